@@ -1,0 +1,1 @@
+//! The built-in model and corpus, carried by the binary.

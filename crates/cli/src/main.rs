@@ -1,0 +1,3 @@
+//! The `polylance` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The DataFusion operators from source to embeddings.

@@ -1,0 +1,1 @@
+//! XLM-RoBERTa-XL, XLM-RoBERTa and BERT in candle, over packed batches.

@@ -1,0 +1,1 @@
+//! Writing to Lance: data files, commits, indices, quarantine.

@@ -1,0 +1,1 @@
+//! Fake device, corpora, conformance functions.

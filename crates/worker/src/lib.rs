@@ -1,0 +1,1 @@
+//! Tokenizer threads, token-budget batches, one thread a device.
