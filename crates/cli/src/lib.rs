@@ -1,0 +1,1 @@
+//! Commands, output and jobs of the `polylance` binary.
