@@ -3,9 +3,9 @@
     python make_corpus.py [--cache DIR] [--out DIR] [--preamble]
 
 One row an article. Its text is its paragraphs, list items included, headings left out, white space made single, one
-paragraph a line. Rows are sorted by code, then article. Two runs write the same file. `--preamble` adds the preambles
-as article 0 (the corpus in this folder is made without: they have no number to be found by, and are longer than most
-models' limit).
+paragraph a line, in Unicode's composed form (NFC), which most translations in the package have, but not all. Rows are
+sorted by code, then article. Two runs write the same file. `--preamble` adds the preambles as article 0; the corpus in
+this folder is made without.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import io
 import sys
 import tarfile
 import tempfile
+import unicodedata
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -70,7 +71,7 @@ class Declaration(HTMLParser):
         if tag in ("header", "article"):
             self._article = None
         elif tag in ("title", "p") and self._piece is not None:
-            text = " ".join("".join(self._piece).split())
+            text = unicodedata.normalize("NFC", " ".join("".join(self._piece).split()))
             self._piece = None
             if tag == "title":
                 self.language = text
