@@ -1,1 +1,16 @@
-//! End-to-end tests of the built binary.
+//! What the end-to-end tests share: the built binary, small models, Python's Lance clients, an S3 server.
+#![expect(clippy::missing_panics_doc, reason = "a test helper panics to fail its test")]
+
+mod binary;
+mod corpus;
+mod python;
+mod s3;
+mod table;
+mod tiny_model;
+
+pub use binary::{Outcome, built, polylance, polylance_with, repository};
+pub use corpus::{Row, write_parquet};
+pub use python::python;
+pub use s3::S3Server;
+pub use table::{read_table, strings, vectors};
+pub use tiny_model::TinyModel;

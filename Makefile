@@ -1,0 +1,50 @@
+# `make demo` shows polylance working, `make test` is everything that must hold.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+POLYLANCE ?= $(TARGET)/release/polylance
+CACHE ?= $(HOME)/.cache/polylance
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: setup
+setup: ## install what the build needs beside rustup's toolchain, gcc and git
+	@.ci/setup protoc
+
+.PHONY: setup-test
+setup-test: setup
+	@.ci/setup nextest deny python
+
+.PHONY: build
+build: setup ## the optimized binary
+	cargo build --release --locked --package polylance-cli
+
+.PHONY: demo
+demo: build ## embed the quickstart corpus, then search it in three languages
+	@POLYLANCE="$(POLYLANCE)" pipelines/demo.sh
+
+.PHONY: test
+test: setup-test ## everything that must hold
+	cargo fmt --all --check
+	cargo deny --log-level error check bans licenses sources
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
+	cargo test --doc --workspace --locked --quiet
+	cargo nextest run --workspace --locked
+
+.PHONY: generate
+generate: ## write the generated files anew (JSON Schema)
+	cargo run --locked --package polylance-cli -- schema --write schemas
+
+.PHONY: bench
+bench: build ## criterion benchmarks, then whole runs against sentence-transformers
+	cargo bench --workspace --locked
+	tests/peers/run.sh "$(POLYLANCE)"
+
+.PHONY: check-cuda
+check-cuda: setup ## type-check the `cuda` feature on a machine without a GPU
+	@.ci/check-cuda "$(CACHE)"

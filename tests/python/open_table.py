@@ -1,0 +1,106 @@
+"""Open a table polylance wrote with pylance and with lancedb, read its vectors and search them.
+
+    python tests/python/open_table.py URI [--ordinal N]
+
+Searches with the vector of row N and expects that row first in both libraries. Prints one JSON object,
+`{"rows", "dim", "row", "pylance_first", "lancedb_first"}`, or one line of what is wrong, and exits with 1.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import PurePosixPath
+
+import lance
+import lancedb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+COLUMN = "embedding"
+KEY = ["doc_id", "chunk"]
+
+
+class Wrong(Exception):
+    """What the table lacks, for a person to read."""
+
+
+def key(row: dict) -> list:
+    return [row[name] for name in KEY]
+
+
+def check_schema(schema: pa.Schema) -> int:
+    """The dimension of the vectors."""
+    for name in [COLUMN, *KEY]:
+        if name not in schema.names:
+            raise Wrong(f"no column {name!r}, found {schema.names}")
+    kind = schema.field(COLUMN).type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
+        raise Wrong(f"column {COLUMN!r} is {kind}, expected fixed_size_list<float>")
+    return kind.list_size
+
+
+def check_vectors(table: pa.Table, dim: int) -> None:
+    column = table[COLUMN].combine_chunks()
+    if column.null_count:
+        raise Wrong(f"{column.null_count} of {len(column)} vectors are null")
+    values = column.flatten()
+    if len(values) != dim * len(column) or values.null_count:
+        raise Wrong(f"{len(values) - values.null_count} numbers in {len(column)} vectors of {dim}")
+    if not pc.all(pc.is_finite(values)).as_py():
+        raise Wrong("a vector holds a number that is not finite")
+
+
+def check_first(library: str, hits: list, row: dict) -> list:
+    """The first hit's key. Rows with the same text are as near as the row itself, so a tie with it is fine."""
+    if not hits:
+        raise Wrong(f"{library} finds nothing near row {key(row)}")
+    first = hits[0]
+    if key(first) != key(row) and first[COLUMN] != row[COLUMN]:
+        raise Wrong(f"{library} finds {key(first)} first at distance {first['_distance']}, expected {key(row)}")
+    return key(first)
+
+
+def with_pylance(uri: str, ordinal: int) -> dict:
+    dataset = lance.dataset(uri)
+    dim = check_schema(dataset.schema)
+    rows = dataset.count_rows()
+    if not 0 <= ordinal < rows:
+        raise Wrong(f"row {ordinal} asked for, the table has {rows}")
+    vectors = dataset.to_table(columns=[COLUMN])
+    if vectors.num_rows != rows:
+        raise Wrong(f"{vectors.num_rows} rows read, {rows} counted")
+    check_vectors(vectors, dim)
+    (row,) = dataset.take([ordinal], columns=[*KEY, COLUMN]).to_pylist()
+    nearest = {"column": COLUMN, "q": pa.array(row[COLUMN], pa.float32()), "k": 5, "nprobes": 64, "refine_factor": 10}
+    hits = dataset.to_table(columns=[*KEY, COLUMN, "_distance"], nearest=nearest).to_pylist()
+    return {"rows": rows, "dim": dim, "row": row, "pylance_first": check_first("pylance", hits, row)}
+
+
+def with_lancedb(uri: str, row: dict, rows: int) -> list:
+    path = PurePosixPath(uri)
+    if path.suffix != ".lance":
+        raise Wrong(f"lancedb opens folders named *.lance, this is {path.name!r}")
+    parent = uri[: -len(path.name)].rstrip("/") or "."
+    table = lancedb.connect(parent).open_table(path.stem)
+    if table.count_rows() != rows:
+        raise Wrong(f"lancedb counts {table.count_rows()} rows, pylance {rows}")
+    query = table.search(row[COLUMN], vector_column_name=COLUMN).nprobes(64).refine_factor(10).limit(5)
+    return check_first("lancedb", query.to_list(), row)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("uri", help="the table, a path or URI ending in .lance")
+    parser.add_argument("--ordinal", type=int, default=0, help="the row to search with, counted from 0")
+    args = parser.parse_args()
+    try:
+        found = with_pylance(args.uri, args.ordinal)
+        row = found.pop("row")
+        first = with_lancedb(args.uri, row, found["rows"])
+    except (Wrong, ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {args.uri}: {error}")
+    print(json.dumps(found | {"row": key(row), "lancedb_first": first}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+//! Python with Lance's own clients and an S3 server, from PyPI.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::Command,
+};
+
+use crate::{binary::target, repository};
+
+/// The interpreter of a virtual environment that holds `tests/python/requirements.txt`.
+///
+/// It is made once beside the build and used again until the requirements change.
+pub fn python() -> PathBuf {
+    let requirements = repository().join("tests/python/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).expect("the requirements are committed");
+    let folder = target().join("tmp/python");
+    fs::create_dir_all(&folder).expect("the build folder is writable");
+    let lock = File::create(folder.join("lock")).expect("the build folder is writable");
+    lock.lock().expect("another test's lock ends");
+
+    let installed = folder.join("installed.txt");
+    let interpreter = folder.join("venv/bin/python");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+        return interpreter;
+    }
+    check(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")));
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    check(Command::new(&interpreter).args(pip).arg(&requirements));
+    fs::write(&installed, wanted).expect("the build folder is writable");
+    interpreter
+}
+
+fn check(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+}

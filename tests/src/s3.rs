@@ -1,0 +1,65 @@
+//! A real S3 server over HTTP, on a free port of this machine.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{python, repository};
+
+/// The running server; it ends when dropped.
+#[derive(Debug)]
+pub struct S3Server {
+    process: Child,
+    bucket: String,
+    endpoint: String,
+}
+
+impl S3Server {
+    /// Starts a server with one empty bucket, and waits until it answers.
+    pub fn start(bucket: &str) -> Self {
+        let mut command = Command::new(python());
+        command.arg(repository().join("tests/python/s3_server.py")).arg(bucket).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("python starts");
+        let mut endpoint = String::new();
+        let stdout = process.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut endpoint).expect("the server prints its endpoint");
+        let endpoint = endpoint.trim().to_owned();
+        assert!(endpoint.starts_with("http://"), "the server did not start: {endpoint:?}");
+        Self { process, bucket: bucket.to_owned(), endpoint }
+    }
+
+    /// Puts a file into the bucket.
+    pub fn upload(&self, file: &Path, key: &str) {
+        let script = "import boto3, sys; endpoint, file, bucket, key = sys.argv[1:]; \
+            boto3.client('s3', endpoint_url=endpoint).upload_file(file, bucket, key)";
+        let mut command = Command::new(python());
+        command.args(["-c", script, &self.endpoint]).arg(file).args([&self.bucket, key]);
+        command.env("AWS_ACCESS_KEY_ID", "polylance").env("AWS_SECRET_ACCESS_KEY", SECRET).env("AWS_REGION", "us-east-1");
+        let output = command.output().expect("python starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The environment by which clients find the server.
+    pub fn variables(&self) -> [(&str, &str); 5] {
+        [
+            ("AWS_ENDPOINT", &self.endpoint),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "polylance"),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+        ]
+    }
+}
+
+/// The server's secret, which no log may show.
+pub(crate) const SECRET: &str = "s3cr3t-of-the-test-server";
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        // Already ended is as good as killed.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}

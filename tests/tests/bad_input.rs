@@ -1,0 +1,205 @@
+//! Bad input gets a clear error or a row in the quarantine: never a panic, never a half-written table.
+
+use std::{fs, path::PathBuf};
+
+use polylance_tests::{Outcome, Row, TinyModel, polylance, read_table, strings, write_parquet};
+
+struct Folder {
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        TinyModel::Whole.write(&folder.path().join("model"));
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn embed(&self, source: &str, more: &[&str]) -> Outcome {
+        let (source, table, model) = (self.text(source), self.text("out.lance"), self.text("model"));
+        let mut args = vec!["embed", "--source", &source, "--table", &table, "--model", &model, "--progress", "none"];
+        args.extend(more);
+        polylance(&args)
+    }
+
+    /// Documents in the table, and the quarantined rows as `(source's file name, row, error)`.
+    fn results(&self) -> (Vec<String>, Vec<(String, String)>) {
+        let table = strings(&read_table(&self.text("out.lance"), &["doc_id"]), "doc_id");
+        let quarantine = read_table(&self.text("out.quarantine.lance"), &["source", "error"]);
+        let file = |source: String| source.rsplit('/').next().unwrap().to_owned();
+        let errors = strings(&quarantine, "source").into_iter().map(file).zip(strings(&quarantine, "error")).collect();
+        (table, errors)
+    }
+
+    fn nothing_was_written(&self) {
+        assert!(!self.path("out.lance").exists(), "a refused run left a table");
+    }
+}
+
+fn rows() -> Vec<Row> {
+    vec![Row::new("1", "cat and dot"), Row::new("2", "tin")]
+}
+
+#[test]
+fn a_missing_column_is_named_with_the_columns_there_are() {
+    let folder = Folder::new();
+    write_parquet(&folder.path("docs.parquet"), &rows());
+    let _ = folder.embed("docs.parquet", &["--text", "txet"]).exits_with(2).says(&["txet", "docs.parquet", "id", "text"]);
+    folder.nothing_was_written();
+}
+
+#[test]
+fn a_text_column_of_the_wrong_type_is_refused() {
+    let folder = Folder::new();
+    fs::write(folder.path("docs.jsonl"), "{\"id\": \"1\", \"text\": 7}\n{\"id\": \"2\", \"text\": 8}\n").unwrap();
+    let _ = folder.embed("docs.jsonl", &[]).exits_with(2).says(&["text", "docs.jsonl", "Int64"]);
+    folder.nothing_was_written();
+}
+
+#[test]
+fn null_and_empty_texts_go_to_the_quarantine() {
+    let folder = Folder::new();
+    let mut rows = rows();
+    rows.push(Row { id: "null".into(), text: None });
+    rows.extend([Row::new("empty", ""), Row::new("blank", " \n\u{3000} "), Row::new("last", "nest")]);
+    write_parquet(&folder.path("docs.parquet"), &rows);
+    let summary = folder.embed("docs.parquet", &["--json"]).exits_with(3).json();
+    assert_eq!(summary["rows_quarantined"], 3);
+    let (documents, errors) = folder.results();
+    assert_eq!(documents, ["1", "2", "last"]);
+    assert!(errors.iter().all(|(file, _)| file == "docs.parquet"));
+}
+
+#[test]
+fn invalid_utf8_costs_its_own_row_only() {
+    for (name, content) in [
+        ("docs.csv", &b"id,text\n1,cat\n2,d\xffot\n3,tin\n"[..]),
+        ("docs.jsonl", b"{\"id\":\"1\",\"text\":\"cat\"}\n{\"id\":\"2\",\"text\":\"d\xffot\"}\n{\"id\":\"3\",\"text\":\"tin\"}\n"),
+    ] {
+        let folder = Folder::new();
+        fs::write(folder.path(name), content).unwrap();
+        let _ = folder.embed(name, &[]).exits_with(3);
+        let (documents, errors) = folder.results();
+        assert_eq!(documents, ["1", "3"], "{name}");
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].1.contains("UTF-8"), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_malformed_line_costs_its_own_row_only() {
+    let folder = Folder::new();
+    fs::write(folder.path("docs.jsonl"), "{\"id\":\"1\",\"text\":\"cat\"}\n{\"id\": \"2\", \"te\n{\"id\":\"3\",\"text\":\"tin\"}\n").unwrap();
+    let _ = folder.embed("docs.jsonl", &[]).exits_with(3);
+    let (documents, errors) = folder.results();
+    assert_eq!((documents, errors.len()), (vec!["1".to_owned(), "3".to_owned()], 1));
+}
+
+#[test]
+fn a_truncated_file_among_good_ones_costs_itself_only() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("docs")).unwrap();
+    let rows: Vec<Row> = (0..30).map(|n| Row::new(format!("doc-{n}"), "cat and dot")).collect();
+    write_parquet(&folder.path("docs/a.parquet"), &rows[..10]);
+    write_parquet(&folder.path("docs/b.parquet"), &rows[10..20]);
+    write_parquet(&folder.path("docs/c.parquet"), &rows[20..]);
+    let whole = fs::read(folder.path("docs/b.parquet")).unwrap();
+    fs::write(folder.path("docs/b.parquet"), &whole[..whole.len() / 2]).unwrap();
+
+    let _ = folder.embed("docs", &[]).exits_with(3);
+    let (documents, errors) = folder.results();
+    assert_eq!(documents.len(), 20);
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].0, "b.parquet");
+
+    // Once the file is repaired, the next run takes it, and the quarantine is empty again.
+    fs::write(folder.path("docs/b.parquet"), whole).unwrap();
+    let _ = folder.embed("docs", &[]).exits_with(0);
+    assert_eq!(strings(&read_table(&folder.text("out.lance"), &["doc_id"]), "doc_id").len(), 30);
+}
+
+#[test]
+fn the_second_row_of_an_id_goes_to_the_quarantine() {
+    let folder = Folder::new();
+    let mut rows = rows();
+    rows.push(Row::new("1", "another text"));
+    write_parquet(&folder.path("docs.parquet"), &rows);
+    for run in 1..=2 {
+        let _ = folder.embed("docs.parquet", &[]).exits_with(3);
+        let (documents, errors) = folder.results();
+        assert_eq!(documents, ["1", "2"], "run {run}");
+        assert_eq!(errors.len(), 1, "run {run}");
+        assert!(errors[0].1.contains("duplicate"), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_document_of_20_megabytes_goes_to_the_quarantine_unless_asked_for() {
+    let folder = Folder::new();
+    let mut rows = rows();
+    rows.insert(1, Row::new("big", "cat dot tin ".repeat(20_000_000 / 12)));
+    write_parquet(&folder.path("docs.parquet"), &rows);
+    let _ = folder.embed("docs.parquet", &[]).exits_with(3);
+    let (documents, errors) = folder.results();
+    assert_eq!(documents, ["1", "2"]);
+    assert!(errors[0].1.contains("max_bytes"), "{errors:?}");
+}
+
+#[test]
+fn broken_model_folders_are_refused_by_name() {
+    for (model, says) in [
+        (TinyModel::WithoutTokenizer, &["tokenizer.json"][..]),
+        (TinyModel::WrongShape, &["attention.self.query.weight", "[16, 16]", "[16, 15]"]),
+        (TinyModel::CutOff, &["model.safetensors"]),
+    ] {
+        let folder = Folder::new();
+        write_parquet(&folder.path("docs.parquet"), &rows());
+        model.write(&folder.path("broken"));
+        let broken = folder.text("broken");
+        let (source, table) = (folder.text("docs.parquet"), folder.text("out.lance"));
+        let outcome = polylance(&["embed", "--source", &source, "--table", &table, "--model", &broken]);
+        assert!(outcome.code == 1 || outcome.code == 2, "{model:?}: {outcome:?}");
+        let _ = outcome.says(says);
+        folder.nothing_was_written();
+        assert_ne!(polylance(&["model", "check", &broken]).says(says).code, 0);
+    }
+}
+
+#[test]
+fn a_table_of_another_contract_is_refused_and_both_are_shown() {
+    let folder = Folder::new();
+    write_parquet(&folder.path("docs.parquet"), &rows());
+    let _ = folder.embed("docs.parquet", &[]).exits_with(0);
+    let before = polylance(&["show", &folder.text("out.lance"), "--json"]).exits_with(0).json();
+
+    let (source, table) = (folder.text("docs.parquet"), folder.text("out.lance"));
+    let _ = polylance(&["embed", "--source", &source, "--table", &table])
+        .exits_with(2)
+        .says(&["another", &folder.text("model"), "builtin:multilingual-e5-small", "dim", "16", "384", "hint:"]);
+    let after = polylance(&["show", &table, "--json"]).exits_with(0).json();
+    assert_eq!(before["version"], after["version"]);
+}
+
+#[test]
+fn usage_and_configuration_errors_exit_with_2() {
+    let folder = Folder::new();
+    for (toml, says) in [
+        ("version = 1\n[source]\nuri = \"x\"\n[table]\nurl = \"y\"\n", &["url", "uri"][..]),
+        ("version = 2\n[source]\nuri = \"x\"\n[table]\nuri = \"y\"\n", &["version", "2", "1"]),
+        ("version = 1\n[source]\nuri = 7\n[table]\nuri = \"y\"\n", &["source.uri", "string"]),
+        ("version = 1\n[source]\nuri = \"/does/not/exist\"\n[table]\nuri = \"y\"\n", &["/does/not/exist"]),
+    ] {
+        fs::write(folder.path("job.toml"), toml).unwrap();
+        let _ = polylance(&["run", &folder.text("job.toml")]).exits_with(2).says(says);
+    }
+    let _ = polylance(&["serach"]).exits_with(2).says(&["serach", "search"]);
+    let _ = polylance(&["search", "--table", &folder.text("none.lance"), "x"]).says(&["none.lance"]);
+}

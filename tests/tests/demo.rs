@@ -1,0 +1,33 @@
+//! The README's first command: the quickstart corpus and three searches.
+
+use std::process::Command;
+
+use polylance_tests::{built, polylance, repository};
+
+#[test]
+fn the_demo_finds_the_right_article_in_three_languages() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("quickstart.lance");
+    let demo = Command::new(repository().join("pipelines/demo.sh"))
+        .env("POLYLANCE", built("polylance"))
+        .env("DEMO_TABLE", &table)
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
+
+    let table = table.to_str().unwrap();
+    let shown = polylance(&["show", table, "--json"]).exits_with(0).json();
+    assert_eq!(shown["rows"], 60 * 31);
+
+    let queries = [
+        ("Everyone has the right to a nationality", 15),
+        ("nadie será sometido a torturas", 5),
+        ("教育を受ける権利", 26),
+    ];
+    for (query, article) in queries {
+        let hits = polylance(&["search", "--table", table, query, "-k", "3", "--json"]).exits_with(0).json();
+        assert_eq!(hits.as_array().unwrap().len(), 3);
+        assert_eq!(hits[0]["article"], article, "{query}: {hits}");
+    }
+}

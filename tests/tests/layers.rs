@@ -1,0 +1,58 @@
+//! The crates depend on each other in one direction only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// What each crate may import of ours. A crate that is not listed here fails the test.
+const ALLOWED: [(&str, &[&str]); 12] = [
+    ("schema", &[]),
+    ("builtin", &[]),
+    ("config", &["schema"]),
+    ("backend", &["schema"]),
+    ("encoder", &["schema", "builtin"]),
+    ("worker", &["schema", "backend", "encoder"]),
+    ("dataflow", &["schema", "builtin", "config", "backend"]),
+    ("sink", &["schema", "config", "backend"]),
+    ("search", &["schema", "config", "backend"]),
+    ("testkit", &["schema", "backend"]),
+    ("cli", &["schema", "builtin", "config", "backend", "encoder", "worker", "dataflow", "sink", "search"]),
+    ("tests", &["cli", "testkit", "builtin", "backend", "schema", "config"]),
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().manifest_path(polylance_tests::repository().join("Cargo.toml")).exec().unwrap()
+}
+
+#[test]
+fn nothing_imports_upward() {
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.into_iter().collect();
+    for package in metadata().workspace_packages() {
+        let name = package.name.strip_prefix("polylance-").unwrap();
+        let allowed = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the order of crates"));
+        for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
+            if let Some(imported) = dependency.name.strip_prefix("polylance-") {
+                assert!(allowed.contains(&imported), "{name} imports {imported}");
+            }
+        }
+    }
+}
+
+#[test]
+fn operators_and_tables_compile_without_candle() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    for root in ["polylance-dataflow", "polylance-sink", "polylance-search"] {
+        let package = metadata.workspace_packages().into_iter().find(|p| p.name == root).unwrap();
+        let (mut seen, mut open) = (BTreeSet::new(), vec![&package.id]);
+        while let Some(id) = open.pop() {
+            if seen.insert(id) {
+                let node = resolve.nodes.iter().find(|node| &node.id == id).unwrap();
+                let normal = node.deps.iter().filter(|d| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal));
+                open.extend(normal.map(|d| &d.pkg));
+            }
+        }
+        let reached = |name: &str| seen.iter().any(|id| metadata[id].name == name);
+        assert!(reached("arrow-schema") && !reached("candle-core"), "{root} reaches candle");
+    }
+}
