@@ -17,6 +17,8 @@ mod quarantine;
 mod storage;
 mod table;
 mod target;
+#[cfg(test)]
+mod tests;
 mod transact;
 mod window;
 mod write;
