@@ -3,7 +3,8 @@
     python tests/data/make_long_documents.py     # needs pyarrow
 
 Whole articles of the built-in corpus, joined by blank lines; Korean and Vietnamese in decomposed letters too; emoji
-joined by U+200D, with skin tones, flags and stacked combining marks; one word without end. Two runs write the same file.
+joined by U+200D, with skin tones, flags and stacked combining marks; one word without end. Two runs write
+the same file.
 """
 
 import json

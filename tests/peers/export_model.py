@@ -57,7 +57,7 @@ def export(out: Path) -> None:
     (out / "tokenizer.json").write_bytes(zstandard.ZstdDecompressor().decompress(TOKENIZER.read_bytes()))
 
     hidden, length = value["bert.embedding_length"], value["bert.context_length"]
-    assert value["bert.pooling_type"] == 1 and value["polylance.normalize"], "another pooling than the one written below"
+    assert value["bert.pooling_type"] == 1 and value["polylance.normalize"], "not the pooling that is written below"
     documents = {
         "config.json": {
             "architectures": ["BertModel"],

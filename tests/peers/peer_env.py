@@ -13,7 +13,7 @@ DEFAULT_VENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--venv", type=Path, default=DEFAULT_VENV, help="virtual environment of the peers, made if absent")
+    parser.add_argument("--venv", type=Path, default=DEFAULT_VENV, help="the peers' virtual environment, made if absent")
 
 
 def enter(folder: Path) -> None:

@@ -20,7 +20,10 @@ def sha256(data: bytes) -> str:
 def _checked(path: Path, expected: str) -> Path:
     found = sha256(path.read_bytes())
     if found != expected:
-        sys.exit(f"error: {path} is not the package the assets were made from\n  expected {expected}\n  found    {found}")
+        sys.exit(
+            f"error: {path} is not the package the assets were made from\n"
+            f"  expected sha256 {expected}\n  found    sha256 {found}"
+        )
     return path
 
 

