@@ -24,7 +24,7 @@ use polylance_schema::columns::{DOC_ID, EMBEDDING, ERROR, MESSAGE, SOURCE, SOURC
 use crate::window::{BadDocument, Document};
 
 /// Bytes of one unfinished document in memory.
-pub(crate) const SPILL_BYTES: usize = 64 << 20;
+const SPILL_BYTES: usize = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
 /// The quarantine's text column holds no more than this.
 const MAX_TEXT: usize = 64 << 10;

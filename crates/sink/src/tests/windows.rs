@@ -94,7 +94,7 @@ async fn keys_are_one_row_a_document_and_read_two_columns() {
 #[tokio::test]
 async fn a_document_longer_than_memory_allows_goes_through_a_file() {
     let place = Place::new();
-    let text = "x".repeat(1 << 20);
+    let text = "x".repeat(4 << 10);
     let chunks: Vec<&str> = (0..10).map(|_| text.as_str()).collect();
     let whole = Doc::new(0, "long", &chunks.repeat(8));
     let all = batch(&[whole.clone(), Doc::new(1, "short", &["s"])]);
