@@ -1,1 +1,34 @@
 //! Writing to Lance: data files, commits, indices, quarantine.
+//!
+//! The write operator turns encoded chunks into data files and closes a *window* after so many rows or
+//! seconds, always between two documents. The commit operator makes each window one Lance transaction
+//! that adds its rows and takes away older rows of the same documents, so that a reader sees a document
+//! whole, old or new, and a run that is killed leaves the last committed version.
+
+mod commit;
+mod datafusion_error;
+mod documents;
+mod error;
+mod index;
+mod keys;
+mod known_rows;
+mod plan;
+mod quarantine;
+mod storage;
+mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+mod transact;
+mod window;
+mod write;
+
+pub use commit::{LanceCommitExec, commit_schema};
+pub use error::{ColumnDifference, ContractMismatch, SinkError};
+pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, update_index};
+pub use keys::TableKeysExec;
+pub use plan::plan_commit;
+pub use quarantine::quarantine_uri;
+pub use table::Table;
+pub use target::{CommitPolicy, TableTarget, properties};
+pub use write::LanceWriteExec;

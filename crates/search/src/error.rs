@@ -1,0 +1,80 @@
+//! What can go wrong while reading a table, by what a caller can do about it.
+
+use datafusion::error::DataFusionError;
+use polylance_backend::BackendError;
+use polylance_schema::ContractError;
+
+/// A search, a query or a description failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// Nothing is there: look at the address.
+    #[error("there is no lance table at {uri}")]
+    NoTable {
+        /// The address.
+        uri: String,
+    },
+    /// The table was not made by polylance: it can be read with SQL, not searched.
+    #[error("{uri} has no embedding contract: a query cannot be embedded as its vectors were")]
+    NoContract {
+        /// The table.
+        uri: String,
+    },
+    /// The contract in the table's metadata cannot be read: use the version that wrote it.
+    #[error("{uri}: {source}")]
+    UnreadableContract {
+        /// The table.
+        uri: String,
+        /// Why.
+        source: ContractError,
+    },
+    /// The query cannot be answered as it is: change it.
+    #[error("{0}")]
+    Query(String),
+    /// The filter is not a condition on the table's columns: change it.
+    #[error("the filter `{filter}` does not fit the table: {source}")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// Lance's own words.
+        source: Box<lance::Error>,
+    },
+    /// The model that was loaded is not the table's: load the one that the contract names.
+    #[error("the table's vectors have {table} dimensions ({contract}), the loaded model's {backend}")]
+    Dimensions {
+        /// Dimensions of the table's vectors.
+        table: usize,
+        /// Dimensions of the backend's vectors.
+        backend: usize,
+        /// The table's contract in one line.
+        contract: String,
+    },
+    /// The query could not be embedded.
+    #[error("embedding the query failed: {0}")]
+    Backend(#[from] BackendError),
+    /// Two tables of a session have one name: rename one.
+    #[error("two tables are named `{0}`")]
+    DuplicateTable(String),
+    /// The statement would change something: sessions only read.
+    #[error("only queries are allowed here: {0}")]
+    ReadOnly(String),
+    /// The SQL is wrong, or failed while running.
+    #[error("{0}")]
+    Sql(Box<DataFusionError>),
+    /// The store or a file in it failed: look at credentials and the file named.
+    #[error("{uri}: {action} failed: {source}")]
+    Storage {
+        /// The table.
+        uri: String,
+        /// What was being done.
+        action: &'static str,
+        /// Lance's own words.
+        source: Box<lance::Error>,
+    },
+}
+
+impl SearchError {
+    /// Names the table and the action a Lance error belongs to.
+    pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
+        move |source| Self::Storage { uri: uri.to_owned(), action, source: Box::new(source) }
+    }
+}

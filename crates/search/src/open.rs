@@ -1,0 +1,30 @@
+//! Opening a table for reading.
+
+use lance::{Dataset, dataset::builder::DatasetBuilder};
+use polylance_schema::Contract;
+
+use crate::SearchError;
+
+/// The latest version of the table at `uri`.
+pub(crate) async fn open(uri: &str) -> Result<Dataset, SearchError> {
+    match Box::pin(DatasetBuilder::from_uri(uri).load()).await {
+        Ok(dataset) => Ok(dataset),
+        Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
+            Err(SearchError::NoTable { uri: uri.to_owned() })
+        }
+        Err(error) => Err(SearchError::storage(uri, "opening the table")(error)),
+    }
+}
+
+/// The contract that made the vectors of the table at `uri`: it says which model a search needs.
+///
+/// # Errors
+/// [`SearchError::NoTable`], [`SearchError::NoContract`], [`SearchError::UnreadableContract`].
+pub async fn table_contract(uri: &str) -> Result<Contract, SearchError> {
+    contract(uri, &open(uri).await?)?.ok_or_else(|| SearchError::NoContract { uri: uri.to_owned() })
+}
+
+pub(crate) fn contract(uri: &str, dataset: &Dataset) -> Result<Option<Contract>, SearchError> {
+    Contract::from_metadata(&dataset.schema().metadata)
+        .map_err(|source| SearchError::UnreadableContract { uri: uri.to_owned(), source })
+}

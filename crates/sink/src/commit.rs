@@ -1,0 +1,356 @@
+//! Makes each window one version of the table.
+//!
+//! in:  one row a window, see [`crate::window`]
+//! out: `version, documents, chunks, quarantined, tokens`, one row a commit
+//!
+//! A commit adds the window's data files and takes away older rows of the same documents in one Lance
+//! transaction on the latest version, after checking that this version still has the run's contract and
+//! columns. When another writer is faster, it starts over from what that writer left. Then the quarantine
+//! is brought up to date. A run without rows makes no version, but an address without a table gets
+//! an empty one that can be searched and shown.
+
+use std::{collections::HashMap, collections::HashSet, fmt, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, AsArray, RecordBatch, UInt64Array},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use datafusion::{
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_expr::EquivalenceProperties,
+    physical_plan::{
+        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+        PlanProperties,
+        execution_plan::{Boundedness, EmissionType},
+        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time},
+        stream::RecordBatchStreamAdapter,
+    },
+};
+use futures::{StreamExt, stream};
+use lance::Dataset;
+use polylance_schema::columns::DOC_ID;
+
+use crate::{
+    SinkError, TableTarget,
+    known_rows::{KnownRows, RowAddresses, key_hash},
+    quarantine::Quarantine,
+    storage, table,
+    target::properties,
+    transact::{ATTEMPTS, change, check_field_ids, create, file_names, is_conflict},
+    window::{Window, window_schema},
+};
+
+/// `version, documents, chunks, quarantined, tokens`, all UInt64.
+pub fn commit_schema() -> SchemaRef {
+    let names = ["version", "documents", "chunks", "quarantined", "tokens"];
+    Arc::new(Schema::new(names.map(|name| Field::new(name, DataType::UInt64, false)).to_vec()))
+}
+
+/// Commits windows.
+#[derive(Debug)]
+pub struct LanceCommitExec {
+    target: TableTarget,
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl LanceCommitExec {
+    /// Commits the windows of `input`, which writes for the same `target`.
+    ///
+    /// # Errors
+    /// When the input does not yield windows, or has more than one partition.
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result<Self> {
+        let partitions = input.output_partitioning().partition_count();
+        if partitions != 1 {
+            return Err(DataFusionError::Plan(format!(
+                "LanceCommitExec needs one input partition, found {partitions}"
+            )));
+        }
+        if input.schema().fields() != window_schema().fields() {
+            let message = format!("LanceCommitExec expected columns {}, found {}", window_schema(), input.schema());
+            return Err(DataFusionError::Plan(message));
+        }
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(commit_schema()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Self { target, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// Where the rows go.
+    pub fn target(&self) -> &TableTarget {
+        &self.target
+    }
+}
+
+impl DisplayAs for LanceCommitExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LanceCommitExec: uri={}, run_id={}", self.target.uri, self.target.run_id)
+    }
+}
+
+impl ExecutionPlan for LanceCommitExec {
+    fn name(&self) -> &'static str {
+        "LanceCommitExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        match (children.pop(), children.is_empty()) {
+            (Some(input), true) => Ok(Arc::new(Self::try_new(input, self.target.clone())?)),
+            _ => Err(DataFusionError::Plan("LanceCommitExec has one input".to_owned())),
+        }
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let committer = Committer {
+            schema: self.target.schema(),
+            target: self.target.clone(),
+            metrics: CommitMetrics::new(&self.metrics, partition),
+            state: None,
+        };
+        let commits = stream::try_unfold((committer, input), |(committer, input)| Box::pin(committer.next(input)));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(commit_schema(), commits)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+#[derive(Debug)]
+struct CommitMetrics {
+    commits: Count,
+    conflicts: Count,
+    replaced: Count,
+    commit_time: Time,
+}
+
+impl CommitMetrics {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let counter = |name| MetricBuilder::new(metrics).counter(name, partition);
+        Self {
+            commits: counter("commits"),
+            conflicts: counter("commit_conflicts"),
+            replaced: counter("rows_replaced"),
+            commit_time: MetricBuilder::new(metrics).subset_time("commit_time", partition),
+        }
+    }
+}
+
+/// Handles and knowledge that last a run.
+#[derive(Debug)]
+struct State {
+    dataset: Option<Dataset>,
+    known: KnownRows,
+    quarantine: Quarantine,
+}
+
+struct Committer {
+    schema: SchemaRef,
+    target: TableTarget,
+    metrics: CommitMetrics,
+    state: Option<State>,
+}
+
+impl Committer {
+    /// One step of the stream: the windows of one batch, or the end of the run.
+    async fn next(
+        mut self,
+        mut input: SendableRecordBatchStream,
+    ) -> Result<Option<(RecordBatch, (Self, SendableRecordBatchStream))>> {
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => self.begin().await?,
+        };
+        let mut rows = Vec::new();
+        match input.next().await {
+            Some(batch) => {
+                for window in Window::from_batch(&batch?)? {
+                    rows.push(self.commit(&mut state, window).await?);
+                }
+            }
+            None if state.dataset.is_none() => rows.push(self.commit(&mut state, Window::default()).await?),
+            None => return Ok(None),
+        }
+        self.state = Some(state);
+        Ok(Some((report(&rows)?, (self, input))))
+    }
+
+    async fn begin(&self) -> Result<State, SinkError> {
+        let dataset = storage::open(&self.target.uri).await?;
+        if let Some(dataset) = &dataset {
+            table::check(dataset, &self.target)?;
+        }
+        let quarantine = Quarantine::open(&self.target.uri, &self.target.run_id).await?;
+        Ok(State { dataset, known: KnownRows::default(), quarantine })
+    }
+
+    async fn commit(&self, state: &mut State, window: Window) -> Result<[u64; 5], SinkError> {
+        let timer = self.metrics.commit_time.timer();
+        let properties = self.properties(&window);
+        let version = self.commit_rows(state, &window, &properties).await?;
+        state.quarantine.update(&window, &properties).await?;
+        timer.done();
+        let (documents, quarantined) = (window.documents.len() as u64, window.quarantine.len() as u64);
+        Ok([version, documents, window.chunks, quarantined, window.tokens])
+    }
+
+    /// Commits the window's files to the latest version, and again until no other writer is in the way.
+    async fn commit_rows(
+        &self,
+        state: &mut State,
+        window: &Window,
+        properties: &HashMap<String, String>,
+    ) -> Result<u64, SinkError> {
+        let uri = &self.target.uri;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            self.refresh(state).await?;
+            let committed = match &state.dataset {
+                Some(dataset) if window.fragments.is_empty() => return Ok(dataset.version_id()),
+                Some(dataset) => {
+                    table::check(dataset, &self.target)?;
+                    check_field_ids(uri, dataset, &window.fragments)?;
+                    let replaced = self.replaced(&mut state.known, dataset, window).await?;
+                    self.change(dataset, window, &replaced, properties.clone()).await
+                }
+                None => create(uri, &self.schema, window.fragments.clone(), properties.clone()).await,
+            };
+            match committed {
+                Ok(dataset) => {
+                    self.metrics.commits.add(1);
+                    return self.settle(state, window, dataset).await;
+                }
+                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => self.metrics.conflicts.add(1),
+                Err(source) if is_conflict(&source) => {
+                    return Err(SinkError::Conflict { uri: uri.clone(), attempts, source: Box::new(source) });
+                }
+                Err(source) => return Err(SinkError::storage(uri, "committing")(source)),
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        dataset: &Dataset,
+        window: &Window,
+        replaced: &RowAddresses,
+        mut properties: HashMap<String, String>,
+    ) -> lance::Result<Dataset> {
+        let rows = replaced.values().map(Vec::len).sum::<usize>();
+        properties.insert(properties::REPLACED.to_owned(), rows.to_string());
+        let committed = Box::pin(change(dataset, window.fragments.clone(), replaced, properties)).await?;
+        self.metrics.replaced.add(rows);
+        Ok(committed)
+    }
+
+    /// Remembers the new version. Lance lets a commit pass over another writer's rows that came in between;
+    /// when one of our documents is among them, its other copy is taken away by a commit of its own.
+    async fn settle(&self, state: &mut State, window: &Window, dataset: Dataset) -> Result<u64, SinkError> {
+        let expected = state.dataset.as_ref().map_or(1, |before| before.version_id() + 1);
+        state.known.own(&dataset, &file_names(&window.fragments));
+        let mut version = dataset.version_id();
+        state.dataset = Some(dataset);
+        let mut attempts = 0;
+        while version != expected {
+            attempts += 1;
+            let Some(dataset) = &state.dataset else { break };
+            let replaced = self.replaced(&mut state.known, dataset, window).await?;
+            if replaced.is_empty() {
+                break;
+            }
+            match self.change(dataset, &Window::default(), &replaced, self.properties(&Window::default())).await {
+                Ok(dataset) => {
+                    version = dataset.version_id();
+                    state.dataset = Some(dataset);
+                    break;
+                }
+                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => self.refresh(state).await?,
+                Err(source) => return Err(SinkError::storage(&self.target.uri, "committing")(source)),
+            }
+        }
+        Ok(version)
+    }
+
+    /// Moves to the latest version.
+    async fn refresh(&self, state: &mut State) -> Result<(), SinkError> {
+        let uri = &self.target.uri;
+        match &mut state.dataset {
+            Some(dataset) => {
+                let latest = Box::pin(dataset.checkout_latest()).await;
+                latest.map_err(SinkError::storage(uri, "looking for a newer version"))
+            }
+            None => {
+                state.dataset = storage::open(uri).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Where older rows of the window's documents are.
+    async fn replaced(
+        &self,
+        known: &mut KnownRows,
+        dataset: &Dataset,
+        window: &Window,
+    ) -> Result<RowAddresses, SinkError> {
+        let uri = &self.target.uri;
+        known
+            .learn(uri, dataset, &[DOC_ID], |batch, hashes| {
+                hashes.extend(batch.column(0).as_string::<i32>().iter().flatten().map(key_hash));
+            })
+            .await?;
+        let ids: HashSet<&str> = window
+            .documents
+            .iter()
+            .map(|document| document.doc_id.as_str())
+            .filter(|id| known.may_hold(key_hash(id)))
+            .collect();
+        if ids.is_empty() {
+            return Ok(RowAddresses::new());
+        }
+        let replaced = |batch: &RecordBatch, row: usize| ids.contains(batch.column(0).as_string::<i32>().value(row));
+        known.locate(uri, dataset, &[DOC_ID], replaced).await
+    }
+
+    /// What the transaction says about itself.
+    fn properties(&self, window: &Window) -> HashMap<String, String> {
+        let mut all = self.target.properties.clone();
+        let mut put = |key: &str, value: String| all.insert(key.to_owned(), value);
+        put(properties::RUN_ID, self.target.run_id.clone());
+        put(properties::DOCUMENTS, window.documents.len().to_string());
+        put(properties::CHUNKS, window.chunks.to_string());
+        if let (Some(first), Some(last)) = (window.documents.first(), window.documents.last()) {
+            put(properties::SOURCE_FIRST, format!("{}#{}", first.source, first.row));
+            put(properties::SOURCE_LAST, format!("{}#{}", last.source, last.row));
+        }
+        all
+    }
+}
+
+fn report(rows: &[[u64; 5]]) -> Result<RecordBatch> {
+    let column = |i: usize| Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row[i]))) as ArrayRef;
+    Ok(RecordBatch::try_new(commit_schema(), (0..5).map(column).collect())?)
+}

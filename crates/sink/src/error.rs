@@ -1,0 +1,186 @@
+//! What can go wrong between a plan and its table, by what a caller can do about it.
+
+use std::fmt;
+
+use polylance_schema::{ContractDifference, ContractError};
+
+/// A table could not be opened, checked, written or indexed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Something else is at this address: choose another.
+    #[error("{uri} is not a lance table: found {found} there")]
+    NotATable {
+        /// The address.
+        uri: String,
+        /// What is there instead.
+        found: String,
+    },
+    /// The Lance table was not made by polylance: choose another address.
+    #[error("{uri} is a lance table without an embedding contract: it was not made by polylance")]
+    NoContract {
+        /// The table.
+        uri: String,
+    },
+    /// The contract in the table's metadata cannot be read: use the version that wrote it.
+    #[error("{uri}: {source}")]
+    UnreadableContract {
+        /// The table.
+        uri: String,
+        /// Why.
+        source: ContractError,
+    },
+    /// The table's vectors were made otherwise: write to a new table.
+    #[error(transparent)]
+    ContractMismatch(Box<ContractMismatch>),
+    /// The table's columns are others than the run's: change `keep` or `text`, or write to a new table.
+    #[error("{uri} has other columns than this run: {}", listed(columns))]
+    SchemaMismatch {
+        /// The table.
+        uri: String,
+        /// The columns that differ.
+        columns: Vec<ColumnDifference>,
+    },
+    /// Other writers kept changing the table: run again.
+    #[error("{uri}: gave up after {attempts} attempts to commit against other writers")]
+    Conflict {
+        /// The table.
+        uri: String,
+        /// Commits tried.
+        attempts: u32,
+        /// The last conflict.
+        source: Box<lance::Error>,
+    },
+    /// The store or a file in it failed: look at credentials, space, and the file named.
+    #[error("{uri}: {action} failed: {source}")]
+    Storage {
+        /// The table.
+        uri: String,
+        /// What was being done.
+        action: &'static str,
+        /// Lance's own words.
+        source: Box<lance::Error>,
+    },
+    /// The index asked for does not fit the table: change its kind or metric.
+    #[error("{uri}: {message}")]
+    Index {
+        /// The table.
+        uri: String,
+        /// What does not fit, expected and found.
+        message: String,
+    },
+    /// An operator upstream broke the agreement between operators: a defect, report it.
+    #[error("{uri}: unexpected rows on the way to the table: {message}")]
+    Rows {
+        /// The table.
+        uri: String,
+        /// What was expected and found.
+        message: String,
+    },
+}
+
+/// Two contracts that must not share a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContractMismatch {
+    /// The table.
+    pub uri: String,
+    /// The table's contract, in one line.
+    pub table: String,
+    /// The run's contract, in one line.
+    pub run: String,
+    /// The fields that differ.
+    pub differences: Vec<ContractDifference>,
+}
+
+impl std::error::Error for ContractMismatch {}
+
+impl fmt::Display for ContractMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let another_model = self.differences.iter().any(|d| d.field == "weights_hash");
+        let what = if another_model { "model" } else { "contract" };
+        let width = self.uri.chars().count().max("this run".len());
+        writeln!(f, "the table was made with another {what}")?;
+        writeln!(f, "  table   {:width$}   {}", self.uri, self.table)?;
+        write!(f, "  run     {:width$}   {}", "this run", self.run)?;
+        for ContractDifference { field, table, run } in &self.differences {
+            write!(f, "\n  differs in {field}: {table} in the table, {run} in the run")?;
+        }
+        Ok(())
+    }
+}
+
+/// One column in which the table and the run differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnDifference {
+    /// The column's name.
+    pub column: String,
+    /// Its type in the table; `None` when the table lacks it.
+    pub table: Option<String>,
+    /// Its type in the run; `None` when the run lacks it.
+    pub run: Option<String>,
+}
+
+impl fmt::Display for ColumnDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { column, table, run } = self;
+        match (table, run) {
+            (Some(table), Some(run)) => write!(f, "`{column}` is {table} in the table and {run} in the run"),
+            (Some(_), None) => write!(f, "`{column}` is only in the table"),
+            _ => write!(f, "`{column}` is only in the run"),
+        }
+    }
+}
+
+fn listed(columns: &[ColumnDifference]) -> String {
+    columns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl SinkError {
+    /// Names the table and the action a Lance error belongs to.
+    pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
+        move |source| Self::Storage { uri: uri.to_owned(), action, source: Box::new(source) }
+    }
+
+    /// Rows that no operator should have sent.
+    pub(crate) fn rows(uri: &str, message: impl Into<String>) -> Self {
+        Self::Rows { uri: uri.to_owned(), message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contract_mismatch_shows_both_sides_in_columns() {
+        let mismatch = ContractMismatch {
+            uri: "s3://corpus/docs.lance".into(),
+            table: "multilingual-e5-small @ 7c1e, mean, f32, 384".into(),
+            run: "xlm-roberta-xl @ 03fa, mean, f32, 2560".into(),
+            differences: vec![ContractDifference {
+                field: "weights_hash".into(),
+                table: "7c1e".into(),
+                run: "03fa".into(),
+            }],
+        };
+        let expected = "the table was made with another model
+  table   s3://corpus/docs.lance   multilingual-e5-small @ 7c1e, mean, f32, 384
+  run     this run                 xlm-roberta-xl @ 03fa, mean, f32, 2560
+  differs in weights_hash: 7c1e in the table, 03fa in the run";
+        assert_eq!(SinkError::ContractMismatch(Box::new(mismatch)).to_string(), expected);
+    }
+
+    #[test]
+    fn a_schema_mismatch_names_each_column() {
+        let columns = vec![
+            ColumnDifference { column: "lang".into(), table: Some("Utf8".into()), run: Some("Int32".into()) },
+            ColumnDifference { column: "text".into(), table: Some("Utf8".into()), run: None },
+            ColumnDifference { column: "title".into(), table: None, run: Some("Utf8".into()) },
+        ];
+        let error = SinkError::SchemaMismatch { uri: "t.lance".into(), columns };
+        assert_eq!(
+            error.to_string(),
+            "t.lance has other columns than this run: `lang` is Utf8 in the table and Int32 in the run, \
+             `text` is only in the table, `title` is only in the run"
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! The vector index.
+
+use lance::{
+    Dataset,
+    index::{DatasetIndexExt, vector::VectorIndexParams},
+};
+use lance_index::{
+    IndexType,
+    optimize::OptimizeOptions,
+    vector::{hnsw::builder::HnswBuildParams, ivf::IvfBuildParams, pq::PQBuildParams, sq::builder::SQBuildParams},
+};
+use lance_linalg::distance::DistanceType;
+use polylance_schema::columns::EMBEDDING;
+use serde::Serialize;
+
+use crate::{SinkError, storage};
+
+/// The name under which Lance knows the index.
+const INDEX_NAME: &str = "embedding_idx";
+
+/// Rows that product quantization needs to learn its 256 codes; no kind is worth building on fewer.
+const TRAINING_ROWS: u64 = 256;
+
+/// How two vectors are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// The angle between them.
+    #[default]
+    Cosine,
+    /// Euclidean distance.
+    L2,
+    /// The inner product.
+    Dot,
+}
+
+/// The kind of index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    /// None for a small table, whose exact search is fast; `IvfPq` above [`IndexSpec::min_rows`].
+    #[default]
+    Auto,
+    /// No index: every search compares every vector.
+    None,
+    /// Inverted lists of whole vectors: exact within the lists that are probed, as large as the vectors.
+    IvfFlat,
+    /// Inverted lists of 8-bit scalars: a quarter of the size.
+    IvfSq,
+    /// Inverted lists of product-quantized codes: the smallest.
+    IvfPq,
+    /// Inverted lists with a graph each, of 8-bit scalars: the fastest search, the slowest build.
+    IvfHnswSq,
+}
+
+/// Which index a table should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSpec {
+    /// The kind.
+    pub kind: IndexKind,
+    /// The comparison; must be the one that searches use.
+    pub metric: Metric,
+    /// With [`IndexKind::Auto`], rows from which an index is worth its build.
+    pub min_rows: u64,
+}
+
+impl Default for IndexSpec {
+    fn default() -> Self {
+        Self { kind: IndexKind::Auto, metric: Metric::Cosine, min_rows: 20_000 }
+    }
+}
+
+/// What [`update_index`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexAction {
+    /// There is none, and none is wanted.
+    None,
+    /// There was one, and none is wanted.
+    Dropped,
+    /// One is wanted, but the table has too few rows to train it: searches are exact until then.
+    Postponed,
+    /// There was none, or one of another kind or metric.
+    Built,
+    /// Rows it did not cover were added.
+    Extended,
+    /// It covered every row.
+    Unchanged,
+}
+
+/// The index as it stands now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IndexOutcome {
+    /// What was done.
+    pub action: IndexAction,
+    /// Lance's name of the kind, `IVF_PQ` for example; `None` without an index.
+    pub kind: Option<String>,
+    /// Rows it covers.
+    pub indexed_rows: u64,
+    /// Rows it does not cover.
+    pub unindexed_rows: u64,
+    /// The table's version.
+    pub version: u64,
+}
+
+/// Brings the index of the table at `uri` up to date.
+///
+/// Builds it when there is none or one of another kind or metric, else adds the rows it does not cover. The
+/// number of partitions is Lance's own choice for the kind (rows over its target partition size); product
+/// quantization takes one byte for each eight dimensions.
+///
+/// # Errors
+/// [`SinkError::Index`] when there is no table, [`SinkError::Storage`] when it cannot be read or the build fails.
+pub async fn update_index(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkError> {
+    let Some(mut dataset) = storage::open(uri).await? else {
+        return Err(SinkError::Index { uri: uri.to_owned(), message: "there is no table to index".to_owned() });
+    };
+    let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
+    let action = match (spec.wanted(rows), Existing::read(uri, &dataset).await?) {
+        (Wanted::Nothing, None) => IndexAction::None,
+        (Wanted::Nothing, Some(_)) if spec.kind == IndexKind::Auto => extend(uri, &mut dataset).await?,
+        (Wanted::Nothing, Some(_)) => {
+            let dropped = Box::pin(dataset.drop_index(INDEX_NAME)).await;
+            dropped.map_err(SinkError::storage(uri, "dropping the index"))?;
+            IndexAction::Dropped
+        }
+        (Wanted::Kind(_), None) if rows < TRAINING_ROWS => IndexAction::Postponed,
+        (Wanted::Kind(kind), Some(existing)) if existing.serves(kind, spec) => extend(uri, &mut dataset).await?,
+        (Wanted::Kind(kind), _) => build(uri, &mut dataset, kind, spec.metric).await?,
+    };
+    outcome(uri, &dataset, action, rows).await
+}
+
+/// What a spec comes to for a table of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    Kind(IndexKind),
+}
+
+impl IndexSpec {
+    fn wanted(&self, rows: u64) -> Wanted {
+        match self.kind {
+            IndexKind::None => Wanted::Nothing,
+            IndexKind::Auto if rows < self.min_rows => Wanted::Nothing,
+            IndexKind::Auto => Wanted::Kind(IndexKind::IvfPq),
+            kind => Wanted::Kind(kind),
+        }
+    }
+}
+
+impl IndexKind {
+    /// Lance's name of the kind.
+    fn lance_name(self) -> &'static str {
+        match self {
+            Self::Auto | Self::None | Self::IvfPq => "IVF_PQ",
+            Self::IvfFlat => "IVF_FLAT",
+            Self::IvfSq => "IVF_SQ",
+            Self::IvfHnswSq => "IVF_HNSW_SQ",
+        }
+    }
+}
+
+impl Metric {
+    fn distance(self) -> DistanceType {
+        match self {
+            Self::Cosine => DistanceType::Cosine,
+            Self::L2 => DistanceType::L2,
+            Self::Dot => DistanceType::Dot,
+        }
+    }
+}
+
+/// The index that is there.
+#[derive(Debug)]
+struct Existing {
+    kind: String,
+    metric: String,
+    indexed: u64,
+    unindexed: u64,
+}
+
+impl Existing {
+    async fn read(uri: &str, dataset: &Dataset) -> Result<Option<Self>, SinkError> {
+        let reading = |error| SinkError::storage(uri, "reading the index")(error);
+        if dataset.load_indices_by_name(INDEX_NAME).await.map_err(reading)?.is_empty() {
+            return Ok(None);
+        }
+        let json = Box::pin(dataset.index_statistics(INDEX_NAME)).await.map_err(reading)?;
+        let statistics: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Some(Self {
+            kind: text(&statistics["index_type"]),
+            metric: text(&statistics["indices"][0]["metric_type"]),
+            indexed: statistics["num_indexed_rows"].as_u64().unwrap_or_default(),
+            unindexed: statistics["num_unindexed_rows"].as_u64().unwrap_or_default(),
+        }))
+    }
+
+    /// Whether this index is the one wanted; with `auto` any kind is, as long as it compares the same way.
+    fn serves(&self, kind: IndexKind, spec: &IndexSpec) -> bool {
+        let kind = spec.kind == IndexKind::Auto || self.kind.eq_ignore_ascii_case(kind.lance_name());
+        kind && self.metric.eq_ignore_ascii_case(&spec.metric.distance().to_string())
+    }
+}
+
+async fn build(uri: &str, dataset: &mut Dataset, kind: IndexKind, metric: Metric) -> Result<IndexAction, SinkError> {
+    let parameters = parameters(dataset, kind, metric);
+    let name = Some(INDEX_NAME.to_owned());
+    Box::pin(dataset.create_index(&[EMBEDDING], IndexType::Vector, name, &parameters, true))
+        .await
+        .map_err(SinkError::storage(uri, "building the index"))?;
+    Ok(IndexAction::Built)
+}
+
+fn parameters(dataset: &Dataset, kind: IndexKind, metric: Metric) -> VectorIndexParams {
+    let (metric, ivf) = (metric.distance(), IvfBuildParams::default());
+    match kind {
+        IndexKind::IvfFlat => VectorIndexParams::with_ivf_flat_params(metric, ivf),
+        IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf, SQBuildParams::default()),
+        IndexKind::IvfHnswSq => {
+            let (hnsw, sq) = (HnswBuildParams::default(), SQBuildParams::default());
+            VectorIndexParams::with_ivf_hnsw_sq_params(metric, ivf, hnsw, sq)
+        }
+        IndexKind::IvfPq | IndexKind::Auto | IndexKind::None => {
+            let pq = PQBuildParams::new(sub_vectors(dimensions(dataset)), 8);
+            VectorIndexParams::with_ivf_pq_params(metric, ivf, pq)
+        }
+    }
+}
+
+fn dimensions(dataset: &Dataset) -> usize {
+    let field = dataset.schema().field(EMBEDDING);
+    match field.map(lance_core::datatypes::Field::data_type) {
+        Some(arrow::datatypes::DataType::FixedSizeList(_, dim)) => dim.max(1) as usize,
+        _ => 1,
+    }
+}
+
+/// One code for each eight dimensions, or fewer when eight does not divide them.
+fn sub_vectors(dim: usize) -> usize {
+    let width = [8, 4, 2].into_iter().find(|width| dim.is_multiple_of(*width)).unwrap_or(1);
+    dim / width
+}
+
+async fn extend(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkError> {
+    let before = Existing::read(uri, dataset).await?;
+    if before.is_some_and(|index| index.unindexed == 0) {
+        return Ok(IndexAction::Unchanged);
+    }
+    let options = OptimizeOptions::new().index_names(vec![INDEX_NAME.to_owned()]);
+    Box::pin(dataset.optimize_indices(&options)).await.map_err(SinkError::storage(uri, "extending the index"))?;
+    Ok(IndexAction::Extended)
+}
+
+async fn outcome(uri: &str, dataset: &Dataset, action: IndexAction, rows: u64) -> Result<IndexOutcome, SinkError> {
+    let version = dataset.version_id();
+    Ok(match Existing::read(uri, dataset).await? {
+        Some(Existing { kind, indexed, unindexed, .. }) => {
+            IndexOutcome { action, kind: Some(kind), indexed_rows: indexed, unindexed_rows: unindexed, version }
+        }
+        None => IndexOutcome { action, kind: None, indexed_rows: 0, unindexed_rows: rows, version },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_vectors_divide_the_dimensions() {
+        assert_eq!([384, 1024, 12, 6, 7].map(sub_vectors), [48, 128, 3, 3, 7]);
+    }
+
+    #[test]
+    fn a_small_table_needs_no_index() {
+        let spec = IndexSpec::default();
+        assert_eq!(spec.wanted(19_999), Wanted::Nothing);
+        assert_eq!(spec.wanted(20_000), Wanted::Kind(IndexKind::IvfPq));
+        assert_eq!(IndexSpec { kind: IndexKind::IvfSq, ..spec }.wanted(1), Wanted::Kind(IndexKind::IvfSq));
+    }
+}

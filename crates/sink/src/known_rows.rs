@@ -1,0 +1,119 @@
+//! Which rows of a table a window replaces.
+//!
+//! A run must not scan the table once a commit. It keeps one 64-bit hash of each key that was in the
+//! table before it, or that another writer has added since; only when a window hits one of them are
+//! the keys of those fragments read again, exactly, for the addresses of the rows to take away. Rows the
+//! run itself has written are never looked at: their documents do not come twice.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::UInt64Type,
+};
+use futures::TryStreamExt;
+use lance::Dataset;
+use lance_core::ROW_ADDR;
+use lance_table::format::Fragment;
+
+use crate::SinkError;
+
+/// Row offsets by fragment.
+pub(crate) type RowAddresses = BTreeMap<u32, Vec<u32>>;
+
+/// Hashes of the keys that may already be in the table.
+#[derive(Debug, Default)]
+pub(crate) struct KnownRows {
+    hashes: HashSet<u64>,
+    read: HashSet<u64>,
+    own: HashSet<u64>,
+}
+
+/// The hash under which a key is known.
+pub(crate) fn key_hash(key: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl KnownRows {
+    /// Reads the keys of fragments that are new since the last call and not this run's own.
+    ///
+    /// `keys` gives the hashes of one batch of `columns`.
+    pub(crate) async fn learn(
+        &mut self,
+        uri: &str,
+        dataset: &Dataset,
+        columns: &[&str],
+        keys: impl Fn(&RecordBatch, &mut HashSet<u64>),
+    ) -> Result<(), SinkError> {
+        let unread: Vec<_> =
+            self.foreign(dataset).into_iter().filter(|fragment| !self.read.contains(&fragment.id)).collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        self.read.extend(unread.iter().map(|fragment| fragment.id));
+        let mut batches = Box::pin(scan(uri, dataset, unread, columns)).await?;
+        while let Some(batch) = batches.try_next().await.map_err(SinkError::storage(uri, "reading the table's ids"))? {
+            keys(&batch, &mut self.hashes);
+        }
+        Ok(())
+    }
+
+    /// Marks the committed fragments that hold `files` as this run's own.
+    pub(crate) fn own(&mut self, dataset: &Dataset, files: &HashSet<String>) {
+        let written = dataset.fragments().iter().filter(|f| f.files.iter().any(|file| files.contains(&file.path)));
+        self.own.extend(written.map(|fragment| fragment.id));
+    }
+
+    /// Whether a key with this hash may be in the table.
+    pub(crate) fn may_hold(&self, hash: u64) -> bool {
+        self.hashes.contains(&hash)
+    }
+
+    /// Addresses of the rows for which `replaced` holds, among rows that are not this run's own.
+    pub(crate) async fn locate(
+        &self,
+        uri: &str,
+        dataset: &Dataset,
+        columns: &[&str],
+        mut replaced: impl FnMut(&RecordBatch, usize) -> bool,
+    ) -> Result<RowAddresses, SinkError> {
+        let mut found = RowAddresses::new();
+        let fragments = self.foreign(dataset);
+        if fragments.is_empty() {
+            return Ok(found);
+        }
+        let mut batches = Box::pin(scan(uri, dataset, fragments, columns)).await?;
+        while let Some(batch) = batches.try_next().await.map_err(SinkError::storage(uri, "reading the table's ids"))? {
+            let Some(addresses) = batch.column_by_name(ROW_ADDR) else {
+                return Err(SinkError::rows(uri, "a scan without row addresses"));
+            };
+            let addresses = addresses.as_primitive::<UInt64Type>();
+            for row in (0..batch.num_rows()).filter(|&row| replaced(&batch, row)) {
+                let address = addresses.value(row);
+                found.entry((address >> 32) as u32).or_default().push(address as u32);
+            }
+        }
+        Ok(found)
+    }
+
+    fn foreign(&self, dataset: &Dataset) -> Vec<Fragment> {
+        dataset.fragments().iter().filter(|fragment| !self.own.contains(&fragment.id)).cloned().collect()
+    }
+}
+
+async fn scan(
+    uri: &str,
+    dataset: &Dataset,
+    fragments: Vec<Fragment>,
+    columns: &[&str],
+) -> Result<lance::dataset::scanner::DatasetRecordBatchStream, SinkError> {
+    let reading = |error| SinkError::storage(uri, "reading the table's ids")(error);
+    let mut scanner = dataset.scan();
+    scanner.with_fragments(fragments).project(columns).map_err(reading)?.with_row_address();
+    Box::pin(scanner.try_into_stream()).await.map_err(reading)
+}

@@ -1,0 +1,228 @@
+//! The quarantine: documents that could not be embedded, with where they are and why.
+//!
+//! A table of its own beside the main one, keyed by source and row. A document that fails again
+//! replaces its record and counts one attempt more; one that reaches the table leaves the quarantine.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array},
+    datatypes::{UInt32Type, UInt64Type},
+};
+use lance::{
+    Dataset,
+    dataset::{InsertBuilder, WriteMode, WriteParams, transaction::Operation},
+};
+use lance_table::format::Fragment;
+use polylance_schema::quarantine_schema;
+
+use crate::{
+    SinkError,
+    known_rows::{KnownRows, RowAddresses, key_hash},
+    storage,
+    table::column_differences,
+    transact::{ATTEMPTS, change, create, file_names, is_conflict},
+    window::{BadDocument, Window},
+};
+
+const COLUMNS: [&str; 4] = ["source", "row", "doc_id", "attempts"];
+
+/// Where the quarantine of the table at `table_uri` is.
+///
+/// ```
+/// use polylance_sink::quarantine_uri;
+/// assert_eq!(quarantine_uri("s3://corpus/docs.lance"), "s3://corpus/docs.quarantine.lance");
+/// assert_eq!(quarantine_uri("out/docs/"), "out/docs.quarantine.lance");
+/// ```
+pub fn quarantine_uri(table_uri: &str) -> String {
+    let table = table_uri.trim_end_matches('/');
+    format!("{}.quarantine.lance", table.strip_suffix(".lance").unwrap_or(table))
+}
+
+/// The quarantine of one table during one run.
+#[derive(Debug)]
+pub(crate) struct Quarantine {
+    uri: String,
+    run_id: String,
+    dataset: Option<Dataset>,
+    known: KnownRows,
+}
+
+impl Quarantine {
+    pub(crate) async fn open(table_uri: &str, run_id: &str) -> Result<Self, SinkError> {
+        let uri = quarantine_uri(table_uri);
+        let dataset = storage::open(&uri).await?;
+        Ok(Self { uri, run_id: run_id.to_owned(), dataset, known: KnownRows::default() })
+    }
+
+    /// Records the window's bad documents and forgets those that it has written.
+    pub(crate) async fn update(
+        &mut self,
+        window: &Window,
+        properties: &HashMap<String, String>,
+    ) -> Result<(), SinkError> {
+        if self.dataset.is_none() && window.quarantine.is_empty() {
+            return Ok(());
+        }
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.try_update(window, properties.clone()).await? {
+                Ok(()) => return Ok(()),
+                Err(source) if attempts >= ATTEMPTS => {
+                    return Err(SinkError::Conflict { uri: self.uri.clone(), attempts, source: Box::new(source) });
+                }
+                Err(_) => self.dataset = storage::open(&self.uri).await?,
+            }
+        }
+    }
+
+    /// One attempt; the inner error is a conflict.
+    async fn try_update(
+        &mut self,
+        window: &Window,
+        properties: HashMap<String, String>,
+    ) -> Result<Result<(), lance::Error>, SinkError> {
+        let before = match &self.dataset {
+            Some(dataset) => Before::read(&self.uri, dataset, &mut self.known, window).await?,
+            None => Before::default(),
+        };
+        if window.quarantine.is_empty() && before.rows.is_empty() {
+            return Ok(Ok(()));
+        }
+        let fragments = self.write(&window.quarantine, &before.attempts).await?;
+        let files = file_names(&fragments);
+        let committed = match &self.dataset {
+            Some(dataset) => Box::pin(change(dataset, fragments, &before.rows, properties)).await,
+            None => Box::pin(create(&self.uri, &quarantine_schema(), fragments, properties)).await,
+        };
+        match committed {
+            Ok(dataset) => {
+                self.known.own(&dataset, &files);
+                self.dataset = Some(dataset);
+                Ok(Ok(()))
+            }
+            Err(error) if is_conflict(&error) => Ok(Err(error)),
+            Err(error) => Err(SinkError::storage(&self.uri, "committing the quarantine")(error)),
+        }
+    }
+
+    async fn write(
+        &self,
+        bad: &[BadDocument],
+        attempts: &HashMap<(String, u64), u32>,
+    ) -> Result<Vec<Fragment>, SinkError> {
+        if bad.is_empty() {
+            return Ok(vec![]);
+        }
+        let batch = self.records(bad, attempts).map_err(|error| SinkError::rows(&self.uri, error.to_string()))?;
+        let params = WriteParams { mode: WriteMode::Append, ..WriteParams::default() };
+        let insert = InsertBuilder::new(self.uri.as_str()).with_params(&params);
+        let transaction = Box::pin(insert.execute_uncommitted(vec![batch]))
+            .await
+            .map_err(SinkError::storage(&self.uri, "writing data files"))?;
+        match transaction.operation {
+            Operation::Append { fragments } | Operation::Overwrite { fragments, .. } => Ok(fragments),
+            other => Err(SinkError::rows(&self.uri, format!("lance planned `{other}` for an append"))),
+        }
+    }
+
+    fn records(
+        &self,
+        bad: &[BadDocument],
+        attempts: &HashMap<(String, u64), u32>,
+    ) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let text = |value: fn(&BadDocument) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(bad.iter().map(value)))
+        };
+        let optional = |value: fn(&BadDocument) -> Option<&str>| -> ArrayRef {
+            Arc::new(bad.iter().map(value).collect::<StringArray>())
+        };
+        let tries = bad.iter().map(|b| attempts.get(&(b.source.clone(), b.row)).map_or(1, |n| n.saturating_add(1)));
+        let now = chrono::Utc::now().timestamp_micros();
+        let columns = vec![
+            text(|b| &b.source),
+            Arc::new(UInt64Array::from_iter_values(bad.iter().map(|b| b.row))),
+            optional(|b| b.doc_id.as_deref()),
+            text(|b| &b.stage),
+            text(|b| &b.error),
+            Arc::new(UInt32Array::from_iter_values(tries)),
+            Arc::new(TimestampMicrosecondArray::from_value(now, bad.len()).with_timezone("UTC")),
+            Arc::new(StringArray::from_iter_values(bad.iter().map(|_| &self.run_id))),
+            optional(|b| b.text.as_deref()),
+        ];
+        RecordBatch::try_new(quarantine_schema(), columns)
+    }
+}
+
+/// What the quarantine already says about a window's documents.
+#[derive(Debug, Default)]
+struct Before {
+    /// Records that the window replaces or makes obsolete.
+    rows: RowAddresses,
+    /// Attempts so far of the documents that failed again.
+    attempts: HashMap<(String, u64), u32>,
+}
+
+impl Before {
+    async fn read(uri: &str, dataset: &Dataset, known: &mut KnownRows, window: &Window) -> Result<Self, SinkError> {
+        let columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
+        if !columns.is_empty() {
+            return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
+        }
+        known.learn(uri, dataset, &COLUMNS, record_hashes).await?;
+        let failed: HashSet<(&str, u64)> = window.quarantine.iter().map(|b| (b.source.as_str(), b.row)).collect();
+        let written: HashSet<(&str, u64)> = window.documents.iter().map(|d| (d.source.as_str(), d.row)).collect();
+        let ids: HashSet<&str> = window.documents.iter().map(|d| d.doc_id.as_str()).collect();
+        let hit = failed.iter().chain(&written).any(|key| known.may_hold(key_hash(key)))
+            || ids.iter().any(|id| known.may_hold(key_hash(id)));
+        let mut attempts = HashMap::new();
+        if !hit {
+            return Ok(Self::default());
+        }
+        let replaced = |batch: &RecordBatch, row: usize| {
+            let record = Record::at(batch, row);
+            let key = (record.source, record.row);
+            if failed.contains(&key) {
+                let most: &mut u32 = attempts.entry((record.source.to_owned(), record.row)).or_default();
+                *most = record.attempts.max(*most);
+                return true;
+            }
+            written.contains(&key) || record.doc_id.is_some_and(|id| ids.contains(id))
+        };
+        let rows = known.locate(uri, dataset, &COLUMNS, replaced).await?;
+        Ok(Self { rows, attempts })
+    }
+}
+
+/// The key columns of one quarantine row.
+struct Record<'a> {
+    source: &'a str,
+    row: u64,
+    doc_id: Option<&'a str>,
+    attempts: u32,
+}
+
+impl<'a> Record<'a> {
+    /// `batch` has the columns [`COLUMNS`] in their order: it was read with that projection.
+    fn at(batch: &'a RecordBatch, row: usize) -> Self {
+        let ids = batch.column(2).as_string::<i32>();
+        Self {
+            source: batch.column(0).as_string::<i32>().value(row),
+            row: batch.column(1).as_primitive::<UInt64Type>().value(row),
+            doc_id: ids.is_valid(row).then(|| ids.value(row)),
+            attempts: batch.column(3).as_primitive::<UInt32Type>().value(row),
+        }
+    }
+}
+
+fn record_hashes(batch: &RecordBatch, hashes: &mut HashSet<u64>) {
+    for row in 0..batch.num_rows() {
+        let record = Record::at(batch, row);
+        hashes.insert(key_hash((record.source, record.row)));
+        hashes.extend(record.doc_id.map(key_hash));
+    }
+}

@@ -1,0 +1,50 @@
+//! Opening a Lance dataset that may not be there yet.
+
+use std::{path::Path, sync::Arc};
+
+use lance::{
+    Dataset,
+    dataset::builder::DatasetBuilder,
+    io::{ObjectStore, ObjectStoreParams},
+};
+
+use crate::SinkError;
+
+/// Folders that Lance itself makes. A run killed before its first commit leaves some of them behind.
+const LANCE_FOLDERS: [&str; 6] = ["data", "_transactions", "_versions", "_deletions", "_indices", "_refs"];
+
+/// The latest version of the dataset at `uri`; `None` when nothing has been committed there.
+pub(crate) async fn open(uri: &str) -> Result<Option<Dataset>, SinkError> {
+    if is_local_file(uri) {
+        return Err(SinkError::NotATable { uri: uri.to_owned(), found: "a file".to_owned() });
+    }
+    match Box::pin(DatasetBuilder::from_uri(uri).load()).await {
+        Ok(dataset) => Ok(Some(dataset)),
+        Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
+            Box::pin(refuse_foreign(uri)).await?;
+            Ok(None)
+        }
+        Err(error) => Err(SinkError::storage(uri, "opening the table")(error)),
+    }
+}
+
+fn is_local_file(uri: &str) -> bool {
+    let path = uri.strip_prefix("file://").unwrap_or(uri);
+    !path.contains("://") && Path::new(path).is_file()
+}
+
+/// An error when something that is not the beginning of a Lance dataset is at `uri`.
+async fn refuse_foreign(uri: &str) -> Result<(), SinkError> {
+    let storage = || SinkError::storage(uri, "looking for the table");
+    let (store, path) =
+        ObjectStore::from_uri_and_params(Arc::default(), uri, &ObjectStoreParams::default()).await.map_err(storage())?;
+    let entries = match store.read_dir(path).await {
+        Ok(entries) => entries,
+        Err(lance::Error::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(storage()(error)),
+    };
+    match entries.into_iter().find(|entry| !LANCE_FOLDERS.contains(&entry.as_str())) {
+        Some(entry) => Err(SinkError::NotATable { uri: uri.to_owned(), found: format!("`{entry}`") }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,121 @@
+//! A table that exists, as a plan needs to know it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion::physical_plan::ExecutionPlan;
+use lance::Dataset;
+use polylance_schema::Contract;
+
+use crate::{
+    SinkError, TableKeysExec, TableTarget,
+    error::{ColumnDifference, ContractMismatch},
+    storage,
+};
+
+/// One version of a table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    uri: String,
+    dataset: Dataset,
+}
+
+impl Table {
+    /// Opens the latest version at a local path, `s3://`, `gs://` or `az://` address; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// [`SinkError::NotATable`] when something else is there, [`SinkError::Storage`] when the store fails.
+    pub async fn open(uri: &str) -> Result<Option<Self>, SinkError> {
+        let dataset = storage::open(uri).await?;
+        Ok(dataset.map(|dataset| Self { uri: uri.to_owned(), dataset }))
+    }
+
+    /// Whether a run may write here: its contract and its columns are the table's.
+    ///
+    /// # Errors
+    /// [`SinkError::NoContract`], [`SinkError::ContractMismatch`] or [`SinkError::SchemaMismatch`].
+    pub fn check(&self, target: &TableTarget) -> Result<(), SinkError> {
+        check(&self.dataset, target)
+    }
+
+    /// A plan that reads each document's `doc_id` and `content_hash` and nothing else
+    /// ([`polylance_schema::key_schema`], one partition).
+    ///
+    /// # Errors
+    /// [`SinkError::SchemaMismatch`] when the table has no such columns.
+    pub fn keys(&self) -> Result<Arc<dyn ExecutionPlan>, SinkError> {
+        let schema = Schema::from(self.dataset.schema());
+        Ok(Arc::new(TableKeysExec::try_new(&self.uri, self.version(), &schema)?))
+    }
+
+    /// The version that was opened.
+    pub fn version(&self) -> u64 {
+        self.dataset.version_id()
+    }
+
+    /// The table's contract; `None` when polylance did not make it.
+    ///
+    /// # Errors
+    /// [`SinkError::UnreadableContract`] when the metadata is of another version.
+    pub fn contract(&self) -> Result<Option<Contract>, SinkError> {
+        contract(&self.uri, &self.dataset)
+    }
+}
+
+fn contract(uri: &str, dataset: &Dataset) -> Result<Option<Contract>, SinkError> {
+    Contract::from_metadata(&dataset.schema().metadata)
+        .map_err(|source| SinkError::UnreadableContract { uri: uri.to_owned(), source })
+}
+
+/// See [`Table::check`]; the commit operator asks again before every commit.
+pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkError> {
+    let uri = target.uri.clone();
+    let Some(table) = contract(&uri, dataset)? else {
+        return Err(SinkError::NoContract { uri });
+    };
+    let differences = table.differences(&target.contract);
+    if !differences.is_empty() {
+        let (table, run) = (table.summary(), target.contract.summary());
+        return Err(SinkError::ContractMismatch(Box::new(ContractMismatch { uri, table, run, differences })));
+    }
+    let columns = column_differences(&Schema::from(dataset.schema()), &target.schema());
+    if columns.is_empty() { Ok(()) } else { Err(SinkError::SchemaMismatch { uri, columns }) }
+}
+
+/// Columns that only one side has, or that have another type; order does not matter to Lance.
+pub(crate) fn column_differences(table: &Schema, run: &Schema) -> Vec<ColumnDifference> {
+    let kind = |schema: &Schema, name: &str| schema.field_with_name(name).ok().map(|f| f.data_type().clone());
+    let only_in_run = run.fields().iter().filter(|f| table.field_with_name(f.name()).is_err());
+    table
+        .fields()
+        .iter()
+        .chain(only_in_run)
+        .filter_map(|field| {
+            let (table, run) = (kind(table, field.name()), kind(run, field.name()));
+            let same = matches!((&table, &run), (Some(a), Some(b)) if a.equals_datatype(b));
+            (!same).then(|| ColumnDifference {
+                column: field.name().clone(),
+                table: table.map(|t| t.to_string()),
+                run: run.map(|t| t.to_string()),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+    use polylance_schema::{TextColumn, table_schema};
+
+    use super::*;
+
+    #[test]
+    fn columns_differ_by_presence_and_type() {
+        let keep = |kind| vec![Arc::new(Field::new("lang", kind, true))];
+        let table = table_schema(&keep(DataType::Utf8), 4, TextColumn::Kept);
+        let run = table_schema(&keep(DataType::Int32), 4, TextColumn::LeftOut);
+        let differences = column_differences(&table, &run);
+        assert_eq!(differences.iter().map(|d| d.column.as_str()).collect::<Vec<_>>(), ["lang", "text"]);
+        assert!(column_differences(&table, &table).is_empty());
+    }
+}

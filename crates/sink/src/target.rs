@@ -1,0 +1,64 @@
+//! Where a run writes, and when it commits.
+
+use std::collections::HashMap;
+
+use arrow::datatypes::{FieldRef, SchemaRef};
+use polylance_schema::{Contract, TextColumn, table_schema};
+
+/// Keys of the transaction properties that every commit of a run carries.
+pub mod properties {
+    /// The run's id.
+    pub const RUN_ID: &str = "polylance.run_id";
+    /// Documents the commit wrote.
+    pub const DOCUMENTS: &str = "polylance.documents";
+    /// Chunks (rows) the commit wrote.
+    pub const CHUNKS: &str = "polylance.chunks";
+    /// Older rows the commit took away.
+    pub const REPLACED: &str = "polylance.replaced_rows";
+    /// First document of the commit, as `source#row`.
+    pub const SOURCE_FIRST: &str = "polylance.source_first";
+    /// Last document of the commit, as `source#row`.
+    pub const SOURCE_LAST: &str = "polylance.source_last";
+}
+
+/// When a window of rows becomes a commit. Whatever comes first closes it, at the next end of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitPolicy {
+    /// Rows (chunks) in a window; 0 sets no limit.
+    pub rows: u64,
+    /// Seconds from a window's first row; 0 sets no limit.
+    pub seconds: u64,
+}
+
+impl Default for CommitPolicy {
+    fn default() -> Self {
+        Self { rows: 100_000, seconds: 300 }
+    }
+}
+
+/// A table to write to, and everything a commit to it must say.
+#[derive(Debug, Clone)]
+pub struct TableTarget {
+    /// A local path, `s3://`, `gs://` or `az://` address.
+    pub uri: String,
+    /// Whether the chunks' text is stored.
+    pub text: TextColumn,
+    /// When windows close.
+    pub commit: CommitPolicy,
+    /// How the vectors were made.
+    pub contract: Contract,
+    /// The kept source columns.
+    pub keep: Vec<FieldRef>,
+    /// The run, written into every row and every commit.
+    pub run_id: String,
+    /// More to write into every commit.
+    pub properties: HashMap<String, String>,
+}
+
+impl TableTarget {
+    /// The table's columns, with the contract in the metadata.
+    pub fn schema(&self) -> SchemaRef {
+        let schema = table_schema(&self.keep, self.contract.dim, self.text);
+        schema.as_ref().clone().with_metadata(self.contract.to_metadata()).into()
+    }
+}

@@ -1,0 +1,55 @@
+use super::*;
+use crate::{IndexAction, IndexKind, IndexSpec, Metric, SinkError, update_index};
+
+fn docs(range: std::ops::Range<u64>) -> RecordBatch {
+    batch(&range.map(|i| Doc::new(i, &format!("d{i}"), &["t"])).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn an_index_is_built_then_extended_then_left_alone() {
+    let place = Place::new();
+    run(vec![docs(0..600)], place.target("r1", 0)).await.unwrap();
+    let spec = IndexSpec { kind: IndexKind::IvfPq, ..IndexSpec::default() };
+    let built = update_index(&place.uri(), &spec).await.unwrap();
+    assert_eq!((built.action, built.kind.as_deref()), (IndexAction::Built, Some("IVF_PQ")));
+    assert_eq!((built.indexed_rows, built.unindexed_rows), (600, 0));
+    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Unchanged);
+
+    // One document changes, which leaves its new row uncovered.
+    run(vec![batch(&[Doc::new(5, "d5", &["new"]), Doc::new(900, "d900", &["t"])])], place.target("r2", 0))
+        .await
+        .unwrap();
+    let extended = update_index(&place.uri(), &spec).await.unwrap();
+    assert_eq!((extended.action, extended.unindexed_rows), (IndexAction::Extended, 0));
+    assert_eq!(place.dataset().await.count_rows(None).await.unwrap(), 601);
+}
+
+#[tokio::test]
+async fn every_kind_can_be_built_and_another_kind_or_metric_rebuilds() {
+    let place = Place::new();
+    run(vec![docs(0..300)], place.target("r1", 0)).await.unwrap();
+    for (kind, name) in
+        [(IndexKind::IvfFlat, "IVF_FLAT"), (IndexKind::IvfSq, "IVF_SQ"), (IndexKind::IvfHnswSq, "IVF_HNSW_SQ")]
+    {
+        let spec = IndexSpec { kind, ..IndexSpec::default() };
+        let outcome = update_index(&place.uri(), &spec).await.unwrap();
+        assert_eq!((outcome.action, outcome.kind.as_deref()), (IndexAction::Built, Some(name)));
+    }
+    let spec = IndexSpec { kind: IndexKind::IvfHnswSq, metric: Metric::L2, ..IndexSpec::default() };
+    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Built);
+    let none = IndexSpec { kind: IndexKind::None, ..IndexSpec::default() };
+    let dropped = update_index(&place.uri(), &none).await.unwrap();
+    assert_eq!((dropped.action, dropped.kind, dropped.unindexed_rows), (IndexAction::Dropped, None, 300));
+}
+
+#[tokio::test]
+async fn a_small_table_gets_no_index() {
+    let place = Place::new();
+    run(vec![docs(0..3)], place.target("r1", 0)).await.unwrap();
+    let auto = update_index(&place.uri(), &IndexSpec::default()).await.unwrap();
+    assert_eq!((auto.action, auto.unindexed_rows, auto.version), (IndexAction::None, 3, 1));
+    let spec = IndexSpec { kind: IndexKind::IvfPq, ..IndexSpec::default() };
+    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Postponed);
+    let missing = update_index(&format!("{}.no", place.uri()), &spec).await.unwrap_err();
+    assert!(matches!(missing, SinkError::Index { .. }), "{missing}");
+}

@@ -1,0 +1,67 @@
+use datafusion::physical_plan::empty::EmptyExec;
+
+use super::*;
+use crate::{SinkError, Table};
+
+fn found(error: &datafusion::error::DataFusionError) -> &SinkError {
+    SinkError::find(error).unwrap_or_else(|| panic!("not a sink error: {error}"))
+}
+
+#[tokio::test]
+async fn another_contract_is_refused_with_both_shown() {
+    let place = Place::new();
+    run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
+    let other = Contract { model: "other".into(), weights_hash: "ffff".into(), ..contract() };
+    let target = TableTarget { contract: other, ..place.target("r2", 1) };
+    let error = run(vec![batch(&[Doc::new(1, "b", &["1"])])], target).await.unwrap_err();
+    let SinkError::ContractMismatch(mismatch) = found(&error) else { panic!("{error}") };
+    assert_eq!(mismatch.table, "fake @ 7c1e, mean, f32, 8");
+    assert_eq!(mismatch.run, "other @ ffff, mean, f32, 8");
+    assert_eq!(place.dataset().await.version_id(), 1);
+}
+
+#[tokio::test]
+async fn other_columns_are_refused_by_name() {
+    let place = Place::new();
+    run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
+    let table = Table::open(&place.uri()).await.unwrap().unwrap();
+    let keep = vec![Arc::new(Field::new("title", DataType::Utf8, true))];
+    let target = TableTarget { keep, text: TextColumn::LeftOut, ..place.target("r2", 1) };
+    let SinkError::SchemaMismatch { columns, .. } = table.check(&target).unwrap_err() else { panic!("columns") };
+    assert_eq!(columns.iter().map(|c| c.column.as_str()).collect::<Vec<_>>(), ["lang", "text", "title"]);
+}
+
+#[tokio::test]
+async fn what_is_no_table_of_ours_is_refused() {
+    let place = Place::new();
+    assert!(Table::open(&place.uri()).await.unwrap().is_none());
+    std::fs::create_dir_all(place.uri()).unwrap();
+    assert!(Table::open(&place.uri()).await.unwrap().is_none());
+    std::fs::write(format!("{}/thesis.tex", place.uri()), "x").unwrap();
+    let error = Table::open(&place.uri()).await.unwrap_err();
+    assert!(matches!(&error, SinkError::NotATable { found, .. } if found == "`thesis.tex`"), "{error}");
+
+    let file = place.folder.path().join("file.lance");
+    std::fs::write(&file, "x").unwrap();
+    let error = Table::open(file.to_str().unwrap()).await.unwrap_err();
+    assert!(matches!(&error, SinkError::NotATable { found, .. } if found == "a file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_lance_table_without_a_contract_is_refused() {
+    let place = Place::new();
+    let rows = RecordBatch::try_from_iter([("x", Arc::new(UInt32Array::from(vec![1])) as ArrayRef)]).unwrap();
+    lance::dataset::InsertBuilder::new(place.uri().as_str()).execute(vec![rows]).await.unwrap();
+    let error = run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap_err();
+    assert!(matches!(found(&error), SinkError::NoContract { .. }));
+    let table = Table::open(&place.uri()).await.unwrap().unwrap();
+    assert!(matches!(table.keys(), Err(SinkError::SchemaMismatch { .. })));
+}
+
+#[test]
+fn a_plan_with_other_columns_is_refused_before_it_runs() {
+    let place = Place::new();
+    let input = Arc::new(EmptyExec::new(encoded_schema(&[], DIM)));
+    let error = plan_commit(input, place.target("r1", 1)).unwrap_err();
+    assert!(error.to_string().contains("LanceWriteExec expected columns"), "{error}");
+}

@@ -1,0 +1,109 @@
+//! One Lance transaction: rows come, older rows go, and the commit says who did it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use arrow::datatypes::Schema;
+use lance::{
+    Dataset,
+    dataset::{
+        CommitBuilder,
+        transaction::{Operation, TransactionBuilder, UpdateMode},
+    },
+};
+use lance_table::format::Fragment;
+
+use crate::{SinkError, known_rows::RowAddresses};
+
+/// Attempts to commit against other writers before giving up.
+pub(crate) const ATTEMPTS: u32 = 10;
+
+/// Whether another writer was faster, and the commit may be tried again on the latest version.
+pub(crate) fn is_conflict(error: &lance::Error) -> bool {
+    matches!(
+        error,
+        lance::Error::CommitConflict { .. }
+            | lance::Error::RetryableCommitConflict { .. }
+            | lance::Error::IncompatibleTransaction { .. }
+            | lance::Error::TooMuchWriteContention { .. }
+            | lance::Error::DatasetAlreadyExists { .. }
+    )
+}
+
+/// Commits the first version of a dataset. Never replaces one that is there.
+///
+/// Row ids stay Lance's default (not stable over compaction): a document's rows are always replaced whole,
+/// nothing refers to a row id from one version to the next, and the table stays readable by older readers.
+pub(crate) async fn create(
+    uri: &str,
+    schema: &Schema,
+    fragments: Vec<Fragment>,
+    properties: HashMap<String, String>,
+) -> lance::Result<Dataset> {
+    let schema = lance_core::datatypes::Schema::try_from(schema)?;
+    let operation = Operation::Overwrite { fragments, schema, config_upsert_values: None, initial_bases: None };
+    let transaction = TransactionBuilder::new(0, operation).transaction_properties(Some(Arc::new(properties))).build();
+    // Without retries, an overwrite of version 0 fails when there is any other version.
+    Box::pin(CommitBuilder::new(uri).with_max_retries(0).execute(transaction)).await
+}
+
+/// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away.
+pub(crate) async fn change(
+    dataset: &Dataset,
+    fragments: Vec<Fragment>,
+    removed: &RowAddresses,
+    properties: HashMap<String, String>,
+) -> lance::Result<Dataset> {
+    let operation = if removed.is_empty() {
+        Operation::Append { fragments }
+    } else {
+        let (updated_fragments, removed_fragment_ids) = Box::pin(delete_rows(dataset, removed)).await?;
+        Operation::Update {
+            removed_fragment_ids,
+            updated_fragments,
+            new_fragments: fragments,
+            fields_modified: vec![],
+            compacted_sstables: vec![],
+            // Every value of the new rows may be new: no index covers them until it is updated.
+            fields_for_preserving_frag_bitmap: dataset.schema().fields_pre_order().map(|f| f.id as u32).collect(),
+            update_mode: Some(UpdateMode::RewriteRows),
+            inserted_rows_filter: None,
+            updated_fragment_offsets: None,
+        }
+    };
+    let transaction = TransactionBuilder::new(dataset.version_id(), operation)
+        .transaction_properties(Some(Arc::new(properties)))
+        .build();
+    Box::pin(CommitBuilder::new(Arc::new(dataset.clone())).execute(transaction)).await
+}
+
+/// Writes deletion files; returns the fragments that have rows left, and the ids of those that have none.
+async fn delete_rows(dataset: &Dataset, removed: &RowAddresses) -> lance::Result<(Vec<Fragment>, Vec<u64>)> {
+    let (mut updated, mut emptied) = (Vec::new(), Vec::new());
+    for fragment in dataset.get_fragments() {
+        let id = fragment.id();
+        let Some(rows) = removed.get(&(id as u32)) else { continue };
+        match Box::pin(fragment.extend_deletions(rows.iter().copied())).await? {
+            Some(fragment) => updated.push(fragment.metadata().clone()),
+            None => emptied.push(id as u64),
+        }
+    }
+    Ok((updated, emptied))
+}
+
+/// The files of `fragments`, by which they are found again in a committed version.
+pub(crate) fn file_names(fragments: &[Fragment]) -> HashSet<String> {
+    fragments.iter().flat_map(|fragment| &fragment.files).map(|file| file.path.clone()).collect()
+}
+
+/// Whether files written for another beginning of the table would be read wrongly in this one.
+pub(crate) fn check_field_ids(uri: &str, dataset: &Dataset, fragments: &[Fragment]) -> Result<(), SinkError> {
+    let known: HashSet<i32> = dataset.schema().fields_pre_order().map(|field| field.id).collect();
+    let mut ids = fragments.iter().flat_map(|fragment| &fragment.files).flat_map(|file| file.fields.iter());
+    match ids.find(|id| !known.contains(*id)) {
+        Some(id) => Err(SinkError::rows(uri, format!("data files with field {id}, which the table does not have"))),
+        None => Ok(()),
+    }
+}
