@@ -1,0 +1,168 @@
+//! The encoder against Hugging Face transformers: outputs made by `goldens/make.py`, weights by the same function.
+
+use std::{fs, path::Path};
+
+use polylance_encoder::{
+    CuSeqlens, Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, Widen, pool,
+    synthetic::{Checkpoint, Format},
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+struct Goldens {
+    bytes: Vec<u8>,
+    cases: Value,
+}
+
+impl Goldens {
+    fn read() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        let json: Value = serde_json::from_slice(&fs::read(folder.join("goldens.json")).unwrap()).unwrap();
+        assert!(json["made_with"]["transformers"].as_str().unwrap().starts_with("5.23."));
+        assert!(json["made_with"]["torch"].as_str().unwrap().starts_with("2.15."));
+        Self { bytes: fs::read(folder.join("goldens.safetensors")).unwrap(), cases: json["cases"].clone() }
+    }
+
+    fn values(&self, name: &str) -> Vec<f32> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let bytes = tensors.tensor(name).unwrap().data().to_vec();
+        bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    }
+
+    fn case(&self, name: &str) -> &Value {
+        self.cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.cases.as_array().unwrap().iter().map(|case| case["name"].as_str().unwrap()).collect()
+    }
+}
+
+fn config(case: &Value) -> ModelConfig {
+    ModelConfig::from_json(case["config"].to_string().as_bytes(), Path::new("goldens.json")).unwrap()
+}
+
+/// The same ids as in `goldens/make.py`.
+fn inputs(case: &Value) -> Vec<Vec<u32>> {
+    let vocab = case["config"]["vocab_size"].as_u64().unwrap();
+    let ids = |sequence: u64, length: u64| -> Vec<u32> {
+        let mut ids: Vec<u32> = (0..length).map(|at| (5 + (sequence * 7919 + at * 104_729) % (vocab - 5)) as u32).collect();
+        if length == 1 {
+            ids[0] = 0;
+        }
+        ids
+    };
+    let lengths = case["lengths"].as_array().unwrap().iter().map(|length| length.as_u64().unwrap());
+    lengths.enumerate().map(|(sequence, length)| ids(sequence as u64, length)).collect()
+}
+
+fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> SentenceEncoder {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint.write(folder.path()).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
+    SentenceEncoder::load(&files, options, &Device::Cpu).unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Holds one case against the reference: hidden states within 1e-4, pooled vectors at a cosine of 0.99999.
+fn check(goldens: &Goldens, name: &str) {
+    let case = goldens.case(name);
+    let config = config(case);
+    let width = config.hidden_size;
+    let model = load(&Checkpoint::new(config), &LoadOptions::default());
+    let batch = PackedBatch::new(&inputs(case)).unwrap();
+    let states = model.hidden_states(&batch).unwrap();
+
+    let found = states.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let apart = largest_difference(&found, &goldens.values(&format!("{name}.hidden_states")));
+    assert!(apart <= 1e-4, "{name}: hidden states differ by {apart}");
+
+    let borders = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len()).unwrap();
+    let pooled = pool(&states, &borders, Pooling::Mean).unwrap();
+    let expected = goldens.values(&format!("{name}.mean"));
+    for (found, expected) in pooled.chunks(width).zip(expected.chunks(width)) {
+        let cosine = cosine(found, expected);
+        assert!(cosine >= 0.99999, "{name}: cosine {cosine}");
+    }
+    println!("{name}: hidden states within {apart:e}");
+}
+
+#[test]
+fn hidden_states_and_vectors_are_those_of_transformers() {
+    let goldens = Goldens::read();
+    let names = goldens.names();
+    let count = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
+    assert!(count("xl-") >= 6 && count("xlmr-") >= 2 && count("bert-") >= 2);
+    for name in names.iter().filter(|name| **name != "xl-true-geometry") {
+        check(&goldens, name);
+    }
+}
+
+#[test]
+fn two_layers_of_the_true_geometry_are_those_of_transformers() {
+    check(&Goldens::read(), "xl-true-geometry");
+}
+
+#[test]
+fn an_item_alone_equals_the_item_in_a_batch() {
+    let goldens = Goldens::read();
+    for name in ["xl-mixed-lengths", "xlmr-odd-ffn", "bert-512-tokens"] {
+        let case = goldens.case(name);
+        let model = load(&Checkpoint::new(config(case)), &LoadOptions::default());
+        let inputs = inputs(case);
+        let together = model.embed(&PackedBatch::new(&inputs).unwrap()).unwrap();
+        for (input, expected) in inputs.iter().zip(together.chunks(model.dim())) {
+            let alone = model.embed(&PackedBatch::new(std::slice::from_ref(input)).unwrap()).unwrap();
+            let apart = largest_difference(&alone, expected);
+            assert!(apart <= 2e-6, "{name}: {} ids differ by {apart}", input.len());
+        }
+    }
+}
+
+#[test]
+fn weights_widened_a_layer_at_a_time_give_the_same_vectors() {
+    let goldens = Goldens::read();
+    let case = goldens.case("xl-mixed-lengths");
+    let checkpoint = Checkpoint::new(config(case)).format(Format::Bf16).shards(100_000);
+    let batch = PackedBatch::new(&inputs(case)).unwrap();
+    let vectors = |widen| {
+        let model = load(&checkpoint, &LoadOptions { widen, ..LoadOptions::default() });
+        assert_eq!(model.report().per_layer, widen == Widen::PerLayer);
+        assert_eq!(model.report().stored_dtype, "bf16");
+        model.embed(&batch).unwrap()
+    };
+    assert_eq!(vectors(Widen::PerLayer), vectors(Widen::AtLoad));
+}
+
+#[test]
+fn dimensions_are_cut_before_the_length_is_made_one() {
+    let options = |dims| LoadOptions { dims: Some(dims), normalize: Some(true), ..LoadOptions::default() };
+    let checkpoint = Checkpoint::new(ModelConfig::tiny());
+    let batch = PackedBatch::new(&[vec![1, 2, 3]]).unwrap();
+    let whole = load(&checkpoint, &options(16)).embed(&batch).unwrap();
+    let cut = load(&checkpoint, &options(6)).embed(&batch).unwrap();
+    let length = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!((length(&whole) - 1.0).abs() < 1e-6 && (length(&cut) - 1.0).abs() < 1e-6);
+    assert!(cosine(&whole[..6], &cut) > 0.999_999);
+}
+
+#[test]
+fn inputs_that_no_model_takes_are_refused() {
+    let model = load(&Checkpoint::new(ModelConfig::tiny()), &LoadOptions::default());
+    let refuse = |ids: Vec<u32>, says: &str| {
+        let error = model.embed(&PackedBatch::new(&[vec![1], ids]).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("sequence 1"), "{error}");
+    };
+    refuse(vec![1; 21], "21 ids, the model takes at most 20");
+    refuse(vec![32], "id 32 is not below the vocabulary of 32");
+}
