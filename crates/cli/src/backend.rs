@@ -5,7 +5,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
 use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, TokenizeSpec};
 use polylance_encoder::ModelFiles;
 use polylance_worker::{DevicePool, PoolError, PoolOptions};
@@ -86,11 +89,18 @@ impl Backend for LazyPool {
         texts: Vec<String>,
         spec: &TokenizeSpec,
     ) -> BoxFuture<'static, Result<Vec<Vec<Chunk>>, BackendError>> {
+        // A batch of nothing but refused rows is no reason to load a model.
+        if texts.is_empty() {
+            return ready(Ok(Vec::new())).boxed();
+        }
         let (state, spec) = (Arc::clone(&self.state), spec.clone());
         async move { state.pool().await?.tokenize(texts, &spec).await }.boxed()
     }
 
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        if inputs.is_empty() {
+            return ready(Ok(Embeddings { dim: self.info.dim, values: Vec::new() })).boxed();
+        }
         let state = Arc::clone(&self.state);
         async move { state.pool().await?.encode(inputs).await }.boxed()
     }

@@ -9,7 +9,7 @@ use crate::{
     error::{self, Result},
     exit::ExitStatus,
     interrupt,
-    printer::Printer,
+    printer::{self, Printer},
 };
 
 /// Turn a corpus in object storage into a Lance table of embeddings, and search it.
@@ -41,6 +41,9 @@ enum Command {
     Model(model::Args),
     Schema(schema::Args),
 }
+
+/// What is logged unless asked: Lance warns of every table that it makes.
+const QUIET: &str = "warn,lance=error";
 
 /// Parses the arguments, runs the command and says how it ended.
 pub fn main() -> ExitCode {
@@ -91,19 +94,14 @@ async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus>
 /// Warnings and worse go to stderr, more with `POLYLANCE_LOG` or `RUST_LOG`.
 fn start_log() {
     let filter = ["POLYLANCE_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
-    let filter = filter.unwrap_or_else(|| "warn".to_owned());
-    let colored = printer_color();
+    let filter = filter.unwrap_or_else(|| QUIET.to_owned());
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(colored)
+        .with_ansi(printer::stderr_color())
         .without_time();
     // Only a second logger could fail.
     let _started = logger.try_init();
-}
-
-fn printer_color() -> bool {
-    crate::printer::stderr_color()
 }
 
 #[cfg(test)]

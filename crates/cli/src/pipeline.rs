@@ -16,7 +16,7 @@ use crate::{
     error::{Result, UsageError},
     exit::ExitStatus,
     job::{Job, RunSummary},
-    printer::{Printer, thousands},
+    printer::{Printer, counted, thousands},
     progress,
 };
 
@@ -81,7 +81,7 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         let rows = format!("{} read, {} already there, {} written", n(rows_read), n(rows_skipped), n(rows_written));
         let rate = n(summary.tokens_per_second.round() as u64);
         let index = match &summary.index.kind {
-            Some(kind) => format!("{kind}, {} rows not covered", n(summary.index.unindexed_rows)),
+            Some(kind) => format!("{kind}, {} not covered", counted(summary.index.unindexed_rows, "row")),
             None => "none: every search compares every row".to_owned(),
         };
         printer.fields(&[
@@ -94,7 +94,8 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
     }
     if summary.rows_quarantined > 0 {
         let quarantine = quarantine_uri(&summary.table);
-        printer.warning(format_args!("{} rows are in the quarantine", thousands(summary.rows_quarantined)));
+        let rows = counted(summary.rows_quarantined, "row");
+        printer.warning(format_args!("{rows} went to the quarantine"));
         printer.hint(format_args!(
             "polylance sql --table q={quarantine} \"SELECT source, row, stage, error FROM q LIMIT 10\""
         ));

@@ -5,7 +5,7 @@ use polylance_search::{TableDescription, describe};
 use crate::{
     error::Result,
     exit::ExitStatus,
-    printer::{Printer, thousands},
+    printer::{Printer, counted, thousands},
 };
 
 /// Show what a table is: rows, versions, columns, indices and how its vectors were made
@@ -42,7 +42,7 @@ fn show(table: &TableDescription, printer: &mut Printer) -> Result<()> {
     printer.fields(&[
         ("table", table.uri.clone()),
         ("rows", thousands(table.rows)),
-        ("quarantine", format!("{} rows", thousands(table.quarantine_rows))),
+        ("quarantine", counted(table.quarantine_rows, "row")),
         ("version", format!("{} ({} can be read)", table.version, table.versions)),
     ])?;
     printer.line("\ncontract")?;
@@ -74,16 +74,13 @@ fn show(table: &TableDescription, printer: &mut Printer) -> Result<()> {
     }
     for index in &table.indices {
         let metric = index.metric.as_ref().map(|metric| format!(", {metric}")).unwrap_or_default();
-        let (covered, left) = (thousands(index.indexed_rows), thousands(index.unindexed_rows));
+        let (covered, left) = (counted(index.indexed_rows, "row"), thousands(index.unindexed_rows));
         let kind = &index.kind;
-        printer.line(format!(
-            "  {}  {kind} on {}{metric}, {covered} rows covered, {left} not",
-            index.name, index.column
-        ))?;
+        printer.line(format!("  {}  {kind} on {}{metric}, {covered} covered, {left} not", index.name, index.column))?;
     }
     printer.line("\nlatest versions")?;
     for version in table.recent_versions.iter().take(VERSIONS) {
-        let rows = version.rows.map(|rows| format!(", {} rows", thousands(rows))).unwrap_or_default();
+        let rows = version.rows.map(|rows| format!(", {}", counted(rows, "row"))).unwrap_or_default();
         let operation = version.operation.as_deref().unwrap_or("");
         let run = version.run_id.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();
         printer.line(format!("  {:>4}  {}  {operation}{rows}{run}", version.version, version.time))?;

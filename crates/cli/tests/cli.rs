@@ -1,0 +1,224 @@
+//! What people see: help, results, and errors with what to do about them.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use insta::assert_snapshot;
+use tempfile::TempDir;
+
+/// A folder in which `polylance` runs, with a small source and a pipeline over it.
+struct Workplace {
+    folder: TempDir,
+}
+
+/// How a command ended, with what changes from run to run made equal.
+struct Outcome {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Workplace {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        place.write(
+            "docs.jsonl",
+            "{\"id\":\"a\",\"text\":\"Everyone has the right to education.\",\"lang\":\"en\"}\n\
+             {\"id\":\"b\",\"text\":\"Nadie será sometido a torturas.\",\"lang\":\"es\"}\n",
+        );
+        place.write("job.toml", "version = 1\n[source]\nuri = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path().join(name), content).unwrap();
+    }
+
+    fn run(&self, args: &[&str]) -> Outcome {
+        self.run_with(args, b"")
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &[u8]) -> Outcome {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_polylance"))
+            .args(args)
+            .current_dir(self.path())
+            .env_remove("RUST_LOG")
+            .env_remove("POLYLANCE_LOG")
+            .envs([("NO_COLOR", "1"), ("COLUMNS", "100"), ("HF_HUB_OFFLINE", "1")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut pipe, stdin) = (child.stdin.take().unwrap(), stdin.to_vec());
+        // A command that does not read its input closes the pipe.
+        let writer = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap().replace(self.path().to_str().unwrap(), "[folder]");
+        Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Outcome {
+    fn shown(&self) -> String {
+        let code = self.code.map_or_else(|| "killed".to_owned(), |code| code.to_string());
+        format!("exit code {code}\n----- stdout\n{}----- stderr\n{}", self.stdout, self.stderr)
+    }
+}
+
+/// Ids, hashes and times of a run are different each time.
+fn settings() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[run]");
+    settings.add_filter(r#"("seconds"|"tokens_per_second"):[0-9.e-]+"#, "$1:[number]");
+    settings.add_filter(r"in [0-9.]+ s \([0-9,]+ a second\)", "in [seconds]");
+    settings.add_filter(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "[time]");
+    settings.add_filter(r"polylance 0\.[0-9.]+", "polylance [version]");
+    settings.add_filter(r"(weights|tokenizer)( +)[0-9a-f]{16}", "$1$2[hash]");
+    settings.add_filter(r"@ [0-9a-f]{8}", "@ [hash]");
+    settings
+}
+
+#[test]
+fn help_says_what_each_command_does() {
+    let place = Workplace::new();
+    for command in ["", "run", "embed", "encode", "search", "sql", "show", "model", "model check"] {
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.push("--help");
+        let outcome = place.run(&args);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{command}");
+        let name = if command.is_empty() { "help".to_owned() } else { format!("help_{}", command.replace(' ', "_")) };
+        assert_snapshot!(name, outcome.stdout);
+    }
+}
+
+#[test]
+fn wrong_usage_is_named_with_what_would_be_right() {
+    let place = Workplace::new();
+    place.write("misspelled.toml", "version = 1\n[source]\nuir = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
+    place.write("version.toml", "version = 2\n[sauce]\n");
+    place.write("type.toml", "version = 1\n[source]\nuri = 7\n[table]\nuri = \"docs.lance\"\n");
+    let cases: [(&str, &[&str]); 15] = [
+        ("unknown command", &["serach", "x"]),
+        ("misspelled key", &["run", "misspelled.toml"]),
+        ("another version", &["run", "version.toml"]),
+        ("wrong type", &["run", "type.toml"]),
+        ("wrong override", &["run", "job.toml", "--set", "table.commit.row=5"]),
+        ("no pipeline file", &["run", "nightly.toml"]),
+        ("no source", &["embed", "--source", "missing/*.parquet", "--table", "t.lance"]),
+        ("missing column", &["embed", "--source", "docs.jsonl", "--table", "t.lance", "--text", "txt"]),
+        ("reserved column", &["embed", "--source", "docs.jsonl", "--table", "t.lance", "--keep", "embedding"]),
+        ("no model", &["embed", "--source", "docs.jsonl", "--table", "t.lance", "--model", "./missing"]),
+        ("no such device", &["run", "job.toml", "--set", "model.devices=[\"gpu\"]"]),
+        ("too many tokens", &["run", "job.toml", "--set", "model.max_tokens=513"]),
+        ("dtype of another device", &["run", "job.toml", "--set", "model.dtype=bf16"]),
+        ("no table", &["search", "--table", "missing.lance", "x"]),
+        ("a statement that writes", &["sql", "CREATE TABLE t (x INT)"]),
+    ];
+    let mut seen = String::new();
+    for (name, args) in cases {
+        let outcome = place.run(args);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{name}: {}", outcome.shown());
+        seen.push_str(&format!("# {name}\n$ polylance {}\n{}\n", args.join(" "), outcome.stderr));
+    }
+    assert!(!place.path().join("t.lance").exists() && !place.path().join("docs.lance").exists());
+    settings().bind(|| assert_snapshot!(seen));
+}
+
+#[test]
+fn a_run_its_table_and_the_next_runs() {
+    let place = Workplace::new();
+    let mut seen = String::new();
+    let mut see = |args: &[&str]| {
+        let outcome = place.run(args);
+        seen.push_str(&format!("$ polylance {}\n{}\n", args.join(" "), outcome.shown()));
+    };
+    see(&["run", "job.toml"]);
+    see(&["run", "job.toml", "--json"]);
+    see(&["run", "job.toml", "--explain"]);
+    see(&["search", "--table", "docs.lance", "教育を受ける権利"]);
+    see(&["search", "--table", "docs.lance", "tortura", "-k", "1", "--where", "doc_id <> 'b'"]);
+    see(&["search", "--table", "docs.lance", "tortura", "--where", "doc_id = 'none'"]);
+    see(&["search", "--table", "docs.lance", "tortura", "--where", "nothing = 1"]);
+    see(&["sql", "--table", "docs.lance", "SELECT doc_id, n_tokens FROM docs ORDER BY doc_id"]);
+    see(&["sql", "--table", "d=docs.lance", "SELECT doc_id, n_tokens FROM d ORDER BY doc_id", "--json"]);
+    see(&["sql", "--table", "docs.lance", "SELECT missing FROM docs"]);
+    see(&["show", "docs.lance"]);
+    see(&["run", "job.toml", "--set", "model.normalize=false"]);
+    see(&["run", "job.toml", "--set", "source.keep=[\"lang\"]"]);
+    settings().bind(|| assert_snapshot!(seen));
+}
+
+#[test]
+fn a_bad_row_is_done_with_exit_code_3() {
+    let place = Workplace::new();
+    place.write(
+        "docs.jsonl",
+        "{\"id\":\"a\",\"text\":\"one\"}\n{\"id\":\"b\",\"text\":\"\"}\n{\"id\":\"a\",\"text\":\"two\"}\n",
+    );
+    let outcome = place.run(&["run", "job.toml", "--json"]);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.shown());
+    settings().bind(|| assert_snapshot!(outcome.shown()));
+}
+
+#[test]
+fn encode_keeps_the_order_of_lines() {
+    let place = Workplace::new();
+    let outcome = place.run_with(&["encode"], "one two\n\nça va\r\none two".as_bytes());
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<serde_json::Value> =
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tokens: Vec<_> = lines.iter().map(|line| line["n_tokens"].as_u64().unwrap()).collect();
+    assert_eq!(tokens, [4, 2, 4, 4]);
+    assert!(lines.iter().all(|line| line["truncated"] == false));
+    let vectors: Vec<Vec<f64>> =
+        lines.iter().map(|line| serde_json::from_value(line["embedding"].clone()).unwrap()).collect();
+    assert!(vectors.iter().all(|vector| vector.len() == 384));
+    let same = vectors[0].iter().zip(&vectors[3]).all(|(x, y)| (x - y).abs() < 2e-6);
+    assert!(same && vectors[0] != vectors[2]);
+}
+
+#[test]
+fn encode_names_the_line_that_is_not_utf8_and_keeps_those_before_it() {
+    let place = Workplace::new();
+    let outcome = place.run_with(&["encode"], b"one\ntwo\ncaf\xe9\nfour\n");
+    assert_eq!(outcome.code, Some(1));
+    assert_eq!(outcome.stdout.lines().count(), 2);
+    assert_snapshot!(outcome.stderr);
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_quietly() {
+    let place = Workplace::new();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_polylance"))
+        .args(["run", "job.toml", "--explain"])
+        .current_dir(place.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_model_is_described() {
+    let place = Workplace::new();
+    let outcome = place.run(&["model", "check", "builtin:multilingual-e5-small"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    let without_devices: Vec<_> = outcome.stdout.lines().filter(|line| !line.starts_with("devices")).collect();
+    assert_snapshot!(without_devices.join("\n"));
+    let json = place.run(&["model", "check", "builtin:multilingual-e5-small", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["dim"], &json["test_tokens"]), (&384.into(), &13.into()));
+}

@@ -1,0 +1,119 @@
+//! The job with the fake device: what a program sees that runs one without the command line.
+
+use std::sync::Arc;
+
+use polylance_backend::{Backend, BackendHandle};
+use polylance_cli::job::{self, Job, Observer, RunSummary, SourceProgress, Stage};
+use polylance_dataflow::SourceSpec;
+use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn};
+use polylance_sink::{CommitPolicy, IndexSpec};
+use polylance_testkit::FakeBackend;
+use tempfile::TempDir;
+
+const DIM: usize = 8;
+
+fn contract() -> Contract {
+    Contract {
+        model: "fake".into(),
+        weights_hash: "0".into(),
+        tokenizer_hash: "0".into(),
+        pooling: Pooling::Mean,
+        normalize: false,
+        prompts: Prompts::default(),
+        chunking: Chunking::Truncate { max_tokens: 32 },
+        dtype: "f32".into(),
+        dim: DIM,
+    }
+}
+
+/// Writes `rows` documents as JSON lines and makes the job that embeds them.
+fn job(folder: &TempDir, rows: usize) -> Job {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let lines: String = (0..rows).map(|n| format!("{{\"id\":\"{n}\",\"text\":\"document number {n}\"}}\n")).collect();
+    std::fs::write(path("docs.jsonl"), lines).unwrap();
+    Job {
+        source: SourceSpec {
+            uri: path("docs.jsonl"),
+            format: None,
+            id: "id".into(),
+            text: "text".into(),
+            keep: Vec::new(),
+            max_bytes: 1 << 20,
+        },
+        table: path("docs.lance"),
+        text: TextColumn::Kept,
+        commit: CommitPolicy { rows: 100, seconds: 0 },
+        index: IndexSpec::default(),
+    }
+}
+
+async fn run(job: Job, observer: &mut dyn Observer) -> RunSummary {
+    let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
+    job::run(job, BackendHandle(backend), contract(), observer).await.unwrap()
+}
+
+#[derive(Default)]
+struct Recorder {
+    stages: Vec<Stage>,
+    committed: Vec<u64>,
+    last: SourceProgress,
+}
+
+impl Observer for Recorder {
+    fn stage(&mut self, stage: Stage) {
+        self.stages.push(stage);
+    }
+
+    fn progress(&mut self, progress: &SourceProgress) {
+        self.last = *progress;
+    }
+
+    fn committed(&mut self, documents: u64) {
+        self.committed.push(documents);
+    }
+}
+
+#[tokio::test]
+async fn a_second_run_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = run(job(&folder, 250), &mut ()).await;
+    assert_eq!((first.rows_read, first.rows_written, first.chunks_written), (250, 250, 250));
+    let second = run(job(&folder, 250), &mut ()).await;
+    assert_eq!((second.rows_read, second.rows_skipped, second.rows_written), (250, 250, 0));
+    assert_eq!((second.tokens, second.version), (0, first.version));
+    assert_ne!(second.run_id, first.run_id);
+}
+
+#[tokio::test]
+async fn an_observer_hears_of_each_commit_and_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = Recorder::default();
+    let summary = run(job(&folder, 250), &mut recorder).await;
+    assert_eq!(recorder.stages, [Stage::Embedding, Stage::Indexing]);
+    assert_eq!(recorder.committed, [100, 200, 250]);
+    assert!(recorder.last.rows_read <= summary.rows_read);
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_leaves_whole_commits_and_the_next_continues() {
+    struct Stop(tokio::sync::mpsc::UnboundedSender<u64>);
+    impl Observer for Stop {
+        fn committed(&mut self, documents: u64) {
+            let _told = self.0.send(documents);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, mut commits) = tokio::sync::mpsc::unbounded_channel();
+    let mut stop = Stop(sender);
+    let committed = tokio::select! {
+        biased;
+        committed = commits.recv() => committed.unwrap(),
+        _ = run(job(&folder, 5000), &mut stop) => unreachable!("fifty commits come after the first"),
+    };
+    assert!(committed < 5000);
+    let rest = run(job(&folder, 5000), &mut ()).await;
+    assert!(rest.rows_skipped >= committed, "{} of {committed}", rest.rows_skipped);
+    assert_eq!(rest.rows_skipped + rest.rows_written, 5000);
+    let whole = run(job(&folder, 5000), &mut ()).await;
+    assert_eq!(whole.rows_skipped, 5000);
+}
