@@ -6,7 +6,7 @@ use arrow::{
     datatypes::Float32Type,
 };
 use futures::TryStreamExt;
-use lance::Dataset;
+use lance::{Dataset, io::RecordBatchStream};
 
 /// Reads columns of a table, in the table's row order.
 pub fn read_table(uri: &str, columns: &[&str]) -> RecordBatch {
@@ -15,7 +15,7 @@ pub fn read_table(uri: &str, columns: &[&str]) -> RecordBatch {
         let mut scan = dataset.scan();
         scan.project(columns).expect("the columns exist").scan_in_order(true);
         let stream = scan.try_into_stream().await.expect("the table can be read");
-        let schema = stream.schema();
+        let schema = RecordBatchStream::schema(&stream);
         let batches: Vec<_> = stream.try_collect().await.expect("the table can be read");
         concat_batches(&schema, &batches).expect("batches of one schema")
     })

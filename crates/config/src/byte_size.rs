@@ -1,41 +1,69 @@
-//! Sizes in bytes, as people write them.
+//! Sizes as people write them.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A number of bytes: `16777216` or `"16 MiB"` in a file.
+/// A number of bytes: `16777216`, `"16 MiB"`, `"1.5 GB"`.
+///
+/// ```
+/// # use polylance_config::ByteSize;
+/// assert_eq!("16 MiB".parse(), Ok(ByteSize(16 << 20)));
+/// assert_eq!("2kB".parse(), Ok(ByteSize(2000)));
+/// assert_eq!(ByteSize(16 << 20).to_string(), "16 MiB");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-const UNITS: [(&str, u64); 7] =
-    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+/// The text is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected a size such as 16777216 or \"16 MiB\", found {0:?}")]
+pub struct ByteSizeError(String);
 
-impl ByteSize {
-    fn read(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(end);
-        let unit = match unit.trim() {
+const UNITS: [(&str, u64); 9] = [
+    ("b", 1),
+    ("kb", 1000),
+    ("mb", 1000 * 1000),
+    ("gb", 1000 * 1000 * 1000),
+    ("tb", 1000 * 1000 * 1000 * 1000),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+];
+
+impl FromStr for ByteSize {
+    type Err = ByteSizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || ByteSizeError(text.to_owned());
+        let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
+        let (number, unit) = text.trim().split_at(digits.unwrap_or(text.trim().len()));
+        let unit = unit.trim().to_ascii_lowercase();
+        let factor = match unit.as_str() {
             "" => 1,
-            unit => UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
+            unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refused)?.1,
         };
-        number.parse::<u64>().ok()?.checked_mul(unit).map(Self)
+        let number: f64 = number.replace('_', "").parse().map_err(|_| refused())?;
+        let bytes = number * factor as f64;
+        if bytes.is_finite() && bytes >= 1.0 && bytes < i64::MAX as f64 { Ok(Self(bytes as u64)) } else { Err(refused()) }
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |(_, unit): &&(&str, u64)| self.0 >= *unit && self.0.is_multiple_of(*unit);
-        let (name, unit) = UNITS[..4].iter().rev().find(whole).unwrap_or(&UNITS[0]);
-        write!(f, "{} {name}", self.0 / unit)
+        let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match units.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor)) {
+            Some((name, factor)) => write!(f, "{} {name}", self.0 / factor),
+            None => write!(f, "{} B", self.0),
+        }
     }
 }
 
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_u64(self.0)
     }
 }
 
@@ -46,7 +74,7 @@ impl<'de> Deserialize<'de> for ByteSize {
             type Value = ByteSize;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of bytes such as 16777216 or \"16 MiB\"")
+                f.write_str("a size such as 16777216 or \"16 MiB\"")
             }
 
             fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
@@ -54,11 +82,11 @@ impl<'de> Deserialize<'de> for ByteSize {
             }
 
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-                u64::try_from(bytes).map(ByteSize).map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
+                u64::try_from(bytes).map(ByteSize).map_err(E::custom)
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
-                ByteSize::read(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                text.parse().map_err(E::custom)
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -72,8 +100,8 @@ impl JsonSchema for ByteSize {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A number of bytes: 16777216 or \"16 MiB\"",
-            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ *([KMG]iB|[kMG]B|B)?$"}]
+            "description": "A number of bytes, such as 16777216 or \"16 MiB\".",
+            "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "format": "byte-size" }]
         })
     }
 }
@@ -83,14 +111,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_they_print() {
-        for (text, bytes) in [("16 MiB", 16 << 20), ("1 GiB", 1 << 30), ("3 B", 3), ("1500 B", 1500)] {
-            assert_eq!(ByteSize::read(text), Some(ByteSize(bytes)));
-            assert_eq!(ByteSize(bytes).to_string(), text);
+    fn sizes_are_read_as_people_write_them() {
+        let cases = [("1", 1), ("1_000", 1000), ("1.5 KiB", 1536), ("3 gb", 3_000_000_000), (" 2 TiB ", 2 << 40)];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
-        assert_eq!(ByteSize::read("2MB"), Some(ByteSize(2_000_000)));
-        for wrong in ["", "MiB", "-1", "1.5 MiB", "16 parsecs", "99999999999 GiB"] {
-            assert_eq!(ByteSize::read(wrong), None, "{wrong}");
+        for text in ["", "MiB", "16 mebibytes", "-1", "0", "1e3", "1..2", "99999999 TiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_size_is_shown_in_the_largest_whole_unit() {
+        assert_eq!(ByteSize(3 << 30).to_string(), "3 GiB");
+        assert_eq!(ByteSize(1000).to_string(), "1000 B");
     }
 }

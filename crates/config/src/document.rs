@@ -1,186 +1,150 @@
-//! Reads a pipeline file: TOML, then overrides, then unknown keys, then types.
+//! A TOML document that remembers where each value was written.
 
-use std::{fs, path::Path};
+use std::collections::BTreeMap;
 
-use schemars::schema_for;
-use serde_json::Value as Json;
-use toml::{Table as Toml, Value};
+use toml::{
+    Spanned, Table, Value,
+    de::{DeTable, DeValue},
+};
 
-use crate::{ConfigError, Pipeline};
+use crate::{ConfigError, Place};
 
-/// The version of the format that this program reads.
-const VERSION: i64 = 1;
-
-/// The JSON Schema of a pipeline file.
-///
-/// # Panics
-/// Never: the schema is derived from plain types.
-pub fn json_schema() -> Json {
-    serde_json::to_value(schema_for!(Pipeline)).expect("a schema is JSON")
+/// Values, and the place of each by its dotted path.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) root: Value,
+    name: String,
+    places: BTreeMap<String, Place>,
 }
 
-/// The JSON Schema as it is kept in `schemas/pipeline.schema.json`.
-pub fn json_schema_text() -> String {
-    format!("{:#}\n", json_schema())
-}
-
-impl Pipeline {
-    /// Reads a file and applies `key=value` overrides.
-    ///
-    /// # Errors
-    /// See [`ConfigError`].
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&path.display().to_string(), &text, overrides)
-    }
-
-    /// Reads a file's text; `file` is its name in errors.
-    ///
-    /// # Errors
-    /// See [`ConfigError`].
-    pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut table: Toml = toml::from_str(text)
-            .map_err(|error| ConfigError::Syntax { file: file.to_owned(), message: error.to_string().trim_end().to_owned() })?;
-        for argument in overrides {
-            apply(&mut table, argument)?;
-        }
-        check_version(file, &table)?;
-        let schema = json_schema();
-        check_keys(file, &schema, &schema, "", &Value::Table(table.clone()))?;
-        serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| ConfigError::Value {
-            file: file.to_owned(),
-            key: error.path().to_string(),
-            message: error.inner().message().to_owned(),
-        })
-    }
-}
-
-/// Sets `a.b=value` in the table; a value that is not TOML is a string.
-fn apply(table: &mut Toml, argument: &str) -> Result<(), ConfigError> {
-    let malformed = || ConfigError::Override { argument: argument.to_owned() };
-    let (key, value) = argument.split_once('=').ok_or_else(malformed)?;
-    let mut parts: Vec<&str> = key.trim().split('.').collect();
-    let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(malformed)?;
-    let mut section = table;
-    for part in parts {
-        let entry = section.entry(part).or_insert_with(|| Value::Table(Toml::new()));
-        section = entry.as_table_mut().ok_or_else(malformed)?;
-    }
-    let parsed = toml::from_str::<Toml>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
-    section.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
-    Ok(())
-}
-
-/// A file of another version is not blamed for the keys of that version.
-fn check_version(file: &str, table: &Toml) -> Result<(), ConfigError> {
-    let found = match table.get("version") {
-        Some(Value::Integer(VERSION)) => return Ok(()),
-        Some(other) => other.to_string(),
-        None => "(none)".to_owned(),
-    };
-    Err(ConfigError::Version { file: file.to_owned(), found })
-}
-
-/// Walks the file beside its schema and refuses the first key the schema does not have.
-fn check_keys(file: &str, root: &Json, schema: &Json, path: &str, value: &Value) -> Result<(), ConfigError> {
-    let schema = resolve(root, schema);
-    let (Some(table), Some(known)) = (value.as_table(), schema["properties"].as_object()) else { return Ok(()) };
-    for (key, value) in table {
-        let whole = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        let Some(schema) = known.get(key) else {
-            let nearest = known.keys().map(|name| (strsim::damerau_levenshtein(name, key), name)).min();
-            let nearest = nearest.filter(|(distance, name)| *distance <= name.len().div_ceil(2)).map(|(_, name)| name.clone());
-            let known = known.keys().cloned().collect();
-            return Err(ConfigError::UnknownKey { file: file.to_owned(), key: whole, nearest, known });
+impl Document {
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let syntax = |error: &toml::de::Error| ConfigError::Syntax {
+            place: Place::File { name: name.to_owned(), line: error.span().map(|span| line_of(text, span.start)) },
+            message: error.message().replace('\n', ", "),
         };
-        check_keys(file, root, schema, &whole, value)?;
+        let spans = DeTable::parse(text).map_err(|error| syntax(&error))?;
+        let root: Table = toml::from_str(text).map_err(|error| syntax(&error))?;
+        let mut document = Self { root: Value::Table(root), name: name.to_owned(), places: BTreeMap::new() };
+        document.note_table(text, "", spans.get_ref());
+        Ok(document)
     }
-    Ok(())
+
+    /// Sets one key from `key=value`, where the value is TOML or else a string.
+    pub(crate) fn set(&mut self, text: &str) -> Result<(), ConfigError> {
+        let refused = || ConfigError::Override { text: text.to_owned() };
+        let (path, value) = text.split_once('=').ok_or_else(refused)?;
+        let path = path.trim();
+        let keys: Vec<&str> = path.split('.').map(str::trim).collect();
+        let (last, parents) = keys.split_last().ok_or_else(refused)?;
+        if keys.iter().any(|key| key.is_empty()) {
+            return Err(refused());
+        }
+        let Some(mut table) = self.root.as_table_mut() else { return Err(refused()) };
+        for (depth, key) in parents.iter().enumerate() {
+            let entry = table.entry((*key).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            let found = article(entry.type_str());
+            table = entry.as_table_mut().ok_or_else(|| ConfigError::WrongType {
+                place: Place::Override(text.to_owned()),
+                key: keys[..=depth].join("."),
+                expected: "a table".to_owned(),
+                found,
+            })?;
+        }
+        table.insert((*last).to_owned(), bare_value(value.trim()));
+        let place = Place::Override(text.to_owned());
+        let below = format!("{path}.");
+        self.places.retain(|known, _| !known.starts_with(&below));
+        for depth in 1..keys.len() {
+            self.places.entry(keys[..depth].join(".")).or_insert_with(|| place.clone());
+        }
+        self.places.insert(keys.join("."), place);
+        Ok(())
+    }
+
+    /// Where the value at `path` was written, or the nearest table around it.
+    pub(crate) fn place(&self, path: &str) -> Place {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.places.get(path) {
+                return place.clone();
+            }
+            let Some(parent) = path.rfind(['.', '[']) else {
+                return Place::File { name: self.name.clone(), line: None };
+            };
+            path = &path[..parent];
+        }
+    }
+
+    fn note_table(&mut self, text: &str, path: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = join(path, key.get_ref());
+            let line = Some(line_of(text, key.span().start));
+            self.places.insert(path.clone(), Place::File { name: self.name.clone(), line });
+            self.note_value(text, &path, value);
+        }
+    }
+
+    fn note_value(&mut self, text: &str, path: &str, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.note_table(text, path, table),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    let line = Some(line_of(text, item.span().start));
+                    self.places.insert(path.clone(), Place::File { name: self.name.clone(), line });
+                    self.note_value(text, &path, item);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
-/// Follows `$ref`, also inside the `anyOf` of an optional section.
-fn resolve<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
-    if let Some(pointer) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
-        return root.pointer(pointer).unwrap_or(schema);
-    }
-    match schema["anyOf"].as_array().and_then(|any| any.first()) {
-        Some(first) if first.get("$ref").is_some() => resolve(root, first),
-        _ => schema,
-    }
+/// `source` and `uri` as `source.uri`.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// A type's name with its article.
+pub(crate) fn article(kind: &str) -> String {
+    let an = kind.starts_with(['a', 'e', 'i', 'o', 'u']);
+    format!("{} {kind}", if an { "an" } else { "a" })
+}
+
+/// The value as TOML when it is, else as the string that it is: shells eat quotes.
+fn bare_value(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {text}"));
+    let value = parsed.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ByteSize, IndexKind};
 
-    const SHORTEST: &str = "version = 1\n[source]\nuri = \"docs\"\n[table]\nuri = \"docs.lance\"\n";
-
-    fn parse(text: &str, overrides: &[&str]) -> Result<Pipeline, ConfigError> {
-        let overrides: Vec<String> = overrides.iter().map(|&argument| argument.to_owned()).collect();
-        Pipeline::parse("job.toml", text, &overrides)
+    #[test]
+    fn a_value_is_toml_or_else_a_string() {
+        assert_eq!(bare_value("3"), Value::Integer(3));
+        assert_eq!(bare_value("[\"cpu\"]"), Value::Array(vec!["cpu".into()]));
+        assert_eq!(bare_value("body"), Value::String("body".into()));
+        assert_eq!(bare_value("s3://bucket/a b"), Value::String("s3://bucket/a b".into()));
+        assert_eq!(bare_value("1\nother = 2"), Value::String("1\nother = 2".into()));
+        assert_eq!(bare_value(""), Value::String(String::new()));
     }
 
     #[test]
-    fn the_shortest_useful_file_has_five_lines() {
-        assert_eq!(SHORTEST.lines().count(), 5);
-        let pipeline = parse(SHORTEST, &[]).unwrap();
-        assert_eq!((pipeline.source.id.as_str(), pipeline.source.text.as_str()), ("id", "text"));
-        assert_eq!(pipeline.source.max_bytes, ByteSize(16 << 20));
-        assert!(pipeline.table.text);
-    }
-
-    #[test]
-    fn a_misspelled_key_is_refused_with_the_nearest_known_one() {
-        for (text, key, nearest) in [
-            ("version = 1\n[source]\nuri = \"a\"\ntxet = \"b\"\n[table]\nuri = \"c\"\n", "source.txet", "text"),
-            ("version = 1\n[sorce]\nuri = \"a\"\n[table]\nuri = \"c\"\n", "sorce", "source"),
-            (
-                "version = 1\n[source]\nuri = \"a\"\n[table]\nuri = \"c\"\ncommit = { row = 5 }\n",
-                "table.commit.row",
-                "rows",
-            ),
-            (
-                "version = 1\n[source]\nuri = \"a\"\n[model]\nprompts = { pasage = \"\" }\n[table]\nuri = \"c\"\n",
-                "model.prompts.pasage",
-                "passage",
-            ),
-        ] {
-            let error = parse(text, &[]).unwrap_err();
-            let ConfigError::UnknownKey { key: found, nearest: named, .. } = &error else { panic!("{error:?}") };
-            assert_eq!((found.as_str(), named.as_deref()), (key, Some(nearest)));
-            assert!(error.hint().unwrap().contains(nearest));
-        }
-    }
-
-    #[test]
-    fn a_wrong_type_names_key_expected_and_found() {
-        let error = parse(SHORTEST, &["source.uri=7"]).unwrap_err().to_string();
-        assert_eq!(error, "job.toml: source.uri: invalid type: integer `7`, expected a string");
-        let error = parse(SHORTEST, &["index.kind=ivfpq"]).unwrap_err().to_string();
-        assert!(error.contains("index.kind") && error.contains("ivf_pq"), "{error}");
-    }
-
-    #[test]
-    fn overrides_are_checked_like_the_file() {
-        let pipeline = parse(SHORTEST, &["table.uri=s3://b/t.lance", "index.kind=none", "source.keep=[\"lang\"]"]).unwrap();
-        assert_eq!(pipeline.table.uri, "s3://b/t.lance");
-        assert_eq!(pipeline.index.kind, IndexKind::None);
-        assert_eq!(pipeline.source.keep, ["lang"]);
-        assert!(matches!(parse(SHORTEST, &["table.url=x"]), Err(ConfigError::UnknownKey { .. })));
-        assert!(matches!(parse(SHORTEST, &["table"]), Err(ConfigError::Override { .. })));
-    }
-
-    #[test]
-    fn another_version_is_refused_before_its_keys() {
-        let error = parse("version = 2\n[sauce]\n", &[]).unwrap_err();
-        assert!(matches!(&error, ConfigError::Version { found, .. } if found == "2"), "{error}");
-        assert!(matches!(parse("[source]\n", &[]), Err(ConfigError::Version { .. })));
-    }
-
-    #[test]
-    fn a_file_that_is_not_toml_says_where() {
-        let error = parse("version = 1\n[source\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("line 2"), "{error}");
+    fn places_name_line_or_override() {
+        let mut document = Document::parse("version = 1\n[source]\nuri = 'a'\nkeep = [\n 'b',\n 3]\n", "p.toml").unwrap();
+        assert_eq!(document.place("source.uri").to_string(), "p.toml:3");
+        assert_eq!(document.place("source.keep[1]").to_string(), "p.toml:6");
+        assert_eq!(document.place("source.text").to_string(), "p.toml:2");
+        assert_eq!(document.place("table.uri").to_string(), "p.toml");
+        document.set("source.uri = b").unwrap();
+        assert_eq!(document.place("source.uri").to_string(), "--set source.uri = b");
     }
 }

@@ -1,1 +1,32 @@
-//! The DataFusion operators from source to embeddings.
+//! The DataFusion operators from a source to embeddings.
+//!
+//! `SourceScanExec → DistinctIdExec → (anti-join with the table's keys) → TokenizeExec → EncodeExec`, one partition,
+//! in the order of the source. A row that fails anywhere gets an `_error` and travels on: the write operator puts it
+//! into the quarantine. Operators are plain specifications; they open files and find the backend in `execute`.
+
+mod batches;
+mod content_hash;
+mod datafusion_error;
+mod distinct;
+mod encode;
+mod error;
+mod format;
+mod location;
+mod operator;
+mod plan;
+mod progress;
+mod read;
+mod scan;
+mod seen;
+mod source;
+mod tokenize;
+
+pub use distinct::DistinctIdExec;
+pub use encode::EncodeExec;
+pub use error::SourceError;
+pub use format::Format;
+pub use plan::plan_embeddings;
+pub use progress::{SourceProgress, progress};
+pub use scan::SourceScanExec;
+pub use source::{Source, SourceSpec};
+pub use tokenize::TokenizeExec;

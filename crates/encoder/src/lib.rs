@@ -1,1 +1,53 @@
 //! XLM-RoBERTa-XL, XLM-RoBERTa and BERT in candle, over packed batches.
+//!
+//! One [`Encoder`] with a norm placement serves all three kinds. A batch is packed: all tokens of all
+//! sequences in one `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders; there is no
+//! padding anywhere. [`ModelFiles`] finds a model (built in, a folder, GGUF, the hub), and
+//! [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors.
+//!
+//! ```
+//! use polylance_encoder::{Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, synthetic};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let checkpoint = synthetic::Checkpoint::new(ModelConfig::tiny());
+//! checkpoint.write(folder.path())?;
+//!
+//! let files = ModelFiles::find(folder.path().to_str().expect("a UTF-8 path"))?;
+//! let encoder = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu)?;
+//! let vectors = encoder.embed(&PackedBatch::new(&[vec![0, 5, 6, 2], vec![0, 7, 2]])?)?;
+//! assert_eq!(vectors.len(), 2 * encoder.dim());
+//! # Ok::<(), polylance_encoder::ModelError>(())
+//! ```
+
+mod attention;
+mod batch;
+mod config;
+mod dtype;
+mod embeddings;
+mod encoder;
+mod error;
+mod files;
+mod layer;
+mod linear;
+mod norm;
+mod ops;
+mod pooling;
+mod sentence_encoder;
+pub mod synthetic;
+mod weights;
+
+pub use attention::SelfAttention;
+pub use batch::{CuSeqlens, PackedBatch};
+pub use candle_core::Device;
+pub use config::{ModelConfig, ModelKind, NormPlacement};
+pub use dtype::Dtype;
+pub use embeddings::Embeddings;
+pub use encoder::Encoder;
+pub use error::{ModelError, Result};
+pub use files::{EmbeddingDefaults, ModelFiles};
+pub use layer::Layer;
+pub use linear::Linear;
+pub use norm::LayerNorm;
+pub use polylance_schema::{Pooling, Prompts};
+pub use pooling::pool;
+pub use sentence_encoder::{LoadOptions, LoadReport, SentenceEncoder, Widen};

@@ -1,1 +1,8 @@
-//! Fake device, corpora, conformance functions.
+//! For tests only: a fake device, what every backend must fulfil, and corpora.
+
+pub mod conformance;
+mod corpora;
+mod fake;
+
+pub use corpora::{SCRIPTS, long_document, write_synthetic_parquet};
+pub use fake::FakeBackend;

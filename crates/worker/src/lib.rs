@@ -1,1 +1,19 @@
-//! Tokenizer threads, token-budget batches, one thread a device.
+//! The worker: tokenizer threads, a token-budget batcher, one thread and one bounded queue a device.
+//!
+//! [`DevicePool`] fulfils `polylance_backend::Backend` with real models. Texts go in and chunks come out of
+//! [`Tokenizers`](tokenizers), rows of ids go in and vectors come out of [`Devices`](devices), in the order
+//! they came, whichever device was quicker.
+
+mod batcher;
+mod chunker;
+mod device;
+mod devices;
+mod error;
+mod pool;
+mod spec;
+mod tokenizers;
+
+pub use device::DeviceWorker;
+pub use error::PoolError;
+pub use pool::{DevicePool, PoolOptions, contract};
+pub use spec::DeviceSpec;

@@ -1,0 +1,194 @@
+//! Checks a document against the format before it is read into types, so that each message can name the
+//! line, the key, what was expected and what was found.
+
+use serde_json::Value as Schema;
+use toml::Value;
+
+use crate::{
+    ByteSize, ConfigError,
+    document::{Document, article, join},
+    schema::schema,
+};
+
+pub(crate) struct Checker<'a> {
+    document: &'a Document,
+    schema: Schema,
+}
+
+impl<'a> Checker<'a> {
+    pub(crate) fn new(document: &'a Document) -> Self {
+        Self { document, schema: schema() }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.value("", &self.document.root, &self.schema)
+    }
+
+    fn value(&self, path: &str, value: &Value, schema: &Schema) -> Result<(), ConfigError> {
+        let alternatives = self.alternatives(schema);
+        let found = json_type(value);
+        let of_type: Vec<&Schema> = alternatives.iter().copied().filter(|s| accepts(s, found)).collect();
+        let Some(first) = of_type.first() else {
+            let mut names: Vec<&str> = Vec::new();
+            for alternative in &alternatives {
+                names.extend(type_names(alternative).filter(|name| *name != "null" && !names.contains(name)).collect::<Vec<_>>());
+            }
+            return Err(ConfigError::WrongType {
+                place: self.document.place(path),
+                key: path.to_owned(),
+                expected: names.into_iter().map(toml_name).collect::<Vec<_>>().join(" or "),
+                found: article(value.type_str()),
+            });
+        };
+        match value {
+            Value::Table(table) => self.table(path, table, first),
+            Value::Array(items) => self.array(path, items, first),
+            Value::String(text) => self.text(path, text, &of_type),
+            Value::Integer(number) => self.integer(path, *number, first),
+            _ => Ok(()),
+        }
+    }
+
+    fn table(&self, path: &str, table: &toml::Table, schema: &Schema) -> Result<(), ConfigError> {
+        let properties = schema["properties"].as_object();
+        let known: Vec<&String> = properties.into_iter().flat_map(serde_json::Map::keys).collect();
+        for key in table.keys() {
+            if !known.contains(&key) {
+                return Err(ConfigError::UnknownKey {
+                    place: self.document.place(&join(path, key)),
+                    key: join(path, key),
+                    section: if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") },
+                    nearest: nearest(key, known.iter().map(|known| known.as_str())),
+                    known: known.iter().map(ToString::to_string).collect(),
+                });
+            }
+        }
+        for (key, value) in table {
+            self.value(&join(path, key), value, &schema["properties"][key])?;
+        }
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Schema::as_str);
+        for key in required {
+            if !table.contains_key(key) {
+                return Err(ConfigError::Missing {
+                    place: self.document.place(&join(path, key)),
+                    key: join(path, key),
+                    example: self.example(path, key, &schema["properties"][key]),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What to write for a missing key; for a missing section, with its first required key.
+    fn example(&self, path: &str, key: &str, schema: &Schema) -> String {
+        let schema = self.alternatives(schema).first().copied().unwrap_or(schema);
+        match schema["required"][0].as_str() {
+            Some(inner) => format!("[{}]` with `{inner} = \"…\"", join(path, key)),
+            None => format!("{key} = \"…\"` to `[{path}]"),
+        }
+    }
+
+    fn array(&self, path: &str, items: &[Value], schema: &Schema) -> Result<(), ConfigError> {
+        if (items.len() as u64) < schema["minItems"].as_u64().unwrap_or(0) {
+            return Err(self.wrong_value(path, "an array with at least one value", "an empty one", None));
+        }
+        for (index, item) in items.iter().enumerate() {
+            self.value(&format!("{path}[{index}]"), item, &schema["items"])?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, path: &str, text: &str, schemas: &[&Schema]) -> Result<(), ConfigError> {
+        let choices: Vec<&str> = schemas.iter().flat_map(|schema| choices(schema)).collect();
+        if !choices.is_empty() {
+            if choices.contains(&text) {
+                return Ok(());
+            }
+            let listed = choices.iter().map(|choice| format!("{choice:?}")).collect::<Vec<_>>().join(", ");
+            let nearest = nearest(text, choices.iter().copied());
+            return Err(self.wrong_value(path, &format!("one of {listed}"), &format!("{text:?}"), nearest));
+        }
+        let schema = schemas[0];
+        if text.is_empty() && schema["minLength"].as_u64().is_some_and(|least| least > 0) {
+            return Err(self.wrong_value(path, "a string that is not empty", "\"\"", None));
+        }
+        if schema["format"] == "byte-size" && text.parse::<ByteSize>().is_err() {
+            return Err(self.wrong_value(path, "a size such as 16777216 or \"16 MiB\"", &format!("{text:?}"), None));
+        }
+        Ok(())
+    }
+
+    fn integer(&self, path: &str, number: i64, schema: &Schema) -> Result<(), ConfigError> {
+        let least = schema["minimum"].as_f64().map_or(i64::MIN, |least| least as i64);
+        if number < least {
+            return Err(self.wrong_value(path, &format!("an integer of {least} or more"), &number.to_string(), None));
+        }
+        Ok(())
+    }
+
+    fn wrong_value(&self, path: &str, expected: &str, found: &str, nearest: Option<String>) -> ConfigError {
+        ConfigError::WrongValue {
+            place: self.document.place(path),
+            key: path.to_owned(),
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+            nearest,
+        }
+    }
+
+    /// The schemas that stand for `schema` once references and `anyOf` are followed.
+    fn alternatives<'s>(&'s self, schema: &'s Schema) -> Vec<&'s Schema> {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let target = self.schema.pointer(reference.trim_start_matches('#'));
+            return target.map(|target| self.alternatives(target)).unwrap_or_default();
+        }
+        let inner = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
+        match inner {
+            Some(inner) => inner.iter().flat_map(|schema| self.alternatives(schema)).collect(),
+            None => vec![schema],
+        }
+    }
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "string",
+        Value::Integer(_) => "integer",
+        Value::Float(_) => "number",
+        Value::Boolean(_) => "boolean",
+        Value::Datetime(_) => "datetime",
+        Value::Array(_) => "array",
+        Value::Table(_) => "object",
+    }
+}
+
+fn toml_name(name: &str) -> String {
+    article(match name {
+        "object" => "table",
+        "number" => "float",
+        other => other,
+    })
+}
+
+fn type_names(schema: &Schema) -> impl Iterator<Item = &str> {
+    let listed = schema["type"].as_array().into_iter().flatten().filter_map(Schema::as_str);
+    schema["type"].as_str().into_iter().chain(listed)
+}
+
+fn accepts(schema: &Schema, found: &str) -> bool {
+    type_names(schema).any(|name| name == found || (name == "number" && found == "integer"))
+}
+
+fn choices(schema: &Schema) -> impl Iterator<Item = &str> {
+    let listed = schema["enum"].as_array().into_iter().flatten().filter_map(Schema::as_str);
+    schema["const"].as_str().into_iter().chain(listed)
+}
+
+/// The candidate that is spelled most like `word`, when one is close enough to be meant.
+fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}

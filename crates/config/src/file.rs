@@ -1,0 +1,293 @@
+//! The format. Doc comments here are the descriptions in the JSON Schema.
+
+use polylance_schema::{Cut, Pooling};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ByteSize;
+
+/// A pipeline: where texts come from, which model makes vectors of them, and the table they go to.
+///
+/// Relative paths are relative to the directory in which polylance is started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineFile {
+    /// The version of this format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// Where the documents come from.
+    pub source: SourceSection,
+    /// What makes vectors of them.
+    #[serde(default)]
+    pub model: ModelSection,
+    /// How documents become rows.
+    #[serde(default)]
+    pub chunk: ChunkSection,
+    /// Where the rows go.
+    pub table: TableSection,
+    /// The vector index of the table.
+    #[serde(default)]
+    pub index: IndexSection,
+}
+
+/// Where the documents come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSection {
+    /// A file, a folder, a glob (`corpus/**/*.parquet`), `builtin:udhr` or `builtin:udhr?codes=eng,spa`.
+    /// Local paths, `s3://`, `gs://`, `az://`, `http://` and `https://`.
+    #[schemars(length(min = 1))]
+    pub uri: String,
+    /// The files' format; `auto` goes by their content.
+    #[serde(default)]
+    pub format: Format,
+    /// The column that names a document, unique in the corpus.
+    #[serde(default = "default_id")]
+    #[schemars(length(min = 1))]
+    pub id: String,
+    /// The column with the text.
+    #[serde(default = "default_text")]
+    #[schemars(length(min = 1))]
+    pub text: String,
+    /// Columns to carry into the table as they are.
+    #[serde(default)]
+    pub keep: Vec<String>,
+    /// A document larger than this goes to the quarantine.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: ByteSize,
+}
+
+/// A file format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// By content.
+    #[default]
+    Auto,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, file or stream.
+    Arrow,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// What makes vectors of texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// `builtin:multilingual-e5-small`, a folder, a GGUF file, or a hub id such as `intfloat/multilingual-e5-base`.
+    #[schemars(length(min = 1))]
+    pub id: String,
+    /// The arithmetic.
+    pub dtype: Dtype,
+    /// Devices that share the work: `auto`, `cpu`, `cpu:0` (a set of cores), `cuda:0`.
+    #[schemars(length(min = 1))]
+    pub devices: Vec<String>,
+    /// Ids in one input at most, special tokens included; the model's own limit when left out.
+    #[schemars(range(min = 8))]
+    pub max_tokens: Option<usize>,
+    /// How token states become one vector; the model's own way when left out.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors get length one; the model's own way when left out.
+    pub normalize: Option<bool>,
+    /// Texts put before every input; the model's own when left out.
+    pub prompts: PromptsSection,
+    /// Keep only the first so many dimensions (for models trained for it).
+    #[schemars(range(min = 1))]
+    pub dims: Option<usize>,
+    /// Threads that tokenize; by the number of cores when left out.
+    #[schemars(range(min = 1))]
+    pub tokenizer_threads: Option<usize>,
+    /// Ids in one batch of a device; by device when left out.
+    #[schemars(range(min = 1))]
+    pub batch_tokens: Option<usize>,
+}
+
+/// Texts put before every input.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptsSection {
+    /// Before every chunk of a document.
+    pub passage: Option<String>,
+    /// Before every query.
+    pub query: Option<String>,
+}
+
+/// The arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16, on devices that have it.
+    Bf16,
+    /// 16-bit floats, on devices that have them.
+    F16,
+}
+
+/// How documents become rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkSection {
+    /// What happens to a document that is too long for the model.
+    pub mode: ChunkMode,
+    /// Ids per row at most, prefix and special tokens included; the model's limit when left out.
+    #[schemars(range(min = 8))]
+    pub tokens: Option<usize>,
+    /// Ids that a chunk repeats from the one before, at most; 32 (or a quarter of `tokens`) when left out.
+    pub overlap: Option<usize>,
+    /// Where to cut; after sentences when left out.
+    pub cut: Option<Cut>,
+}
+
+/// What happens to a document that is too long for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkMode {
+    /// It becomes several rows.
+    #[default]
+    Split,
+    /// Its end is cut off, and `truncated` says so.
+    Truncate,
+}
+
+/// Where the rows go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableSection {
+    /// The Lance table: a local path, `s3://`, `gs://` or `az://`; made when it is not there.
+    #[schemars(length(min = 1))]
+    pub uri: String,
+    /// Whether the chunks' text is stored beside the vectors.
+    #[serde(default = "default_true")]
+    pub text: bool,
+    /// When rows are committed; a run that is stopped loses only what it had not committed.
+    #[serde(default)]
+    pub commit: CommitSection,
+}
+
+/// When rows are committed: at whatever comes first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommitSection {
+    /// After so many rows.
+    #[schemars(range(min = 1))]
+    pub rows: u64,
+    /// After so many seconds.
+    #[schemars(range(min = 1))]
+    pub seconds: u64,
+}
+
+/// The vector index of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IndexSection {
+    /// Its kind.
+    pub kind: IndexKind,
+    /// How vectors are compared.
+    pub metric: Metric,
+    /// With `kind = "auto"`: the number of rows from which there is an index.
+    pub min_rows: u64,
+}
+
+/// The kind of a vector index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    /// None while a search over all rows is fast, `ivf_pq` from `min_rows` on.
+    #[default]
+    Auto,
+    /// None: every search compares every vector.
+    None,
+    /// Inverted lists of whole vectors.
+    IvfFlat,
+    /// Inverted lists of 8-bit vectors.
+    IvfSq,
+    /// Inverted lists of product-quantized vectors.
+    IvfPq,
+    /// Inverted lists with a graph each, of 8-bit vectors.
+    IvfHnswSq,
+}
+
+/// How vectors are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// By angle.
+    #[default]
+    Cosine,
+    /// By Euclidean distance.
+    L2,
+    /// By inner product.
+    Dot,
+}
+
+fn default_id() -> String {
+    "id".to_owned()
+}
+
+fn default_text() -> String {
+    "text".to_owned()
+}
+
+fn default_max_bytes() -> ByteSize {
+    ByteSize(16 << 20)
+}
+
+fn default_true() -> bool {
+    true
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self {
+            id: "builtin:multilingual-e5-small".to_owned(),
+            dtype: Dtype::default(),
+            devices: vec!["auto".to_owned()],
+            max_tokens: None,
+            pooling: None,
+            normalize: None,
+            prompts: PromptsSection::default(),
+            dims: None,
+            tokenizer_threads: None,
+            batch_tokens: None,
+        }
+    }
+}
+
+impl Default for CommitSection {
+    fn default() -> Self {
+        Self { rows: 100_000, seconds: 300 }
+    }
+}
+
+impl Default for IndexSection {
+    fn default() -> Self {
+        Self { kind: IndexKind::default(), metric: Metric::default(), min_rows: 20_000 }
+    }
+}
+
+impl PipelineFile {
+    /// A pipeline with every default.
+    pub fn new(source: impl Into<String>, table: impl Into<String>) -> Self {
+        Self {
+            version: 1,
+            source: SourceSection {
+                uri: source.into(),
+                format: Format::default(),
+                id: default_id(),
+                text: default_text(),
+                keep: Vec::new(),
+                max_bytes: default_max_bytes(),
+            },
+            model: ModelSection::default(),
+            chunk: ChunkSection::default(),
+            table: TableSection { uri: table.into(), text: true, commit: CommitSection::default() },
+            index: IndexSection::default(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! From text to a checked [`PipelineFile`].
+
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Value;
+
+use crate::{ConfigError, PipelineFile, Place, check::Checker, document::Document, document::article, validate};
+
+impl PipelineFile {
+    /// Reads a pipeline file and applies `overrides` (`key=value`, the value TOML or a bare string).
+    ///
+    /// # Errors
+    /// Every [`ConfigError`].
+    pub fn read(path: &Path, overrides: &[impl AsRef<str>]) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let name = path.display().to_string();
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let place = Place::File { name: name.clone(), line: Some(line) };
+            ConfigError::Syntax { place, message: "the text is not UTF-8".to_owned() }
+        })?;
+        Self::parse(&text, &name, overrides)
+    }
+
+    /// Like [`PipelineFile::read`] for a text; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// Every [`ConfigError`] but [`ConfigError::Read`].
+    pub fn parse(text: &str, name: &str, overrides: &[impl AsRef<str>]) -> Result<Self, ConfigError> {
+        let mut document = Document::parse(text, name)?;
+        for text in overrides {
+            document.set(text.as_ref())?;
+        }
+        check_version(&document)?;
+        Checker::new(&document).check()?;
+        let file = Self::deserialize(document.root.clone()).map_err(|error| ConfigError::Invalid {
+            place: document.place(""),
+            message: error.message().replace('\n', ", "),
+        })?;
+        validate::validate(&file, |key| document.place(key))?;
+        Ok(file)
+    }
+
+    /// Checks a pipeline that was put together from arguments.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] when values do not go together.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        validate::validate(self, |_| Place::Arguments)
+    }
+}
+
+/// The version comes first: in a file of another version every other message would mislead.
+fn check_version(document: &Document) -> Result<(), ConfigError> {
+    let place = document.place("version");
+    match document.root.get("version") {
+        Some(Value::Integer(1)) => Ok(()),
+        Some(Value::Integer(found)) => Err(ConfigError::Version { place, found: found.to_string() }),
+        Some(other) => Err(ConfigError::WrongType {
+            place,
+            key: "version".to_owned(),
+            expected: "the integer 1".to_owned(),
+            found: article(other.type_str()),
+        }),
+        None => Err(ConfigError::Missing { place, key: "version".to_owned(), example: "version = 1".to_owned() }),
+    }
+}

@@ -1,0 +1,33 @@
+//! The format as a JSON Schema, for editors and for the checks here.
+
+use schemars::schema_for;
+use serde_json::Value;
+
+use crate::PipelineFile;
+
+/// The JSON Schema of [`PipelineFile`].
+pub(crate) fn schema() -> Value {
+    schema_for!(PipelineFile).to_value()
+}
+
+/// The JSON Schema of the pipeline file as it stands in `schemas/pipeline.schema.json`.
+pub fn json_schema() -> String {
+    format!("{:#}\n", schema())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_in_the_repository_is_fresh() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/pipeline.schema.json");
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == json_schema(),
+            "schemas/pipeline.schema.json is stale: run `polylance schema > schemas/pipeline.schema.json`"
+        );
+    }
+}

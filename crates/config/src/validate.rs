@@ -1,0 +1,48 @@
+//! Rules between values.
+
+use polylance_schema::columns::RESERVED;
+
+use crate::{ChunkMode, ConfigError, PipelineFile, Place};
+
+pub(crate) fn validate(file: &PipelineFile, place: impl Fn(&str) -> Place) -> Result<(), ConfigError> {
+    let invalid = |key: &str, message: String| Err(ConfigError::Invalid { place: place(key), message });
+    for (index, column) in file.source.keep.iter().enumerate() {
+        let key = format!("source.keep[{index}]");
+        if RESERVED.contains(&column.as_str()) || column.starts_with('_') || column.is_empty() {
+            return invalid(&key, format!("`{key}` cannot be {column:?}: the table uses that name itself"));
+        }
+        if file.source.keep[..index].contains(column) {
+            return invalid(&key, format!("`{key}` names {column:?} a second time"));
+        }
+    }
+    let scheme = file.table.uri.split_once("://").map(|(scheme, _)| scheme);
+    if matches!(scheme, Some("http" | "https")) || file.table.uri.starts_with("builtin:") {
+        let uri = &file.table.uri;
+        return invalid("table.uri", format!("`table.uri` must be a local path, s3://, gs:// or az://, found {uri:?}"));
+    }
+    if file.table.uri == file.source.uri {
+        return invalid("table.uri", "`table.uri` and `source.uri` are the same".to_owned());
+    }
+    let chunk = &file.chunk;
+    if chunk.mode == ChunkMode::Truncate {
+        for (key, set) in [("chunk.overlap", chunk.overlap.is_some()), ("chunk.cut", chunk.cut.is_some())] {
+            if set {
+                return invalid(key, format!("`{key}` has no meaning with `chunk.mode = \"truncate\"`"));
+            }
+        }
+    }
+    let limit = chunk.tokens.or(file.model.max_tokens);
+    if let (Some(overlap), Some(tokens)) = (chunk.overlap, limit)
+        && overlap > tokens / 2
+    {
+        let message = format!("`chunk.overlap` must be at most half of {tokens} tokens, found {overlap}");
+        return invalid("chunk.overlap", message);
+    }
+    if let (Some(tokens), Some(max_tokens)) = (chunk.tokens, file.model.max_tokens)
+        && tokens > max_tokens
+    {
+        let message = format!("`chunk.tokens` is {tokens}, above `model.max_tokens`, which is {max_tokens}");
+        return invalid("chunk.tokens", message);
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What people see when a pipeline file is right, and when it is not.
+
+use polylance_config::{ByteSize, ChunkMode, ConfigError, PipelineFile};
+
+const SHORTEST: &str = "version = 1\n[source]\nuri = \"builtin:udhr\"\n[table]\nuri = \"udhr.lance\"\n";
+
+fn parse(text: &str) -> Result<PipelineFile, ConfigError> {
+    PipelineFile::parse(text, "p.toml", &[""; 0])
+}
+
+fn with(set: &str) -> Result<PipelineFile, ConfigError> {
+    PipelineFile::parse(SHORTEST, "p.toml", &[set])
+}
+
+/// The message and the hint, as the binary prints them.
+fn message(result: Result<PipelineFile, ConfigError>) -> String {
+    let error = result.expect_err("the file is wrong");
+    match error.hint() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    }
+}
+
+#[test]
+fn the_shortest_useful_file_has_five_lines() {
+    assert_eq!(SHORTEST.lines().count(), 5);
+    assert_eq!(parse(SHORTEST).unwrap(), PipelineFile::new("builtin:udhr", "udhr.lance"));
+}
+
+#[test]
+fn every_key_can_be_set() {
+    let text = r#"
+version = 1
+[source]
+uri = "s3://corpus/*.parquet"
+format = "parquet"
+id = "url"
+text = "body"
+keep = ["lang", "date"]
+max_bytes = "1 MiB"
+[model]
+id = "intfloat/multilingual-e5-base"
+dtype = "bf16"
+devices = ["cuda:0", "cuda:1"]
+max_tokens = 256
+pooling = "mean"
+normalize = true
+prompts = { passage = "passage: ", query = "query: " }
+dims = 128
+tokenizer_threads = 2
+batch_tokens = 8192
+[chunk]
+mode = "split"
+tokens = 200
+overlap = 20
+cut = "word"
+[table]
+uri = "s3://tables/corpus.lance"
+text = false
+commit = { rows = 5000, seconds = 60 }
+[index]
+kind = "ivf_pq"
+metric = "dot"
+min_rows = 1000
+"#;
+    let file = parse(text).unwrap();
+    assert_eq!(file.source.max_bytes, ByteSize(1 << 20));
+    assert_eq!((file.chunk.mode, file.chunk.tokens), (ChunkMode::Split, Some(200)));
+    assert_eq!(file.table.commit.rows, 5000);
+    let written = toml::to_string(&file).unwrap();
+    assert_eq!(parse(&written).unwrap(), file, "what is written can be read");
+}
+
+#[test]
+fn overrides_are_values_of_the_file() {
+    let sets = ["table.commit.rows=10", "source.text=body", "model.devices=[\"cpu:0\", \"cpu:1\"]", "source.max_bytes=1 MiB"];
+    let file = PipelineFile::parse(SHORTEST, "p.toml", &sets).unwrap();
+    assert_eq!((file.table.commit.rows, file.table.commit.seconds), (10, 300));
+    assert_eq!(file.source.text, "body");
+    assert_eq!(file.model.devices, ["cpu:0", "cpu:1"]);
+    assert_eq!(file.source.max_bytes, ByteSize(1 << 20));
+    assert!(PipelineFile::parse("", "p.toml", &["version=1", "source.uri=a", "table.uri=b"]).is_ok());
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_line_key_expected_and_found() {
+    let cases = [
+        ("misspelled key", SHORTEST.replace("uri = \"b", "uir = \"b")),
+        ("misspelled section", SHORTEST.replace("[table]", "[tabel]")),
+        ("key far from any", SHORTEST.replace("[table]", "zzz = 1\n[table]")),
+        ("nested key", format!("{SHORTEST}commit = {{ row = 1 }}\n")),
+        ("another version", SHORTEST.replace("version = 1", "version = 2")),
+        ("version as text", SHORTEST.replace("version = 1", "version = \"1\"")),
+        ("no version", SHORTEST.replace("version = 1", "")),
+        ("no section", SHORTEST.replace("[source]\nuri = \"builtin:udhr\"\n", "")),
+        ("no key", SHORTEST.replace("uri = \"udhr.lance\"", "text = true")),
+        ("wrong type", SHORTEST.replace("\"udhr.lance\"", "3")),
+        ("a section as a value", format!("model = 3\n{SHORTEST}")),
+        ("wrong item type", SHORTEST.replace("[table]", "keep = [\"lang\", 3]\n[table]")),
+        ("wrong choice", format!("{SHORTEST}[index]\nkind = \"ivfpq\"\n")),
+        ("too small", format!("{SHORTEST}[table.commit]\nrows = 0\n")),
+        ("negative", format!("{SHORTEST}[index]\nmin_rows = -1\n")),
+        ("not a size", SHORTEST.replace("[table]", "max_bytes = \"lots\"\n[table]")),
+        ("size of another type", SHORTEST.replace("[table]", "max_bytes = true\n[table]")),
+        ("empty", SHORTEST.replace("\"udhr.lance\"", "\"\"")),
+        ("no device", format!("{SHORTEST}[model]\ndevices = []\n")),
+        ("not TOML", SHORTEST.replace("[table]", "[table")),
+        ("twice", SHORTEST.replace("[table]", "uri = \"other\"\n[table]")),
+        ("reserved column", SHORTEST.replace("[table]", "keep = [\"lang\", \"embedding\"]\n[table]")),
+        ("overlap with truncate", format!("{SHORTEST}[chunk]\nmode = \"truncate\"\noverlap = 3\n")),
+        ("overlap too large", format!("{SHORTEST}[chunk]\ntokens = 100\noverlap = 60\n")),
+        ("chunk above the limit", format!("{SHORTEST}[chunk]\ntokens = 100\n[model]\nmax_tokens = 64\n")),
+        ("table that cannot be written", SHORTEST.replace("\"udhr.lance\"", "\"https://x/y.lance\"")),
+    ];
+    let seen: Vec<String> = cases.into_iter().map(|(name, text)| format!("# {name}\n{}\n", message(parse(&text)))).collect();
+    insta::assert_snapshot!(seen.join("\n"));
+}
+
+#[test]
+fn a_wrong_override_is_refused_as_the_file_is() {
+    let cases = ["table.urii=x", "table.commit.rows=many", "source=3", "source.uri.x=3", "no-equals", ".=3", "version=2"];
+    let seen: Vec<String> = cases.into_iter().map(|set| format!("{}\n", message(with(set)))).collect();
+    insta::assert_snapshot!(seen.join("\n"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("nightly.toml");
+    let error = PipelineFile::read(&missing, &[""; 0]).unwrap_err();
+    assert!(error.to_string().ends_with("nightly.toml"), "{error}");
+    std::fs::write(&missing, b"version = 1\n# \xff\n").unwrap();
+    let error = PipelineFile::read(&missing, &[""; 0]).unwrap_err();
+    assert!(error.to_string().ends_with("nightly.toml:2: not TOML: the text is not UTF-8"), "{error}");
+}

@@ -1,0 +1,90 @@
+//! Why a source cannot be read at all. A single bad file or row is not here: it goes to the quarantine.
+
+/// A source that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The URI means nothing.
+    #[error("source `{uri}`: {message}")]
+    Uri {
+        /// As it was given.
+        uri: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Nothing is there.
+    #[error("source `{uri}`: no such file, folder or object")]
+    NotFound {
+        /// As it was given.
+        uri: String,
+    },
+    /// The storage refused.
+    #[error("source `{uri}` cannot be reached")]
+    Storage {
+        /// As it was given.
+        uri: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// Files are there, and none can be read.
+    #[error("{file}: {message}")]
+    Unreadable {
+        /// The first of them.
+        file: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A column that is not in the files.
+    #[error("{file}: no column `{column}`; the columns are {}", columns.join(", "))]
+    MissingColumn {
+        /// The file that was looked at.
+        file: String,
+        /// The column that was asked for.
+        column: String,
+        /// The file's columns.
+        columns: Vec<String>,
+        /// The file's column nearest in spelling.
+        nearest: Option<String>,
+    },
+    /// A column that cannot be what it should be.
+    #[error("{file}: column `{column}` is {found}, expected {expected}")]
+    ColumnType {
+        /// The file that was looked at.
+        file: String,
+        /// The column.
+        column: String,
+        /// What would do.
+        expected: &'static str,
+        /// What the file has.
+        found: String,
+    },
+    /// A kept column has a name that the table uses itself.
+    #[error("column `{column}` cannot be kept: the table has a column of this name itself")]
+    ReservedColumn {
+        /// The column.
+        column: String,
+    },
+    /// A translation that the built-in corpus does not have.
+    #[error("builtin:udhr has no translation with the code {}", codes.join(", "))]
+    UnknownCode {
+        /// The codes.
+        codes: Vec<String>,
+    },
+}
+
+impl SourceError {
+    /// What to do about it, in one line.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::MissingColumn { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
+            Self::MissingColumn { .. } => {
+                Some("name the columns with `text = \"…\"` and `id = \"…\"` in [source], or --text and --id".into())
+            }
+            Self::ReservedColumn { .. } => Some("rename the column in the source, or leave it out of `keep`".into()),
+            Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
+            Self::Storage { .. } => Some("look at the credentials and the endpoint in the environment".into()),
+            Self::UnknownCode { .. } => Some("`polylance sql` over the whole corpus lists the codes; a few are eng, fra, cmn_hans".into()),
+            Self::Uri { .. } | Self::Unreadable { .. } | Self::ColumnType { .. } => None,
+        }
+    }
+}

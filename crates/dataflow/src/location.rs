@@ -1,0 +1,183 @@
+//! Where a source is: a URI becomes an object store and the files in it.
+
+use std::{path::Path as FilePath, sync::Arc};
+
+use futures::TryStreamExt;
+use globset::GlobBuilder;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path};
+use url::Url;
+
+use crate::SourceError;
+
+/// One file of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceFile {
+    /// Its address, as the quarantine names it.
+    pub(crate) uri: String,
+    pub(crate) path: Path,
+    /// Bytes as stored.
+    pub(crate) size: u64,
+}
+
+/// A store and the files that a URI names, sorted by path.
+#[derive(Debug, Clone)]
+pub(crate) struct Location {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) files: Vec<SourceFile>,
+    /// Translations of the built-in corpus to read; `None` is all.
+    pub(crate) codes: Option<Vec<String>>,
+}
+
+const BUILTIN: &str = "builtin:";
+
+impl Location {
+    pub(crate) async fn find(uri: &str) -> Result<Self, SourceError> {
+        if let Some(name) = uri.strip_prefix(BUILTIN) {
+            return builtin(uri, name).await;
+        }
+        let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
+        let (store, path, base) = if uri.contains("://") {
+            let url = Url::parse(uri).map_err(|error| refuse(error.to_string()))?;
+            // The path of the URL is decoded again by the store; a glob's characters must survive until then.
+            let (store, path) = object_store::parse_url_opts(&url, std::env::vars())
+                .map_err(|error| refuse(without_secrets(&error.to_string())))?;
+            let base = uri[..uri.len() - url.path().len().min(uri.len())].to_owned();
+            (Arc::from(store), path.to_string(), base)
+        } else {
+            let absolute = std::path::absolute(uri).map_err(|error| refuse(error.to_string()))?;
+            let path = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
+            let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
+            (store, path.trim_start_matches('/').to_owned(), String::new())
+        };
+        let path = percent_decoded(&path);
+        let files = if path.contains(['*', '?', '[', '{']) {
+            globbed(uri, &*store, &path, &base).await?
+        } else {
+            listed(uri, &*store, &path, &base).await?
+        };
+        if files.is_empty() {
+            return Err(SourceError::NotFound { uri: uri.to_owned() });
+        }
+        Ok(Self { store, files, codes: None })
+    }
+}
+
+/// `parse_url_opts` gives an encoded path for characters such as `*`.
+fn percent_decoded(path: &str) -> String {
+    [("%2A", "*"), ("%3F", "?"), ("%5B", "["), ("%5D", "]"), ("%7B", "{"), ("%7D", "}"), ("%20", " ")]
+        .into_iter()
+        .fold(path.to_owned(), |path, (encoded, plain)| path.replace(encoded, plain))
+}
+
+/// The stores' messages may quote an option's value.
+fn without_secrets(message: &str) -> String {
+    message.split(['\n', '=']).next().unwrap_or_default().to_owned()
+}
+
+async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
+    let refuse = |message: &str| SourceError::Uri { uri: uri.to_owned(), message: message.to_owned() };
+    let (name, query) = name.split_once('?').unwrap_or((name, ""));
+    if name != polylance_builtin::CORPUS {
+        return Err(refuse("the built-in corpus is builtin:udhr"));
+    }
+    let codes = match query {
+        "" => None,
+        query => {
+            let codes = query.strip_prefix("codes=").ok_or_else(|| refuse("expected builtin:udhr?codes=eng,fra,…"))?;
+            Some(codes.split(',').map(|code| code.trim().to_owned()).collect())
+        }
+    };
+    let storage = |source| SourceError::Storage { uri: uri.to_owned(), source };
+    let store = InMemory::new();
+    let path = Path::from("udhr.parquet");
+    let bytes = polylance_builtin::udhr_parquet();
+    store.put(&path, PutPayload::from_static(bytes)).await.map_err(storage)?;
+    let file = SourceFile { uri: format!("{BUILTIN}{name}"), path, size: bytes.len() as u64 };
+    Ok(Location { store: Arc::new(store), files: vec![file], codes })
+}
+
+/// The file itself, or everything below the folder.
+async fn listed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> Result<Vec<SourceFile>, SourceError> {
+    let storage = |source| SourceError::Storage { uri: uri.to_owned(), source };
+    let parsed = parse(uri, path)?;
+    if !uri.ends_with('/') {
+        match store.head(&parsed).await {
+            Ok(meta) => return Ok(vec![file(base, meta.location, meta.size)]),
+            // A folder has no head; some stores say so in other words than "not found".
+            Err(object_store::Error::NotFound { .. } | object_store::Error::Generic { .. }) => {}
+            Err(error) => return Err(storage(error)),
+        }
+    }
+    let mut files: Vec<SourceFile> = store
+        .list(Some(&parsed))
+        .map_ok(|meta| file(base, meta.location, meta.size))
+        .try_filter(|file| futures::future::ready(!hidden(&file.path, &parsed)))
+        .try_collect()
+        .await
+        .map_err(storage)?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// Everything below the part without wildcards that matches the whole.
+async fn globbed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> Result<Vec<SourceFile>, SourceError> {
+    let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
+    let glob = GlobBuilder::new(path).literal_separator(true).build().map_err(|error| refuse(error.to_string()))?;
+    let matcher = glob.compile_matcher();
+    let fixed: Vec<&str> = path.split('/').take_while(|part| !part.contains(['*', '?', '[', '{'])).collect();
+    let below = listed(&format!("{uri}/"), store, &fixed.join("/"), base).await?;
+    Ok(below.into_iter().filter(|file| matcher.is_match(FilePath::new(file.path.as_ref()))).collect())
+}
+
+fn parse(uri: &str, path: &str) -> Result<Path, SourceError> {
+    Path::parse(path).map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })
+}
+
+fn file(base: &str, path: Path, size: u64) -> SourceFile {
+    SourceFile { uri: format!("{base}/{path}"), path, size }
+}
+
+/// Files and folders that writers use for themselves: `_SUCCESS`, `.crc`, `_temporary/`.
+fn hidden(path: &Path, below: &Path) -> bool {
+    let inner = path.as_ref().strip_prefix(below.as_ref()).unwrap_or(path.as_ref());
+    inner.split('/').any(|part| part.starts_with(['_', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    async fn names(uri: &str) -> Vec<String> {
+        let files = Location::find(uri).await.unwrap().files;
+        files.iter().map(|file| file.path.filename().unwrap().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_file_a_folder_and_a_glob_are_found_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        for name in ["b.jsonl", "a.parquet", "sub/c.parquet", "_SUCCESS", ".hidden.parquet"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let root = folder.path().to_str().unwrap();
+        assert_eq!(names(root).await, ["a.parquet", "b.jsonl", "c.parquet"]);
+        assert_eq!(names(&format!("{root}/")).await, ["a.parquet", "b.jsonl", "c.parquet"]);
+        assert_eq!(names(&format!("{root}/b.jsonl")).await, ["b.jsonl"]);
+        assert_eq!(names(&format!("{root}/*.parquet")).await, ["a.parquet"]);
+        assert_eq!(names(&format!("{root}/**/*.parquet")).await, ["a.parquet", "c.parquet"]);
+        assert_eq!(names(&format!("file://{root}/*.parquet")).await, ["a.parquet"]);
+        for none in [format!("{root}/*.csv"), format!("{root}/none"), "/does/not/exist".to_owned()] {
+            assert!(matches!(Location::find(&none).await, Err(SourceError::NotFound { .. })), "{none}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_address_is_named() {
+        for uri in ["ftp://host/x", "builtin:nothing", "builtin:udhr?lang=eng"] {
+            let error = Location::find(uri).await.unwrap_err();
+            assert!(matches!(error, SourceError::Uri { .. }) && error.to_string().contains(uri), "{error}");
+        }
+    }
+}

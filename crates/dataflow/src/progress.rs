@@ -1,0 +1,58 @@
+//! How far a running plan is, from its operators' metrics.
+
+use datafusion::physical_plan::{ExecutionPlan, joins::HashJoinExec};
+
+use crate::{EncodeExec, SourceScanExec, encode::TOKENS, scan::BYTES_READ};
+
+/// Counts of a plan that is running or done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceProgress {
+    /// Bytes of the source's files that were read, as stored.
+    pub bytes_read: u64,
+    /// Bytes of all files.
+    pub bytes_total: u64,
+    /// Rows read.
+    pub rows_read: u64,
+    /// Rows that the table had already.
+    pub rows_skipped: u64,
+    /// Chunks encoded.
+    pub chunks_encoded: u64,
+    /// Ids encoded.
+    pub tokens_encoded: u64,
+}
+
+/// Reads the counts of a plan made by [`plan_embeddings`](crate::plan_embeddings), alone or below other operators.
+pub fn progress(plan: &dyn ExecutionPlan) -> SourceProgress {
+    let mut progress = SourceProgress::default();
+    let mut after_join = None;
+    visit(plan, &mut |plan| {
+        if let Some(scan) = plan.downcast_ref::<SourceScanExec>() {
+            progress.bytes_total = scan.total_bytes();
+            progress.bytes_read = counter(plan, BYTES_READ).min(scan.total_bytes());
+            progress.rows_read = output_rows(plan);
+        } else if plan.is::<HashJoinExec>() {
+            after_join = Some(output_rows(plan));
+        } else if plan.is::<EncodeExec>() {
+            progress.chunks_encoded = output_rows(plan);
+            progress.tokens_encoded = counter(plan, TOKENS);
+        }
+    });
+    // While the plan runs a few rows are inside the join.
+    progress.rows_skipped = after_join.map_or(0, |left| progress.rows_read.saturating_sub(left));
+    progress
+}
+
+fn visit(plan: &dyn ExecutionPlan, look: &mut dyn FnMut(&dyn ExecutionPlan)) {
+    look(plan);
+    for child in plan.children() {
+        visit(child.as_ref(), look);
+    }
+}
+
+fn output_rows(plan: &dyn ExecutionPlan) -> u64 {
+    plan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0) as u64
+}
+
+fn counter(plan: &dyn ExecutionPlan, name: &str) -> u64 {
+    plan.metrics().and_then(|metrics| metrics.sum_by_name(name)).map_or(0, |value| value.as_usize() as u64)
+}

@@ -1,0 +1,197 @@
+//! Reads the files of a source, one after another.
+//!
+//! in:  nothing
+//! out: `source_schema(keep)`: one row a document, in the order of the files and of their rows
+//!
+//! A row that no model can embed has its `_error` set. A file that cannot be read, or breaks off, is one such row
+//! without an id. While a file is read, the next one is being opened.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, BooleanArray},
+    compute::filter,
+    datatypes::{DataType, Field},
+};
+use datafusion::{
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput},
+        stream::RecordBatchStreamAdapter,
+    },
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use polylance_schema::source_schema;
+
+use crate::{
+    Source, SourceError,
+    batches::Rows,
+    location::SourceFile,
+    operator,
+    read::{Columns, OpenFile, ReadError, RowStream},
+};
+
+/// Name of the metric with the bytes read so far.
+pub(crate) const BYTES_READ: &str = "bytes_read";
+/// The column of the built-in corpus by which translations are selected.
+const CODE: &str = "code";
+/// Files that are open at once: the one being read and the next.
+const OPEN_FILES: usize = 2;
+
+/// Scans a source.
+#[derive(Debug)]
+pub struct SourceScanExec {
+    source: Source,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl SourceScanExec {
+    /// A scan of a source that was opened, and so checked.
+    pub fn new(source: Source) -> Self {
+        let properties = operator::properties(source_schema(source.keep_fields()));
+        Self { source, properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// Bytes of all files.
+    pub fn total_bytes(&self) -> u64 {
+        self.source.total_bytes()
+    }
+}
+
+impl DisplayAs for SourceScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (spec, files, bytes) = (&self.source.spec, self.source.files(), self.source.total_bytes());
+        write!(f, "SourceScanExec: uri={}, files={files}, bytes={bytes}, id={}, text={}", spec.uri, spec.id, spec.text)
+    }
+}
+
+impl ExecutionPlan for SourceScanExec {
+    fn name(&self) -> &'static str {
+        "SourceScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { Err(DataFusionError::Plan("SourceScanExec has no input".into())) }
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let baseline = BaselineMetrics::new(&self.metrics, partition);
+        let bytes_read = MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition);
+        let (schema, source) = (self.schema(), self.source.clone());
+        let batch_schema = Arc::clone(&schema);
+        let batches = documents(source, bytes_read).map(move |item| {
+            let (file, rows) = item?;
+            let batch = rows.into_batch(&batch_schema, &file.uri)?;
+            Ok(batch.record_output(&baseline))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// The rows of all files, each batch with the file it is from.
+fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Result<(SourceFile, Rows)>> + Send {
+    let Source { spec, location, mut columns } = source;
+    let codes = location.codes.map(|codes| {
+        // The selection needs its column, whether it is kept or not.
+        let kept = columns.keep.iter().position(|field| field.name() == CODE);
+        let at = kept.unwrap_or(columns.keep.len());
+        if kept.is_none() {
+            columns.keep.push(Arc::new(Field::new(CODE, DataType::Utf8, true)));
+        }
+        Codes { codes, at, extra: kept.is_none() }
+    });
+    let (store, format) = (location.store, spec.format);
+    stream::iter(location.files)
+        .map(move |file| {
+            let open = OpenFile { store: Arc::clone(&store), file: file.clone(), bytes_read: bytes_read.clone() };
+            let columns = columns.clone();
+            async move {
+                let rows = open.rows(&columns, format).await;
+                (file, rows, columns)
+            }
+        })
+        .buffered(OPEN_FILES)
+        .flat_map(|(file, rows, columns)| contained(rows, columns).map(move |rows| (file.clone(), rows)))
+        .map(move |(file, rows)| match &codes {
+            Some(codes) => Ok((file, codes.select(rows)?)),
+            None => Ok((file, rows)),
+        })
+}
+
+/// The rows of a file; what stops the file becomes its last row.
+fn contained(rows: std::result::Result<RowStream, ReadError>, columns: Columns) -> impl stream::Stream<Item = Rows> + Send {
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => stream::once(async { Err(error) }).boxed(),
+    };
+    let mut next = 0;
+    rows.map(move |rows| match rows {
+        Ok(rows) => {
+            next += rows.errors.len() as u64;
+            rows.checked(columns.max_bytes)
+        }
+        Err(error) => Rows::of_file(&columns.keep, next, format!("the file cannot be read from here on: {error}")),
+    })
+}
+
+/// Translations of the built-in corpus to read.
+struct Codes {
+    codes: Vec<String>,
+    /// Where the code is among the kept columns.
+    at: usize,
+    /// Whether it is not one of them.
+    extra: bool,
+}
+
+impl Codes {
+    fn select(&self, mut rows: Rows) -> Result<Rows> {
+        let found = rows.keep[self.at].as_string::<i32>();
+        let wanted: BooleanArray = found.iter().map(|code| Some(code.is_some_and(|code| self.codes.iter().any(|c| c == code)))).collect();
+        let filter = |array: &dyn Array| filter(array, &wanted);
+        rows.keep = rows.keep.iter().map(|array| filter(array)).collect::<std::result::Result<_, _>>()?;
+        if self.extra {
+            rows.keep.pop();
+        }
+        let mut wanted_errors = wanted.values().iter();
+        rows.errors.retain(|_| wanted_errors.next().unwrap_or(false));
+        rows.id = filter(&rows.id)?.as_string().clone();
+        rows.text = filter(&rows.text)?.as_string().clone();
+        rows.row = filter(&rows.row)?.as_primitive().clone();
+        Ok(rows)
+    }
+}
+
+/// Refuses codes that the built-in corpus does not have.
+pub(crate) async fn check_codes(source: &Source) -> std::result::Result<(), SourceError> {
+    let Some(codes) = &source.location.codes else { return Ok(()) };
+    let mut missing = codes.clone();
+    let everything = Source { location: crate::location::Location { codes: None, ..source.location.clone() }, ..source.clone() };
+    let with_code = Columns {
+        keep: vec![Arc::new(Field::new(CODE, DataType::Utf8, true))],
+        ..source.columns.clone()
+    };
+    let rows = documents(Source { columns: with_code, ..everything }, Count::new());
+    let unreadable = |error: DataFusionError| SourceError::Unreadable { file: source.spec.uri.clone(), message: error.to_string() };
+    let mut rows = std::pin::pin!(rows);
+    while let Some((_, rows)) = rows.try_next().await.map_err(unreadable)? {
+        for code in rows.keep[0].as_string::<i32>().iter().flatten() {
+            missing.retain(|wanted| wanted != code);
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(SourceError::UnknownCode { codes: missing }) }
+}

@@ -1,0 +1,114 @@
+//! Multi-head self-attention over a packed batch.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use rayon::prelude::*;
+
+use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, linear::Linear, ops};
+
+/// Multi-head self-attention without its output map, norm and residual.
+#[derive(Debug, Clone)]
+pub struct SelfAttention {
+    /// Query, key and value in one map: `[hidden]` to `[3 * hidden]`.
+    query_key_value: Linear,
+    heads: usize,
+    head_size: usize,
+    scale: f32,
+}
+
+impl SelfAttention {
+    /// Loads `query`, `key` and `value` and joins them into one map.
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape.
+    ///
+    /// ```
+    /// use candle_core::{DType, Tensor};
+    /// use candle_nn::{VarBuilder, VarMap};
+    /// use polylance_encoder::{CuSeqlens, Device, ModelConfig, SelfAttention};
+    ///
+    /// let config = ModelConfig::tiny();
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let attention = SelfAttention::load(vb, &config)?;
+    /// let hidden_states = Tensor::randn(0f32, 1., (5, config.hidden_size), &Device::Cpu)?;
+    /// let context = attention.forward(&hidden_states, &CuSeqlens::new(vec![0, 3, 5], 5)?)?;
+    /// assert_eq!(context.dims(), [5, config.hidden_size]);
+    /// # Ok::<(), polylance_encoder::ModelError>(())
+    /// ```
+    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let parts = ["query", "key", "value"].map(|part| Linear::load(hidden, hidden, vb.pp(part)));
+        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        let scale = 1.0 / (config.head_size() as f32).sqrt();
+        Ok(Self {
+            query_key_value: Linear::fused(&parts)?,
+            heads: config.num_attention_heads,
+            head_size: config.head_size(),
+            scale,
+        })
+    }
+
+    /// `hidden_states`: `[total_tokens, hidden]`. Returns `[total_tokens, hidden]`: the heads' contexts side by side,
+    /// before the output map. No token attends outside its own sequence.
+    ///
+    /// Source: `XLMRobertaXLSelfAttention` in transformers 5.23.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        let tokens = hidden_states.dim(0)?;
+        let query_key_value = self.query_key_value.forward(hidden_states)?;
+        let query_key_value = query_key_value.reshape((tokens, 3 * self.heads, self.head_size))?;
+        #[cfg(feature = "flash-attn")]
+        if query_key_value.device().is_cuda() && query_key_value.dtype() != candle_core::DType::F32 {
+            return self.flash(&query_key_value, cu_seqlens);
+        }
+        self.packed(&query_key_value, cu_seqlens)
+    }
+
+    /// One sequence after another, or side by side on the CPU's threads.
+    fn packed(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        let ranges: Vec<_> = cu_seqlens.ranges().collect();
+        let one = |range: &std::ops::Range<usize>| self.sequence(&query_key_value.narrow(0, range.start, range.len())?);
+        let contexts: Vec<Tensor> = if query_key_value.device().is_cpu() {
+            ranges.par_iter().map(one).collect::<Result<_>>()?
+        } else {
+            ranges.iter().map(one).collect::<Result<_>>()?
+        };
+        Ok(Tensor::cat(&contexts, 0)?)
+    }
+
+    /// `[tokens, 3 * heads, head_size]` of one sequence to `[tokens, hidden]`.
+    fn sequence(&self, query_key_value: &Tensor) -> Result<Tensor> {
+        let tokens = query_key_value.dim(0)?;
+        // `[heads, tokens, head_size]`, on the CPU without a copy: its products take any strides.
+        let part = |index: usize| -> Result<Tensor> {
+            let part = query_key_value.narrow(1, index * self.heads, self.heads)?.transpose(0, 1)?;
+            Ok(if part.device().is_cpu() { part } else { part.contiguous()? })
+        };
+        let scores = part(0)?.matmul(&part(1)?.transpose(1, 2)?)?;
+        let probabilities = ops::softmax(scores, self.scale)?;
+        let context = probabilities.matmul(&part(2)?)?;
+        Ok(context.transpose(0, 1)?.reshape((tokens, self.heads * self.head_size))?)
+    }
+
+    /// All sequences in one kernel, half precision on CUDA.
+    #[cfg(feature = "flash-attn")]
+    fn flash(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        let part = |index: usize| query_key_value.narrow(1, index * self.heads, self.heads)?.contiguous();
+        let borders = Tensor::new(cu_seqlens.as_slice(), query_key_value.device())?;
+        let longest = cu_seqlens.longest();
+        let context = candle_flash_attn::flash_attn_varlen(
+            &part(0)?,
+            &part(1)?,
+            &part(2)?,
+            &borders,
+            &borders,
+            longest,
+            longest,
+            self.scale,
+            false,
+        )?;
+        Ok(context.reshape((query_key_value.dim(0)?, self.heads * self.head_size))?)
+    }
+}

@@ -1,0 +1,112 @@
+//! Packed batches: sequences one after another, without padding.
+
+use std::ops::Range;
+
+use crate::error::{ModelError, Result};
+
+/// Ids of all sequences, one after another, and where each begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedBatch {
+    /// Ids of all sequences, special tokens included: `[total_tokens]`.
+    pub input_ids: Vec<u32>,
+    /// Where each sequence begins, and the end of the last: `[sequences + 1]`, rising from 0.
+    pub cu_seqlens: Vec<u32>,
+}
+
+impl PackedBatch {
+    /// Packs rows of ids.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for a row without ids, and when all rows together have more than `u32::MAX` ids.
+    ///
+    /// ```
+    /// let batch = polylance_encoder::PackedBatch::new(&[vec![0, 5, 2], vec![0, 2]])?;
+    /// assert_eq!(batch.input_ids, [0, 5, 2, 0, 2]);
+    /// assert_eq!(batch.cu_seqlens, [0, 3, 5]);
+    /// # Ok::<(), polylance_encoder::ModelError>(())
+    /// ```
+    pub fn new(rows: &[Vec<u32>]) -> Result<Self> {
+        let mut input_ids = Vec::with_capacity(rows.iter().map(Vec::len).sum());
+        let mut cu_seqlens = Vec::with_capacity(rows.len() + 1);
+        cu_seqlens.push(0);
+        for (sequence, row) in rows.iter().enumerate() {
+            if row.is_empty() {
+                return Err(ModelError::Input { sequence, message: "it has no ids".to_owned() });
+            }
+            input_ids.extend_from_slice(row);
+            let end = u32::try_from(input_ids.len()).map_err(|_| ModelError::Input {
+                sequence,
+                message: format!("the batch has {} ids, more than {}", input_ids.len(), u32::MAX),
+            })?;
+            cu_seqlens.push(end);
+        }
+        Ok(Self { input_ids, cu_seqlens })
+    }
+}
+
+/// Checked borders of the sequences in a packed batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CuSeqlens(Vec<u32>);
+
+impl CuSeqlens {
+    /// Checks borders against the number of tokens.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when they do not rise strictly from 0 to `total_tokens`.
+    pub fn new(cu_seqlens: Vec<u32>, total_tokens: usize) -> Result<Self> {
+        let refuse = |sequence, message: String| Err(ModelError::Input { sequence, message });
+        if cu_seqlens.first() != Some(&0) {
+            return refuse(0, "cu_seqlens does not begin with 0".to_owned());
+        }
+        if let Some(sequence) = cu_seqlens.windows(2).position(|pair| pair[0] >= pair[1]) {
+            return refuse(sequence, "cu_seqlens does not rise: a sequence has no ids".to_owned());
+        }
+        match cu_seqlens.last() {
+            Some(&end) if end as usize == total_tokens => Ok(Self(cu_seqlens)),
+            end => refuse(
+                cu_seqlens.len() - 1,
+                format!("cu_seqlens ends at {}, the batch has {total_tokens} ids", end.copied().unwrap_or(0)),
+            ),
+        }
+    }
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.0.len() - 1
+    }
+
+    /// Tokens of each sequence, in order.
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
+        self.0.windows(2).map(|pair| pair[0] as usize..pair[1] as usize)
+    }
+
+    /// The borders themselves: `[sequences + 1]`.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// Length of the longest sequence.
+    pub fn longest(&self) -> usize {
+        self.ranges().map(|range| range.len()).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn borders_must_rise_from_zero_to_the_end() {
+        assert!(CuSeqlens::new(vec![0, 3, 5], 5).is_ok());
+        assert!(CuSeqlens::new(vec![0], 0).is_ok());
+        for (borders, total) in [(vec![], 0), (vec![1, 2], 2), (vec![0, 3, 3], 3), (vec![0, 4, 3], 3), (vec![0, 3], 4)] {
+            assert!(CuSeqlens::new(borders.clone(), total).is_err(), "{borders:?} of {total}");
+        }
+    }
+
+    #[test]
+    fn an_empty_row_is_named() {
+        let error = PackedBatch::new(&[vec![1], vec![]]).unwrap_err();
+        assert_eq!(error.to_string(), "sequence 1: it has no ids");
+    }
+}

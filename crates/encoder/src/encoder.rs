@@ -1,0 +1,83 @@
+//! The encoder: embeddings, layers, and the last norm of the pre-norm kinds.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    batch::{CuSeqlens, PackedBatch},
+    config::{ModelConfig, NormPlacement},
+    embeddings::Embeddings,
+    error::Result,
+    layer::Layer,
+    norm::LayerNorm,
+    weights::Weights,
+};
+
+/// XLM-RoBERTa-XL, XLM-RoBERTa or BERT without its heads.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    embeddings: Embeddings,
+    layers: Layers,
+    norm: Option<LayerNorm>,
+}
+
+/// How the layers lie in memory.
+#[derive(Debug, Clone)]
+enum Layers {
+    /// Ready to compute.
+    Resident(Vec<Layer>),
+    /// In the files, in half precision: each is widened when its turn comes.
+    Mapped { weights: Arc<Weights>, config: ModelConfig, dtype: DType, device: Device },
+}
+
+impl Encoder {
+    pub(crate) fn load(
+        weights: &Arc<Weights>,
+        config: &ModelConfig,
+        dtype: DType,
+        device: &Device,
+        per_layer: bool,
+    ) -> Result<Self> {
+        let vb = weights.var_builder(dtype, device).pp("encoder");
+        let layers = if per_layer {
+            Layers::Mapped { weights: Arc::clone(weights), config: config.clone(), dtype, device: device.clone() }
+        } else {
+            let layers = (0..config.num_hidden_layers).map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config));
+            Layers::Resident(layers.collect::<Result<_>>()?)
+        };
+        let norm = match config.kind.norm_placement() {
+            NormPlacement::Pre => Some(LayerNorm::load(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?),
+            NormPlacement::Post => None,
+        };
+        Ok(Self { embeddings: Embeddings::load(weights, config, dtype, device)?, layers, norm })
+    }
+
+    /// The last hidden states: `[total_tokens, hidden]`.
+    ///
+    /// Source: `XLMRobertaXLModel`, `XLMRobertaModel` and `BertModel` in transformers 5.23.
+    ///
+    /// # Errors
+    /// When an input cannot be computed or the device fails.
+    pub fn forward(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+        let mut hidden_states = self.embeddings.forward(batch, &cu_seqlens)?;
+        match &self.layers {
+            Layers::Resident(layers) => {
+                for layer in layers {
+                    hidden_states = layer.forward(&hidden_states, &cu_seqlens)?;
+                }
+            }
+            Layers::Mapped { weights, config, dtype, device } => {
+                let vb = weights.var_builder(*dtype, device).pp("encoder.layer");
+                for layer in 0..config.num_hidden_layers {
+                    hidden_states = Layer::load(vb.pp(layer), config)?.forward(&hidden_states, &cu_seqlens)?;
+                }
+            }
+        }
+        match &self.norm {
+            Some(norm) => norm.forward(&hidden_states),
+            None => Ok(hidden_states),
+        }
+    }
+}

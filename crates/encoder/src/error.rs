@@ -1,0 +1,139 @@
+//! What can go wrong with a model, by what a caller can do about it.
+
+use std::{io, path::PathBuf};
+
+/// A result whose error is a [`ModelError`].
+pub type Result<T> = std::result::Result<T, ModelError>;
+
+/// What went wrong with a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No such model: choose another name or path.
+    #[error("model {model:?} not found: {reason}")]
+    NotFound {
+        /// The model as it was asked for.
+        model: String,
+        /// Where it was looked for.
+        reason: String,
+    },
+    /// A file of the model is not there: complete the folder.
+    #[error("{}: missing {missing}", folder.display())]
+    MissingFile {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The file, or the files one of which must be there.
+        missing: String,
+    },
+    /// The hub could not be asked, or refused: look at the network, the name, the token.
+    #[error("model {model:?} could not be fetched from {endpoint}: {message}")]
+    Hub {
+        /// The model's id.
+        model: String,
+        /// The hub's address.
+        endpoint: String,
+        /// What was tried, and the answer.
+        message: String,
+    },
+    /// A configuration file is not what it should be: correct it.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key, what was expected, what was found.
+        message: String,
+    },
+    /// The model is of a kind that this encoder does not compute: choose another model.
+    #[error("{what} is not supported: {reason}")]
+    Unsupported {
+        /// The part of the model.
+        what: String,
+        /// What is supported instead.
+        reason: String,
+    },
+    /// A tensor that the model needs is not in its files: the checkpoint is of another model.
+    #[error("{}: missing tensor {name:?} ({others} others are missing too)", path.display())]
+    MissingTensor {
+        /// The first missing tensor, by the name looked for.
+        name: String,
+        /// How many more are missing.
+        others: usize,
+        /// The weight file, or the first of them.
+        path: PathBuf,
+    },
+    /// A tensor's shape does not fit the configuration: `config.json` and weights are not of one model.
+    #[error("{}: tensor {name:?} has shape {found:?}, expected {expected:?} by the configuration", path.display())]
+    WrongShape {
+        /// The tensor.
+        name: String,
+        /// The shape that follows from the configuration.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The weight file.
+        path: PathBuf,
+    },
+    /// A weight file is cut off or not of its format: fetch it again.
+    #[error("{}: damaged weight file: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        message: String,
+    },
+    /// An option does not fit the model or the device: change the option.
+    #[error("{0}")]
+    Option(String),
+    /// A sequence cannot be computed: leave it out.
+    #[error("sequence {sequence}: {message}")]
+    Input {
+        /// The sequence's position in the batch.
+        sequence: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The device ran out of memory: split the batch.
+    #[error("the device is out of memory")]
+    OutOfMemory(#[source] Box<candle_core::Error>),
+    /// The device failed.
+    #[error("computation failed: {0}")]
+    Device(#[source] Box<candle_core::Error>),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        source: io::Error,
+    },
+}
+
+impl ModelError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn config(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self::Config { path: path.into(), message: message.into() }
+    }
+
+    pub(crate) fn damaged(path: impl Into<PathBuf>, message: impl ToString) -> Self {
+        Self::Damaged { path: path.into(), message: message.to_string() }
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into(), reason: reason.into() }
+    }
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        // candle passes the driver's status on as text only.
+        let text = error.to_string().to_ascii_lowercase();
+        if text.contains("out_of_memory") || text.contains("out of memory") {
+            Self::OutOfMemory(Box::new(error))
+        } else {
+            Self::Device(Box::new(error))
+        }
+    }
+}

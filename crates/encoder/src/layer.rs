@@ -1,0 +1,96 @@
+//! One transformer layer.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::{
+    attention::SelfAttention,
+    batch::CuSeqlens,
+    config::{ModelConfig, NormPlacement},
+    error::Result,
+    linear::Linear,
+    norm::LayerNorm,
+};
+
+/// Attention and feed-forward block, each with its residual and norm.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    placement: NormPlacement,
+    attention: SelfAttention,
+    attention_output: Linear,
+    /// Before the attention, or after it.
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    /// Before the feed-forward block, or after it.
+    feed_forward_norm: LayerNorm,
+}
+
+impl Layer {
+    /// Loads a layer under Hugging Face's names, which depend on the norm placement.
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape.
+    ///
+    /// ```
+    /// use candle_core::{DType, Tensor};
+    /// use candle_nn::{VarBuilder, VarMap};
+    /// use polylance_encoder::{CuSeqlens, Device, Layer, ModelConfig};
+    ///
+    /// let config = ModelConfig::tiny();
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let layer = Layer::load(vb.pp("encoder.layer.0"), &config)?;
+    /// let hidden_states = Tensor::randn(0f32, 1., (5, config.hidden_size), &Device::Cpu)?;
+    /// let hidden_states = layer.forward(&hidden_states, &CuSeqlens::new(vec![0, 3, 5], 5)?)?;
+    /// assert_eq!(hidden_states.dims(), [5, config.hidden_size]);
+    /// # Ok::<(), polylance_encoder::ModelError>(())
+    /// ```
+    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig) -> Result<Self> {
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let placement = config.kind.norm_placement();
+        let (attention_norm, feed_forward_norm) = match placement {
+            NormPlacement::Pre => ("attention.self_attn_layer_norm", "LayerNorm"),
+            NormPlacement::Post => ("attention.output.LayerNorm", "output.LayerNorm"),
+        };
+        Ok(Self {
+            placement,
+            attention: SelfAttention::load(vb.pp("attention.self"), config)?,
+            attention_output: Linear::load(hidden, hidden, vb.pp("attention.output.dense"))?,
+            attention_norm: LayerNorm::load(hidden, config.layer_norm_eps, vb.pp(attention_norm))?,
+            intermediate: Linear::load(hidden, wide, vb.pp("intermediate.dense"))?,
+            output: Linear::load(wide, hidden, vb.pp("output.dense"))?,
+            feed_forward_norm: LayerNorm::load(hidden, config.layer_norm_eps, vb.pp(feed_forward_norm))?,
+        })
+    }
+
+    /// `hidden_states`: `[total_tokens, hidden]`. Returns the same shape.
+    ///
+    /// Source: `XLMRobertaXLLayer` and `XLMRobertaLayer` in transformers 5.23.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        match self.placement {
+            NormPlacement::Pre => {
+                let normed = self.attention_norm.forward(hidden_states)?;
+                let hidden_states = self.attend(&normed, hidden_states, cu_seqlens)?;
+                let normed = self.feed_forward_norm.forward(&hidden_states)?;
+                self.feed_forward(&normed, &hidden_states)
+            }
+            NormPlacement::Post => {
+                let hidden_states = self.attend(hidden_states, hidden_states, cu_seqlens)?;
+                let hidden_states = self.attention_norm.forward(&hidden_states)?;
+                let hidden_states = self.feed_forward(&hidden_states, &hidden_states)?;
+                self.feed_forward_norm.forward(&hidden_states)
+            }
+        }
+    }
+
+    fn attend(&self, input: &Tensor, residual: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        self.attention_output.forward_residual(&self.attention.forward(input, cu_seqlens)?, residual)
+    }
+
+    fn feed_forward(&self, input: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.output.forward_residual(&self.intermediate.forward_gelu(input)?, residual)
+    }
+}

@@ -1,0 +1,56 @@
+//! A weight file's bytes, mapped into memory.
+
+use std::{fs::File, ops::Range, path::Path};
+
+use memmap2::{Mmap, UncheckedAdvice};
+
+use crate::error::{ModelError, Result};
+
+/// Bytes that live as long as the model: a mapped file, or the binary itself.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Static(&'static [u8]),
+    Mapped(Mmap),
+}
+
+impl Bytes {
+    /// Maps a file for reading.
+    pub(crate) fn map(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(ModelError::io(path))?;
+        if file.metadata().map_err(ModelError::io(path))?.len() == 0 {
+            return Err(ModelError::damaged(path, "the file is empty"));
+        }
+        #[expect(unsafe_code, reason = "mapping is the only way to read weights without a second copy of them")]
+        // SAFETY: the map is read-only and private to this process. Weight files are not written while a model
+        // uses them: hub blobs are renamed into place whole, and replacing a file leaves the mapped inode as it
+        // was. Cutting a mapped file off would raise SIGBUS, as in every program that maps its weights.
+        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
+        Ok(Self::Mapped(map))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Static(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
+
+    /// Tells the system that a range was used and its pages may go; reading it again brings them back.
+    pub(crate) fn release(&self, range: &Range<usize>) {
+        let Self::Mapped(map) = self else { return };
+        // Only whole pages inside the range: a neighbour may still be in use.
+        const PAGE: usize = 4096;
+        let start = range.start.next_multiple_of(PAGE);
+        let end = range.end.min(map.len()) / PAGE * PAGE;
+        if start >= end {
+            return;
+        }
+        #[expect(unsafe_code, reason = "memmap2 offers this advice only unchecked")]
+        // SAFETY: the map is a shared, read-only view of a file, so pages given up are read from the file again;
+        // nothing written can be lost.
+        let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        if let Err(error) = advised {
+            tracing::debug!(%error, "the system keeps pages that are no longer needed");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A backend that computes nothing: a word is an id, a vector is a function of the ids.
+
+use futures::{FutureExt, future::BoxFuture};
+use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, Result, TokenizeSpec};
+use polylance_schema::Chunking;
+
+const BOS: u32 = 0;
+const EOS: u32 = 2;
+
+/// The fake device. Chunks are runs of words, and a text that contains [`FakeBackend::REFUSED`] is refused.
+#[derive(Debug)]
+pub struct FakeBackend {
+    info: BackendInfo,
+}
+
+impl FakeBackend {
+    /// A word that makes [`Backend::tokenize`] refuse its text with [`BackendError::Input`].
+    pub const REFUSED: &'static str = "\u{0}refused";
+
+    /// A device of this many dimensions.
+    pub fn new(dim: usize) -> Self {
+        Self { info: BackendInfo { dim, max_tokens: 512, devices: vec!["fake".into()], window_tokens: 8192 } }
+    }
+
+    fn vector(&self, ids: &[u32]) -> impl Iterator<Item = f32> + use<> {
+        let seed = ids.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &id| mix(hash ^ u64::from(id)));
+        let dim = self.info.dim;
+        (0..dim as u64).map(move |d| (mix(seed.wrapping_add(d)) >> 40) as f32 / f32::from(1_u16 << 12) / 2048.0 - 1.0)
+    }
+}
+
+impl Backend for FakeBackend {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn tokenize(&self, texts: Vec<String>, spec: &TokenizeSpec) -> BoxFuture<'static, Result<Vec<Vec<Chunk>>>> {
+        let chunks = texts.iter().map(|text| chunks(text, spec)).collect();
+        futures::future::ready(chunks).boxed()
+    }
+
+    fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>> {
+        if inputs.iter().any(|ids| ids.len() > self.info.max_tokens) {
+            let error = BackendError::Input(format!("an input is longer than {} ids", self.info.max_tokens));
+            return futures::future::ready(Err(error)).boxed();
+        }
+        let values = inputs.iter().flat_map(|ids| self.vector(ids)).collect();
+        futures::future::ready(Ok(Embeddings { dim: self.info.dim, values })).boxed()
+    }
+}
+
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// The words of a text with their byte ranges.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split_whitespace().map(|word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
+}
+
+fn id(word: &str) -> u32 {
+    let hash = word.bytes().fold(7_u64, |hash, byte| mix(hash ^ u64::from(byte)));
+    3 + (hash % 250_000) as u32
+}
+
+fn chunks(text: &str, spec: &TokenizeSpec) -> Result<Vec<Chunk>> {
+    if text.contains(FakeBackend::REFUSED) {
+        return Err(BackendError::Input("the fake device refuses this text".into()));
+    }
+    let prefix: Vec<u32> = words(&spec.prefix).map(|(_, word)| id(word)).collect();
+    let room = spec.chunking.max_tokens().saturating_sub(2 + prefix.len()).max(1);
+    let words: Vec<_> = words(text).collect();
+    let mut chunks = Vec::new();
+    let (mut start, mut chars, mut counted) = (0, 0, 0);
+    loop {
+        let end = words.len().min(start + room);
+        let bytes = match (words.get(start), words[..end].last()) {
+            (Some(&(first, _)), Some(&(last, word))) => first..last + word.len(),
+            _ => 0..0,
+        };
+        chars += text[counted..bytes.start].chars().count() as u64;
+        counted = bytes.start;
+        let len = text[bytes.clone()].chars().count() as u64;
+        let ids = words[start..end].iter().map(|(_, word)| id(word));
+        let input_ids = [BOS].into_iter().chain(prefix.iter().copied()).chain(ids).chain([EOS]).collect();
+        let rest = end < words.len();
+        let cut_off = rest && matches!(spec.chunking, Chunking::Truncate { .. });
+        chunks.push(Chunk { chars: chars..chars + len, bytes, input_ids, truncated: cut_off });
+        if !rest || cut_off {
+            return Ok(chunks);
+        }
+        let overlap = if let Chunking::Split { overlap, .. } = spec.chunking { overlap.min(room - 1) } else { 0 };
+        start = end - overlap;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fake_device_fulfils_the_contract() {
+        futures::executor::block_on(crate::conformance::backend(&FakeBackend::new(8)));
+    }
+}

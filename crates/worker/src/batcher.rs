@@ -1,0 +1,55 @@
+//! Packs inputs into batches by their number of ids.
+
+use std::ops::Range;
+
+/// Cuts inputs, in their order, into batches of at most `budget` ids; an input over the budget is a batch alone.
+///
+/// There is no padding, so neighbours may have any lengths, and order costs nothing. The batches of one call are
+/// about equally large, so that no device waits for the remainder of another.
+pub(crate) fn batches(lengths: &[usize], budget: usize, devices: usize) -> Vec<Range<usize>> {
+    let total: usize = lengths.iter().sum();
+    let rounds = total.div_ceil(budget * devices).max(1);
+    let budget = total.div_ceil(rounds * devices).min(budget).max(1);
+    let mut batches = Vec::new();
+    let (mut start, mut ids) = (0, 0);
+    for (at, &length) in lengths.iter().enumerate() {
+        // Half an input over the fair share is nearer to it than half an input under.
+        if at > start && ids + length / 2 > budget {
+            batches.push(start..at);
+            (start, ids) = (at, 0);
+        }
+        ids += length;
+    }
+    if start < lengths.len() {
+        batches.push(start..lengths.len());
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_input_is_in_one_batch_in_order(
+            lengths in prop::collection::vec(1_usize..600, 0..200), budget in 1_usize..5000, devices in 1_usize..9
+        ) {
+            let batches = batches(&lengths, budget, devices);
+            let joined: Vec<usize> = batches.iter().cloned().flatten().collect();
+            prop_assert_eq!(joined, (0..lengths.len()).collect::<Vec<_>>());
+            for batch in batches {
+                let ids: usize = lengths[batch.clone()].iter().sum();
+                prop_assert!(batch.len() == 1 || ids <= budget + 300);
+            }
+        }
+    }
+
+    #[test]
+    fn devices_get_equal_shares() {
+        assert_eq!(batches(&[100; 40], 4096, 2), [0..20, 20..40]);
+        assert!(batches(&[], 4096, 2).is_empty());
+    }
+}

@@ -1,0 +1,142 @@
+//! All devices: batches go to the one with the least to do, results come back in input order.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use polylance_backend::{BackendError, Result};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    batcher::batches,
+    device::{Device, Job},
+};
+
+/// Batches that may wait at each device beside the one in work.
+const QUEUED_BATCHES: usize = 2;
+
+/// The devices and the bound of all their queues together.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    devices: Vec<Device>,
+    batch_tokens: usize,
+    /// Ids that may be queued: `tokio`'s semaphore needs no runtime.
+    room: Arc<Semaphore>,
+    capacity: u32,
+}
+
+impl Devices {
+    pub(crate) fn new(devices: Vec<Device>, batch_tokens: usize) -> Self {
+        let capacity = devices.len() * batch_tokens * (QUEUED_BATCHES + 1);
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32);
+        Self { devices, batch_tokens, room: Arc::new(Semaphore::new(capacity as usize)), capacity }
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.devices.iter().map(|device| device.name().to_owned()).collect()
+    }
+
+    /// Ids that keep all devices busy once.
+    pub(crate) fn window_tokens(&self) -> usize {
+        self.devices.len() * self.batch_tokens
+    }
+
+    /// Vectors of the inputs, `[inputs, dim]` in input order.
+    pub(crate) async fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<f32>> {
+        let lengths: Vec<usize> = inputs.iter().map(Vec::len).collect();
+        let mut inputs = inputs.into_iter();
+        let mut answers = Vec::new();
+        for batch in batches(&lengths, self.batch_tokens, self.devices.len()) {
+            let ids: usize = lengths[batch.clone()].iter().sum();
+            // One batch may be larger than all the room there is; it then waits until it is alone.
+            let permits = u32::try_from(ids).unwrap_or(u32::MAX).min(self.capacity);
+            let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
+            let permit = room.map_err(|_| BackendError::Closed)?;
+            let device = self.devices.iter().min_by_key(|device| device.load()).ok_or(BackendError::Closed)?;
+            let (reply, answer) = oneshot::channel();
+            device.send(Job { inputs: inputs.by_ref().take(batch.len()).collect(), reply, _permit: permit })?;
+            answers.push(async move { answer.await.unwrap_or(Err(BackendError::Closed)) });
+        }
+        Ok(try_join_all(answers).await?.concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use polylance_encoder::PackedBatch;
+
+    use super::*;
+    use crate::DeviceWorker;
+
+    /// Answers each sequence with its first id; fails as its first id says.
+    struct Echo {
+        name: String,
+        most: usize,
+    }
+
+    const PANIC: u32 = 1_000_001;
+
+    impl DeviceWorker for Echo {
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        fn embed(&mut self, batch: &PackedBatch) -> Result<Vec<f32>> {
+            assert!(!batch.input_ids.contains(&PANIC), "the library panicked");
+            if batch.input_ids.len() > self.most {
+                return Err(BackendError::OutOfMemory { device: self.name.clone() });
+            }
+            let starts = &batch.cu_seqlens[..batch.cu_seqlens.len() - 1];
+            Ok(starts.iter().map(|&start| batch.input_ids[start as usize] as f32).collect())
+        }
+    }
+
+    fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices {
+        let start = |number| Device::start(Echo { name: format!("echo:{number}"), most }).unwrap();
+        Devices::new((0..count).map(start).collect(), batch_tokens)
+    }
+
+    fn inputs() -> Vec<Vec<u32>> {
+        (0..500).map(|n| vec![n; n as usize % 37 + 1]).collect()
+    }
+
+    fn firsts() -> Vec<f32> {
+        (0..500_u16).map(f32::from).collect()
+    }
+
+    #[test]
+    fn results_are_in_input_order_with_any_number_of_devices() {
+        for count in [1, 2, 5] {
+            assert_eq!(block_on(devices(count, 64, usize::MAX).embed(inputs())).unwrap(), firsts());
+        }
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_split() {
+        assert_eq!(block_on(devices(2, 400, 40).embed(inputs())).unwrap(), firsts());
+        let too_long = block_on(devices(1, 400, 10).embed(vec![vec![7; 11]])).unwrap_err();
+        assert!(matches!(too_long, BackendError::OutOfMemory { .. }));
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_the_device_lives_on() {
+        let devices = devices(1, 64, usize::MAX);
+        let error = block_on(devices.embed(vec![vec![PANIC]])).unwrap_err();
+        assert!(error.to_string().contains("the library panicked"), "{error}");
+        assert_eq!(block_on(devices.embed(vec![vec![5]])).unwrap(), [5.0]);
+    }
+
+    #[test]
+    fn an_input_larger_than_all_queues_goes_through() {
+        assert_eq!(block_on(devices(1, 8, usize::MAX).embed(vec![vec![9; 1000]])).unwrap(), [9.0]);
+    }
+
+    #[test]
+    fn a_dropped_call_gives_its_room_back() {
+        let devices = devices(1, 16, usize::MAX);
+        for _ in 0..100 {
+            drop(futures::FutureExt::now_or_never(devices.embed(inputs())));
+        }
+        assert_eq!(block_on(devices.embed(inputs())).unwrap(), firsts());
+    }
+}

@@ -1,0 +1,30 @@
+//! Why a pool could not be opened.
+
+use polylance_encoder::ModelError;
+
+/// A pool that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The model is the caller's to mend.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// `tokenizer.json` cannot be used.
+    #[error("the tokenizer of {model} cannot be read: {message}")]
+    Tokenizer {
+        /// The model's name.
+        model: String,
+        /// The tokenizer library's own words.
+        message: String,
+    },
+    /// A device that does not exist here, or is not spelled like one.
+    #[error("device `{device}`: {message}")]
+    Device {
+        /// As it was configured.
+        device: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The system gave no thread.
+    #[error("a thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
