@@ -10,63 +10,28 @@ use arrow::{
     datatypes::{DataType, Field, Float32Type, Int64Type},
 };
 use datafusion::{datasource::memory::MemorySourceConfig, physical_plan::collect, prelude::SessionContext};
-use futures::{FutureExt, TryStreamExt, future::BoxFuture};
-use polylance_backend::{
-    Backend, BackendHandle, BackendInfo, Chunk, Embeddings, Result as BackendResult, TokenizeSpec,
-};
+use futures::TryStreamExt;
+use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn, columns::ERROR, encoded_schema};
 use polylance_search::{SearchError, SearchRequest, SqlSession, describe, search, table_contract};
 use polylance_sink::{
     CommitPolicy, IndexKind, IndexSpec, Metric, TableTarget, plan_commit, properties, quarantine_uri, update_index,
 };
+use polylance_testkit::FakeBackend;
 use tempfile::TempDir;
 
 const DIM: usize = 32;
 
-/// Words as ids, a vector as the bag of its words without the prompt: texts that share words are near.
-#[derive(Debug)]
-struct BagOfWords {
-    info: BackendInfo,
-}
-
 fn backend(dim: usize) -> BackendHandle {
-    let info = BackendInfo { dim, max_tokens: 64, devices: vec!["fake".into()], window_tokens: 64 };
-    BackendHandle(Arc::new(BagOfWords { info }))
+    BackendHandle(Arc::new(FakeBackend::new(dim)))
 }
 
-fn ids(text: &str) -> Vec<u32> {
-    let hash = |word: &str| word.bytes().fold(7_u32, |h, byte| h.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    text.split_whitespace().map(hash).collect()
-}
-
-fn vector(ids: &[u32], dim: usize) -> Vec<f32> {
-    let mut values = vec![0.0_f32; dim];
-    for id in ids {
-        values[*id as usize % dim] += 1.0;
-    }
-    let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
-    values.iter().map(|v| v / length).collect()
-}
-
-impl Backend for BagOfWords {
-    fn info(&self) -> &BackendInfo {
-        &self.info
-    }
-
-    fn tokenize(&self, texts: Vec<String>, spec: &TokenizeSpec) -> BoxFuture<'static, BackendResult<Vec<Vec<Chunk>>>> {
-        let limit = spec.chunking.max_tokens();
-        let prefix = spec.prefix.clone();
-        let chunk = move |text: String| {
-            let input_ids = ids(&format!("{prefix}{text}")).into_iter().take(limit).collect();
-            vec![Chunk { chars: 0..text.chars().count() as u64, bytes: 0..text.len(), input_ids, truncated: false }]
-        };
-        async move { Ok(texts.into_iter().map(chunk).collect()) }.boxed()
-    }
-
-    fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, BackendResult<Embeddings>> {
-        let dim = self.info.dim;
-        async move { Ok(Embeddings { dim, values: inputs.iter().flat_map(|ids| vector(ids, dim)).collect() }) }.boxed()
-    }
+/// What a run would write for these texts.
+async fn vectors(texts: &[String]) -> Vec<f32> {
+    let BackendHandle(backend) = backend(DIM);
+    let spec = TokenizeSpec { prefix: contract().prompts.passage, chunking: contract().chunking };
+    let chunks = backend.tokenize(texts.to_vec(), &spec).await.unwrap();
+    backend.encode(chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect()).await.unwrap().values
 }
 
 fn contract() -> Contract {
@@ -101,11 +66,10 @@ impl Place {
         let keep = vec![Arc::new(Field::new("lang", DataType::Utf8, true))];
         let schema = encoded_schema(&keep, DIM);
         let n = texts.len();
-        let values = texts.iter().flat_map(|text| vector(&ids(&format!("passage: {text}")), DIM));
         let embedding = FixedSizeListArray::new(
             Arc::new(Field::new("item", DataType::Float32, true)),
             DIM as i32,
-            Arc::new(Float32Array::from_iter_values(values)),
+            Arc::new(Float32Array::from(vectors(texts).await)),
             None,
         );
         let hashes = (0..n as u128).map(u128::to_le_bytes);

@@ -62,7 +62,8 @@ impl LanceWriteExec {
     /// Writes `input` for `target`.
     ///
     /// # Errors
-    /// When the input has other columns than [`encoded_schema`] of the target, or more than one partition.
+    /// When the input has other columns than [`encoded_schema`] of the target or more than one partition, or
+    /// when Lance cannot store a kept column's type.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result<Self> {
         let partitions = input.output_partitioning().partition_count();
         if partitions != 1 {
@@ -79,6 +80,9 @@ impl LanceWriteExec {
         if !same {
             let message = format!("LanceWriteExec expected columns {expected}, found {found}");
             return Err(DataFusionError::Plan(message));
+        }
+        if let Err(error) = lance_core::datatypes::Schema::try_from(target.schema().as_ref()) {
+            return Err(DataFusionError::Plan(format!("a kept column cannot be stored in a lance table: {error}")));
         }
         let properties = PlanProperties::new(
             EquivalenceProperties::new(window_schema()),
