@@ -1,3 +1,7 @@
 //! The `polylance` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    polylance_cli::main()
+}

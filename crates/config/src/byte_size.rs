@@ -38,8 +38,9 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || ByteSizeError(text.to_owned());
-        let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
-        let (number, unit) = text.trim().split_at(digits.unwrap_or(text.trim().len()));
+        let trimmed = text.trim();
+        let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(digits);
         let unit = unit.trim().to_ascii_lowercase();
         let factor = match unit.as_str() {
             "" => 1,
@@ -47,7 +48,11 @@ impl FromStr for ByteSize {
         };
         let number: f64 = number.replace('_', "").parse().map_err(|_| refused())?;
         let bytes = number * factor as f64;
-        if bytes.is_finite() && bytes >= 1.0 && bytes < i64::MAX as f64 { Ok(Self(bytes as u64)) } else { Err(refused()) }
+        if bytes.is_finite() && bytes >= 1.0 && bytes < i64::MAX as f64 {
+            Ok(Self(bytes as u64))
+        } else {
+            Err(refused())
+        }
     }
 }
 

@@ -29,12 +29,11 @@ impl<'a> Checker<'a> {
         let found = json_type(value);
         let of_type: Vec<&Schema> = alternatives.iter().copied().filter(|s| accepts(s, found)).collect();
         let Some(first) = of_type.first() else {
-            let mut names: Vec<&str> = Vec::new();
-            for alternative in &alternatives {
-                names.extend(type_names(alternative).filter(|name| *name != "null" && !names.contains(name)).collect::<Vec<_>>());
-            }
+            let mut names: Vec<&str> =
+                alternatives.iter().flat_map(|s| type_names(s)).filter(|n| *n != "null").collect();
+            names.dedup();
             return Err(ConfigError::WrongType {
-                place: self.document.place(path),
+                place: self.document.place(path).into(),
                 key: path.to_owned(),
                 expected: names.into_iter().map(toml_name).collect::<Vec<_>>().join(" or "),
                 found: article(value.type_str()),
@@ -55,7 +54,7 @@ impl<'a> Checker<'a> {
         for key in table.keys() {
             if !known.contains(&key) {
                 return Err(ConfigError::UnknownKey {
-                    place: self.document.place(&join(path, key)),
+                    place: self.document.place(&join(path, key)).into(),
                     key: join(path, key),
                     section: if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") },
                     nearest: nearest(key, known.iter().map(|known| known.as_str())),
@@ -70,7 +69,7 @@ impl<'a> Checker<'a> {
         for key in required {
             if !table.contains_key(key) {
                 return Err(ConfigError::Missing {
-                    place: self.document.place(&join(path, key)),
+                    place: self.document.place(&join(path, key)).into(),
                     key: join(path, key),
                     example: self.example(path, key, &schema["properties"][key]),
                 });
@@ -128,7 +127,7 @@ impl<'a> Checker<'a> {
 
     fn wrong_value(&self, path: &str, expected: &str, found: &str, nearest: Option<String>) -> ConfigError {
         ConfigError::WrongValue {
-            place: self.document.place(path),
+            place: self.document.place(path).into(),
             key: path.to_owned(),
             expected: expected.to_owned(),
             found: found.to_owned(),

@@ -20,7 +20,10 @@ pub(crate) struct Document {
 impl Document {
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         let syntax = |error: &toml::de::Error| ConfigError::Syntax {
-            place: Place::File { name: name.to_owned(), line: error.span().map(|span| line_of(text, span.start)) },
+            place: Box::new(Place::File {
+                name: name.to_owned(),
+                line: error.span().map(|span| line_of(text, span.start)),
+            }),
             message: error.message().replace('\n', ", "),
         };
         let spans = DeTable::parse(text).map_err(|error| syntax(&error))?;
@@ -45,7 +48,7 @@ impl Document {
             let entry = table.entry((*key).to_owned()).or_insert_with(|| Value::Table(Table::new()));
             let found = article(entry.type_str());
             table = entry.as_table_mut().ok_or_else(|| ConfigError::WrongType {
-                place: Place::Override(text.to_owned()),
+                place: Box::new(Place::Override(text.to_owned())),
                 key: keys[..=depth].join("."),
                 expected: "a table".to_owned(),
                 found,
@@ -120,7 +123,7 @@ fn bare_value(text: &str) -> Value {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
 }
 
 #[cfg(test)]
@@ -139,7 +142,8 @@ mod tests {
 
     #[test]
     fn places_name_line_or_override() {
-        let mut document = Document::parse("version = 1\n[source]\nuri = 'a'\nkeep = [\n 'b',\n 3]\n", "p.toml").unwrap();
+        let mut document =
+            Document::parse("version = 1\n[source]\nuri = 'a'\nkeep = [\n 'b',\n 3]\n", "p.toml").unwrap();
         assert_eq!(document.place("source.uri").to_string(), "p.toml:3");
         assert_eq!(document.place("source.keep[1]").to_string(), "p.toml:6");
         assert_eq!(document.place("source.text").to_string(), "p.toml:2");

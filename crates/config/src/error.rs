@@ -44,7 +44,7 @@ pub enum ConfigError {
     #[error("{place}: not TOML: {message}")]
     Syntax {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The TOML reader's words.
         message: String,
     },
@@ -52,7 +52,7 @@ pub enum ConfigError {
     #[error("{place}: this file has version {found}; this polylance reads version 1")]
     Version {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The version it has.
         found: String,
     },
@@ -60,7 +60,7 @@ pub enum ConfigError {
     #[error("{place}: unknown key `{key}`")]
     UnknownKey {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key with its section, `source.uir`.
         key: String,
         /// The section, `[source]` or `the file`.
@@ -74,7 +74,7 @@ pub enum ConfigError {
     #[error("{place}: `{key}` is missing")]
     Missing {
         /// The file, or the section's line.
-        place: Place,
+        place: Box<Place>,
         /// The key with its section.
         key: String,
         /// What to write.
@@ -84,7 +84,7 @@ pub enum ConfigError {
     #[error("{place}: `{key}` must be {expected}, found {found}")]
     WrongType {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key with its section.
         key: String,
         /// The expected type, with its article.
@@ -96,7 +96,7 @@ pub enum ConfigError {
     #[error("{place}: `{key}` must be {expected}, found {found}")]
     WrongValue {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key with its section.
         key: String,
         /// What is allowed.
@@ -110,7 +110,7 @@ pub enum ConfigError {
     #[error("{place}: {message}")]
     Invalid {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// Which keys, expected and found.
         message: String,
     },
@@ -135,7 +135,9 @@ impl ConfigError {
             }
             Self::WrongValue { nearest, .. } => nearest.as_ref().map(|nearest| format!("did you mean {nearest:?}?")),
             Self::Missing { example, .. } => Some(format!("add `{example}`")),
-            Self::Version { .. } => Some("set `version = 1`, or use the polylance that this file was written for".into()),
+            Self::Version { .. } => {
+                Some("set `version = 1`, or use the polylance that this file was written for".into())
+            }
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some(
                 "paths are relative to the current directory; `polylance embed` works without a pipeline file".into(),
             ),

@@ -1,10 +1,10 @@
 //! The pipeline file: typed, versioned, unknown keys refused.
 //!
-//! The types in [`PipelineFile`] are the one description of the format: reading, checking, the error
+//! The types in [`Pipeline`] are the one description of the format: reading, checking, the error
 //! messages and `schemas/pipeline.schema.json` are all made from them.
 //!
 //! ```
-//! use polylance_config::PipelineFile;
+//! use polylance_config::Pipeline;
 //!
 //! let text = r#"
 //! version = 1
@@ -13,7 +13,7 @@
 //! [table]
 //! uri = "udhr.lance"
 //! "#;
-//! let file = PipelineFile::parse(text, "quickstart.toml", &["model.devices=['cpu']"])?;
+//! let file = Pipeline::parse("quickstart.toml", text, &["model.devices=['cpu']"])?;
 //! assert_eq!(file.model.id, "builtin:multilingual-e5-small");
 //! assert_eq!(file.model.devices, ["cpu"]);
 //! # Ok::<(), polylance_config::ConfigError>(())
@@ -26,15 +26,14 @@ mod byte_size;
 mod check;
 mod document;
 mod error;
-mod file;
+mod pipeline;
 mod read;
 mod schema;
 mod validate;
 
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use error::{ConfigError, Place};
-pub use file::{
-    ChunkMode, ChunkSection, CommitSection, Dtype, Format, IndexKind, IndexSection, Metric, ModelSection, PipelineFile,
-    PromptsSection, SourceSection, TableSection,
+pub use pipeline::{
+    Chunk, ChunkMode, Commit, Dtype, Format, Index, IndexKind, Metric, Model, Pipeline, Prompts, Source, Table,
 };
-pub use schema::json_schema;
+pub use schema::json_schema_text;

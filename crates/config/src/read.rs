@@ -1,13 +1,13 @@
-//! From text to a checked [`PipelineFile`].
+//! From text to a checked [`Pipeline`].
 
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Value;
 
-use crate::{ConfigError, PipelineFile, Place, check::Checker, document::Document, document::article, validate};
+use crate::{ConfigError, Pipeline, Place, check::Checker, document::Document, document::article, validate};
 
-impl PipelineFile {
+impl Pipeline {
     /// Reads a pipeline file and applies `overrides` (`key=value`, the value TOML or a bare string).
     ///
     /// # Errors
@@ -18,18 +18,18 @@ impl PipelineFile {
         let name = path.display().to_string();
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let place = Place::File { name: name.clone(), line: Some(line) };
+            let line = valid.split(|byte| *byte == b'\n').count();
+            let place = Box::new(Place::File { name: name.clone(), line: Some(line) });
             ConfigError::Syntax { place, message: "the text is not UTF-8".to_owned() }
         })?;
-        Self::parse(&text, &name, overrides)
+        Self::parse(&name, &text, overrides)
     }
 
-    /// Like [`PipelineFile::read`] for a text; `name` stands for the file in messages.
+    /// Like [`Pipeline::read`] for a text; `name` stands for the file in errors.
     ///
     /// # Errors
     /// Every [`ConfigError`] but [`ConfigError::Read`].
-    pub fn parse(text: &str, name: &str, overrides: &[impl AsRef<str>]) -> Result<Self, ConfigError> {
+    pub fn parse(name: &str, text: &str, overrides: &[impl AsRef<str>]) -> Result<Self, ConfigError> {
         let mut document = Document::parse(text, name)?;
         for text in overrides {
             document.set(text.as_ref())?;
@@ -37,7 +37,7 @@ impl PipelineFile {
         check_version(&document)?;
         Checker::new(&document).check()?;
         let file = Self::deserialize(document.root.clone()).map_err(|error| ConfigError::Invalid {
-            place: document.place(""),
+            place: document.place("").into(),
             message: error.message().replace('\n', ", "),
         })?;
         validate::validate(&file, |key| document.place(key))?;
@@ -55,7 +55,7 @@ impl PipelineFile {
 
 /// The version comes first: in a file of another version every other message would mislead.
 fn check_version(document: &Document) -> Result<(), ConfigError> {
-    let place = document.place("version");
+    let place = Box::new(document.place("version"));
     match document.root.get("version") {
         Some(Value::Integer(1)) => Ok(()),
         Some(Value::Integer(found)) => Err(ConfigError::Version { place, found: found.to_string() }),

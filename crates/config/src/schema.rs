@@ -3,15 +3,15 @@
 use schemars::schema_for;
 use serde_json::Value;
 
-use crate::PipelineFile;
+use crate::Pipeline;
 
-/// The JSON Schema of [`PipelineFile`].
+/// The JSON Schema of [`Pipeline`].
 pub(crate) fn schema() -> Value {
-    schema_for!(PipelineFile).to_value()
+    schema_for!(Pipeline).to_value()
 }
 
 /// The JSON Schema of the pipeline file as it stands in `schemas/pipeline.schema.json`.
-pub fn json_schema() -> String {
+pub fn json_schema_text() -> String {
     format!("{:#}\n", schema())
 }
 
@@ -26,8 +26,8 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/pipeline.schema.json");
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
-            committed == json_schema(),
-            "schemas/pipeline.schema.json is stale: run `polylance schema > schemas/pipeline.schema.json`"
+            committed == json_schema_text(),
+            "schemas/pipeline.schema.json is stale: run `polylance schema --write schemas`"
         );
     }
 }

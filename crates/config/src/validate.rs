@@ -2,10 +2,10 @@
 
 use polylance_schema::columns::RESERVED;
 
-use crate::{ChunkMode, ConfigError, PipelineFile, Place};
+use crate::{ChunkMode, ConfigError, Pipeline, Place};
 
-pub(crate) fn validate(file: &PipelineFile, place: impl Fn(&str) -> Place) -> Result<(), ConfigError> {
-    let invalid = |key: &str, message: String| Err(ConfigError::Invalid { place: place(key), message });
+pub(crate) fn validate(file: &Pipeline, place: impl Fn(&str) -> Place) -> Result<(), ConfigError> {
+    let invalid = |key: &str, message: String| Err(ConfigError::Invalid { place: Box::new(place(key)), message });
     for (index, column) in file.source.keep.iter().enumerate() {
         let key = format!("source.keep[{index}]");
         if RESERVED.contains(&column.as_str()) || column.starts_with('_') || column.is_empty() {

@@ -1,19 +1,19 @@
 //! What people see when a pipeline file is right, and when it is not.
 
-use polylance_config::{ByteSize, ChunkMode, ConfigError, PipelineFile};
+use polylance_config::{ByteSize, ChunkMode, ConfigError, Pipeline, Source, Table};
 
 const SHORTEST: &str = "version = 1\n[source]\nuri = \"builtin:udhr\"\n[table]\nuri = \"udhr.lance\"\n";
 
-fn parse(text: &str) -> Result<PipelineFile, ConfigError> {
-    PipelineFile::parse(text, "p.toml", &[""; 0])
+fn parse(text: &str) -> Result<Pipeline, ConfigError> {
+    Pipeline::parse("p.toml", text, &[""; 0])
 }
 
-fn with(set: &str) -> Result<PipelineFile, ConfigError> {
-    PipelineFile::parse(SHORTEST, "p.toml", &[set])
+fn with(set: &str) -> Result<Pipeline, ConfigError> {
+    Pipeline::parse("p.toml", SHORTEST, &[set])
 }
 
 /// The message and the hint, as the binary prints them.
-fn message(result: Result<PipelineFile, ConfigError>) -> String {
+fn message(result: Result<Pipeline, ConfigError>) -> String {
     let error = result.expect_err("the file is wrong");
     match error.hint() {
         Some(hint) => format!("{error}\nhint: {hint}"),
@@ -24,7 +24,7 @@ fn message(result: Result<PipelineFile, ConfigError>) -> String {
 #[test]
 fn the_shortest_useful_file_has_five_lines() {
     assert_eq!(SHORTEST.lines().count(), 5);
-    assert_eq!(parse(SHORTEST).unwrap(), PipelineFile::new("builtin:udhr", "udhr.lance"));
+    assert_eq!(parse(SHORTEST).unwrap(), Pipeline::new(Source::new("builtin:udhr"), Table::new("udhr.lance")));
 }
 
 #[test]
@@ -73,13 +73,14 @@ min_rows = 1000
 
 #[test]
 fn overrides_are_values_of_the_file() {
-    let sets = ["table.commit.rows=10", "source.text=body", "model.devices=[\"cpu:0\", \"cpu:1\"]", "source.max_bytes=1 MiB"];
-    let file = PipelineFile::parse(SHORTEST, "p.toml", &sets).unwrap();
+    let sets =
+        ["table.commit.rows=10", "source.text=body", "model.devices=[\"cpu:0\", \"cpu:1\"]", "source.max_bytes=1 MiB"];
+    let file = Pipeline::parse("p.toml", SHORTEST, &sets).unwrap();
     assert_eq!((file.table.commit.rows, file.table.commit.seconds), (10, 300));
     assert_eq!(file.source.text, "body");
     assert_eq!(file.model.devices, ["cpu:0", "cpu:1"]);
     assert_eq!(file.source.max_bytes, ByteSize(1 << 20));
-    assert!(PipelineFile::parse("", "p.toml", &["version=1", "source.uri=a", "table.uri=b"]).is_ok());
+    assert!(Pipeline::parse("p.toml", "", &["version=1", "source.uri=a", "table.uri=b"]).is_ok());
 }
 
 #[test]
@@ -112,13 +113,15 @@ fn a_wrong_file_is_refused_with_line_key_expected_and_found() {
         ("chunk above the limit", format!("{SHORTEST}[chunk]\ntokens = 100\n[model]\nmax_tokens = 64\n")),
         ("table that cannot be written", SHORTEST.replace("\"udhr.lance\"", "\"https://x/y.lance\"")),
     ];
-    let seen: Vec<String> = cases.into_iter().map(|(name, text)| format!("# {name}\n{}\n", message(parse(&text)))).collect();
+    let seen: Vec<String> =
+        cases.into_iter().map(|(name, text)| format!("# {name}\n{}\n", message(parse(&text)))).collect();
     insta::assert_snapshot!(seen.join("\n"));
 }
 
 #[test]
 fn a_wrong_override_is_refused_as_the_file_is() {
-    let cases = ["table.urii=x", "table.commit.rows=many", "source=3", "source.uri.x=3", "no-equals", ".=3", "version=2"];
+    let cases =
+        ["table.urii=x", "table.commit.rows=many", "source=3", "source.uri.x=3", "no-equals", ".=3", "version=2"];
     let seen: Vec<String> = cases.into_iter().map(|set| format!("{}\n", message(with(set)))).collect();
     insta::assert_snapshot!(seen.join("\n"));
 }
@@ -127,9 +130,9 @@ fn a_wrong_override_is_refused_as_the_file_is() {
 fn a_file_that_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("nightly.toml");
-    let error = PipelineFile::read(&missing, &[""; 0]).unwrap_err();
+    let error = Pipeline::read(&missing, &[""; 0]).unwrap_err();
     assert!(error.to_string().ends_with("nightly.toml"), "{error}");
     std::fs::write(&missing, b"version = 1\n# \xff\n").unwrap();
-    let error = PipelineFile::read(&missing, &[""; 0]).unwrap_err();
+    let error = Pipeline::read(&missing, &[""; 0]).unwrap_err();
     assert!(error.to_string().ends_with("nightly.toml:2: not TOML: the text is not UTF-8"), "{error}");
 }

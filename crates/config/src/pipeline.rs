@@ -11,29 +11,29 @@ use crate::ByteSize;
 /// Relative paths are relative to the directory in which polylance is started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PipelineFile {
+pub struct Pipeline {
     /// The version of this format: 1.
     #[schemars(range(min = 1, max = 1))]
     pub version: u32,
     /// Where the documents come from.
-    pub source: SourceSection,
+    pub source: Source,
     /// What makes vectors of them.
     #[serde(default)]
-    pub model: ModelSection,
+    pub model: Model,
     /// How documents become rows.
     #[serde(default)]
-    pub chunk: ChunkSection,
+    pub chunk: Chunk,
     /// Where the rows go.
-    pub table: TableSection,
+    pub table: Table,
     /// The vector index of the table.
     #[serde(default)]
-    pub index: IndexSection,
+    pub index: Index,
 }
 
 /// Where the documents come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SourceSection {
+pub struct Source {
     /// A file, a folder, a glob (`corpus/**/*.parquet`), `builtin:udhr` or `builtin:udhr?codes=eng,spa`.
     /// Local paths, `s3://`, `gs://`, `az://`, `http://` and `https://`.
     #[schemars(length(min = 1))]
@@ -49,7 +49,7 @@ pub struct SourceSection {
     #[serde(default = "default_text")]
     #[schemars(length(min = 1))]
     pub text: String,
-    /// Columns to carry into the table as they are.
+    /// Columns to carry into the table as they are; `["*"]` carries all.
     #[serde(default)]
     pub keep: Vec<String>,
     /// A document larger than this goes to the quarantine.
@@ -77,7 +77,7 @@ pub enum Format {
 /// What makes vectors of texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ModelSection {
+pub struct Model {
     /// `builtin:multilingual-e5-small`, a folder, a GGUF file, or a hub id such as `intfloat/multilingual-e5-base`.
     #[schemars(length(min = 1))]
     pub id: String,
@@ -94,7 +94,7 @@ pub struct ModelSection {
     /// Whether vectors get length one; the model's own way when left out.
     pub normalize: Option<bool>,
     /// Texts put before every input; the model's own when left out.
-    pub prompts: PromptsSection,
+    pub prompts: Prompts,
     /// Keep only the first so many dimensions (for models trained for it).
     #[schemars(range(min = 1))]
     pub dims: Option<usize>,
@@ -109,7 +109,7 @@ pub struct ModelSection {
 /// Texts put before every input.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PromptsSection {
+pub struct Prompts {
     /// Before every chunk of a document.
     pub passage: Option<String>,
     /// Before every query.
@@ -132,7 +132,7 @@ pub enum Dtype {
 /// How documents become rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ChunkSection {
+pub struct Chunk {
     /// What happens to a document that is too long for the model.
     pub mode: ChunkMode,
     /// Ids per row at most, prefix and special tokens included; the model's limit when left out.
@@ -158,7 +158,7 @@ pub enum ChunkMode {
 /// Where the rows go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TableSection {
+pub struct Table {
     /// The Lance table: a local path, `s3://`, `gs://` or `az://`; made when it is not there.
     #[schemars(length(min = 1))]
     pub uri: String,
@@ -167,13 +167,13 @@ pub struct TableSection {
     pub text: bool,
     /// When rows are committed; a run that is stopped loses only what it had not committed.
     #[serde(default)]
-    pub commit: CommitSection,
+    pub commit: Commit,
 }
 
 /// When rows are committed: at whatever comes first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct CommitSection {
+pub struct Commit {
     /// After so many rows.
     #[schemars(range(min = 1))]
     pub rows: u64,
@@ -185,7 +185,7 @@ pub struct CommitSection {
 /// The vector index of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct IndexSection {
+pub struct Index {
     /// Its kind.
     pub kind: IndexKind,
     /// How vectors are compared.
@@ -242,7 +242,7 @@ fn default_true() -> bool {
     true
 }
 
-impl Default for ModelSection {
+impl Default for Model {
     fn default() -> Self {
         Self {
             id: "builtin:multilingual-e5-small".to_owned(),
@@ -251,7 +251,7 @@ impl Default for ModelSection {
             max_tokens: None,
             pooling: None,
             normalize: None,
-            prompts: PromptsSection::default(),
+            prompts: Prompts::default(),
             dims: None,
             tokenizer_threads: None,
             batch_tokens: None,
@@ -259,35 +259,42 @@ impl Default for ModelSection {
     }
 }
 
-impl Default for CommitSection {
+impl Default for Commit {
     fn default() -> Self {
         Self { rows: 100_000, seconds: 300 }
     }
 }
 
-impl Default for IndexSection {
+impl Default for Index {
     fn default() -> Self {
         Self { kind: IndexKind::default(), metric: Metric::default(), min_rows: 20_000 }
     }
 }
 
-impl PipelineFile {
-    /// A pipeline with every default.
-    pub fn new(source: impl Into<String>, table: impl Into<String>) -> Self {
+impl Source {
+    /// A source with the defaults of a file.
+    pub fn new(uri: impl Into<String>) -> Self {
         Self {
-            version: 1,
-            source: SourceSection {
-                uri: source.into(),
-                format: Format::default(),
-                id: default_id(),
-                text: default_text(),
-                keep: Vec::new(),
-                max_bytes: default_max_bytes(),
-            },
-            model: ModelSection::default(),
-            chunk: ChunkSection::default(),
-            table: TableSection { uri: table.into(), text: true, commit: CommitSection::default() },
-            index: IndexSection::default(),
+            uri: uri.into(),
+            format: Format::default(),
+            id: default_id(),
+            text: default_text(),
+            keep: Vec::new(),
+            max_bytes: default_max_bytes(),
         }
+    }
+}
+
+impl Table {
+    /// A table with the defaults of a file.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self { uri: uri.into(), text: true, commit: Commit::default() }
+    }
+}
+
+impl Pipeline {
+    /// A pipeline with the defaults of a file.
+    pub fn new(source: Source, table: Table) -> Self {
+        Self { version: 1, source, model: Model::default(), chunk: Chunk::default(), table, index: Index::default() }
     }
 }

@@ -1,0 +1,97 @@
+//! A device pool that loads its model when it is first used.
+//!
+//! Everything a plan asks for is known from the model's files, so a run that finds nothing new never loads
+//! the model, and a run whose source or table is refused does not either.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{FutureExt, future::BoxFuture};
+use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, TokenizeSpec};
+use polylance_encoder::ModelFiles;
+use polylance_worker::{DevicePool, PoolError, PoolOptions};
+use tokio::sync::OnceCell;
+
+/// Ids that a plan gathers before it asks for vectors: some batches for each of a few devices.
+const WINDOW_TOKENS: usize = 16 * 1024;
+
+/// The model could not be loaded.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct LoadError(pub(crate) Arc<PoolError>);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LazyPool {
+    info: BackendInfo,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    files: ModelFiles,
+    options: PoolOptions,
+    pool: OnceCell<DevicePool>,
+    failure: Mutex<Option<LoadError>>,
+}
+
+impl LazyPool {
+    pub(crate) fn new(files: ModelFiles, options: PoolOptions) -> Self {
+        let devices = if options.devices.is_empty() { vec!["auto".to_owned()] } else { options.devices.clone() };
+        let info = BackendInfo {
+            dim: options.dims.unwrap_or(files.config().hidden_size),
+            max_tokens: files.defaults().max_tokens,
+            window_tokens: WINDOW_TOKENS.max(devices.len() * options.batch_tokens.unwrap_or(0) * 2),
+            devices,
+        };
+        let state = State { files, options, pool: OnceCell::new(), failure: Mutex::new(None) };
+        Self { info, state: Arc::new(state) }
+    }
+
+    /// Why the model could not be loaded, when that was tried.
+    pub(crate) fn failure(&self) -> Option<LoadError> {
+        self.state.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl State {
+    async fn pool(self: &Arc<Self>) -> Result<&DevicePool, BackendError> {
+        let loading = || async {
+            if let Some(LoadError(failure)) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                return Err(not_loaded(failure));
+            }
+            let state = Arc::clone(self);
+            let opened = tokio::task::spawn_blocking(move || DevicePool::open(&state.files, &state.options)).await;
+            opened.map_err(|error| not_loaded(&error))?.map_err(|error| {
+                let failure = Arc::new(error);
+                let error = not_loaded(&failure);
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(LoadError(failure));
+                error
+            })
+        };
+        self.pool.get_or_try_init(loading).await
+    }
+}
+
+fn not_loaded(error: &dyn std::fmt::Display) -> BackendError {
+    BackendError::Device { device: "(not loaded)".to_owned(), message: error.to_string() }
+}
+
+impl Backend for LazyPool {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn tokenize(
+        &self,
+        texts: Vec<String>,
+        spec: &TokenizeSpec,
+    ) -> BoxFuture<'static, Result<Vec<Vec<Chunk>>, BackendError>> {
+        let (state, spec) = (Arc::clone(&self.state), spec.clone());
+        async move { state.pool().await?.tokenize(texts, &spec).await }.boxed()
+    }
+
+    fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        let state = Arc::clone(&self.state);
+        async move { state.pool().await?.encode(inputs).await }.boxed()
+    }
+}

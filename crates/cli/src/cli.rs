@@ -1,0 +1,119 @@
+//! The command line, from arguments to the exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    commands::{embed, encode, model, run, schema, search, show, sql},
+    error::{self, Result},
+    exit::ExitStatus,
+    interrupt,
+    printer::Printer,
+};
+
+/// Turn a corpus in object storage into a Lance table of embeddings, and search it.
+///
+/// The model `builtin:multilingual-e5-small` and the corpus `builtin:udhr` are in the program: they need no network.
+#[derive(Debug, Parser)]
+#[command(name = "polylance", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance embed --source builtin:udhr --table udhr.lance
+  polylance search --table udhr.lance \"everyone has the right to education\"
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done with rows in quarantine.
+Messages go to stderr, results to stdout. POLYLANCE_LOG=info (or debug) says more.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Embed(Box<embed::Args>),
+    Encode(encode::Args),
+    Search(search::Args),
+    Sql(sql::Args),
+    Show(show::Args),
+    Model(model::Args),
+    Schema(schema::Args),
+}
+
+/// Parses the arguments, runs the command and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that went away has seen enough.
+            let _printed = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    start_log();
+    let mut printer = Printer::new();
+    let status = match run(cli.command, &mut printer) {
+        Ok(status) => status,
+        Err(error) => error::report(&error, &mut printer),
+    };
+    ExitCode::from(status as u8)
+}
+
+fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let command = Box::pin(dispatch(command, printer));
+        tokio::select! {
+            result = command => result,
+            () = interrupt::requested() => Err(interrupt::Interrupted.into()),
+        }
+    });
+    // Threads that compute a last batch need not be waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
+    match command {
+        Command::Run(args) => Box::pin(run::run(args, printer)).await,
+        Command::Embed(args) => Box::pin(embed::run(*args, printer)).await,
+        Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
+        Command::Search(args) => Box::pin(search::run(args, printer)).await,
+        Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
+        Command::Show(args) => Box::pin(show::run(args, printer)).await,
+        Command::Model(args) => Box::pin(model::run(args, printer)).await,
+        Command::Schema(args) => schema::run(&args, printer),
+    }
+}
+
+/// Warnings and worse go to stderr, more with `POLYLANCE_LOG` or `RUST_LOG`.
+fn start_log() {
+    let filter = ["POLYLANCE_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
+    let filter = filter.unwrap_or_else(|| "warn".to_owned());
+    let colored = printer_color();
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colored)
+        .without_time();
+    // Only a second logger could fail.
+    let _started = logger.try_init();
+}
+
+fn printer_color() -> bool {
+    crate::printer::stderr_color()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

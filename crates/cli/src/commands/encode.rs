@@ -1,0 +1,146 @@
+//! `polylance encode`
+
+use std::io::{self, BufRead};
+
+use anyhow::{Context, bail};
+use polylance_backend::{Backend, TokenizeSpec};
+use polylance_encoder::{Dtype, ModelFiles};
+use polylance_schema::Chunking;
+use polylance_worker::{DevicePool, PoolOptions};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::{error::Result, exit::ExitStatus, printer::Printer};
+
+/// Lines that are encoded together, when so many are waiting.
+const BATCH: usize = 256;
+
+/// Bytes of a line at most; what is longer is no line of text.
+const LINE: u64 = 64 << 20;
+
+/// Encode lines on stdin into one JSON object a line on stdout, in order
+///
+/// Each is {"n_tokens": …, "truncated": …, "embedding": […]}. A line over the model's limit is cut there and says so
+/// with `truncated`. An empty line is a text too: the vector of its special tokens. No prefix is added unless given.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
+    model: String,
+    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
+    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// Text to put before each line
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
+    devices: Vec<String>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  echo 'ça va?' | polylance encode --prefix 'query: '
+  polylance encode --model intfloat/multilingual-e5-base < lines.txt > vectors.jsonl";
+
+#[derive(Serialize)]
+struct Encoded<'v> {
+    n_tokens: usize,
+    truncated: bool,
+    embedding: &'v [f32],
+}
+
+pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let files = ModelFiles::find(&args.model)?;
+    let options = PoolOptions { devices: args.devices, dtype: Some(args.dtype), ..PoolOptions::default() };
+    let pool = tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??;
+    let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
+    let spec = TokenizeSpec { prefix: args.prefix, chunking };
+
+    let mut lines = lines();
+    let mut waiting = Vec::with_capacity(BATCH);
+    let mut done = 0;
+    while lines.recv_many(&mut waiting, BATCH).await > 0 {
+        // The lines before a bad one are encoded all the same.
+        let bad = waiting.iter().position(Result::is_err).map(|at| waiting.split_off(at));
+        let texts: Vec<String> = waiting.drain(..).collect::<Result<_>>()?;
+        let (first, last) = (done + 1, done + texts.len());
+        encode(texts, &pool, &spec, printer).await.with_context(|| format!("lines {first} to {last} of stdin"))?;
+        done = last;
+        if let Some(error) = bad.and_then(|bad| bad.into_iter().next()) {
+            error?;
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+async fn encode(texts: Vec<String>, pool: &DevicePool, spec: &TokenizeSpec, printer: &mut Printer) -> Result<()> {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let rows = texts.len();
+    let documents = pool.tokenize(texts, spec).await?;
+    let chunks: Vec<_> = documents.into_iter().filter_map(|chunks| chunks.into_iter().next()).collect();
+    if chunks.len() != rows {
+        bail!("the tokenizer made {} inputs of {rows} lines", chunks.len());
+    }
+    let shapes: Vec<_> = chunks.iter().map(|chunk| (chunk.input_ids.len(), chunk.truncated)).collect();
+    let embeddings = pool.encode(chunks.into_iter().map(|chunk| chunk.input_ids).collect()).await?;
+    for ((n_tokens, truncated), embedding) in shapes.into_iter().zip(embeddings.values.chunks(embeddings.dim.max(1))) {
+        printer.json(&Encoded { n_tokens, truncated, embedding })?;
+    }
+    Ok(printer.flush()?)
+}
+
+/// Lines of stdin without their ends, read ahead by a few batches on a thread of their own.
+fn lines() -> mpsc::Receiver<Result<String>> {
+    let (sender, receiver) = mpsc::channel(BATCH);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        for number in 1_u64.. {
+            let Some(line) = read_line(&mut stdin, number).transpose() else { return };
+            let last = line.is_err();
+            if sender.blocking_send(line).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The next line; `None` at the end.
+fn read_line(input: &mut impl BufRead, number: u64) -> Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = io::Read::take(&mut *input, LINE).read_until(b'\n', &mut line).context("stdin cannot be read")?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        line.pop_if(|byte| *byte == b'\r');
+    } else if read as u64 == LINE {
+        bail!("line {number} of stdin is longer than {} MiB", LINE >> 20);
+    }
+    let line = String::from_utf8(line)
+        .map_err(|error| anyhow::anyhow!("line {number} of stdin is not UTF-8: {}", error.utf8_error()))?;
+    Ok(Some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_with_either_ending_or_none() {
+        let mut input = &b"one\r\n\ntwo"[..];
+        let read: Vec<_> = (1..).map_while(|number| read_line(&mut input, number).unwrap()).collect();
+        assert_eq!(read, ["one", "", "two"]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_is_named() {
+        let error = read_line(&mut &b"caf\xe9\n"[..], 7).unwrap_err().to_string();
+        assert!(error.starts_with("line 7 of stdin is not UTF-8"), "{error}");
+    }
+}

@@ -1,0 +1,10 @@
+//! One file per command: its arguments with their help, and what it does.
+
+pub(crate) mod embed;
+pub(crate) mod encode;
+pub(crate) mod model;
+pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod search;
+pub(crate) mod show;
+pub(crate) mod sql;

@@ -1,0 +1,154 @@
+//! `polylance model`
+
+use clap::Subcommand;
+use polylance_backend::{Backend, TokenizeSpec};
+use polylance_encoder::{Dtype, EmbeddingDefaults, LoadReport, ModelConfig, ModelFiles};
+use polylance_schema::Chunking;
+use polylance_worker::{DevicePool, PoolOptions};
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    exit::ExitStatus,
+    printer::{Printer, thousands},
+};
+
+/// Look at models
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Check),
+}
+
+/// Load a model and say what it is, and what was missing or unused in its weights
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+struct Check {
+    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
+    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// Devices to load it onto: auto, cpu, cpu:0-3, cuda:0 [default: auto]
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
+    devices: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance model check builtin:multilingual-e5-small
+  polylance model check ./xlm-roberta-xl --json | jq .weights.unused
+  HF_HUB_OFFLINE=1 polylance model check intfloat/multilingual-e5-base";
+
+/// Tensors that are named; of the rest there is a number.
+const NAMES: usize = 8;
+
+#[derive(Serialize)]
+struct Checked<'a> {
+    model: &'a str,
+    config: &'a ModelConfig,
+    defaults: &'a EmbeddingDefaults,
+    dim: usize,
+    devices: &'a [String],
+    weights: &'a LoadReport,
+    weights_hash: String,
+    tokenizer_hash: String,
+    test_tokens: usize,
+    test_norm: f64,
+}
+
+pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let Command::Check(args) = args.command;
+    let files = ModelFiles::find(&args.model)?;
+    let options = PoolOptions { devices: args.devices, dtype: Some(args.dtype), ..PoolOptions::default() };
+    let (files, pool) = tokio::task::spawn_blocking(move || {
+        let pool = DevicePool::open(&files, &options)?;
+        Ok::<_, anyhow::Error>((files, pool))
+    })
+    .await??;
+    let (test_tokens, test_norm) = test(&pool, &files.defaults().prompts.query).await?;
+    let checked = Checked {
+        model: files.name(),
+        config: files.config(),
+        defaults: files.defaults(),
+        dim: pool.info().dim,
+        devices: &pool.info().devices,
+        weights: pool.report(),
+        weights_hash: files.weights_hash()?,
+        tokenizer_hash: files.tokenizer_hash()?,
+        test_tokens,
+        test_norm,
+    };
+    if args.json {
+        printer.json(&checked)?;
+    } else {
+        show(&checked, printer)?;
+    }
+    if !(checked.test_norm.is_finite() && checked.test_norm > 0.0) {
+        anyhow::bail!("the vector of a test sentence has length {}: the weights are damaged", checked.test_norm);
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Embeds a sentence: its number of ids and the length of its vector.
+async fn test(pool: &DevicePool, prefix: &str) -> Result<(usize, f64)> {
+    let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
+    let spec = TokenizeSpec { prefix: prefix.to_owned(), chunking };
+    let chunks = pool.tokenize(vec!["Hello world, ça va? 你好".to_owned()], &spec).await?;
+    let ids: Vec<_> = chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect();
+    let tokens = ids.iter().map(Vec::len).sum();
+    let vector = pool.encode(ids).await?.values;
+    Ok((tokens, vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()))
+}
+
+fn show(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
+    let Checked { config, defaults, weights, .. } = checked;
+    let pooling = format!("{:?}", defaults.pooling).to_lowercase();
+    let normalized = if defaults.normalize { "normalized" } else { "not normalized" };
+    let widened = if weights.per_layer { ", widened a layer at a time" } else { "" };
+    printer.fields(&[
+        ("model", checked.model.to_owned()),
+        ("kind", config.kind.model_type().to_owned()),
+        (
+            "sizes",
+            format!(
+                "{} layers, hidden {}, {} heads, feed-forward {}, vocabulary {}",
+                config.num_hidden_layers,
+                thousands(config.hidden_size as u64),
+                config.num_attention_heads,
+                thousands(config.intermediate_size as u64),
+                thousands(config.vocab_size as u64)
+            ),
+        ),
+        ("parameters", thousands(weights.parameters)),
+        ("weights", format!("{}, computed in {}{widened}", weights.stored_dtype, weights.compute_dtype)),
+        ("vectors", format!("{} dimensions, {pooling} pooling, {normalized}", checked.dim)),
+        ("prompts", format!("passage {:?}, query {:?}", defaults.prompts.passage, defaults.prompts.query)),
+        ("limit", format!("{} tokens (the positions allow {})", defaults.max_tokens, config.max_tokens())),
+        ("devices", checked.devices.join(", ")),
+        ("missing", tensors(&weights.missing)),
+        ("unused", tensors(&weights.unused)),
+        ("test", format!("{} tokens, a vector of length {:.4}", checked.test_tokens, checked.test_norm)),
+    ])?;
+    Ok(())
+}
+
+fn tensors(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let mut text = names.iter().take(NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > NAMES {
+        text.push_str(&format!(" and {} more", names.len() - NAMES));
+    }
+    text
+}

@@ -1,0 +1,233 @@
+//! From any error to what the user reads, and to the exit code.
+
+use std::{error::Error, io};
+
+use datafusion::error::DataFusionError;
+use polylance_config::ConfigError;
+use polylance_dataflow::SourceError;
+use polylance_encoder::ModelError;
+use polylance_search::SearchError;
+use polylance_sink::SinkError;
+use polylance_worker::PoolError;
+
+use crate::{backend::LoadError, exit::ExitStatus, interrupt::Interrupted, job::JobError, printer::Printer};
+
+pub(crate) type Result<T> = anyhow::Result<T>;
+
+/// Arguments that each are right and together are not.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct UsageError {
+    message: String,
+    hint: Option<String>,
+}
+
+impl UsageError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// Prints the error, its causes and what to do about it.
+pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus {
+    let causes = causes(error.as_ref());
+    if causes.iter().any(|cause| broken_pipe(*cause)) {
+        // The reader of stdout has what it wanted.
+        return ExitStatus::Done;
+    }
+    if causes.iter().any(|cause| cause.is::<Interrupted>()) {
+        printer.message("interrupted; what was committed stays, and the same command continues from there");
+        return ExitStatus::Interrupted;
+    }
+    let mut said: Vec<String> = Vec::new();
+    for cause in &causes {
+        let text = cause.to_string();
+        if !said.iter().any(|above| above.contains(&text)) {
+            said.push(text);
+        }
+    }
+    for (at, text) in said.iter().enumerate() {
+        if at == 0 {
+            printer.error(text);
+        } else {
+            printer.message(format_args!("  caused by: {text}"));
+        }
+    }
+    if let Some(hint) = causes.iter().find_map(|cause| hint(*cause)) {
+        printer.hint(hint);
+    }
+    causes.iter().find_map(|cause| status(*cause)).unwrap_or(ExitStatus::Failed)
+}
+
+/// The error and what it came from, without the envelopes that a plan puts around errors of ours.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)> {
+    let mut causes = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // A transparent error is its inner one, and the type of that one is what matters.
+        let inner: Option<&(dyn Error + 'static)> =
+            match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+                (Some(JobError::Source(inner)), _, _) => Some(inner),
+                (Some(JobError::Sink(inner)), _, _) => Some(inner),
+                (Some(JobError::Plan(inner)), _, _) => Some(inner),
+                (_, Some(PoolError::Model(inner)), _) => Some(inner),
+                (_, _, Some(LoadError(inner))) => Some(inner.as_ref()),
+                _ => None,
+            };
+        if inner.is_some() {
+            next = inner;
+            continue;
+        }
+        if let Some(error) = error.downcast_ref::<DataFusionError>() {
+            let root = error.find_root();
+            if let DataFusionError::External(inner) = root {
+                next = Some(inner.as_ref());
+            } else {
+                causes.push(root as &(dyn Error + 'static));
+                next = None;
+            }
+            continue;
+        }
+        causes.push(error);
+        next = error.source();
+    }
+    causes
+}
+
+fn broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(is_broken_pipe)
+        || error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind)
+            == Some(io::ErrorKind::BrokenPipe)
+}
+
+/// What to do about an error.
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<UsageError>() {
+        return error.hint.clone();
+    }
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<SourceError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<SinkError>() {
+        return sink_hint(error).map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<ModelError>() {
+        return model_hint(error).map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<SearchError>() {
+        return search_hint(error).map(str::to_owned);
+    }
+    if let Some(PoolError::Device { .. }) = error.downcast_ref() {
+        return Some("devices are `auto`, `cpu`, `cpu:0` (a core), `cpu:0-3` (cores) and `cuda:0`".to_owned());
+    }
+    None
+}
+
+fn sink_hint(error: &SinkError) -> Option<&'static str> {
+    match error {
+        SinkError::ContractMismatch(_) => Some(
+            "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it",
+        ),
+        SinkError::SchemaMismatch { .. } => {
+            Some("set `keep` in [source] and `text` in [table] as for the table, or write to a new table")
+        }
+        SinkError::NotATable { .. } | SinkError::NoContract { .. } => Some("write to an address where nothing is yet"),
+        SinkError::UnreadableContract { .. } => Some("use the version of polylance that wrote the table"),
+        SinkError::Conflict { .. } => Some("run the same command again: it continues from what is committed"),
+        SinkError::Storage { .. } => {
+            Some("look at space, permissions and credentials, then run again: it continues from what is committed")
+        }
+        SinkError::Index { .. } => Some("the rows are committed; change `kind` or `metric` in [index] and run again"),
+        SinkError::Rows { .. } => Some("this is a defect of polylance: please report it"),
+    }
+}
+
+fn model_hint(error: &ModelError) -> Option<&'static str> {
+    match error {
+        ModelError::NotFound { .. } => {
+            Some("a model is `builtin:multilingual-e5-small`, a folder, a .gguf file, or a name on the hub")
+        }
+        ModelError::Hub { .. } => Some(
+            "`builtin:multilingual-e5-small` needs no network; HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured",
+        ),
+        ModelError::Damaged { .. } => Some("fetch the file again"),
+        ModelError::WrongShape { .. } | ModelError::MissingTensor { .. } => {
+            Some("config.json and the weights are not of one model: fetch the folder again")
+        }
+        _ => None,
+    }
+}
+
+fn search_hint(error: &SearchError) -> Option<&'static str> {
+    match error {
+        SearchError::NoTable { .. } => Some("`polylance embed` and `polylance run` make tables"),
+        SearchError::NoContract { .. } => Some("`polylance sql` reads any Lance table"),
+        SearchError::DuplicateTable(_) => Some("name them: --table first=URI --table second=URI"),
+        SearchError::ReadOnly(_) => Some("polylance changes tables with `run` and `embed` only"),
+        SearchError::Filter { .. } => Some("`polylance show` lists the table's columns"),
+        _ => None,
+    }
+}
+
+/// Which errors are the user's to mend, by changing the command or its configuration.
+fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
+    let wrong_usage = if error.is::<UsageError>() || error.is::<ConfigError>() {
+        true
+    } else if let Some(error) = error.downcast_ref::<SourceError>() {
+        !matches!(error, SourceError::Storage { .. })
+    } else if let Some(error) = error.downcast_ref::<SinkError>() {
+        matches!(
+            error,
+            SinkError::ContractMismatch(_)
+                | SinkError::SchemaMismatch { .. }
+                | SinkError::NotATable { .. }
+                | SinkError::NoContract { .. }
+        )
+    } else if let Some(error) = error.downcast_ref::<ModelError>() {
+        matches!(
+            error,
+            ModelError::NotFound { .. }
+                | ModelError::MissingFile { .. }
+                | ModelError::Config { .. }
+                | ModelError::Unsupported { .. }
+                | ModelError::Option(_)
+        )
+    } else if let Some(error) = error.downcast_ref::<SearchError>() {
+        !matches!(error, SearchError::Storage { .. } | SearchError::Backend(_) | SearchError::UnreadableContract { .. })
+    } else if let Some(error) = error.downcast_ref::<PoolError>() {
+        matches!(error, PoolError::Device { .. })
+    } else {
+        return None;
+    };
+    Some(if wrong_usage { ExitStatus::WrongUsage } else { ExitStatus::Failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_inside_a_plan_is_found() {
+        let inner = SinkError::NoContract { uri: "t.lance".into() };
+        let wrapped = anyhow::Error::new(DataFusionError::from(inner).context("while running"));
+        let causes = causes(wrapped.as_ref());
+        assert!(causes[0].is::<SinkError>());
+        assert_eq!(status(causes[0]), Some(ExitStatus::WrongUsage));
+        assert!(hint(causes[0]).is_some());
+    }
+
+    #[test]
+    fn a_transparent_envelope_is_seen_through() {
+        let error = anyhow::Error::new(PoolError::from(ModelError::Option("dims is 9".into())));
+        let causes = causes(error.as_ref());
+        assert!(causes[0].is::<ModelError>());
+    }
+}

@@ -1,0 +1,227 @@
+//! From a pipeline to a job, and the job's run with all that the user sees of it.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use polylance_backend::BackendHandle;
+use polylance_config::{self as config, ChunkMode, Pipeline};
+use polylance_dataflow::{Format, SourceSpec};
+use polylance_encoder::{Dtype, ModelFiles};
+use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
+use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, quarantine_uri};
+use polylance_worker::PoolOptions;
+
+use crate::{
+    backend::LazyPool,
+    error::{Result, UsageError},
+    exit::ExitStatus,
+    job::{Job, RunSummary},
+    printer::{Printer, thousands},
+    progress,
+};
+
+/// Ids that a chunk repeats from the one before, unless the file says otherwise.
+const OVERLAP: usize = 32;
+
+/// What `run` and `embed` have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// End with one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// How progress is shown on stderr
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
+    progress: ProgressMode,
+    /// Print the plan and stop
+    #[arg(long, conflicts_with = "json")]
+    explain: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar on a terminal, plain lines elsewhere
+    Auto,
+    /// A line now and then
+    Plain,
+    /// Not at all
+    None,
+}
+
+/// Runs a pipeline: configuration, source, table and contract are checked before the model is loaded.
+pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut Printer) -> Result<ExitStatus> {
+    let open = job(pipeline).open().await?;
+    let files = ModelFiles::find(&pipeline.model.id)?;
+    let options = pool_options(&pipeline.model);
+    let contract = contract(pipeline, &files, &options)?;
+    let pool = Arc::new(LazyPool::new(files, options));
+    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract)?;
+    if output.explain {
+        printer.line(planned.to_string().trim_end())?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut observer = progress::observer(output.progress);
+    let result = planned.run(observer.as_mut()).await;
+    drop(observer);
+    let summary = match (result, pool.failure()) {
+        (Ok(summary), _) => summary,
+        (Err(_), Some(failure)) => return Err(failure.into()),
+        (Err(error), None) => return Err(error.into()),
+    };
+    report(&summary, output, printer)?;
+    Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { ExitStatus::Done })
+}
+
+fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> Result<()> {
+    if output.json {
+        printer.json(summary)?;
+    } else {
+        let n = |number| thousands(number);
+        let RunSummary { rows_read, rows_skipped, rows_written, chunks_written, tokens, .. } = *summary;
+        let rows = format!("{} read, {} already there, {} written", n(rows_read), n(rows_skipped), n(rows_written));
+        let rate = n(summary.tokens_per_second.round() as u64);
+        let index = match &summary.index.kind {
+            Some(kind) => format!("{kind}, {} rows not covered", n(summary.index.unindexed_rows)),
+            None => "none: every search compares every row".to_owned(),
+        };
+        printer.fields(&[
+            ("table", format!("{} (version {})", summary.table, summary.version)),
+            ("documents", rows),
+            ("chunks", format!("{} written", n(chunks_written))),
+            ("tokens", format!("{} in {:.1} s ({rate} a second)", n(tokens), summary.seconds)),
+            ("index", index),
+        ])?;
+    }
+    if summary.rows_quarantined > 0 {
+        let quarantine = quarantine_uri(&summary.table);
+        printer.warning(format_args!("{} rows are in the quarantine", thousands(summary.rows_quarantined)));
+        printer.hint(format_args!(
+            "polylance sql --table q={quarantine} \"SELECT source, row, stage, error FROM q LIMIT 10\""
+        ));
+    }
+    Ok(())
+}
+
+fn job(pipeline: &Pipeline) -> Job {
+    let Pipeline { source, table, index, .. } = pipeline;
+    Job {
+        source: SourceSpec {
+            uri: source.uri.clone(),
+            format: match source.format {
+                config::Format::Auto => None,
+                config::Format::Parquet => Some(Format::Parquet),
+                config::Format::Arrow => Some(Format::Arrow),
+                config::Format::Jsonl => Some(Format::Jsonl),
+                config::Format::Csv => Some(Format::Csv),
+            },
+            id: source.id.clone(),
+            text: source.text.clone(),
+            keep: source.keep.clone(),
+            max_bytes: source.max_bytes.0,
+        },
+        table: table.uri.clone(),
+        text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },
+        commit: CommitPolicy { rows: table.commit.rows, seconds: table.commit.seconds },
+        index: IndexSpec {
+            kind: match index.kind {
+                config::IndexKind::Auto => IndexKind::Auto,
+                config::IndexKind::None => IndexKind::None,
+                config::IndexKind::IvfFlat => IndexKind::IvfFlat,
+                config::IndexKind::IvfSq => IndexKind::IvfSq,
+                config::IndexKind::IvfPq => IndexKind::IvfPq,
+                config::IndexKind::IvfHnswSq => IndexKind::IvfHnswSq,
+            },
+            metric: match index.metric {
+                config::Metric::Cosine => Metric::Cosine,
+                config::Metric::L2 => Metric::L2,
+                config::Metric::Dot => Metric::Dot,
+            },
+            min_rows: index.min_rows,
+        },
+    }
+}
+
+fn pool_options(model: &config::Model) -> PoolOptions {
+    PoolOptions {
+        devices: model.devices.clone(),
+        dtype: Some(match model.dtype {
+            config::Dtype::F32 => Dtype::F32,
+            config::Dtype::Bf16 => Dtype::Bf16,
+            config::Dtype::F16 => Dtype::F16,
+        }),
+        pooling: model.pooling,
+        normalize: model.normalize,
+        dims: model.dims,
+        tokenizer_threads: model.tokenizer_threads,
+        batch_tokens: model.batch_tokens,
+    }
+}
+
+/// Everything that decides the pipeline's vectors.
+fn contract(pipeline: &Pipeline, files: &ModelFiles, options: &PoolOptions) -> Result<Contract> {
+    let defaults = files.defaults();
+    let chunking = chunking(pipeline, defaults.max_tokens)?;
+    if let Some(dims) = pipeline.model.dims
+        && dims > files.config().hidden_size
+    {
+        let most = files.config().hidden_size;
+        return Err(UsageError::new(format!("`model.dims` is {dims}, and {} has {most}", files.name())).into());
+    }
+    let set = &pipeline.model.prompts;
+    let prompts = Prompts {
+        passage: set.passage.as_ref().unwrap_or(&defaults.prompts.passage).clone(),
+        query: set.query.as_ref().unwrap_or(&defaults.prompts.query).clone(),
+    };
+    Ok(polylance_worker::contract(files, options, prompts, chunking)?)
+}
+
+/// How documents become rows of at most `limit` ids.
+fn chunking(pipeline: &Pipeline, limit: usize) -> Result<Chunking> {
+    let Pipeline { chunk, model, .. } = pipeline;
+    for (key, tokens) in [("model.max_tokens", model.max_tokens), ("chunk.tokens", chunk.tokens)] {
+        if let Some(tokens) = tokens.filter(|tokens| *tokens > limit) {
+            let error = UsageError::new(format!("`{key}` is {tokens}, and {} takes at most {limit}", model.id));
+            return Err(error.with_hint(format!("leave `{key}` out to use the model's limit")).into());
+        }
+    }
+    let max_tokens = chunk.tokens.or(model.max_tokens).unwrap_or(limit);
+    Ok(match chunk.mode {
+        ChunkMode::Truncate => Chunking::Truncate { max_tokens },
+        ChunkMode::Split => {
+            let overlap = chunk.overlap.unwrap_or(OVERLAP.min(max_tokens / 4));
+            Chunking::Split { max_tokens, overlap, cut: chunk.cut.unwrap_or_default() }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use polylance_config::{Source, Table};
+    use polylance_schema::Cut;
+
+    use super::*;
+
+    fn pipeline() -> Pipeline {
+        Pipeline::new(Source::new("docs"), Table::new("docs.lance"))
+    }
+
+    #[test]
+    fn chunks_are_as_long_as_the_model_takes_unless_told() {
+        let whole = Chunking::Split { max_tokens: 512, overlap: 32, cut: Cut::Sentence };
+        assert_eq!(chunking(&pipeline(), 512).unwrap(), whole);
+        let mut short = pipeline();
+        short.chunk.tokens = Some(40);
+        let chunks = Chunking::Split { max_tokens: 40, overlap: 10, cut: Cut::Sentence };
+        assert_eq!(chunking(&short, 512).unwrap(), chunks);
+        short.chunk.mode = ChunkMode::Truncate;
+        assert_eq!(chunking(&short, 512).unwrap(), Chunking::Truncate { max_tokens: 40 });
+    }
+
+    #[test]
+    fn chunks_longer_than_the_model_takes_are_refused() {
+        let mut long = pipeline();
+        long.model.max_tokens = Some(514);
+        let error = chunking(&long, 512).unwrap_err().to_string();
+        assert_eq!(error, "`model.max_tokens` is 514, and builtin:multilingual-e5-small takes at most 512");
+    }
+}
