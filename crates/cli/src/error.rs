@@ -12,7 +12,7 @@ use polylance_worker::PoolError;
 
 use crate::{backend::LoadError, exit::ExitStatus, interrupt::Interrupted, job::JobError, printer::Printer};
 
-pub(crate) type Result<T> = anyhow::Result<T>;
+pub(crate) type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
 
 /// Arguments that each are right and together are not.
 #[derive(Debug, thiserror::Error)]

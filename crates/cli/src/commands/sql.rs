@@ -32,7 +32,7 @@ Examples:
   polylance sql --table q=udhr.quarantine.lance \"SELECT stage, error, count(*) FROM q GROUP BY 1, 2\"";
 
 /// `name=URI`, or a URI alone with an empty name. A `=` inside a URI is not a name's.
-fn named_table(text: &str) -> std::result::Result<(String, String), String> {
+fn named_table(text: &str) -> Result<(String, String), String> {
     let (name, uri) = match text.split_once('=') {
         Some((name, uri)) if !name.contains(['/', '\\', ':', '.']) => (name, uri),
         _ => ("", text),
