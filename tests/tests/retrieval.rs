@@ -27,16 +27,13 @@ fn an_article_finds_itself_in_english() {
     std::fs::write(&pipeline, toml).unwrap();
     let _ = polylance(&["run", pipeline.to_str().unwrap(), "--progress", "none"]).exits_with(0);
 
-    let rows = read_table(&table, &["code", "article", "chunk", "embedding"]);
+    let rows = read_table(&table, &["code", "article", "embedding"]);
     let codes = strings(&rows, "code");
     let articles = rows["article"].as_primitive::<Int32Type>().values().to_vec();
     let vectors = vectors(&rows);
     let mut by_code: HashMap<&str, Vec<(i32, &[f32])>> = HashMap::new();
     for ((code, article), vector) in codes.iter().zip(articles).zip(&vectors) {
-        // Article 0 is the preamble, which is no article.
-        if article > 0 {
-            by_code.entry(code).or_default().push((article, vector));
-        }
+        by_code.entry(code).or_default().push((article, vector));
     }
     let english = &by_code["eng"];
     assert_eq!(english.len(), 30);

@@ -137,7 +137,7 @@ async fn a_bad_line_is_a_row_that_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let long = format!("{{\"id\":7,\"text\":\"{}\"}}\n", "x".repeat(4 << 20));
     let lines = [
-        "{\"id\":1,\"text\":\"good\",\"year\":1,\"lang\":\"a\"}\n",
+        "{\"id\":\"1\",\"text\":\"good\",\"year\":1,\"lang\":\"a\"}\n",
         "\n",
         "{\"id\":2,\"text\":7}\n",
         "{\"id\":3.5,\"text\":\"x\"}\n",

@@ -22,6 +22,9 @@ const DISTANCE: &str = "_distance";
 /// Candidates per hit that an index yields, whose exact distances then decide.
 const REFINE_FACTOR: u32 = 10;
 
+/// Partitions of an index that are searched: all of them up to about 160,000 rows.
+const PROBES: usize = 20;
+
 /// What to look for, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchRequest {
@@ -83,7 +86,7 @@ fn plan(
         fields.filter(|name| ![EMBEDDING, CONTENT_HASH].contains(name)).chain([DISTANCE]).collect();
     scanner.nearest(EMBEDDING, vector, k)?.distance_metric(metric.unwrap_or(DistanceType::Cosine));
     if metric.is_some() {
-        scanner.refine(REFINE_FACTOR);
+        scanner.refine(REFINE_FACTOR).nprobes(PROBES);
     }
     scanner.project(&columns)?;
     Ok(())

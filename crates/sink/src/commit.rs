@@ -297,16 +297,13 @@ impl Committer {
     /// Moves to the latest version.
     async fn refresh(&self, state: &mut State) -> Result<(), SinkError> {
         let uri = &self.target.uri;
-        match &mut state.dataset {
-            Some(dataset) => {
-                let latest = Box::pin(dataset.checkout_latest()).await;
-                latest.map_err(SinkError::storage(uri, "looking for a newer version"))
-            }
-            None => {
-                state.dataset = storage::open(uri).await?;
-                Ok(())
-            }
+        if let Some(dataset) = &mut state.dataset {
+            let latest = Box::pin(dataset.checkout_latest()).await;
+            latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
+        } else {
+            state.dataset = storage::open(uri).await?;
         }
+        Ok(())
     }
 
     /// Where older rows of the window's documents are.

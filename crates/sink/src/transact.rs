@@ -45,8 +45,13 @@ pub(crate) async fn create(
     let schema = lance_core::datatypes::Schema::try_from(schema)?;
     let operation = Operation::Overwrite { fragments, schema, config_upsert_values: None, initial_bases: None };
     let transaction = TransactionBuilder::new(0, operation).transaction_properties(Some(Arc::new(properties))).build();
-    // Without retries, an overwrite of version 0 fails when there is any other version.
-    Box::pin(CommitBuilder::new(uri).with_max_retries(0).execute(transaction)).await
+    // Without retries an overwrite builds on version 0 and nothing else, which is not there once there is a table.
+    match Box::pin(CommitBuilder::new(uri).with_max_retries(0).execute(transaction)).await {
+        Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
+            Err(lance::Error::dataset_already_exists(uri))
+        }
+        committed => committed,
+    }
 }
 
 /// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away.

@@ -62,7 +62,8 @@ impl LanceWriteExec {
     /// Writes `input` for `target`.
     ///
     /// # Errors
-    /// When the input has other columns than [`encoded_schema`] of the target, or more than one partition.
+    /// When the input has other columns than [`encoded_schema`] of the target or more than one partition, or
+    /// when Lance cannot store a kept column's type.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result<Self> {
         let partitions = input.output_partitioning().partition_count();
         if partitions != 1 {
@@ -79,6 +80,9 @@ impl LanceWriteExec {
         if !same {
             let message = format!("LanceWriteExec expected columns {expected}, found {found}");
             return Err(DataFusionError::Plan(message));
+        }
+        if let Err(error) = lance_core::datatypes::Schema::try_from(target.schema().as_ref()) {
+            return Err(DataFusionError::Plan(format!("a kept column cannot be stored in a lance table: {error}")));
         }
         let properties = PlanProperties::new(
             EquivalenceProperties::new(window_schema()),
@@ -142,7 +146,14 @@ impl ExecutionPlan for LanceWriteExec {
             document: None,
             window: OpenWindow::default(),
         };
-        builder.spawn(Box::pin(writer.run(input)));
+        let output = builder.tx();
+        builder.spawn(Box::pin(async move {
+            // Through the queue, so that the error does not overtake a finished window.
+            if let Err(error) = writer.run(input).await {
+                output.send(Err(error)).await.ok();
+            }
+            Ok(())
+        }));
         Ok(builder.build())
     }
 
@@ -240,24 +251,34 @@ struct WindowWriter {
 impl WindowWriter {
     async fn run(mut self, mut input: SendableRecordBatchStream) -> Result<()> {
         loop {
-            let next = match self.deadline() {
-                Some(deadline) => match tokio::time::timeout_at(deadline, input.next()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        self.close_window().await?;
-                        continue;
-                    }
-                },
-                None => input.next().await,
+            let Some(next) = self.next(&mut input).await else {
+                self.close_window().await?;
+                continue;
             };
-            let Some(batch) = next else { break };
-            self.take(&batch?).await?;
+            let batch = match next {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => {
+                    // The documents that are complete are good: the next run need not embed them again.
+                    self.close_window().await?;
+                    return Err(error);
+                }
+                None => break,
+            };
+            self.take(&batch).await?;
             if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
                 self.close_window().await?;
             }
         }
         self.finish_document().await?;
         self.close_window().await
+    }
+
+    /// What the input yields; `None` when the window's time is up before.
+    async fn next(&self, input: &mut SendableRecordBatchStream) -> Option<Option<Result<RecordBatch>>> {
+        match self.deadline() {
+            Some(deadline) => tokio::time::timeout_at(deadline, input.next()).await.ok(),
+            None => Some(input.next().await),
+        }
     }
 
     /// When the open window must close by time; `None` while it is empty or has no limit.
@@ -402,6 +423,6 @@ impl WindowWriter {
 }
 
 fn token_sum(batch: &RecordBatch) -> u64 {
-    let tokens = batch.column_by_name(N_TOKENS).map(|column| column.as_primitive::<UInt32Type>());
-    tokens.map_or(0, |tokens| tokens.values().iter().map(|&n| u64::from(n)).sum())
+    let Some(tokens) = batch.column_by_name(N_TOKENS) else { return 0 };
+    tokens.as_primitive::<UInt32Type>().values().iter().map(|&n| u64::from(n)).sum()
 }

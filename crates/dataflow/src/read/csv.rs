@@ -66,20 +66,25 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
         let keep = columns.keep.iter().map(|field| position(field.name())).collect::<Result<Vec<_>, _>>()?;
         let mut batch = Batch::new(&columns);
         let mut record = ByteRecord::new();
-        for number in 0.. {
-            since.set(0);
-            if !reader.read_byte_record(&mut record)? {
-                break;
+        let mut fill = |batch: &mut Batch<'_>, send: &mut dyn FnMut(Rows) -> bool| {
+            for number in 0.. {
+                since.set(0);
+                if !reader.read_byte_record(&mut record)? {
+                    break;
+                }
+                batch.push(number, &record, names.len(), (id, text), &keep);
+                if batch.is_full() && !send(batch.finish()?) {
+                    break;
+                }
             }
-            batch.push(number, &record, names.len(), (id, text), &keep);
-            if batch.is_full() && !send(batch.finish()?) {
-                return Ok(());
-            }
-        }
+            Ok(())
+        };
+        let filled = fill(&mut batch, send);
+        // What was read before the file broke off is good.
         if !batch.rows.is_empty() {
             send(batch.finish()?);
         }
-        Ok(())
+        filled
     }))
 }
 

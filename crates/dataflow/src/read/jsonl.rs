@@ -50,24 +50,32 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
     Ok(lines::spawn_rows(move |send| {
         let mut batch = Batch::new(&columns);
         let mut line = Vec::new();
-        for number in 0.. {
-            match read_line(&mut reader, &mut line, limit)? {
-                Line::End => break,
-                Line::TooLong => batch.refuse(number, format!("the line is longer than {limit} bytes, see `max_bytes` in [source]")),
-                Line::Whole => match parse(&line) {
-                    Ok(None) => {}
-                    Ok(Some(object)) => batch.push(number, object),
-                    Err(message) => batch.refuse(number, message),
-                },
+        let mut fill = |batch: &mut Batch<'_>, send: &mut dyn FnMut(Rows) -> bool| {
+            for number in 0.. {
+                match read_line(&mut reader, &mut line, limit)? {
+                    Line::End => break,
+                    Line::TooLong => {
+                        let message = format!("the line is longer than {limit} bytes, see `max_bytes` in [source]");
+                        batch.refuse(number, message);
+                    }
+                    Line::Whole => match parse(&line) {
+                        Ok(None) => {}
+                        Ok(Some(object)) => batch.push(number, object),
+                        Err(message) => batch.refuse(number, message),
+                    },
+                }
+                if batch.is_full() && !send(batch.finish()?) {
+                    break;
+                }
             }
-            if batch.is_full() && !send(batch.finish()?) {
-                return Ok(());
-            }
-        }
+            Ok(())
+        };
+        let filled = fill(&mut batch, send);
+        // What was read before the file broke off is good.
         if !batch.rows.is_empty() {
             send(batch.finish()?);
         }
-        Ok(())
+        filled
     }))
 }
 

@@ -83,7 +83,7 @@ fn batch(docs: &[Doc]) -> RecordBatch {
         Arc::new(Field::new("item", DataType::Float32, true)),
         DIM as i32,
         Arc::new(Float32Array::from_iter_values(values)),
-        Some(NullBuffer::from_iter(rows.iter().map(|row| !failed(row)))),
+        Some(rows.iter().map(|row| !failed(row)).collect::<NullBuffer>()),
     );
     let errors = StructArray::new(
         error_fields(),
@@ -91,7 +91,7 @@ fn batch(docs: &[Doc]) -> RecordBatch {
             Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "encode"))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|row| if failed(row) { "refused" } else { "" }))),
         ],
-        Some(NullBuffer::from_iter(rows.iter().map(failed))),
+        Some(rows.iter().map(failed).collect::<NullBuffer>()),
     );
     let hashes = FixedSizeBinaryArray::try_from_iter(rows.iter().map(|(doc, _)| doc.hash()));
     let columns: Vec<ArrayRef> = vec![

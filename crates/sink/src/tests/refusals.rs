@@ -65,3 +65,41 @@ fn a_plan_with_other_columns_is_refused_before_it_runs() {
     let error = plan_commit(input, place.target("r1", 1)).unwrap_err();
     assert!(error.to_string().contains("LanceWriteExec expected columns"), "{error}");
 }
+
+#[test]
+fn a_kept_column_that_lance_cannot_store_is_refused_before_it_runs() {
+    let place = Place::new();
+    let month = DataType::Interval(arrow::datatypes::IntervalUnit::YearMonth);
+    let keep = vec![Arc::new(Field::new("age", month, true))];
+    let input = Arc::new(EmptyExec::new(encoded_schema(&keep, DIM)));
+    let error = plan_commit(input, TableTarget { keep, ..place.target("r1", 1) }).unwrap_err();
+    assert!(error.to_string().contains("cannot be stored in a lance table"), "{error}");
+}
+
+#[tokio::test]
+async fn kept_columns_of_many_types_come_back_as_they_were() {
+    let place = Place::new();
+    let list = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
+    let zoned = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
+    let types =
+        [DataType::Int64, DataType::Float64, DataType::Date32, DataType::Boolean, DataType::LargeUtf8, zoned, list];
+    let keep: Vec<FieldRef> =
+        types.into_iter().enumerate().map(|(i, t)| Arc::new(Field::new(format!("k{i}"), t, true))).collect();
+    let schema = encoded_schema(&keep, DIM);
+    let plain = batch(&[Doc::new(0, "a", &["1"])]);
+    let columns = schema.fields().iter().map(|field| match plain.column_by_name(field.name()) {
+        Some(column) => Arc::clone(column),
+        None => arrow::array::new_null_array(field.data_type(), 1),
+    });
+    let rows = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
+    for run_id in ["r1", "r2"] {
+        let input = MemorySourceConfig::try_new_exec(&[vec![rows.clone()]], Arc::clone(&schema), None).unwrap();
+        let target = TableTarget { keep: keep.clone(), ..place.target(run_id, 1) };
+        collect(plan_commit(input, target).unwrap(), SessionContext::new().task_ctx()).await.unwrap();
+    }
+    let found = place.dataset().await.scan().try_into_batch().await.unwrap();
+    assert_eq!(found.num_rows(), 1);
+    for field in &keep {
+        assert_eq!(found.column_by_name(field.name()).unwrap().null_count(), 1, "{field}");
+    }
+}

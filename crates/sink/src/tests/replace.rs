@@ -96,3 +96,26 @@ async fn a_table_reopened_replaces_what_an_earlier_process_wrote() {
     );
     assert_eq!(Table::open(&place.uri()).await.unwrap().unwrap().version(), 6);
 }
+
+#[tokio::test]
+async fn a_first_commit_never_replaces_a_table_that_came_in_between() {
+    let place = Place::new();
+    run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
+    let schema = place.target("r2", 1).schema();
+    let error = crate::transact::create(&place.uri(), &schema, vec![], HashMap::new()).await.unwrap_err();
+    assert!(crate::transact::is_conflict(&error), "{error:?}");
+    assert_eq!(place.rows().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_runs_at_once_leave_each_document_once() {
+    let place = Place::new();
+    let docs: Vec<_> = (0..8).map(|i| Doc::new(i, &format!("d{i}"), &["1", "2"])).collect();
+    let batches = || docs.iter().map(|doc| batch(std::slice::from_ref(doc))).collect::<Vec<_>>();
+    let (first, second) = tokio::join!(run(batches(), place.target("r1", 2)), run(batches(), place.target("r2", 2)));
+    assert_eq!((first.unwrap().len(), second.unwrap().len()), (8, 8));
+    let mut keys = place.keys().await;
+    keys.sort();
+    let expected: Vec<_> = (0..8).flat_map(|i| (0..2).map(move |chunk| (format!("d{i}"), chunk))).collect();
+    assert_eq!(keys, expected);
+}
