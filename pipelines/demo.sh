@@ -10,7 +10,7 @@ show() { printf '\n$ polylance %s\n' "$*"; }
 show run pipelines/quickstart.toml
 "$polylance" run "$here/quickstart.toml" --set "table.uri=$table"
 
-for query in "Everyone has the right to a nationality" "nadie será sometido a torturas" "教育を受ける権利"; do
+for query in "the right to marry and found a family" "nadie será sometido a torturas" "教育を受ける権利"; do
     show search --table "$table" "\"$query\"" -k 3
     "$polylance" search --table "$table" "$query" -k 3
 done

@@ -22,7 +22,7 @@ fn the_demo_finds_the_right_article_in_three_languages() {
     assert!(shown["rows"].as_u64().unwrap() >= 60 * 30, "{shown}");
 
     let queries = [
-        ("Everyone has the right to a nationality", 15),
+        ("the right to marry and found a family", 16),
         ("nadie será sometido a torturas", 5),
         ("教育を受ける権利", 26),
     ];
