@@ -1,8 +1,11 @@
 //! What every [`Backend`] must fulfil, as functions that every implementation's tests call.
 
-use futures::future::join_all;
-use polylance_backend::{Backend, Chunk, TokenizeSpec};
+use std::{collections::BTreeSet, thread};
+
+use futures::{executor::block_on, future::join_all};
+use polylance_backend::{Backend, BackendError, Chunk, TokenizeSpec};
 use polylance_schema::{Chunking, Cut};
+use unicode_segmentation::UnicodeSegmentation;
 
 use crate::corpora::{SCRIPTS, long_document};
 
@@ -16,9 +19,15 @@ pub const TOLERANCE: f32 = 2e-6;
 pub async fn backend(backend: &dyn Backend) {
     chunks_are_slices(backend).await;
     chunks_cover_the_text(backend).await;
+    chunks_are_cut_between_clusters(backend).await;
+    a_chunk_repeats_no_more_than_was_asked(backend).await;
+    a_text_without_a_visible_character_is_one_empty_chunk(backend).await;
     truncation_is_told(backend).await;
     an_item_alone_equals_the_item_in_a_batch(backend).await;
     results_are_in_input_order(backend).await;
+    callers_on_many_threads_get_their_own_results(backend).await;
+    what_cannot_be_computed_is_refused(backend).await;
+    a_dropped_call_leaves_the_backend_usable(backend).await;
     nothing_in_nothing_out(backend).await;
 }
 
@@ -79,6 +88,46 @@ async fn chunks_cover_the_text(backend: &dyn Backend) {
     }
 }
 
+async fn chunks_are_cut_between_clusters(backend: &dyn Backend) {
+    for spec in specs() {
+        for (text, chunks) in tokenize(backend, &spec).await {
+            let borders: BTreeSet<usize> = text.grapheme_indices(true).map(|(at, _)| at).chain([text.len()]).collect();
+            for chunk in chunks {
+                let whole = borders.contains(&chunk.bytes.start) && borders.contains(&chunk.bytes.end);
+                assert!(whole, "{:?} cuts a character that a reader sees", &text[chunk.bytes]);
+            }
+        }
+    }
+}
+
+async fn a_chunk_repeats_no_more_than_was_asked(backend: &dyn Backend) {
+    let plain = TokenizeSpec { prefix: String::new(), chunking: Chunking::Truncate { max_tokens: 512 } };
+    let special = ids_of(backend, "", &plain).await;
+    for spec in specs() {
+        let Chunking::Split { overlap, .. } = spec.chunking else { continue };
+        for (text, chunks) in tokenize(backend, &spec).await {
+            for pair in chunks.windows(2) {
+                let Some(shared) = text.get(pair[1].bytes.start..pair[0].bytes.end) else { continue };
+                let repeated = ids_of(backend, shared, &plain).await - special;
+                assert!(repeated <= overlap, "{shared:?} is {repeated} ids, expected {overlap} at most");
+            }
+        }
+    }
+}
+
+async fn ids_of(backend: &dyn Backend, text: &str, spec: &TokenizeSpec) -> usize {
+    backend.tokenize(vec![text.to_owned()], spec).await.expect("a plain text")[0][0].input_ids.len()
+}
+
+async fn a_text_without_a_visible_character_is_one_empty_chunk(backend: &dyn Backend) {
+    for spec in specs() {
+        let chunks = backend.tokenize(vec![String::new(), " \n\t ".to_owned()], &spec).await.expect("plain texts");
+        for chunks in chunks {
+            assert_eq!((chunks.len(), &chunks[0].bytes, chunks[0].truncated), (1, &(0..0), false));
+        }
+    }
+}
+
 async fn truncation_is_told(backend: &dyn Backend) {
     let spec = spec(Chunking::Truncate { max_tokens: 40 });
     for (text, chunks) in tokenize(backend, &spec).await {
@@ -112,6 +161,46 @@ async fn results_are_in_input_order(backend: &dyn Backend) {
     let joined: Vec<f32> = parts.into_iter().flat_map(|part| part.expect("plain inputs").values).collect();
     assert_eq!(whole.len(), joined.len());
     assert!(whole.iter().zip(&joined).all(|(a, b)| (a - b).abs() <= TOLERANCE));
+}
+
+async fn callers_on_many_threads_get_their_own_results(backend: &dyn Backend) {
+    let inputs: Vec<Vec<u32>> = inputs(backend).await.into_iter().step_by(3).collect();
+    let whole = backend.encode(inputs.clone()).await.expect("plain inputs").values;
+    let dim = backend.info().dim;
+    thread::scope(|scope| {
+        for first in 0..8 {
+            let (inputs, whole) = (&inputs, &whole);
+            scope.spawn(move || {
+                for row in (first..inputs.len()).step_by(8) {
+                    let alone = block_on(backend.encode(vec![inputs[row].clone()])).expect("a plain input").values;
+                    let expected = &whole[row * dim..][..dim];
+                    assert!(alone.iter().zip(expected).all(|(a, b)| (a - b).abs() <= TOLERANCE), "input {row}");
+                }
+            });
+        }
+    });
+}
+
+async fn what_cannot_be_computed_is_refused(backend: &dyn Backend) {
+    let too_long = vec![5; backend.info().max_tokens + 1];
+    for inputs in [vec![too_long.clone()], vec![vec![5], too_long]] {
+        let refused = backend.encode(inputs).await;
+        assert!(matches!(refused, Err(BackendError::Input(_))), "{refused:?}");
+    }
+    let prefix = "a prefix that leaves no room ".repeat(20);
+    let spec = TokenizeSpec { prefix, chunking: Chunking::Truncate { max_tokens: 40 } };
+    let refused = backend.tokenize(vec!["text".to_owned()], &spec).await;
+    assert!(matches!(refused, Err(BackendError::Input(_))), "{refused:?}");
+}
+
+async fn a_dropped_call_leaves_the_backend_usable(backend: &dyn Backend) {
+    let inputs: Vec<Vec<u32>> = inputs(backend).await.into_iter().take(20).collect();
+    for _ in 0..20 {
+        drop(futures::poll!(backend.encode(inputs.clone())));
+        drop(futures::poll!(backend.tokenize(texts(), &specs()[0])));
+    }
+    let vectors = backend.encode(inputs.clone()).await.expect("plain inputs");
+    assert_eq!(vectors.values.len(), inputs.len() * vectors.dim);
 }
 
 async fn nothing_in_nothing_out(backend: &dyn Backend) {

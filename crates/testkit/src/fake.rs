@@ -70,7 +70,10 @@ fn chunks(text: &str, spec: &TokenizeSpec) -> Result<Vec<Chunk>> {
         return Err(BackendError::Input("the fake device refuses this text".into()));
     }
     let prefix: Vec<u32> = words(&spec.prefix).map(|(_, word)| id(word)).collect();
-    let room = spec.chunking.max_tokens().saturating_sub(2 + prefix.len()).max(1);
+    let room = spec.chunking.max_tokens().saturating_sub(2 + prefix.len());
+    if room == 0 {
+        return Err(BackendError::Input("the prefix leaves no room".into()));
+    }
     let words: Vec<_> = words(text).collect();
     let mut chunks = Vec::new();
     let (mut start, mut chars, mut counted) = (0, 0, 0);

@@ -4,5 +4,5 @@ pub mod conformance;
 mod corpora;
 mod fake;
 
-pub use corpora::{SCRIPTS, long_document, write_synthetic_parquet};
+pub use corpora::{CorpusFormat, SCRIPTS, long_document, write_synthetic, write_synthetic_parquet};
 pub use fake::FakeBackend;

@@ -1,43 +1,60 @@
 //! All devices: batches go to the one with the least to do, results come back in input order.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread::JoinHandle};
 
 use futures::future::try_join_all;
 use polylance_backend::{BackendError, Result};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
+    PoolError,
     batcher::batches,
-    device::{Device, Job},
+    device::{self, DeviceWorker},
+    queues::{Job, Queues},
 };
 
 /// Batches that may wait at each device beside the one in work.
 const QUEUED_BATCHES: usize = 2;
 
-/// The devices and the bound of all their queues together.
+/// The devices, their queues and the bound of all queues together.
 #[derive(Debug)]
 pub(crate) struct Devices {
-    devices: Vec<Device>,
+    names: Vec<String>,
+    queues: Arc<Queues>,
+    threads: Vec<JoinHandle<()>>,
     batch_tokens: usize,
-    /// Ids that may be queued: `tokio`'s semaphore needs no runtime.
+    /// Ids that may be queued or in work: `tokio`'s semaphore needs no runtime.
     room: Arc<Semaphore>,
     capacity: u32,
 }
 
 impl Devices {
-    pub(crate) fn new(devices: Vec<Device>, batch_tokens: usize) -> Self {
-        let capacity = devices.len() * batch_tokens * (QUEUED_BATCHES + 1);
-        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32);
-        Self { devices, batch_tokens, room: Arc::new(Semaphore::new(capacity as usize)), capacity }
+    /// Starts a thread a worker.
+    pub(crate) fn start(workers: Vec<impl DeviceWorker>, batch_tokens: usize) -> std::result::Result<Self, PoolError> {
+        let batch_tokens = batch_tokens.max(1);
+        let capacity = batch_tokens.saturating_mul(workers.len() * (QUEUED_BATCHES + 1)).min(Semaphore::MAX_PERMITS);
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
+        let mut devices = Self {
+            names: workers.iter().map(|worker| worker.name().to_owned()).collect(),
+            queues: Arc::new(Queues::new(workers.len())),
+            threads: Vec::with_capacity(workers.len()),
+            batch_tokens,
+            room: Arc::new(Semaphore::new(capacity as usize)),
+            capacity,
+        };
+        for (number, worker) in workers.into_iter().enumerate() {
+            devices.threads.push(device::start(worker, Arc::clone(&devices.queues), number)?);
+        }
+        Ok(devices)
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.devices.iter().map(|device| device.name().to_owned()).collect()
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Ids that keep all devices busy once.
     pub(crate) fn window_tokens(&self) -> usize {
-        self.devices.len() * self.batch_tokens
+        self.names.len().saturating_mul(self.batch_tokens)
     }
 
     /// Vectors of the inputs, `[inputs, dim]` in input order.
@@ -45,28 +62,38 @@ impl Devices {
         let lengths: Vec<usize> = inputs.iter().map(Vec::len).collect();
         let mut inputs = inputs.into_iter();
         let mut answers = Vec::new();
-        for batch in batches(&lengths, self.batch_tokens, self.devices.len()) {
+        for batch in batches(&lengths, self.batch_tokens, self.names.len()) {
             let ids: usize = lengths[batch.clone()].iter().sum();
             // One batch may be larger than all the room there is; it then waits until it is alone.
             let permits = u32::try_from(ids).unwrap_or(u32::MAX).min(self.capacity);
-            let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
-            let permit = room.map_err(|_| BackendError::Closed)?;
-            let device = self.devices.iter().min_by_key(|device| device.load()).ok_or(BackendError::Closed)?;
+            let permit = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| BackendError::Closed)?;
             let (reply, answer) = oneshot::channel();
-            device.send(Job { inputs: inputs.by_ref().take(batch.len()).collect(), reply, _permit: permit })?;
+            let inputs = inputs.by_ref().take(batch.len()).collect();
+            self.queues.push(Job { inputs, reply, permit: Some(permit) })?;
             answers.push(async move { answer.await.unwrap_or(Err(BackendError::Closed)) });
         }
         Ok(try_join_all(answers).await?.concat())
     }
 }
 
+impl Drop for Devices {
+    fn drop(&mut self) {
+        self.queues.close();
+        for thread in self.threads.drain(..) {
+            // The worker's panics were caught and told; a thread that is gone has nothing to add.
+            drop(thread.join());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::{Condvar, Mutex};
+
     use futures::executor::block_on;
     use polylance_encoder::PackedBatch;
 
     use super::*;
-    use crate::DeviceWorker;
 
     /// Answers each sequence with its first id; fails as its first id says.
     struct Echo {
@@ -92,8 +119,8 @@ mod tests {
     }
 
     fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices {
-        let start = |number| Device::start(Echo { name: format!("echo:{number}"), most }).unwrap();
-        Devices::new((0..count).map(start).collect(), batch_tokens)
+        let workers = (0..count).map(|number| Echo { name: format!("echo:{number}"), most }).collect();
+        Devices::start(workers, batch_tokens).unwrap()
     }
 
     fn inputs() -> Vec<Vec<u32>> {
@@ -137,6 +164,37 @@ mod tests {
         for _ in 0..100 {
             drop(futures::FutureExt::now_or_never(devices.embed(inputs())));
         }
+        assert_eq!(block_on(devices.embed(inputs())).unwrap(), firsts());
+    }
+
+    /// A device that computes nothing until the other has computed all the rest.
+    struct Gate {
+        name: &'static str,
+        done: Arc<(Mutex<usize>, Condvar)>,
+    }
+
+    impl DeviceWorker for Gate {
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        fn embed(&mut self, batch: &PackedBatch) -> Result<Vec<f32>> {
+            let (done, changed) = &*self.done;
+            let mut done = done.lock().unwrap();
+            *done += batch.cu_seqlens.len() - 1;
+            changed.notify_all();
+            if self.name == "slow" {
+                drop(changed.wait_while(done, |done| *done < 500).unwrap());
+            }
+            Ok(batch.cu_seqlens[1..].iter().map(|&end| batch.input_ids[end as usize - 1] as f32).collect())
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_quicker_computes_what_waits_at_the_other() {
+        let done = Arc::new((Mutex::new(0), Condvar::new()));
+        let gates = ["slow", "quick"].map(|name| Gate { name, done: Arc::clone(&done) });
+        let devices = Devices::start(Vec::from(gates), 64).unwrap();
         assert_eq!(block_on(devices.embed(inputs())).unwrap(), firsts());
     }
 }

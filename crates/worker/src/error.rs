@@ -1,5 +1,7 @@
 //! Why a pool could not be opened.
 
+use std::any::Any;
+
 use polylance_encoder::ModelError;
 
 /// A pool that could not be opened.
@@ -27,4 +29,10 @@ pub enum PoolError {
     /// The system gave no thread.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
+}
+
+/// What a library said when it panicked.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked").to_owned()
 }

@@ -10,6 +10,7 @@ mod device;
 mod devices;
 mod error;
 mod pool;
+mod queues;
 mod spec;
 mod tokenizers;
 

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, Result, TokenizeSpec};
-use polylance_encoder::{Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder};
+use polylance_encoder::{
+    Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
+};
 use polylance_schema::{Chunking, Contract, Pooling, Prompts};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     PoolError,
-    device::{Device, DeviceWorker},
+    device::DeviceWorker,
     devices::Devices,
     spec::{DeviceSpec, cores},
     tokenizers::Tokenizers,
@@ -69,11 +71,11 @@ impl DevicePool {
         // What `auto` means depends on how the weights lie in memory.
         let per_core = options.devices.iter().all(|name| name == "auto") && !models.cpu()?.report().per_layer;
         let specs = DeviceSpec::list(&options.devices, per_core)?;
-        let mut devices = Vec::with_capacity(specs.len());
+        let mut workers = Vec::with_capacity(specs.len());
         let mut loaded = None;
         for spec in &specs {
             let model = models.on(spec)?;
-            devices.push(Device::start(ModelWorker::new(spec, Arc::clone(&model))?)?);
+            workers.push(ModelWorker::new(spec, Arc::clone(&model))?);
             loaded = Some(model);
         }
         let model = loaded.ok_or_else(|| ModelError::Option("no device was given".to_owned()))?;
@@ -82,11 +84,11 @@ impl DevicePool {
             _ if model.report().per_layer => BATCH_TOKENS_PER_LAYER,
             _ => BATCH_TOKENS,
         };
-        let devices = Devices::new(devices, options.batch_tokens.unwrap_or(suggested).max(1));
+        let devices = Devices::start(workers, options.batch_tokens.unwrap_or(suggested))?;
         let info = BackendInfo {
             dim: model.dim(),
             max_tokens: files.defaults().max_tokens,
-            devices: devices.names(),
+            devices: devices.names().to_vec(),
             window_tokens: devices.window_tokens(),
         };
         let vocabulary = files.config().vocab_size;
@@ -132,7 +134,7 @@ pub fn contract(
         prompts,
         chunking,
         dtype: options.dtype.unwrap_or_default().to_string(),
-        dim: options.dims.unwrap_or(files.config().hidden_size),
+        dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
     })
 }
 

@@ -4,6 +4,9 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::PoolError;
 
+/// No machine has a core of this number.
+const MOST_CORES: usize = 1 << 16;
+
 /// A device as it is named in a pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceSpec {
@@ -20,7 +23,7 @@ impl DeviceSpec {
     /// memory as the arithmetic needs them, and otherwise all cores as one device.
     ///
     /// # Errors
-    /// When a name is not a device of this machine, or a core is named twice.
+    /// When a name is not a device of this machine, or a core or a GPU is named twice.
     pub fn list(names: &[String], per_core: bool) -> Result<Vec<Self>, PoolError> {
         let cores = cores();
         if names.is_empty() || names == ["auto"] {
@@ -28,25 +31,41 @@ impl DeviceSpec {
             return Ok(if per_core && cores.len() > 1 { each() } else { vec![Self::Cpu] });
         }
         let mut taken = BTreeSet::new();
-        let refuse = |device: &str, message: String| PoolError::Device { device: device.to_owned(), message };
-        names
-            .iter()
-            .map(|name| {
-                let spec: Self = name.parse()?;
-                if let Self::Cores(wanted) = &spec {
-                    for core in wanted {
-                        if !cores.contains(core) {
-                            return Err(refuse(name, format!("this machine has the cores {cores:?}")));
-                        }
-                        if !taken.insert(*core) {
-                            return Err(refuse(name, format!("core {core} is named twice")));
-                        }
-                    }
+        let mut specs = Vec::with_capacity(names.len());
+        for name in names {
+            let refuse = |message: String| PoolError::Device { device: name.clone(), message };
+            if name == "auto" {
+                return Err(refuse("it is all devices and stands alone".to_owned()));
+            }
+            let spec: Self = name.parse()?;
+            if cfg!(not(feature = "cuda")) && matches!(spec, Self::Cuda(_)) {
+                return Err(refuse("this binary was built without CUDA: build it with the feature `cuda`".to_owned()));
+            }
+            let parts = match &spec {
+                Self::Cores(cores) => cores.iter().map(|&core| Self::Cores(vec![core])).collect(),
+                Self::Cpu | Self::Cuda(_) => vec![spec.clone()],
+            };
+            for part in parts {
+                if matches!(&part, Self::Cores(core) if !cores.contains(&core[0])) {
+                    return Err(refuse(format!("this machine has the cores {}", listed(&cores))));
                 }
-                Ok(spec)
-            })
-            .collect()
+                let text = part.to_string();
+                if !taken.insert(text.clone()) {
+                    return Err(refuse(format!("{text} is named twice")));
+                }
+            }
+            specs.push(spec);
+        }
+        Ok(specs)
     }
+}
+
+/// Cores as runs: `0-3, 8`.
+fn listed(cores: &[usize]) -> String {
+    let runs = cores.chunk_by(|a, b| a + 1 == *b);
+    let runs =
+        runs.map(|run| if run.len() > 1 { format!("{}-{}", run[0], run[run.len() - 1]) } else { run[0].to_string() });
+    runs.collect::<Vec<_>>().join(", ")
 }
 
 /// Cores this process may run on.
@@ -69,8 +88,12 @@ impl FromStr for DeviceSpec {
             Some(("cuda", ordinal)) => Ok(Self::Cuda(number(ordinal)?)),
             Some(("cpu", cores)) => {
                 let (first, last) = cores.split_once('-').unwrap_or((cores, cores));
-                let cores: Vec<usize> = (number(first)?..=number(last)?).collect();
-                if cores.is_empty() { Err(unknown()) } else { Ok(Self::Cores(cores)) }
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last || last >= MOST_CORES {
+                    Err(unknown())
+                } else {
+                    Ok(Self::Cores((first..=last).collect()))
+                }
             }
             _ => Err(unknown()),
         }
@@ -100,17 +123,35 @@ mod tests {
         for name in ["cpu", "cpu:0", "cpu:2-5", "cuda:1"] {
             assert_eq!(name.parse::<DeviceSpec>().unwrap().to_string(), name);
         }
-        for wrong in ["", "gpu", "cpu:", "cpu:a", "cpu:3-1", "cuda", "cuda:x", "auto"] {
+        for wrong in ["", "gpu", "cpu:", "cpu:a", "cpu:3-1", "cpu:0-18446744073709551615", "cuda", "cuda:x", "auto"] {
             assert!(wrong.parse::<DeviceSpec>().is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn a_core_serves_one_device() {
-        let core = cores()[0];
-        let twice = [format!("cpu:{core}"), format!("cpu:{core}")];
-        assert!(DeviceSpec::list(&twice, true).unwrap_err().to_string().contains("twice"));
-        assert!(DeviceSpec::list(&["cpu:9999".to_owned()], true).unwrap_err().to_string().contains("cores"));
+    fn a_list_that_cannot_be_is_refused_by_name() {
+        let core = format!("cpu:{}", cores()[0]);
+        let twice = format!("{core} is named twice");
+        for (names, expected) in [
+            (vec![core.as_str(), core.as_str()], twice.as_str()),
+            (vec!["cpu", "cpu"], "cpu is named twice"),
+            (vec!["cpu:60000"], "this machine has the cores"),
+            (vec!["cpu", "auto"], "stands alone"),
+            (vec!["tpu:0"], "expected `auto`, `cpu`, `cpu:N`, `cpu:N-M` or `cuda:N`"),
+        ] {
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            let error = DeviceSpec::list(&names, true).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.starts_with(&format!("device `{}`", names[names.len() - 1])), "{error}");
+        }
+        assert_eq!(listed(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_gpu_needs_the_feature() {
+        let error = DeviceSpec::list(&["cuda:0".to_owned()], true).unwrap_err().to_string();
+        assert!(error.contains("feature `cuda`"), "{error}");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Tokenizer threads.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use polylance_backend::{BackendError, Chunk, Result, TokenizeSpec};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use tokenizers::Tokenizer;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{PoolError, chunker::Chunker};
+use crate::{PoolError, chunker::Chunker, error::panic_message};
 
 /// Bytes of text that may wait for a thread.
 const ROOM: usize = 64 << 20;
@@ -23,7 +26,8 @@ pub(crate) struct Tokenizers {
 impl Tokenizers {
     /// Reads a `tokenizer.json`; its own truncation and padding are switched off.
     pub(crate) fn open(model: &str, json: &[u8], threads: usize) -> std::result::Result<Self, PoolError> {
-        let unreadable = |error: tokenizers::Error| PoolError::Tokenizer { model: model.to_owned(), message: error.to_string() };
+        let unreadable =
+            |error: tokenizers::Error| PoolError::Tokenizer { model: model.to_owned(), message: error.to_string() };
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(unreadable)?;
         tokenizer.with_truncation(None).map_err(unreadable)?.with_padding(None);
         let named = ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("tokenizer {at}"));
@@ -44,13 +48,35 @@ impl Tokenizers {
         let (reply, answer) = oneshot::channel();
         let tokenizer = Arc::clone(&self.tokenizer);
         self.threads.spawn(move || {
-            if !reply.is_closed() {
-                let chunks = Chunker::new(&tokenizer, &spec)
-                    .and_then(|chunker| texts.par_iter().with_min_len(8).map(|text| chunker.chunks(text)).collect());
-                drop(reply.send(chunks));
-            }
-            drop(permit);
+            let abandoned = || reply.is_closed();
+            let chunks = guarded(|| Chunker::new(&tokenizer, &spec)).and_then(|chunker| {
+                let chunks = |text: &String| {
+                    if abandoned() { Err(BackendError::Closed) } else { guarded(|| chunker.chunks(text)) }
+                };
+                texts.par_iter().map(chunks).collect()
+            });
+            drop((texts, permit));
+            drop(reply.send(chunks));
         });
         answer.await.unwrap_or(Err(BackendError::Closed))
+    }
+}
+
+/// A panic of the tokenizer's library refuses the text: in a thread of the pool it would end the process.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(BackendError::Input(format!("the tokenizer failed: {}", panic_message(panic.as_ref()))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_refuses_the_text() {
+        let error = guarded::<()>(|| panic!("at byte {}", 7)).unwrap_err();
+        assert_eq!(error.to_string(), "input refused: the tokenizer failed: at byte 7");
+        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
     }
 }

@@ -1,0 +1,179 @@
+//! The devices' queues: a batch goes to the device with the least to do, and a device without one takes another's.
+//!
+//! So a device that is twice as fast computes twice as much, and none waits while there is work.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use polylance_backend::{BackendError, Result};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// A batch on its way.
+pub(crate) struct Job {
+    pub(crate) inputs: Vec<Vec<u32>>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<f32>>>,
+    /// The batch's share of the queues' bound, given back when the job is dropped.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Job {
+    fn ids(&self) -> usize {
+        self.inputs.iter().map(Vec::len).sum()
+    }
+}
+
+/// One queue a device, bounded by the permits that jobs carry.
+pub(crate) struct Queues {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    queues: Vec<Queue>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Ids queued.
+    waiting: usize,
+    /// Ids in work.
+    working: usize,
+    /// Whether the device's thread is gone.
+    dead: bool,
+}
+
+impl Queues {
+    pub(crate) fn new(devices: usize) -> Self {
+        let queues = std::iter::repeat_with(Queue::default).take(devices).collect();
+        Self { state: Mutex::new(State { queues, closed: false }), changed: Condvar::new() }
+    }
+
+    /// Queues a job at the living device with the least to do.
+    ///
+    /// # Errors
+    /// [`BackendError::Closed`] when there is none.
+    pub(crate) fn push(&self, job: Job) -> Result<()> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(BackendError::Closed);
+        }
+        let living = state.queues.iter_mut().filter(|queue| !queue.dead);
+        let queue = living.min_by_key(|queue| queue.waiting + queue.working).ok_or(BackendError::Closed)?;
+        queue.waiting += job.ids();
+        queue.jobs.push_back(job);
+        // Any device may take it, so all look.
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Waits for a job: the device's own first one, else the last of the longest queue. `None`: the pool is closed.
+    pub(crate) fn take(&self, device: usize) -> Option<Job> {
+        let mut state = self.lock();
+        state.queues[device].working = 0;
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(job) = state.take(device) {
+                state.queues[device].working = job.ids();
+                return Some(job);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// No device takes another job, and those that wait are dropped: their callers hear of it.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.queues.iter_mut().for_each(|queue| queue.jobs.clear());
+        self.changed.notify_all();
+    }
+
+    /// A device's thread is gone: its jobs are left to the others, and dropped when it was the last.
+    pub(crate) fn leave(&self, device: usize) {
+        let mut state = self.lock();
+        state.queues[device].dead = true;
+        let last = state.queues.iter().all(|queue| queue.dead);
+        drop(state);
+        self.changed.notify_all();
+        if last {
+            self.close();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, device: usize) -> Option<Job> {
+        if let Some(job) = self.queues[device].jobs.pop_front() {
+            self.queues[device].waiting -= job.ids();
+            return Some(job);
+        }
+        let longest = self.queues.iter_mut().max_by_key(|queue| queue.waiting)?;
+        let job = longest.jobs.pop_back()?;
+        longest.waiting -= job.ids();
+        Some(job)
+    }
+}
+
+impl fmt::Debug for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        let waiting: Vec<usize> = state.queues.iter().map(|queue| queue.waiting).collect();
+        f.debug_struct("Queues").field("waiting", &waiting).field("closed", &state.closed).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: u32, ids: usize) -> Job {
+        Job { inputs: vec![vec![name; ids]], reply: oneshot::channel().0, permit: None }
+    }
+
+    fn name(job: Option<Job>) -> u32 {
+        job.unwrap().inputs[0][0]
+    }
+
+    #[test]
+    fn a_job_goes_to_the_device_with_the_least_to_do() {
+        let queues = Queues::new(2);
+        for (number, ids) in [10, 3, 3, 3, 3].into_iter().enumerate() {
+            queues.push(job(number as u32, ids)).unwrap();
+        }
+        assert_eq!([0, 1, 1, 1, 1].map(|device| name(queues.take(device))), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn an_idle_device_takes_the_last_job_of_another() {
+        let queues = Queues::new(2);
+        (0..4).for_each(|number| queues.push(job(number, 1)).unwrap());
+        assert_eq!([1, 1, 1, 1].map(|device| name(queues.take(device))), [1, 3, 2, 0]);
+    }
+
+    #[test]
+    fn jobs_of_a_device_that_is_gone_are_left_to_the_others_and_then_dropped() {
+        let queues = Queues::new(2);
+        (0..2).for_each(|number| queues.push(job(number, 1)).unwrap());
+        queues.leave(0);
+        queues.push(job(2, 9)).unwrap();
+        assert_eq!([1, 1].map(|device| name(queues.take(device))), [1, 2]);
+        let (reply, mut answer) = oneshot::channel();
+        queues.push(Job { reply, ..job(3, 1) }).unwrap();
+        queues.leave(1);
+        assert!(answer.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(matches!(queues.push(job(4, 1)), Err(BackendError::Closed)));
+        assert!(queues.take(0).is_none());
+    }
+}
