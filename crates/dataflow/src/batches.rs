@@ -73,6 +73,9 @@ fn refusal(id: &StringArray, text: &StringArray, row: usize, max_bytes: u64) -> 
     if id.is_null(row) {
         return Some("the id is null".into());
     }
+    if id.value(row).is_empty() {
+        return Some("the id is empty".into());
+    }
     if text.is_null(row) {
         return Some("the text is null".into());
     }
@@ -103,6 +106,9 @@ pub(crate) fn errors(stage: &str, errors: &[Option<String>]) -> StructArray {
 
 /// A batch in which the rows with a message are refused too, by `stage`; rows that were refused before keep their error.
 pub(crate) fn with_errors(batch: &RecordBatch, stage: &str, messages: &[Option<String>]) -> Result<RecordBatch, ArrowError> {
+    if messages.iter().all(Option::is_none) {
+        return Ok(batch.clone());
+    }
     let (at, _) = batch.schema_ref().column_with_name(ERROR).ok_or_else(|| missing(ERROR))?;
     let before = batch.column(at).as_struct();
     let (stages, texts) = (before.column(0).as_string::<i32>(), before.column(1).as_string::<i32>());
@@ -135,10 +141,11 @@ fn missing(name: &str) -> ArrowError {
     ArrowError::SchemaError(format!("no column {name}"))
 }
 
-/// The type in which a column is stored: views, dictionaries and runs become plain.
+/// The type in which a column is stored: views, dictionaries and runs become plain, and what was only null in the
+/// sample may yet be text.
 pub(crate) fn plain_type(data_type: &DataType) -> DataType {
     match data_type {
-        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
         DataType::Dictionary(_, values) => plain_type(values),
         DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),

@@ -15,3 +15,8 @@ impl From<SourceError> for DataFusionError {
 pub(crate) fn backend(error: BackendError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
+
+/// A backend that broke its contract: as many results as inputs.
+pub(crate) fn miscounted(call: &str, expected: usize, found: usize) -> DataFusionError {
+    DataFusionError::Internal(format!("the backend's {call} gave {found} results for {expected} inputs"))
+}

@@ -186,9 +186,15 @@ fn each(
             return Ok(Vec::new());
         }
         match backend.encode(inputs.clone()).await {
-            Ok(embeddings) => Ok(embeddings.values.chunks(embeddings.dim.max(1)).map(|vector| Ok(vector.to_vec())).collect()),
+            Ok(embeddings) => {
+                let vectors: Vec<_> =
+                    embeddings.values.chunks(embeddings.dim.max(1)).map(|vector| Ok(vector.to_vec())).collect();
+                let (expected, found) = (inputs.len(), vectors.len());
+                if found == expected { Ok(vectors) } else { Err(datafusion_error::miscounted("encode", expected, found)) }
+            }
             Err(BackendError::Input(message)) if inputs.len() == 1 => Ok(vec![Err(message)]),
-            Err(BackendError::Input(_)) => {
+            // What does not fit into a device's memory at once may fit in two parts.
+            Err(BackendError::Input(_) | BackendError::OutOfMemory { .. }) if inputs.len() > 1 => {
                 let (first, second) = inputs.split_at(inputs.len() / 2);
                 let mut results = each(Arc::clone(&backend), first.to_vec()).await?;
                 results.extend(each(backend, second.to_vec()).await?);

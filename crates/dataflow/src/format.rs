@@ -3,7 +3,7 @@
 use std::io;
 
 use async_compression::tokio::bufread::{BzDecoder, GzipDecoder, XzDecoder, ZstdDecoder};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncRead};
 
 /// How a file is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,43 +61,41 @@ impl Compression {
     }
 }
 
-/// The format and compression of a file that begins with `head`.
-pub(crate) async fn sniff(head: Vec<u8>) -> io::Result<(Format, Compression)> {
-    let compression = Compression::of(&head);
-    let mut plain = Vec::new();
-    let mut reader = compression.plain(BufReader::new(io::Cursor::new(head))).take(HEAD);
-    // The head of a compressed file ends in the middle of it: what came before is enough.
-    match reader.read_to_end(&mut plain).await {
-        Err(error) if plain.is_empty() => return Err(error),
-        Ok(_) | Err(_) => {}
-    }
-    let text = plain.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&plain);
+/// The format of a file whose plain bytes begin with `plain`.
+pub(crate) fn sniff(plain: &[u8], compression: Compression) -> io::Result<Format> {
+    let unsupported = |message: &str| Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    let text = plain.strip_prefix(b"\xef\xbb\xbf").unwrap_or(plain);
     let format = match text {
         [b'P', b'A', b'R', b'1', ..] => Format::Parquet,
         [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => Format::Arrow,
         text if text.trim_ascii_start().starts_with(b"{") => Format::Jsonl,
+        text if text.trim_ascii_start().strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{")) => {
+            return unsupported("a JSON array: write one object a line");
+        }
         [] => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty")),
         _ => Format::Csv,
     };
     if compression != Compression::None && matches!(format, Format::Parquet | Format::Arrow) {
-        let message = "a compressed Parquet or Arrow file: decompress it, it compresses its columns itself";
-        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        return unsupported("a compressed Parquet or Arrow file: decompress it, it compresses its columns itself");
     }
-    Ok((format, compression))
+    Ok(format)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn formats_are_known_by_their_content() {
-        let found = async |head: &[u8]| sniff(head.to_vec()).await.unwrap();
-        assert_eq!(found(b"PAR1\x15").await, (Format::Parquet, Compression::None));
-        assert_eq!(found(b"ARROW1\0\0").await, (Format::Arrow, Compression::None));
-        assert_eq!(found(b"\xff\xff\xff\xff\x10").await, (Format::Arrow, Compression::None));
-        assert_eq!(found(b"\xef\xbb\xbf \n{\"id\":1}").await, (Format::Jsonl, Compression::None));
-        assert_eq!(found(b"id,text\n").await, (Format::Csv, Compression::None));
-        assert_eq!(sniff(Vec::new()).await.unwrap_err().to_string(), "the file is empty");
+    #[test]
+    fn formats_are_known_by_their_content() {
+        let found = |head: &[u8]| sniff(head, Compression::of(head)).unwrap();
+        assert_eq!(found(b"PAR1\x15"), Format::Parquet);
+        assert_eq!(found(b"ARROW1\0\0"), Format::Arrow);
+        assert_eq!(found(b"\xff\xff\xff\xff\x10"), Format::Arrow);
+        assert_eq!(found(b"\xef\xbb\xbf \n{\"id\":1}"), Format::Jsonl);
+        assert_eq!(found(b"id,text\n"), Format::Csv);
+        assert_eq!(Compression::of(b"BZh9"), Compression::Bzip2);
+        assert_eq!(sniff(b"", Compression::None).unwrap_err().to_string(), "the file is empty");
+        assert!(sniff(b"[ {\"id\":1}]", Compression::None).unwrap_err().to_string().contains("JSON array"));
+        assert!(sniff(b"PAR1", Compression::Gzip).unwrap_err().to_string().contains("decompress it"));
     }
 }

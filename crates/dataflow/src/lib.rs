@@ -1,9 +1,10 @@
 //! The DataFusion operators from a source to embeddings.
 //!
-//! `SourceScanExec → DistinctIdExec → (anti-join with the table's keys) → TokenizeExec → EncodeExec`, one partition,
+//! `SourceScanExec → DistinctIdExec → AntiJoinExec with the table's keys → TokenizeExec → EncodeExec`, one partition,
 //! in the order of the source. A row that fails anywhere gets an `_error` and travels on: the write operator puts it
 //! into the quarantine. Operators are plain specifications; they open files and find the backend in `execute`.
 
+mod anti_join;
 mod batches;
 mod content_hash;
 mod datafusion_error;
@@ -21,6 +22,7 @@ mod seen;
 mod source;
 mod tokenize;
 
+pub use anti_join::AntiJoinExec;
 pub use distinct::DistinctIdExec;
 pub use encode::EncodeExec;
 pub use error::SourceError;

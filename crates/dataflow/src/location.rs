@@ -1,6 +1,6 @@
 //! Where a source is: a URI becomes an object store and the files in it.
 
-use std::{path::Path as FilePath, sync::Arc};
+use std::{ffi::OsString, path::Path as FilePath, sync::Arc};
 
 use futures::TryStreamExt;
 use globset::GlobBuilder;
@@ -35,21 +35,7 @@ impl Location {
         if let Some(name) = uri.strip_prefix(BUILTIN) {
             return builtin(uri, name).await;
         }
-        let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
-        let (store, path, base) = if uri.contains("://") {
-            let url = Url::parse(uri).map_err(|error| refuse(error.to_string()))?;
-            // The path of the URL is decoded again by the store; a glob's characters must survive until then.
-            let (store, path) = object_store::parse_url_opts(&url, std::env::vars())
-                .map_err(|error| refuse(without_secrets(&error.to_string())))?;
-            let base = uri[..uri.len() - url.path().len().min(uri.len())].to_owned();
-            (Arc::from(store), path.to_string(), base)
-        } else {
-            let absolute = std::path::absolute(uri).map_err(|error| refuse(error.to_string()))?;
-            let path = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
-            let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
-            (store, path.trim_start_matches('/').to_owned(), String::new())
-        };
-        let path = percent_decoded(&path);
+        let (store, path, base) = if uri.contains("://") { remote(uri)? } else { local(uri)? };
         let files = if path.contains(['*', '?', '[', '{']) {
             globbed(uri, &*store, &path, &base).await?
         } else {
@@ -62,11 +48,37 @@ impl Location {
     }
 }
 
-/// `parse_url_opts` gives an encoded path for characters such as `*`.
-fn percent_decoded(path: &str) -> String {
-    [("%2A", "*"), ("%3F", "?"), ("%5B", "["), ("%5D", "]"), ("%7B", "{"), ("%7D", "}"), ("%20", " ")]
-        .into_iter()
-        .fold(path.to_owned(), |path, (encoded, plain)| path.replace(encoded, plain))
+/// A store, the path in it, and what stands before the path in a file's address.
+type Place = (Arc<dyn ObjectStore>, String, String);
+
+fn local(path: &str) -> Result<Place, SourceError> {
+    let refuse = |message: String| SourceError::Uri { uri: path.to_owned(), message };
+    let absolute = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
+    let absolute = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
+    Ok((Arc::new(LocalFileSystem::new()), absolute.trim_start_matches('/').to_owned(), String::new()))
+}
+
+fn remote(uri: &str) -> Result<Place, SourceError> {
+    let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
+    // In the address of an object `?` and `#` are characters of its name or of a glob.
+    let literal = if uri.starts_with("http") { uri.to_owned() } else { uri.replace('?', "%3F").replace('#', "%23") };
+    let mut url = Url::parse(&literal).map_err(|error| refuse(error.to_string()))?;
+    let (store, path) =
+        object_store::parse_url_opts(&url, options(&url)).map_err(|error| refuse(without_secrets(&error.to_string())))?;
+    // An address is written to the quarantine, a password in it is not. Not every kind of URL can have one.
+    let _ = (url.set_username(""), url.set_password(None));
+    Ok((Arc::from(store), path.to_string(), url[..url::Position::BeforePath].to_owned()))
+}
+
+/// What the environment says about the store of a URL, as the stores' own tools read it.
+fn options(url: &Url) -> Vec<(String, String)> {
+    if url.scheme() == "http" {
+        return vec![("allow_http".to_owned(), "true".to_owned())];
+    }
+    // Without the prefix `BUCKET` or `TIMEOUT` of something else would count.
+    let own = |key: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| key.starts_with(prefix));
+    let text = |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).filter(|(key, _)| own(key)).collect()
 }
 
 /// The stores' messages may quote an option's value.
@@ -100,9 +112,11 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
 async fn listed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> Result<Vec<SourceFile>, SourceError> {
     let storage = |source| SourceError::Storage { uri: uri.to_owned(), source };
     let parsed = parse(uri, path)?;
-    if !uri.ends_with('/') {
+    if !uri.ends_with('/') && !path.is_empty() {
         match store.head(&parsed).await {
             Ok(meta) => return Ok(vec![file(base, meta.location, meta.size)]),
+            // A web server has files and no list of them.
+            Err(object_store::Error::NotFound { .. }) if base.starts_with("http") => return Ok(Vec::new()),
             // A folder has no head; some stores say so in other words than "not found".
             Err(object_store::Error::NotFound { .. } | object_store::Error::Generic { .. }) => {}
             Err(error) => return Err(storage(error)),
@@ -111,7 +125,8 @@ async fn listed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> R
     let mut files: Vec<SourceFile> = store
         .list(Some(&parsed))
         .map_ok(|meta| file(base, meta.location, meta.size))
-        .try_filter(|file| futures::future::ready(!hidden(&file.path, &parsed)))
+        // Some stores have an empty object in the place of a folder.
+        .try_filter(|file| futures::future::ready(file.path != parsed && !hidden(&file.path, &parsed)))
         .try_collect()
         .await
         .map_err(storage)?;
@@ -170,6 +185,29 @@ mod tests {
         assert_eq!(names(&format!("file://{root}/*.parquet")).await, ["a.parquet"]);
         for none in [format!("{root}/*.csv"), format!("{root}/none"), "/does/not/exist".to_owned()] {
             assert!(matches!(Location::find(&none).await, Err(SourceError::NotFound { .. })), "{none}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_with_percent_signs_and_any_script_are_taken_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        for name in ["a%20b.csv", "c d.csv", "données_日本.csv"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+            assert_eq!(Location::find(&format!("{root}/{name}")).await.unwrap().files.len(), 1, "{name}");
+        }
+        assert_eq!(names(&format!("{root}/*.csv")).await.len(), 3);
+        assert_eq!(names(&format!("file://{root}/données*.csv")).await.len(), 1);
+    }
+
+    #[test]
+    fn the_address_of_a_file_has_no_password() {
+        for (uri, path, base) in [
+            ("http://user:secret@host:8080/a/é.csv", "a/é.csv", "http://host:8080"),
+            ("file:///tmp/日本/x?.csv", "tmp/日本/x?.csv", "file://"),
+        ] {
+            let place = remote(uri).unwrap();
+            assert_eq!((place.1.as_str(), place.2.as_str()), (path, base));
         }
     }
 

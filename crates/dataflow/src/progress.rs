@@ -1,8 +1,8 @@
 //! How far a running plan is, from its operators' metrics.
 
-use datafusion::physical_plan::{ExecutionPlan, joins::HashJoinExec};
+use datafusion::physical_plan::ExecutionPlan;
 
-use crate::{EncodeExec, SourceScanExec, encode::TOKENS, scan::BYTES_READ};
+use crate::{AntiJoinExec, EncodeExec, SourceScanExec, anti_join::ROWS_SKIPPED, encode::TOKENS, scan::BYTES_READ};
 
 /// Counts of a plan that is running or done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,21 +24,18 @@ pub struct SourceProgress {
 /// Reads the counts of a plan made by [`plan_embeddings`](crate::plan_embeddings), alone or below other operators.
 pub fn progress(plan: &dyn ExecutionPlan) -> SourceProgress {
     let mut progress = SourceProgress::default();
-    let mut after_join = None;
     visit(plan, &mut |plan| {
         if let Some(scan) = plan.downcast_ref::<SourceScanExec>() {
             progress.bytes_total = scan.total_bytes();
             progress.bytes_read = counter(plan, BYTES_READ).min(scan.total_bytes());
             progress.rows_read = output_rows(plan);
-        } else if plan.is::<HashJoinExec>() {
-            after_join = Some(output_rows(plan));
+        } else if plan.is::<AntiJoinExec>() {
+            progress.rows_skipped = counter(plan, ROWS_SKIPPED);
         } else if plan.is::<EncodeExec>() {
             progress.chunks_encoded = output_rows(plan);
             progress.tokens_encoded = counter(plan, TOKENS);
         }
     });
-    // While the plan runs a few rows are inside the join.
-    progress.rows_skipped = after_join.map_or(0, |left| progress.rows_read.saturating_sub(left));
     progress
 }
 

@@ -1,50 +1,82 @@
 //! Which ids a run has seen, in memory that does not grow.
 //!
 //! A Bloom filter of fixed size answers for the ids that are new, which are nearly all. What it takes for seen is
-//! looked up among the hashes of all ids, which lie on disk in buckets. At 10 million ids the filter sends fewer than
-//! one new id in ten thousand to the disk.
+//! looked up: among the newest ids in memory, then among the sorted runs of all others on disk. Runs of one size are
+//! merged, so that there are few of them and a look-up reads a few pages, however many ids there are.
 
 use std::{
+    collections::HashSet,
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
 };
 
-/// 32 MiB of bits, the same for every corpus.
+/// 32 MiB of bits, the same for every corpus: of 10 million new ids fewer than one in ten thousand is looked up.
 const FILTER_WORDS: usize = 1 << 22;
 const FILTER_HASHES: u32 = 6;
-const BUCKETS: usize = 64;
-/// Bytes of a bucket that wait for the disk.
-const BUCKET_BUFFER: usize = 8 << 10;
+/// Ids in memory before they become a run.
+const NEWEST: usize = 1 << 15;
+/// Runs of one level that are merged into one of the next.
+const FAN_IN: usize = 8;
+/// Hashes that are read at once.
+const PAGE: u64 = 256;
+const HASH: u64 = size_of::<u128>() as u64;
 
 /// The ids seen so far, by 128 bits of their BLAKE3.
 pub(crate) struct SeenIds {
     filter: Vec<u64>,
-    buckets: Vec<Bucket>,
-}
-
-struct Bucket {
-    file: Option<File>,
-    buffer: Vec<u8>,
+    newest: HashSet<u128>,
+    /// By level; a run of level n holds `NEWEST * FAN_IN^n` ids.
+    runs: Vec<Vec<Run>>,
 }
 
 impl SeenIds {
     pub(crate) fn new() -> Self {
-        let bucket = || Bucket { file: None, buffer: Vec::with_capacity(BUCKET_BUFFER) };
-        Self { filter: vec![0; FILTER_WORDS], buckets: (0..BUCKETS).map(|_| bucket()).collect() }
+        Self { filter: vec![0; FILTER_WORDS], newest: HashSet::with_capacity(NEWEST), runs: Vec::new() }
     }
 
     /// Remembers an id; false when it was there already.
     pub(crate) fn insert(&mut self, id: &str) -> io::Result<bool> {
         let digest = blake3::hash(id.as_bytes());
-        let hash: &[u8; 16] = digest.as_bytes().first_chunk().unwrap_or(&[0; 16]);
-        let maybe = self.filter_has(u128::from_le_bytes(*hash));
-        let bucket = &mut self.buckets[usize::from(hash[15]) % BUCKETS];
-        if maybe && bucket.has(hash)? {
+        let hash = u128::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 16]));
+        if self.filter_has(hash) && self.has(hash)? {
             return Ok(false);
         }
-        bucket.push(hash)?;
-        self.filter_add(u128::from_le_bytes(*hash));
+        self.filter_add(hash);
+        self.newest.insert(hash);
+        if self.newest.len() == NEWEST {
+            self.flush()?;
+        }
         Ok(true)
+    }
+
+    fn has(&mut self, hash: u128) -> io::Result<bool> {
+        if self.newest.contains(&hash) {
+            return Ok(true);
+        }
+        for run in self.runs.iter_mut().flatten() {
+            if run.has(hash)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the newest ids as a run, and merges the levels that this fills.
+    fn flush(&mut self) -> io::Result<()> {
+        let mut hashes: Vec<u128> = self.newest.drain().collect();
+        hashes.sort_unstable();
+        let mut run = Run::write(hashes.into_iter().map(Ok))?;
+        for level in 0.. {
+            if self.runs.len() == level {
+                self.runs.push(Vec::with_capacity(FAN_IN));
+            }
+            self.runs[level].push(run);
+            if self.runs[level].len() < FAN_IN {
+                break;
+            }
+            run = Run::merge(std::mem::take(&mut self.runs[level]))?;
+        }
+        Ok(())
     }
 
     /// Word and bit of each of the filter's hashes, from two halves of the id's.
@@ -67,38 +99,63 @@ impl SeenIds {
     }
 }
 
-impl Bucket {
-    fn push(&mut self, hash: &[u8; 16]) -> io::Result<()> {
-        if self.buffer.len() + hash.len() > BUCKET_BUFFER {
-            let file = match &mut self.file {
-                Some(file) => file,
-                none => none.insert(tempfile::tempfile()?),
-            };
-            file.write_all(&self.buffer)?;
-            self.buffer.clear();
+/// Hashes in rising order in a file that has no name and goes with its handle.
+struct Run {
+    file: File,
+    len: u64,
+}
+
+impl Run {
+    fn write(hashes: impl Iterator<Item = io::Result<u128>>) -> io::Result<Self> {
+        let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
+        let mut len = 0;
+        for hash in hashes {
+            file.write_all(&hash?.to_le_bytes())?;
+            len += 1;
         }
-        self.buffer.extend_from_slice(hash);
-        Ok(())
+        Ok(Self { file: file.into_inner().map_err(io::IntoInnerError::into_error)?, len })
     }
 
-    fn has(&mut self, hash: &[u8; 16]) -> io::Result<bool> {
-        if self.buffer.chunks_exact(16).any(|seen| seen == hash) {
-            return Ok(true);
-        }
-        let Some(file) = &mut self.file else { return Ok(false) };
-        file.rewind()?;
-        let mut reader = BufReader::with_capacity(1 << 16, &mut *file);
-        let mut seen = [0; 16];
-        let mut found = false;
-        while !found {
-            match reader.read_exact(&mut seen) {
-                Ok(()) => found = seen == *hash,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error),
+    fn merge(runs: Vec<Self>) -> io::Result<Self> {
+        let mut inputs = runs.into_iter().map(Self::into_hashes).collect::<io::Result<Vec<_>>>()?;
+        let mut heads = inputs.iter_mut().map(|input| input.next().transpose()).collect::<io::Result<Vec<_>>>()?;
+        Self::write(std::iter::from_fn(move || {
+            let (hash, at) = heads.iter().enumerate().filter_map(|(at, head)| Some(((*head)?, at))).min()?;
+            match inputs[at].next().transpose() {
+                Ok(next) => heads[at] = next,
+                Err(error) => return Some(Err(error)),
             }
+            Some(Ok(hash))
+        }))
+    }
+
+    fn into_hashes(mut self) -> io::Result<impl Iterator<Item = io::Result<u128>>> {
+        self.file.rewind()?;
+        let mut reader = BufReader::with_capacity(1 << 16, self.file);
+        Ok((0..self.len).map(move |_| {
+            let mut hash = [0; 16];
+            reader.read_exact(&mut hash)?;
+            Ok(u128::from_le_bytes(hash))
+        }))
+    }
+
+    /// Whether the run holds a hash: by halves to its page, and then in the page.
+    fn has(&mut self, hash: u128) -> io::Result<bool> {
+        let (mut low, mut high) = (0, self.len.div_ceil(PAGE));
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if self.read(middle * PAGE, 1)?[0] <= hash { low = middle } else { high = middle }
         }
-        file.seek(SeekFrom::End(0))?;
-        Ok(found)
+        let page = self.read(low * PAGE, PAGE.min(self.len - low * PAGE))?;
+        Ok(page.binary_search(&hash).is_ok())
+    }
+
+    fn read(&mut self, first: u64, count: u64) -> io::Result<Vec<u128>> {
+        let mut bytes = vec![0; (count * HASH) as usize];
+        self.file.seek(SeekFrom::Start(first * HASH))?;
+        self.file.read_exact(&mut bytes)?;
+        let (hashes, _) = bytes.as_chunks();
+        Ok(hashes.iter().map(|hash| u128::from_le_bytes(*hash)).collect())
     }
 }
 
@@ -109,19 +166,21 @@ mod tests {
     #[test]
     fn an_id_is_new_once_also_when_it_went_to_disk() {
         let mut seen = SeenIds::new();
-        let ids = || (0..100_000).map(|n| format!("id-{n}"));
+        // Enough for a merged run, some runs that wait to be merged, and some ids in memory.
+        let ids = || (0..10 * NEWEST + 1000).map(|n| format!("id-{n}"));
         assert!(ids().all(|id| seen.insert(&id).unwrap()));
-        assert!(seen.buckets.iter().all(|bucket| bucket.file.is_some()));
-        assert!(ids().step_by(997).all(|id| !seen.insert(&id).unwrap()));
+        let runs: Vec<usize> = seen.runs.iter().map(Vec::len).collect();
+        assert_eq!((runs, seen.newest.len()), (vec![2, 1], 1000));
+        assert!(ids().step_by(97).all(|id| !seen.insert(&id).unwrap()));
         assert!(seen.insert("another").unwrap());
     }
 
     #[test]
     fn what_the_filter_takes_for_seen_is_looked_up() {
         let mut seen = SeenIds::new();
-        assert!(seen.insert("a").unwrap());
         seen.filter.fill(u64::MAX);
-        assert!(seen.insert("b").unwrap());
-        assert!(!seen.insert("a").unwrap() && !seen.insert("b").unwrap());
+        let ids = || (0..NEWEST + 10).map(|n| format!("id-{n}"));
+        assert!(ids().all(|id| seen.insert(&id).unwrap()));
+        assert!(ids().all(|id| !seen.insert(&id).unwrap()));
     }
 }

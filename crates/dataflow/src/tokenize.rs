@@ -144,7 +144,8 @@ fn each(
 ) -> BoxFuture<'static, Result<Vec<std::result::Result<Vec<Chunk>, String>>>> {
     async move {
         match backend.tokenize(texts.clone(), &spec).await {
-            Ok(chunks) => Ok(chunks.into_iter().map(Ok).collect()),
+            Ok(chunks) if chunks.len() == texts.len() => Ok(chunks.into_iter().map(not_empty).collect()),
+            Ok(chunks) => Err(datafusion_error::miscounted("tokenize", texts.len(), chunks.len())),
             Err(BackendError::Input(message)) if texts.len() <= 1 => Ok(texts.iter().map(|_| Err(message.clone())).collect()),
             Err(BackendError::Input(_)) => {
                 let (first, second) = texts.split_at(texts.len() / 2);
@@ -156,6 +157,11 @@ fn each(
         }
     }
     .boxed()
+}
+
+/// A good row becomes at least one row.
+fn not_empty(chunks: Vec<Chunk>) -> std::result::Result<Vec<Chunk>, String> {
+    if chunks.is_empty() { Err("the text has no chunk".into()) } else { Ok(chunks) }
 }
 
 /// One row a chunk, in batches of bounded length.

@@ -91,11 +91,12 @@ async fn every_format_gives_the_same_rows() {
     fs::write(path("xz.jsonl"), compressed(XzEncoder::new(&text[..])).await).unwrap();
     let csv = fs::read(path("a.csv")).unwrap();
     fs::write(path("gz.csv"), compressed(GzipEncoder::new(&csv[..])).await).unwrap();
+    fs::write(path("zst.csv"), compressed(ZstdEncoder::new(&csv[..])).await).unwrap();
 
     let expected = read(&path("a.parquet")).await;
     assert_eq!(expected.num_rows(), 5);
     assert_eq!(expected[ERROR].null_count(), 5);
-    for name in ["a.arrow", "a.arrows", "a.jsonl", "a.csv", "gz.jsonl", "zst.jsonl", "bz2.jsonl", "xz.jsonl", "gz.csv"] {
+    for name in ["a.arrow", "a.arrows", "a.jsonl", "a.csv", "gz.jsonl", "zst.jsonl", "bz2.jsonl", "xz.jsonl", "gz.csv", "zst.csv"] {
         let found = read(&path(name)).await;
         for column in [DOC_ID, "year", "lang", TEXT, CONTENT_HASH, SOURCE_ROW, ERROR] {
             assert_eq!(&found[column], &expected[column], "{name}: {column}");
@@ -178,12 +179,42 @@ async fn a_csv_record_with_a_field_too_few_and_a_quote_that_never_ends() {
     assert_eq!(found.len(), 1);
     assert!(found[0].1.contains("expected 4 fields, found 2"), "{found:?}");
 
-    let endless = format!("id,text,year,lang\n1,good,1,a\n2,\"{},1,a\n", "x\n".repeat(3 << 20));
-    fs::write(&path, endless).unwrap();
+    let long = "x\n".repeat(3 << 20);
+    fs::write(&path, format!("id,text,year,lang\n1,good,1,a\n2,\"{long}\",1,a\n3,good,1,a\n4,\"{long},1,a\n")).unwrap();
     let batch = read(&path).await;
     let found = errors(&batch);
-    assert_eq!((batch.num_rows(), found.len()), (2, 1));
-    assert!(found[0].1.contains("unclosed quote"), "{found:?}");
+    assert_eq!(found.iter().map(|error| error.0).collect::<Vec<_>>(), [1, 3], "{found:?}");
+    assert!(found.iter().all(|error| error.1.contains("max_bytes")), "{found:?}");
+    assert_eq!(batch[DOC_ID].as_string::<i32>().iter().collect::<Vec<_>>(), [Some("1"), None, Some("3"), None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_file_larger_than_what_is_looked_at_and_one_that_breaks_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("big");
+    // Hexadecimal digits of hashes compress badly, so that one block of bzip2 is longer than any head.
+    let line = |n: u32| format!("{{\"id\":{n},\"text\":\"{}\",\"year\":1,\"lang\":\"a\"}}\n", blake3::hash(&n.to_le_bytes()));
+    let text: String = (0..20_000).map(line).collect();
+    for bytes in [compressed(BzEncoder::new(text.as_bytes())).await, compressed(ZstdEncoder::new(text.as_bytes())).await] {
+        fs::write(&path, &bytes).unwrap();
+        let batch = read(&path).await;
+        assert_eq!((batch.num_rows(), errors(&batch).len()), (20_000, 0));
+
+        fs::write(&path, &bytes[..bytes.len() * 3 / 4]).unwrap();
+        let batch = read(&path).await;
+        assert!(batch.num_rows() > 1000, "{}", batch.num_rows());
+        assert!(matches!(&errors(&batch)[..], [.., (_, last)] if last.contains("cannot be read from here on")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_any_size_is_no_overflow() {
+    let folder = tempfile::tempdir().unwrap();
+    write_all(folder.path());
+    for name in ["a.jsonl", "a.csv", "a.parquet"] {
+        let spec = SourceSpec { max_bytes: u64::MAX, ..spec(&folder.path().join(name)) };
+        assert_eq!(scan(Source::open(spec).await.unwrap()).await[ERROR].null_count(), 5, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn what_the_table_has_is_not_encoded_again() {
     assert_eq!(texts(&rest, DOC_ID), ["b", "d"]);
     assert_eq!(progress(plan.as_ref()).rows_skipped, 2);
     let shown = displayable(plan.as_ref()).indent(false).to_string();
-    for operator in ["EncodeExec", "TokenizeExec", "HashJoinExec", "RightAnti", "DistinctIdExec", "SourceScanExec"] {
+    for operator in ["EncodeExec", "TokenizeExec", "AntiJoinExec", "DistinctIdExec", "SourceScanExec"] {
         assert!(shown.contains(operator), "{shown}");
     }
 }

@@ -1,9 +1,7 @@
 //! Comma-separated values with a header line. A record that cannot be read costs itself only.
 
 use std::{
-    cell::Cell,
     io::{self, Read},
-    rc::Rc,
     sync::Arc,
 };
 
@@ -13,34 +11,34 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
-use csv::{ByteRecord, ReaderBuilder};
 use datafusion::common::runtime::SpawnedTask;
 
-use super::{BATCH_BYTES, BATCH_ROWS, Columns, OpenFile, ReadError, RowStream, lines};
+use super::{
+    BATCH_BYTES, BATCH_ROWS, Columns, OpenFile, ReadError, RowStream, lines,
+    records::{Record, Records},
+};
 use crate::{batches::Rows, format::Compression};
 
 /// Records from which the columns' types are found.
 const SAMPLE_RECORDS: usize = 1000;
-
-impl From<csv::Error> for ReadError {
-    fn from(error: csv::Error) -> Self {
-        Self::Content(error.to_string())
-    }
-}
+/// Bytes of a record that is looked at for its types.
+const SAMPLE_BYTES: usize = 1 << 20;
 
 pub(super) async fn schema(file: &OpenFile, compression: Compression) -> Result<SchemaRef, ReadError> {
     let plain = lines::plain(file, compression).await?;
     let schema = SpawnedTask::spawn_blocking(move || {
-        let mut reader = reader(plain);
-        let names = header(&mut reader)?;
+        let mut records = Records::new(plain, SAMPLE_BYTES);
+        let names = header(&mut records)?;
         let mut kinds = vec![Kind::Unknown; names.len()];
-        let mut record = ByteRecord::new();
         for _ in 0..SAMPLE_RECORDS {
-            if !reader.read_byte_record(&mut record)? {
-                break;
-            }
-            for (kind, value) in kinds.iter_mut().zip(&record) {
-                *kind = kind.seen(&String::from_utf8_lossy(value));
+            match records.read()? {
+                Record::End => break,
+                Record::TooLong => {}
+                Record::Whole => {
+                    for (at, kind) in kinds.iter_mut().enumerate() {
+                        *kind = kind.seen(&String::from_utf8_lossy(records.field(at).unwrap_or_default()));
+                    }
+                }
             }
         }
         let fields = names.into_iter().zip(kinds).map(|(name, kind)| Field::new(name, kind.data_type(), true));
@@ -52,12 +50,11 @@ pub(super) async fn schema(file: &OpenFile, compression: Compression) -> Result<
 pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compression) -> Result<RowStream, ReadError> {
     let plain = lines::plain(file, compression).await?;
     let columns = columns.clone();
-    // A text may be twice as long with its quotes.
-    let limit = 2 * columns.max_bytes + (1 << 20);
+    // Other fields stand beside the text.
+    let limit = usize::try_from(columns.max_bytes).unwrap_or(usize::MAX).saturating_add(1 << 20);
     Ok(lines::spawn_rows(move |send| {
-        let since = Rc::new(Cell::new(0));
-        let mut reader = reader(Limited { inner: plain, since: Rc::clone(&since), limit });
-        let names = header(&mut reader)?;
+        let mut records = Records::new(plain, limit);
+        let names = header(&mut records)?;
         let position = |name: &str| {
             let at = names.iter().position(|column| column == name);
             at.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))
@@ -65,14 +62,13 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
         let (id, text) = (position(&columns.id)?, position(&columns.text)?);
         let keep = columns.keep.iter().map(|field| position(field.name())).collect::<Result<Vec<_>, _>>()?;
         let mut batch = Batch::new(&columns);
-        let mut record = ByteRecord::new();
         let mut fill = |batch: &mut Batch<'_>, send: &mut dyn FnMut(Rows) -> bool| {
             for number in 0.. {
-                since.set(0);
-                if !reader.read_byte_record(&mut record)? {
-                    break;
+                match records.read()? {
+                    Record::End => break,
+                    Record::TooLong => batch.refuse(number, limit),
+                    Record::Whole => batch.push(number, &records, names.len(), (id, text), &keep),
                 }
-                batch.push(number, &record, names.len(), (id, text), &keep);
                 if batch.is_full() && !send(batch.finish()?) {
                     break;
                 }
@@ -88,35 +84,15 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
     }))
 }
 
-fn reader<R: Read>(plain: R) -> csv::Reader<R> {
-    ReaderBuilder::new().flexible(true).from_reader(plain)
-}
-
-fn header(reader: &mut csv::Reader<impl Read>) -> Result<Vec<String>, ReadError> {
-    let header = reader.headers()?;
-    Ok(header.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect())
-}
-
-/// Ends a file whose record grows without end, as one with a quote that is never closed does.
-struct Limited<R> {
-    inner: R,
-    since: Rc<Cell<u64>>,
-    limit: u64,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.since.get() > self.limit {
-            let message = format!(
-                "a record is longer than {} bytes (an unclosed quote, or see `max_bytes` in [source]): the rest is not read",
-                self.limit
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        let read = self.inner.read(buffer)?;
-        self.since.set(self.since.get() + read as u64);
-        Ok(read)
-    }
+fn header(records: &mut Records<impl Read>) -> Result<Vec<String>, ReadError> {
+    let Record::Whole = records.read()? else {
+        return Err(ReadError::Content("the file has no header line".into()));
+    };
+    let name = |at| {
+        let name = str::from_utf8(records.field(at).unwrap_or_default());
+        name.map(str::to_owned).map_err(|_| ReadError::Content(format!("invalid UTF-8 in field {} of the header", at + 1)))
+    };
+    (0..records.fields()).map(name).collect()
 }
 
 /// The narrowest type that all values seen so far have.
@@ -131,10 +107,14 @@ enum Kind {
 
 impl Kind {
     fn seen(self, value: &str) -> Self {
+        // `007` and `+1` are codes that a number would change; `nan` and `inf` are words.
+        let number = value.strip_prefix('-').unwrap_or(value);
+        let padded = number.starts_with('+') || number.len() > 1 && number.starts_with('0') && !number.starts_with("0.");
+        let digits = number.starts_with(|c: char| c.is_ascii_digit() || c == '.');
         let fits = |kind: Self| match kind {
             Self::Unknown => value.is_empty(),
-            Self::Int => value.parse::<i64>().is_ok(),
-            Self::Float => value.parse::<f64>().is_ok(),
+            Self::Int => !padded && value.parse::<i64>().is_ok(),
+            Self::Float => digits && !padded && value.parse::<f64>().is_ok(),
             Self::Bool => matches!(value, "true" | "false"),
             Self::Text => true,
         };
@@ -180,10 +160,27 @@ impl<'a> Batch<'a> {
         self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
-    fn push(&mut self, row: u64, record: &ByteRecord, fields: usize, (id, text): (usize, usize), keep: &[usize]) {
-        let mut error = (record.len() != fields).then(|| format!("expected {fields} fields, found {}", record.len()));
+    fn refuse(&mut self, row: u64, limit: usize) {
+        let advice = "an unclosed quote, or see `max_bytes` in [source]";
+        self.rows.push(row);
+        self.ids.push(None);
+        self.texts.push(None);
+        self.keep.iter_mut().for_each(|column| column.push(None));
+        self.errors.push(Some(format!("the record is longer than {limit} bytes ({advice})")));
+    }
+
+    fn push(
+        &mut self,
+        row: u64,
+        record: &Records<impl Read>,
+        fields: usize,
+        (id, text): (usize, usize),
+        keep: &[usize],
+    ) {
+        let found = record.fields();
+        let mut error = (found != fields).then(|| format!("expected {fields} fields, found {found}"));
         let mut value = |at: usize| -> Option<String> {
-            let bytes = record.get(at).filter(|bytes| !bytes.is_empty())?;
+            let bytes = record.field(at).filter(|bytes| !bytes.is_empty())?;
             match str::from_utf8(bytes) {
                 Ok(value) => Some(value.to_owned()),
                 Err(_) => {
@@ -196,7 +193,7 @@ impl<'a> Batch<'a> {
         for (column, &at) in self.keep.iter_mut().zip(keep) {
             column.push(value(at));
         }
-        self.bytes += text.as_ref().map_or(0, String::len);
+        self.bytes += record.len();
         self.rows.push(row);
         self.ids.push(id);
         self.texts.push(text);
@@ -225,5 +222,28 @@ impl<'a> Batch<'a> {
             row: UInt64Array::from(done.rows),
             errors: done.errors,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_has_the_narrowest_type_of_its_values() {
+        for (values, expected) in [
+            (&["1", "", "-2"][..], DataType::Int64),
+            (&["1", "2.5", "-0.5e3"], DataType::Float64),
+            (&["true", "false"], DataType::Boolean),
+            (&["1", "true"], DataType::Utf8),
+            (&["007", "1"], DataType::Utf8),
+            (&["+1"], DataType::Utf8),
+            (&["nan", "inf"], DataType::Utf8),
+            (&["0", "0.5"], DataType::Float64),
+            (&["", ""], DataType::Utf8),
+        ] {
+            let kind = values.iter().fold(Kind::Unknown, |kind, value| kind.seen(value));
+            assert_eq!(kind.data_type(), expected, "{values:?}");
+        }
     }
 }

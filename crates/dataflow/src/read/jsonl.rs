@@ -45,8 +45,7 @@ pub(super) async fn schema(file: &OpenFile, compression: Compression) -> Result<
 pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compression) -> Result<RowStream, ReadError> {
     let mut reader = BufReader::new(lines::plain(file, compression).await?);
     let columns = columns.clone();
-    // A text may be twice as long with its escapes.
-    let limit = 2 * columns.max_bytes as usize + (1 << 20);
+    let limit = line_limit(columns.max_bytes);
     Ok(lines::spawn_rows(move |send| {
         let mut batch = Batch::new(&columns);
         let mut line = Vec::new();
@@ -60,7 +59,10 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
                     }
                     Line::Whole => match parse(&line) {
                         Ok(None) => {}
-                        Ok(Some(object)) => batch.push(number, object),
+                        Ok(Some(object)) => {
+                            batch.push(number, object);
+                            batch.bytes += line.len();
+                        }
                         Err(message) => batch.refuse(number, message),
                     },
                 }
@@ -79,6 +81,11 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
     }))
 }
 
+/// Bytes of a line at most: a text may be six times as long with its escapes, and other fields stand beside it.
+fn line_limit(max_bytes: u64) -> usize {
+    usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_mul(6).saturating_add(1 << 20)
+}
+
 enum Line {
     End,
     Whole,
@@ -88,7 +95,7 @@ enum Line {
 /// Reads a line without its end; of a line over the limit nothing is kept.
 fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>, limit: usize) -> std::io::Result<Line> {
     line.clear();
-    if reader.by_ref().take(limit as u64 + 1).read_until(b'\n', line)? == 0 {
+    if reader.by_ref().take((limit as u64).saturating_add(1)).read_until(b'\n', line)? == 0 {
         return Ok(Line::End);
     }
     if line.last() == Some(&b'\n') {
@@ -168,7 +175,6 @@ impl<'a> Batch<'a> {
                 None
             }
         };
-        self.bytes += text.as_ref().map_or(0, String::len);
         self.rows.push(row);
         self.ids.push(id);
         self.texts.push(text);

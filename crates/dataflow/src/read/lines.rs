@@ -27,9 +27,13 @@ pub(super) fn spawn_rows(
             drop(sender.blocking_send(Err(error)));
         }
     });
-    // The task lives as long as the stream.
-    stream::unfold((receiver, task), |(mut receiver, task)| async move {
-        receiver.recv().await.map(|rows| (rows, (receiver, task)))
+    // The task lives as long as the stream. A reader that panics must not look like the end of its file.
+    stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
+        if let Some(rows) = receiver.recv().await {
+            return Some((rows, (receiver, task)));
+        }
+        let error = task?.await.err()?;
+        Some((Err(ReadError::Content(format!("the reader broke down: {error}"))), (receiver, None)))
     })
     .boxed()
 }
@@ -59,4 +63,16 @@ fn count(
     read: Count,
 ) -> impl stream::Stream<Item = io::Result<bytes::Bytes>> + Send + 'static {
     bytes.inspect_ok(move |bytes| read.add(bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_that_panics_is_an_error_and_not_an_end() {
+        let mut rows = spawn_rows(|_| panic!("a defect"));
+        assert!(matches!(rows.next().await, Some(Err(ReadError::Content(message))) if message.contains("broke down")));
+        assert!(rows.next().await.is_none());
+    }
 }

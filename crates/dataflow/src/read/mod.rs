@@ -6,6 +6,7 @@ mod csv;
 mod jsonl;
 mod lines;
 mod parquet;
+mod records;
 
 use std::{io, sync::Arc};
 
@@ -15,8 +16,10 @@ use ::arrow::{
 };
 use ::parquet::errors::ParquetError;
 use datafusion::physical_plan::metrics::Count;
-use futures::stream::BoxStream;
+use futures::{TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::StreamReader;
 
 use crate::{
     batches::Rows,
@@ -75,7 +78,20 @@ impl OpenFile {
                 self.store.get_opts(&self.file.path, options).await?.bytes().await?.to_vec()
             }
         };
-        let (found, compression) = sniff(head).await?;
+        let compression = Compression::of(&head);
+        let plain = match compression {
+            Compression::None => head,
+            // A block may be longer than any head: bytes are read until there are plain ones.
+            compression => {
+                let bytes = self.store.get(&self.file.path).await?.into_stream().map_err(io::Error::other);
+                let mut plain = Vec::new();
+                match compression.plain(StreamReader::new(bytes)).take(HEAD).read_to_end(&mut plain).await {
+                    Err(error) if plain.is_empty() => return Err(error.into()),
+                    Ok(_) | Err(_) => plain,
+                }
+            }
+        };
+        let found = sniff(&plain, compression)?;
         match given {
             Some(given) if matches!(found, Format::Parquet | Format::Arrow) && given != found => {
                 Err(ReadError::Content(format!("the file is {found:?}, not {given:?}")))
