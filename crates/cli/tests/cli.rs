@@ -84,6 +84,7 @@ fn settings() -> insta::Settings {
     settings.add_filter(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "[time]");
     settings.add_filter(r"polylance 0\.[0-9.]+", "polylance [version]");
     settings.add_filter(r"(weights|tokenizer)( +)[0-9a-f]{16}", "$1$2[hash]");
+    settings.add_filter(r"window_tokens=[0-9]+", "window_tokens=[by cores]");
     settings.add_filter(r"@ [0-9a-f]{8}", "@ [hash]");
     settings
 }
