@@ -14,8 +14,10 @@ use polylance_encoder::ModelFiles;
 use polylance_worker::{DevicePool, PoolError, PoolOptions};
 use tokio::sync::OnceCell;
 
-/// Ids that a plan gathers before it asks for vectors: some batches for each of a few devices.
-const WINDOW_TOKENS: usize = 16 * 1024;
+/// Ids in a device's batch, and batches for each device that a plan gathers before it asks for vectors.
+const BATCH_TOKENS: usize = 2048;
+const BATCH_TOKENS_CUDA: usize = 16 * 1024;
+const BATCHES: usize = 2;
 
 /// The model could not be loaded.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,7 +45,7 @@ impl LazyPool {
         let info = BackendInfo {
             dim: options.dims.unwrap_or(files.config().hidden_size),
             max_tokens: files.defaults().max_tokens,
-            window_tokens: WINDOW_TOKENS.max(devices.len() * options.batch_tokens.unwrap_or(0) * 2),
+            window_tokens: window_tokens(&devices, options.batch_tokens),
             devices,
         };
         let state = State { files, options, pool: OnceCell::new(), failure: Mutex::new(None) };
@@ -54,6 +56,17 @@ impl LazyPool {
     pub(crate) fn failure(&self) -> Option<LoadError> {
         self.state.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Enough ids to keep all devices busy, estimated without opening them.
+fn window_tokens(devices: &[String], batch_tokens: Option<usize>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let of_device = |name: &String| match name.as_str() {
+        "auto" => cores * batch_tokens.unwrap_or(BATCH_TOKENS),
+        name if name.starts_with("cuda") => batch_tokens.unwrap_or(BATCH_TOKENS_CUDA),
+        _ => batch_tokens.unwrap_or(BATCH_TOKENS),
+    };
+    devices.iter().map(of_device).sum::<usize>().saturating_mul(BATCHES)
 }
 
 impl State {
@@ -103,5 +116,19 @@ impl Backend for LazyPool {
         }
         let state = Arc::clone(&self.state);
         async move { state.pool().await?.encode(inputs).await }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_has_batches_for_every_device() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(window_tokens(&names(&["cpu:0", "cpu:1"]), None), 8192);
+        assert_eq!(window_tokens(&names(&["cuda:0"]), None), 32 * 1024);
+        assert_eq!(window_tokens(&names(&["cpu:0"]), Some(100)), 200);
+        assert!(window_tokens(&names(&["auto"]), None) >= 4096);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 ///
 /// The model `builtin:multilingual-e5-small` and the corpus `builtin:udhr` are in the program: they need no network.
 #[derive(Debug, Parser)]
-#[command(name = "polylance", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "polylance", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -66,11 +66,12 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let resumable = matches!(command, Command::Run(_) | Command::Embed(_));
     let result = runtime.block_on(async {
         let command = Box::pin(dispatch(command, printer));
         tokio::select! {
             result = command => result,
-            () = interrupt::requested() => Err(interrupt::Interrupted.into()),
+            () = interrupt::requested() => Err(interrupt::Interrupted { resumable }.into()),
         }
     });
     // Threads that compute a last batch need not be waited for.

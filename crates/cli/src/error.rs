@@ -39,13 +39,16 @@ pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus
         // The reader of stdout has what it wanted.
         return ExitStatus::Done;
     }
-    if causes.iter().any(|cause| cause.is::<Interrupted>()) {
-        printer.message("interrupted; what was committed stays, and the same command continues from there");
+    if let Some(Interrupted { resumable }) = causes.iter().find_map(|cause| cause.downcast_ref()) {
+        printer.message("interrupted");
+        if *resumable {
+            printer.hint("what was committed stays in the table, and the same command continues from there");
+        }
         return ExitStatus::Interrupted;
     }
     let mut said: Vec<String> = Vec::new();
     for cause in &causes {
-        let text = cause.to_string();
+        let text = without_places(&cause.to_string());
         if !said.iter().any(|above| above.contains(&text)) {
             said.push(text);
         }
@@ -96,6 +99,18 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)
         next = error.source();
     }
     causes
+}
+
+/// Without the places in Lance's source that its errors carry: they tell a user nothing.
+fn without_places(text: &str) -> String {
+    let is_place = |part: &&str| {
+        let mut parts = part.rsplitn(3, ':');
+        let mut number =
+            || parts.next().is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+        let numbered = number() && number();
+        numbered && parts.next().is_some_and(|file| file.ends_with(".rs") && !file.contains(' '))
+    };
+    text.split(", ").filter(|part| !is_place(part)).collect::<Vec<_>>().join(", ")
 }
 
 fn broken_pipe(error: &(dyn Error + 'static)) -> bool {
@@ -222,6 +237,15 @@ mod tests {
         assert!(causes[0].is::<SinkError>());
         assert_eq!(status(causes[0]), Some(ExitStatus::WrongUsage));
         assert!(hint(causes[0]).is_some());
+    }
+
+    #[test]
+    fn places_in_the_source_are_left_out() {
+        let text = "no field named x, y., /registry/lance-14.0.2/src/scanner.rs:839:33";
+        assert_eq!(without_places(text), "no field named x, y.");
+        for text in ["a, b", "see job.rs:3", "docs.lance: 12:30:00, later", ""] {
+            assert_eq!(without_places(text), text);
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use crate::exit::ExitStatus;
 /// The user stopped the command.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
-pub(crate) struct Interrupted;
+pub(crate) struct Interrupted {
+    /// Whether the same command continues where this one was.
+    pub(crate) resumable: bool,
+}
 
 /// Ends when the user presses Ctrl-C or the process is told to terminate. From then on the next one ends the process.
 pub(crate) async fn requested() {

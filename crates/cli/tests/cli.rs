@@ -84,6 +84,7 @@ fn settings() -> insta::Settings {
     settings.add_filter(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "[time]");
     settings.add_filter(r"polylance 0\.[0-9.]+", "polylance [version]");
     settings.add_filter(r"(weights|tokenizer)( +)[0-9a-f]{16}", "$1$2[hash]");
+    settings.add_filter(r"window_tokens=[0-9]+", "window_tokens=[by cores]");
     settings.add_filter(r"@ [0-9a-f]{8}", "@ [hash]");
     settings
 }
@@ -209,6 +210,31 @@ fn a_reader_that_leaves_ends_the_command_quietly() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_command_ends_with_exit_code_130() {
+    use std::io::{BufRead, BufReader};
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_polylance"))
+        .arg("encode")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A first result says that the command runs and waits for more.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"n_tokens\":3,"), "{line}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "interrupted\n");
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl fmt::Display for Place {
             Self::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
             Self::File { name, line: None } => write!(f, "{name}"),
             Self::Override(text) => write!(f, "--set {text}"),
-            Self::Arguments => write!(f, "arguments"),
+            Self::Arguments => write!(f, "command line"),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Args {
 const AFTER_HELP: &str = "\
 Examples:
   polylance embed --source builtin:udhr --table udhr.lance --keep lang,article
-  polylance embed --source 's3://corpus/*.parquet' --table s3://tables/corpus.lance --text body --id url
+  polylance embed --source 's3://corpus/*.parquet' --table s3://tables/corpus.lance --id url
   polylance embed --source docs.jsonl.gz --table docs.lance --model intfloat/multilingual-e5-base";
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {

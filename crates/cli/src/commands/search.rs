@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URI")]
     table: String,
     /// Hits at most
-    #[arg(short = 'k', long, value_name = "N", default_value_t = 10)]
+    #[arg(short = 'k', value_name = "N", default_value_t = 10)]
     k: usize,
     /// A SQL condition that every hit fulfils
     #[arg(long = "where", value_name = "SQL")]

@@ -10,7 +10,7 @@ const ROWS: usize = 1000;
 
 /// Query Lance tables with SQL, reading only
 ///
-/// Without a name a table is called like its file: udhr.lance is `udhr`. `SHOW TABLES` and `DESCRIBE udhr` work.
+/// Without a name a table is called like its file: udhr.lance is `udhr`. `SHOW TABLES` works, and so does `DESCRIBE udhr`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 const AFTER_HELP: &str = "\
 Examples:
   polylance sql --table udhr.lance \"SELECT lang, count(*) FROM udhr GROUP BY lang ORDER BY 2 DESC\"
-  polylance sql --table t=s3://tables/docs.lance \"SELECT doc_id, n_tokens FROM t WHERE truncated\" --json
+  polylance sql --table t=s3://b/docs.lance --json \"SELECT doc_id FROM t WHERE truncated\"
   polylance sql --table q=udhr.quarantine.lance \"SELECT stage, error, count(*) FROM q GROUP BY 1, 2\"";
 
 /// `name=URI`, or a URI alone with an empty name. A `=` inside a URI is not a name's.
