@@ -20,7 +20,12 @@ impl S3Server {
     /// Starts a server with one empty bucket, and waits until it answers.
     pub fn start(bucket: &str) -> Self {
         let mut command = Command::new(python());
-        command.arg(repository().join("tests/python/s3_server.py")).arg(bucket).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .arg(repository().join("tests/python/s3_server.py"))
+            .arg(bucket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut process = command.spawn().expect("python starts");
         let mut endpoint = String::new();
         let stdout = process.stdout.take().expect("stdout is piped");
@@ -36,7 +41,10 @@ impl S3Server {
             boto3.client('s3', endpoint_url=endpoint).upload_file(file, bucket, key)";
         let mut command = Command::new(python());
         command.args(["-c", script, &self.endpoint]).arg(file).args([&self.bucket, key]);
-        command.env("AWS_ACCESS_KEY_ID", "polylance").env("AWS_SECRET_ACCESS_KEY", SECRET).env("AWS_REGION", "us-east-1");
+        command
+            .env("AWS_ACCESS_KEY_ID", "polylance")
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .env("AWS_REGION", "us-east-1");
         let output = command.output().expect("python starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

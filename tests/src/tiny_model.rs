@@ -7,9 +7,8 @@ use serde_json::json;
 
 const HIDDEN: usize = 16;
 const FFN: usize = 24;
-const VOCABULARY: [&str; 16] = [
-    "<s>", "<pad>", "</s>", "<unk>", "\u{2581}", "a", "b", "c", "d", "e", "i", "n", "o", "r", "s", "t",
-];
+const VOCABULARY: [&str; 16] =
+    ["<s>", "<pad>", "</s>", "<unk>", "\u{2581}", "a", "b", "c", "d", "e", "i", "n", "o", "r", "s", "t"];
 
 /// A `bert` model of one layer with a Unigram tokenizer of sixteen pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +51,11 @@ impl TinyModel {
             ("embeddings.token_type_embeddings.weight".into(), vec![2, HIDDEN]),
         ];
         let layer = "encoder.layer.0";
-        let norms =
-            ["embeddings.LayerNorm".into(), format!("{layer}.attention.output.LayerNorm"), format!("{layer}.output.LayerNorm")];
+        let norms = [
+            "embeddings.LayerNorm".into(),
+            format!("{layer}.attention.output.LayerNorm"),
+            format!("{layer}.output.LayerNorm"),
+        ];
         shapes.extend(norms.iter().map(|norm: &String| (format!("{norm}.weight"), vec![HIDDEN])));
         let matrices = [
             ("attention.self.query", query),

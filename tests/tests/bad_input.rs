@@ -52,7 +52,8 @@ fn rows() -> Vec<Row> {
 fn a_missing_column_is_named_with_the_columns_there_are() {
     let folder = Folder::new();
     write_parquet(&folder.path("docs.parquet"), &rows());
-    let _ = folder.embed("docs.parquet", &["--text", "txet"]).exits_with(2).says(&["txet", "docs.parquet", "id", "text"]);
+    let _ =
+        folder.embed("docs.parquet", &["--text", "txet"]).exits_with(2).says(&["txet", "docs.parquet", "id", "text"]);
     folder.nothing_was_written();
 }
 
@@ -82,7 +83,10 @@ fn null_and_empty_texts_go_to_the_quarantine() {
 fn invalid_utf8_costs_its_own_row_only() {
     for (name, content) in [
         ("docs.csv", &b"id,text\n1,cat\n2,d\xffot\n3,tin\n"[..]),
-        ("docs.jsonl", b"{\"id\":\"1\",\"text\":\"cat\"}\n{\"id\":\"2\",\"text\":\"d\xffot\"}\n{\"id\":\"3\",\"text\":\"tin\"}\n"),
+        (
+            "docs.jsonl",
+            b"{\"id\":\"1\",\"text\":\"cat\"}\n{\"id\":\"2\",\"text\":\"d\xffot\"}\n{\"id\":\"3\",\"text\":\"tin\"}\n",
+        ),
     ] {
         let folder = Folder::new();
         fs::write(folder.path(name), content).unwrap();
@@ -97,7 +101,11 @@ fn invalid_utf8_costs_its_own_row_only() {
 #[test]
 fn a_malformed_line_costs_its_own_row_only() {
     let folder = Folder::new();
-    fs::write(folder.path("docs.jsonl"), "{\"id\":\"1\",\"text\":\"cat\"}\n{\"id\": \"2\", \"te\n{\"id\":\"3\",\"text\":\"tin\"}\n").unwrap();
+    fs::write(
+        folder.path("docs.jsonl"),
+        "{\"id\":\"1\",\"text\":\"cat\"}\n{\"id\": \"2\", \"te\n{\"id\":\"3\",\"text\":\"tin\"}\n",
+    )
+    .unwrap();
     let _ = folder.embed("docs.jsonl", &[]).exits_with(3);
     let (documents, errors) = folder.results();
     assert_eq!((documents, errors.len()), (vec!["1".to_owned(), "3".to_owned()], 1));
@@ -181,9 +189,15 @@ fn a_table_of_another_contract_is_refused_and_both_are_shown() {
     let before = polylance(&["show", &folder.text("out.lance"), "--json"]).exits_with(0).json();
 
     let (source, table) = (folder.text("docs.parquet"), folder.text("out.lance"));
-    let _ = polylance(&["embed", "--source", &source, "--table", &table])
-        .exits_with(2)
-        .says(&["another", &folder.text("model"), "builtin:multilingual-e5-small", "dim", "16", "384", "hint:"]);
+    let _ = polylance(&["embed", "--source", &source, "--table", &table]).exits_with(2).says(&[
+        "another",
+        &folder.text("model"),
+        "builtin:multilingual-e5-small",
+        "dim",
+        "16",
+        "384",
+        "hint:",
+    ]);
     let after = polylance(&["show", &table, "--json"]).exits_with(0).json();
     assert_eq!(before["version"], after["version"]);
 }

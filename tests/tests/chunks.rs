@@ -1,6 +1,9 @@
 //! Long documents become chunks whose slices of the source are exactly the chunks' texts, in every script.
 
-use arrow::{array::AsArray, datatypes::{UInt32Type, UInt64Type}};
+use arrow::{
+    array::AsArray,
+    datatypes::{UInt32Type, UInt64Type},
+};
 use polylance_tests::{Row, polylance, polylance_with, read_table, strings, vectors, write_parquet};
 
 const SENTENCES: [(&str, &str); 8] = [
@@ -32,7 +35,10 @@ fn slices_of_the_source_are_the_chunks() {
         std::fs::write(&pipeline, toml).unwrap();
         let _ = polylance(&["run", &pipeline, "--progress", "none"]).exits_with(0);
 
-        let read = read_table(&table, &["doc_id", "chunk", "char_start", "char_end", "text", "n_tokens", "truncated", "embedding"]);
+        let read = read_table(
+            &table,
+            &["doc_id", "chunk", "char_start", "char_end", "text", "n_tokens", "truncated", "embedding"],
+        );
         let (ids, texts) = (strings(&read, "doc_id"), strings(&read, "text"));
         let offsets = |column: &str| read[column].as_primitive::<UInt64Type>().values().to_vec();
         let (starts, ends) = (offsets("char_start"), offsets("char_end"));
@@ -70,7 +76,8 @@ fn slices_of_the_source_are_the_chunks() {
 fn a_line_over_the_limit_is_cut_and_says_so() {
     let line = "one two three four ".repeat(1000) + "\nshort\n";
     let encoded = polylance_with(&["encode"], &[], line.as_bytes()).exits_with(0);
-    let lines: Vec<serde_json::Value> = encoded.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        encoded.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["truncated"], &lines[1]["truncated"]), (&true.into(), &false.into()));
     assert!(lines[0]["n_tokens"].as_u64().unwrap() <= 512 && lines[0]["n_tokens"].as_u64().unwrap() > 500);
     assert_eq!(lines[1]["embedding"].as_array().unwrap().len(), 384);

@@ -55,7 +55,8 @@ impl Job {
 }
 
 fn text(seed: usize, words: usize) -> String {
-    let words: Vec<String> = (0..words).map(|word| ["cat", "tin", "dot", "arc", "nest"][(seed * 7 + word * 3) % 5].into()).collect();
+    let words: Vec<String> =
+        (0..words).map(|word| ["cat", "tin", "dot", "arc", "nest"][(seed * 7 + word * 3) % 5].into()).collect();
     format!("{}. {}", words.join(" "), ["a", "b", "c", "d", "e"][seed % 5].repeat(seed / 5 % 7 + 1))
 }
 
@@ -77,7 +78,8 @@ fn a_second_run_writes_nothing() {
 fn changed_added_and_shrunk_documents_alone_are_embedded() {
     let job = Job::new();
     // The last twenty are long: several chunks each.
-    let mut rows: Vec<Row> = (0..500).map(|n| Row::new(format!("doc-{n:03}"), text(n, if n < 480 { 2 } else { 40 }))).collect();
+    let mut rows: Vec<Row> =
+        (0..500).map(|n| Row::new(format!("doc-{n:03}"), text(n, if n < 480 { 2 } else { 40 }))).collect();
     let _ = job.run(&rows);
     let before = job.documents();
     assert!(rows[480..].iter().all(|row| before[&row.id].len() > 3));

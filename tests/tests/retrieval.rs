@@ -6,8 +6,25 @@ use arrow::{array::AsArray, datatypes::Int32Type};
 use polylance_tests::{polylance, read_table, strings, vectors};
 
 const LANGUAGES: [&str; 19] = [
-    "fra", "deu_1996", "spa", "rus", "arb", "cmn_hans", "jpn", "hin", "swh", "tur", "kor", "por_PT", "ita", "pol", "vie",
-    "tha", "ell_monotonic", "heb", "fin",
+    "fra",
+    "deu_1996",
+    "spa",
+    "rus",
+    "arb",
+    "cmn_hans",
+    "jpn",
+    "hin",
+    "swh",
+    "tur",
+    "kor",
+    "por_PT",
+    "ita",
+    "pol",
+    "vie",
+    "tha",
+    "ell_monotonic",
+    "heb",
+    "fin",
 ];
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -16,7 +16,8 @@ fn source_and_table_live_in_a_bucket() {
     }
 
     let variables = server.variables();
-    let embed = ["embed", "--source", "s3://corpus/docs/", "--table", "s3://corpus/out.lance", "--model", &model, "--json"];
+    let embed =
+        ["embed", "--source", "s3://corpus/docs/", "--table", "s3://corpus/out.lance", "--model", &model, "--json"];
     let first = polylance_with(&embed, &variables, b"").exits_with(0);
     assert_eq!(first.json()["rows_written"], 200);
     assert!(!first.stderr.contains(variables[4].1), "a secret reached the log");

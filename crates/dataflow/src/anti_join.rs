@@ -97,8 +97,8 @@ impl ExecutionPlan for AntiJoinExec {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let [keys, input] = <[_; 2]>::try_from(children)
-            .map_err(|_| DataFusionError::Plan("AntiJoinExec has two inputs".into()))?;
+        let [keys, input] =
+            <[_; 2]>::try_from(children).map_err(|_| DataFusionError::Plan("AntiJoinExec has two inputs".into()))?;
         Ok(Arc::new(Self::try_new(keys, input)?))
     }
 

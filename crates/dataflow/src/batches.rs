@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder, StructArray, UInt64Array, new_null_array},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder, StructArray, UInt64Array,
+        new_null_array,
+    },
     buffer::NullBuffer,
     datatypes::{DataType, FieldRef, SchemaRef},
     error::ArrowError,
@@ -105,7 +108,11 @@ pub(crate) fn errors(stage: &str, errors: &[Option<String>]) -> StructArray {
 }
 
 /// A batch in which the rows with a message are refused too, by `stage`; rows that were refused before keep their error.
-pub(crate) fn with_errors(batch: &RecordBatch, stage: &str, messages: &[Option<String>]) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn with_errors(
+    batch: &RecordBatch,
+    stage: &str,
+    messages: &[Option<String>],
+) -> Result<RecordBatch, ArrowError> {
     if messages.iter().all(Option::is_none) {
         return Ok(batch.clone());
     }
@@ -125,8 +132,11 @@ pub(crate) fn with_errors(batch: &RecordBatch, stage: &str, messages: &[Option<S
         valid.push(before.is_valid(row) || message.is_some());
     }
     let fields = error_fields();
-    let column =
-        StructArray::new(fields, vec![Arc::new(new_stages.finish()), Arc::new(new_texts.finish())], Some(NullBuffer::from(valid)));
+    let column = StructArray::new(
+        fields,
+        vec![Arc::new(new_stages.finish()), Arc::new(new_texts.finish())],
+        Some(NullBuffer::from(valid)),
+    );
     let mut columns = batch.columns().to_vec();
     columns[at] = Arc::new(column);
     RecordBatch::try_new(batch.schema(), columns)

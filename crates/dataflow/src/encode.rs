@@ -144,7 +144,13 @@ fn windows(mut input: SendableRecordBatchStream, tokens: usize) -> impl Stream<I
     }
 }
 
-async fn encoded(backend: Arc<dyn Backend>, batch: RecordBatch, dim: usize, schema: SchemaRef, tokens: Count) -> Result<RecordBatch> {
+async fn encoded(
+    backend: Arc<dyn Backend>,
+    batch: RecordBatch,
+    dim: usize,
+    schema: SchemaRef,
+    tokens: Count,
+) -> Result<RecordBatch> {
     let at = batch.schema_ref().index_of(INPUT_IDS)?;
     let ids = batch.column(at).as_list::<i32>();
     let good: Vec<usize> = (0..batch.num_rows()).filter(|&row| ids.is_valid(row)).collect();
@@ -190,7 +196,11 @@ fn each(
                 let vectors: Vec<_> =
                     embeddings.values.chunks(embeddings.dim.max(1)).map(|vector| Ok(vector.to_vec())).collect();
                 let (expected, found) = (inputs.len(), vectors.len());
-                if found == expected { Ok(vectors) } else { Err(datafusion_error::miscounted("encode", expected, found)) }
+                if found == expected {
+                    Ok(vectors)
+                } else {
+                    Err(datafusion_error::miscounted("encode", expected, found))
+                }
             }
             Err(BackendError::Input(message)) if inputs.len() == 1 => Ok(vec![Err(message)]),
             // What does not fit into a device's memory at once may fit in two parts.

@@ -83,7 +83,9 @@ impl SourceError {
             Self::ReservedColumn { .. } => Some("rename the column in the source, or leave it out of `keep`".into()),
             Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
             Self::Storage { .. } => Some("look at the credentials and the endpoint in the environment".into()),
-            Self::UnknownCode { .. } => Some("`polylance sql` over the whole corpus lists the codes; a few are eng, fra, cmn_hans".into()),
+            Self::UnknownCode { .. } => {
+                Some("`polylance sql` over the whole corpus lists the codes; a few are eng, fra, cmn_hans".into())
+            }
             Self::Uri { .. } | Self::Unreadable { .. } | Self::ColumnType { .. } => None,
         }
     }

@@ -69,7 +69,11 @@ pub(crate) fn sniff(plain: &[u8], compression: Compression) -> io::Result<Format
         [b'P', b'A', b'R', b'1', ..] => Format::Parquet,
         [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => Format::Arrow,
         text if text.trim_ascii_start().starts_with(b"{") => Format::Jsonl,
-        text if text.trim_ascii_start().strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{")) => {
+        text if text
+            .trim_ascii_start()
+            .strip_prefix(b"[")
+            .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{")) =>
+        {
             return unsupported("a JSON array: write one object a line");
         }
         [] => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty")),

@@ -63,8 +63,8 @@ fn remote(uri: &str) -> Result<Place, SourceError> {
     // In the address of an object `?` and `#` are characters of its name or of a glob.
     let literal = if uri.starts_with("http") { uri.to_owned() } else { uri.replace('?', "%3F").replace('#', "%23") };
     let mut url = Url::parse(&literal).map_err(|error| refuse(error.to_string()))?;
-    let (store, path) =
-        object_store::parse_url_opts(&url, options(&url)).map_err(|error| refuse(without_secrets(&error.to_string())))?;
+    let (store, path) = object_store::parse_url_opts(&url, options(&url))
+        .map_err(|error| refuse(without_secrets(&error.to_string())))?;
     // An address is written to the quarantine, a password in it is not. Not every kind of URL can have one.
     let _ = (url.set_username(""), url.set_password(None));
     Ok((Arc::from(store), path.to_string(), url[..url::Position::BeforePath].to_owned()))

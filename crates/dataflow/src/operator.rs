@@ -44,6 +44,7 @@ pub(crate) fn expect_schema(name: &str, input: &SchemaRef, expected: &SchemaRef)
     if input.fields() == expected.fields() {
         return Ok(());
     }
-    let names = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    let names =
+        |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
     Err(DataFusionError::Plan(format!("{name} expects the columns {}, found {}", names(expected), names(input))))
 }

@@ -134,7 +134,10 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
 }
 
 /// The rows of a file; what stops the file becomes its last row.
-fn contained(rows: std::result::Result<RowStream, ReadError>, columns: Columns) -> impl stream::Stream<Item = Rows> + Send {
+fn contained(
+    rows: std::result::Result<RowStream, ReadError>,
+    columns: Columns,
+) -> impl stream::Stream<Item = Rows> + Send {
     let rows = match rows {
         Ok(rows) => rows,
         Err(error) => stream::once(async { Err(error) }).boxed(),
@@ -161,7 +164,8 @@ struct Codes {
 impl Codes {
     fn select(&self, mut rows: Rows) -> Result<Rows> {
         let found = rows.keep[self.at].as_string::<i32>();
-        let wanted: BooleanArray = found.iter().map(|code| Some(code.is_some_and(|code| self.codes.iter().any(|c| c == code)))).collect();
+        let wanted: BooleanArray =
+            found.iter().map(|code| Some(code.is_some_and(|code| self.codes.iter().any(|c| c == code)))).collect();
         let filter = |array: &dyn Array| filter(array, &wanted);
         rows.keep = rows.keep.iter().map(|array| filter(array)).collect::<std::result::Result<_, _>>()?;
         if self.extra {
@@ -180,13 +184,12 @@ impl Codes {
 pub(crate) async fn check_codes(source: &Source) -> std::result::Result<(), SourceError> {
     let Some(codes) = &source.location.codes else { return Ok(()) };
     let mut missing = codes.clone();
-    let everything = Source { location: crate::location::Location { codes: None, ..source.location.clone() }, ..source.clone() };
-    let with_code = Columns {
-        keep: vec![Arc::new(Field::new(CODE, DataType::Utf8, true))],
-        ..source.columns.clone()
-    };
+    let everything =
+        Source { location: crate::location::Location { codes: None, ..source.location.clone() }, ..source.clone() };
+    let with_code = Columns { keep: vec![Arc::new(Field::new(CODE, DataType::Utf8, true))], ..source.columns.clone() };
     let rows = documents(Source { columns: with_code, ..everything }, Count::new());
-    let unreadable = |error: DataFusionError| SourceError::Unreadable { file: source.spec.uri.clone(), message: error.to_string() };
+    let unreadable =
+        |error: DataFusionError| SourceError::Unreadable { file: source.spec.uri.clone(), message: error.to_string() };
     let mut rows = std::pin::pin!(rows);
     while let Some((_, rows)) = rows.try_next().await.map_err(unreadable)? {
         for code in rows.keep[0].as_string::<i32>().iter().flatten() {

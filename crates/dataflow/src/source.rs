@@ -81,7 +81,8 @@ async fn first_schema(location: &Location, format: Option<Format>) -> Result<(St
         match open.schema(format).await {
             Ok(schema) => return Ok((file.uri.clone(), schema)),
             Err(error) => {
-                first_error.get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
+                first_error
+                    .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
             }
         }
     }
@@ -97,7 +98,11 @@ fn field<'a>(file: &str, schema: &'a Schema, column: &str) -> Result<&'a FieldRe
     schema.fields().find(column).map(|(_, field)| field).ok_or_else(|| SourceError::MissingColumn {
         file: file.to_owned(),
         column: column.to_owned(),
-        nearest: columns().map(|name| (strsim::damerau_levenshtein(&name, column), name)).filter(|(d, _)| *d <= 2).min().map(|(_, n)| n),
+        nearest: columns()
+            .map(|name| (strsim::damerau_levenshtein(&name, column), name))
+            .filter(|(d, _)| *d <= 2)
+            .min()
+            .map(|(_, n)| n),
         columns: columns().collect(),
     })
 }

@@ -9,7 +9,8 @@ use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanBuilder, ListBuilder, RecordBatch, StringBuilder, UInt32Builder, UInt64Array, UInt64Builder,
+        Array, ArrayRef, AsArray, BooleanBuilder, ListBuilder, RecordBatch, StringBuilder, UInt32Builder, UInt64Array,
+        UInt64Builder,
     },
     compute::take,
     datatypes::{DataType, Field, SchemaRef},
@@ -146,7 +147,9 @@ fn each(
         match backend.tokenize(texts.clone(), &spec).await {
             Ok(chunks) if chunks.len() == texts.len() => Ok(chunks.into_iter().map(not_empty).collect()),
             Ok(chunks) => Err(datafusion_error::miscounted("tokenize", texts.len(), chunks.len())),
-            Err(BackendError::Input(message)) if texts.len() <= 1 => Ok(texts.iter().map(|_| Err(message.clone())).collect()),
+            Err(BackendError::Input(message)) if texts.len() <= 1 => {
+                Ok(texts.iter().map(|_| Err(message.clone())).collect())
+            }
             Err(BackendError::Input(_)) => {
                 let (first, second) = texts.split_at(texts.len() / 2);
                 let mut results = each(Arc::clone(&backend), first.to_vec(), spec.clone()).await?;
@@ -165,7 +168,11 @@ fn not_empty(chunks: Vec<Chunk>) -> std::result::Result<Vec<Chunk>, String> {
 }
 
 /// One row a chunk, in batches of bounded length.
-fn explode(batch: &RecordBatch, chunks: &[Vec<Chunk>], schema: &SchemaRef) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+fn explode(
+    batch: &RecordBatch,
+    chunks: &[Vec<Chunk>],
+    schema: &SchemaRef,
+) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
     let rows: Vec<(usize, usize)> =
         (0..batch.num_rows()).flat_map(|row| (0..chunks[row].len().max(1)).map(move |chunk| (row, chunk))).collect();
     rows.chunks(OUTPUT_ROWS).map(|rows| part(batch, chunks, schema, rows)).collect()

@@ -13,7 +13,10 @@ use arrow::{
     ipc::writer::{FileWriter, StreamWriter},
 };
 use async_compression::tokio::bufread::{BzEncoder, GzipEncoder, XzEncoder, ZstdEncoder};
-use datafusion::{execution::TaskContext, physical_plan::{ExecutionPlan, collect}};
+use datafusion::{
+    execution::TaskContext,
+    physical_plan::{ExecutionPlan, collect},
+};
 use parquet::arrow::ArrowWriter;
 use polylance_dataflow::{Source, SourceError, SourceScanExec, SourceSpec};
 use polylance_schema::columns::{CONTENT_HASH, DOC_ID, ERROR, SOURCE_ROW, TEXT};
@@ -57,7 +60,8 @@ fn batch() -> RecordBatch {
 
 fn write_all(folder: &Path) {
     let batch = batch();
-    let mut parquet = ArrowWriter::try_new(File::create(folder.join("a.parquet")).unwrap(), batch.schema(), None).unwrap();
+    let mut parquet =
+        ArrowWriter::try_new(File::create(folder.join("a.parquet")).unwrap(), batch.schema(), None).unwrap();
     parquet.write(&batch).unwrap();
     parquet.close().unwrap();
     let mut file = FileWriter::try_new(File::create(folder.join("a.arrow")).unwrap(), &batch.schema()).unwrap();
@@ -96,7 +100,18 @@ async fn every_format_gives_the_same_rows() {
     let expected = read(&path("a.parquet")).await;
     assert_eq!(expected.num_rows(), 5);
     assert_eq!(expected[ERROR].null_count(), 5);
-    for name in ["a.arrow", "a.arrows", "a.jsonl", "a.csv", "gz.jsonl", "zst.jsonl", "bz2.jsonl", "xz.jsonl", "gz.csv", "zst.csv"] {
+    for name in [
+        "a.arrow",
+        "a.arrows",
+        "a.jsonl",
+        "a.csv",
+        "gz.jsonl",
+        "zst.jsonl",
+        "bz2.jsonl",
+        "xz.jsonl",
+        "gz.csv",
+        "zst.csv",
+    ] {
         let found = read(&path(name)).await;
         for column in [DOC_ID, "year", "lang", TEXT, CONTENT_HASH, SOURCE_ROW, ERROR] {
             assert_eq!(&found[column], &expected[column], "{name}: {column}");
@@ -151,7 +166,10 @@ async fn a_bad_line_is_a_row_that_says_why() {
     ];
     let path = folder.path().join("bad.jsonl");
     fs::write(&path, lines.concat()).unwrap();
-    let batch = scan(Source::open(SourceSpec { format: Some(polylance_dataflow::Format::Jsonl), ..spec(&path) }).await.unwrap()).await;
+    let batch = scan(
+        Source::open(SourceSpec { format: Some(polylance_dataflow::Format::Jsonl), ..spec(&path) }).await.unwrap(),
+    )
+    .await;
     let errors = errors(&batch);
     let expected = [
         (2, "expected text"),
@@ -193,9 +211,12 @@ async fn a_compressed_file_larger_than_what_is_looked_at_and_one_that_breaks_off
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big");
     // Hexadecimal digits of hashes compress badly, so that one block of bzip2 is longer than any head.
-    let line = |n: u32| format!("{{\"id\":{n},\"text\":\"{}\",\"year\":1,\"lang\":\"a\"}}\n", blake3::hash(&n.to_le_bytes()));
+    let line =
+        |n: u32| format!("{{\"id\":{n},\"text\":\"{}\",\"year\":1,\"lang\":\"a\"}}\n", blake3::hash(&n.to_le_bytes()));
     let text: String = (0..20_000).map(line).collect();
-    for bytes in [compressed(BzEncoder::new(text.as_bytes())).await, compressed(ZstdEncoder::new(text.as_bytes())).await] {
+    for bytes in
+        [compressed(BzEncoder::new(text.as_bytes())).await, compressed(ZstdEncoder::new(text.as_bytes())).await]
+    {
         fs::write(&path, &bytes).unwrap();
         let batch = read(&path).await;
         assert_eq!((batch.num_rows(), errors(&batch).len()), (20_000, 0));
@@ -228,7 +249,10 @@ async fn columns_are_checked_before_anything_is_read() {
         Source::open(spec).await
     };
     let error = open(&|spec| spec.text = "txt".into()).await.unwrap_err();
-    assert!(matches!(&error, SourceError::MissingColumn { nearest: Some(nearest), .. } if nearest == "text"), "{error}");
+    assert!(
+        matches!(&error, SourceError::MissingColumn { nearest: Some(nearest), .. } if nearest == "text"),
+        "{error}"
+    );
     assert!(matches!(open(&|spec| spec.text = "year".into()).await, Err(SourceError::ColumnType { .. })));
     assert!(matches!(open(&|spec| spec.keep = vec!["chunk".into()]).await, Err(SourceError::ReservedColumn { .. })));
     let all = open(&|spec| spec.keep = vec!["*".into()]).await.unwrap();
@@ -256,7 +280,8 @@ async fn a_file_without_the_columns_is_one_refused_row() {
         fs::remove_file(folder.path().join(name)).unwrap();
     }
     let other = RecordBatch::new_empty(Arc::new(Schema::new(vec![Field::new("body", DataType::Utf8, true)])));
-    let mut writer = ArrowWriter::try_new(File::create(folder.path().join("b.parquet")).unwrap(), other.schema(), None).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(folder.path().join("b.parquet")).unwrap(), other.schema(), None).unwrap();
     writer.write(&other).unwrap();
     writer.close().unwrap();
     fs::write(folder.path().join("c.parquet"), b"").unwrap();

@@ -3,7 +3,9 @@
 use std::{fs, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StructArray, UInt64Array, new_null_array},
+    array::{
+        ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StructArray, UInt64Array, new_null_array,
+    },
     compute::concat_batches,
     datatypes::{DataType, Field, FieldRef},
     util::pretty::pretty_format_batches,
@@ -159,7 +161,8 @@ async fn scan(uri: String) -> RecordBatch {
 fn the_anti_join_passes_batches_on_and_does_not_gather_them() {
     let rows: Vec<(String, String)> = (0..10).map(|n| (n.to_string(), "long".repeat(1000))).collect();
     let batch = documents(&rows);
-    let keys = RecordBatch::try_new(key_schema(), batch.project(&[0, 3]).unwrap().slice(3, 1).columns().to_vec()).unwrap();
+    let keys =
+        RecordBatch::try_new(key_schema(), batch.project(&[0, 3]).unwrap().slice(3, 1).columns().to_vec()).unwrap();
     let keys = MemorySourceConfig::try_new_exec(&[vec![keys]], key_schema(), None).unwrap();
     let input = MemorySourceConfig::try_new_exec(&[split(&batch, &[2])], source_schema(&keep()), None).unwrap();
     let join: Arc<dyn ExecutionPlan> = Arc::new(AntiJoinExec::try_new(keys, input).unwrap());

@@ -7,12 +7,12 @@ use arrow::{
     compute::concat_batches,
     datatypes::{UInt32Type, UInt64Type},
 };
+use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::{
     execution::TaskContext,
     physical_plan::{ExecutionPlan, collect, displayable},
     prelude::SessionConfig,
 };
-use datafusion::catalog::memory::MemorySourceConfig;
 use parquet::arrow::ArrowWriter;
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
 use polylance_dataflow::{Source, SourceSpec, plan_embeddings, progress};
@@ -41,7 +41,8 @@ async fn plan(rows: &[(&str, &str)], keys: Option<Arc<dyn ExecutionPlan>>) -> (A
     let path = folder.path().join("docs.parquet");
     write(&path, rows);
     let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec = SourceSpec { uri: path.display().to_string(), format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20 };
+    let spec =
+        SourceSpec { uri: path.display().to_string(), format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20 };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let chunking = Chunking::Split { max_tokens: 6, overlap: 0, cut: Cut::Word };
@@ -61,7 +62,8 @@ fn texts(batch: &RecordBatch, column: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_become_chunks_in_order_with_a_vector_each() {
-    let (plan, batch) = plan(&[("a", "one two three four five"), ("b", "six"), ("c", "seven eight nine ten")], None).await;
+    let (plan, batch) =
+        plan(&[("a", "one two three four five"), ("b", "six"), ("c", "seven eight nine ten")], None).await;
     assert_eq!(texts(&batch, DOC_ID), ["a", "a", "b", "c", "c"]);
     assert_eq!(texts(&batch, TEXT), ["one two three", "four five", "six", "seven eight nine", "ten"]);
     assert_eq!(batch[CHUNK].as_primitive::<UInt32Type>().values(), &[0, 1, 0, 0, 1]);
@@ -69,7 +71,10 @@ async fn documents_become_chunks_in_order_with_a_vector_each() {
     assert_eq!((batch[EMBEDDING].null_count(), batch[ERROR].null_count()), (0, 5));
 
     let progress = progress(plan.as_ref());
-    assert_eq!((progress.rows_read, progress.rows_skipped, progress.chunks_encoded, progress.tokens_encoded), (3, 0, 5, 25));
+    assert_eq!(
+        (progress.rows_read, progress.rows_skipped, progress.chunks_encoded, progress.tokens_encoded),
+        (3, 0, 5, 25)
+    );
     assert_eq!(progress.bytes_read, progress.bytes_total);
 }
 
@@ -79,8 +84,11 @@ async fn what_the_table_has_is_not_encoded_again() {
     let (_, all) = plan(&rows, None).await;
     let hashes: &FixedSizeBinaryArray = all[CONTENT_HASH].as_fixed_size_binary();
     // The table has `a` and `c` as they are, and an older `b`.
-    let hashes = FixedSizeBinaryArray::try_from_iter([hashes.value(0), hashes.value(2), hashes.value(3)].into_iter()).unwrap();
-    let keys = RecordBatch::try_new(key_schema(), vec![Arc::new(StringArray::from(vec!["a", "c", "b"])), Arc::new(hashes)]).unwrap();
+    let hashes =
+        FixedSizeBinaryArray::try_from_iter([hashes.value(0), hashes.value(2), hashes.value(3)].into_iter()).unwrap();
+    let keys =
+        RecordBatch::try_new(key_schema(), vec![Arc::new(StringArray::from(vec!["a", "c", "b"])), Arc::new(hashes)])
+            .unwrap();
     let keys = MemorySourceConfig::try_new_exec(&[vec![keys]], key_schema(), None).unwrap();
     let (plan, rest) = plan(&rows, Some(keys)).await;
     assert_eq!(texts(&rest, DOC_ID), ["b", "d"]);
@@ -99,7 +107,8 @@ async fn refused_rows_travel_on_with_their_error_and_harm_no_neighbour() {
     let (_, batch) = plan(&rows, Some(keys)).await;
     assert_eq!(batch[SOURCE_ROW].as_primitive::<UInt64Type>().values(), &[0, 1, 2, 3, 4]);
     let errors = batch[ERROR].as_struct();
-    let stages: Vec<_> = (0..5).map(|row| errors.is_valid(row).then(|| errors.column(0).as_string::<i32>().value(row))).collect();
+    let stages: Vec<_> =
+        (0..5).map(|row| errors.is_valid(row).then(|| errors.column(0).as_string::<i32>().value(row))).collect();
     assert_eq!(stages, [None, Some("scan"), Some("distinct"), Some("tokenize"), None]);
     let vectors: Vec<bool> = (0..5).map(|row| batch[EMBEDDING].is_valid(row)).collect();
     assert_eq!(vectors, [true, false, false, false, true]);

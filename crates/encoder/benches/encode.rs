@@ -8,7 +8,8 @@ use polylance_encoder::{Device, LoadOptions, ModelFiles, PackedBatch, SentenceEn
 fn encode(criterion: &mut Criterion) {
     let files = ModelFiles::find("builtin:multilingual-e5-small").expect("the built-in model");
     let model = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu).expect("it loads");
-    let rows: Vec<Vec<u32>> = (0..32).map(|row| (0..100).map(|at| (row * 7919 + at * 104_729) % 250_000).collect()).collect();
+    let rows: Vec<Vec<u32>> =
+        (0..32).map(|row| (0..100).map(|at| (row * 7919 + at * 104_729) % 250_000).collect()).collect();
     let batch = PackedBatch::new(&rows).expect("plain rows");
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let mut group = criterion.benchmark_group("encode");

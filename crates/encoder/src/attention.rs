@@ -69,7 +69,8 @@ impl SelfAttention {
     /// One sequence after another, or side by side on the CPU's threads.
     fn packed(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         let ranges: Vec<_> = cu_seqlens.ranges().collect();
-        let one = |range: &std::ops::Range<usize>| self.sequence(&query_key_value.narrow(0, range.start, range.len())?);
+        let one =
+            |range: &std::ops::Range<usize>| self.sequence(&query_key_value.narrow(0, range.start, range.len())?);
         let contexts: Vec<Tensor> = if query_key_value.device().is_cpu() {
             ranges.par_iter().map(one).collect::<Result<_>>()?
         } else {

@@ -99,7 +99,8 @@ mod tests {
     fn borders_must_rise_from_zero_to_the_end() {
         assert!(CuSeqlens::new(vec![0, 3, 5], 5).is_ok());
         assert!(CuSeqlens::new(vec![0], 0).is_ok());
-        for (borders, total) in [(vec![], 0), (vec![1, 2], 2), (vec![0, 3, 3], 3), (vec![0, 4, 3], 3), (vec![0, 3], 4)] {
+        for (borders, total) in [(vec![], 0), (vec![1, 2], 2), (vec![0, 3, 3], 3), (vec![0, 4, 3], 3), (vec![0, 3], 4)]
+        {
             assert!(CuSeqlens::new(borders.clone(), total).is_err(), "{borders:?} of {total}");
         }
     }

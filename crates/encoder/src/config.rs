@@ -102,8 +102,7 @@ impl ModelConfig {
     /// # Errors
     /// [`ModelError::Config`] for a missing or impossible value, [`ModelError::Unsupported`] for another architecture.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
-        let hf: HfConfig =
-            serde_json::from_slice(json).map_err(|error| ModelError::config(path, error.to_string()))?;
+        let hf: HfConfig = serde_json::from_slice(json).map_err(|error| ModelError::config(path, error.to_string()))?;
         let kind = match hf.model_type.as_deref() {
             Some("xlm-roberta-xl") => ModelKind::XlmRobertaXl,
             Some("xlm-roberta") => ModelKind::XlmRoberta,
@@ -307,7 +306,12 @@ mod tests {
 
     #[test]
     fn longest_input_leaves_out_the_rows_up_to_padding() {
-        let xl = ModelConfig { kind: ModelKind::XlmRobertaXl, max_position_embeddings: 514, pad_token_id: 1, ..ModelConfig::tiny() };
+        let xl = ModelConfig {
+            kind: ModelKind::XlmRobertaXl,
+            max_position_embeddings: 514,
+            pad_token_id: 1,
+            ..ModelConfig::tiny()
+        };
         assert_eq!((xl.max_tokens(), xl.first_position()), (512, 2));
         let bert = ModelConfig { max_position_embeddings: 512, ..ModelConfig::tiny() };
         assert_eq!((bert.max_tokens(), bert.first_position()), (512, 0));
@@ -320,7 +324,11 @@ mod tests {
             ("hidden_size", 0.into(), "hidden_size is 0"),
             ("max_position_embeddings", 0.into(), "max_position_embeddings 0 leaves no position: the first is 0"),
             ("hidden_act", "relu".into(), "hidden_act \"relu\" in config.json is not supported: expected \"gelu\""),
-            ("model_type", "gpt2".into(), "model_type \"gpt2\" in config.json is not supported: expected xlm-roberta-xl, xlm-roberta or bert"),
+            (
+                "model_type",
+                "gpt2".into(),
+                "model_type \"gpt2\" in config.json is not supported: expected xlm-roberta-xl, xlm-roberta or bert",
+            ),
             ("vocab_size", "many".into(), "expected usize"),
         ] {
             let message = with(key, value).unwrap_err().to_string();

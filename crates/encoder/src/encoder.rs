@@ -43,7 +43,8 @@ impl Encoder {
         let layers = if per_layer {
             Layers::Mapped { weights: Arc::clone(weights), config: config.clone(), dtype, device: device.clone() }
         } else {
-            let layers = (0..config.num_hidden_layers).map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config));
+            let layers =
+                (0..config.num_hidden_layers).map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config));
             Layers::Resident(layers.collect::<Result<_>>()?)
         };
         let norm = match config.kind.norm_placement() {

@@ -126,7 +126,8 @@ impl Checkpoint {
         let mut start = 0;
         for spec in shard {
             let end = start + self.bytes(spec);
-            header.insert(spec.name.clone(), json!({"dtype": dtype, "shape": spec.shape, "data_offsets": [start, end]}));
+            header
+                .insert(spec.name.clone(), json!({"dtype": dtype, "shape": spec.shape, "data_offsets": [start, end]}));
             start = end;
         }
         let mut header = serde_json::Value::Object(header).to_string();
@@ -154,7 +155,9 @@ impl Checkpoint {
 
 /// Numbers `first..first + count` of a tensor.
 pub fn numbers(name: &str, shape: &[usize], first: usize, count: usize) -> Vec<f32> {
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let seed = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let (offset, scale) = if name.ends_with("LayerNorm.weight") || name.ends_with("layer_norm.weight") {
         (1.0, 0.1)
     } else if name.contains("embeddings.") && shape.len() == 2 {

@@ -46,7 +46,8 @@ fn config(case: &Value) -> ModelConfig {
 fn inputs(case: &Value) -> Vec<Vec<u32>> {
     let vocab = case["config"]["vocab_size"].as_u64().unwrap();
     let ids = |sequence: u64, length: u64| -> Vec<u32> {
-        let mut ids: Vec<u32> = (0..length).map(|at| (5 + (sequence * 7919 + at * 104_729) % (vocab - 5)) as u32).collect();
+        let mut ids: Vec<u32> =
+            (0..length).map(|at| (5 + (sequence * 7919 + at * 104_729) % (vocab - 5)) as u32).collect();
         if length == 1 {
             ids[0] = 0;
         }

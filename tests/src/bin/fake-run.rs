@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         table: folder.join("out.lance").display().to_string(),
         text: TextColumn::Kept,
-        commit: CommitPolicy { rows: 50_000, seconds: 3600 },
+        commit: CommitPolicy { rows: 20_000, seconds: 3600 },
         index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

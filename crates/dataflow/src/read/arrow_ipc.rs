@@ -1,6 +1,9 @@
 //! Arrow IPC files and streams, from a file on this machine.
 
-use std::{fs::File, io::{BufReader, Read, Seek}};
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek},
+};
 
 use arrow::{
     array::RecordBatch,

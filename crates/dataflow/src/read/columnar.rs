@@ -20,12 +20,15 @@ pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>
 /// A batch of a file with any columns as rows; `first` is the position of its first row.
 pub(super) fn rows(batch: &RecordBatch, columns: &Columns, first: u64) -> Result<Rows, ReadError> {
     let column = |name: &str, data_type: &DataType| -> Result<ArrayRef, ReadError> {
-        let array = batch.column_by_name(name).ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))?;
+        let array =
+            batch.column_by_name(name).ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))?;
         // A value that does not fit is an error, never a null.
         let strict = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(array, data_type, &strict).map_err(|error| ReadError::Content(format!("column `{name}`: {error}")))
+        cast_with_options(array, data_type, &strict)
+            .map_err(|error| ReadError::Content(format!("column `{name}`: {error}")))
     };
-    let text = |name: &str| -> Result<StringArray, ReadError> { Ok(column(name, &DataType::Utf8)?.as_string().clone()) };
+    let text =
+        |name: &str| -> Result<StringArray, ReadError> { Ok(column(name, &DataType::Utf8)?.as_string().clone()) };
     let keep = columns.keep.iter().map(|field| column(field.name(), field.data_type())).collect::<Result<_, _>>()?;
     let count = batch.num_rows();
     Ok(Rows {

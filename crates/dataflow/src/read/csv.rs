@@ -90,7 +90,8 @@ fn header(records: &mut Records<impl Read>) -> Result<Vec<String>, ReadError> {
     };
     let name = |at| {
         let name = str::from_utf8(records.field(at).unwrap_or_default());
-        name.map(str::to_owned).map_err(|_| ReadError::Content(format!("invalid UTF-8 in field {} of the header", at + 1)))
+        name.map(str::to_owned)
+            .map_err(|_| ReadError::Content(format!("invalid UTF-8 in field {} of the header", at + 1)))
     };
     (0..records.fields()).map(name).collect()
 }
@@ -109,7 +110,8 @@ impl Kind {
     fn seen(self, value: &str) -> Self {
         // `007` and `+1` are codes that a number would change; `nan` and `inf` are words.
         let number = value.strip_prefix('-').unwrap_or(value);
-        let padded = number.starts_with('+') || number.len() > 1 && number.starts_with('0') && !number.starts_with("0.");
+        let padded =
+            number.starts_with('+') || number.len() > 1 && number.starts_with('0') && !number.starts_with("0.");
         let digits = number.starts_with(|c: char| c.is_ascii_digit() || c == '.');
         let fits = |kind: Self| match kind {
             Self::Unknown => value.is_empty(),

@@ -111,7 +111,8 @@ fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>, limit: usize) -> std
 /// The object of a line; `None` for a blank one.
 fn parse(line: &[u8]) -> Result<Option<Map<String, Value>>, String> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-    let line = str::from_utf8(line).map_err(|error| format!("invalid UTF-8 at byte {} of the line", error.valid_up_to()))?;
+    let line =
+        str::from_utf8(line).map_err(|error| format!("invalid UTF-8 at byte {} of the line", error.valid_up_to()))?;
     if line.trim().is_empty() {
         return Ok(None);
     }
@@ -202,7 +203,10 @@ impl<'a> Batch<'a> {
         }
         let schema = Arc::new(Schema::new(self.columns.keep.clone()));
         let decode = |objects: &[Map<String, Value>]| {
-            let mut decoder = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(objects.len()).build_decoder()?;
+            let mut decoder = ReaderBuilder::new(Arc::clone(&schema))
+                .with_coerce_primitive(true)
+                .with_batch_size(objects.len())
+                .build_decoder()?;
             decoder.serialize(objects)?;
             decoder.flush()
         };

@@ -5,7 +5,11 @@ use std::io::{self, Read};
 use datafusion::{common::runtime::SpawnedTask, physical_plan::metrics::Count};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
-use tokio::{io::{AsyncRead, AsyncReadExt}, runtime::Handle, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    runtime::Handle,
+    sync::mpsc,
+};
 use tokio_util::io::StreamReader;
 
 use super::{OpenFile, ReadError, RowStream};

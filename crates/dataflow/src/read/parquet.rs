@@ -8,8 +8,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use object_store::ObjectStoreExt;
 use parquet::{
     arrow::{
-        ParquetRecordBatchStreamBuilder, ProjectionMask,
-        arrow_reader::ArrowReaderOptions,
+        ParquetRecordBatchStreamBuilder, ProjectionMask, arrow_reader::ArrowReaderOptions,
         async_reader::AsyncFileReader,
     },
     errors::{ParquetError, Result},
@@ -30,7 +29,10 @@ impl AsyncFileReader for Ranges {
         async move { self.0.store.get_ranges(&self.0.file.path, &ranges).await.map_err(external) }.boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         let size = self.0.file.size;
         async move { Ok(Arc::new(ParquetMetaDataReader::new().load_and_finish(self, size).await?)) }.boxed()
     }

@@ -46,7 +46,9 @@ impl<R: Read> Records<R> {
                 ReadRecordResult::OutputFull if self.bytes.len() < self.limit => {
                     self.bytes.resize(self.limit.min(2 * self.bytes.len()), 0);
                 }
-                ReadRecordResult::OutputEndsFull if self.ends.len() < FIELDS => self.ends.resize(2 * self.ends.len(), 0),
+                ReadRecordResult::OutputEndsFull if self.ends.len() < FIELDS => {
+                    self.ends.resize(2 * self.ends.len(), 0)
+                }
                 // The parser goes on to the record's end; what it gives until then is overwritten.
                 ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
                     (written, fields, too_long) = (0, 0, true);
@@ -91,7 +93,8 @@ mod tests {
                 Record::End => return found,
                 Record::TooLong => found.push(None),
                 Record::Whole => {
-                    let fields = (0..records.fields()).map(|at| String::from_utf8_lossy(records.field(at).unwrap()).into_owned());
+                    let fields = (0..records.fields())
+                        .map(|at| String::from_utf8_lossy(records.field(at).unwrap()).into_owned());
                     found.push(Some(fields.collect()));
                 }
             }

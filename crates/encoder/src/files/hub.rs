@@ -56,7 +56,8 @@ pub(super) fn folder(model: &str) -> Result<PathBuf> {
 }
 
 fn offline() -> bool {
-    env::var("HF_HUB_OFFLINE").is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+    env::var("HF_HUB_OFFLINE")
+        .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
 /// Fetches what the encoder reads: configuration, tokenizer, and one form of the weights.

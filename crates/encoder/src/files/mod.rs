@@ -187,7 +187,8 @@ fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> Result<()> {
 fn gguf(bytes: &[u8], path: &Path) -> Result<(ModelConfig, EmbeddingDefaults)> {
     let content = read_gguf_header(bytes, path)?;
     let config = ModelConfig::from_gguf(&content, path)?;
-    let text = |key: &str| content.metadata.get(key).and_then(|value| value.to_string().ok()).cloned().unwrap_or_default();
+    let text =
+        |key: &str| content.metadata.get(key).and_then(|value| value.to_string().ok()).cloned().unwrap_or_default();
     let mut defaults = EmbeddingDefaults::plain(&config);
     // llama.cpp's `LLAMA_POOLING_TYPE_*`.
     defaults.pooling = match content.metadata.get("bert.pooling_type").and_then(|value| value.to_u32().ok()) {
@@ -195,7 +196,8 @@ fn gguf(bytes: &[u8], path: &Path) -> Result<(ModelConfig, EmbeddingDefaults)> {
         Some(3) => Pooling::LastToken,
         _ => Pooling::Mean,
     };
-    defaults.normalize = content.metadata.get("polylance.normalize").and_then(|value| value.to_bool().ok()).unwrap_or(false);
+    defaults.normalize =
+        content.metadata.get("polylance.normalize").and_then(|value| value.to_bool().ok()).unwrap_or(false);
     defaults.prompts = Prompts { passage: text("polylance.prompt.passage"), query: text("polylance.prompt.query") };
     Ok((config, defaults))
 }
@@ -225,7 +227,8 @@ fn weights(folder: &Path) -> Result<WeightFiles> {
     }
     Err(ModelError::MissingFile {
         folder: folder.to_owned(),
-        missing: "model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json".to_owned(),
+        missing: "model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json"
+            .to_owned(),
     })
 }
 

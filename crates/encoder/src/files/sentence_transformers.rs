@@ -50,7 +50,8 @@ pub(super) fn read(folder: &Path, plain: EmbeddingDefaults) -> Result<EmbeddingD
     for module in modules {
         match module.kind.rsplit('.').next().unwrap_or_default() {
             "Transformer" => {
-                let settings = json::<TransformerSettings>(&folder.join(&module.path).join("sentence_bert_config.json"))?;
+                let settings =
+                    json::<TransformerSettings>(&folder.join(&module.path).join("sentence_bert_config.json"))?;
                 if let Some(limit) = settings.unwrap_or_default().max_seq_length {
                     defaults.max_tokens = defaults.max_tokens.min(limit);
                 }
@@ -66,7 +67,8 @@ pub(super) fn read(folder: &Path, plain: EmbeddingDefaults) -> Result<EmbeddingD
         }
     }
     let settings = json::<ModelSettings>(&folder.join("config_sentence_transformers.json"))?.unwrap_or_default();
-    let prompt = |names: [&str; 2]| names.iter().find_map(|name| settings.prompts.get(*name)?.clone()).unwrap_or_default();
+    let prompt =
+        |names: [&str; 2]| names.iter().find_map(|name| settings.prompts.get(*name)?.clone()).unwrap_or_default();
     defaults.prompts.query = prompt(["query", "s2p_query"]);
     defaults.prompts.passage = prompt(["document", "passage"]);
     Ok(defaults)

@@ -148,7 +148,10 @@ fn erf(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::{largest_difference, random}, *};
+    use super::{
+        super::tests::{largest_difference, random},
+        *,
+    };
 
     #[test]
     fn bias_gelu_is_the_erf_form() {

@@ -7,7 +7,11 @@ use super::{RowWork, for_row_blocks, numbers};
 /// `(x − mean) / sqrt(variance + eps) · weight + bias` a row, `[rows, width]` and `[width]` twice.
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let eps = eps as f32;
-    if x.device().is_cpu() { x.apply_op3_no_bwd(weight, bias, &Norm { eps }) } else { candle_nn::ops::layer_norm(x, weight, bias, eps) }
+    if x.device().is_cpu() {
+        x.apply_op3_no_bwd(weight, bias, &Norm { eps })
+    } else {
+        candle_nn::ops::layer_norm(x, weight, bias, eps)
+    }
 }
 
 struct Norm {
@@ -72,7 +76,10 @@ pub(super) fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::{largest_difference, random}, *};
+    use super::{
+        super::tests::{largest_difference, random},
+        *,
+    };
 
     #[test]
     fn layer_norm_is_candles() {

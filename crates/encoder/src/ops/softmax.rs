@@ -80,7 +80,10 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::{largest_difference, random}, *};
+    use super::{
+        super::tests::{largest_difference, random},
+        *,
+    };
 
     #[test]
     fn softmax_is_candles() {

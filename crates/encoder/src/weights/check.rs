@@ -108,7 +108,10 @@ impl CheckedWeights {
             }
             // A row of the word embeddings is read alone, so blocks must not reach over its end.
             if spec.shape.last().is_some_and(|width| entry.stored.bytes(*width).is_none()) {
-                return Err(ModelError::damaged(path(), format!("blocks of tensor {:?} reach over its rows", spec.name)));
+                return Err(ModelError::damaged(
+                    path(),
+                    format!("blocks of tensor {:?} reach over its rows", spec.name),
+                ));
             }
             parameters += spec.shape.iter().map(|size| *size as u64).product::<u64>();
         }

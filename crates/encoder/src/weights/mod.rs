@@ -53,7 +53,11 @@ impl Entry {
         {
             return Err(ModelError::damaged(
                 path,
-                format!("tensor {name:?} of shape {:?} has {} bytes, expected {expected}", self.shape, self.range.len()),
+                format!(
+                    "tensor {name:?} of shape {:?} has {} bytes, expected {expected}",
+                    self.shape,
+                    self.range.len()
+                ),
             ));
         }
         if self.range.start > self.range.end || self.range.end > file_bytes {
@@ -151,7 +155,11 @@ impl Weights {
 fn canonical(name: &str) -> String {
     let name = ["roberta.", "bert."].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     // Checkpoints converted from TensorFlow name a norm's scale and shift so.
-    match name.strip_suffix(".gamma").map(|stem| (stem, "weight")).or(name.strip_suffix(".beta").map(|stem| (stem, "bias"))) {
+    match name
+        .strip_suffix(".gamma")
+        .map(|stem| (stem, "weight"))
+        .or(name.strip_suffix(".beta").map(|stem| (stem, "bias")))
+    {
         Some((stem, part)) if stem.ends_with("LayerNorm") => format!("{stem}.{part}"),
         _ => name.to_owned(),
     }

@@ -165,7 +165,10 @@ mod tests {
         let half: Vec<u8> = numbers().iter().flat_map(|n| f16::from_f32(*n).to_le_bytes()).collect();
         assert_eq!(view(&Stored::F16, &half), numbers().iter().map(|n| f16::from_f32(*n).to_f32()).collect::<Vec<_>>());
         let brain = narrow_bf16(&numbers());
-        assert_eq!(view(&Stored::Bf16, &brain), numbers().iter().map(|n| bf16::from_f32(*n).to_f32()).collect::<Vec<_>>());
+        assert_eq!(
+            view(&Stored::Bf16, &brain),
+            numbers().iter().map(|n| bf16::from_f32(*n).to_f32()).collect::<Vec<_>>()
+        );
     }
 
     #[test]
