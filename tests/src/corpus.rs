@@ -29,7 +29,7 @@ pub fn write_parquet(path: &Path, rows: &[Row]) {
     let schema =
         Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, false), Field::new("text", DataType::Utf8, true)]));
     let ids = StringArray::from_iter_values(rows.iter().map(|row| &row.id));
-    let texts = StringArray::from_iter(rows.iter().map(|row| row.text.as_ref()));
+    let texts: StringArray = rows.iter().map(|row| row.text.as_ref()).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(ids), Arc::new(texts)]).expect("equal lengths");
     let mut writer =
         ArrowWriter::try_new(File::create(path).expect("a writable folder"), schema, None).expect("a schema");

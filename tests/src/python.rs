@@ -1,4 +1,4 @@
-//! Python with Lance's own clients and an S3 server, from PyPI.
+//! Python with Lance's own clients and an S3 server, from `PyPI`.
 
 use std::{
     fs::{self, File},

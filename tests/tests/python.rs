@@ -1,4 +1,4 @@
-//! Python's own clients read the table: pylance and lancedb, installed from PyPI.
+//! Python's own clients read the table: pylance and lancedb, installed from `PyPI`.
 
 use std::process::Command;
 

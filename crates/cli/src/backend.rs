@@ -43,7 +43,7 @@ impl LazyPool {
     pub(crate) fn new(files: ModelFiles, options: PoolOptions) -> Self {
         let devices = if options.devices.is_empty() { vec!["auto".to_owned()] } else { options.devices.clone() };
         let info = BackendInfo {
-            dim: options.dims.unwrap_or(files.config().hidden_size),
+            dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
             max_tokens: files.defaults().max_tokens,
             window_tokens: window_tokens(&devices, options.batch_tokens),
             devices,

@@ -102,6 +102,7 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)
 }
 
 /// Without the places in Lance's source that its errors carry: they tell a user nothing.
+#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "Rust's own sources end so")]
 fn without_places(text: &str) -> String {
     let is_place = |part: &&str| {
         let mut parts = part.rsplitn(3, ':');
@@ -132,7 +133,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<SinkError>() {
-        return sink_hint(error).map(str::to_owned);
+        return Some(sink_hint(error).to_owned());
     }
     if let Some(error) = error.downcast_ref::<ModelError>() {
         return model_hint(error).map(str::to_owned);
@@ -146,22 +147,22 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-fn sink_hint(error: &SinkError) -> Option<&'static str> {
+fn sink_hint(error: &SinkError) -> &'static str {
     match error {
-        SinkError::ContractMismatch(_) => Some(
-            "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it",
-        ),
+        SinkError::ContractMismatch(_) => {
+            "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it"
+        }
         SinkError::SchemaMismatch { .. } => {
-            Some("set `keep` in [source] and `text` in [table] as for the table, or write to a new table")
+            "set `keep` in [source] and `text` in [table] as for the table, or write to a new table"
         }
-        SinkError::NotATable { .. } | SinkError::NoContract { .. } => Some("write to an address where nothing is yet"),
-        SinkError::UnreadableContract { .. } => Some("use the version of polylance that wrote the table"),
-        SinkError::Conflict { .. } => Some("run the same command again: it continues from what is committed"),
+        SinkError::NotATable { .. } | SinkError::NoContract { .. } => "write to an address where nothing is yet",
+        SinkError::UnreadableContract { .. } => "use the version of polylance that wrote the table",
+        SinkError::Conflict { .. } => "run the same command again: it continues from what is committed",
         SinkError::Storage { .. } => {
-            Some("look at space, permissions and credentials, then run again: it continues from what is committed")
+            "look at space, permissions and credentials, then run again: it continues from what is committed"
         }
-        SinkError::Index { .. } => Some("the rows are committed; change `kind` or `metric` in [index] and run again"),
-        SinkError::Rows { .. } => Some("this is a defect of polylance: please report it"),
+        SinkError::Index { .. } => "the rows are committed; change `kind` or `metric` in [index] and run again",
+        SinkError::Rows { .. } => "this is a defect of polylance: please report it",
     }
 }
 

@@ -189,7 +189,7 @@ fn chunking(pipeline: &Pipeline, limit: usize) -> Result<Chunking> {
     Ok(match chunk.mode {
         ChunkMode::Truncate => Chunking::Truncate { max_tokens },
         ChunkMode::Split => {
-            let overlap = chunk.overlap.unwrap_or(OVERLAP.min(max_tokens / 4));
+            let overlap = chunk.overlap.unwrap_or_else(|| OVERLAP.min(max_tokens / 4));
             Chunking::Split { max_tokens, overlap, cut: chunk.cut.unwrap_or_default() }
         }
     })

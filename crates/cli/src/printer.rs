@@ -49,6 +49,7 @@ pub(crate) fn stderr_color() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+#[expect(clippy::unused_self, reason = "who has no printer may not print")]
 impl Printer {
     pub(crate) fn new() -> Self {
         Self { color: stderr_color() }

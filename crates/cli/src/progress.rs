@@ -40,17 +40,15 @@ impl Pace {
     fn text(&self, progress: &SourceProgress) -> String {
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = (progress.tokens_encoded as f64 / seconds.max(0.001)).round() as u64;
-        let mut text = format!(
-            "{} rows read, {} already there, {} committed, {} tokens/s",
+        let left = remaining(progress, seconds).map(|left| format!(", {} left", HumanDuration(left)));
+        format!(
+            "{} rows read, {} already there, {} committed, {} tokens/s{}",
             thousands(progress.rows_read),
             thousands(progress.rows_skipped),
             thousands(self.committed),
-            thousands(rate)
-        );
-        if let Some(left) = remaining(progress, seconds) {
-            text.push_str(&format!(", {} left", HumanDuration(left)));
-        }
-        text
+            thousands(rate),
+            left.unwrap_or_default()
+        )
     }
 }
 

@@ -1,4 +1,5 @@
 //! What people see: help, results, and errors with what to do about them.
+#![expect(clippy::format_push_string, reason = "a snapshot is read, not written often")]
 
 use std::{
     fs,

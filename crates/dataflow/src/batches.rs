@@ -57,7 +57,7 @@ impl Rows {
     /// As a batch of `source_schema(keep)`.
     pub(crate) fn into_batch(self, schema: &SchemaRef, source: &str) -> Result<RecordBatch, ArrowError> {
         let rows = self.id.len();
-        let good = BooleanArray::from_iter(self.errors.iter().map(|error| Some(error.is_none())));
+        let good: BooleanArray = self.errors.iter().map(|error| Some(error.is_none())).collect();
         // A refused row has no hash, so that it never counts as a document that the table has.
         let hashed = arrow::compute::nullif(&self.text, &arrow::compute::not(&good)?)?;
         let hashes = content_hashes(hashed.as_string(), &self.keep)?;
@@ -103,7 +103,7 @@ fn shortened(text: &StringArray, errors: &[Option<String>]) -> StringArray {
 pub(crate) fn errors(stage: &str, errors: &[Option<String>]) -> StructArray {
     let stages = StringArray::from_iter_values(std::iter::repeat_n(stage, errors.len()));
     let messages = StringArray::from_iter_values(errors.iter().map(|error| error.as_deref().unwrap_or_default()));
-    let nulls = NullBuffer::from_iter(errors.iter().map(Option::is_some));
+    let nulls: NullBuffer = errors.iter().map(Option::is_some).collect();
     StructArray::new(error_fields(), vec![Arc::new(stages), Arc::new(messages)], Some(nulls))
 }
 

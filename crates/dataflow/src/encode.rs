@@ -182,11 +182,11 @@ async fn encoded(
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
+/// The vector of an input, or why it has none.
+type Encoded = std::result::Result<Vec<f32>, String>;
+
 /// The vector of each input, or why it has none: a refused call is repeated in halves until the input is found.
-fn each(
-    backend: Arc<dyn Backend>,
-    inputs: Vec<Vec<u32>>,
-) -> BoxFuture<'static, Result<Vec<std::result::Result<Vec<f32>, String>>>> {
+fn each(backend: Arc<dyn Backend>, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Vec<Encoded>>> {
     async move {
         if inputs.is_empty() {
             return Ok(Vec::new());

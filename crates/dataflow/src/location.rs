@@ -154,7 +154,7 @@ fn file(base: &str, path: Path, size: u64) -> SourceFile {
 
 /// Files and folders that writers use for themselves: `_SUCCESS`, `.crc`, `_temporary/`.
 fn hidden(path: &Path, below: &Path) -> bool {
-    let inner = path.as_ref().strip_prefix(below.as_ref()).unwrap_or(path.as_ref());
+    let inner = path.as_ref().strip_prefix(below.as_ref()).unwrap_or_else(|| path.as_ref());
     inner.split('/').any(|part| part.starts_with(['_', '.']))
 }
 

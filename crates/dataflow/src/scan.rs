@@ -113,7 +113,7 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
         if kept.is_none() {
             columns.keep.push(Arc::new(Field::new(CODE, DataType::Utf8, true)));
         }
-        Codes { codes, at, extra: kept.is_none() }
+        Codes { wanted: codes, at, extra: kept.is_none() }
     });
     let (store, format) = (location.store, spec.format);
     stream::iter(location.files)
@@ -154,7 +154,7 @@ fn contained(
 
 /// Translations of the built-in corpus to read.
 struct Codes {
-    codes: Vec<String>,
+    wanted: Vec<String>,
     /// Where the code is among the kept columns.
     at: usize,
     /// Whether it is not one of them.
@@ -165,7 +165,7 @@ impl Codes {
     fn select(&self, mut rows: Rows) -> Result<Rows> {
         let found = rows.keep[self.at].as_string::<i32>();
         let wanted: BooleanArray =
-            found.iter().map(|code| Some(code.is_some_and(|code| self.codes.iter().any(|c| c == code)))).collect();
+            found.iter().map(|code| Some(code.is_some_and(|code| self.wanted.iter().any(|c| c == code)))).collect();
         let filter = |array: &dyn Array| filter(array, &wanted);
         rows.keep = rows.keep.iter().map(|array| filter(array)).collect::<std::result::Result<_, _>>()?;
         if self.extra {

@@ -137,12 +137,15 @@ async fn tokenized(
     Ok(explode(&batch, &chunks, &schema)?)
 }
 
+/// The chunks of a text, or why it has none.
+type Tokenized = std::result::Result<Vec<Chunk>, String>;
+
 /// The chunks of each text, or why it has none: a refused call is repeated in halves until the text is found.
 fn each(
     backend: Arc<dyn Backend>,
     texts: Vec<String>,
     spec: TokenizeSpec,
-) -> BoxFuture<'static, Result<Vec<std::result::Result<Vec<Chunk>, String>>>> {
+) -> BoxFuture<'static, Result<Vec<Tokenized>>> {
     async move {
         match backend.tokenize(texts.clone(), &spec).await {
             Ok(chunks) if chunks.len() == texts.len() => Ok(chunks.into_iter().map(not_empty).collect()),
@@ -192,24 +195,21 @@ fn part(
     let mut ids = ListBuilder::new(UInt32Builder::new()).with_field(item);
     for &(row, at) in rows {
         chunk.append_value(at as u32);
-        match chunks[row].get(at) {
-            Some(part) => {
-                start.append_value(part.chars.start);
-                end.append_value(part.chars.end);
-                text.append_value(&document.value(row)[part.bytes.clone()]);
-                n_tokens.append_value(part.input_ids.len() as u32);
-                truncated.append_value(part.truncated);
-                ids.values().append_slice(&part.input_ids);
-                ids.append(true);
-            }
-            None => {
-                start.append_value(0);
-                end.append_value(0);
-                text.append_option(document.is_valid(row).then(|| document.value(row)));
-                n_tokens.append_value(0);
-                truncated.append_value(false);
-                ids.append(false);
-            }
+        if let Some(part) = chunks[row].get(at) {
+            start.append_value(part.chars.start);
+            end.append_value(part.chars.end);
+            text.append_value(&document.value(row)[part.bytes.clone()]);
+            n_tokens.append_value(part.input_ids.len() as u32);
+            truncated.append_value(part.truncated);
+            ids.values().append_slice(&part.input_ids);
+            ids.append(true);
+        } else {
+            start.append_value(0);
+            end.append_value(0);
+            text.append_option(document.is_valid(row).then(|| document.value(row)));
+            n_tokens.append_value(0);
+            truncated.append_value(false);
+            ids.append(false);
         }
     }
     let taken = UInt64Array::from_iter_values(rows.iter().map(|&(row, _)| row as u64));

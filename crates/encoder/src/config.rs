@@ -135,7 +135,7 @@ impl ModelConfig {
             max_position_embeddings: hf.max_position_embeddings,
             type_vocab_size: hf.type_vocab_size.unwrap_or(if bert { 2 } else { 1 }),
             layer_norm_eps: hf.layer_norm_eps.unwrap_or(if bert { 1e-12 } else { 1e-5 }),
-            pad_token_id: hf.pad_token_id.unwrap_or(usize::from(!bert)),
+            pad_token_id: hf.pad_token_id.unwrap_or_else(|| usize::from(!bert)),
         }
         .checked(path)
     }

@@ -54,7 +54,9 @@ fn sum<'a>(rows: impl Iterator<Item = (&'a [f32], f32)>, width: usize, divisor: 
     for (row, weight) in rows {
         sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
     }
-    sum.iter_mut().for_each(|sum| *sum /= divisor);
+    for sum in &mut sum {
+        *sum /= divisor;
+    }
     sum
 }
 

@@ -90,7 +90,7 @@ impl SentenceEncoder {
             Widen::AtLoad => false,
             Widen::PerLayer => true,
             Widen::Auto => {
-                dtype == Dtype::F32 && checked.stored.is_half() && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
+                device.is_cpu() && checked.stored.is_half() && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
             }
         };
         let encoder = Encoder::load(&checked.weights, config, DType::from(dtype), device, per_layer)?;
@@ -152,5 +152,7 @@ impl SentenceEncoder {
 /// Length one; the zero vector stays as it is. Source: `torch.nn.functional.normalize`.
 fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-    vector.iter_mut().for_each(|x| *x /= length);
+    for x in vector {
+        *x /= length;
+    }
 }

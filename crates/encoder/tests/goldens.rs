@@ -95,7 +95,6 @@ fn check(goldens: &Goldens, name: &str) {
         let cosine = cosine(found, expected);
         assert!(cosine >= 0.99999, "{name}: cosine {cosine}");
     }
-    println!("{name}: hidden states within {apart:e}");
 }
 
 #[test]

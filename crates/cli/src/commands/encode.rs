@@ -20,7 +20,7 @@ const LINE: u64 = 64 << 20;
 
 /// Encode lines on stdin into one JSON object a line on stdout, in order
 ///
-/// Each is {"n_tokens": …, "truncated": …, "embedding": […]}. A line over the model's limit is cut there and says so
+/// Each is `{"n_tokens": …, "truncated": …, "embedding": […]}`. A line over the model's limit is cut there and says so
 /// with `truncated`. An empty line is a text too: the vector of its special tokens. No prefix is added unless given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]

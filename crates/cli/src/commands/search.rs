@@ -113,7 +113,7 @@ fn table(hits: &RecordBatch) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     header.extend(text.map(|_| TEXT.to_owned()));
     let rows = batch::rows(hits)?.into_iter().enumerate().map(|(at, cells)| {
         let number = score.map_or("", |score| &cells[score]);
-        let number = number.parse::<f64>().map_or(number.to_owned(), |number| format!("{number:.3}"));
+        let number = number.parse::<f64>().map_or_else(|_| number.to_owned(), |number| format!("{number:.3}"));
         let mut row = vec![(at + 1).to_string(), number];
         row.extend(shown.iter().map(|at| cells[*at].clone()));
         row.extend(text.map(|text| short(&cells[text], SNIPPET)));

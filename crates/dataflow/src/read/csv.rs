@@ -183,13 +183,11 @@ impl<'a> Batch<'a> {
         let mut error = (found != fields).then(|| format!("expected {fields} fields, found {found}"));
         let mut value = |at: usize| -> Option<String> {
             let bytes = record.field(at).filter(|bytes| !bytes.is_empty())?;
-            match str::from_utf8(bytes) {
-                Ok(value) => Some(value.to_owned()),
-                Err(_) => {
-                    error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
-                    None
-                }
+            if let Ok(value) = str::from_utf8(bytes) {
+                return Some(value.to_owned());
             }
+            error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
+            None
         };
         let (id, text) = (value(id), value(text));
         for (column, &at) in self.keep.iter_mut().zip(keep) {

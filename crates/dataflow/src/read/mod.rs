@@ -132,7 +132,7 @@ impl OpenFile {
             GetResultPayload::File(file, _) => Ok(file),
             GetResultPayload::Stream(mut stream) => {
                 let mut file = tempfile::tempfile()?;
-                while let Some(bytes) = futures::TryStreamExt::try_next(&mut stream).await? {
+                while let Some(bytes) = TryStreamExt::try_next(&mut stream).await? {
                     file.write_all(&bytes)?;
                 }
                 file.rewind()?;

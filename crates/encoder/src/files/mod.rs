@@ -100,7 +100,7 @@ impl ModelFiles {
         }
         let bytes = Bytes::map(path)?;
         let (config, defaults) = gguf(bytes.as_slice(), path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let tokenizer = TokenizerFile::Path(required(folder, "tokenizer.json")?);
         Ok(Self { name: model.to_owned(), config, defaults, weights: WeightFiles::Gguf(path.to_owned()), tokenizer })
     }

@@ -20,6 +20,7 @@ struct Module {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "the file has one flag a mode")]
 struct PoolingConfig {
     pooling_mode: Option<String>,
     pooling_mode_cls_token: bool,

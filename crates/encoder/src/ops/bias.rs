@@ -135,7 +135,14 @@ fn gelu(x: f32) -> f32 {
 /// Made of additions and multiplications alone, so that the compiler turns a loop of it into vector code.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
-    const P: [f32; 6] = [1.128_379_1, 0.189_650_82, 0.052_666_012, 0.003_737_679, 0.000_285_050_45, 2.066_633_2e-6];
+    const P: [f32; 6] = [
+        std::f32::consts::FRAC_2_SQRT_PI,
+        0.189_650_82,
+        0.052_666_012,
+        0.003_737_679,
+        0.000_285_050_45,
+        2.066_633_2e-6,
+    ];
     const Q: [f32; 6] = [1.0, 0.501_406_43, 0.113_812_39, 0.014_912_93, 0.001_157_221, 3.827_108e-5];
     // Not `clamp`: it keeps NaN, which must stay visible, but compiles to a branch.
     let x = if x > 3.9 { 3.9 } else { x };

@@ -6,6 +6,9 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::error::{ModelError, Result};
 
+/// The smallest page of the systems this runs on.
+const PAGE: usize = 4096;
+
 /// Bytes that live as long as the model: a mapped file, or the binary itself.
 #[derive(Debug)]
 pub(crate) enum Bytes {
@@ -39,7 +42,6 @@ impl Bytes {
     pub(crate) fn release(&self, range: &Range<usize>) {
         let Self::Mapped(map) = self else { return };
         // Only whole pages inside the range: a neighbour may still be in use.
-        const PAGE: usize = 4096;
         let start = range.start.next_multiple_of(PAGE);
         let end = range.end.min(map.len()) / PAGE * PAGE;
         if start >= end {

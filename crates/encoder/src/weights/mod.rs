@@ -158,7 +158,7 @@ fn canonical(name: &str) -> String {
     match name
         .strip_suffix(".gamma")
         .map(|stem| (stem, "weight"))
-        .or(name.strip_suffix(".beta").map(|stem| (stem, "bias")))
+        .or_else(|| name.strip_suffix(".beta").map(|stem| (stem, "bias")))
     {
         Some((stem, part)) if stem.ends_with("LayerNorm") => format!("{stem}.{part}"),
         _ => name.to_owned(),
