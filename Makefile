@@ -32,7 +32,7 @@ test: setup-test ## everything that must hold
 	cargo fmt --all --check
 	cargo deny --log-level error check bans licenses sources
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked
 

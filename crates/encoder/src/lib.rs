@@ -11,12 +11,13 @@
 //! let folder = tempfile::tempdir()?;
 //! let checkpoint = synthetic::Checkpoint::new(ModelConfig::tiny());
 //! checkpoint.write(folder.path())?;
+//! std::fs::write(folder.path().join("tokenizer.json"), "{}")?;
 //!
 //! let files = ModelFiles::find(folder.path().to_str().expect("a UTF-8 path"))?;
 //! let encoder = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu)?;
 //! let vectors = encoder.embed(&PackedBatch::new(&[vec![0, 5, 6, 2], vec![0, 7, 2]])?)?;
 //! assert_eq!(vectors.len(), 2 * encoder.dim());
-//! # Ok::<(), polylance_encoder::ModelError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod attention;

@@ -16,7 +16,7 @@ pub const TEXT: &str = "text";
 pub const N_TOKENS: &str = "n_tokens";
 /// Whether text was cut off to fit the model. Boolean.
 pub const TRUNCATED: &str = "truncated";
-/// The vector. FixedSizeList<Float32>[dim].
+/// The vector. `FixedSizeList<Float32>[dim]`.
 pub const EMBEDDING: &str = "embedding";
 /// 128 bits of BLAKE3 over the document's text and kept columns. FixedSizeBinary(16).
 pub const CONTENT_HASH: &str = "content_hash";
@@ -33,7 +33,7 @@ pub const ERROR: &str = "_error";
 pub const STAGE: &str = "stage";
 /// Field of [`ERROR`]: what was wrong, in one line. Utf8.
 pub const MESSAGE: &str = "message";
-/// Ids of one chunk, special tokens included. List<UInt32>, null in a row with an error.
+/// Ids of one chunk, special tokens included. `List<UInt32>`, null in a row with an error.
 pub const INPUT_IDS: &str = "_input_ids";
 
 /// Names that a kept source column may not have, because the table uses them itself.

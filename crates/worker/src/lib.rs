@@ -1,7 +1,7 @@
 //! The worker: tokenizer threads, a token-budget batcher, one thread and one bounded queue a device.
 //!
 //! [`DevicePool`] fulfils `polylance_backend::Backend` with real models. Texts go in and chunks come out of
-//! [`Tokenizers`](tokenizers), rows of ids go in and vectors come out of [`Devices`](devices), in the order
+//! the tokenizer threads, rows of ids go in and vectors come out of the devices, in the order
 //! they came, whichever device was quicker.
 
 mod batcher;
