@@ -34,7 +34,7 @@ test: setup-test ## everything that must hold
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 	cargo test --doc --workspace --locked --quiet
-	cargo nextest run --workspace --locked
+	cargo nextest run --workspace --locked --no-fail-fast
 
 .PHONY: generate
 generate: ## write the generated files anew (JSON Schema)
