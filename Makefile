@@ -43,7 +43,7 @@ generate: ## write the generated files anew (JSON Schema)
 .PHONY: bench
 bench: build ## criterion benchmarks, then whole runs against sentence-transformers
 	cargo bench --workspace --locked
-	tests/peers/run.sh "$(POLYLANCE)"
+	python3 tests/peers/bench_sentence_transformers.py "$(POLYLANCE)"
 
 .PHONY: check-cuda
 check-cuda: setup ## type-check the `cuda` feature on a machine without a GPU

@@ -16,8 +16,9 @@ use crate::error::{ModelError, Result};
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// Files that a model may have beside its weights.
-const OPTIONAL: [&str; 4] =
-    ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json"];
+const OPTIONAL: [&str; 3] = ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"];
+/// What follows the number in the folder of a pooling.
+const POOLING: &str = "_Pooling/config.json";
 
 /// Whether a text has the form of a model's name on the hub.
 pub(super) fn is_name(model: &str) -> bool {
@@ -51,7 +52,13 @@ pub(super) fn folder(model: &str) -> Result<PathBuf> {
         builder = builder.with_token(Some(token));
     }
     let repo = builder.build().map_err(failed)?.model(model.to_owned());
-    fetch(&repo, model).map_err(failed)?;
+    if let Err(error) = fetch(&repo, model) {
+        // A model that was fetched before is good without the network too.
+        let cached = Cache::from_env().model(model.to_owned()).get("config.json");
+        let Some(config) = cached else { return Err(failed(error)) };
+        tracing::warn!(model, %error, "the hub does not answer: using the cache");
+        return Ok(parent(config));
+    }
     repo.get("config.json").map(parent).map_err(failed)
 }
 
@@ -66,6 +73,7 @@ fn fetch(repo: &ApiRepo, model: &str) -> std::result::Result<(), hf_hub::api::sy
     let has = |name: &str| names.iter().any(|file| file == name);
     let mut wanted: Vec<&str> = ["config.json", "tokenizer.json"].into_iter().filter(|name| has(name)).collect();
     wanted.extend(OPTIONAL.into_iter().filter(|name| has(name)));
+    wanted.extend(names.iter().filter(|name| name.ends_with(POOLING)).map(String::as_str));
     let (single, sharded): (&[&str], &[&str]) = (
         &["model.safetensors", "pytorch_model.bin"],
         &["model.safetensors.index.json", "pytorch_model.bin.index.json"],

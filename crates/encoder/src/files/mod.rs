@@ -152,12 +152,14 @@ impl ModelFiles {
         Ok(blake3::hash(&self.tokenizer_json()?).to_hex().to_string())
     }
 
-    /// BLAKE3 of the weight files, one after another, hexadecimal. It does not depend on where they are.
+    /// BLAKE3 of the geometry and of the weight files, one after another, hexadecimal. It does not depend on where they
+    /// are. The geometry counts because the same weights with another number of heads give other vectors.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn weights_hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(self.config.to_json().to_string().as_bytes());
         match &self.weights {
             WeightFiles::Builtin(bytes) => {
                 hasher.update(bytes);

@@ -76,7 +76,10 @@ pub(super) fn read(folder: &Path, plain: EmbeddingDefaults) -> Result<EmbeddingD
 }
 
 fn pooling(path: &Path) -> Result<Pooling> {
-    let config: PoolingConfig = json(path)?.unwrap_or_default();
+    let Some(config) = json::<PoolingConfig>(path)? else {
+        let folder = path.parent().unwrap_or(path).to_owned();
+        return Err(ModelError::MissingFile { folder, missing: "config.json, which modules.json names".to_owned() });
+    };
     if config.include_prompt == Some(false) {
         return Err(ModelError::unsupported(format!("include_prompt = false in {}", path.display()), "expected true"));
     }
@@ -151,6 +154,12 @@ mod tests {
             assert_eq!(defaults.max_tokens, 12);
             assert_eq!((defaults.prompts.query.as_str(), defaults.prompts.passage.as_str()), ("q: ", "d: "));
         }
+    }
+
+    #[test]
+    fn a_pooling_that_is_named_and_missing_is_no_mean() {
+        let elsewhere = MODULES.replace("1_Pooling", "3_Pooling");
+        assert!(folder("{}", &elsewhere).unwrap_err().to_string().contains("modules.json"));
     }
 
     #[test]
