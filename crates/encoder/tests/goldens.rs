@@ -145,6 +145,25 @@ fn weights_widened_a_layer_at_a_time_give_the_same_vectors() {
 }
 
 #[test]
+fn a_pytorch_checkpoint_gives_the_vectors_of_the_safetensors_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pytorch_model.bin");
+    fs::copy(bin, folder.path().join("pytorch_model.bin")).unwrap();
+    fs::write(folder.path().join("config.json"), ModelConfig::tiny().to_json().to_string()).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
+    let model = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu).unwrap();
+    let batch = PackedBatch::new(&[vec![1, 2, 3], vec![31; 20]]).unwrap();
+    let expected = load(&Checkpoint::new(ModelConfig::tiny()), &LoadOptions::default()).embed(&batch).unwrap();
+    assert_eq!(model.embed(&batch).unwrap(), expected);
+
+    let whole = fs::read(folder.path().join("pytorch_model.bin")).unwrap();
+    fs::write(folder.path().join("pytorch_model.bin"), &whole[..whole.len() / 2]).unwrap();
+    let error = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("pytorch_model.bin: damaged"), "{error}");
+}
+
+#[test]
 fn dimensions_are_cut_before_the_length_is_made_one() {
     let options = |dims| LoadOptions { dims: Some(dims), normalize: Some(true), ..LoadOptions::default() };
     let checkpoint = Checkpoint::new(ModelConfig::tiny());

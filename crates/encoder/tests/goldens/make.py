@@ -88,6 +88,14 @@ def input_ids(sequence, length, vocab):
     return ids
 
 
+def save_pytorch(path):
+    """A checkpoint of `ModelConfig::tiny()` as PyTorch writes it, under the names of a model with a head."""
+    config = transformers.BertConfig(vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, max_position_embeddings=20)
+    names = transformers.BertModel(config, add_pooling_layer=False).state_dict()
+    tensors = {name: numbers(name, tuple(value.shape)) for name, value in names.items() if value.is_floating_point()}
+    torch.save({f"bert.{name}": torch.from_numpy(value) for name, value in tensors.items()}, path)
+
+
 def main():
     np.seterr(over="ignore")
     torch.set_grad_enabled(False)
@@ -109,6 +117,7 @@ def main():
         outputs[f"{case['name']}.mean"] = torch.stack(pooled).numpy()
         print(case["name"], outputs[f"{case['name']}.hidden_states"].shape)
     here = Path(__file__).parent
+    save_pytorch(here / "pytorch_model.bin")
     save_file(outputs, here / "goldens.safetensors")
     made_with = {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__}
     (here / "goldens.json").write_text(json.dumps({"made_with": made_with, "cases": CASES}, indent=1) + "\n")
