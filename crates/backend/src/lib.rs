@@ -4,10 +4,14 @@
 //! other's library: no candle here, no DataFusion. The device pool and the fake device both fulfil
 //! [`Backend`], and `polylance_testkit::conformance` says what that means.
 
+mod annotate;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use futures::future::BoxFuture;
 use polylance_schema::Chunking;
+
+pub use annotate::{AnnotateInput, Annotated, Annotation, Annotator, Answer, LabelScore, Span, TokenScore};
 
 /// What an operator may know about a backend without asking it to compute.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,15 @@
-//! What a polylance table looks like: column names, Arrow schemas and the embedding contract.
+//! What a polylance table looks like: column names, Arrow schemas, the embedding contract and those of
+//! annotation columns.
 //!
 //! Every other crate speaks in these names, and this one knows no other crate.
 
 pub mod columns;
 mod contract;
+mod heads;
 mod tables;
 
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
+pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use tables::{
     TextColumn, encoded_schema, error_fields, key_schema, quarantine_schema, source_schema, table_schema,
     tokenized_schema,

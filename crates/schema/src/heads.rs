@@ -1,0 +1,295 @@
+//! Heads: what a model is asked beside a vector, the columns of the answers, and the contract of such a column.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the tokens of an entity become one span.
+///
+/// Source: `AggregationStrategy` of transformers' token classification pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// Every token that is not outside stands alone, under its whole tag.
+    None,
+    /// Neighbouring tokens of one label are one span.
+    #[default]
+    Simple,
+    /// A word has the tag of its first token.
+    First,
+    /// A word has the tag with the highest mean over its tokens.
+    Average,
+    /// A word has the tag of its token with the highest score.
+    Max,
+}
+
+/// Which classes a classification tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// The best one.
+    #[default]
+    Best,
+    /// All of them, best first.
+    All,
+}
+
+/// How a causal language model continues a text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Generation {
+    /// Ids to make at most.
+    pub max_new_tokens: usize,
+    /// 0 takes the most likely id; higher numbers flatten the distribution that is drawn from.
+    pub temperature: f32,
+    /// Draw from this many most likely ids only; 0 draws from all.
+    pub top_k: usize,
+    /// Draw from the most likely ids that together have this probability.
+    pub top_p: f32,
+    /// Where the draws begin: the same seed gives the same text.
+    pub seed: u64,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self { max_new_tokens: 32, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+/// What a head is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum TaskSpec {
+    /// The class of a text, by a sequence classifier.
+    Classify {
+        /// Which classes are told.
+        scores: Scores,
+    },
+    /// The class of a text among labels that the model was not trained on, by a model of entailment.
+    ZeroShot {
+        /// The candidates.
+        labels: Vec<String>,
+        /// The hypothesis, with `{}` for a label.
+        template: String,
+        /// Whether more than one label may be true: each is then scored alone.
+        multi_label: bool,
+    },
+    /// Entities, by a token classifier.
+    Ner {
+        /// How tokens become spans.
+        aggregation: Aggregation,
+    },
+    /// Answers that stand in the text, by an extractive question answerer.
+    Qa {
+        /// Answers to tell, best first.
+        top_k: usize,
+        /// Tokens of an answer at most.
+        max_answer_tokens: usize,
+        /// Tokens that two windows on a long text share.
+        doc_stride: usize,
+        /// Whether "no answer" may be the answer.
+        null_answer: bool,
+    },
+    /// The words behind masks, by a masked language model.
+    FillMask {
+        /// Tokens to tell for each mask, best first.
+        top_k: usize,
+    },
+    /// The text's continuation, by a causal language model.
+    Generate(Generation),
+    /// The best of several continuations, by a multiple choice model.
+    Choose,
+    /// How well a passage answers a query, by a sequence classifier over both.
+    Rerank,
+}
+
+impl TaskSpec {
+    /// The task's name, as on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Classify { .. } => "classify",
+            Self::ZeroShot { .. } => "zero-shot",
+            Self::Ner { .. } => "ner",
+            Self::Qa { .. } => "qa",
+            Self::FillMask { .. } => "fill-mask",
+            Self::Generate(_) => "generate",
+            Self::Choose => "choose",
+            Self::Rerank => "rerank",
+        }
+    }
+
+    /// The type of the task's column in a table; `None` for a task that needs more than a row.
+    pub fn column_type(&self) -> Option<DataType> {
+        let text = || field("text", DataType::Utf8);
+        Some(match self {
+            Self::Classify { scores: Scores::Best } => DataType::Struct(scored("label")),
+            Self::Classify { scores: Scores::All } => {
+                let mut fields = scored("label").to_vec();
+                fields.push(field("scores", list(DataType::Struct(scored("label")))));
+                DataType::Struct(fields.into())
+            }
+            Self::ZeroShot { .. } => list(DataType::Struct(scored("label"))),
+            Self::Ner { .. } => {
+                let mut fields = scored("label").to_vec();
+                fields.extend(range());
+                fields.push(text());
+                list(DataType::Struct(fields.into()))
+            }
+            Self::Qa { top_k, .. } => {
+                let mut fields = scored("answer").to_vec();
+                fields.extend(range());
+                let answer = DataType::Struct(fields.into());
+                if *top_k > 1 { list(answer) } else { answer }
+            }
+            Self::FillMask { .. } => list(list(DataType::Struct(scored("token")))),
+            Self::Generate(_) => DataType::Utf8,
+            Self::Choose => DataType::Struct(Fields::from(vec![
+                field("choice", DataType::Utf8),
+                field("index", DataType::UInt32),
+                field("scores", list(DataType::Float32)),
+            ])),
+            Self::Rerank => return None,
+        })
+    }
+}
+
+fn field(name: &str, data_type: DataType) -> FieldRef {
+    Arc::new(Field::new(name, data_type, true))
+}
+
+fn list(item: DataType) -> DataType {
+    DataType::List(field("item", item))
+}
+
+fn scored(name: &str) -> Fields {
+    Fields::from(vec![field(name, DataType::Utf8), field("score", DataType::Float32)])
+}
+
+fn range() -> [FieldRef; 2] {
+    [field("start", DataType::UInt64), field("end", DataType::UInt64)]
+}
+
+/// Everything that decides the values of an annotation column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeadContract {
+    /// How to find the model again. Not compared: the hashes decide.
+    pub model: String,
+    /// BLAKE3 of the weights, backbone and head, hexadecimal.
+    pub weights_hash: String,
+    /// BLAKE3 of `tokenizer.json`, hexadecimal.
+    pub tokenizer_hash: String,
+    /// The task with its options.
+    pub spec: TaskSpec,
+    /// The model's labels, by class.
+    pub labels: Vec<String>,
+    /// Text put before every input.
+    pub prefix: String,
+    /// The question, or the column it is in, where the task has one; choices likewise.
+    pub inputs: HeadInputs,
+    /// The arithmetic: `f32`, `bf16`, `f16`.
+    pub dtype: String,
+}
+
+/// What a task is given beside the row's text.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HeadInputs {
+    /// The question for every row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// The column with each row's question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question_column: Option<String>,
+    /// The choices for every row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+    /// The column with each row's choices, a list of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices_column: Option<String>,
+}
+
+/// The contract of an annotation column could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the `{key}` metadata of column {column:?} is not a head's contract of this version", key = HeadContract::METADATA_KEY)]
+pub struct HeadContractError {
+    /// The column.
+    pub column: String,
+    /// What does not fit.
+    pub source: serde_json::Error,
+}
+
+impl HeadContract {
+    /// The key in the column's metadata.
+    pub const METADATA_KEY: &'static str = "polylance.head";
+
+    /// The column of this head: nullable, with the contract in its metadata. `None` for a task without a column.
+    ///
+    /// # Panics
+    /// Never: every field has a JSON form.
+    pub fn field(&self, name: &str) -> Option<Field> {
+        let json = serde_json::to_string(self).expect("a contract is plain data");
+        let field = Field::new(name, self.spec.column_type()?, true);
+        Some(field.with_metadata(HashMap::from([(Self::METADATA_KEY.to_owned(), json)])))
+    }
+
+    /// The contract of a column; `None` when it is no annotation.
+    ///
+    /// # Errors
+    /// When the metadata is there and is not a contract.
+    pub fn of(field: &Field) -> Result<Option<Self>, HeadContractError> {
+        let Some(json) = field.metadata().get(Self::METADATA_KEY) else { return Ok(None) };
+        serde_json::from_str(json)
+            .map(Some)
+            .map_err(|source| HeadContractError { column: field.name().clone(), source })
+    }
+
+    /// Whether values made under both contracts may stand in one column.
+    pub fn same(&self, other: &Self) -> bool {
+        let comparable = |contract: &Self| Self { model: String::new(), ..contract.clone() };
+        comparable(self) == comparable(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contract() -> HeadContract {
+        HeadContract {
+            model: "./topic".into(),
+            weights_hash: "7c1e".into(),
+            tokenizer_hash: "03fa".into(),
+            spec: TaskSpec::Ner { aggregation: Aggregation::First },
+            labels: vec!["O".into(), "B-PER".into()],
+            prefix: String::new(),
+            inputs: HeadInputs::default(),
+            dtype: "f32".into(),
+        }
+    }
+
+    #[test]
+    fn a_column_carries_its_contract() {
+        let field = contract().field("people").unwrap();
+        assert_eq!(HeadContract::of(&field).unwrap(), Some(contract()));
+        assert_eq!(HeadContract::of(&Field::new("people", DataType::Utf8, true)).unwrap(), None);
+        let broken = field.with_metadata(HashMap::from([(HeadContract::METADATA_KEY.to_owned(), "{}".to_owned())]));
+        let message = HeadContract::of(&broken).unwrap_err().to_string();
+        assert!(message.contains("\"people\""), "{message}");
+    }
+
+    #[test]
+    fn another_place_is_the_same_head_and_another_aggregation_is_not() {
+        assert!(contract().same(&HeadContract { model: "./copy".into(), ..contract() }));
+        let spec = TaskSpec::Ner { aggregation: Aggregation::Max };
+        assert!(!contract().same(&HeadContract { spec, ..contract() }));
+    }
+
+    #[test]
+    fn every_task_but_reranking_has_a_column() {
+        let qa = TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false };
+        assert!(matches!(qa.column_type(), Some(DataType::Struct(_))));
+        assert_eq!(TaskSpec::Generate(Generation::default()).column_type(), Some(DataType::Utf8));
+        assert_eq!(TaskSpec::Rerank.column_type(), None);
+    }
+}
