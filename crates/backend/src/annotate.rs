@@ -1,6 +1,6 @@
 //! What heads say of texts.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use futures::future::BoxFuture;
 use polylance_schema::TaskSpec;
@@ -38,6 +38,9 @@ pub struct Span {
     pub chars: Range<u64>,
     /// That slice of the text.
     pub text: String,
+    /// Whether its first tag says that the entity began before (`I-`, `E-`, `L-`): at the beginning of a chunk it then
+    /// continues the last entity of the chunk before.
+    pub continues: bool,
 }
 
 /// An answer that stands in the text.
@@ -92,3 +95,7 @@ pub trait Annotator: fmt::Debug + Send + Sync {
     /// The annotation of each input.
     fn annotate(&self, inputs: Vec<AnnotateInput>) -> BoxFuture<'static, Result<Vec<Annotated>>>;
 }
+
+/// The annotator as a session extension, so that a plan finds it where it runs.
+#[derive(Debug, Clone)]
+pub struct AnnotatorHandle(pub Arc<dyn Annotator>);
