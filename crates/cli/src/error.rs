@@ -156,7 +156,15 @@ fn sink_hint(error: &SinkError) -> &'static str {
             "set `keep` in [source] and `text` in [table] as for the table, or write to a new table"
         }
         SinkError::NotATable { .. } | SinkError::NoContract { .. } => "write to an address where nothing is yet",
-        SinkError::UnreadableContract { .. } => "use the version of polylance that wrote the table",
+        SinkError::UnreadableContract { .. } | SinkError::UnreadableHead { .. } => {
+            "use the version of polylance that wrote the table"
+        }
+        SinkError::NoTable { .. } => "`polylance embed` and `polylance run` make tables",
+        SinkError::MissingColumn { .. } => {
+            "`polylance show` lists the table's columns; texts are there unless `text = false` in [table] left them out"
+        }
+        SinkError::NotAnAnnotation { .. } => "choose another name for the annotation",
+        SinkError::ColumnChanged { .. } => "let one run at a time fill a column, then run again",
         SinkError::Conflict { .. } => "run the same command again: it continues from what is committed",
         SinkError::Storage { .. } => {
             "look at space, permissions and credentials, then run again: it continues from what is committed"
@@ -206,6 +214,9 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
                 | SinkError::SchemaMismatch { .. }
                 | SinkError::NotATable { .. }
                 | SinkError::NoContract { .. }
+                | SinkError::NoTable { .. }
+                | SinkError::MissingColumn { .. }
+                | SinkError::NotAnAnnotation { .. }
         )
     } else if let Some(error) = error.downcast_ref::<ModelError>() {
         matches!(

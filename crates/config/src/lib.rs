@@ -22,6 +22,7 @@
 //! Relative paths in a pipeline file are relative to the directory in which polylance is started, as on
 //! the command line, and not to the file.
 
+mod annotate;
 mod byte_size;
 mod check;
 mod document;
@@ -29,11 +30,14 @@ mod error;
 mod pipeline;
 mod read;
 mod schema;
+mod task;
 mod validate;
 
+pub use annotate::Annotate;
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use error::{ConfigError, Place};
 pub use pipeline::{
     Chunk, ChunkMode, Commit, Dtype, Format, Index, IndexKind, Metric, Model, Pipeline, Prompts, Source, Table,
 };
 pub use schema::json_schema_text;
+pub use task::{TaskError, TaskName, TaskOptions};

@@ -4,7 +4,7 @@ use polylance_schema::{Cut, Pooling};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ByteSize;
+use crate::{Annotate, ByteSize};
 
 /// A pipeline: where texts come from, which model makes vectors of them, and the table they go to.
 ///
@@ -28,6 +28,9 @@ pub struct Pipeline {
     /// The vector index of the table.
     #[serde(default)]
     pub index: Index,
+    /// Columns that heads fill: classes, entities, answers.
+    #[serde(default)]
+    pub annotate: Vec<Annotate>,
 }
 
 /// Where the documents come from.
@@ -295,6 +298,14 @@ impl Table {
 impl Pipeline {
     /// A pipeline with the defaults of a file.
     pub fn new(source: Source, table: Table) -> Self {
-        Self { version: 1, source, model: Model::default(), chunk: Chunk::default(), table, index: Index::default() }
+        Self {
+            version: 1,
+            source,
+            model: Model::default(),
+            chunk: Chunk::default(),
+            table,
+            index: Index::default(),
+            annotate: Vec::new(),
+        }
     }
 }

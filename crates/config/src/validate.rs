@@ -44,5 +44,22 @@ pub(crate) fn validate(file: &Pipeline, place: impl Fn(&str) -> Place) -> Result
         let message = format!("`chunk.tokens` is {tokens}, above `model.max_tokens`, which is {max_tokens}");
         return invalid("chunk.tokens", message);
     }
+    for (index, annotate) in file.annotate.iter().enumerate() {
+        let key = format!("annotate[{index}].name");
+        let name = &annotate.name;
+        if RESERVED.contains(&name.as_str()) || name.starts_with('_') || file.source.keep.contains(name) {
+            return invalid(&key, format!("`{key}` cannot be {name:?}: the table has a column of that name"));
+        }
+        if file.annotate[..index].iter().any(|other| other.name == *name) {
+            return invalid(&key, format!("`{key}` is {name:?} a second time"));
+        }
+        if let Err(error) = annotate.task() {
+            return invalid(&format!("annotate[{index}]"), format!("`annotate[{index}]`: {error}"));
+        }
+    }
+    if !file.annotate.is_empty() && !file.table.text {
+        let message = "`table.text` must be true: heads read the texts in the table";
+        return invalid("table.text", message.to_owned());
+    }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! in the order of the source. A row that fails anywhere gets an `_error` and travels on: the write operator puts it
 //! into the quarantine. Operators are plain specifications; they open files and find the backend in `execute`.
 
+mod annotate;
+mod annotations;
 mod anti_join;
 mod batches;
 mod content_hash;
@@ -18,10 +20,12 @@ mod plan;
 mod progress;
 mod read;
 mod scan;
+mod seams;
 mod seen;
 mod source;
 mod tokenize;
 
+pub use annotate::AnnotateExec;
 pub use anti_join::AntiJoinExec;
 pub use distinct::DistinctIdExec;
 pub use encode::EncodeExec;

@@ -35,6 +35,8 @@ pub const STAGE: &str = "stage";
 pub const MESSAGE: &str = "message";
 /// Ids of one chunk, special tokens included. `List<UInt32>`, null in a row with an error.
 pub const INPUT_IDS: &str = "_input_ids";
+/// Where a row of a table lies: fragment and offset, as Lance counts them. UInt64.
+pub const ROW_ADDRESS: &str = "_rowaddr";
 
 /// Names that a kept source column may not have, because the table uses them itself.
 pub const RESERVED: [&str; 10] =

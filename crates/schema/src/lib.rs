@@ -11,6 +11,6 @@ mod tables;
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use tables::{
-    TextColumn, encoded_schema, error_fields, key_schema, quarantine_schema, source_schema, table_schema,
-    tokenized_schema,
+    TextColumn, annotated_schema, chunk_schema, encoded_schema, error_fields, key_schema, quarantine_schema,
+    source_schema, table_schema, tokenized_schema,
 };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
 use crate::columns::{
-    CHAR_END, CHAR_START, CHUNK, CONTENT_HASH, DOC_ID, EMBEDDING, ERROR, INPUT_IDS, MESSAGE, N_TOKENS, RUN_ID, SOURCE,
-    SOURCE_ROW, STAGE, TEXT, TRUNCATED,
+    CHAR_END, CHAR_START, CHUNK, CONTENT_HASH, DOC_ID, EMBEDDING, ERROR, INPUT_IDS, MESSAGE, N_TOKENS, ROW_ADDRESS,
+    RUN_ID, SOURCE, SOURCE_ROW, STAGE, TEXT, TRUNCATED,
 };
 
 /// Whether the chunk's text is stored beside its vector.
@@ -116,6 +116,32 @@ pub fn key_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         field(DOC_ID, DataType::Utf8, false),
         field(CONTENT_HASH, DataType::FixedSizeBinary(16), false),
+    ]))
+}
+
+/// What an annotation reads of a table, one row a chunk: `_rowaddr, doc_id, char_start, char_end, text, …inputs`.
+pub fn chunk_schema(inputs: &[FieldRef]) -> SchemaRef {
+    let mut fields = vec![
+        field(ROW_ADDRESS, DataType::UInt64, false),
+        field(DOC_ID, DataType::Utf8, false),
+        field(CHAR_START, DataType::UInt64, false),
+        field(CHAR_END, DataType::UInt64, false),
+        field(TEXT, DataType::Utf8, false),
+    ];
+    fields.extend_from_slice(inputs);
+    Arc::new(Schema::new(fields))
+}
+
+/// What `AnnotateExec` yields: `_rowaddr, doc_id, text, <column>, _error`.
+///
+/// The column is null in a row with an error.
+pub fn annotated_schema(column: &Field) -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        field(ROW_ADDRESS, DataType::UInt64, false),
+        field(DOC_ID, DataType::Utf8, false),
+        field(TEXT, DataType::Utf8, false),
+        Arc::new(column.clone()),
+        field(ERROR, DataType::Struct(error_fields()), true),
     ]))
 }
 

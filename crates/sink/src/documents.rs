@@ -27,9 +27,9 @@ use crate::window::{BadDocument, Document};
 const SPILL_BYTES: usize = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
 /// The quarantine's text column holds no more than this.
-const MAX_TEXT: usize = 64 << 10;
+pub(crate) const MAX_TEXT: usize = 64 << 10;
 /// The quarantine's error column holds no more than this.
-const MAX_ERROR: usize = 4 << 10;
+pub(crate) const MAX_ERROR: usize = 4 << 10;
 
 /// The columns of an encoded batch that say which document a row belongs to and whether it is good.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl<'a> Locators<'a> {
 }
 
 /// The beginning of `text` in at most `limit` bytes, cut between characters.
-fn cut(text: &str, limit: usize) -> &str {
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 

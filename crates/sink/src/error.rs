@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use polylance_schema::{ContractDifference, ContractError};
+use polylance_schema::{ContractDifference, ContractError, HeadContractError};
 
 /// A table could not be opened, checked, written or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,44 @@ pub enum SinkError {
         uri: String,
         /// Why.
         source: ContractError,
+    },
+    /// There is no table: embed first.
+    #[error("no table at {uri}")]
+    NoTable {
+        /// The address.
+        uri: String,
+    },
+    /// The table lacks a column that is to be read.
+    #[error("{uri} has no column {column:?}")]
+    MissingColumn {
+        /// The table.
+        uri: String,
+        /// The column.
+        column: String,
+    },
+    /// The column holds something else than annotations: choose another name.
+    #[error("{uri}: column {column:?} is there and was not made by a head")]
+    NotAnAnnotation {
+        /// The table.
+        uri: String,
+        /// The column.
+        column: String,
+    },
+    /// A head's contract in the table's metadata cannot be read: use the version that wrote it.
+    #[error("{uri}: {source}")]
+    UnreadableHead {
+        /// The table.
+        uri: String,
+        /// Why.
+        source: HeadContractError,
+    },
+    /// Another run has given the column to another head meanwhile: decide which, and run again.
+    #[error("{uri}: column {column:?} was taken away or given to another head while this run filled it")]
+    ColumnChanged {
+        /// The table.
+        uri: String,
+        /// The column.
+        column: String,
     },
     /// The table's vectors were made otherwise: write to a new table.
     #[error(transparent)]

@@ -5,6 +5,7 @@
 //! that adds its rows and takes away older rows of the same documents, so that a reader sees a document
 //! whole, old or new, and a run that is killed leaves the last committed version.
 
+mod columns;
 mod commit;
 mod datafusion_error;
 mod documents;
@@ -23,6 +24,7 @@ mod transact;
 mod window;
 mod write;
 
+pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_columns, fill_schema, missing_rows};
 pub use commit::{LanceCommitExec, commit_schema};
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, update_index};

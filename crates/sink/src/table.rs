@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::physical_plan::ExecutionPlan;
 use lance::Dataset;
-use polylance_schema::Contract;
+use polylance_schema::{Contract, HeadContract};
 
 use crate::{
     SinkError, TableKeysExec, TableTarget,
@@ -78,8 +78,14 @@ pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkE
         let (table, run) = (table.summary(), target.contract.summary());
         return Err(SinkError::ContractMismatch(Box::new(ContractMismatch { uri, table, run, differences })));
     }
-    let columns = column_differences(&Schema::from(dataset.schema()), &target.schema());
+    let columns = column_differences(&without_annotations(&Schema::from(dataset.schema())), &target.schema());
     if columns.is_empty() { Ok(()) } else { Err(SinkError::SchemaMismatch { uri, columns }) }
+}
+
+/// The columns that a run writes: those that heads fill later may be there or not.
+fn without_annotations(schema: &Schema) -> Schema {
+    let annotation = |field: &FieldRef| field.metadata().contains_key(HeadContract::METADATA_KEY);
+    Schema::new(schema.fields().iter().filter(|field| !annotation(field)).map(Arc::clone).collect::<Vec<_>>())
 }
 
 /// Columns that only one side has, or that have another type; order does not matter to Lance.

@@ -19,6 +19,10 @@ pub mod properties {
     pub const SOURCE_FIRST: &str = "polylance.source_first";
     /// Last document of the commit, as `source#row`.
     pub const SOURCE_LAST: &str = "polylance.source_last";
+    /// The annotation column that the commit fills.
+    pub const COLUMN: &str = "polylance.column";
+    /// Rows that got a value in that column.
+    pub const ANNOTATED: &str = "polylance.annotated_rows";
 }
 
 /// When a window of rows becomes a commit. Whatever comes first closes it, at the next end of a document.

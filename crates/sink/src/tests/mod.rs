@@ -1,5 +1,6 @@
 //! Runs on real tables in a temporary folder.
 
+mod columns;
 mod index;
 mod kill;
 mod quarantine;

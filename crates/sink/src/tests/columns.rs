@@ -1,0 +1,214 @@
+use std::{collections::BTreeSet, path::Path};
+
+use arrow::array::{Float32Array, StructArray};
+use polylance_schema::{HeadContract, HeadInputs, Scores, TaskSpec, annotated_schema, chunk_schema};
+
+use super::*;
+use crate::{Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec, declare_columns, missing_rows};
+
+fn head(weights: &str) -> HeadContract {
+    HeadContract {
+        model: "./topic".into(),
+        weights_hash: weights.into(),
+        tokenizer_hash: "03fa".into(),
+        spec: TaskSpec::Classify { scores: Scores::Best },
+        labels: vec!["a".into(), "b".into()],
+        prefix: String::new(),
+        inputs: HeadInputs::default(),
+        dtype: "f32".into(),
+    }
+}
+
+fn topic(weights: &str) -> Field {
+    head(weights).field("topic").unwrap()
+}
+
+/// Every row of `rows` gets its text as label; texts that begin with `bad` are refused.
+fn answers(rows: &[RecordBatch], column: &Field) -> Vec<RecordBatch> {
+    let DataType::Struct(fields) = column.data_type() else { panic!("a class is a struct") };
+    let answer = |batch: &RecordBatch| {
+        let texts = batch.column_by_name("text").unwrap().as_string::<i32>();
+        let bad: Vec<bool> = texts.iter().map(|text| text.unwrap().starts_with("bad")).collect();
+        let good: NullBuffer = bad.iter().map(|bad| !bad).collect();
+        let scores = Float32Array::from(vec![0.5; batch.num_rows()]);
+        let values = StructArray::new(fields.clone(), vec![Arc::new(texts.clone()), Arc::new(scores)], Some(good));
+        let said = |text: &str| Arc::new(StringArray::from_iter_values(bad.iter().map(|_| text))) as ArrayRef;
+        let errors = StructArray::new(
+            error_fields(),
+            vec![said("annotate"), said("refused")],
+            Some(bad.iter().copied().collect::<NullBuffer>()),
+        );
+        let passed = |name: &str| Arc::clone(batch.column_by_name(name).unwrap());
+        let columns = vec![passed("_rowaddr"), passed("doc_id"), passed("text"), Arc::new(values), Arc::new(errors)];
+        RecordBatch::try_new(annotated_schema(column), columns).unwrap()
+    };
+    rows.iter().map(answer).collect()
+}
+
+impl Place {
+    async fn missing(&self) -> Vec<RecordBatch> {
+        let rows = TableRowsExec::open(&self.uri(), "topic", &HeadInputs::default()).await.unwrap();
+        assert_eq!(rows.schema(), chunk_schema(&[]));
+        read(Arc::new(rows)).await
+    }
+
+    /// Fills what is missing, the first `most` rows of it; `[version, rows, quarantined]` of each commit.
+    async fn fill(&self, column: &Field, most: usize) -> Vec<[u64; 3]> {
+        let missing = arrow::compute::concat_batches(&chunk_schema(&[]), &self.missing().await).unwrap();
+        let missing = missing.slice(0, most.min(missing.num_rows()));
+        self.write(column, answers(&[missing], column)).await.unwrap()
+    }
+
+    async fn write(&self, column: &Field, batches: Vec<RecordBatch>) -> datafusion::error::Result<Vec<[u64; 3]>> {
+        let input = MemorySourceConfig::try_new_exec(&[batches], annotated_schema(column), None).unwrap();
+        let target = FillTarget {
+            uri: self.uri(),
+            column: column.clone(),
+            run_id: "annotating".into(),
+            commit: CommitPolicy { rows: 2, seconds: 0 },
+        };
+        let plan = Arc::new(LanceFillExec::try_new(input, target).unwrap());
+        let commits = collect(plan, SessionContext::new().task_ctx()).await?;
+        let row =
+            |batch: &RecordBatch| std::array::from_fn(|at| batch.column(at).as_primitive::<UInt64Type>().value(0));
+        Ok(commits.iter().map(row).collect())
+    }
+
+    /// `(text, topic)` of every row.
+    async fn topics(&self) -> Vec<(String, Option<String>)> {
+        let batch = self.dataset().await.scan().try_into_batch().await.unwrap();
+        let texts = batch.column_by_name("text").unwrap().as_string::<i32>().clone();
+        let topics = batch.column_by_name("topic").unwrap().as_struct().clone();
+        let labels = topics.column(0).as_string::<i32>();
+        let topic = |row: usize| topics.is_valid(row).then(|| labels.value(row).to_owned());
+        (0..batch.num_rows()).map(|row| (texts.value(row).to_owned(), topic(row))).collect()
+    }
+
+    fn data_files(&self) -> BTreeSet<String> {
+        let files = std::fs::read_dir(Path::new(&self.uri()).join("data")).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+fn docs(ids: &[&str]) -> Vec<Doc> {
+    let texts = |id: &str| [format!("{id}0"), format!("{id}1")];
+    ids.iter()
+        .enumerate()
+        .map(|(row, id)| Doc::new(row as u64, id, &texts(id).each_ref().map(String::as_str)))
+        .collect()
+}
+
+fn labelled(ids: &[&str]) -> Vec<(String, Option<String>)> {
+    let texts = ids.iter().flat_map(|id| [format!("{id}0"), format!("{id}1")]);
+    texts.map(|text| (text.clone(), Some(text))).collect()
+}
+
+#[tokio::test]
+async fn a_column_is_added_and_filled_without_touching_a_file() {
+    let place = Place::new();
+    run(vec![batch(&docs(&["a", "b", "c"]))], place.target("r1", 2)).await.unwrap();
+    let before = place.data_files();
+    let column = topic("1");
+    assert_eq!(declare_columns(&place.uri(), &[column.clone()]).await.unwrap(), [Declared::Added]);
+    assert_eq!(place.data_files(), before);
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 6);
+
+    let commits = place.fill(&column, 6).await;
+    assert_eq!(commits.iter().map(|commit| commit[1]).sum::<u64>(), 6);
+    assert_eq!(place.topics().await, labelled(&["a", "b", "c"]));
+    assert!(place.data_files().is_superset(&before));
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 0);
+    assert!(place.missing().await.is_empty());
+    assert_eq!(declare_columns(&place.uri(), &[column]).await.unwrap(), [Declared::Kept]);
+    place.dataset().await.validate().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_that_stopped_is_continued_inside_a_fragment() {
+    let place = Place::new();
+    run(vec![batch(&docs(&["a", "b", "c"]))], place.target("r1", 100)).await.unwrap();
+    let column = topic("1");
+    declare_columns(&place.uri(), &[column.clone()]).await.unwrap();
+    place.fill(&column, 3).await;
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 3);
+    assert_eq!(place.missing().await.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    place.fill(&column, 100).await;
+    assert_eq!(place.topics().await, labelled(&["a", "b", "c"]));
+}
+
+#[tokio::test]
+async fn rows_written_later_and_rows_replaced_are_missing() {
+    let place = Place::new();
+    run(vec![batch(&docs(&["a", "b"]))], place.target("r1", 100)).await.unwrap();
+    let column = topic("1");
+    declare_columns(&place.uri(), &[column.clone()]).await.unwrap();
+    place.fill(&column, 100).await;
+    // The run knows nothing of the column: its rows have no value.
+    let changed = Doc::new(0, "a", &["new"]);
+    run(vec![batch(&[changed, docs(&["", "", "c"]).remove(2)])], place.target("r2", 100)).await.unwrap();
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 3);
+    place.fill(&column, 100).await;
+    let mut topics = place.topics().await;
+    topics.sort();
+    let expected = [("b0", "b0"), ("b1", "b1"), ("c0", "c0"), ("c1", "c1"), ("new", "new")];
+    assert_eq!(topics, expected.map(|(text, topic)| (text.to_owned(), Some(topic.to_owned()))));
+}
+
+#[tokio::test]
+async fn another_head_begins_anew_and_the_first_one_may_not_go_on() {
+    let place = Place::new();
+    run(vec![batch(&docs(&["a"]))], place.target("r1", 100)).await.unwrap();
+    let (first, second) = (topic("1"), topic("2"));
+    declare_columns(&place.uri(), &[first.clone()]).await.unwrap();
+    let rows = place.missing().await;
+    place.fill(&first, 100).await;
+    assert_eq!(declare_columns(&place.uri(), &[second.clone()]).await.unwrap(), [Declared::Replaced]);
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 2);
+    let error = place.write(&first, answers(&rows, &first)).await.unwrap_err().to_string();
+    assert!(error.contains("given to another head"), "{error}");
+    place.fill(&second, 100).await;
+    assert_eq!(place.topics().await, labelled(&["a"]));
+}
+
+#[tokio::test]
+async fn a_refused_row_goes_to_the_quarantine_until_it_succeeds() {
+    let place = Place::new();
+    run(vec![batch(&[Doc::new(0, "x", &["good", "bad"])])], place.target("r1", 100)).await.unwrap();
+    let column = topic("1");
+    declare_columns(&place.uri(), &[column.clone()]).await.unwrap();
+    let commits = place.fill(&column, 100).await;
+    assert_eq!(commits[0][1..], [1, 1]);
+    let quarantine = || async {
+        let uri = crate::quarantine_uri(&place.uri());
+        Dataset::open(&uri).await.unwrap().scan().try_into_batch().await.unwrap()
+    };
+    let held = quarantine().await;
+    assert_eq!(held.num_rows(), 1);
+    assert_eq!(held.column_by_name("text").unwrap().as_string::<i32>().value(0), "bad");
+    assert_eq!(held.column_by_name("source").unwrap().as_string::<i32>().value(0), format!("{}#topic", place.uri()));
+
+    let mut rows = place.missing().await;
+    let texts = Arc::new(StringArray::from(vec!["better"])) as ArrayRef;
+    let mut columns = rows[0].columns().to_vec();
+    columns[4] = texts;
+    rows[0] = RecordBatch::try_new(chunk_schema(&[]), columns).unwrap();
+    place.write(&column, answers(&rows[..1], &column)).await.unwrap();
+    assert_eq!(quarantine().await.num_rows(), 0);
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_column_that_is_no_annotation_is_not_touched() {
+    let place = Place::new();
+    let declare = |name: &str| {
+        let (uri, field) = (place.uri(), head("1").field(name).unwrap());
+        async move { declare_columns(&uri, &[field]).await.unwrap_err() }
+    };
+    assert!(matches!(declare("topic").await, SinkError::NoTable { .. }));
+    run(vec![batch(&docs(&["a"]))], place.target("r1", 100)).await.unwrap();
+    assert!(matches!(declare("lang").await, SinkError::NotAnAnnotation { .. }));
+    assert!(matches!(declare("embedding").await, SinkError::NotAnAnnotation { .. }));
+    let inputs = HeadInputs { question_column: Some("ask".into()), ..HeadInputs::default() };
+    let error = TableRowsExec::open(&place.uri(), "topic", &inputs).await.unwrap_err();
+    assert!(error.to_string().contains("no column \"ask\""), "{error}");
+}
