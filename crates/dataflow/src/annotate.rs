@@ -69,7 +69,7 @@ impl AnnotateExec {
         for (key, name, is_right) in needs(&contract.inputs) {
             let found = beside.iter().find(|field| field.name() == name);
             if !found.is_some_and(|field| is_right(field.data_type())) {
-                let found = found.map_or("absent".to_owned(), |field| field.data_type().to_string());
+                let found = found.map_or_else(|| "absent".to_owned(), |field| field.data_type().to_string());
                 return Err(DataFusionError::Plan(format!("{key} {name:?} is {found}")));
             }
         }

@@ -108,28 +108,30 @@ enum Value<'a> {
 
 /// Values of one type as an array, by their shape; a value of another shape is null.
 fn array(data_type: &DataType, values: &[Option<&Value<'_>>]) -> Result<ArrayRef> {
-    let number = |value: &Option<&Value<'_>>| match value {
+    let number = |value: Option<&Value<'_>>| match value {
         Some(Value::Number(number)) => Some(*number),
         _ => None,
     };
-    let valid = || NullBuffer::from_iter(values.iter().map(Option::is_some));
+    let valid = || values.iter().map(Option::is_some).collect::<NullBuffer>();
     Ok(match data_type {
         DataType::Utf8 => {
-            let text = |value: &Option<&Value<'_>>| match value {
+            let text = |value: Option<&Value<'_>>| match value {
                 Some(Value::Text(text)) => Some((*text).to_owned()),
                 _ => None,
             };
-            Arc::new(values.iter().map(text).collect::<StringArray>())
+            Arc::new(values.iter().copied().map(text).collect::<StringArray>())
         }
         DataType::Float32 => {
-            let float = |value: &Option<&Value<'_>>| match value {
+            let float = |value: Option<&Value<'_>>| match value {
                 Some(Value::Float(float)) => Some(*float),
                 _ => None,
             };
-            Arc::new(values.iter().map(float).collect::<Float32Array>())
+            Arc::new(values.iter().copied().map(float).collect::<Float32Array>())
         }
-        DataType::UInt32 => Arc::new(values.iter().map(|v| number(v).map(|n| n as u32)).collect::<UInt32Array>()),
-        DataType::UInt64 => Arc::new(values.iter().map(number).collect::<UInt64Array>()),
+        DataType::UInt32 => {
+            Arc::new(values.iter().copied().map(|v| number(v).map(|n| n as u32)).collect::<UInt32Array>())
+        }
+        DataType::UInt64 => Arc::new(values.iter().copied().map(number).collect::<UInt64Array>()),
         DataType::Struct(fields) => {
             let columns = fields.iter().enumerate().map(|(at, field)| array(field.data_type(), &parts(values, at)));
             Arc::new(StructArray::try_new(fields.clone(), columns.collect::<Result<_>>()?, Some(valid()))?)
@@ -147,11 +149,11 @@ fn array(data_type: &DataType, values: &[Option<&Value<'_>>]) -> Result<ArrayRef
 
 /// Field `at` of each struct.
 fn parts<'v, 'a>(values: &[Option<&'v Value<'a>>], at: usize) -> Vec<Option<&'v Value<'a>>> {
-    let of = |value: &Option<&'v Value<'a>>| match value {
+    let of = |value: Option<&'v Value<'a>>| match value {
         Some(Value::Struct(parts)) => parts.get(at),
         _ => None,
     };
-    values.iter().map(of).collect()
+    values.iter().copied().map(of).collect()
 }
 
 /// The items of a list.
@@ -168,7 +170,7 @@ mod tests {
         array::{Array, RecordBatch},
         json::LineDelimitedWriter,
     };
-    use polylance_schema::Aggregation;
+    use polylance_schema::{Aggregation, Generation};
 
     use super::*;
 
@@ -214,8 +216,8 @@ mod tests {
         let answer = Answer { text: "tea".into(), score: 0.5, chars: 0..3 };
         let rows = [row(Annotation::Answers(vec![answer]))];
         let expected = serde_json::json!({"answer": "tea", "score": 0.5, "start": 100, "end": 103});
-        assert_eq!(json(&qa(1), &rows), [expected.clone()]);
-        assert_eq!(json(&qa(2), &rows), [serde_json::json!([expected])]);
+        assert_eq!(json(&qa(2), &rows), [serde_json::json!([&expected])]);
+        assert_eq!(json(&qa(1), &rows), [expected]);
     }
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
         let token = TokenScore { token: "tea".into(), score: 0.5 };
         let masks = json(&TaskSpec::FillMask { top_k: 1 }, &[row(Annotation::Masks(vec![vec![token]]))]);
         assert_eq!(masks[0], serde_json::json!([[{"token": "tea", "score": 0.5}]]));
-        let text = json(&TaskSpec::Generate(Default::default()), &[row(Annotation::Text("tea".into()))]);
+        let text = json(&TaskSpec::Generate(Generation::default()), &[row(Annotation::Text("tea".into()))]);
         assert_eq!(text[0], "tea");
         let choice = json(&TaskSpec::Choose, &[row(Annotation::Choices(vec![0.5, 0.5]))]);
         assert_eq!(choice[0], serde_json::json!({"choice": "tea", "index": 0, "scores": [0.5, 0.5]}));

@@ -109,7 +109,7 @@ async fn a_column_is_added_and_filled_without_touching_a_file() {
     run(vec![batch(&docs(&["a", "b", "c"]))], place.target("r1", 2)).await.unwrap();
     let before = place.data_files();
     let column = topic("1");
-    assert_eq!(declare_columns(&place.uri(), &[column.clone()]).await.unwrap(), [Declared::Added]);
+    assert_eq!(declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap(), [Declared::Added]);
     assert_eq!(place.data_files(), before);
     assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 6);
 
@@ -128,7 +128,7 @@ async fn a_run_that_stopped_is_continued_inside_a_fragment() {
     let place = Place::new();
     run(vec![batch(&docs(&["a", "b", "c"]))], place.target("r1", 100)).await.unwrap();
     let column = topic("1");
-    declare_columns(&place.uri(), &[column.clone()]).await.unwrap();
+    declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap();
     place.fill(&column, 3).await;
     assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 3);
     assert_eq!(place.missing().await.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
@@ -141,7 +141,7 @@ async fn rows_written_later_and_rows_replaced_are_missing() {
     let place = Place::new();
     run(vec![batch(&docs(&["a", "b"]))], place.target("r1", 100)).await.unwrap();
     let column = topic("1");
-    declare_columns(&place.uri(), &[column.clone()]).await.unwrap();
+    declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap();
     place.fill(&column, 100).await;
     // The run knows nothing of the column: its rows have no value.
     let changed = Doc::new(0, "a", &["new"]);
@@ -159,10 +159,10 @@ async fn another_head_begins_anew_and_the_first_one_may_not_go_on() {
     let place = Place::new();
     run(vec![batch(&docs(&["a"]))], place.target("r1", 100)).await.unwrap();
     let (first, second) = (topic("1"), topic("2"));
-    declare_columns(&place.uri(), &[first.clone()]).await.unwrap();
+    declare_columns(&place.uri(), std::slice::from_ref(&first)).await.unwrap();
     let rows = place.missing().await;
     place.fill(&first, 100).await;
-    assert_eq!(declare_columns(&place.uri(), &[second.clone()]).await.unwrap(), [Declared::Replaced]);
+    assert_eq!(declare_columns(&place.uri(), std::slice::from_ref(&second)).await.unwrap(), [Declared::Replaced]);
     assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 2);
     let error = place.write(&first, answers(&rows, &first)).await.unwrap_err().to_string();
     assert!(error.contains("given to another head"), "{error}");
@@ -175,7 +175,7 @@ async fn a_refused_row_goes_to_the_quarantine_until_it_succeeds() {
     let place = Place::new();
     run(vec![batch(&[Doc::new(0, "x", &["good", "bad"])])], place.target("r1", 100)).await.unwrap();
     let column = topic("1");
-    declare_columns(&place.uri(), &[column.clone()]).await.unwrap();
+    declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap();
     let commits = place.fill(&column, 100).await;
     assert_eq!(commits[0][1..], [1, 1]);
     let quarantine = || async {
