@@ -1,0 +1,151 @@
+//! The annotation job: the rows of a table that lack a value, a head, and the table's column in one plan.
+
+use std::{sync::Arc, time::Instant};
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{Field, UInt64Type},
+};
+use datafusion::{
+    error::DataFusionError,
+    physical_plan::ExecutionPlan,
+    prelude::{SessionConfig, SessionContext},
+};
+use futures::TryStreamExt;
+use polylance_backend::{Annotator, AnnotatorHandle};
+use polylance_dataflow::AnnotateExec;
+use polylance_schema::HeadContract;
+use polylance_sink::{CommitPolicy, Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::job::JobError;
+
+/// A column, the head that fills it, and the table.
+#[derive(Debug, Clone)]
+pub struct AnnotationJob {
+    /// The table's address.
+    pub table: String,
+    /// The column's name.
+    pub column: String,
+    /// What decides the column's values.
+    pub contract: HeadContract,
+    /// When rows are committed.
+    pub commit: CommitPolicy,
+}
+
+/// A job whose column is declared and whose missing rows are counted.
+#[derive(Debug)]
+pub struct OpenAnnotation {
+    job: AnnotationJob,
+    field: Field,
+    declared: Declared,
+    missing: u64,
+}
+
+/// What a run did for one column.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AnnotationSummary {
+    /// The run, as in the commits' properties.
+    pub run_id: String,
+    /// The table's address.
+    pub table: String,
+    /// The column.
+    pub column: String,
+    /// The table's version after the last commit; absent when nothing was missing.
+    pub version: Option<u64>,
+    /// Rows without a value before the run.
+    pub rows_missing: u64,
+    /// Rows that got a value.
+    pub rows_annotated: u64,
+    /// Rows that went to the quarantine.
+    pub rows_quarantined: u64,
+    /// From the first row to the last commit.
+    pub seconds: f64,
+}
+
+impl AnnotationJob {
+    /// Declares the column, which costs a commit and no data, and counts the rows without a value.
+    ///
+    /// # Errors
+    /// [`JobError::Sink`] when there is no table, or its column of that name is no annotation.
+    pub async fn open(self) -> Result<OpenAnnotation, JobError> {
+        let field = self
+            .contract
+            .field(&self.column)
+            .ok_or_else(|| DataFusionError::Plan(format!("the task {} has no column", self.contract.spec.name())))?;
+        // Before the column is declared: a table that lacks what the head reads must stay as it is.
+        TableRowsExec::open(&self.table, &self.column, &self.contract.inputs).await?;
+        let declared = polylance_sink::declare_columns(&self.table, std::slice::from_ref(&field)).await?;
+        let declared = declared.into_iter().next().unwrap_or(Declared::Kept);
+        let missing = polylance_sink::missing_rows(&self.table, &self.column).await?;
+        Ok(OpenAnnotation { job: self, field, declared, missing })
+    }
+}
+
+impl OpenAnnotation {
+    /// Rows without a value.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// What was done for the column.
+    pub fn declared(&self) -> Declared {
+        self.declared
+    }
+
+    /// Fills the column. `progress` hears of the rows done after each commit. Dropping the future stops the run: what
+    /// was committed stays, and another run continues from there.
+    ///
+    /// # Errors
+    /// [`JobError`] when the table or the device fails.
+    pub async fn run(
+        self,
+        annotator: Arc<dyn Annotator>,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<AnnotationSummary, JobError> {
+        let started = Instant::now();
+        let Self { job, field, missing, .. } = self;
+        let run_id = Uuid::now_v7().to_string();
+        let mut summary = AnnotationSummary {
+            run_id: run_id.clone(),
+            table: job.table.clone(),
+            column: job.column.clone(),
+            version: None,
+            rows_missing: missing,
+            rows_annotated: 0,
+            rows_quarantined: 0,
+            seconds: 0.0,
+        };
+        if missing > 0 {
+            let rows = Arc::new(TableRowsExec::open(&job.table, &job.column, &job.contract.inputs).await?);
+            let annotate = Arc::new(AnnotateExec::try_new(rows, &field)?);
+            let target = FillTarget { uri: job.table, column: field, run_id, commit: job.commit };
+            let plan: Arc<dyn ExecutionPlan> = Arc::new(LanceFillExec::try_new(annotate, target)?);
+            let handle = Arc::new(AnnotatorHandle(annotator));
+            let config = SessionConfig::new().with_target_partitions(1).with_extension(handle);
+            let mut commits = plan.execute(0, SessionContext::new_with_config(config).task_ctx())?;
+            while let Some(commit) = commits.try_next().await? {
+                summary.add(&commit)?;
+                progress(summary.rows_annotated + summary.rows_quarantined);
+            }
+        }
+        summary.seconds = started.elapsed().as_secs_f64();
+        Ok(summary)
+    }
+}
+
+impl AnnotationSummary {
+    fn add(&mut self, commit: &RecordBatch) -> Result<(), SinkError> {
+        let number = |name: &str| {
+            let column = commit.column_by_name(name).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+            let missing = || SinkError::Rows { uri: self.table.clone(), message: format!("a commit without {name}") };
+            Ok::<u64, SinkError>(column.ok_or_else(missing)?.values().iter().sum())
+        };
+        let (version, rows, quarantined) = (number("version")?, number("rows")?, number("quarantined")?);
+        self.version = Some(version);
+        self.rows_annotated += rows;
+        self.rows_quarantined += quarantined;
+        Ok(())
+    }
+}
