@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, linear::Linear, ops};
+use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, key_values::KeyValues, linear::Linear, ops};
 
 /// What a token attends to within its sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,17 @@ impl SelfAttention {
     /// When the device fails.
     pub fn forward_causal(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         self.attend(hidden_states, cu_seqlens, Direction::Causal)
+    }
+
+    /// The causal attention of the next tokens of one sequence, `[new_tokens, hidden]`, to themselves and to those
+    /// whose keys and values are kept; their own are added.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn forward_cached(&self, hidden_states: &Tensor, kept: &mut KeyValues) -> Result<Tensor> {
+        let query_key_value = self.query_key_value(hidden_states)?;
+        let (key, value) = kept.extend(&self.part(&query_key_value, 1)?, &self.part(&query_key_value, 2)?)?;
+        self.context(&self.part(&query_key_value, 0)?, &key, &value, Direction::Causal)
     }
 
     fn attend(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {

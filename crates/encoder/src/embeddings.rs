@@ -95,6 +95,13 @@ impl Embeddings {
         self.place(&typed, positions)
     }
 
+    /// Ids of one sequence at positions from `first` on: `[ids, hidden]`.
+    pub(crate) fn forward_at(&self, ids: &[u32], first: usize) -> Result<Tensor> {
+        self.check_ids(0, ids)?;
+        let words = self.words(ids)?.broadcast_add(&self.first_type)?;
+        self.place(&words, (first..first + ids.len()).map(|position| position as u32).collect())
+    }
+
     fn check_ids(&self, sequence: usize, ids: &[u32]) -> Result<()> {
         let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) else { return Ok(()) };
         let message = format!("id {id} is not below the vocabulary of {}", self.vocab_size);

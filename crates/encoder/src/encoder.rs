@@ -9,6 +9,7 @@ use crate::{
     config::{ModelConfig, NormPlacement},
     embeddings::Embeddings,
     error::Result,
+    key_values::KeyValues,
     layer::Layer,
     norm::LayerNorm,
     weights::Weights,
@@ -76,6 +77,13 @@ impl Encoder {
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
         let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
         self.through(embedded, |_, layer, hidden_states| layer.forward_causal(hidden_states, &cu_seqlens))
+    }
+
+    /// The next tokens of one sequence, `[new_tokens, hidden]`, of which `before` have their keys and values kept, a
+    /// layer each. Positions count from 0.
+    pub(crate) fn forward_cached(&self, ids: &[u32], before: usize, kept: &mut [KeyValues]) -> Result<Tensor> {
+        let embedded = self.embeddings.forward_at(ids, before)?;
+        self.through(embedded, |number, layer, hidden_states| layer.forward_cached(hidden_states, &mut kept[number]))
     }
 
     /// The word embeddings where they lie on the device; `None` where they stay in their file.

@@ -8,6 +8,7 @@ use crate::{
     batch::CuSeqlens,
     config::{ModelConfig, NormPlacement},
     error::Result,
+    key_values::KeyValues,
     linear::Linear,
     norm::LayerNorm,
 };
@@ -79,6 +80,11 @@ impl Layer {
     /// When the device fails.
     pub fn forward_causal(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         self.compute(hidden_states, |input| self.attention.forward_causal(input, cu_seqlens))
+    }
+
+    /// The next tokens of one sequence: `[new_tokens, hidden]`.
+    pub(crate) fn forward_cached(&self, hidden_states: &Tensor, kept: &mut KeyValues) -> Result<Tensor> {
+        self.compute(hidden_states, |input| self.attention.forward_cached(input, kept))
     }
 
     fn compute(&self, hidden_states: &Tensor, attend: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {

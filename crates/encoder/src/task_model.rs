@@ -155,6 +155,14 @@ impl TaskModel {
     }
 }
 
+#[cfg(test)]
+impl TaskModel {
+    /// Makes an id the one that ends a text.
+    pub(crate) fn end_at(&mut self, id: u32) {
+        self.head_config.eos_token_ids = vec![id];
+    }
+}
+
 /// The labels of a task that has them.
 pub(crate) fn labels(task: Task, head: &HeadConfig) -> Result<Vec<String>> {
     Ok(match task {
