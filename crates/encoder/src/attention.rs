@@ -4,7 +4,16 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, linear::Linear, ops};
+use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, key_values::KeyValues, linear::Linear, ops};
+
+/// What a token attends to within its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// Every token.
+    Both,
+    /// Itself and what is before it.
+    Causal,
+}
 
 /// Multi-head self-attention without its output map, norm and residual.
 #[derive(Debug, Clone)]
@@ -56,21 +65,49 @@ impl SelfAttention {
     /// # Errors
     /// When the device fails.
     pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
-        let tokens = hidden_states.dim(0)?;
-        let query_key_value = self.query_key_value.forward(hidden_states)?;
-        let query_key_value = query_key_value.reshape((tokens, 3 * self.heads, self.head_size))?;
+        self.attend(hidden_states, cu_seqlens, Direction::Both)
+    }
+
+    /// As [`SelfAttention::forward`], but no token attends to one after it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forward_causal(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        self.attend(hidden_states, cu_seqlens, Direction::Causal)
+    }
+
+    /// The causal attention of the next tokens of one sequence, `[new_tokens, hidden]`, to themselves and to those
+    /// whose keys and values are kept; their own are added.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn forward_cached(&self, hidden_states: &Tensor, kept: &mut KeyValues) -> Result<Tensor> {
+        let query_key_value = self.query_key_value(hidden_states)?;
+        let (key, value) = kept.extend(&self.part(&query_key_value, 1)?, &self.part(&query_key_value, 2)?)?;
+        self.context(&self.part(&query_key_value, 0)?, &key, &value, Direction::Causal)
+    }
+
+    fn attend(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
+        let query_key_value = self.query_key_value(hidden_states)?;
         #[cfg(feature = "flash-attn")]
         if query_key_value.device().is_cuda() && query_key_value.dtype() != candle_core::DType::F32 {
-            return self.flash(&query_key_value, cu_seqlens);
+            return self.flash(&query_key_value, cu_seqlens, direction);
         }
-        self.packed(&query_key_value, cu_seqlens)
+        self.packed(&query_key_value, cu_seqlens, direction)
+    }
+
+    /// `[tokens, 3 * heads, head_size]`.
+    fn query_key_value(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        let tokens = hidden_states.dim(0)?;
+        Ok(self.query_key_value.forward(hidden_states)?.reshape((tokens, 3 * self.heads, self.head_size))?)
     }
 
     /// One sequence after another, or side by side on the CPU's threads.
-    fn packed(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+    fn packed(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
         let ranges: Vec<_> = cu_seqlens.ranges().collect();
-        let one =
-            |range: &std::ops::Range<usize>| self.sequence(&query_key_value.narrow(0, range.start, range.len())?);
+        let one = |range: &std::ops::Range<usize>| {
+            self.sequence(&query_key_value.narrow(0, range.start, range.len())?, direction)
+        };
         let contexts: Vec<Tensor> = if query_key_value.device().is_cpu() {
             ranges.par_iter().map(one).collect::<Result<_>>()?
         } else {
@@ -80,22 +117,33 @@ impl SelfAttention {
     }
 
     /// `[tokens, 3 * heads, head_size]` of one sequence to `[tokens, hidden]`.
-    fn sequence(&self, query_key_value: &Tensor) -> Result<Tensor> {
-        let tokens = query_key_value.dim(0)?;
-        // `[heads, tokens, head_size]`, on the CPU without a copy: its products take any strides.
-        let part = |index: usize| -> Result<Tensor> {
-            let part = query_key_value.narrow(1, index * self.heads, self.heads)?.transpose(0, 1)?;
-            Ok(if part.device().is_cpu() { part } else { part.contiguous()? })
-        };
-        let scores = part(0)?.matmul(&part(1)?.transpose(1, 2)?)?;
+    fn sequence(&self, query_key_value: &Tensor, direction: Direction) -> Result<Tensor> {
+        let part = |index| self.part(query_key_value, index);
+        self.context(&part(0)?, &part(1)?, &part(2)?, direction)
+    }
+
+    /// Queries, keys or values as `[heads, tokens, head_size]`, on the CPU without a copy: its products take any strides.
+    fn part(&self, query_key_value: &Tensor, index: usize) -> Result<Tensor> {
+        let part = query_key_value.narrow(1, index * self.heads, self.heads)?.transpose(0, 1)?;
+        Ok(if part.device().is_cpu() { part } else { part.contiguous()? })
+    }
+
+    /// `query`: `[heads, tokens, head_size]` of a sequence's last tokens; `key` and `value` of all. Returns
+    /// `[tokens, hidden]`.
+    fn context(&self, query: &Tensor, key: &Tensor, value: &Tensor, direction: Direction) -> Result<Tensor> {
+        let tokens = query.dim(1)?;
+        let mut scores = query.matmul(&key.transpose(1, 2)?)?;
+        if direction == Direction::Causal && tokens > 1 {
+            scores = scores.broadcast_add(&causal_mask(tokens, key.dim(1)?, &scores)?)?;
+        }
         let probabilities = ops::softmax(scores, self.scale)?;
-        let context = probabilities.matmul(&part(2)?)?;
+        let context = probabilities.matmul(value)?;
         Ok(context.transpose(0, 1)?.reshape((tokens, self.heads * self.head_size))?)
     }
 
     /// All sequences in one kernel, half precision on CUDA.
     #[cfg(feature = "flash-attn")]
-    fn flash(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+    fn flash(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
         let part = |index: usize| query_key_value.narrow(1, index * self.heads, self.heads)?.contiguous();
         let borders = Tensor::new(cu_seqlens.as_slice(), query_key_value.device())?;
         let longest = cu_seqlens.longest();
@@ -108,8 +156,17 @@ impl SelfAttention {
             longest,
             longest,
             self.scale,
-            false,
+            direction == Direction::Causal,
         )?;
         Ok(context.reshape((query_key_value.dim(0)?, self.heads * self.head_size))?)
     }
+}
+
+/// `[tokens, all]`, in the format and on the device of `like`: 0 where one of a sequence's last tokens attends, and
+/// minus infinity where what it would attend to comes after it.
+fn causal_mask(tokens: usize, all: usize, like: &Tensor) -> Result<Tensor> {
+    let before = all - tokens;
+    let row = |token| (0..all).map(move |other| if other <= before + token { 0.0 } else { f32::NEG_INFINITY });
+    let mask: Vec<f32> = (0..tokens).flat_map(row).collect();
+    Ok(Tensor::from_vec(mask, (tokens, all), like.device())?.to_dtype(like.dtype())?)
 }

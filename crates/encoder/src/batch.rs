@@ -11,6 +11,8 @@ pub struct PackedBatch {
     pub input_ids: Vec<u32>,
     /// Where each sequence begins, and the end of the last: `[sequences + 1]`, rising from 0.
     pub cu_seqlens: Vec<u32>,
+    /// The type of each token, `[total_tokens]`; `None` when all are 0.
+    pub token_types: Option<Vec<u32>>,
 }
 
 impl PackedBatch {
@@ -40,7 +42,35 @@ impl PackedBatch {
             })?;
             cu_seqlens.push(end);
         }
-        Ok(Self { input_ids, cu_seqlens })
+        Ok(Self { input_ids, cu_seqlens, token_types: None })
+    }
+
+    /// Packs rows of ids with the type of each: BERT marks the second text of a pair with 1.
+    ///
+    /// # Errors
+    /// As [`PackedBatch::new`], and for a row whose types are not as many as its ids.
+    ///
+    /// ```
+    /// let batch = polylance_encoder::PackedBatch::with_token_types(&[vec![0, 5, 2]], &[vec![0, 0, 1]])?;
+    /// assert_eq!(batch.token_types, Some(vec![0, 0, 1]));
+    /// # Ok::<(), polylance_encoder::ModelError>(())
+    /// ```
+    pub fn with_token_types(rows: &[Vec<u32>], types: &[Vec<u32>]) -> Result<Self> {
+        let refuse = |sequence, message| Err(ModelError::Input { sequence, message });
+        if rows.len() != types.len() {
+            let sequence = rows.len().min(types.len());
+            return refuse(sequence, format!("{} rows of ids, {} of token types", rows.len(), types.len()));
+        }
+        if let Some(sequence) = rows.iter().zip(types).position(|(row, types)| row.len() != types.len()) {
+            let (ids, types) = (rows[sequence].len(), types[sequence].len());
+            return refuse(sequence, format!("{ids} ids, {types} token types"));
+        }
+        Ok(Self { token_types: Some(types.concat()), ..Self::new(rows)? })
+    }
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.cu_seqlens.len().saturating_sub(1)
     }
 }
 
@@ -85,6 +115,11 @@ impl CuSeqlens {
         &self.0
     }
 
+    /// Where each sequence begins: `[sequences]`.
+    pub(crate) fn starts(&self) -> &[u32] {
+        &self.0[..self.sequences()]
+    }
+
     /// Length of the longest sequence.
     pub fn longest(&self) -> usize {
         self.ranges().map(|range| range.len()).max().unwrap_or(0)
@@ -109,5 +144,12 @@ mod tests {
     fn an_empty_row_is_named() {
         let error = PackedBatch::new(&[vec![1], vec![]]).unwrap_err();
         assert_eq!(error.to_string(), "sequence 1: it has no ids");
+    }
+
+    #[test]
+    fn token_types_must_be_as_many_as_ids() {
+        let refused = |types: &[Vec<u32>]| PackedBatch::with_token_types(&[vec![1], vec![2, 3]], types).unwrap_err();
+        assert_eq!(refused(&[vec![0], vec![0]]).to_string(), "sequence 1: 2 ids, 1 token types");
+        assert_eq!(refused(&[vec![0]]).to_string(), "sequence 1: 2 rows of ids, 1 of token types");
     }
 }

@@ -92,8 +92,6 @@ struct HfConfig {
     hidden_act: Option<String>,
     #[serde(default)]
     position_embedding_type: Option<String>,
-    #[serde(default)]
-    is_decoder: bool,
 }
 
 impl ModelConfig {
@@ -123,7 +121,6 @@ impl ModelConfig {
         };
         only("hidden_act", hf.hidden_act.as_deref(), "gelu")?;
         only("position_embedding_type", hf.position_embedding_type.as_deref(), "absolute")?;
-        only("is_decoder", hf.is_decoder.then_some("true"), "false")?;
         let bert = kind == ModelKind::Bert;
         Self {
             kind,

@@ -12,7 +12,7 @@ use crate::{
     weights::Weights,
 };
 
-const WORDS: &str = "embeddings.word_embeddings.weight";
+pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// The sum of three embeddings, normed in the post-norm kinds.
 #[derive(Debug, Clone)]
@@ -20,8 +20,10 @@ pub struct Embeddings {
     words: Words,
     /// `[max_position_embeddings, hidden]`.
     positions: Tensor,
-    /// `[1, hidden]`: every token has type 0.
-    token_type: Tensor,
+    /// `[type_vocab_size, hidden]`.
+    token_types: Tensor,
+    /// Its first row, `[1, hidden]`: the type of every token unless a batch says otherwise.
+    first_type: Tensor,
     norm: Option<LayerNorm>,
     first_position: usize,
     max_tokens: usize,
@@ -46,10 +48,10 @@ impl Embeddings {
         } else {
             Words::Resident(vb.get((vocab_size, hidden), "word_embeddings.weight")?)
         };
-        let token_type = if vb.contains_tensor("token_type_embeddings.weight") {
-            vb.get((config.type_vocab_size, hidden), "token_type_embeddings.weight")?.narrow(0, 0, 1)?.contiguous()?
+        let token_types = if vb.contains_tensor("token_type_embeddings.weight") {
+            vb.get((config.type_vocab_size, hidden), "token_type_embeddings.weight")?
         } else {
-            Tensor::zeros((1, hidden), dtype, device)?
+            Tensor::zeros((config.type_vocab_size, hidden), dtype, device)?
         };
         let norm = match config.kind.norm_placement() {
             NormPlacement::Pre => None,
@@ -58,7 +60,8 @@ impl Embeddings {
         Ok(Self {
             words,
             positions: vb.get((config.max_position_embeddings, hidden), "position_embeddings.weight")?,
-            token_type,
+            first_type: token_types.narrow(0, 0, 1)?.contiguous()?,
+            token_types,
             norm,
             first_position: config.first_position(),
             max_tokens: config.max_tokens(),
@@ -72,7 +75,7 @@ impl Embeddings {
     /// Source: `XLMRobertaXLEmbeddings` and `BertEmbeddings` in transformers 5.23.
     ///
     /// # Errors
-    /// [`ModelError::Input`] for a sequence that is too long or an id outside the vocabulary.
+    /// [`ModelError::Input`] for a sequence that is too long, or an id or a token type that the model does not have.
     pub fn forward(&self, batch: &PackedBatch, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         let mut positions = Vec::with_capacity(batch.input_ids.len());
         for (sequence, range) in cu_seqlens.ranges().enumerate() {
@@ -80,23 +83,65 @@ impl Embeddings {
                 let message = format!("{} ids, the model takes at most {}", range.len(), self.max_tokens);
                 return Err(ModelError::Input { sequence, message });
             }
-            if let Some(id) = batch.input_ids[range.clone()].iter().find(|&&id| id as usize >= self.vocab_size) {
-                let message = format!("id {id} is not below the vocabulary of {}", self.vocab_size);
-                return Err(ModelError::Input { sequence, message });
-            }
+            self.check_ids(sequence, &batch.input_ids[range.clone()])?;
             positions.extend((0..range.len()).map(|at| (self.first_position + at) as u32));
         }
-        let device = self.positions.device();
-        let words = self.words(&batch.input_ids, device)?.broadcast_add(&self.token_type)?;
-        let positions = self.positions.index_select(&Tensor::new(positions, device)?, 0)?;
-        let sum = (words + positions)?;
+        let words = self.words(&batch.input_ids)?;
+        let typed = match &batch.token_types {
+            // A model with one type has nothing to tell apart, whatever the tokenizer says.
+            Some(types) if self.token_types.dim(0)? > 1 => (words + self.types(types, cu_seqlens)?)?,
+            _ => words.broadcast_add(&self.first_type)?,
+        };
+        self.place(&typed, positions)
+    }
+
+    /// Ids of one sequence at positions from `first` on: `[ids, hidden]`.
+    pub(crate) fn forward_at(&self, ids: &[u32], first: usize) -> Result<Tensor> {
+        self.check_ids(0, ids)?;
+        let words = self.words(ids)?.broadcast_add(&self.first_type)?;
+        self.place(&words, (first..first + ids.len()).map(|position| position as u32).collect())
+    }
+
+    fn check_ids(&self, sequence: usize, ids: &[u32]) -> Result<()> {
+        let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) else { return Ok(()) };
+        let message = format!("id {id} is not below the vocabulary of {}", self.vocab_size);
+        Err(ModelError::Input { sequence, message })
+    }
+
+    /// Adds the positions and norms the sum.
+    fn place(&self, embedded: &Tensor, positions: Vec<u32>) -> Result<Tensor> {
+        let positions = self.positions.index_select(&Tensor::new(positions, self.positions.device())?, 0)?;
+        let sum = (embedded + positions)?;
         match &self.norm {
             Some(norm) => norm.forward(&sum),
             None => Ok(sum),
         }
     }
 
-    fn words(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
+    fn types(&self, types: &[u32], cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        let known = self.token_types.dim(0)?;
+        let refuse = |sequence, message| Err(ModelError::Input { sequence, message });
+        for (sequence, range) in cu_seqlens.ranges().enumerate() {
+            let Some(types) = types.get(range) else {
+                return refuse(sequence, format!("the batch has {} token types only", types.len()));
+            };
+            if let Some(other) = types.iter().find(|&&other| other as usize >= known) {
+                return refuse(sequence, format!("token type {other}, the model has {known}"));
+            }
+        }
+        Ok(self.token_types.index_select(&Tensor::new(types, self.token_types.device())?, 0)?)
+    }
+
+    /// The word embeddings where they lie on the device; `None` where they stay in their file.
+    pub(crate) fn resident_words(&self) -> Option<&Tensor> {
+        match &self.words {
+            Words::Resident(words) => Some(words),
+            Words::Mapped(_) => None,
+        }
+    }
+
+    fn words(&self, ids: &[u32]) -> Result<Tensor> {
+        let device = self.positions.device();
         match &self.words {
             Words::Resident(words) => Ok(words.index_select(&Tensor::new(ids, device)?, 0)?),
             Words::Mapped(weights) => {

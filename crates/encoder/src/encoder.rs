@@ -9,6 +9,7 @@ use crate::{
     config::{ModelConfig, NormPlacement},
     embeddings::Embeddings,
     error::Result,
+    key_values::KeyValues,
     layer::Layer,
     norm::LayerNorm,
     weights::Weights,
@@ -62,17 +63,50 @@ impl Encoder {
     /// When an input cannot be computed or the device fails.
     pub fn forward(&self, batch: &PackedBatch) -> Result<Tensor> {
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
-        let mut hidden_states = self.embeddings.forward(batch, &cu_seqlens)?;
+        let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
+        self.through(embedded, |_, layer, hidden_states| layer.forward(hidden_states, &cu_seqlens))
+    }
+
+    /// As [`Encoder::forward`], but no token attends to one after it.
+    ///
+    /// Source: the same classes with `is_decoder`.
+    ///
+    /// # Errors
+    /// When an input cannot be computed or the device fails.
+    pub fn forward_causal(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+        let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
+        self.through(embedded, |_, layer, hidden_states| layer.forward_causal(hidden_states, &cu_seqlens))
+    }
+
+    /// The next tokens of one sequence, `[new_tokens, hidden]`, of which `before` have their keys and values kept, a
+    /// layer each. Positions count from 0.
+    pub(crate) fn forward_cached(&self, ids: &[u32], before: usize, kept: &mut [KeyValues]) -> Result<Tensor> {
+        let embedded = self.embeddings.forward_at(ids, before)?;
+        self.through(embedded, |number, layer, hidden_states| layer.forward_cached(hidden_states, &mut kept[number]))
+    }
+
+    /// The word embeddings where they lie on the device; `None` where they stay in their file.
+    pub(crate) fn resident_words(&self) -> Option<&Tensor> {
+        self.embeddings.resident_words()
+    }
+
+    /// Takes token states through every layer and the last norm; `step` computes one layer, given its number.
+    fn through(
+        &self,
+        mut hidden_states: Tensor,
+        mut step: impl FnMut(usize, &Layer, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         match &self.layers {
             Layers::Resident(layers) => {
-                for layer in layers {
-                    hidden_states = layer.forward(&hidden_states, &cu_seqlens)?;
+                for (number, layer) in layers.iter().enumerate() {
+                    hidden_states = step(number, layer, &hidden_states)?;
                 }
             }
             Layers::Mapped { weights, config, dtype, device } => {
                 let vb = weights.var_builder(*dtype, device).pp("encoder.layer");
-                for layer in 0..config.num_hidden_layers {
-                    hidden_states = Layer::load(vb.pp(layer), config)?.forward(&hidden_states, &cu_seqlens)?;
+                for number in 0..config.num_hidden_layers {
+                    hidden_states = step(number, &Layer::load(vb.pp(number), config)?, &hidden_states)?;
                 }
             }
         }

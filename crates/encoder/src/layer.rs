@@ -8,6 +8,7 @@ use crate::{
     batch::CuSeqlens,
     config::{ModelConfig, NormPlacement},
     error::Result,
+    key_values::KeyValues,
     linear::Linear,
     norm::LayerNorm,
 };
@@ -70,24 +71,36 @@ impl Layer {
     /// # Errors
     /// When the device fails.
     pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        self.compute(hidden_states, |input| self.attention.forward(input, cu_seqlens))
+    }
+
+    /// As [`Layer::forward`], but no token attends to one after it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forward_causal(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
+        self.compute(hidden_states, |input| self.attention.forward_causal(input, cu_seqlens))
+    }
+
+    /// The next tokens of one sequence: `[new_tokens, hidden]`.
+    pub(crate) fn forward_cached(&self, hidden_states: &Tensor, kept: &mut KeyValues) -> Result<Tensor> {
+        self.compute(hidden_states, |input| self.attention.forward_cached(input, kept))
+    }
+
+    fn compute(&self, hidden_states: &Tensor, attend: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let attend = |input: &Tensor| self.attention_output.forward_residual(&attend(input)?, hidden_states);
         match self.placement {
             NormPlacement::Pre => {
-                let normed = self.attention_norm.forward(hidden_states)?;
-                let hidden_states = self.attend(&normed, hidden_states, cu_seqlens)?;
+                let hidden_states = attend(&self.attention_norm.forward(hidden_states)?)?;
                 let normed = self.feed_forward_norm.forward(&hidden_states)?;
                 self.feed_forward(&normed, &hidden_states)
             }
             NormPlacement::Post => {
-                let hidden_states = self.attend(hidden_states, hidden_states, cu_seqlens)?;
-                let hidden_states = self.attention_norm.forward(&hidden_states)?;
+                let hidden_states = self.attention_norm.forward(&attend(hidden_states)?)?;
                 let hidden_states = self.feed_forward(&hidden_states, &hidden_states)?;
                 self.feed_forward_norm.forward(&hidden_states)
             }
         }
-    }
-
-    fn attend(&self, input: &Tensor, residual: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
-        self.attention_output.forward_residual(&self.attention.forward(input, cu_seqlens)?, residual)
     }
 
     fn feed_forward(&self, input: &Tensor, residual: &Tensor) -> Result<Tensor> {

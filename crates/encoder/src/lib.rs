@@ -3,7 +3,8 @@
 //! One [`Encoder`] with a norm placement serves all three kinds. A batch is packed: all tokens of all
 //! sequences in one `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders; there is no
 //! padding anywhere. [`ModelFiles`] finds a model (built in, a folder, GGUF, the hub), and
-//! [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors.
+//! [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors. [`TaskModel`] loads it with the head of a
+//! [`Task`] and gives logits; a [`SharedHead`] stands on another model's pass.
 //!
 //! ```
 //! use polylance_encoder::{Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, synthetic};
@@ -28,13 +29,21 @@ mod embeddings;
 mod encoder;
 mod error;
 mod files;
+mod generation;
+mod head_config;
+mod heads;
+mod key_values;
 mod layer;
 mod linear;
+mod loading;
 mod norm;
 mod ops;
 mod pooling;
 mod sentence_encoder;
+mod shared_head;
 pub mod synthetic;
+mod task;
+mod task_model;
 mod weights;
 
 pub use attention::SelfAttention;
@@ -46,9 +55,15 @@ pub use embeddings::Embeddings;
 pub use encoder::Encoder;
 pub use error::{ModelError, Result};
 pub use files::{EmbeddingDefaults, ModelFiles};
+pub use head_config::{FittedHead, FittedKind, HeadConfig, ProblemType};
+pub use heads::{LanguageModelHead, MultipleChoice, QuestionAnswering, SequenceClassifier, TokenClassifier};
 pub use layer::Layer;
 pub use linear::Linear;
+pub use loading::{LoadOptions, LoadReport, Widen};
 pub use norm::LayerNorm;
-pub use polylance_schema::{Pooling, Prompts};
+pub use polylance_schema::{Generation, Pooling, Prompts};
 pub use pooling::pool;
-pub use sentence_encoder::{LoadOptions, LoadReport, SentenceEncoder, Widen};
+pub use sentence_encoder::SentenceEncoder;
+pub use shared_head::SharedHead;
+pub use task::Task;
+pub use task_model::{Logits, TaskModel};

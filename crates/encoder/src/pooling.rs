@@ -60,6 +60,14 @@ fn sum<'a>(rows: impl Iterator<Item = (&'a [f32], f32)>, width: usize, divisor: 
     sum
 }
 
+/// Length one; the zero vector stays as it is. Source: `torch.nn.functional.normalize`.
+pub(crate) fn normalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    for x in vector {
+        *x /= length;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;

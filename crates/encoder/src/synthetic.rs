@@ -3,7 +3,8 @@
 //! The same function stands in `tests/goldens/make.py`, so that any geometry can be held against transformers
 //! without committing weights. A number is `splitmix64(fnv1a(name) + index)`, its upper 24 bits as a uniform number in
 //! `[-1, 1)`, times a scale: `sqrt(3 / columns)` for matrices of linear maps, 0.05 for biases, 0.1 for embeddings;
-//! a norm's weight is `1 + 0.1 x`.
+//! a norm's weight is `1 + 0.1 x`. Names are those of the bare model, without `roberta.` or `bert.`, whatever a
+//! checkpoint stores.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +14,14 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    config::ModelConfig,
+    config::{ModelConfig, ModelKind},
     error::{ModelError, Result},
+    head_config::FittedHead,
+    heads::{self, DecoderTensors},
+    task::Task,
     weights::{TensorSpec, narrow_bf16, tensors},
 };
 
@@ -36,6 +40,29 @@ pub struct Checkpoint {
     config: ModelConfig,
     format: Format,
     shard_bytes: u64,
+    head: Option<Head>,
+    names: Names,
+    /// Keys of `config.json` beside the geometry.
+    keys: serde_json::Map<String, Value>,
+}
+
+/// How tensors of the backbone are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// As saved from the bare model: without a prefix.
+    Bare,
+    /// As saved from a model with a head: after `roberta.` or `bert.`.
+    Prefixed,
+}
+
+#[derive(Debug, Clone)]
+struct Head {
+    task: Task,
+    labels: usize,
+    /// Fitted heads are one linear map.
+    fitted: bool,
+    tied: bool,
+    scale: f32,
 }
 
 /// Numbers made at once.
@@ -44,7 +71,70 @@ const BLOCK: usize = 1 << 22;
 impl Checkpoint {
     /// A checkpoint of this geometry: f32, one file.
     pub fn new(config: ModelConfig) -> Self {
-        Self { config, format: Format::F32, shard_bytes: u64::MAX }
+        let (head, names, keys) = (None, Names::Bare, serde_json::Map::new());
+        Self { config, format: Format::F32, shard_bytes: u64::MAX, head, names, keys }
+    }
+
+    /// With the head of a task, as the class of transformers saves it: two labels where the task has labels, the
+    /// vocabulary tied to the word embeddings, the backbone's names prefixed.
+    #[must_use]
+    pub fn task(mut self, task: Task) -> Self {
+        self.keys.insert("architectures".to_owned(), json!([task.architecture(self.config.kind)]));
+        if task == Task::CausalLm {
+            self.keys.insert("is_decoder".to_owned(), true.into());
+        }
+        let head = Head { task, labels: 2, fitted: false, tied: true, scale: 1.0 };
+        Self { head: Some(head), names: Names::Prefixed, ..self }
+    }
+
+    /// With these labels, of a task that has labels.
+    #[must_use]
+    pub fn labels(mut self, labels: &[&str]) -> Self {
+        let by_id = labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::from(*label)));
+        self.keys.insert("id2label".to_owned(), Value::Object(by_id.collect()));
+        let by_label = labels.iter().enumerate().map(|(id, label)| ((*label).to_owned(), Value::from(id)));
+        self.keys.insert("label2id".to_owned(), Value::Object(by_label.collect()));
+        self.with_head(|head| head.labels = labels.len())
+    }
+
+    /// With a sequence classifier that is one linear map of the pooled vector, as `polylance fit` writes it.
+    #[must_use]
+    pub fn fitted(mut self, fitted: &FittedHead) -> Self {
+        self.keys.insert("polylance".to_owned(), json!(fitted));
+        self.with_head(|head| head.fitted = fitted.head.is_some())
+    }
+
+    /// With a vocabulary of its own, of a language model.
+    #[must_use]
+    pub fn untied(mut self) -> Self {
+        self.keys.insert("tie_word_embeddings".to_owned(), false.into());
+        self.with_head(|head| head.tied = false)
+    }
+
+    /// With the head's matrices and biases times a number: a larger one makes logits differ more.
+    #[must_use]
+    pub fn head_scale(self, scale: f32) -> Self {
+        self.with_head(|head| head.scale = scale)
+    }
+
+    /// With the backbone's tensors named so.
+    #[must_use]
+    pub fn names(self, names: Names) -> Self {
+        Self { names, ..self }
+    }
+
+    /// With one more key in `config.json`.
+    #[must_use]
+    pub fn key(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.keys.insert(key.to_owned(), value.into());
+        self
+    }
+
+    fn with_head(mut self, change: impl FnOnce(&mut Head)) -> Self {
+        if let Some(head) = &mut self.head {
+            change(head);
+        }
+        self
     }
 
     /// In this number format.
@@ -67,7 +157,11 @@ impl Checkpoint {
         let io = |path: &Path| ModelError::io(path.to_owned());
         fs::create_dir_all(folder).map_err(io(folder))?;
         let config = folder.join("config.json");
-        fs::write(&config, format!("{:#}", self.config.to_json())).map_err(io(&config))?;
+        let mut json = self.config.to_json();
+        if let Some(object) = json.as_object_mut() {
+            object.extend(self.keys.clone());
+        }
+        fs::write(&config, format!("{json:#}")).map_err(io(&config))?;
 
         let shards = self.split();
         let mut map = BTreeMap::new();
@@ -79,7 +173,7 @@ impl Checkpoint {
             };
             let path = folder.join(&name);
             self.write_shard(shard, &path).map_err(io(&path))?;
-            map.extend(shard.iter().map(|spec| (spec.name.clone(), name.clone())));
+            map.extend(shard.iter().map(|spec| (self.stored_name(spec), name.clone())));
         }
         if shards.len() > 1 {
             let total: u64 = shards.iter().flatten().map(|spec| self.bytes(spec)).sum();
@@ -98,10 +192,45 @@ impl Checkpoint {
         spec.shape.iter().map(|size| *size as u64).product::<u64>() * width
     }
 
+    fn tensors(&self) -> Vec<TensorSpec> {
+        let mut specs = tensors(&self.config);
+        let Some(Head { task, labels, fitted, tied, .. }) = self.head else { return specs };
+        specs.extend(match task {
+            Task::MaskedLm | Task::CausalLm if !tied => {
+                heads::language_model_tensors(&self.config, &DecoderTensors::untied(&self.config))
+            }
+            _ => {
+                let shape = if fitted { heads::Shape::Fitted { labels } } else { heads::Shape::Plain { labels } };
+                heads::tensors(task, &self.config, shape)
+            }
+        });
+        specs
+    }
+
+    /// The pooler is the bare model's too, as `transformers` sees it.
+    fn of_backbone(name: &str) -> bool {
+        ["embeddings.", "encoder.", "pooler."].iter().any(|part| name.starts_with(part))
+    }
+
+    fn stored_name(&self, spec: &TensorSpec) -> String {
+        let prefix = match self.config.kind {
+            _ if self.names == Names::Bare || !Self::of_backbone(&spec.name) => "",
+            ModelKind::XlmRobertaXl | ModelKind::XlmRoberta => "roberta.",
+            ModelKind::Bert => "bert.",
+        };
+        format!("{prefix}{}", spec.name)
+    }
+
+    /// The head's scale; 1 for the backbone, and for norms.
+    fn scale(&self, spec: &TensorSpec) -> f32 {
+        let plain = Self::of_backbone(&spec.name) || is_norm(&spec.name);
+        self.head.as_ref().filter(|_| !plain).map_or(1.0, |head| head.scale)
+    }
+
     fn split(&self) -> Vec<Vec<TensorSpec>> {
         let mut shards: Vec<Vec<TensorSpec>> = Vec::new();
         let mut filled = u64::MAX;
-        for spec in tensors(&self.config) {
+        for spec in self.tensors() {
             let bytes = self.bytes(&spec);
             match shards.last_mut() {
                 Some(shard) if filled.saturating_add(bytes) <= self.shard_bytes => {
@@ -126,11 +255,11 @@ impl Checkpoint {
         let mut start = 0;
         for spec in shard {
             let end = start + self.bytes(spec);
-            header
-                .insert(spec.name.clone(), json!({"dtype": dtype, "shape": spec.shape, "data_offsets": [start, end]}));
+            let entry = json!({"dtype": dtype, "shape": spec.shape, "data_offsets": [start, end]});
+            header.insert(self.stored_name(spec), entry);
             start = end;
         }
-        let mut header = serde_json::Value::Object(header).to_string();
+        let mut header = Value::Object(header).to_string();
         // The numbers begin at a multiple of eight bytes.
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         let mut file = BufWriter::new(File::create(path)?);
@@ -139,7 +268,13 @@ impl Checkpoint {
         for spec in shard {
             let total: usize = spec.shape.iter().product();
             for first in (0..total).step_by(BLOCK) {
-                let numbers = numbers(&spec.name, &spec.shape, first, BLOCK.min(total - first));
+                let mut numbers = numbers(&spec.name, &spec.shape, first, BLOCK.min(total - first));
+                let scale = self.scale(spec);
+                if scale != 1.0 {
+                    for number in &mut numbers {
+                        *number *= scale;
+                    }
+                }
                 match self.format {
                     Format::F32 => {
                         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -158,7 +293,7 @@ pub fn numbers(name: &str, shape: &[usize], first: usize, count: usize) -> Vec<f
     let seed = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let (offset, scale) = if name.ends_with("LayerNorm.weight") || name.ends_with("layer_norm.weight") {
+    let (offset, scale) = if is_norm(name) && name.ends_with(".weight") {
         (1.0, 0.1)
     } else if name.contains("embeddings.") && shape.len() == 2 {
         (0.0, 0.1)
@@ -174,7 +309,11 @@ pub fn numbers(name: &str, shape: &[usize], first: usize, count: usize) -> Vec<f
     (first..first + count).into_par_iter().with_min_len(1 << 14).map(number).collect()
 }
 
-fn splitmix64(value: u64) -> u64 {
+fn is_norm(name: &str) -> bool {
+    ["LayerNorm", "layer_norm"].iter().any(|norm| name.rsplit_once('.').is_some_and(|(stem, _)| stem.ends_with(norm)))
+}
+
+pub(crate) fn splitmix64(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::ModelConfig,
     error::{ModelError, Result},
+    head_config::HeadConfig,
     weights::{Bytes, WeightFiles, read_gguf_header},
 };
 
@@ -43,6 +44,7 @@ impl EmbeddingDefaults {
 pub struct ModelFiles {
     name: String,
     config: ModelConfig,
+    head: HeadConfig,
     defaults: EmbeddingDefaults,
     weights: WeightFiles,
     tokenizer: TokenizerFile,
@@ -90,7 +92,8 @@ impl ModelFiles {
         let bytes = polylance_builtin::model_gguf();
         let (config, defaults) = gguf(bytes, Path::new(model))?;
         let (weights, tokenizer) = (WeightFiles::Builtin(bytes), TokenizerFile::Builtin);
-        Ok(Self { name: model.to_owned(), config, defaults, weights, tokenizer })
+        let head = HeadConfig::absent(&config, Path::new(model));
+        Ok(Self { name: model.to_owned(), config, head, defaults, weights, tokenizer })
     }
 
     fn gguf(model: &str, path: &Path) -> Result<Self> {
@@ -102,16 +105,18 @@ impl ModelFiles {
         let (config, defaults) = gguf(bytes.as_slice(), path)?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let tokenizer = TokenizerFile::Path(required(folder, "tokenizer.json")?);
-        Ok(Self { name: model.to_owned(), config, defaults, weights: WeightFiles::Gguf(path.to_owned()), tokenizer })
+        let (head, weights) = (HeadConfig::absent(&config, path), WeightFiles::Gguf(path.to_owned()));
+        Ok(Self { name: model.to_owned(), config, head, defaults, weights, tokenizer })
     }
 
     fn folder(model: &str, folder: &Path) -> Result<Self> {
-        let config = required(folder, "config.json")?;
-        let json = fs::read(&config).map_err(ModelError::io(&config))?;
-        let config = ModelConfig::from_json(&json, &config)?;
+        let path = required(folder, "config.json")?;
+        let json = fs::read(&path).map_err(ModelError::io(&path))?;
+        let config = ModelConfig::from_json(&json, &path)?;
+        let head = HeadConfig::from_json(&json, &config, &path)?;
         let defaults = sentence_transformers::read(folder, EmbeddingDefaults::plain(&config))?;
         let tokenizer = TokenizerFile::Path(required(folder, "tokenizer.json")?);
-        Ok(Self { name: model.to_owned(), config, defaults, weights: weights(folder)?, tokenizer })
+        Ok(Self { name: model.to_owned(), config, head, defaults, weights: weights(folder)?, tokenizer })
     }
 
     /// The model as it was asked for.
@@ -122,6 +127,11 @@ impl ModelFiles {
     /// Its geometry.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// What its configuration says of a head.
+    pub fn head_config(&self) -> &HeadConfig {
+        &self.head
     }
 
     /// How it makes vectors unless a caller says otherwise.

@@ -8,11 +8,26 @@ use crate::{
     error::{ModelError, Result},
 };
 
-/// A tensor that the encoder reads: its canonical name and shape.
+/// A tensor that a model reads: its canonical name and shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// A linear map's two tensors.
+    pub(crate) fn linear(name: &str, outputs: usize, inputs: usize) -> [Self; 2] {
+        [
+            Self { name: format!("{name}.weight"), shape: vec![outputs, inputs] },
+            Self { name: format!("{name}.bias"), shape: vec![outputs] },
+        ]
+    }
+
+    /// A layer norm's two tensors.
+    pub(crate) fn norm(name: &str, width: usize) -> [Self; 2] {
+        ["weight", "bias"].map(|part| Self { name: format!("{name}.{part}"), shape: vec![width] })
+    }
 }
 
 const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
@@ -28,14 +43,9 @@ pub(crate) fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     matrix("embeddings.position_embeddings", config.max_position_embeddings, hidden);
     matrix("embeddings.token_type_embeddings", config.type_vocab_size, hidden);
     let pre = config.kind.norm_placement() == NormPlacement::Pre;
-    let norm = |specs: &mut Vec<TensorSpec>, name: &str| {
-        for part in ["weight", "bias"] {
-            specs.push(TensorSpec { name: format!("{name}.{part}"), shape: vec![hidden] });
-        }
-    };
+    let norm = |specs: &mut Vec<TensorSpec>, name: &str| specs.extend(TensorSpec::norm(name, hidden));
     let linear = |specs: &mut Vec<TensorSpec>, name: String, rows: usize, columns: usize| {
-        specs.push(TensorSpec { name: format!("{name}.weight"), shape: vec![rows, columns] });
-        specs.push(TensorSpec { name: format!("{name}.bias"), shape: vec![rows] });
+        specs.extend(TensorSpec::linear(&name, rows, columns));
     };
     if !pre {
         norm(&mut specs, "embeddings.LayerNorm");
@@ -63,24 +73,23 @@ pub(crate) fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     specs
 }
 
-/// Weights that hold every tensor of a configuration in the right shape.
+/// Weights that hold every tensor asked for in the right shape.
 #[derive(Debug)]
 pub(crate) struct CheckedWeights {
     pub(crate) weights: Arc<Weights>,
-    /// Numbers in the tensors that the encoder reads.
+    /// Numbers in the tensors that are read.
     pub(crate) parameters: u64,
     /// The format of the first layer's query weights: norms and biases are often kept in f32.
     pub(crate) stored: Stored,
     /// Tensors that are absent and taken as zero.
     pub(crate) missing: Vec<String>,
-    /// Tensors in the files that the encoder does not read.
+    /// Tensors in the files that are not read.
     pub(crate) unused: Vec<String>,
 }
 
 impl CheckedWeights {
-    /// Holds the files against the configuration.
-    pub(crate) fn new(weights: Weights, config: &ModelConfig) -> Result<Self> {
-        let specs = tensors(config);
+    /// Holds the files against the tensors that follow from the configuration.
+    pub(crate) fn new(weights: Weights, specs: &[TensorSpec]) -> Result<Self> {
         let first_path = || weights.files.first().map(|file| file.path.clone()).unwrap_or_default();
         let absent: Vec<&TensorSpec> = specs.iter().filter(|spec| !weights.tensors.contains_key(&spec.name)).collect();
         let (optional, required): (Vec<_>, Vec<_>) = absent.into_iter().partition(|spec| spec.name == TOKEN_TYPES);
@@ -89,7 +98,7 @@ impl CheckedWeights {
             return Err(ModelError::MissingTensor { name, others, path: first_path() });
         }
         let mut parameters = 0;
-        for spec in &specs {
+        for spec in specs {
             let Some((file, entry)) = weights.tensors.get(&spec.name) else { continue };
             let path = || weights.files[*file].path.clone();
             if entry.shape != spec.shape {

@@ -130,6 +130,20 @@ impl Weights {
         Some(TensorView { stored: &entry.stored, shape: &entry.shape, bytes })
     }
 
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Whether both tensors are there and have the same bytes; PyTorch saves a shared tensor under each of its names.
+    pub(crate) fn same(&self, one: &str, other: &str) -> bool {
+        let place = |name: &str| self.tensors.get(name).map(|(file, entry)| (*file, &entry.range));
+        let bytes = |name: &str| self.view(name).map(|view| (view.stored, view.shape, view.bytes));
+        match (bytes(one), bytes(other)) {
+            (Some(a), Some(b)) => place(one) == place(other) || a == b,
+            _ => false,
+        }
+    }
+
     /// Gives up the pages of all tensors whose name begins with `prefix`.
     pub(crate) fn release(&self, prefix: &str) {
         for (name, (file, entry)) in self.tensors.range(prefix.to_owned()..) {

@@ -86,6 +86,14 @@ impl TensorView<'_> {
         numbers
     }
 
+    /// `count` rows of a matrix from `first` on; all are below the number of rows.
+    pub(crate) fn row_range(self, first: usize, count: usize) -> Vec<f32> {
+        let width = self.shape.iter().skip(1).product::<usize>();
+        let row_bytes = self.stored.bytes(width).unwrap_or(0);
+        let bytes = &self.bytes[first * row_bytes..(first + count) * row_bytes];
+        TensorView { stored: self.stored, shape: &[count, width], bytes }.to_f32()
+    }
+
     /// Rows of a matrix, one after another; `ids` are below the number of rows.
     pub(crate) fn rows(self, ids: &[u32]) -> Vec<f32> {
         let width = self.shape.iter().skip(1).product::<usize>();
@@ -189,5 +197,6 @@ mod tests {
         let view = TensorView { stored: &Stored::Q4_0, shape: &[4, 64], bytes: &bytes };
         let all = view.to_f32();
         assert_eq!(view.rows(&[3, 0]), [&all[192..], &all[..64]].concat());
+        assert_eq!(view.row_range(1, 2), all[64..192]);
     }
 }

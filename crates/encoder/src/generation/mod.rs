@@ -1,0 +1,175 @@
+//! Continues a text: one id after another, each token's keys and values computed once.
+
+mod sampling;
+
+use candle_core::DType;
+use polylance_schema::Generation;
+
+use self::sampling::Sampler;
+use crate::{
+    error::{ModelError, Result},
+    key_values::KeyValues,
+    task::Task,
+    task_model::TaskModel,
+};
+
+impl TaskModel {
+    /// Continues a prompt, special tokens included, and returns the new ids. The id that ends the text is not among
+    /// them. Prompt and new ids are together at most [`TaskModel::max_tokens`]: there the text stops.
+    ///
+    /// The same ids come from the same model, prompt and options, drawn ones too.
+    ///
+    /// Source: `GenerationMixin.generate` in transformers 5.23. As there, positions count from 0 for every kind, though
+    /// the `RoBERTa` kinds count from `pad_token_id + 1` in all other passes.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] for a model of another task or an option out of range, [`ModelError::Input`] for a
+    /// prompt that is empty, too long, or not of this vocabulary; when the device fails.
+    ///
+    /// ```
+    /// use polylance_encoder::{Device, Generation, LoadOptions, ModelConfig, ModelFiles, Task, TaskModel, synthetic};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// synthetic::Checkpoint::new(ModelConfig::tiny()).task(Task::CausalLm).write(folder.path())?;
+    /// std::fs::write(folder.path().join("tokenizer.json"), "{}")?;
+    ///
+    /// let files = ModelFiles::find(folder.path().to_str().expect("a UTF-8 path"))?;
+    /// let model = TaskModel::load(&files, Task::CausalLm, &LoadOptions::default(), &Device::Cpu)?;
+    /// let ids = model.generate(&[0, 5, 6], &Generation { max_new_tokens: 4, ..Generation::default() })?;
+    /// assert_eq!(ids.len(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate(&self, prompt: &[u32], generation: &Generation) -> Result<Vec<u32>> {
+        if self.task() != Task::CausalLm {
+            return Err(ModelError::Option(format!("the model was loaded for {}, not to generate", self.task())));
+        }
+        let refuse = |message| Err(ModelError::Input { sequence: 0, message });
+        if prompt.is_empty() {
+            return refuse("it has no ids".to_owned());
+        }
+        if prompt.len() > self.max_tokens() {
+            return refuse(format!("{} ids, the model takes at most {}", prompt.len(), self.max_tokens()));
+        }
+        let mut sampler = Sampler::new(generation)?;
+        let most = generation.max_new_tokens.min(self.max_tokens() - prompt.len());
+        let mut kept = self.nothing_kept();
+        let mut ids = Vec::with_capacity(most);
+        let mut next = prompt.to_vec();
+        let mut before = 0;
+        while ids.len() < most {
+            let id = sampler.next(&self.last_logits(&next, before, &mut kept)?);
+            if self.head_config().eos_token_ids.contains(&id) {
+                break;
+            }
+            before += next.len();
+            ids.push(id);
+            next = vec![id];
+        }
+        Ok(ids)
+    }
+
+    fn nothing_kept(&self) -> Vec<KeyValues> {
+        vec![KeyValues::default(); self.config().num_hidden_layers]
+    }
+
+    /// The logits after the last of these ids, `[vocab]`; `before` earlier ones have their keys and values kept.
+    fn last_logits(&self, ids: &[u32], before: usize, kept: &mut [KeyValues]) -> Result<Vec<f32>> {
+        let hidden_states = self.encoder.forward_cached(ids, before, kept)?;
+        let last = hidden_states.narrow(0, ids.len() - 1, 1)?.contiguous()?;
+        Ok(self.head.language()?.forward(&last)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::{
+        batch::PackedBatch,
+        config::{ModelConfig, ModelKind},
+        files::ModelFiles,
+        loading::LoadOptions,
+        synthetic::Checkpoint,
+    };
+
+    fn model(kind: ModelKind) -> TaskModel {
+        let folder = tempfile::tempdir().unwrap();
+        let pad_token_id = usize::from(kind != ModelKind::Bert);
+        let config = ModelConfig { kind, pad_token_id, max_position_embeddings: 40, ..ModelConfig::tiny() };
+        let checkpoint = Checkpoint::new(config).task(Task::CausalLm).key("eos_token_id", vec![31]);
+        checkpoint.write(folder.path()).unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+        let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
+        TaskModel::load(&files, Task::CausalLm, &LoadOptions::default(), &Device::Cpu).unwrap()
+    }
+
+    fn options(max_new_tokens: usize) -> Generation {
+        Generation { max_new_tokens, ..Generation::default() }
+    }
+
+    /// Every step computes the whole text anew.
+    fn without_keeping(model: &TaskModel, prompt: &[u32], generation: &Generation) -> Vec<u32> {
+        let mut sampler = Sampler::new(generation).unwrap();
+        let mut text = prompt.to_vec();
+        while text.len() < prompt.len() + generation.max_new_tokens {
+            let id = sampler.next(&model.last_logits(&text, 0, &mut model.nothing_kept()).unwrap());
+            if model.head_config().eos_token_ids.contains(&id) {
+                break;
+            }
+            text.push(id);
+        }
+        text[prompt.len()..].to_vec()
+    }
+
+    #[test]
+    fn kept_keys_and_values_change_nothing() {
+        for kind in [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert] {
+            let model = model(kind);
+            for seed in 0..4 {
+                let drawn = Generation { temperature: 0.9, top_k: 12, top_p: 0.9, seed, ..options(20) };
+                for generation in [options(20), drawn] {
+                    let ids = model.generate(&[0, 7, 9, 4], &generation).unwrap();
+                    assert_eq!(ids, without_keeping(&model, &[0, 7, 9, 4], &generation), "{kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_step_is_the_packed_causal_pass_where_positions_begin_alike() {
+        let model = model(ModelKind::Bert);
+        let ids = [3, 8, 1, 30, 12];
+        let batch = PackedBatch::new(&[vec![2, 2], ids.to_vec()]).unwrap();
+        let packed = model.mask_logits(&batch, &[vec![], vec![4]]).unwrap().remove(0);
+        let mut kept = model.nothing_kept();
+        model.last_logits(&ids[..3], 0, &mut kept).unwrap();
+        let stepped = model.last_logits(&ids[3..], 3, &mut kept).unwrap();
+        let apart = packed.iter().zip(&stepped).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-5, "{apart}");
+    }
+
+    #[test]
+    fn the_text_stops_at_the_last_position_and_at_the_end() {
+        let model = model(ModelKind::Bert);
+        let free = model.generate(&[1, 2, 3], &options(1000)).unwrap();
+        assert_eq!(free.len(), 37);
+        assert!(model.generate(&[5; 40], &options(3)).unwrap().is_empty());
+        let error = model.generate(&[5; 41], &options(3)).unwrap_err().to_string();
+        assert!(error.contains("41 ids, the model takes at most 40"), "{error}");
+
+        let mut ended = model;
+        let last = free[4];
+        ended.end_at(last);
+        let first = free.iter().position(|&id| id == last).unwrap();
+        assert_eq!(ended.generate(&[1, 2, 3], &options(1000)).unwrap(), free[..first]);
+    }
+
+    #[test]
+    fn prompts_that_cannot_be_continued_are_refused() {
+        let model = model(ModelKind::XlmRoberta);
+        assert!(model.generate(&[], &options(3)).unwrap_err().to_string().contains("no ids"));
+        let error = model.generate(&[1, 32], &options(3)).unwrap_err().to_string();
+        assert!(error.contains("id 32 is not below the vocabulary of 32"), "{error}");
+    }
+}

@@ -1,0 +1,320 @@
+//! What `config.json` says of a model's head: its class, labels, special ids, and whether `fit` made it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use polylance_schema::Pooling;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    config::{ModelConfig, ModelKind},
+    error::{ModelError, Result},
+    task::Task,
+};
+
+/// How a classifier's logits are meant; `problem_type` in `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// The logits are the values.
+    Regression,
+    /// One class is right.
+    SingleLabelClassification,
+    /// Each class is right or not by itself.
+    MultiLabelClassification,
+}
+
+/// The kind of a fitted head where it is none of transformers' own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FittedKind {
+    /// One linear map of the pooled vector: `classifier.weight` (`[labels, hidden]`) and `classifier.bias`.
+    PooledLinear,
+}
+
+/// The key `polylance` of `config.json`: how a head was fitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FittedHead {
+    /// The head's kind; absent where it is the plain class that `architectures` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<FittedKind>,
+    /// How token states became the vector.
+    #[serde(default = "mean")]
+    pub pooling: Pooling,
+    /// Whether the vector had length one.
+    #[serde(default)]
+    pub normalize: bool,
+    /// Text before every input.
+    #[serde(default)]
+    pub prefix: String,
+    /// The backbone's hash, as [`crate::ModelFiles::backbone_hash`] gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<String>,
+}
+
+fn mean() -> Pooling {
+    Pooling::Mean
+}
+
+/// What `config.json` says of the head. A model without one has the defaults of transformers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadConfig {
+    /// The class the weights were saved from: `architectures[0]`.
+    pub architecture: Option<String>,
+    /// How a classifier's logits are meant, where it is said.
+    pub problem_type: Option<ProblemType>,
+    /// Whether a token sees only what is before it.
+    pub is_decoder: bool,
+    /// Whether the word embeddings are also the last map of a language model.
+    pub tie_word_embeddings: bool,
+    /// The id a text begins with.
+    pub bos_token_id: Option<u32>,
+    /// The ids that end a text.
+    pub eos_token_ids: Vec<u32>,
+    /// The padding id.
+    pub pad_token_id: Option<u32>,
+    /// The id of a masked word, where it is said: the tokenizer knows it too.
+    pub mask_token_id: Option<u32>,
+    /// Checked when a head with labels is loaded: a model that only embeds may have broken ones.
+    labels: std::result::Result<Vec<String>, String>,
+    fitted: Option<FittedHead>,
+    kind: ModelKind,
+    path: PathBuf,
+}
+
+/// The keys of `config.json` that are about heads.
+#[derive(Deserialize, Default)]
+struct HfHead {
+    architectures: Option<Vec<String>>,
+    id2label: Option<BTreeMap<String, Value>>,
+    label2id: Option<BTreeMap<String, Value>>,
+    num_labels: Option<usize>,
+    problem_type: Option<ProblemType>,
+    is_decoder: Option<bool>,
+    add_cross_attention: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+    pad_token_id: Option<u32>,
+    mask_token_id: Option<u32>,
+    polylance: Option<FittedHead>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl HeadConfig {
+    /// Reads Hugging Face's `config.json`; `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for a key that is not what it should be, [`ModelError::Unsupported`] for
+    /// cross-attention. Labels are checked by [`HeadConfig::labels`].
+    ///
+    /// ```
+    /// use polylance_encoder::{HeadConfig, ModelConfig};
+    ///
+    /// let json = br#"{"id2label": {"0": "neutral", "1": "entailment"}, "problem_type": "single_label_classification"}"#;
+    /// let head = HeadConfig::from_json(json, &ModelConfig::tiny(), "config.json".as_ref())?;
+    /// assert_eq!(head.labels()?, ["neutral", "entailment"]);
+    /// # Ok::<(), polylance_encoder::ModelError>(())
+    /// ```
+    pub fn from_json(json: &[u8], config: &ModelConfig, path: &Path) -> Result<Self> {
+        let hf: HfHead = serde_json::from_slice(json).map_err(|error| ModelError::config(path, error.to_string()))?;
+        if hf.add_cross_attention == Some(true) {
+            return Err(ModelError::unsupported(
+                format!("add_cross_attention \"true\" in {}", path.display()),
+                "expected \"false\"",
+            ));
+        }
+        Ok(Self::new(hf, config, path))
+    }
+
+    /// Of a model whose files say nothing of a head.
+    pub(crate) fn absent(config: &ModelConfig, path: &Path) -> Self {
+        Self::new(HfHead::default(), config, path)
+    }
+
+    fn new(hf: HfHead, config: &ModelConfig, path: &Path) -> Self {
+        let labels = labels(&hf);
+        // The defaults of the architectures' configurations in transformers 5.23.
+        let roberta = config.kind != ModelKind::Bert;
+        let eos_token_ids = match hf.eos_token_id {
+            Some(OneOrMany::One(id)) => vec![id],
+            Some(OneOrMany::Many(ids)) => ids,
+            None if roberta => vec![2],
+            None => Vec::new(),
+        };
+        Self {
+            architecture: hf.architectures.and_then(|names| names.into_iter().next()),
+            problem_type: hf.problem_type,
+            is_decoder: hf.is_decoder.unwrap_or(false),
+            tie_word_embeddings: hf.tie_word_embeddings.unwrap_or(true),
+            bos_token_id: hf.bos_token_id.or_else(|| roberta.then_some(0)),
+            eos_token_ids,
+            pad_token_id: hf.pad_token_id.or_else(|| u32::try_from(config.pad_token_id).ok()),
+            mask_token_id: hf.mask_token_id,
+            labels,
+            fitted: hf.polylance,
+            kind: config.kind,
+            path: path.to_owned(),
+        }
+    }
+
+    /// The labels, by id.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when the ids of `id2label` are not 0, 1, 2 and so on without gaps.
+    pub fn labels(&self) -> Result<&[String]> {
+        self.labels.as_deref().map_err(|message| ModelError::config(&self.path, message.as_str()))
+    }
+
+    /// How the head was fitted, when `polylance fit` made it.
+    pub fn fitted(&self) -> Option<&FittedHead> {
+        self.fitted.as_ref()
+    }
+
+    /// The task of the class that the weights were saved from; `None` for a bare model.
+    pub fn task(&self) -> Option<Task> {
+        Task::of(self.architecture.as_deref()?, self.kind)
+    }
+
+    /// Refuses a task whose head these weights do not have, where the configuration tells.
+    pub(crate) fn check(&self, asked: Task) -> Result<()> {
+        let architecture = self.architecture.as_deref().unwrap_or_default();
+        if self.task().is_some_and(|found| !found.serves(asked)) {
+            let message = format!("architectures names {architecture}, which has no head for {asked}");
+            return Err(ModelError::config(&self.path, message));
+        }
+        if self.is_decoder && asked != Task::CausalLm {
+            return Err(self.decoder_refused(&asked.to_string()));
+        }
+        if !self.is_decoder && asked == Task::CausalLm {
+            return Err(ModelError::unsupported(
+                format!("{asked} with is_decoder \"false\" in {}", self.path.display()),
+                "expected \"true\": its tokens see what comes after them",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A decoder's tokens see only what is before them: everything but generation was trained otherwise.
+    pub(crate) fn decoder_refused(&self, purpose: &str) -> ModelError {
+        ModelError::unsupported(
+            format!("is_decoder \"true\" in {} for {purpose}", self.path.display()),
+            "expected \"false\": a decoder is for causal language modeling",
+        )
+    }
+}
+
+/// By id: `id2label`, or else `label2id`, or else as many as `num_labels` says, or else two.
+fn labels(hf: &HfHead) -> std::result::Result<Vec<String>, String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let numbered = |count: usize| (0..count).map(|id| format!("LABEL_{id}")).collect();
+    let (key, pairs): (&str, Vec<(String, String)>) = match (&hf.id2label, &hf.label2id) {
+        (Some(map), _) => ("id2label", map.iter().map(|(id, label)| (id.clone(), text(label))).collect()),
+        (None, Some(map)) => ("label2id", map.iter().map(|(label, id)| (text(id), label.clone())).collect()),
+        (None, None) if hf.num_labels == Some(0) => return Err("num_labels is 0".to_owned()),
+        (None, None) => return Ok(numbered(hf.num_labels.unwrap_or(2))),
+    };
+    if pairs.is_empty() {
+        return Err(format!("labels missing from {key}: it is empty"));
+    }
+    let mut labels = BTreeMap::new();
+    for (id, label) in pairs {
+        let number: usize = id.parse().map_err(|_| format!("{key} has the id {id:?}, expected a number from 0"))?;
+        if let Some(other) = labels.insert(number, label.clone()) {
+            return Err(format!("{key} gives the id {number} to {other:?} and to {label:?}"));
+        }
+    }
+    if let Some(gap) = (0..labels.len()).find(|id| !labels.contains_key(id)) {
+        let last = labels.last_key_value().map_or(0, |(id, _)| *id);
+        return Err(format!("labels missing from {key}: id {gap} has none, the ids go up to {last}"));
+    }
+    if let Some(count) = hf.num_labels.filter(|count| *count != labels.len()) {
+        return Err(format!("num_labels is {count}, {key} has {} labels", labels.len()));
+    }
+    Ok(labels.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(json: Value) -> Result<HeadConfig> {
+        HeadConfig::from_json(json.to_string().as_bytes(), &ModelConfig::tiny(), Path::new("config.json"))
+    }
+
+    #[test]
+    fn labels_stand_by_id_wherever_they_are_said() {
+        let ids: serde_json::Map<String, Value> = (0..12).map(|id| (id.to_string(), format!("L{id}").into())).collect();
+        assert_eq!(read(json!({"id2label": ids})).unwrap().labels().unwrap()[9..], ["L9", "L10", "L11"]);
+        let labels = |json| read(json).unwrap().labels().unwrap().to_vec();
+        assert_eq!(labels(json!({"label2id": {"no": 1, "yes": 0}})), ["yes", "no"]);
+        assert_eq!(labels(json!({"num_labels": 1})), ["LABEL_0"]);
+        assert_eq!(labels(json!({"id2label": null})), ["LABEL_0", "LABEL_1"]);
+    }
+
+    #[test]
+    fn a_broken_list_of_labels_is_named_when_labels_are_needed() {
+        for (json, expected) in [
+            (json!({"id2label": {"0": "A", "2": "B"}}), "labels missing from id2label: id 1 has none"),
+            (json!({"id2label": {"1": "A", "2": "B"}}), "labels missing from id2label: id 0 has none"),
+            (json!({"id2label": {}}), "labels missing from id2label: it is empty"),
+            (json!({"id2label": {"first": "A"}}), "id2label has the id \"first\""),
+            (json!({"label2id": {"A": 0, "B": 0}}), "label2id gives the id 0 to \"A\" and to \"B\""),
+            (json!({"id2label": {"0": "A"}, "num_labels": 3}), "num_labels is 3, id2label has 1 labels"),
+            (json!({"num_labels": 0}), "num_labels is 0"),
+        ] {
+            let message = read(json).unwrap().labels().unwrap_err().to_string();
+            assert!(message.contains(expected) && message.starts_with("config.json: "), "{message}");
+        }
+    }
+
+    #[test]
+    fn special_ids_have_the_defaults_of_the_architecture() {
+        assert_eq!(read(json!({})).unwrap().eos_token_ids, Vec::<u32>::new());
+        assert_eq!(read(json!({"eos_token_id": [5, 6]})).unwrap().eos_token_ids, [5, 6]);
+        let config = ModelConfig { kind: ModelKind::XlmRoberta, pad_token_id: 1, ..ModelConfig::tiny() };
+        let head = HeadConfig::from_json(b"{}", &config, Path::new("config.json")).unwrap();
+        assert_eq!((head.bos_token_id, head.pad_token_id, head.eos_token_ids), (Some(0), Some(1), vec![2]));
+    }
+
+    #[test]
+    fn a_fitted_head_says_how() {
+        let head = json!({"head": "pooled-linear", "pooling": "mean", "normalize": true, "prefix": "passage: ",
+            "backbone": "7c1e"});
+        let read = read(json!({"polylance": head})).unwrap();
+        let fitted = read.fitted().unwrap();
+        assert_eq!((fitted.head, fitted.normalize), (Some(FittedKind::PooledLinear), true));
+        assert_eq!((fitted.prefix.as_str(), fitted.backbone.as_deref()), ("passage: ", Some("7c1e")));
+        assert_eq!(serde_json::to_value(fitted).unwrap(), head);
+    }
+
+    #[test]
+    fn a_head_of_another_class_is_refused() {
+        let refused = |json, task| read(json).unwrap().check(task).unwrap_err().to_string();
+        let tokens = json!({"architectures": ["BertForTokenClassification"]});
+        let message = refused(tokens.clone(), Task::SequenceClassification);
+        assert!(message.contains("BertForTokenClassification, which has no head for sequence"), "{message}");
+        assert!(read(tokens).unwrap().check(Task::TokenClassification).is_ok());
+        let message = refused(json!({"is_decoder": true}), Task::MaskedLm);
+        assert!(message.contains("is_decoder \"true\" in config.json for masked"), "{message}");
+        assert!(refused(json!({}), Task::CausalLm).contains("is_decoder \"false\""));
+        assert!(read(json!({"architectures": ["BertModel"]})).unwrap().check(Task::QuestionAnswering).is_ok());
+        assert!(
+            read(json!({"is_decoder": true, "architectures": ["BertForMaskedLM"]}))
+                .unwrap()
+                .check(Task::CausalLm)
+                .is_ok()
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! The last map of a language model: a state to one logit a word.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    error::{ModelError, Result},
+    ops,
+    weights::Weights,
+};
+
+/// Numbers of the table that are converted at once on the CPU: 16 MiB.
+const BLOCK: usize = 4 << 20;
+
+/// Whether a table that lies in a file may be made resident on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Residence {
+    /// Converted in blocks at every use: for uses with many rows, and for models that hardly fit.
+    Mapped,
+    /// Converted once: generation uses it for one row at a time.
+    Resident,
+}
+
+/// `x Wᵀ + b` with one row of `W` a word.
+#[derive(Debug, Clone)]
+pub(super) struct Vocabulary {
+    table: Table,
+    /// `[vocab]`.
+    bias: Tensor,
+}
+
+/// The table is the largest tensor of most models; there is never more than one copy of it.
+#[derive(Debug, Clone)]
+enum Table {
+    /// In the file.
+    Mapped { weights: Arc<Weights>, name: String, rows: usize, width: usize },
+    /// `[vocab, hidden]` on the device, shared with the word embeddings where they are tied.
+    Resident(Tensor),
+}
+
+impl Vocabulary {
+    pub(super) fn resident(table: Tensor, bias: Tensor) -> Self {
+        Self { table: Table::Resident(table), bias }
+    }
+
+    /// Leaves the table in its file.
+    pub(super) fn mapped(weights: &Arc<Weights>, name: &str, (rows, width): (usize, usize), bias: Tensor) -> Self {
+        Self { table: Table::Mapped { weights: Arc::clone(weights), name: name.to_owned(), rows, width }, bias }
+    }
+
+    /// `x`: `[rows, hidden]`. Returns `[rows, vocab]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let logits = match &self.table {
+            Table::Resident(table) => x.matmul(&table.t()?)?,
+            Table::Mapped { weights, name, rows, width } => {
+                let view = weights.view(name).ok_or_else(|| ModelError::Option(format!("{name} was not loaded")))?;
+                let step = (BLOCK / width).max(1);
+                let blocks = (0..*rows).step_by(step).map(|first| {
+                    let count = step.min(rows - first);
+                    let block = Tensor::from_vec(view.row_range(first, count), (count, *width), &Device::Cpu)?;
+                    x.matmul(&block.to_dtype(x.dtype())?.t()?)
+                });
+                let logits = Tensor::cat(&blocks.collect::<candle_core::Result<Vec<_>>>()?, 1)?;
+                weights.release(name);
+                // Joining along the second dimension leaves another order in memory than what follows reads.
+                logits.contiguous()?
+            }
+        };
+        Ok(ops::bias(logits, &self.bias)?)
+    }
+}
+
+/// The table's tensor on the device, in the arithmetic's format.
+pub(super) fn read(
+    weights: &Arc<Weights>,
+    name: &str,
+    shape: (usize, usize),
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    Ok(weights.var_builder(dtype, device).get(shape, name)?)
+}

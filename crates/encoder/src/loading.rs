@@ -1,0 +1,111 @@
+//! How a model's weights become a computing model, for whatever head stands on it.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use polylance_schema::Pooling;
+use serde::Serialize;
+
+use crate::{
+    dtype::Dtype,
+    encoder::Encoder,
+    error::Result,
+    files::ModelFiles,
+    weights::{CheckedWeights, TensorSpec, Weights, tensors},
+};
+
+/// Above this many bytes in f32, half-precision weights are widened a layer at a time.
+const WIDEN_PER_LAYER_ABOVE: u64 = 4 << 30;
+
+/// When half-precision weights become f32, where the arithmetic is f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Widen {
+    /// Per layer when the model would need more than 4 GiB in f32.
+    #[default]
+    Auto,
+    /// Once: twice the memory, the full speed.
+    AtLoad,
+    /// In every pass: the weights stay in the map.
+    PerLayer,
+}
+
+/// How a model is loaded. The default is what the model says.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// The arithmetic; f32 unless given.
+    pub dtype: Option<Dtype>,
+    /// Overrides the model's pooling.
+    pub pooling: Option<Pooling>,
+    /// Overrides the model's normalization.
+    pub normalize: Option<bool>,
+    /// Keeps only this many leading dimensions.
+    pub dims: Option<usize>,
+    /// When half-precision weights become f32.
+    pub widen: Widen,
+}
+
+/// What loading found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoadReport {
+    /// Numbers in the tensors that are read.
+    pub parameters: u64,
+    /// The format of the weights in the files.
+    pub stored_dtype: String,
+    /// The arithmetic.
+    pub compute_dtype: String,
+    /// Tensors that are absent and taken as zero.
+    pub missing: Vec<String>,
+    /// Tensors in the files that are not read.
+    pub unused: Vec<String>,
+    /// Whether weights are widened a layer at a time.
+    pub per_layer: bool,
+}
+
+impl LoadReport {
+    pub(crate) fn new(checked: CheckedWeights, dtype: Dtype, per_layer: bool) -> Self {
+        Self {
+            parameters: checked.parameters,
+            stored_dtype: checked.stored.name().to_owned(),
+            compute_dtype: dtype.to_string(),
+            missing: checked.missing,
+            unused: checked.unused,
+            per_layer,
+        }
+    }
+}
+
+/// An encoder, and the weights that a head may be taken from.
+pub(crate) struct Loaded {
+    pub(crate) encoder: Encoder,
+    pub(crate) weights: Arc<Weights>,
+    pub(crate) report: LoadReport,
+}
+
+impl Loaded {
+    /// Loads the encoder; the tensors of the head, which `head` names, are checked with the encoder's.
+    pub(crate) fn new(
+        files: &ModelFiles,
+        options: &LoadOptions,
+        device: &Device,
+        head: impl FnOnce(&Weights) -> Result<Vec<TensorSpec>>,
+    ) -> Result<Self> {
+        let dtype = options.dtype.unwrap_or_default();
+        dtype.check(device)?;
+        let config = files.config();
+        let weights = Weights::open(files.weights())?;
+        let mut specs = tensors(config);
+        specs.extend(head(&weights)?);
+        let checked = CheckedWeights::new(weights, &specs)?;
+        let per_layer = match options.widen {
+            Widen::AtLoad => false,
+            Widen::PerLayer => true,
+            Widen::Auto => {
+                device.is_cpu() && checked.stored.is_half() && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
+            }
+        };
+        let encoder = Encoder::load(&checked.weights, config, DType::from(dtype), device, per_layer)?;
+        checked.weights.release_all();
+        let weights = Arc::clone(&checked.weights);
+        Ok(Self { encoder, weights, report: LoadReport::new(checked, dtype, per_layer) })
+    }
+}

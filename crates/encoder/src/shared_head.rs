@@ -1,0 +1,122 @@
+//! A head that stands on another model's hidden states, so that several share one pass.
+
+use std::collections::HashSet;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    batch::CuSeqlens,
+    config::ModelConfig,
+    error::{ModelError, Result},
+    files::ModelFiles,
+    head_config::{HeadConfig, ProblemType},
+    heads::{Head, Place, Residence},
+    loading::{LoadOptions, LoadReport},
+    task::Task,
+    task_model::{Logits, labels},
+    weights::{CheckedWeights, Weights, tensors},
+};
+
+/// A classifier of sequences or tokens, or a question answerer, without its encoder.
+///
+/// ```
+/// use polylance_encoder::{
+///     Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, SharedHead, Task, synthetic,
+/// };
+///
+/// let folder = tempfile::tempdir()?;
+/// let checkpoint = synthetic::Checkpoint::new(ModelConfig::tiny()).task(Task::SequenceClassification);
+/// checkpoint.labels(&["sport", "news"]).write(folder.path())?;
+/// std::fs::write(folder.path().join("tokenizer.json"), "{}")?;
+/// let files = ModelFiles::find(folder.path().to_str().expect("a UTF-8 path"))?;
+///
+/// let options = LoadOptions::default();
+/// let encoder = SentenceEncoder::load(&files, &options, &Device::Cpu)?;
+/// let head = SharedHead::load(&files, files.config(), Task::SequenceClassification, &options, &Device::Cpu)?;
+/// let (vectors, logits) = encoder.embed_with(&PackedBatch::new(&[vec![0, 5, 2]])?, &[head])?;
+/// assert_eq!((vectors.len(), logits[0][0].len()), (encoder.dim(), 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct SharedHead {
+    head: Head,
+    task: Task,
+    labels: Vec<String>,
+    head_config: HeadConfig,
+    report: LoadReport,
+}
+
+impl SharedHead {
+    /// Loads the head's tensors alone. `backbone` is the geometry of the model whose hidden states it will be given;
+    /// whether the weights are the same too, [`ModelFiles::backbone_hash`] tells.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] for a task whose head needs the vocabulary or another pass, or a backbone of another
+    /// kind; [`ModelError::MissingTensor`] when the weights have no such head, [`ModelError::WrongShape`] when it is
+    /// for another hidden size.
+    pub fn load(
+        files: &ModelFiles,
+        backbone: &ModelConfig,
+        task: Task,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<Self> {
+        let head_config = files.head_config();
+        head_config.check(task)?;
+        if !matches!(task, Task::SequenceClassification | Task::TokenClassification | Task::QuestionAnswering) {
+            return Err(ModelError::Option(format!("a head for {task} cannot share the pass of an embedding")));
+        }
+        let kind = files.config().kind;
+        if kind != backbone.kind {
+            let (head, backbone) = (kind.model_type(), backbone.kind.model_type());
+            let message = format!("the head of {} is for {head}, the backbone is {backbone}", files.name());
+            return Err(ModelError::Option(message));
+        }
+        let dtype = options.dtype.unwrap_or_default();
+        dtype.check(device)?;
+        let labels = labels(task, head_config)?;
+        let weights = Weights::open(files.weights())?;
+        let specs = Head::tensors(task, backbone, head_config, &weights)?;
+        let checked = CheckedWeights::new(weights, &specs)?;
+        let place = Place { dtype: DType::from(dtype), device, words: None, residence: Residence::Mapped };
+        let head = Head::load(task, backbone, head_config, &checked.weights, &place)?;
+        let mut report = LoadReport::new(checked, dtype, false);
+        let backbone: HashSet<String> = tensors(backbone).into_iter().map(|spec| spec.name).collect();
+        report.unused.retain(|name| !backbone.contains(name));
+        Ok(Self { head, task, labels, head_config: head_config.clone(), report })
+    }
+
+    /// `hidden_states`: `[total_tokens, hidden]`. Returns one row-major vector a sequence, as
+    /// [`crate::TaskModel::forward`] does.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Logits> {
+        self.head.forward(hidden_states, cu_seqlens)
+    }
+
+    /// What the head was loaded for.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// The labels, by id; empty for a task without labels.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// How a classifier's logits are meant, where the model says it.
+    pub fn problem_type(&self) -> Option<ProblemType> {
+        self.head_config.problem_type
+    }
+
+    /// What the configuration says of the head.
+    pub fn head_config(&self) -> &HeadConfig {
+        &self.head_config
+    }
+
+    /// What loading found; the backbone's own tensors do not count as unused.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+}
