@@ -94,6 +94,24 @@ impl OpenAnnotation {
         self.declared
     }
 
+    /// What a run without a missing row would say.
+    pub fn nothing(self) -> AnnotationSummary {
+        self.summary()
+    }
+
+    fn summary(&self) -> AnnotationSummary {
+        AnnotationSummary {
+            run_id: Uuid::now_v7().to_string(),
+            table: self.job.table.clone(),
+            column: self.job.column.clone(),
+            version: None,
+            rows_missing: self.missing,
+            rows_annotated: 0,
+            rows_quarantined: 0,
+            seconds: 0.0,
+        }
+    }
+
     /// Fills the column. `progress` hears of the rows done after each commit. Dropping the future stops the run: what
     /// was committed stays, and another run continues from there.
     ///
@@ -105,18 +123,9 @@ impl OpenAnnotation {
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<AnnotationSummary, JobError> {
         let started = Instant::now();
+        let mut summary = self.summary();
         let Self { job, field, missing, .. } = self;
-        let run_id = Uuid::now_v7().to_string();
-        let mut summary = AnnotationSummary {
-            run_id: run_id.clone(),
-            table: job.table.clone(),
-            column: job.column.clone(),
-            version: None,
-            rows_missing: missing,
-            rows_annotated: 0,
-            rows_quarantined: 0,
-            seconds: 0.0,
-        };
+        let run_id = summary.run_id.clone();
         if missing > 0 {
             let rows = Arc::new(TableRowsExec::open(&job.table, &job.column, &job.contract.inputs).await?);
             let annotate = Arc::new(AnnotateExec::try_new(rows, &field)?);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    commands::{embed, encode, model, run, schema, search, show, sql},
+    commands::{annotate, embed, encode, model, predict, run, schema, search, show, sql},
     error::{self, Result},
     exit::ExitStatus,
     interrupt,
@@ -34,7 +34,9 @@ Messages go to stderr, results to stdout. POLYLANCE_LOG=info (or debug) says mor
 enum Command {
     Run(run::Args),
     Embed(Box<embed::Args>),
+    Annotate(Box<annotate::Args>),
     Encode(encode::Args),
+    Predict(Box<predict::Args>),
     Search(search::Args),
     Sql(sql::Args),
     Show(show::Args),
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let resumable = matches!(command, Command::Run(_) | Command::Embed(_));
+    let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_));
     let result = runtime.block_on(async {
         let command = Box::pin(dispatch(command, printer));
         tokio::select! {
@@ -83,7 +85,9 @@ async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus>
     match command {
         Command::Run(args) => Box::pin(run::run(args, printer)).await,
         Command::Embed(args) => Box::pin(embed::run(*args, printer)).await,
+        Command::Annotate(args) => Box::pin(annotate::run(*args, printer)).await,
         Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
+        Command::Predict(args) => Box::pin(predict::run(*args, printer)).await,
         Command::Search(args) => Box::pin(search::run(args, printer)).await,
         Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
         Command::Show(args) => Box::pin(show::run(args, printer)).await,

@@ -3,6 +3,7 @@
 //! [`job`] joins source, devices and table and is all that a test or another program needs; the rest is the
 //! command line around it.
 
+mod annotate;
 pub mod annotation;
 mod backend;
 mod batch;
@@ -12,8 +13,10 @@ mod error;
 mod exit;
 mod interrupt;
 pub mod job;
+mod lines;
 mod pipeline;
 mod printer;
 mod progress;
+mod task_args;
 
 pub use cli::main;

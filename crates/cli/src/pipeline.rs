@@ -145,16 +145,20 @@ fn job(pipeline: &Pipeline) -> Job {
 fn pool_options(model: &config::Model) -> PoolOptions {
     PoolOptions {
         devices: model.devices.clone(),
-        dtype: Some(match model.dtype {
-            config::Dtype::F32 => Dtype::F32,
-            config::Dtype::Bf16 => Dtype::Bf16,
-            config::Dtype::F16 => Dtype::F16,
-        }),
+        dtype: Some(dtype(model.dtype)),
         pooling: model.pooling,
         normalize: model.normalize,
         dims: model.dims,
         tokenizer_threads: model.tokenizer_threads,
         batch_tokens: model.batch_tokens,
+    }
+}
+
+pub(crate) fn dtype(dtype: config::Dtype) -> Dtype {
+    match dtype {
+        config::Dtype::F32 => Dtype::F32,
+        config::Dtype::Bf16 => Dtype::Bf16,
+        config::Dtype::F16 => Dtype::F16,
     }
 }
 

@@ -7,26 +7,33 @@ use std::{
 };
 
 use polylance_backend::{BackendError, Result};
-use polylance_encoder::PackedBatch;
 
-use crate::{PoolError, queues::Queues};
+use crate::{
+    PoolError,
+    queues::{Ids, Queues},
+};
 
 /// What computes on a device. The pool gives it batches and knows nothing else of it.
 pub trait DeviceWorker: Send + 'static {
+    /// What a sequence is computed from.
+    type Input: Ids + Send + 'static;
+    /// What becomes of it.
+    type Output: Send + 'static;
+
     /// The device's name, as configured.
     fn name(&self) -> &str;
 
-    /// Vectors of a packed batch: `[sequences, dim]`.
+    /// Computes a batch: an output an input, in their order.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`] makes the pool try again with half the batch.
-    fn embed(&mut self, batch: &PackedBatch) -> Result<Vec<f32>>;
+    fn run(&mut self, inputs: &[Self::Input]) -> Result<Vec<Self::Output>>;
 }
 
 /// Starts the device's thread. It ends when the queues are closed.
-pub(crate) fn start(
-    worker: impl DeviceWorker,
-    queues: Arc<Queues>,
+pub(crate) fn start<W: DeviceWorker>(
+    worker: W,
+    queues: Arc<Queues<W::Input, W::Output>>,
     number: usize,
 ) -> std::result::Result<JoinHandle<()>, PoolError> {
     let thread = thread::Builder::new().name(format!("device {}", worker.name()));
@@ -46,12 +53,12 @@ pub(crate) fn start(
 }
 
 /// A device's place at the queues, left however its thread ends.
-struct Place {
-    queues: Arc<Queues>,
+struct Place<I: Ids, O> {
+    queues: Arc<Queues<I, O>>,
     number: usize,
 }
 
-impl Drop for Place {
+impl<I: Ids, O> Drop for Place<I, O> {
     fn drop(&mut self) {
         self.queues.leave(self.number);
     }
@@ -66,21 +73,20 @@ struct Running<W> {
 
 impl<W: DeviceWorker> Running<W> {
     /// Computes a batch; a panic of the device's library is an error like any other.
-    fn guarded(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<f32>> {
-        catch_unwind(AssertUnwindSafe(|| self.embed(inputs))).unwrap_or_else(|panic| {
+    fn guarded(&mut self, inputs: &[W::Input]) -> Result<Vec<W::Output>> {
+        catch_unwind(AssertUnwindSafe(|| self.run(inputs))).unwrap_or_else(|panic| {
             let device = self.worker.name().to_owned();
             Err(BackendError::Device { device, message: crate::error::panic_message(panic.as_ref()) })
         })
     }
 
     /// Computes a batch, in halves when the device's memory is too small for the whole.
-    fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<f32>> {
-        let ids: usize = inputs.iter().map(Vec::len).sum();
+    fn run(&mut self, inputs: &[W::Input]) -> Result<Vec<W::Output>> {
+        let ids: usize = inputs.iter().map(Ids::ids).sum();
         if inputs.len() > 1 && ids > self.most {
             return self.halves(inputs);
         }
-        let batch = PackedBatch::new(inputs).map_err(|error| BackendError::Input(error.to_string()))?;
-        match self.worker.embed(&batch) {
+        match self.worker.run(inputs) {
             Err(BackendError::OutOfMemory { device }) if inputs.len() > 1 => {
                 tracing::warn!(device, ids, "out of memory: batches will have half as many ids");
                 self.most = ids / 2;
@@ -90,10 +96,10 @@ impl<W: DeviceWorker> Running<W> {
         }
     }
 
-    fn halves(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<f32>> {
+    fn halves(&mut self, inputs: &[W::Input]) -> Result<Vec<W::Output>> {
         let (first, second) = inputs.split_at(inputs.len() / 2);
-        let mut values = self.embed(first)?;
-        values.extend(self.embed(second)?);
-        Ok(values)
+        let mut outputs = self.run(first)?;
+        outputs.extend(self.run(second)?);
+        Ok(outputs)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     PoolError,
     batcher::batches,
     device::{self, DeviceWorker},
-    queues::{Job, Queues},
+    queues::{Ids, Job, Queues},
 };
 
 /// Batches that may wait at each device beside the one in work.
@@ -18,9 +18,9 @@ const QUEUED_BATCHES: usize = 2;
 
 /// The devices, their queues and the bound of all queues together.
 #[derive(Debug)]
-pub(crate) struct Devices {
+pub(crate) struct Devices<I: Ids, O> {
     names: Vec<String>,
-    queues: Arc<Queues>,
+    queues: Arc<Queues<I, O>>,
     threads: Vec<JoinHandle<()>>,
     batch_tokens: usize,
     /// Ids that may be queued or in work: `tokio`'s semaphore needs no runtime.
@@ -28,9 +28,12 @@ pub(crate) struct Devices {
     capacity: u32,
 }
 
-impl Devices {
+impl<I: Ids, O> Devices<I, O> {
     /// Starts a thread a worker.
-    pub(crate) fn start(workers: Vec<impl DeviceWorker>, batch_tokens: usize) -> std::result::Result<Self, PoolError> {
+    pub(crate) fn start<W>(workers: Vec<W>, batch_tokens: usize) -> std::result::Result<Self, PoolError>
+    where
+        W: DeviceWorker<Input = I, Output = O>,
+    {
         let batch_tokens = batch_tokens.max(1);
         let capacity = batch_tokens.saturating_mul(workers.len() * (QUEUED_BATCHES + 1)).min(Semaphore::MAX_PERMITS);
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
@@ -57,9 +60,9 @@ impl Devices {
         self.names.len().saturating_mul(self.batch_tokens)
     }
 
-    /// Vectors of the inputs, `[inputs, dim]` in input order.
-    pub(crate) async fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<f32>> {
-        let lengths: Vec<usize> = inputs.iter().map(Vec::len).collect();
+    /// An output an input, in input order.
+    pub(crate) async fn run(&self, inputs: Vec<I>) -> Result<Vec<O>> {
+        let lengths: Vec<usize> = inputs.iter().map(Ids::ids).collect();
         let mut inputs = inputs.into_iter();
         let mut answers = Vec::new();
         for batch in batches(&lengths, self.batch_tokens, self.names.len()) {
@@ -72,11 +75,11 @@ impl Devices {
             self.queues.push(Job { inputs, reply, permit: Some(permit) })?;
             answers.push(async move { answer.await.unwrap_or(Err(BackendError::Closed)) });
         }
-        Ok(try_join_all(answers).await?.concat())
+        Ok(try_join_all(answers).await?.into_iter().flatten().collect())
     }
 }
 
-impl Drop for Devices {
+impl<I: Ids, O> Drop for Devices<I, O> {
     fn drop(&mut self) {
         self.queues.close();
         for thread in self.threads.drain(..) {
@@ -90,10 +93,8 @@ impl Drop for Devices {
 mod tests {
     use std::sync::{Condvar, Mutex};
 
-    use futures::executor::block_on;
-    use polylance_encoder::PackedBatch;
-
     use super::*;
+    use futures::executor::block_on;
 
     /// Answers each sequence with its first id; fails as its first id says.
     struct Echo {
@@ -104,21 +105,23 @@ mod tests {
     const PANIC: u32 = 1_000_001;
 
     impl DeviceWorker for Echo {
+        type Input = Vec<u32>;
+        type Output = u32;
+
         fn name(&self) -> &str {
             &self.name
         }
 
-        fn embed(&mut self, batch: &PackedBatch) -> Result<Vec<f32>> {
-            assert!(!batch.input_ids.contains(&PANIC), "the library panicked");
-            if batch.input_ids.len() > self.most {
+        fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
+            assert!(!inputs.iter().any(|ids| ids.contains(&PANIC)), "the library panicked");
+            if inputs.iter().map(Vec::len).sum::<usize>() > self.most {
                 return Err(BackendError::OutOfMemory { device: self.name.clone() });
             }
-            let starts = &batch.cu_seqlens[..batch.cu_seqlens.len() - 1];
-            Ok(starts.iter().map(|&start| batch.input_ids[start as usize] as f32).collect())
+            Ok(inputs.iter().map(|ids| ids[0]).collect())
         }
     }
 
-    fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices {
+    fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices<Vec<u32>, u32> {
         let workers = (0..count).map(|number| Echo { name: format!("echo:{number}"), most }).collect();
         Devices::start(workers, batch_tokens).unwrap()
     }
@@ -127,44 +130,44 @@ mod tests {
         (0..500).map(|n| vec![n; n as usize % 37 + 1]).collect()
     }
 
-    fn firsts() -> Vec<f32> {
-        (0..500_u16).map(f32::from).collect()
+    fn firsts() -> Vec<u32> {
+        (0..500).collect()
     }
 
     #[test]
     fn results_are_in_input_order_with_any_number_of_devices() {
         for count in [1, 2, 5] {
-            assert_eq!(block_on(devices(count, 64, usize::MAX).embed(inputs())).unwrap(), firsts());
+            assert_eq!(block_on(devices(count, 64, usize::MAX).run(inputs())).unwrap(), firsts());
         }
     }
 
     #[test]
     fn a_batch_that_does_not_fit_is_split() {
-        assert_eq!(block_on(devices(2, 400, 40).embed(inputs())).unwrap(), firsts());
-        let too_long = block_on(devices(1, 400, 10).embed(vec![vec![7; 11]])).unwrap_err();
+        assert_eq!(block_on(devices(2, 400, 40).run(inputs())).unwrap(), firsts());
+        let too_long = block_on(devices(1, 400, 10).run(vec![vec![7; 11]])).unwrap_err();
         assert!(matches!(too_long, BackendError::OutOfMemory { .. }));
     }
 
     #[test]
     fn a_panic_is_an_error_and_the_device_lives_on() {
         let devices = devices(1, 64, usize::MAX);
-        let error = block_on(devices.embed(vec![vec![PANIC]])).unwrap_err();
+        let error = block_on(devices.run(vec![vec![PANIC]])).unwrap_err();
         assert!(error.to_string().contains("the library panicked"), "{error}");
-        assert_eq!(block_on(devices.embed(vec![vec![5]])).unwrap(), [5.0]);
+        assert_eq!(block_on(devices.run(vec![vec![5]])).unwrap(), [5]);
     }
 
     #[test]
     fn an_input_larger_than_all_queues_goes_through() {
-        assert_eq!(block_on(devices(1, 8, usize::MAX).embed(vec![vec![9; 1000]])).unwrap(), [9.0]);
+        assert_eq!(block_on(devices(1, 8, usize::MAX).run(vec![vec![9; 1000]])).unwrap(), [9]);
     }
 
     #[test]
     fn a_dropped_call_gives_its_room_back() {
         let devices = devices(1, 16, usize::MAX);
         for _ in 0..100 {
-            drop(futures::FutureExt::now_or_never(devices.embed(inputs())));
+            drop(futures::FutureExt::now_or_never(devices.run(inputs())));
         }
-        assert_eq!(block_on(devices.embed(inputs())).unwrap(), firsts());
+        assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 
     /// A device that computes nothing until the other has computed all the rest.
@@ -174,19 +177,22 @@ mod tests {
     }
 
     impl DeviceWorker for Gate {
+        type Input = Vec<u32>;
+        type Output = u32;
+
         fn name(&self) -> &str {
             self.name
         }
 
-        fn embed(&mut self, batch: &PackedBatch) -> Result<Vec<f32>> {
+        fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
             let (done, changed) = &*self.done;
             let mut done = done.lock().unwrap();
-            *done += batch.cu_seqlens.len() - 1;
+            *done += inputs.len();
             changed.notify_all();
             if self.name == "slow" {
                 drop(changed.wait_while(done, |done| *done < 500).unwrap());
             }
-            Ok(batch.cu_seqlens[1..].iter().map(|&end| batch.input_ids[end as usize - 1] as f32).collect())
+            Ok(inputs.iter().map(|ids| ids[0]).collect())
         }
     }
 
@@ -195,6 +201,6 @@ mod tests {
         let done = Arc::new((Mutex::new(0), Condvar::new()));
         let gates = ["slow", "quick"].map(|name| Gate { name, done: Arc::clone(&done) });
         let devices = Devices::start(Vec::from(gates), 64).unwrap();
-        assert_eq!(block_on(devices.embed(inputs())).unwrap(), firsts());
+        assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 }

@@ -7,14 +7,19 @@
 mod batcher;
 mod chunker;
 mod device;
+mod device_threads;
 mod devices;
 mod error;
 mod pool;
 mod queues;
 mod spec;
+mod task_pool;
+mod tasks;
 mod tokenizers;
 
 pub use device::DeviceWorker;
 pub use error::PoolError;
 pub use pool::{DevicePool, PoolOptions, contract};
+pub use queues::Ids;
 pub use spec::DeviceSpec;
+pub use task_pool::{TaskPool, head_contract};

@@ -8,11 +8,11 @@ use polylance_encoder::{
     Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
 };
 use polylance_schema::{Chunking, Contract, Pooling, Prompts};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     PoolError,
     device::DeviceWorker,
+    device_threads::DeviceThreads,
     devices::Devices,
     spec::{DeviceSpec, cores},
     tokenizers::Tokenizers,
@@ -22,6 +22,15 @@ use crate::{
 const BATCH_TOKENS: usize = 2048;
 const BATCH_TOKENS_PER_LAYER: usize = 8192;
 const BATCH_TOKENS_CUDA: usize = 16384;
+
+/// Ids in a batch of a device, unless the options say it.
+pub(crate) fn batch_tokens(device: &DeviceSpec, per_layer: bool) -> usize {
+    match device {
+        DeviceSpec::Cuda(_) => BATCH_TOKENS_CUDA,
+        _ if per_layer => BATCH_TOKENS_PER_LAYER,
+        _ => BATCH_TOKENS,
+    }
+}
 
 /// How a pool is opened. The default is what the model and the machine suggest.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +57,7 @@ pub struct DevicePool {
     info: BackendInfo,
     report: LoadReport,
     tokenizers: Arc<Tokenizers>,
-    devices: Arc<Devices>,
+    devices: Arc<Devices<Vec<u32>, Vec<f32>>>,
     vocabulary: usize,
 }
 
@@ -75,16 +84,12 @@ impl DevicePool {
         let mut loaded = None;
         for spec in &specs {
             let model = models.on(spec)?;
-            workers.push(ModelWorker::new(spec, Arc::clone(&model))?);
+            workers.push(ModelWorker { threads: DeviceThreads::new(spec)?, model: Arc::clone(&model) });
             loaded = Some(model);
         }
         let model = loaded.ok_or_else(|| ModelError::Option("no device was given".to_owned()))?;
-        let suggested = match specs[0] {
-            DeviceSpec::Cuda(_) => BATCH_TOKENS_CUDA,
-            _ if model.report().per_layer => BATCH_TOKENS_PER_LAYER,
-            _ => BATCH_TOKENS,
-        };
-        let devices = Devices::start(workers, options.batch_tokens.unwrap_or(suggested))?;
+        let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
+        let devices = Devices::start(workers, batch)?;
         let info = BackendInfo {
             dim: model.dim(),
             max_tokens: files.defaults().max_tokens,
@@ -155,7 +160,7 @@ impl Backend for DevicePool {
             for ids in &inputs {
                 check(ids, limit, vocabulary)?;
             }
-            Ok(Embeddings { dim, values: devices.embed(inputs).await? })
+            Ok(Embeddings { dim, values: devices.run(inputs).await?.concat() })
         }
         .boxed()
     }
@@ -190,59 +195,30 @@ impl Models<'_> {
     }
 
     fn on(&mut self, spec: &DeviceSpec) -> std::result::Result<Arc<SentenceEncoder>, PoolError> {
-        let DeviceSpec::Cuda(ordinal) = spec else { return self.cpu() };
-        let hardware = Hardware::new_cuda(*ordinal)
-            .map_err(|error| PoolError::Device { device: spec.to_string(), message: error.to_string() })?;
-        Ok(Arc::new(SentenceEncoder::load(self.files, &self.load, &hardware)?))
+        match spec.hardware()? {
+            Hardware::Cpu => self.cpu(),
+            hardware => Ok(Arc::new(SentenceEncoder::load(self.files, &self.load, &hardware)?)),
+        }
     }
 }
 
-/// A model on a device, with the threads that are the device's own.
+/// A model on a device.
 struct ModelWorker {
-    name: String,
+    threads: DeviceThreads,
     model: Arc<SentenceEncoder>,
-    threads: ThreadPool,
-}
-
-impl ModelWorker {
-    fn new(spec: &DeviceSpec, model: Arc<SentenceEncoder>) -> std::result::Result<Self, PoolError> {
-        let pinned = match spec {
-            DeviceSpec::Cores(cores) => cores.clone(),
-            DeviceSpec::Cpu | DeviceSpec::Cuda(_) => Vec::new(),
-        };
-        let count = match spec {
-            DeviceSpec::Cpu => cores().len(),
-            DeviceSpec::Cores(cores) => cores.len(),
-            DeviceSpec::Cuda(_) => 1,
-        };
-        let name = spec.to_string();
-        let device = name.clone();
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(move |at| format!("{device} {at}"))
-            .start_handler(move |at| {
-                if let Some(&id) = pinned.get(at) {
-                    // A thread that may not be pinned still computes.
-                    let _pinned: bool = core_affinity::set_for_current(core_affinity::CoreId { id });
-                }
-            })
-            .build()
-            .map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
-        Ok(Self { name, model, threads })
-    }
 }
 
 impl DeviceWorker for ModelWorker {
+    type Input = Vec<u32>;
+    type Output = Vec<f32>;
+
     fn name(&self) -> &str {
-        &self.name
+        self.threads.name()
     }
 
-    fn embed(&mut self, batch: &PackedBatch) -> Result<Vec<f32>> {
-        let (model, device) = (&self.model, &self.name);
-        self.threads.install(|| model.embed(batch)).map_err(|error| match error {
-            ModelError::Input { .. } => BackendError::Input(error.to_string()),
-            ModelError::OutOfMemory(_) => BackendError::OutOfMemory { device: device.clone() },
-            error => BackendError::Device { device: device.clone(), message: error.to_string() },
-        })
+    fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+        let (model, dim) = (&self.model, self.model.dim());
+        let vectors = self.threads.run(|| model.embed(&PackedBatch::new(inputs)?))?;
+        Ok(vectors.chunks(dim).map(<[f32]>::to_vec).collect())
     }
 }

@@ -11,34 +11,45 @@ use std::{
 use polylance_backend::{BackendError, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// A batch on its way.
-pub(crate) struct Job {
-    pub(crate) inputs: Vec<Vec<u32>>,
-    pub(crate) reply: oneshot::Sender<Result<Vec<f32>>>,
+/// An input of a device: what it costs is the number of its ids.
+pub trait Ids {
+    /// The number of ids.
+    fn ids(&self) -> usize;
+}
+
+impl Ids for Vec<u32> {
+    fn ids(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A batch on its way: `I` an input, `O` what the device makes of it.
+pub(crate) struct Job<I, O> {
+    pub(crate) inputs: Vec<I>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<O>>>,
     /// The batch's share of the queues' bound, given back when the job is dropped.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Job {
+impl<I: Ids, O> Job<I, O> {
     fn ids(&self) -> usize {
-        self.inputs.iter().map(Vec::len).sum()
+        self.inputs.iter().map(Ids::ids).sum()
     }
 }
 
 /// One queue a device, bounded by the permits that jobs carry.
-pub(crate) struct Queues {
-    state: Mutex<State>,
+pub(crate) struct Queues<I, O> {
+    state: Mutex<State<I, O>>,
     changed: Condvar,
 }
 
-struct State {
-    queues: Vec<Queue>,
+struct State<I, O> {
+    queues: Vec<Queue<I, O>>,
     closed: bool,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
+struct Queue<I, O> {
+    jobs: VecDeque<Job<I, O>>,
     /// Ids queued.
     waiting: usize,
     /// Ids in work.
@@ -47,9 +58,10 @@ struct Queue {
     dead: bool,
 }
 
-impl Queues {
+impl<I: Ids, O> Queues<I, O> {
     pub(crate) fn new(devices: usize) -> Self {
-        let queues = std::iter::repeat_with(Queue::default).take(devices).collect();
+        let empty = || Queue { jobs: VecDeque::new(), waiting: 0, working: 0, dead: false };
+        let queues = std::iter::repeat_with(empty).take(devices).collect();
         Self { state: Mutex::new(State { queues, closed: false }), changed: Condvar::new() }
     }
 
@@ -57,7 +69,7 @@ impl Queues {
     ///
     /// # Errors
     /// [`BackendError::Closed`] when there is none.
-    pub(crate) fn push(&self, job: Job) -> Result<()> {
+    pub(crate) fn push(&self, job: Job<I, O>) -> Result<()> {
         let mut state = self.lock();
         if state.closed {
             return Err(BackendError::Closed);
@@ -72,7 +84,7 @@ impl Queues {
     }
 
     /// Waits for a job: the device's own first one, else the last of the longest queue. `None`: the pool is closed.
-    pub(crate) fn take(&self, device: usize) -> Option<Job> {
+    pub(crate) fn take(&self, device: usize) -> Option<Job<I, O>> {
         let mut state = self.lock();
         state.queues[device].working = 0;
         loop {
@@ -107,14 +119,14 @@ impl Queues {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<I, O>> {
         // No code that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn take(&mut self, device: usize) -> Option<Job> {
+impl<I: Ids, O> State<I, O> {
+    fn take(&mut self, device: usize) -> Option<Job<I, O>> {
         if let Some(job) = self.queues[device].jobs.pop_front() {
             self.queues[device].waiting -= job.ids();
             return Some(job);
@@ -126,7 +138,7 @@ impl State {
     }
 }
 
-impl fmt::Debug for Queues {
+impl<I: Ids, O> fmt::Debug for Queues<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         let waiting: Vec<usize> = state.queues.iter().map(|queue| queue.waiting).collect();
@@ -138,11 +150,11 @@ impl fmt::Debug for Queues {
 mod tests {
     use super::*;
 
-    fn job(name: u32, ids: usize) -> Job {
+    fn job(name: u32, ids: usize) -> Job<Vec<u32>, f32> {
         Job { inputs: vec![vec![name; ids]], reply: oneshot::channel().0, permit: None }
     }
 
-    fn name(job: Option<Job>) -> u32 {
+    fn name(job: Option<Job<Vec<u32>, f32>>) -> u32 {
         job.unwrap().inputs[0][0]
     }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use polylance_encoder::Device as Hardware;
+
 use crate::PoolError;
 
 /// No machine has a core of this number.
@@ -19,6 +21,17 @@ pub enum DeviceSpec {
 }
 
 impl DeviceSpec {
+    /// What computes there.
+    ///
+    /// # Errors
+    /// When the driver has no such device.
+    pub(crate) fn hardware(&self) -> Result<Hardware, PoolError> {
+        let Self::Cuda(ordinal) = self else { return Ok(Hardware::Cpu) };
+        let missing =
+            |error: &dyn fmt::Display| PoolError::Device { device: self.to_string(), message: error.to_string() };
+        Hardware::new_cuda(*ordinal).map_err(|error| missing(&error))
+    }
+
     /// Reads a list of names. `auto`, or nothing, is one device a core when the weights are small enough to stay in
     /// memory as the arithmetic needs them, and otherwise all cores as one device.
     ///

@@ -15,24 +15,54 @@ use crate::{PoolError, chunker::Chunker, error::panic_message};
 /// Bytes of text that may wait for a thread.
 const ROOM: usize = 64 << 20;
 
-/// The tokenizer and its threads. Texts of one call are spread over all threads.
+/// Reads a `tokenizer.json`; its own truncation and padding are switched off.
+pub(crate) fn tokenizer(model: &str, json: &[u8]) -> std::result::Result<Tokenizer, PoolError> {
+    let unreadable =
+        |error: tokenizers::Error| PoolError::Tokenizer { model: model.to_owned(), message: error.to_string() };
+    let mut tokenizer = Tokenizer::from_bytes(json).map_err(unreadable)?;
+    tokenizer.with_truncation(None).map_err(unreadable)?.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// Threads for work on texts. The texts of one call are spread over all of them.
+#[derive(Debug)]
+pub(crate) struct Threads(ThreadPool);
+
+impl Threads {
+    pub(crate) fn start(threads: usize) -> std::result::Result<Self, PoolError> {
+        let named = ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("tokenizer {at}"));
+        Ok(Self(named.build().map_err(|error| PoolError::Thread(std::io::Error::other(error)))?))
+    }
+
+    /// Work on each item. A panic of a library fails the call: work that may panic is [`guarded`] itself.
+    pub(crate) async fn map<T, U>(&self, items: Vec<T>, work: impl Fn(T) -> U + Send + Sync + 'static) -> Result<Vec<U>>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.0.spawn(move || {
+            let one = |item| if reply.is_closed() { Err(BackendError::Closed) } else { guarded(|| Ok(work(item))) };
+            let done: Result<Vec<U>> = items.into_par_iter().map(one).collect();
+            drop(reply.send(done));
+        });
+        answer.await.unwrap_or(Err(BackendError::Closed))
+    }
+}
+
+/// The tokenizer and its threads.
 #[derive(Debug)]
 pub(crate) struct Tokenizers {
     tokenizer: Arc<Tokenizer>,
-    threads: Arc<ThreadPool>,
+    threads: Arc<Threads>,
     room: Arc<Semaphore>,
 }
 
 impl Tokenizers {
-    /// Reads a `tokenizer.json`; its own truncation and padding are switched off.
+    /// Reads a `tokenizer.json` and starts the threads.
     pub(crate) fn open(model: &str, json: &[u8], threads: usize) -> std::result::Result<Self, PoolError> {
-        let unreadable =
-            |error: tokenizers::Error| PoolError::Tokenizer { model: model.to_owned(), message: error.to_string() };
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(unreadable)?;
-        tokenizer.with_truncation(None).map_err(unreadable)?.with_padding(None);
-        let named = ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("tokenizer {at}"));
-        let threads = named.build().map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
-        Ok(Self { tokenizer: Arc::new(tokenizer), threads: Arc::new(threads), room: Arc::new(Semaphore::new(ROOM)) })
+        let (tokenizer, threads) = (Arc::new(tokenizer(model, json)?), Arc::new(Threads::start(threads)?));
+        Ok(Self { tokenizer, threads, room: Arc::new(Semaphore::new(ROOM)) })
     }
 
     /// Ids of the vocabulary, added tokens included.
@@ -47,7 +77,7 @@ impl Tokenizers {
         let permit = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| BackendError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let tokenizer = Arc::clone(&self.tokenizer);
-        self.threads.spawn(move || {
+        self.threads.0.spawn(move || {
             let abandoned = || reply.is_closed();
             let chunks = guarded(|| Chunker::new(&tokenizer, &spec)).and_then(|chunker| {
                 let chunks = |text: &String| {
@@ -63,7 +93,7 @@ impl Tokenizers {
 }
 
 /// A panic of the tokenizer's library refuses the text: in a thread of the pool it would end the process.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         Err(BackendError::Input(format!("the tokenizer failed: {}", panic_message(panic.as_ref()))))
     })

@@ -1,8 +1,10 @@
 //! One file per command: its arguments with their help, and what it does.
 
+pub(crate) mod annotate;
 pub(crate) mod embed;
 pub(crate) mod encode;
 pub(crate) mod model;
+pub(crate) mod predict;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod search;

@@ -1,0 +1,164 @@
+//! Fills columns of a table, one head after another, with all that the user sees of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use polylance_config::{Annotate, Pipeline};
+use polylance_encoder::{Dtype, ModelFiles};
+use polylance_sink::{CommitPolicy, Declared, quarantine_uri};
+use polylance_worker::{PoolOptions, TaskPool, head_contract};
+
+use crate::{
+    annotation::{AnnotationJob, AnnotationSummary, OpenAnnotation},
+    error::Result,
+    exit::ExitStatus,
+    pipeline::{ProgressMode, dtype},
+    printer::{Printer, counted, thousands},
+    task_args::usage,
+};
+
+/// How often a plain line says how far the work is.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Columns to fill, and on what.
+#[derive(Debug, Clone)]
+pub(crate) struct Columns {
+    pub(crate) table: String,
+    pub(crate) columns: Vec<Annotate>,
+    pub(crate) dtype: Dtype,
+    pub(crate) devices: Vec<String>,
+    pub(crate) commit_rows: u64,
+    pub(crate) commit_seconds: u64,
+}
+
+impl Columns {
+    /// Those of a pipeline file.
+    pub(crate) fn of(pipeline: &Pipeline) -> Self {
+        Self {
+            table: pipeline.table.uri.clone(),
+            columns: pipeline.annotate.clone(),
+            dtype: dtype(pipeline.model.dtype),
+            devices: pipeline.model.devices.clone(),
+            commit_rows: pipeline.table.commit.rows,
+            commit_seconds: pipeline.table.commit.seconds,
+        }
+    }
+}
+
+/// Fills the columns. Every model and column is looked at before the first one is computed.
+pub(crate) async fn run(
+    columns: &Columns,
+    progress: ProgressMode,
+    json: bool,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    let mut opened = Vec::with_capacity(columns.columns.len());
+    for annotate in &columns.columns {
+        opened.push(Column::open(annotate, columns).await?);
+    }
+    let mut status = ExitStatus::Done;
+    for column in opened {
+        let open = column.job.clone().open().await?;
+        if open.declared() == Declared::Replaced {
+            let name = &column.job.column;
+            printer.warning(format_args!("column {name} was filled by another head: it begins anew"));
+        }
+        let summary = column.fill(open, columns, progress).await?;
+        if json {
+            printer.json(&summary)?;
+        } else {
+            report(&summary, printer)?;
+        }
+        if summary.rows_quarantined > 0 {
+            status = ExitStatus::Quarantined;
+            warn(&summary, printer);
+        }
+    }
+    Ok(status)
+}
+
+/// A column whose model was found.
+struct Column {
+    files: ModelFiles,
+    job: AnnotationJob,
+}
+
+impl Column {
+    async fn open(annotate: &Annotate, columns: &Columns) -> Result<Self> {
+        let (spec, inputs) = annotate.task().map_err(usage)?;
+        let files = ModelFiles::find(&annotate.model)?;
+        let options = PoolOptions { dtype: Some(columns.dtype), ..PoolOptions::default() };
+        let hashed = files.clone();
+        let contract = tokio::task::spawn_blocking(move || head_contract(&hashed, spec, inputs, &options)).await??;
+        let commit = CommitPolicy { rows: columns.commit_rows, seconds: columns.commit_seconds };
+        let job = AnnotationJob { table: columns.table.clone(), column: annotate.name.clone(), contract, commit };
+        Ok(Self { files, job })
+    }
+
+    /// Loads the model when there is a row to annotate.
+    async fn fill(self, open: OpenAnnotation, columns: &Columns, progress: ProgressMode) -> Result<AnnotationSummary> {
+        let missing = open.missing();
+        if missing == 0 {
+            return Ok(open.nothing());
+        }
+        let spec = self.job.contract.spec.clone();
+        let options =
+            PoolOptions { devices: columns.devices.clone(), dtype: Some(columns.dtype), ..PoolOptions::default() };
+        let files = self.files;
+        let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
+        let mut shown = Shown::new(self.job.column, missing, progress);
+        Ok(open.run(Arc::new(pool), &mut |done| shown.done(done)).await?)
+    }
+}
+
+/// How far the work is, in plain lines on stderr.
+struct Shown {
+    column: String,
+    missing: u64,
+    started: Instant,
+    last: Instant,
+    printer: Option<Printer>,
+}
+
+impl Shown {
+    fn new(column: String, missing: u64, progress: ProgressMode) -> Self {
+        let printer = (progress != ProgressMode::None).then(Printer::new);
+        Self { column, missing, started: Instant::now(), last: Instant::now(), printer }
+    }
+
+    fn done(&mut self, done: u64) {
+        let Some(printer) = self.printer.as_mut().filter(|_| self.last.elapsed() >= PLAIN_EVERY) else { return };
+        self.last = Instant::now();
+        let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        let left = Duration::from_secs_f64(self.missing.saturating_sub(done) as f64 / rate.max(0.001));
+        let (column, done, missing) = (&self.column, thousands(done), thousands(self.missing));
+        let left = indicatif::HumanDuration(left);
+        printer.message(format_args!("{column}: {done} of {missing} rows, {rate:.0} rows/s, {left} left"));
+    }
+}
+
+fn report(summary: &AnnotationSummary, printer: &mut Printer) -> Result<()> {
+    let rows = match summary.rows_missing {
+        0 => "none was missing".to_owned(),
+        _ => format!("{} annotated in {:.1} s", thousands(summary.rows_annotated), summary.seconds),
+    };
+    printer.fields(&[
+        (
+            "table",
+            summary.version.map_or_else(|| summary.table.clone(), |v| format!("{} (version {v})", summary.table)),
+        ),
+        ("column", summary.column.clone()),
+        ("rows", rows),
+    ])?;
+    Ok(())
+}
+
+fn warn(summary: &AnnotationSummary, printer: &mut Printer) {
+    let quarantine = quarantine_uri(&summary.table);
+    printer.warning(format_args!("{} went to the quarantine", counted(summary.rows_quarantined, "row")));
+    printer.hint(format_args!(
+        "polylance sql --table q={quarantine} \"SELECT source, row, stage, error FROM q LIMIT 10\""
+    ));
+}

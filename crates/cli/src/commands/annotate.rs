@@ -1,0 +1,113 @@
+//! `polylance annotate`
+
+use std::path::PathBuf;
+
+use polylance_config::{Annotate, Commit, Pipeline};
+use polylance_encoder::Dtype;
+
+use crate::{
+    annotate::{self, Columns},
+    error::{Result, UsageError},
+    exit::ExitStatus,
+    pipeline::ProgressMode,
+    printer::Printer,
+    task_args::{TaskArgs, usage},
+};
+
+/// Add a column of a head's answers to a table, for the rows that lack it
+///
+/// Texts and vectors are not rewritten. Running it again costs only the rows that are new; another head under the
+/// same name begins anew. With `--pipeline` the columns are those of the file's [[annotate]] entries.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The Lance table: local, s3://, gs://, az:// [default with --pipeline: the file's]
+    #[arg(long, value_name = "URI", required_unless_present = "pipeline")]
+    table: Option<String>,
+    /// A pipeline file with [[annotate]] entries
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "model", "task"])]
+    pipeline: Option<PathBuf>,
+    /// The column
+    #[arg(long, value_name = "COLUMN", required_unless_present = "pipeline")]
+    name: Option<String>,
+    /// The model with its head: a folder or a name on the hub
+    #[arg(long, value_name = "MODEL", required_unless_present = "pipeline")]
+    model: Option<String>,
+    #[command(flatten)]
+    task: Option<TaskArgs>,
+    /// qa: the question for every row
+    #[arg(long, value_name = "TEXT")]
+    question: Option<String>,
+    /// qa: the column with each row's question
+    #[arg(long, value_name = "COLUMN")]
+    question_column: Option<String>,
+    /// choose: the choices for every row
+    #[arg(long, value_name = "TEXT,…", value_delimiter = ',')]
+    choices: Option<Vec<String>>,
+    /// choose: the column with each row's choices
+    #[arg(long, value_name = "COLUMN")]
+    choices_column: Option<String>,
+    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
+    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
+    devices: Vec<String>,
+    /// Rows after which a commit is made
+    #[arg(long, value_name = "N", default_value_t = Commit::default().rows)]
+    commit_rows: u64,
+    /// End with one JSON object a column on stdout
+    #[arg(long)]
+    json: bool,
+    /// How progress is shown on stderr
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
+    progress: ProgressMode,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance annotate --table docs.lance --name people --task ner --model ./entities
+  polylance annotate --table docs.lance --name topic --task zero-shot --model ./xnli --labels sport,economy
+  polylance annotate --table docs.lance --name author --task qa --model ./squad --question 'Who wrote it?'
+  polylance annotate --pipeline nightly.toml";
+
+pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let columns = columns(&args)?;
+    let statuses = annotate::run(&columns, args.progress, args.json, printer).await?;
+    Ok(statuses)
+}
+
+fn columns(args: &Args) -> Result<Columns> {
+    if let Some(path) = &args.pipeline {
+        let no_overrides: [&str; 0] = [];
+        let pipeline = Pipeline::read(path, &no_overrides)?;
+        if pipeline.annotate.is_empty() {
+            return Err(UsageError::new(format!("{} has no [[annotate]] entry", path.display())).into());
+        }
+        let mut columns = Columns::of(&pipeline);
+        if let Some(table) = &args.table {
+            columns.table.clone_from(table);
+        }
+        return Ok(columns);
+    }
+    let (Some(table), Some(name), Some(model), Some(task)) = (&args.table, &args.name, &args.model, &args.task) else {
+        return Err(UsageError::new("--table, --name, --task and --model are needed".to_owned()).into());
+    };
+    let annotate = Annotate {
+        question: args.question.clone(),
+        question_column: args.question_column.clone(),
+        choices: args.choices.clone(),
+        choices_column: args.choices_column.clone(),
+        options: task.options(),
+        ..Annotate::new(name.clone(), task.task.into(), model.clone())
+    };
+    annotate.task().map_err(usage)?;
+    Ok(Columns {
+        table: table.clone(),
+        columns: vec![annotate],
+        dtype: args.dtype,
+        devices: args.devices.clone(),
+        commit_rows: args.commit_rows,
+        commit_seconds: Commit::default().seconds,
+    })
+}

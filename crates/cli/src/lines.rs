@@ -1,0 +1,63 @@
+//! Lines of standard input.
+
+use std::io::{self, BufRead};
+
+use anyhow::{Context, bail};
+use tokio::sync::mpsc;
+
+use crate::error::Result;
+
+/// Bytes of a line at most; what is longer is no line of text.
+const LINE: u64 = 64 << 20;
+
+/// Lines of stdin without their ends, read ahead on a thread of their own.
+pub(crate) fn lines(ahead: usize) -> mpsc::Receiver<Result<String>> {
+    let (sender, receiver) = mpsc::channel(ahead);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        for number in 1_u64.. {
+            let Some(line) = read_line(&mut stdin, number).transpose() else { return };
+            let last = line.is_err();
+            if sender.blocking_send(line).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The next line; `None` at the end.
+fn read_line(input: &mut impl BufRead, number: u64) -> Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = io::Read::take(&mut *input, LINE).read_until(b'\n', &mut line).context("stdin cannot be read")?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        line.pop_if(|byte| *byte == b'\r');
+    } else if read as u64 == LINE {
+        bail!("line {number} of stdin is longer than {} MiB", LINE >> 20);
+    }
+    let line = String::from_utf8(line)
+        .map_err(|error| anyhow::anyhow!("line {number} of stdin is not UTF-8: {}", error.utf8_error()))?;
+    Ok(Some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_with_either_ending_or_none() {
+        let mut input = &b"one\r\n\ntwo"[..];
+        let read: Vec<_> = (1..).map_while(|number| read_line(&mut input, number).unwrap()).collect();
+        assert_eq!(read, ["one", "", "two"]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_is_named() {
+        let error = read_line(&mut &b"caf\xe9\n"[..], 7).unwrap_err().to_string();
+        assert!(error.starts_with("line 7 of stdin is not UTF-8"), "{error}");
+    }
+}

@@ -1,0 +1,163 @@
+//! The flags of tasks.
+
+use clap::ValueEnum;
+use polylance_config::{TaskError, TaskName, TaskOptions};
+use polylance_schema::{Aggregation, Scores, TaskSpec};
+
+use crate::error::UsageError;
+
+/// What a head is asked, on the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TaskArgs {
+    /// What the head is asked
+    #[arg(long, value_name = "TASK", value_enum)]
+    pub(crate) task: TaskArg,
+    #[command(flatten)]
+    options: OptionArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of tasks")]
+struct OptionArgs {
+    /// ner: how tokens become spans [default: simple]
+    #[arg(long, value_name = "A", value_enum)]
+    aggregation: Option<AggregationArg>,
+    /// classify: tell every class with its score, not the best alone
+    #[arg(long)]
+    all_scores: bool,
+    /// zero-shot: the candidates
+    #[arg(long, value_name = "LABEL,…", value_delimiter = ',')]
+    labels: Option<Vec<String>>,
+    /// zero-shot: the hypothesis, with {} for a label [default: "This example is {}."]
+    #[arg(long, value_name = "TEXT")]
+    template: Option<String>,
+    /// zero-shot: several labels may be true, each is scored alone
+    #[arg(long)]
+    multi_label: bool,
+    /// qa: answers to tell [default: 1]; fill-mask: tokens to tell [default: 5]; generate: ids to draw from
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// qa: tokens of an answer at most [default: 15]
+    #[arg(long, value_name = "N")]
+    max_answer_tokens: Option<usize>,
+    /// qa: tokens that two windows on a long text share [default: 128]
+    #[arg(long, value_name = "N")]
+    doc_stride: Option<usize>,
+    /// qa: "no answer" may be the answer
+    #[arg(long)]
+    null_answer: bool,
+    /// generate: ids to make at most [default: 32]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// generate: 0 takes the most likely id, higher numbers draw more freely [default: 0]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// generate: draw from the most likely ids that together have this probability [default: 1]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// generate: where the draws begin [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// A task by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskArg {
+    /// The class of a text, by a sequence classifier
+    Classify,
+    /// The class of a text among labels of your own, by a model of entailment
+    ZeroShot,
+    /// Entities, by a token classifier
+    Ner,
+    /// An answer that stands in the text, by an extractive question answerer
+    Qa,
+    /// The words behind masks, by a masked language model
+    FillMask,
+    /// A continuation, by a causal language model
+    Generate,
+    /// The best of several continuations, by a multiple choice model
+    Choose,
+    /// How well passages answer a query, by a sequence classifier over both
+    Rerank,
+}
+
+impl From<TaskArg> for TaskName {
+    fn from(task: TaskArg) -> Self {
+        match task {
+            TaskArg::Classify => Self::Classify,
+            TaskArg::ZeroShot => Self::ZeroShot,
+            TaskArg::Ner => Self::Ner,
+            TaskArg::Qa => Self::Qa,
+            TaskArg::FillMask => Self::FillMask,
+            TaskArg::Generate => Self::Generate,
+            TaskArg::Choose => Self::Choose,
+            TaskArg::Rerank => Self::Rerank,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AggregationArg {
+    /// Every token alone
+    None,
+    /// Neighbouring tokens of one label together
+    Simple,
+    /// A word has the tag of its first token
+    First,
+    /// A word has the tag with the highest mean
+    Average,
+    /// A word has the tag of its surest token
+    Max,
+}
+
+impl From<AggregationArg> for Aggregation {
+    fn from(aggregation: AggregationArg) -> Self {
+        match aggregation {
+            AggregationArg::None => Self::None,
+            AggregationArg::Simple => Self::Simple,
+            AggregationArg::First => Self::First,
+            AggregationArg::Average => Self::Average,
+            AggregationArg::Max => Self::Max,
+        }
+    }
+}
+
+impl TaskArgs {
+    /// The flags as a pipeline file has them.
+    pub(crate) fn options(&self) -> TaskOptions {
+        let given = &self.options;
+        TaskOptions {
+            scores: given.all_scores.then_some(Scores::All),
+            aggregation: given.aggregation.map(Aggregation::from),
+            labels: given.labels.clone(),
+            template: given.template.clone(),
+            multi_label: given.multi_label.then_some(true),
+            top_k: given.top_k,
+            max_answer_tokens: given.max_answer_tokens,
+            doc_stride: given.doc_stride,
+            null_answer: given.null_answer.then_some(true),
+            max_new_tokens: given.max_new_tokens,
+            temperature: given.temperature,
+            top_p: given.top_p,
+            seed: given.seed,
+        }
+    }
+
+    /// The task with its options.
+    pub(crate) fn spec(&self) -> Result<TaskSpec, UsageError> {
+        self.options().spec(self.task.into()).map_err(usage)
+    }
+}
+
+/// The error with keys as flags.
+pub(crate) fn usage(error: TaskError) -> UsageError {
+    let flag = |key: &str| match key {
+        "scores" => "--all-scores".to_owned(),
+        key => format!("--{}", key.replace('_', "-")),
+    };
+    UsageError::new(match error {
+        TaskError::Stray { key, task } => format!("{} does not belong to the task {task}", flag(key)),
+        TaskError::Missing { key, task } => format!("the task {task} needs {}", flag(key)),
+        TaskError::Wrong { key, expected, found } => format!("{} must be {expected}, found {found}", flag(key)),
+    })
+}

@@ -1,0 +1,58 @@
+//! The threads that are a device's own.
+
+use polylance_backend::{BackendError, Result};
+use polylance_encoder::ModelError;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{
+    PoolError,
+    spec::{DeviceSpec, cores},
+};
+
+/// A device's name and its threads, pinned where the device is a set of cores.
+#[derive(Debug)]
+pub(crate) struct DeviceThreads {
+    name: String,
+    threads: ThreadPool,
+}
+
+impl DeviceThreads {
+    pub(crate) fn new(spec: &DeviceSpec) -> std::result::Result<Self, PoolError> {
+        let pinned = match spec {
+            DeviceSpec::Cores(cores) => cores.clone(),
+            DeviceSpec::Cpu | DeviceSpec::Cuda(_) => Vec::new(),
+        };
+        let count = match spec {
+            DeviceSpec::Cpu => cores().len(),
+            DeviceSpec::Cores(cores) => cores.len(),
+            DeviceSpec::Cuda(_) => 1,
+        };
+        let name = spec.to_string();
+        let device = name.clone();
+        let threads = ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(move |at| format!("{device} {at}"))
+            .start_handler(move |at| {
+                if let Some(&id) = pinned.get(at) {
+                    // A thread that may not be pinned still computes.
+                    let _pinned: bool = core_affinity::set_for_current(core_affinity::CoreId { id });
+                }
+            })
+            .build()
+            .map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
+        Ok(Self { name, threads })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Computes on the device's threads; a model's error becomes one that says what a caller can do.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> std::result::Result<T, ModelError> + Send) -> Result<T> {
+        self.threads.install(work).map_err(|error| match error {
+            ModelError::Input { .. } => BackendError::Input(error.to_string()),
+            ModelError::OutOfMemory(_) => BackendError::OutOfMemory { device: self.name.clone() },
+            error => BackendError::Device { device: self.name.clone(), message: error.to_string() },
+        })
+    }
+}

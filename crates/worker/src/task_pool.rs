@@ -1,0 +1,272 @@
+//! A model with a head, its tokenizer threads and its devices as one annotator.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use polylance_backend::{AnnotateInput, Annotated, Annotator, BackendError, Result};
+use polylance_encoder::{Device as Hardware, LoadOptions, LoadReport, ModelFiles, PackedBatch, Task, TaskModel};
+use polylance_schema::{HeadContract, HeadInputs, TaskSpec};
+use tokenizers::Encoding;
+
+use crate::{
+    PoolError, PoolOptions,
+    device::DeviceWorker,
+    device_threads::DeviceThreads,
+    devices::Devices,
+    pool::batch_tokens,
+    spec::{DeviceSpec, cores},
+    tasks::{self, TaskInput, TaskOutput, TaskRunner, masks_top},
+    tokenizers::{Threads, guarded, tokenizer},
+};
+
+/// Texts that are encoded and computed together.
+const WINDOW: usize = 512;
+
+/// A model with a head on its devices.
+#[derive(Debug)]
+pub struct TaskPool {
+    runner: Arc<TaskRunner>,
+    threads: Arc<Threads>,
+    devices: Arc<Devices<TaskInput, TaskOutput>>,
+    names: Vec<String>,
+    report: LoadReport,
+}
+
+impl TaskPool {
+    /// Loads the model and its head onto the devices. Of the options those about vectors do not count.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded, has no such head, or a device does not exist.
+    pub fn open(files: &ModelFiles, spec: TaskSpec, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
+        let load = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
+        let mut models = Models { files, task: tasks::head(&spec), load, cpu: None };
+        let per_core = options.devices.iter().all(|name| name == "auto") && !models.cpu()?.report().per_layer;
+        let specs = DeviceSpec::list(&options.devices, per_core)?;
+        let top = if let TaskSpec::FillMask { top_k } = &spec { *top_k } else { 0 };
+        let mut workers = Vec::with_capacity(specs.len());
+        let mut loaded = None;
+        for device in &specs {
+            let model = models.on(device)?;
+            loaded = Some(Arc::clone(&model));
+            workers.push(TaskWorker { threads: DeviceThreads::new(device)?, model, spec: spec.clone(), top });
+        }
+        let model = loaded.ok_or_else(|| polylance_encoder::ModelError::Option("no device was given".to_owned()))?;
+        let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
+        let devices = Devices::start(workers, batch)?;
+        let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
+        let runner = TaskRunner::new(
+            spec,
+            model.labels().to_vec(),
+            model.problem_type(),
+            prefix(files),
+            tokenizer(files.name(), &files.tokenizer_json()?)?,
+            files.config().max_tokens(),
+        );
+        let threads = Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?;
+        Ok(Self {
+            runner: Arc::new(runner.map_err(unusable)?),
+            threads: Arc::new(threads),
+            names: devices.names().to_vec(),
+            devices: Arc::new(devices),
+            report: model.report().clone(),
+        })
+    }
+
+    /// What loading found.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// Device names, as configured.
+    pub fn devices(&self) -> &[String] {
+        &self.names
+    }
+}
+
+/// Text before every input: that under which the head was fitted.
+fn prefix(files: &ModelFiles) -> String {
+    files.head_config().fitted().map(|fitted| fitted.prefix.clone()).unwrap_or_default()
+}
+
+/// Everything that decides the answers of a head, known without loading it.
+///
+/// # Errors
+/// When the model has no labels where the task needs them, or its files cannot be read.
+pub fn head_contract(
+    files: &ModelFiles,
+    spec: TaskSpec,
+    inputs: HeadInputs,
+    options: &PoolOptions,
+) -> std::result::Result<HeadContract, polylance_encoder::ModelError> {
+    let labels = match tasks::head(&spec) {
+        Task::SequenceClassification | Task::TokenClassification => files.head_config().labels()?.to_vec(),
+        _ => Vec::new(),
+    };
+    Ok(HeadContract {
+        model: files.name().to_owned(),
+        weights_hash: files.weights_hash()?,
+        tokenizer_hash: files.tokenizer_hash()?,
+        spec,
+        labels,
+        prefix: prefix(files),
+        inputs,
+        dtype: options.dtype.unwrap_or_default().to_string(),
+    })
+}
+
+impl Annotator for TaskPool {
+    fn spec(&self) -> &TaskSpec {
+        &self.runner.spec
+    }
+
+    fn annotate(&self, inputs: Vec<AnnotateInput>) -> BoxFuture<'static, Result<Vec<Annotated>>> {
+        let (runner, threads, devices) =
+            (Arc::clone(&self.runner), Arc::clone(&self.threads), Arc::clone(&self.devices));
+        async move {
+            let mut answers = Vec::with_capacity(inputs.len());
+            for window in inputs.chunks(WINDOW) {
+                answers.extend(annotate(&runner, &threads, &devices, window.to_vec()).await?);
+            }
+            Ok(answers)
+        }
+        .boxed()
+    }
+}
+
+/// An input, its encodings, and after the devices their outputs.
+struct Work {
+    input: AnnotateInput,
+    encodings: std::result::Result<Vec<Encoding>, String>,
+    outputs: Vec<TaskOutput>,
+}
+
+async fn annotate(
+    runner: &Arc<TaskRunner>,
+    threads: &Threads,
+    devices: &Devices<TaskInput, TaskOutput>,
+    inputs: Vec<AnnotateInput>,
+) -> Result<Vec<Annotated>> {
+    let encoder = Arc::clone(runner);
+    let encode = move |input: AnnotateInput| {
+        let encodings = guarded(|| encoder.encode(&input).map_err(BackendError::Input)).map_err(message);
+        Work { input, encodings, outputs: Vec::new() }
+    };
+    let mut work = threads.map(inputs, encode).await?;
+    let mut asked = Vec::new();
+    for one in &mut work {
+        let Ok(encodings) = &one.encodings else { continue };
+        asked.extend(encodings.iter().map(|encoding| runner.model_input(encoding)));
+    }
+    let mut outputs = run(devices, asked).await?.into_iter();
+    for one in &mut work {
+        let count = one.encodings.as_ref().map_or(0, Vec::len);
+        let of_input: std::result::Result<Vec<_>, String> = outputs.by_ref().take(count).collect();
+        match of_input {
+            Ok(of_input) => one.outputs = of_input,
+            Err(message) => one.encodings = Err(message),
+        }
+    }
+    let decoder = Arc::clone(runner);
+    let decode = move |work: Work| {
+        let encodings = work.encodings?;
+        let annotation = || decoder.annotation(&work.input, &encodings, &work.outputs).map_err(BackendError::Input);
+        guarded(annotation).map_err(message)
+    };
+    threads.map(work, decode).await
+}
+
+/// A refusal in the words of who refused.
+fn message(error: BackendError) -> String {
+    match error {
+        BackendError::Input(message) => message,
+        error => error.to_string(),
+    }
+}
+
+/// Outputs, or why an input has none: a refused call is repeated one input at a time.
+async fn run(
+    devices: &Devices<TaskInput, TaskOutput>,
+    inputs: Vec<TaskInput>,
+) -> Result<Vec<std::result::Result<TaskOutput, String>>> {
+    match devices.run(inputs.clone()).await {
+        Ok(outputs) => Ok(outputs.into_iter().map(Ok).collect()),
+        Err(BackendError::Input(_)) => {
+            let mut outputs = Vec::with_capacity(inputs.len());
+            for input in inputs {
+                outputs.push(match devices.run(vec![input]).await {
+                    Ok(output) => output.into_iter().next().ok_or_else(|| "the model gave no output".to_owned()),
+                    Err(BackendError::Input(message)) => Err(message),
+                    Err(error) => return Err(error),
+                });
+            }
+            Ok(outputs)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The model on each kind of device: loaded once for all CPU devices, once for each other.
+struct Models<'a> {
+    files: &'a ModelFiles,
+    task: Task,
+    load: LoadOptions,
+    cpu: Option<Arc<TaskModel>>,
+}
+
+impl Models<'_> {
+    fn cpu(&mut self) -> std::result::Result<Arc<TaskModel>, PoolError> {
+        if let Some(model) = &self.cpu {
+            return Ok(Arc::clone(model));
+        }
+        let model = Arc::new(TaskModel::load(self.files, self.task, &self.load, &Hardware::Cpu)?);
+        self.cpu = Some(Arc::clone(&model));
+        Ok(model)
+    }
+
+    fn on(&mut self, spec: &DeviceSpec) -> std::result::Result<Arc<TaskModel>, PoolError> {
+        match spec.hardware()? {
+            Hardware::Cpu => self.cpu(),
+            hardware => Ok(Arc::new(TaskModel::load(self.files, self.task, &self.load, &hardware)?)),
+        }
+    }
+}
+
+/// A model with a head on a device.
+struct TaskWorker {
+    threads: DeviceThreads,
+    model: Arc<TaskModel>,
+    spec: TaskSpec,
+    /// Words to tell for each mask.
+    top: usize,
+}
+
+impl DeviceWorker for TaskWorker {
+    type Input = TaskInput;
+    type Output = TaskOutput;
+
+    fn name(&self) -> &str {
+        self.threads.name()
+    }
+
+    fn run(&mut self, inputs: &[TaskInput]) -> Result<Vec<TaskOutput>> {
+        let (model, spec, top) = (&self.model, &self.spec, self.top);
+        let batch = || {
+            let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
+            let types: Vec<Vec<u32>> = inputs.iter().map(|input| input.types.clone()).collect();
+            PackedBatch::with_token_types(&rows, &types)
+        };
+        self.threads.run(|| match spec {
+            TaskSpec::Generate(generation) => {
+                let made = inputs.iter().map(|input| model.generate(&input.ids, generation).map(TaskOutput::Ids));
+                made.collect()
+            }
+            TaskSpec::FillMask { .. } => {
+                let positions: Vec<Vec<usize>> = inputs.iter().map(|input| input.positions.clone()).collect();
+                let mut logits = model.mask_logits(&batch()?, &positions)?.into_iter();
+                let of_input = |count: usize| logits.by_ref().take(count).map(|row| masks_top(&row, top)).collect();
+                Ok(positions.iter().map(Vec::len).map(of_input).map(TaskOutput::Top).collect())
+            }
+            _ => Ok(model.forward(&batch()?)?.into_iter().map(TaskOutput::Logits).collect()),
+        })
+    }
+}

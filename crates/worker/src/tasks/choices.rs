@@ -1,0 +1,52 @@
+//! Two texts compared: choices for a beginning, passages for a query.
+
+use polylance_backend::{AnnotateInput, Annotation};
+use polylance_encoder::ProblemType;
+use tokenizers::{Encoding, Tokenizer};
+
+use super::inputs::{pair, sigmoid, softmax};
+
+/// The text with each choice.
+pub(super) fn encode(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+    if input.choices.is_empty() {
+        return Err("there are no choices".to_owned());
+    }
+    input.choices.iter().map(|choice| pair(tokenizer, &input.text, choice)).collect()
+}
+
+/// The choices' probabilities, in their order.
+pub(super) fn annotation(logits: &[&[f32]]) -> Result<Annotation, String> {
+    let first = |row: &&[f32]| row.first().copied().ok_or("the model gave no logit");
+    Ok(Annotation::Choices(softmax(&logits.iter().map(first).collect::<Result<Vec<_>, _>>()?)))
+}
+
+/// The query with the passage.
+pub(super) fn encode_passage(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+    let query = input.question.as_deref().ok_or("there is no query")?;
+    Ok(vec![pair(tokenizer, query, &input.text)?])
+}
+
+/// How well the passage answers: the sigmoid of a single logit, as sentence-transformers' `CrossEncoder` has it; of a
+/// regression the value itself; of several classes the probability of the last.
+pub(super) fn relevance(logits: &[f32], problem_type: Option<ProblemType>) -> Result<Annotation, String> {
+    Ok(Annotation::Relevance(match (logits, problem_type) {
+        ([value], Some(ProblemType::Regression)) => *value,
+        ([logit], _) => sigmoid(*logit),
+        ([], _) => return Err("the model gave no logit".to_owned()),
+        (several, _) => softmax(several)[several.len() - 1],
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_share_one_and_relevance_is_a_probability() {
+        assert_eq!(annotation(&[&[1.0], &[1.0]]), Ok(Annotation::Choices(vec![0.5, 0.5])));
+        assert_eq!(relevance(&[0.0], None), Ok(Annotation::Relevance(0.5)));
+        assert_eq!(relevance(&[3.0], Some(ProblemType::Regression)), Ok(Annotation::Relevance(3.0)));
+        assert_eq!(relevance(&[1.0, 1.0], None), Ok(Annotation::Relevance(0.5)));
+        assert!(relevance(&[], None).is_err() && annotation(&[&[]]).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Tasks: from a text to a model's inputs, and from logits to an annotation.
+//!
+//! Each file is one task, in two pure steps: `encode` makes encodings of an input, `annotation` reads the logits of
+//! those encodings. The numerics are those of the pipelines of transformers 5.23 (question answering: 4.57).
+
+mod choices;
+mod classes;
+mod inputs;
+mod masks;
+mod question;
+mod schemes;
+mod spans;
+mod text;
+mod zero_shot;
+
+use polylance_backend::{AnnotateInput, Annotation};
+use polylance_encoder::{ProblemType, Task};
+use polylance_schema::TaskSpec;
+use tokenizers::{Encoding, Tokenizer};
+
+pub(crate) use self::{
+    inputs::{TaskInput, TaskOutput, model_input},
+    masks::top as masks_top,
+};
+
+/// Tokens that two windows on a text that is too long share, where the task does not say it.
+const STRIDE: usize = 128;
+/// Ids of a window on a question and its context at most: transformers' own limit.
+const QUESTION_WINDOW: usize = 384;
+
+/// A task with what the model and the tokenizer say of it.
+#[derive(Debug)]
+pub(crate) struct TaskRunner {
+    pub(crate) spec: TaskSpec,
+    pub(crate) labels: Vec<String>,
+    pub(crate) problem_type: Option<ProblemType>,
+    /// Put before the text of a single input.
+    pub(crate) prefix: String,
+    tokenizer: Tokenizer,
+    mask: Option<u32>,
+}
+
+/// The head that a task asks.
+pub(crate) fn head(spec: &TaskSpec) -> Task {
+    match spec {
+        TaskSpec::Classify { .. } | TaskSpec::ZeroShot { .. } | TaskSpec::Rerank => Task::SequenceClassification,
+        TaskSpec::Ner { .. } => Task::TokenClassification,
+        TaskSpec::Qa { .. } => Task::QuestionAnswering,
+        TaskSpec::FillMask { .. } => Task::MaskedLm,
+        TaskSpec::Generate(_) => Task::CausalLm,
+        TaskSpec::Choose => Task::MultipleChoice,
+    }
+}
+
+impl TaskRunner {
+    /// `max_tokens`: ids in one input at most.
+    ///
+    /// # Errors
+    /// In words, when the tokenizer or the labels do not fit the task.
+    pub(crate) fn new(
+        spec: TaskSpec,
+        labels: Vec<String>,
+        problem_type: Option<ProblemType>,
+        prefix: String,
+        mut tokenizer: Tokenizer,
+        max_tokens: usize,
+    ) -> Result<Self, String> {
+        let mask = ["<mask>", "[MASK]"].iter().find_map(|mask| tokenizer.token_to_id(mask));
+        if matches!(spec, TaskSpec::FillMask { .. }) && mask.is_none() {
+            return Err("the tokenizer has no <mask> and no [MASK]".to_owned());
+        }
+        let truncation = inputs::truncation(&spec, max_tokens);
+        tokenizer.with_truncation(truncation).map_err(|error| error.to_string())?.with_padding(None);
+        Ok(Self { spec, labels, problem_type, prefix, tokenizer, mask })
+    }
+
+    /// The encodings of an input; each becomes one sequence.
+    ///
+    /// # Errors
+    /// Why the input has none.
+    pub(crate) fn encode(&self, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+        let tokenizer = &self.tokenizer;
+        match &self.spec {
+            TaskSpec::Classify { .. } => Ok(vec![inputs::single(tokenizer, &self.prefix, &input.text)?]),
+            TaskSpec::ZeroShot { labels, template, .. } => zero_shot::encode(tokenizer, &input.text, labels, template),
+            TaskSpec::Ner { .. } => Ok(inputs::windows(inputs::single(tokenizer, &self.prefix, &input.text)?)),
+            TaskSpec::Qa { .. } => question::encode(tokenizer, input),
+            TaskSpec::FillMask { .. } => masks::encode(tokenizer, &input.text, self.mask),
+            TaskSpec::Generate(_) => Ok(vec![inputs::single(tokenizer, "", &input.text)?]),
+            TaskSpec::Choose => choices::encode(tokenizer, input),
+            TaskSpec::Rerank => choices::encode_passage(tokenizer, input),
+        }
+    }
+
+    /// The input of the model for an encoding.
+    pub(crate) fn model_input(&self, encoding: &Encoding) -> TaskInput {
+        model_input(encoding, self.mask.filter(|_| matches!(self.spec, TaskSpec::FillMask { .. })))
+    }
+
+    /// What the outputs say; `encodings` are those of [`TaskRunner::encode`], one for each output.
+    ///
+    /// # Errors
+    /// Why there is no annotation.
+    pub(crate) fn annotation(
+        &self,
+        input: &AnnotateInput,
+        encodings: &[Encoding],
+        outputs: &[TaskOutput],
+    ) -> Result<Annotation, String> {
+        let logits = || outputs.iter().map(TaskOutput::logits).collect::<Result<Vec<_>, _>>();
+        let one = || outputs.first().ok_or_else(|| "the model gave no output".to_owned());
+        match &self.spec {
+            TaskSpec::Classify { scores } => {
+                classes::annotation(one()?.logits()?, &self.labels, self.problem_type, *scores)
+            }
+            TaskSpec::ZeroShot { labels, multi_label, .. } => {
+                zero_shot::annotation(&logits()?, &self.labels, labels, *multi_label)
+            }
+            TaskSpec::Ner { aggregation } => {
+                let tokens = spans::Tokens::new(&self.tokenizer, &self.prefix, &input.text);
+                let labels = schemes::Tags::new(&self.labels);
+                spans::annotation(&tokens, encodings, &logits()?, &labels, *aggregation)
+            }
+            TaskSpec::Qa { top_k, max_answer_tokens, null_answer, .. } => {
+                let most = question::Most { answers: *top_k, tokens: *max_answer_tokens };
+                question::annotation(&input.text, encodings, &logits()?, &most, *null_answer)
+            }
+            TaskSpec::FillMask { .. } => masks::annotation(&self.tokenizer, one()?),
+            TaskSpec::Generate(_) => text::annotation(&self.tokenizer, encodings, one()?),
+            TaskSpec::Choose => choices::annotation(&logits()?),
+            TaskSpec::Rerank => choices::relevance(one()?.logits()?, self.problem_type),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Answers that stand in a text.
+//!
+//! Source: `QuestionAnsweringPipeline` in transformers 4.57 (version 5 has none), with its defaults.
+
+use polylance_backend::{AnnotateInput, Annotation, Answer};
+use tokenizers::{Encoding, Tokenizer};
+
+use super::inputs::{pair, softmax, windows};
+
+/// How much is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    pub(super) answers: usize,
+    /// Tokens of an answer.
+    pub(super) tokens: usize,
+}
+
+/// Windows on the question and its context.
+pub(super) fn encode(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+    let question = input.question.as_deref().ok_or("there is no question")?;
+    if question.trim().is_empty() {
+        return Err("the question is empty".to_owned());
+    }
+    if input.text.is_empty() {
+        return Err("the context is empty".to_owned());
+    }
+    // The library fails where the question alone is too long to leave room for the context.
+    Ok(windows(pair(tokenizer, question, &input.text)?))
+}
+
+/// Answers, best first. `logits`: `[tokens, 2]` a window.
+pub(super) fn annotation(
+    context: &str,
+    windows: &[Encoding],
+    logits: &[&[f32]],
+    most: &Most,
+    null_answer: bool,
+) -> Result<Annotation, String> {
+    let context: Vec<char> = context.chars().collect();
+    let mut answers: Vec<Answer> = Vec::new();
+    let mut least_null = f32::INFINITY;
+    for (encoding, logits) in windows.iter().zip(logits) {
+        let window = Window::new(encoding, logits)?;
+        least_null = least_null.min(window.null);
+        for (start, end, score) in window.candidates(most.answers * 2 + 10, most.tokens) {
+            let (start, end) = words(encoding, start, end);
+            let (start, end) = (start.min(context.len()), end.min(context.len()));
+            let text: String = context.get(start..end).unwrap_or_default().iter().collect();
+            match answers.iter_mut().find(|answer| answer.text.to_lowercase() == text.to_lowercase()) {
+                Some(answer) => answer.score += score,
+                None => answers.push(Answer { text, score, chars: start as u64..end.max(start) as u64 }),
+            }
+        }
+    }
+    if null_answer {
+        answers.push(Answer { text: String::new(), score: least_null, chars: 0..0 });
+    }
+    answers.sort_by(|a, b| b.score.total_cmp(&a.score));
+    answers.truncate(most.answers);
+    Ok(Annotation::Answers(answers))
+}
+
+/// Probabilities of an answer's first and last token in one window.
+struct Window {
+    start: Vec<f32>,
+    end: Vec<f32>,
+    /// Which tokens may be in an answer.
+    context: Vec<bool>,
+    /// How likely it is that there is no answer: both ends at the first token.
+    null: f32,
+}
+
+impl Window {
+    fn new(encoding: &Encoding, logits: &[f32]) -> Result<Self, String> {
+        if logits.len() != encoding.len() * 2 || logits.is_empty() {
+            return Err(format!("{} logits for {} tokens", logits.len(), encoding.len()));
+        }
+        let context: Vec<bool> = encoding.get_sequence_ids().iter().map(|id| *id == Some(1)).collect();
+        // The first token stands for "no answer": it takes part in the softmax.
+        let cls = encoding.get_ids()[0];
+        let may = |at: usize| context[at] || encoding.get_ids()[at] == cls;
+        let side = |side: usize| {
+            let column = (0..encoding.len()).map(|at| if may(at) { logits[at * 2 + side] } else { -10_000.0 });
+            softmax(&column.collect::<Vec<_>>())
+        };
+        let (mut start, mut end) = (side(0), side(1));
+        let null = start[0] * end[0];
+        (start[0], end[0]) = (0.0, 0.0);
+        let context = (0..encoding.len()).map(may).collect();
+        Ok(Self { start, end, context, null })
+    }
+
+    /// The `count` most likely pairs of first and last token that are not too far apart; then those outside the
+    /// context are left out, as in `decode_spans`.
+    fn candidates(&self, count: usize, tokens: usize) -> Vec<(usize, usize, f32)> {
+        let length = self.start.len();
+        let mut pairs: Vec<(usize, usize, f32)> = (0..length)
+            .flat_map(|start| (start..length.min(start.saturating_add(tokens))).map(move |end| (start, end)))
+            .map(|(start, end)| (start, end, self.start[start] * self.end[end]))
+            .collect();
+        let order =
+            |a: &(usize, usize, f32), b: &(usize, usize, f32)| b.2.total_cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1)));
+        if count < pairs.len() {
+            pairs.select_nth_unstable_by(count, order);
+            pairs.truncate(count);
+        }
+        pairs.sort_unstable_by(order);
+        pairs.retain(|(start, end, _)| self.context[*start] && self.context[*end]);
+        pairs
+    }
+}
+
+/// The characters of the words in which an answer's tokens stand; of the tokens where the tokenizer knows no words.
+fn words(encoding: &Encoding, start: usize, end: usize) -> (usize, usize) {
+    let word = |token: usize| {
+        let (_, word) = encoding.token_to_word(token)?;
+        encoding.word_to_chars(word, 1)
+    };
+    match (word(start), word(end)) {
+        (Some((start, _)), Some((_, end))) => (start, end),
+        _ => (encoding.get_offsets()[start].0, encoding.get_offsets()[end].1),
+    }
+}

@@ -1,0 +1,223 @@
+//! Entities, from the logits of tokens.
+//!
+//! Source: `TokenClassificationPipeline` in transformers 5.23, to its quirks: neighbouring tokens of one kind are one
+//! entity even with white space between them, and without a tokenizer that knows words a token begins a word where
+//! white space stands before it.
+
+use polylance_backend::{Annotation, Span};
+use polylance_schema::Aggregation;
+use tokenizers::{Encoding, ModelWrapper, Tokenizer};
+
+use super::{
+    inputs::{argmax, softmax},
+    schemes::Tags,
+};
+
+/// The text that tokens come from, and what the tokenizer knows of words.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    text: Vec<char>,
+    /// Characters of the prefix, which offsets count and the text lacks.
+    prefix: usize,
+    unknown: Option<u32>,
+    /// Whether pieces inside a word are marked, as `WordPiece` does.
+    marks_pieces: bool,
+}
+
+/// A token of the text.
+#[derive(Debug, Clone)]
+struct Token {
+    start: usize,
+    end: usize,
+    inside_word: bool,
+    scores: Vec<f32>,
+}
+
+/// A token or a word with its class.
+#[derive(Debug, Clone, Copy)]
+struct Classified {
+    start: usize,
+    end: usize,
+    class: usize,
+    score: f32,
+}
+
+impl Tokens {
+    pub(super) fn new(tokenizer: &Tokenizer, prefix: &str, text: &str) -> Self {
+        let (marks_pieces, unknown) = match tokenizer.get_model() {
+            ModelWrapper::WordPiece(model) => {
+                (!model.continuing_subword_prefix.is_empty(), tokenizer.token_to_id(&model.unk_token))
+            }
+            ModelWrapper::BPE(model) => (
+                model.continuing_subword_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()),
+                model.unk_token.as_ref().and_then(|token| tokenizer.token_to_id(token)),
+            ),
+            _ => (false, ["<unk>", "[UNK]"].iter().find_map(|token| tokenizer.token_to_id(token))),
+        };
+        Self { text: text.chars().collect(), prefix: prefix.chars().count(), unknown, marks_pieces }
+    }
+
+    /// Tokens of a window; special ones and those of the prefix are left out.
+    fn of(&self, encoding: &Encoding, logits: &[f32]) -> Result<Vec<Token>, String> {
+        let count = encoding.len();
+        if count == 0 || !logits.len().is_multiple_of(count) {
+            return Err(format!("{} logits for {count} tokens", logits.len()));
+        }
+        let rows = logits.chunks(logits.len() / count);
+        let special = encoding.get_special_tokens_mask();
+        let mut tokens = Vec::with_capacity(count);
+        for (at, row) in rows.enumerate() {
+            let (start, end) = encoding.get_offsets()[at];
+            if special[at] != 0 || (self.prefix > 0 && end <= self.prefix) {
+                continue;
+            }
+            let place = |offset: usize| offset.saturating_sub(self.prefix).min(self.text.len());
+            let (start, end) = (place(start), place(end));
+            let inside_word = Some(encoding.get_ids()[at]) != self.unknown
+                && if self.marks_pieces {
+                    encoding.get_tokens()[at].chars().count() != end - start
+                } else {
+                    start > 0 && !self.text[start - 1..(start + 1).min(self.text.len())].contains(&' ')
+                };
+            tokens.push(Token { start, end, inside_word, scores: softmax(row) });
+        }
+        Ok(tokens)
+    }
+
+    fn span(&self, label: &str, parts: &[Classified], continues: bool) -> Option<Span> {
+        let (first, last) = (parts.first()?, parts.last()?);
+        let (start, end) = (first.start, last.end.max(first.start));
+        let score = parts.iter().map(|part| part.score).sum::<f32>() / parts.len() as f32;
+        let text = self.text[start..end].iter().collect();
+        Some(Span { label: label.to_owned(), score, chars: start as u64..end as u64, text, continues })
+    }
+}
+
+/// The entities of a text, in its order. One row of logits `[tokens, labels]` a window.
+pub(super) fn annotation(
+    tokens: &Tokens,
+    windows: &[Encoding],
+    logits: &[&[f32]],
+    tags: &Tags,
+    aggregation: Aggregation,
+) -> Result<Annotation, String> {
+    let mut spans = Vec::new();
+    for (encoding, logits) in windows.iter().zip(logits) {
+        let tokens_of_window = tokens.of(encoding, logits)?;
+        let classified = classify(&tokens_of_window, aggregation);
+        spans.extend(if aggregation == Aggregation::None {
+            alone(tokens, &classified, tags)
+        } else {
+            grouped(tokens, &classified, tags)
+        });
+    }
+    Ok(Annotation::Spans(if windows.len() > 1 { without_doubles(spans) } else { spans }))
+}
+
+/// The class of each token, or of each word.
+fn classify(tokens: &[Token], aggregation: Aggregation) -> Vec<Classified> {
+    let of_token = |token: &Token| {
+        let class = argmax(&token.scores);
+        let score = token.scores.get(class).copied().unwrap_or(f32::NAN);
+        Classified { start: token.start, end: token.end, class, score }
+    };
+    if matches!(aggregation, Aggregation::None | Aggregation::Simple) {
+        return tokens.iter().map(of_token).collect();
+    }
+    let words = tokens.chunk_by(|_, next| next.inside_word);
+    let of_word = |word: &[Token]| {
+        let chosen = match aggregation {
+            Aggregation::First => of_token(&word[0]),
+            Aggregation::Average => of_token(&Token { scores: mean(word), ..word[0].clone() }),
+            _ => {
+                let better = |best: Classified, next: Classified| if next.score > best.score { next } else { best };
+                word[1..].iter().map(of_token).fold(of_token(&word[0]), better)
+            }
+        };
+        Classified { start: word[0].start, end: word[word.len() - 1].end, ..chosen }
+    };
+    words.map(of_word).collect()
+}
+
+fn mean(word: &[Token]) -> Vec<f32> {
+    let classes = word[0].scores.len();
+    (0..classes).map(|class| word.iter().map(|token| token.scores[class]).sum::<f32>() / word.len() as f32).collect()
+}
+
+/// Every token that is not outside, under its whole tag.
+fn alone(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
+    let span = |token: &Classified| {
+        let tag = tags.get(token.class).filter(|tag| !tag.is_outside())?;
+        tokens.span(&tag.label, std::slice::from_ref(token), tag.continues)
+    };
+    classified.iter().filter_map(span).collect()
+}
+
+/// Neighbours of one kind together.
+fn grouped(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
+    let follows = |before: &Classified, next: &Classified| match (tags.get(before.class), tags.get(next.class)) {
+        (Some(before), Some(next)) => next.follows(before),
+        _ => false,
+    };
+    let span = |group: &[Classified]| {
+        let tag = tags.get(group[0].class).filter(|tag| tag.name != "O")?;
+        tokens.span(&tag.name, group, tag.continues)
+    };
+    classified.chunk_by(follows).filter_map(span).collect()
+}
+
+/// Of spans that windows share the longer stays, then the more certain one.
+///
+/// Source: `aggregate_overlapping_entities`.
+fn without_doubles(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_by_key(|span| span.chars.start);
+    let mut kept: Vec<Span> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match kept.last_mut().filter(|last| last.chars.contains(&span.chars.start)) {
+            Some(last) => {
+                let length = |span: &Span| span.chars.end - span.chars.start;
+                if (length(&span), span.score) > (length(last), last.score) {
+                    *last = span;
+                }
+            }
+            None => kept.push(span),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(chars: std::ops::Range<u64>, score: f32) -> Span {
+        Span { label: "PER".into(), score, chars, text: String::new(), continues: false }
+    }
+
+    #[test]
+    fn of_two_windows_the_longer_span_stays() {
+        let kept = without_doubles(vec![span(0..5, 0.9), span(8..9, 0.5), span(0..7, 0.1), span(8..9, 0.6)]);
+        assert_eq!(kept, [span(0..7, 0.1), span(8..9, 0.6)]);
+    }
+
+    #[test]
+    fn a_word_has_the_class_of_its_first_token_of_the_mean_or_of_the_surest() {
+        let token = |start, inside_word, scores: [f32; 2]| Token {
+            start,
+            end: start + 1,
+            inside_word,
+            scores: scores.to_vec(),
+        };
+        let word = [token(0, false, [0.6, 0.4]), token(1, true, [0.1, 0.9]), token(3, false, [1.0, 0.0])];
+        let class = |aggregation| {
+            let words = classify(&word, aggregation);
+            assert_eq!((words.len(), words[0].start, words[0].end), (2, 0, 2));
+            (words[0].class, words[0].score)
+        };
+        assert_eq!(class(Aggregation::First), (0, 0.6));
+        assert_eq!(class(Aggregation::Max), (1, 0.9));
+        let (average, score) = class(Aggregation::Average);
+        assert!(average == 1 && (score - 0.65).abs() < 1e-6);
+        assert_eq!(classify(&word, Aggregation::Simple).len(), 3);
+    }
+}
