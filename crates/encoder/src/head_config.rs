@@ -110,6 +110,15 @@ enum OneOrMany {
     Many(Vec<u32>),
 }
 
+impl OneOrMany {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
 impl HeadConfig {
     /// Reads Hugging Face's `config.json`; `path` is named in errors.
     ///
@@ -136,6 +145,24 @@ impl HeadConfig {
         Ok(Self::new(hf, config, path))
     }
 
+    /// With the end of a text as `generation_config.json` has it: there it may be another than in `config.json`, and
+    /// counts.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when it is not what it should be.
+    pub(crate) fn with_generation(mut self, json: &[u8], path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct HfGeneration {
+            eos_token_id: Option<OneOrMany>,
+        }
+        let hf: HfGeneration =
+            serde_json::from_slice(json).map_err(|error| ModelError::config(path, error.to_string()))?;
+        if let Some(ids) = hf.eos_token_id {
+            self.eos_token_ids = ids.into_vec();
+        }
+        Ok(self)
+    }
+
     /// Of a model whose files say nothing of a head.
     pub(crate) fn absent(config: &ModelConfig, path: &Path) -> Self {
         Self::new(HfHead::default(), config, path)
@@ -146,8 +173,7 @@ impl HeadConfig {
         // The defaults of the architectures' configurations in transformers 5.23.
         let roberta = config.kind != ModelKind::Bert;
         let eos_token_ids = match hf.eos_token_id {
-            Some(OneOrMany::One(id)) => vec![id],
-            Some(OneOrMany::Many(ids)) => ids,
+            Some(ids) => ids.into_vec(),
             None if roberta => vec![2],
             None => Vec::new(),
         };
@@ -283,6 +309,11 @@ mod tests {
     fn special_ids_have_the_defaults_of_the_architecture() {
         assert_eq!(read(json!({})).unwrap().eos_token_ids, Vec::<u32>::new());
         assert_eq!(read(json!({"eos_token_id": [5, 6]})).unwrap().eos_token_ids, [5, 6]);
+        let path = Path::new("generation_config.json");
+        let ends = |json: &[u8]| read(json!({"eos_token_id": 5})).unwrap().with_generation(json, path);
+        assert_eq!(ends(br#"{"eos_token_id": [7, 8]}"#).unwrap().eos_token_ids, [7, 8]);
+        assert_eq!(ends(b"{}").unwrap().eos_token_ids, [5]);
+        assert!(ends(b"[").unwrap_err().to_string().starts_with("generation_config.json: "));
         let config = ModelConfig { kind: ModelKind::XlmRoberta, pad_token_id: 1, ..ModelConfig::tiny() };
         let head = HeadConfig::from_json(b"{}", &config, Path::new("config.json")).unwrap();
         assert_eq!((head.bos_token_id, head.pad_token_id, head.eos_token_ids), (Some(0), Some(1), vec![2]));

@@ -1,5 +1,6 @@
 //! Finds a model: built in, a folder, a GGUF file, or on the hub.
 
+mod backbone;
 mod hub;
 mod sentence_transformers;
 
@@ -113,7 +114,12 @@ impl ModelFiles {
         let path = required(folder, "config.json")?;
         let json = fs::read(&path).map_err(ModelError::io(&path))?;
         let config = ModelConfig::from_json(&json, &path)?;
-        let head = HeadConfig::from_json(&json, &config, &path)?;
+        let mut head = HeadConfig::from_json(&json, &config, &path)?;
+        let generation = folder.join("generation_config.json");
+        if generation.is_file() {
+            let json = fs::read(&generation).map_err(ModelError::io(&generation))?;
+            head = head.with_generation(&json, &generation)?;
+        }
         let defaults = sentence_transformers::read(folder, EmbeddingDefaults::plain(&config))?;
         let tokenizer = TokenizerFile::Path(required(folder, "tokenizer.json")?);
         Ok(Self { name: model.to_owned(), config, head, defaults, weights: weights(folder)?, tokenizer })

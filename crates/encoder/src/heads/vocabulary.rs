@@ -81,3 +81,34 @@ pub(super) fn read(
 ) -> Result<Tensor> {
     Ok(weights.var_builder(dtype, device).get(shape, name)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::ModelConfig,
+        embeddings::WORDS,
+        synthetic::Checkpoint,
+        weights::{WeightFiles, Weights},
+    };
+
+    #[test]
+    fn a_table_in_its_file_is_the_resident_one() {
+        let folder = tempfile::tempdir().unwrap();
+        // More rows than a block has.
+        let shape = (BLOCK / 32 + 7, 32);
+        let config = ModelConfig { vocab_size: shape.0, hidden_size: shape.1, ..ModelConfig::tiny() };
+        Checkpoint::new(config).write(folder.path()).unwrap();
+        let files = WeightFiles::Safetensors(vec![folder.path().join("model.safetensors")]);
+        let weights = Arc::new(Weights::open(&files).unwrap());
+        let bias = Tensor::rand(-1f32, 1., shape.0, &Device::Cpu).unwrap();
+        let x = Tensor::rand(-1f32, 1., (3, shape.1), &Device::Cpu).unwrap();
+
+        let table = read(&weights, WORDS, shape, DType::F32, &Device::Cpu).unwrap();
+        let expected = Vocabulary::resident(table, bias.clone()).forward(&x).unwrap();
+        let found = Vocabulary::mapped(&weights, WORDS, shape, bias).forward(&x).unwrap();
+        assert_eq!(found.dims(), [3, shape.0]);
+        let apart = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        assert!(apart.to_scalar::<f32>().unwrap() < 1e-5);
+    }
+}

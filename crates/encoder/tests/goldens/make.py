@@ -123,4 +123,5 @@ def main():
     (here / "goldens.json").write_text(json.dumps({"made_with": made_with, "cases": CASES}, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
