@@ -42,6 +42,7 @@ pub struct Checkpoint {
     shard_bytes: u64,
     head: Option<Head>,
     names: Names,
+    parts: Parts,
     /// Keys of `config.json` beside the geometry.
     keys: serde_json::Map<String, Value>,
 }
@@ -53,6 +54,13 @@ pub enum Names {
     Bare,
     /// As saved from a model with a head: after `roberta.` or `bert.`.
     Prefixed,
+}
+
+/// Which tensors are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    All,
+    Head,
 }
 
 #[derive(Debug, Clone)]
@@ -71,8 +79,8 @@ const BLOCK: usize = 1 << 22;
 impl Checkpoint {
     /// A checkpoint of this geometry: f32, one file.
     pub fn new(config: ModelConfig) -> Self {
-        let (head, names, keys) = (None, Names::Bare, serde_json::Map::new());
-        Self { config, format: Format::F32, shard_bytes: u64::MAX, head, names, keys }
+        let (head, names, parts, keys) = (None, Names::Bare, Parts::All, serde_json::Map::new());
+        Self { config, format: Format::F32, shard_bytes: u64::MAX, head, names, parts, keys }
     }
 
     /// With the head of a task, as the class of transformers saves it: two labels where the task has labels, the
@@ -115,6 +123,12 @@ impl Checkpoint {
     #[must_use]
     pub fn head_scale(self, scale: f32) -> Self {
         self.with_head(|head| head.scale = scale)
+    }
+
+    /// Without the backbone, for use beside another model's.
+    #[must_use]
+    pub fn head_only(self) -> Self {
+        Self { parts: Parts::Head, ..self }
     }
 
     /// With the backbone's tensors named so.
@@ -193,7 +207,10 @@ impl Checkpoint {
     }
 
     fn tensors(&self) -> Vec<TensorSpec> {
-        let mut specs = tensors(&self.config);
+        let mut specs = match self.parts {
+            Parts::All => tensors(&self.config),
+            Parts::Head => Vec::new(),
+        };
         let Some(Head { task, labels, fitted, tied, .. }) = self.head else { return specs };
         specs.extend(match task {
             Task::MaskedLm | Task::CausalLm if !tied => {

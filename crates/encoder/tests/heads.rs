@@ -264,6 +264,24 @@ fn heads_on_one_pass_give_what_they_give_alone() {
 }
 
 #[test]
+fn a_folder_with_a_head_alone_stands_on_another_model() {
+    let goldens = Goldens::read();
+    let options = LoadOptions::default();
+    for name in ["xl-token-classification", "bert-sequence-classification"] {
+        let case = goldens.case(name);
+        let (_folder, backbone) = files_of(&Checkpoint::new(case.config()));
+        let (_folder, head) = files_of(&case.checkpoint().head_only());
+        let shared = SharedHead::load(&head, backbone.config(), case.task(), &options, &Device::Cpu).unwrap();
+        let encoder = SentenceEncoder::load(&backbone, &options, &Device::Cpu).unwrap();
+        let (_, logits) = encoder.embed_with(&case.batch(), &[shared]).unwrap();
+        assert!(apart(&logits[0], &case.expected()) <= 1e-4, "{name}");
+        let error = load(&head, case.task()).unwrap_err().to_string();
+        assert!(error.contains("missing tensor \"embeddings.word_embeddings.weight\""), "{error}");
+        assert!(head.backbone_hash().is_err());
+    }
+}
+
+#[test]
 fn a_fitted_head_is_one_linear_map_of_the_pooled_vector() {
     let config = ModelConfig::tiny();
     let width = config.hidden_size;

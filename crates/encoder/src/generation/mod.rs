@@ -20,7 +20,7 @@ impl TaskModel {
     /// The same ids come from the same model, prompt and options, drawn ones too.
     ///
     /// Source: `GenerationMixin.generate` in transformers 5.23. As there, positions count from 0 for every kind, though
-    /// the `RoBERTa` kinds count from `pad_token_id + 1` in all other passes.
+    /// the `RoBERTa` kinds count from `pad_token_id + 1` in all other passes: `docs/decisions/generation-positions.md`.
     ///
     /// # Errors
     /// [`ModelError::Option`] for a model of another task or an option out of range, [`ModelError::Input`] for a
