@@ -3,6 +3,7 @@
 
 mod binary;
 mod corpus;
+mod head_model;
 mod python;
 mod s3;
 mod table;
@@ -10,6 +11,7 @@ mod tiny_model;
 
 pub use binary::{Outcome, built, polylance, polylance_with, repository};
 pub use corpus::{Row, write_parquet};
+pub use head_model::write_head_model;
 pub use python::python;
 pub use s3::S3Server;
 pub use table::{read_table, strings, vectors};

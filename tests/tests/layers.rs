@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("search", &["schema", "config", "backend"]),
     ("testkit", &["schema", "backend"]),
     ("cli", &["schema", "builtin", "config", "backend", "encoder", "worker", "dataflow", "sink", "search"]),
-    ("tests", &["schema", "backend", "dataflow", "sink", "testkit", "cli"]),
+    ("tests", &["schema", "builtin", "backend", "encoder", "dataflow", "sink", "testkit", "cli"]),
 ];
 
 fn metadata() -> Metadata {

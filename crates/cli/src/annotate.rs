@@ -47,19 +47,25 @@ impl Columns {
     }
 }
 
-/// Fills the columns. Every model and column is looked at before the first one is computed.
-pub(crate) async fn run(
+/// Finds the models of all columns, before the first one is computed.
+pub(crate) async fn prepare(columns: &Columns) -> Result<Vec<Column>> {
+    let mut prepared = Vec::with_capacity(columns.columns.len());
+    for annotate in &columns.columns {
+        prepared.push(Column::open(annotate, columns).await?);
+    }
+    Ok(prepared)
+}
+
+/// Fills the columns, one after another.
+pub(crate) async fn fill(
+    prepared: Vec<Column>,
     columns: &Columns,
     progress: ProgressMode,
     json: bool,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let mut opened = Vec::with_capacity(columns.columns.len());
-    for annotate in &columns.columns {
-        opened.push(Column::open(annotate, columns).await?);
-    }
     let mut status = ExitStatus::Done;
-    for column in opened {
+    for column in prepared {
         let open = column.job.clone().open().await?;
         if open.declared() == Declared::Replaced {
             let name = &column.job.column;
@@ -80,7 +86,7 @@ pub(crate) async fn run(
 }
 
 /// A column whose model was found.
-struct Column {
+pub(crate) struct Column {
     files: ModelFiles,
     job: AnnotationJob,
 }

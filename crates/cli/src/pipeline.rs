@@ -12,6 +12,7 @@ use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, quarantine_uri}
 use polylance_worker::PoolOptions;
 
 use crate::{
+    annotate::{self, Columns},
     backend::LazyPool,
     error::{Result, UsageError},
     exit::ExitStatus,
@@ -56,9 +57,16 @@ pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut 
     let contract = contract(pipeline, &files, &options)?;
     let pool = Arc::new(LazyPool::new(files, options));
     let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract)?;
+    let columns = Columns::of(pipeline);
+    let heads = annotate::prepare(&columns).await?;
     if output.explain {
         printer.line(planned.to_string().trim_end())?;
         return Ok(ExitStatus::Done);
+    }
+    if !heads.is_empty() && output.progress != ProgressMode::None {
+        let names = columns.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let passes = heads.len() + 1;
+        printer.message(format_args!("a new row costs {passes} passes: the embedding, then one each for {names}"));
     }
     let mut observer = progress::observer(output.progress);
     let result = planned.run(observer.as_mut()).await;
@@ -69,7 +77,10 @@ pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut 
         (Err(error), None) => return Err(error.into()),
     };
     report(&summary, output, printer)?;
-    Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { ExitStatus::Done })
+    // What the embedding found is on screen before the heads begin.
+    printer.flush()?;
+    let annotated = annotate::fill(heads, &columns, output.progress, output.json, printer).await?;
+    Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { annotated })
 }
 
 fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> Result<()> {

@@ -6,19 +6,10 @@ use polylance_schema::{Aggregation, Scores, TaskSpec};
 
 use crate::error::UsageError;
 
-/// What a head is asked, on the command line.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct TaskArgs {
-    /// What the head is asked
-    #[arg(long, value_name = "TASK", value_enum)]
-    pub(crate) task: TaskArg,
-    #[command(flatten)]
-    options: OptionArgs,
-}
-
+/// Options of tasks, on the command line.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Options of tasks")]
-struct OptionArgs {
+pub(crate) struct TaskArgs {
     /// ner: how tokens become spans [default: simple]
     #[arg(long, value_name = "A", value_enum)]
     aggregation: Option<AggregationArg>,
@@ -125,7 +116,7 @@ impl From<AggregationArg> for Aggregation {
 impl TaskArgs {
     /// The flags as a pipeline file has them.
     pub(crate) fn options(&self) -> TaskOptions {
-        let given = &self.options;
+        let given = self;
         TaskOptions {
             scores: given.all_scores.then_some(Scores::All),
             aggregation: given.aggregation.map(Aggregation::from),
@@ -143,9 +134,9 @@ impl TaskArgs {
         }
     }
 
-    /// The task with its options.
-    pub(crate) fn spec(&self) -> Result<TaskSpec, UsageError> {
-        self.options().spec(self.task.into()).map_err(usage)
+    /// A task with these options.
+    pub(crate) fn spec(&self, task: TaskArg) -> Result<TaskSpec, UsageError> {
+        self.options().spec(task.into()).map_err(usage)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     exit::ExitStatus,
     pipeline::ProgressMode,
     printer::Printer,
-    task_args::{TaskArgs, usage},
+    task_args::{TaskArg, TaskArgs, usage},
 };
 
 /// Add a column of a head's answers to a table, for the rows that lack it
@@ -33,8 +33,9 @@ pub(crate) struct Args {
     /// The model with its head: a folder or a name on the hub
     #[arg(long, value_name = "MODEL", required_unless_present = "pipeline")]
     model: Option<String>,
-    #[command(flatten)]
-    task: Option<TaskArgs>,
+    /// What the head is asked
+    #[arg(long, value_name = "TASK", value_enum, required_unless_present = "pipeline")]
+    task: Option<TaskArg>,
     /// qa: the question for every row
     #[arg(long, value_name = "TEXT")]
     question: Option<String>,
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     /// How progress is shown on stderr
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
     progress: ProgressMode,
+    #[command(flatten)]
+    options: TaskArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -73,8 +76,8 @@ Examples:
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let columns = columns(&args)?;
-    let statuses = annotate::run(&columns, args.progress, args.json, printer).await?;
-    Ok(statuses)
+    let prepared = annotate::prepare(&columns).await?;
+    annotate::fill(prepared, &columns, args.progress, args.json, printer).await
 }
 
 fn columns(args: &Args) -> Result<Columns> {
@@ -98,8 +101,8 @@ fn columns(args: &Args) -> Result<Columns> {
         question_column: args.question_column.clone(),
         choices: args.choices.clone(),
         choices_column: args.choices_column.clone(),
-        options: task.options(),
-        ..Annotate::new(name.clone(), task.task.into(), model.clone())
+        options: args.options.options(),
+        ..Annotate::new(name.clone(), (*task).into(), model.clone())
     };
     annotate.task().map_err(usage)?;
     Ok(Columns {

@@ -10,7 +10,13 @@ use polylance_worker::{PoolOptions, TaskPool};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{error::Result, exit::ExitStatus, lines::lines, printer::Printer, task_args::TaskArgs};
+use crate::{
+    error::Result,
+    exit::ExitStatus,
+    lines::lines,
+    printer::Printer,
+    task_args::{TaskArg, TaskArgs},
+};
 
 /// Lines that are answered together, when so many are waiting.
 const BATCH: usize = 64;
@@ -26,14 +32,17 @@ pub(crate) struct Args {
     /// The model with its head: a folder or a name on the hub
     #[arg(long, value_name = "MODEL")]
     model: String,
-    #[command(flatten)]
-    task: TaskArgs,
+    /// What the head is asked
+    #[arg(long, value_name = "TASK", value_enum)]
+    task: TaskArg,
     /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
     #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
     dtype: Dtype,
     /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
     #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
     devices: Vec<String>,
+    #[command(flatten)]
+    options: TaskArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -43,7 +52,7 @@ Examples:
   echo '{\"question\": \"Who?\", \"context\": \"It was Ada.\"}' | polylance predict --task qa --model ./squad";
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let spec = args.task.spec()?;
+    let spec = args.options.spec(args.task)?;
     let files = ModelFiles::find(&args.model)?;
     let options = PoolOptions { devices: args.devices, dtype: Some(args.dtype), ..PoolOptions::default() };
     let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;

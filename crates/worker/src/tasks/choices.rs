@@ -2,16 +2,16 @@
 
 use polylance_backend::{AnnotateInput, Annotation};
 use polylance_encoder::ProblemType;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Encoding;
 
-use super::inputs::{pair, sigmoid, softmax};
+use super::inputs::{TextEncoder, sigmoid, softmax};
 
 /// The text with each choice.
-pub(super) fn encode(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+pub(super) fn encode(encoder: &TextEncoder, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
     if input.choices.is_empty() {
         return Err("there are no choices".to_owned());
     }
-    input.choices.iter().map(|choice| pair(tokenizer, &input.text, choice)).collect()
+    input.choices.iter().map(|choice| encoder.pair(&input.text, choice)).collect()
 }
 
 /// The choices' probabilities, in their order.
@@ -21,9 +21,9 @@ pub(super) fn annotation(logits: &[&[f32]]) -> Result<Annotation, String> {
 }
 
 /// The query with the passage.
-pub(super) fn encode_passage(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+pub(super) fn encode_passage(encoder: &TextEncoder, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
     let query = input.question.as_deref().ok_or("there is no query")?;
-    Ok(vec![pair(tokenizer, query, &input.text)?])
+    Ok(vec![encoder.pair(query, &input.text)?])
 }
 
 /// How well the passage answers: the sigmoid of a single logit, as sentence-transformers' `CrossEncoder` has it; of a

@@ -1,7 +1,9 @@
 //! From texts to a model's inputs.
 
 use polylance_schema::TaskSpec;
-use tokenizers::{Encoding, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    Encoding, PostProcessor, Tokenizer, TruncationParams, TruncationStrategy, utils::truncation::truncate_encodings,
+};
 
 use super::{QUESTION_WINDOW, STRIDE};
 use crate::queues::Ids;
@@ -43,11 +45,63 @@ impl TaskOutput {
     }
 }
 
+/// The tokenizer, and how texts that are too long are cut.
+///
+/// Texts are encoded whole and cut afterwards: the tokenizers library, asked to cut by itself, stops reading at the
+/// limit and so loses the windows behind the first one.
+#[derive(Debug)]
+pub(crate) struct TextEncoder {
+    pub(super) tokenizer: Tokenizer,
+    truncation: Option<TruncationParams>,
+}
+
+impl TextEncoder {
+    /// `tokenizer` does not cut by itself.
+    pub(super) fn new(tokenizer: Tokenizer, spec: &TaskSpec, max_tokens: usize) -> Self {
+        Self { tokenizer, truncation: truncation(spec, max_tokens) }
+    }
+
+    /// A text with its prefix, offsets in characters.
+    pub(super) fn single(&self, prefix: &str, text: &str) -> Result<Encoding, String> {
+        let encoding = if prefix.is_empty() { self.encode(text)? } else { self.encode(&[prefix, text].concat())? };
+        self.finish(encoding, None)
+    }
+
+    /// Two texts, offsets in characters of each.
+    pub(super) fn pair(&self, first: &str, second: &str) -> Result<Encoding, String> {
+        self.finish(self.encode(first)?, Some(self.encode(second)?))
+    }
+
+    fn encode(&self, text: &str) -> Result<Encoding, String> {
+        let encoded = self.tokenizer.encode_char_offsets(text, false);
+        encoded.map_err(|error| format!("the tokenizer refused the text: {error}"))
+    }
+
+    /// Cuts, and adds the special tokens.
+    fn finish(&self, first: Encoding, second: Option<Encoding>) -> Result<Encoding, String> {
+        let refused = |error: &dyn std::fmt::Display| format!("the tokenizer refused the text: {error}");
+        let (first, second) = match &self.truncation {
+            None => (first, second),
+            Some(truncation) => {
+                let added = self.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(second.is_some()));
+                let max_length = truncation.max_length.saturating_sub(added);
+                if truncation.strategy == TruncationStrategy::OnlySecond
+                    && max_length.saturating_sub(first.len()) <= truncation.stride
+                {
+                    return Err(format!("{} tokens of the first text leave no room for the second", first.len()));
+                }
+                let truncation = TruncationParams { max_length, ..truncation.clone() };
+                truncate_encodings(first, second, &truncation).map_err(|error| refused(&error))?
+            }
+        };
+        self.tokenizer.post_process(first, second, true).map_err(|error| refused(&error))
+    }
+}
+
 /// How texts that are too long are cut: into windows where the task reads all of a text, else at the end.
-pub(super) fn truncation(spec: &TaskSpec, max_tokens: usize) -> Option<TruncationParams> {
-    let whole =
-        TruncationParams { direction: TruncationDirection::Right, max_length: max_tokens, ..Default::default() };
-    // Room for the special tokens must remain beside what windows share.
+fn truncation(spec: &TaskSpec, max_tokens: usize) -> Option<TruncationParams> {
+    let whole = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
+    // Room for something new must remain beside what windows share.
     let share = |stride: usize, length: usize| stride.min(length / 2).min(length.saturating_sub(8));
     Some(match spec {
         TaskSpec::Classify { .. } | TaskSpec::Choose | TaskSpec::Rerank => whole,
@@ -61,22 +115,6 @@ pub(super) fn truncation(spec: &TaskSpec, max_tokens: usize) -> Option<Truncatio
         // Cutting a prompt or a mask off would answer another question: such a text is refused.
         TaskSpec::FillMask { .. } | TaskSpec::Generate(_) => return None,
     })
-}
-
-/// A text with its prefix, offsets in characters.
-pub(super) fn single(tokenizer: &Tokenizer, prefix: &str, text: &str) -> Result<Encoding, String> {
-    let encoded = if prefix.is_empty() {
-        tokenizer.encode_char_offsets(text, true)
-    } else {
-        tokenizer.encode_char_offsets([prefix, text].concat(), true)
-    };
-    encoded.map_err(|error| format!("the tokenizer refused the text: {error}"))
-}
-
-/// Two texts, offsets in characters of each.
-pub(super) fn pair(tokenizer: &Tokenizer, first: &str, second: &str) -> Result<Encoding, String> {
-    let encoded = tokenizer.encode_char_offsets((first, second), true);
-    encoded.map_err(|error| format!("the tokenizer refused the texts: {error}"))
 }
 
 /// An encoding and what did not fit into it.
@@ -113,6 +151,20 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_becomes_windows_that_share_tokens() {
+        let tokenizer = Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap();
+        let spec = TaskSpec::Ner { aggregation: polylance_schema::Aggregation::Simple };
+        let encoder = TextEncoder::new(tokenizer, &spec, 16);
+        let windows = windows(encoder.single("", &"word ".repeat(30)).unwrap());
+        assert_eq!(windows.iter().map(Encoding::len).collect::<Vec<_>>(), [16, 16, 16, 14]);
+        let special = |window: &Encoding| window.get_special_tokens_mask().to_vec();
+        assert!(
+            windows.iter().all(|window| special(window)[0] == 1 && special(window).last() == Some(&1)),
+            "{windows:?}"
+        );
+    }
 
     #[test]
     fn probabilities_sum_to_one_and_ties_go_to_the_first() {

@@ -3,12 +3,12 @@
 use polylance_backend::{Annotation, TokenScore};
 use tokenizers::{Encoding, Tokenizer};
 
-use super::inputs::{TaskOutput, single, softmax};
+use super::inputs::{TaskOutput, TextEncoder, softmax};
 
 /// The text, which must have a mask.
-pub(super) fn encode(tokenizer: &Tokenizer, text: &str, mask: Option<u32>) -> Result<Vec<Encoding>, String> {
-    let encoding = single(tokenizer, "", text)?;
-    let name = mask.and_then(|mask| tokenizer.id_to_token(mask)).unwrap_or_default();
+pub(super) fn encode(encoder: &TextEncoder, text: &str, mask: Option<u32>) -> Result<Vec<Encoding>, String> {
+    let encoding = encoder.single("", text)?;
+    let name = mask.and_then(|mask| encoder.tokenizer.id_to_token(mask)).unwrap_or_default();
     if encoding.get_ids().iter().any(|id| Some(*id) == mask) {
         Ok(vec![encoding])
     } else {

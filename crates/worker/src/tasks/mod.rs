@@ -18,6 +18,7 @@ use polylance_encoder::{ProblemType, Task};
 use polylance_schema::TaskSpec;
 use tokenizers::{Encoding, Tokenizer};
 
+use self::inputs::TextEncoder;
 pub(crate) use self::{
     inputs::{TaskInput, TaskOutput, model_input},
     masks::top as masks_top,
@@ -36,7 +37,7 @@ pub(crate) struct TaskRunner {
     pub(crate) problem_type: Option<ProblemType>,
     /// Put before the text of a single input.
     pub(crate) prefix: String,
-    tokenizer: Tokenizer,
+    encoder: TextEncoder,
     mask: Option<u32>,
 }
 
@@ -56,22 +57,21 @@ impl TaskRunner {
     /// `max_tokens`: ids in one input at most.
     ///
     /// # Errors
-    /// In words, when the tokenizer or the labels do not fit the task.
+    /// In words, when the tokenizer does not fit the task.
     pub(crate) fn new(
         spec: TaskSpec,
         labels: Vec<String>,
         problem_type: Option<ProblemType>,
         prefix: String,
-        mut tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
         max_tokens: usize,
     ) -> Result<Self, String> {
         let mask = ["<mask>", "[MASK]"].iter().find_map(|mask| tokenizer.token_to_id(mask));
         if matches!(spec, TaskSpec::FillMask { .. }) && mask.is_none() {
             return Err("the tokenizer has no <mask> and no [MASK]".to_owned());
         }
-        let truncation = inputs::truncation(&spec, max_tokens);
-        tokenizer.with_truncation(truncation).map_err(|error| error.to_string())?.with_padding(None);
-        Ok(Self { spec, labels, problem_type, prefix, tokenizer, mask })
+        let encoder = TextEncoder::new(tokenizer, &spec, max_tokens);
+        Ok(Self { spec, labels, problem_type, prefix, encoder, mask })
     }
 
     /// The encodings of an input; each becomes one sequence.
@@ -79,16 +79,16 @@ impl TaskRunner {
     /// # Errors
     /// Why the input has none.
     pub(crate) fn encode(&self, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
-        let tokenizer = &self.tokenizer;
+        let encoder = &self.encoder;
         match &self.spec {
-            TaskSpec::Classify { .. } => Ok(vec![inputs::single(tokenizer, &self.prefix, &input.text)?]),
-            TaskSpec::ZeroShot { labels, template, .. } => zero_shot::encode(tokenizer, &input.text, labels, template),
-            TaskSpec::Ner { .. } => Ok(inputs::windows(inputs::single(tokenizer, &self.prefix, &input.text)?)),
-            TaskSpec::Qa { .. } => question::encode(tokenizer, input),
-            TaskSpec::FillMask { .. } => masks::encode(tokenizer, &input.text, self.mask),
-            TaskSpec::Generate(_) => Ok(vec![inputs::single(tokenizer, "", &input.text)?]),
-            TaskSpec::Choose => choices::encode(tokenizer, input),
-            TaskSpec::Rerank => choices::encode_passage(tokenizer, input),
+            TaskSpec::Classify { .. } => Ok(vec![encoder.single(&self.prefix, &input.text)?]),
+            TaskSpec::ZeroShot { labels, template, .. } => zero_shot::encode(encoder, &input.text, labels, template),
+            TaskSpec::Ner { .. } => Ok(inputs::windows(encoder.single(&self.prefix, &input.text)?)),
+            TaskSpec::Qa { .. } => question::encode(encoder, input),
+            TaskSpec::FillMask { .. } => masks::encode(encoder, &input.text, self.mask),
+            TaskSpec::Generate(_) => Ok(vec![encoder.single("", &input.text)?]),
+            TaskSpec::Choose => choices::encode(encoder, input),
+            TaskSpec::Rerank => choices::encode_passage(encoder, input),
         }
     }
 
@@ -117,7 +117,7 @@ impl TaskRunner {
                 zero_shot::annotation(&logits()?, &self.labels, labels, *multi_label)
             }
             TaskSpec::Ner { aggregation } => {
-                let tokens = spans::Tokens::new(&self.tokenizer, &self.prefix, &input.text);
+                let tokens = spans::Tokens::new(&self.encoder.tokenizer, &self.prefix, &input.text);
                 let labels = schemes::Tags::new(&self.labels);
                 spans::annotation(&tokens, encodings, &logits()?, &labels, *aggregation)
             }
@@ -125,8 +125,8 @@ impl TaskRunner {
                 let most = question::Most { answers: *top_k, tokens: *max_answer_tokens };
                 question::annotation(&input.text, encodings, &logits()?, &most, *null_answer)
             }
-            TaskSpec::FillMask { .. } => masks::annotation(&self.tokenizer, one()?),
-            TaskSpec::Generate(_) => text::annotation(&self.tokenizer, encodings, one()?),
+            TaskSpec::FillMask { .. } => masks::annotation(&self.encoder.tokenizer, one()?),
+            TaskSpec::Generate(_) => text::annotation(&self.encoder.tokenizer, one()?),
             TaskSpec::Choose => choices::annotation(&logits()?),
             TaskSpec::Rerank => choices::relevance(one()?.logits()?, self.problem_type),
         }

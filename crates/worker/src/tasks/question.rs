@@ -3,9 +3,9 @@
 //! Source: `QuestionAnsweringPipeline` in transformers 4.57 (version 5 has none), with its defaults.
 
 use polylance_backend::{AnnotateInput, Annotation, Answer};
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Encoding;
 
-use super::inputs::{pair, softmax, windows};
+use super::inputs::{TextEncoder, softmax, windows};
 
 /// How much is told.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,7 @@ pub(super) struct Most {
 }
 
 /// Windows on the question and its context.
-pub(super) fn encode(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
+pub(super) fn encode(encoder: &TextEncoder, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
     let question = input.question.as_deref().ok_or("there is no question")?;
     if question.trim().is_empty() {
         return Err("the question is empty".to_owned());
@@ -24,8 +24,7 @@ pub(super) fn encode(tokenizer: &Tokenizer, input: &AnnotateInput) -> Result<Vec
     if input.text.is_empty() {
         return Err("the context is empty".to_owned());
     }
-    // The library fails where the question alone is too long to leave room for the context.
-    Ok(windows(pair(tokenizer, question, &input.text)?))
+    Ok(windows(encoder.pair(question, &input.text)?))
 }
 
 /// Answers, best first. `logits`: `[tokens, 2]` a window.

@@ -1,18 +1,18 @@
 //! The class of a text among labels that the model was not trained on.
 
 use polylance_backend::{Annotation, LabelScore};
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Encoding;
 
-use super::inputs::{pair, softmax};
+use super::inputs::{TextEncoder, softmax};
 
 /// The text with each label's hypothesis.
 pub(super) fn encode(
-    tokenizer: &Tokenizer,
+    encoder: &TextEncoder,
     text: &str,
     labels: &[String],
     template: &str,
 ) -> Result<Vec<Encoding>, String> {
-    labels.iter().map(|label| pair(tokenizer, text, &template.replacen("{}", label, 1))).collect()
+    labels.iter().map(|label| encoder.pair(text, &template.replacen("{}", label, 1))).collect()
 }
 
 /// Candidates, best first. Source: `ZeroShotClassificationPipeline.postprocess`.
