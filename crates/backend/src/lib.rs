@@ -8,8 +8,8 @@ mod annotate;
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use futures::{FutureExt, future::BoxFuture};
-use polylance_schema::{Chunking, TaskSpec};
+use futures::future::BoxFuture;
+use polylance_schema::Chunking;
 
 pub use annotate::{
     AnnotateInput, Annotated, Annotation, Annotator, AnnotatorHandle, Answer, LabelScore, Span, TokenScore,
@@ -101,27 +101,6 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Encodes each row of ids into a vector.
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>>;
-
-    /// The heads that share the pass of the embedding, by column name.
-    fn heads(&self) -> &[(String, TaskSpec)] {
-        &[]
-    }
-
-    /// Encodes each row of ids, and asks the heads about the same token states: one annotation an input for each
-    /// of [`Backend::heads`]. `texts` are the slices that the rows of ids were made from, without the prefix.
-    fn encode_with_heads(&self, inputs: Vec<Vec<u32>>, _texts: Vec<String>) -> BoxFuture<'static, Result<Encoded>> {
-        let embeddings = self.encode(inputs);
-        async move { Ok(Encoded { embeddings: embeddings.await?, annotations: Vec::new() }) }.boxed()
-    }
-}
-
-/// What one pass gave.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Encoded {
-    /// Vectors in input order.
-    pub embeddings: Embeddings,
-    /// For each head, an annotation an input.
-    pub annotations: Vec<Vec<Annotated>>,
 }
 
 /// The backend as a session extension, so that a plan finds it where it runs and needs no handle of its own.

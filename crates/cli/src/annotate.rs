@@ -24,6 +24,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Columns to fill, and on what.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_field_names, reason = "columns of a table: there is no shorter word")]
 pub(crate) struct Columns {
     pub(crate) table: String,
     pub(crate) columns: Vec<Annotate>,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    commands::{annotate, embed, encode, model, predict, run, schema, search, show, sql},
+    commands::{annotate, embed, encode, fit, model, predict, run, schema, search, show, sql},
     error::{self, Result},
     exit::ExitStatus,
     interrupt,
@@ -36,6 +36,7 @@ enum Command {
     Embed(Box<embed::Args>),
     Annotate(Box<annotate::Args>),
     Encode(encode::Args),
+    Fit(Box<fit::Args>),
     Predict(Box<predict::Args>),
     Search(search::Args),
     Sql(sql::Args),
@@ -68,7 +69,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_));
+    let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_) | Command::Fit(_));
     let result = runtime.block_on(async {
         let command = Box::pin(dispatch(command, printer));
         tokio::select! {
@@ -86,6 +87,7 @@ async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus>
         Command::Run(args) => Box::pin(run::run(args, printer)).await,
         Command::Embed(args) => Box::pin(embed::run(*args, printer)).await,
         Command::Annotate(args) => Box::pin(annotate::run(*args, printer)).await,
+        Command::Fit(args) => Box::pin(fit::run(*args, printer)).await,
         Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
         Command::Predict(args) => Box::pin(predict::run(*args, printer)).await,
         Command::Search(args) => Box::pin(search::run(args, printer)).await,

@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 use polylance_config::ConfigError;
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
+use polylance_fit::FitError;
 use polylance_search::SearchError;
 use polylance_sink::SinkError;
 use polylance_worker::PoolError;
@@ -229,6 +230,8 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
         )
     } else if let Some(error) = error.downcast_ref::<SearchError>() {
         !matches!(error, SearchError::Storage { .. } | SearchError::Backend(_) | SearchError::UnreadableContract { .. })
+    } else if let Some(error) = error.downcast_ref::<FitError>() {
+        matches!(error, FitError::Data(_))
     } else if let Some(error) = error.downcast_ref::<PoolError>() {
         matches!(error, PoolError::Device { .. })
     } else {

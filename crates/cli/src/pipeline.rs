@@ -49,6 +49,24 @@ pub(crate) enum ProgressMode {
     None,
 }
 
+/// Runs a pipeline without a word but its progress, and says how many rows went to the quarantine.
+pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -> Result<u64> {
+    let open = job(pipeline).open().await?;
+    let files = ModelFiles::find(&pipeline.model.id)?;
+    let options = pool_options(&pipeline.model);
+    let contract = contract(pipeline, &files, &options)?;
+    let pool = Arc::new(LazyPool::new(files, options));
+    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract)?;
+    let mut observer = progress::observer(progress);
+    let result = planned.run(observer.as_mut()).await;
+    drop(observer);
+    match (result, pool.failure()) {
+        (Ok(summary), _) => Ok(summary.rows_quarantined),
+        (Err(_), Some(failure)) => Err(failure.into()),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
 /// Runs a pipeline: configuration, source, table and contract are checked before the model is loaded.
 pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut Printer) -> Result<ExitStatus> {
     let open = job(pipeline).open().await?;
@@ -57,12 +75,12 @@ pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut 
     let contract = contract(pipeline, &files, &options)?;
     let pool = Arc::new(LazyPool::new(files, options));
     let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract)?;
-    let columns = Columns::of(pipeline);
-    let heads = annotate::prepare(&columns).await?;
     if output.explain {
         printer.line(planned.to_string().trim_end())?;
         return Ok(ExitStatus::Done);
     }
+    let columns = Columns::of(pipeline);
+    let heads = annotate::prepare(&columns).await?;
     if !heads.is_empty() && output.progress != ProgressMode::None {
         let names = columns.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
         let passes = heads.len() + 1;

@@ -94,7 +94,7 @@ fn settings() -> insta::Settings {
 fn help_says_what_each_command_does() {
     let place = Workplace::new();
     for command in
-        ["", "run", "embed", "encode", "annotate", "predict", "search", "sql", "show", "model", "model check"]
+        ["", "run", "embed", "encode", "annotate", "fit", "predict", "search", "sql", "show", "model", "model check"]
     {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");

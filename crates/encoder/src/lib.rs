@@ -54,7 +54,7 @@ pub use dtype::Dtype;
 pub use embeddings::Embeddings;
 pub use encoder::Encoder;
 pub use error::{ModelError, Result};
-pub use files::{EmbeddingDefaults, ModelFiles};
+pub use files::{EmbeddingDefaults, HeadTensor, ModelFiles};
 pub use head_config::{FittedHead, FittedKind, HeadConfig, ProblemType};
 pub use heads::{LanguageModelHead, MultipleChoice, QuestionAnswering, SequenceClassifier, TokenClassifier};
 pub use layer::Layer;

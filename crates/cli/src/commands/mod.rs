@@ -3,6 +3,7 @@
 pub(crate) mod annotate;
 pub(crate) mod embed;
 pub(crate) mod encode;
+pub(crate) mod fit;
 pub(crate) mod model;
 pub(crate) mod predict;
 pub(crate) mod run;

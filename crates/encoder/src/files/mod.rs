@@ -3,6 +3,9 @@
 mod backbone;
 mod hub;
 mod sentence_transformers;
+mod write;
+
+pub use self::write::HeadTensor;
 
 use std::{
     fs,

@@ -1,0 +1,20 @@
+//! Why a head could not be fitted, by what a caller can do about it.
+
+use polylance_encoder::ModelError;
+
+/// A result whose error is a [`FitError`].
+pub type Result<T> = std::result::Result<T, FitError>;
+
+/// A head could not be fitted or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// The labelled rows do not make a training set: bring others.
+    #[error("{0}")]
+    Data(String),
+    /// The arithmetic failed.
+    #[error("training failed: {0}")]
+    Device(#[from] candle_core::Error),
+    /// The backbone cannot be read, or the folder cannot be written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}

@@ -1,0 +1,79 @@
+//! A head is fitted to labelled rows, and its folder is read like any other model.
+
+use std::{fs, path::Path};
+
+use polylance_encoder::Task;
+use polylance_tests::{polylance, polylance_with, write_head_model};
+use serde_json::{Value, json};
+
+/// Labelled texts that even made-up weights tell apart, a few without a label.
+fn write_corpus(path: &Path) {
+    let words = [("tea", "green tea with milk and honey"), ("law", "ทุกคนมีสิทธิในการศึกษา")];
+    let line = |at: usize| {
+        let (label, text) = words[at % 2];
+        let label = if at == 7 { Value::Null } else { json!(label) };
+        json!({"id": at.to_string(), "text": format!("{text} {}", at % 9), "topic": label, "number": at}).to_string()
+    };
+    fs::write(path, (0..60).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+}
+
+#[test]
+fn a_fitted_head_is_measured_read_and_the_same_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    write_corpus(&folder.path().join("docs.jsonl"));
+    write_head_model(&folder.path().join("backbone"), Task::TokenClassification, &["O", "B-X"]);
+    let (docs, backbone) = (at("docs.jsonl"), at("backbone"));
+    let fit = |out: &str, more: &[&str]| {
+        let out = at(out);
+        let args = ["fit", "--source", &docs, "--label", "topic", "--model", &backbone, "--out", &out, "--json"];
+        polylance(&[&args[..], more].concat())
+    };
+
+    let first = fit("topic", &["--where", "number < 40", "--test", "number >= 40"]).exits_with(0).json();
+    assert_eq!((&first["labels"], &first["rows_without_label"]), (&json!(2), &json!(1)));
+    assert_eq!((&first["report"]["rows"], &first["measured_on"]), (&json!(20), &json!("test rows")));
+    assert_eq!(first["report"]["accuracy"], 1.0);
+
+    // The vectors are there: another fit makes none, and the same seed gives the same file.
+    let features = at("topic.features.lance");
+    let again = fit("again", &["--where", "number < 40", "--features", &features]).exits_with(0).json();
+    assert_eq!(again["measured_on"], "held-out rows");
+    let weights = |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    assert!(weights("topic") == weights("again"), "the same seed gave another head");
+
+    let config: Value = serde_json::from_slice(&fs::read(folder.path().join("topic/config.json")).unwrap()).unwrap();
+    assert_eq!(config["id2label"], json!({"0": "law", "1": "tea"}));
+    assert_eq!(config["polylance"]["head"], "pooled-linear");
+    let model = at("topic");
+    let predict = ["predict", "--task", "classify", "--model", model.as_str()];
+    let answer = polylance_with(&predict, &[], "green tea with milk and honey 4\n".as_bytes()).exits_with(0).json();
+    assert_eq!(answer["labels"][0]["label"], "tea");
+
+    let table = at("docs.lance");
+    let _ = polylance(&["embed", "--source", &docs, "--table", &table, "--keep", "topic"]).exits_with(0);
+    let _ = polylance(&["annotate", "--table", &table, "--name", "found", "--task", "classify", "--model", &model])
+        .exits_with(0);
+    let sql = "SELECT count(*) AS wrong FROM t WHERE found.label <> topic";
+    let wrong = polylance(&["sql", "--table", &format!("t={table}"), "--json", sql]).exits_with(0);
+    assert_eq!(wrong.stdout.trim(), "{\"wrong\":0}");
+}
+
+#[test]
+fn rows_that_make_no_training_set_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    write_corpus(&folder.path().join("docs.jsonl"));
+    write_head_model(&folder.path().join("backbone"), Task::TokenClassification, &["O", "B-X"]);
+    let (docs, backbone, out) = (at("docs.jsonl"), at("backbone"), at("out"));
+    let fit = |label: &str, more: &[&str]| {
+        let args = ["fit", "--source", &docs, "--label", label, "--model", &backbone, "--out", &out];
+        polylance(&[&args[..], more].concat())
+    };
+    let _ = fit("topic", &["--where", "topic = 'tea'"]).exits_with(2).says(&["1 label: at least two are needed"]);
+    let _ = fit("topic", &["--where", "number < 6"]).exits_with(2).says(&["6 labelled rows: at least 10"]);
+    let _ = fit("topik", &[]).says(&["topik"]);
+    let unknown = ["--where", "topic = 'tea' OR number < 2", "--held-out", "2"];
+    let _ = fit("topic", &unknown).exits_with(2).says(&["a share of 2 cannot be held out"]);
+    assert!(!folder.path().join("out").exists(), "a head that was not fitted was written");
+}
