@@ -3,6 +3,7 @@
 mod backbone;
 mod hub;
 mod sentence_transformers;
+mod tokenizer_config;
 mod write;
 
 pub use self::write::HeadTensor;

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::ModelFiles;
+use super::{ModelFiles, tokenizer_config::tokenizer_config};
 use crate::{
     config::ModelKind,
     error::{ModelError, Result},
@@ -28,7 +28,8 @@ pub struct HeadTensor<'a> {
 
 impl ModelFiles {
     /// Writes `config.json` (the geometry and `keys`), `model.safetensors` (this model's encoder under transformers'
-    /// names, and `head`) and `tokenizer.json`. Floats keep their format, quantized tensors become f32.
+    /// names, and `head`), `tokenizer.json` and `tokenizer_config.json`. Floats keep their format, quantized tensors
+    /// become f32.
     ///
     /// Each file is written under another name first, so that a folder is never half of one model and half of another.
     ///
@@ -42,12 +43,19 @@ impl ModelFiles {
         }
         let weights = folder.join("model.safetensors.part");
         self.write_weights(&weights, head)?;
-        let small = [("tokenizer.json", self.tokenizer_json()?), ("config.json", format!("{config:#}\n").into_bytes())];
+        let tokenizer = self.tokenizer_json()?;
+        let parts = tokenizer_config(&tokenizer, self.config.max_tokens())
+            .map_err(|error| ModelError::config(Path::new("tokenizer.json"), error.to_string()))?;
+        let small = [
+            ("tokenizer.json", tokenizer),
+            ("tokenizer_config.json", format!("{parts:#}\n").into_bytes()),
+            ("config.json", format!("{config:#}\n").into_bytes()),
+        ];
         for (name, bytes) in &small {
             let path = folder.join(format!("{name}.part"));
             fs::write(&path, bytes).map_err(ModelError::io(&path))?;
         }
-        for name in ["model.safetensors", "tokenizer.json", "config.json"] {
+        for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"] {
             let path = folder.join(name);
             fs::rename(folder.join(format!("{name}.part")), &path).map_err(ModelError::io(&path))?;
         }
