@@ -77,3 +77,30 @@ fn rows_that_make_no_training_set_are_named() {
     let _ = fit("topic", &unknown).exits_with(2).says(&["a share of 2 cannot be held out"]);
     assert!(!folder.path().join("out").exists(), "a head that was not fitted was written");
 }
+
+#[test]
+fn a_tagger_is_fitted_to_a_conll_file_and_finds_what_it_was_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    write_head_model(&folder.path().join("backbone"), Task::SequenceClassification, &["a", "b"]);
+    let names = ["Ada", "Zoë", "Čapek", "สมชาย", "Grace"];
+    let sentence =
+        |at: usize| format!("today\tO\n{}\tI-PER\nwrote\tO\nnumber\tO\nn{at}\tO\n\n", names[at % names.len()]);
+    fs::write(folder.path().join("ner.txt"), (0..80).map(sentence).collect::<String>()).unwrap();
+    let (source, backbone, out) = (at("ner.txt"), at("backbone"), at("tagger"));
+    let fit = ["fit", "--source", &source, "--conll", "--model", &backbone, "--out", &out];
+    let told = polylance(&[&fit[..], &["--json"]].concat()).exits_with(0).json();
+    assert_eq!((&told["labels"], &told["test_sentences"]), (&json!(2), &json!(16)));
+    assert_eq!(told["report"]["micro_f1"], 1.0, "{told}");
+    assert_eq!(told["baseline_micro_f1"], 1.0);
+    let config: Value = serde_json::from_slice(&fs::read(folder.path().join("tagger/config.json")).unwrap()).unwrap();
+    assert_eq!(config["architectures"], json!(["XLMRobertaForTokenClassification"]));
+
+    let predict = ["predict", "--task", "ner", "--model", &out, "--aggregation", "first"];
+    let answer = polylance_with(&predict, &[], "today Čapek wrote\n".as_bytes()).exits_with(0).json();
+    assert_eq!(answer["spans"][0]["text"], "Čapek");
+    assert_eq!((&answer["spans"][0]["label"], &answer["spans"][0]["start"]), (&json!("PER"), &json!(6)));
+
+    fs::write(folder.path().join("ner.txt"), "today\tO\nword\n").unwrap();
+    let _ = polylance(&fit).exits_with(2).says(&["line 2: the word \"word\" has no tag"]);
+}

@@ -9,6 +9,7 @@ mod backend;
 mod batch;
 mod cli;
 mod commands;
+mod entities;
 mod error;
 mod exit;
 mod interrupt;

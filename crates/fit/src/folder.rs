@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use polylance_encoder::{FittedHead, HeadTensor, ModelFiles};
-use serde_json::json;
+use polylance_encoder::{FittedHead, HeadTensor, ModelFiles, Task};
+use serde_json::{Value, json};
 
 use crate::{LinearHead, Result};
 
@@ -26,24 +26,64 @@ impl SequenceHead<'_> {
     /// # Errors
     /// When the backbone cannot be read or the folder cannot be written.
     pub fn write(&self, backbone: &ModelFiles, folder: &Path) -> Result<()> {
-        let fitted = FittedHead { backbone: Some(backbone.backbone_hash()?), ..self.fitted.clone() };
-        let id2label: BTreeMap<String, &String> =
-            self.labels.iter().enumerate().map(|(id, label)| (id.to_string(), label)).collect();
-        let label2id: BTreeMap<&String, usize> =
-            self.labels.iter().enumerate().map(|(id, label)| (label, id)).collect();
         let keys = json!({
             "architectures": ["PolylanceForSequenceClassification"],
             "problem_type": "single_label_classification",
-            "num_labels": self.labels.len(),
-            "id2label": id2label,
-            "label2id": label2id,
-            "polylance": fitted,
         });
-        let (classes, width) = (self.head.bias.len(), self.head.width());
-        let tensors = [
-            HeadTensor { name: "classifier.weight", shape: vec![classes, width], values: &self.head.weight },
-            HeadTensor { name: "classifier.bias", shape: vec![classes], values: &self.head.bias },
-        ];
-        Ok(backbone.write_with_head(folder, &keys, &tensors)?)
+        write(backbone, folder, keys, self.head, self.labels, &self.fitted)
     }
+}
+
+/// A classifier of tokens: one linear map of each token's state, as transformers' `…ForTokenClassification` has it.
+#[derive(Debug, Clone)]
+pub struct TokenHead<'a> {
+    /// The map.
+    pub head: &'a LinearHead,
+    /// The tags' names.
+    pub labels: &'a [String],
+    /// Text before every input.
+    pub prefix: String,
+}
+
+impl TokenHead<'_> {
+    /// Writes the head with a copy of the backbone; transformers loads the folder too.
+    ///
+    /// # Errors
+    /// When the backbone cannot be read or the folder cannot be written.
+    pub fn write(&self, backbone: &ModelFiles, folder: &Path) -> Result<()> {
+        let architecture = Task::TokenClassification.architecture(backbone.config().kind);
+        let defaults = backbone.defaults();
+        let fitted = FittedHead {
+            head: None,
+            pooling: defaults.pooling,
+            normalize: defaults.normalize,
+            prefix: self.prefix.clone(),
+            backbone: None,
+        };
+        write(backbone, folder, json!({"architectures": [architecture]}), self.head, self.labels, &fitted)
+    }
+}
+
+fn write(
+    backbone: &ModelFiles,
+    folder: &Path,
+    mut keys: Value,
+    head: &LinearHead,
+    labels: &[String],
+    fitted: &FittedHead,
+) -> Result<()> {
+    let fitted = FittedHead { backbone: Some(backbone.backbone_hash()?), ..fitted.clone() };
+    let id2label: BTreeMap<String, &String> =
+        labels.iter().enumerate().map(|(id, label)| (id.to_string(), label)).collect();
+    let label2id: BTreeMap<&String, usize> = labels.iter().enumerate().map(|(id, label)| (label, id)).collect();
+    keys["num_labels"] = json!(labels.len());
+    keys["id2label"] = json!(id2label);
+    keys["label2id"] = json!(label2id);
+    keys["polylance"] = json!(fitted);
+    let (classes, width) = (head.bias.len(), head.width());
+    let tensors = [
+        HeadTensor { name: "classifier.weight", shape: vec![classes, width], values: &head.weight },
+        HeadTensor { name: "classifier.bias", shape: vec![classes], values: &head.bias },
+    ];
+    Ok(backbone.write_with_head(folder, &keys, &tensors)?)
 }

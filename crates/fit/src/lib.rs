@@ -1,6 +1,6 @@
 //! Linear heads on a frozen encoder.
 //!
-//! [`train`] fits one linear map from features to classes, [`Report`] measures it, and [`SequenceHead::write`] keeps it as
+//! [`train()`] fits one linear map from features to classes, [`Report`] measures it, and [`SequenceHead::write`] keeps it as
 //! a folder in Hugging Face's layout. No Arrow here: features come as rows of numbers.
 //!
 //! ```
@@ -13,14 +13,18 @@
 //! # Ok::<(), polylance_fit::FitError>(())
 //! ```
 
+mod conll;
+mod entities;
 mod error;
 mod folder;
 mod linear_head;
 mod measures;
 mod train;
 
+pub use conll::{TaggedSentence, read_conll};
+pub use entities::{EntityReport, EntityScore};
 pub use error::{FitError, Result};
-pub use folder::SequenceHead;
+pub use folder::{SequenceHead, TokenHead};
 pub use linear_head::LinearHead;
 pub use measures::{ClassScore, Confused, Report};
-pub use train::{Features, Fitted, Options, train};
+pub use train::{Features, Fitted, Options, shuffle, train, train_on};

@@ -74,6 +74,21 @@ pub struct Fitted {
 pub fn train(features: &Features, classes: usize, options: &Options) -> Result<Fitted> {
     check(features, classes)?;
     let (held_out, trained) = split(features.classes.len(), options)?;
+    train_on(features, classes, held_out, trained, options)
+}
+
+/// Like [`train()`], with the rows that are held out and those that are trained on named.
+///
+/// # Errors
+/// As [`train()`].
+pub fn train_on(
+    features: &Features,
+    classes: usize,
+    held_out: Vec<usize>,
+    trained: Vec<usize>,
+    options: &Options,
+) -> Result<Fitted> {
+    check(features, classes)?;
     let scaling = Scaling::of(features, &trained);
     let rows = |chosen: &[usize]| -> Result<(Tensor, Tensor)> {
         let values: Vec<f32> = chosen.iter().flat_map(|&row| scaling.apply(features.row(row))).collect();
@@ -155,8 +170,8 @@ fn split(rows: usize, options: &Options) -> Result<(Vec<usize>, Vec<usize>)> {
     Ok((held_out, trained))
 }
 
-/// Fisher–Yates with splitmix64: the same on every machine.
-fn shuffle(items: &mut [usize], seed: u64) {
+/// Puts items into an order that the seed decides: Fisher–Yates with splitmix64, the same on every machine.
+pub fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
     for end in (1..items.len()).rev() {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -15,6 +15,7 @@ mod queues;
 mod spec;
 mod task_pool;
 mod tasks;
+mod token_states;
 mod tokenizers;
 
 pub use device::DeviceWorker;
@@ -23,3 +24,4 @@ pub use pool::{DevicePool, PoolOptions, contract};
 pub use queues::Ids;
 pub use spec::DeviceSpec;
 pub use task_pool::{TaskPool, head_contract};
+pub use token_states::TokenStates;

@@ -14,6 +14,7 @@ use polylance_search::SqlSession;
 use serde::Serialize;
 
 use crate::{
+    entities,
     error::{Result, UsageError},
     exit::ExitStatus,
     pipeline::{self, ProgressMode},
@@ -35,8 +36,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URI")]
     source: String,
     /// The column with the label, text or whole numbers
-    #[arg(long, value_name = "COL")]
-    label: String,
+    #[arg(long, value_name = "COL", required_unless_present = "conll")]
+    label: Option<String>,
+    /// The source is a local CoNLL file: fit a tagger of entities. A fifth of the sentences is kept to measure it
+    #[arg(long, conflicts_with_all = ["label", "condition", "test", "features", "text", "id"])]
+    conll: bool,
     /// The folder to write
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -88,6 +92,7 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance fit --source labelled.parquet --label topic --out models/topic
   polylance fit --source builtin:udhr --label lang --out models/lang --where 'article % 2 = 1' --test 'article % 2 = 0'
+  polylance fit --source tagged.conll --conll --out models/entities
   polylance annotate --table docs.lance --name topic --task classify --model models/topic";
 
 /// What was done, for scripts.
@@ -108,19 +113,6 @@ struct Outcome<'a> {
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let files = ModelFiles::find(&args.model)?;
-    let table = args.features.clone().unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
-    let pipeline = pipeline(&args, &table);
-    pipeline.validate()?;
-    let quarantined = pipeline::embed_quietly(&pipeline, args.progress).await?;
-    if quarantined > 0 {
-        printer.warning(format_args!("{} could not be read or embedded and are left out", counted(quarantined, "row")));
-    }
-
-    let rows = read(&table, &args.label, args.condition.as_deref()).await?;
-    let labels: Vec<String> = rows.labels.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-    let class = |label: &String| labels.binary_search(label).map(|class| class as u32);
-    let classes: Vec<u32> = rows.labels.iter().filter_map(|label| class(label).ok()).collect();
-    let features = Features { width: rows.width, values: rows.values, classes };
     let options = Options {
         held_out: args.held_out,
         epochs: args.epochs,
@@ -129,6 +121,23 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         seed: args.seed,
         ..Options::default()
     };
+    let Some(label) = args.label.clone() else {
+        let request = entities::Request { source: args.source, out: args.out, devices: args.devices, options };
+        return entities::fit(request, files, args.json, printer).await;
+    };
+    let table = args.features.clone().unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
+    let pipeline = pipeline(&args, &table);
+    pipeline.validate()?;
+    let quarantined = pipeline::embed_quietly(&pipeline, args.progress).await?;
+    if quarantined > 0 {
+        printer.warning(format_args!("{} could not be read or embedded and are left out", counted(quarantined, "row")));
+    }
+
+    let rows = read(&table, &label, args.condition.as_deref()).await?;
+    let labels: Vec<String> = rows.labels.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    let class = |name: &String| labels.binary_search(name).map(|class| class as u32);
+    let classes: Vec<u32> = rows.labels.iter().filter_map(|name| class(name).ok()).collect();
+    let features = Features { width: rows.width, values: rows.values, classes };
     let started = Instant::now();
     let (features, count) = (features, labels.len());
     let (features, fitted) = tokio::task::spawn_blocking(move || {
@@ -144,13 +153,13 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
             (fitted.held_out.iter().map(pair).collect::<Vec<_>>(), "held-out rows")
         }
         Some(condition) => {
-            let test = read(&table, &args.label, Some(condition)).await?;
-            let unknown = test.labels.iter().find(|label| class(label).is_err());
+            let test = read(&table, &label, Some(condition)).await?;
+            let unknown = test.labels.iter().find(|name| class(name).is_err());
             if let Some(label) = unknown {
                 let message = format!("a row of --test has the label {label:?}, and no row of the training has it");
                 return Err(UsageError::new(message).into());
             }
-            let right = test.labels.iter().filter_map(|label| class(label).ok());
+            let right = test.labels.iter().filter_map(|name| class(name).ok());
             let found = test.values.chunks(test.width.max(1)).map(|row| fitted.head.predict(row));
             (right.zip(found).collect(), "test rows")
         }

@@ -1,0 +1,168 @@
+//! Hidden states of words: what a token classifier is fitted on.
+
+use std::sync::Arc;
+
+use polylance_backend::{BackendError, Result};
+use polylance_encoder::{Device as Hardware, LoadOptions, ModelFiles, PackedBatch, SentenceEncoder};
+use tokenizers::Tokenizer;
+
+use crate::{
+    PoolError, PoolOptions,
+    device::DeviceWorker,
+    device_threads::DeviceThreads,
+    devices::Devices,
+    pool::batch_tokens,
+    queues::Ids,
+    spec::{DeviceSpec, cores},
+    tokenizers::{Threads, guarded, tokenizer},
+};
+
+/// A model on CPU devices that gives the state of each word's first token.
+#[derive(Debug)]
+pub struct TokenStates {
+    tokenizer: Arc<Tokenizer>,
+    threads: Threads,
+    devices: Devices<WordInput, Vec<f32>>,
+    prefix: String,
+    width: usize,
+    max_tokens: usize,
+}
+
+/// A text's ids, and where its words begin among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WordInput {
+    ids: Vec<u32>,
+    /// The first token of each word; `None` for a word that did not fit.
+    words: Vec<Option<usize>>,
+}
+
+impl Ids for WordInput {
+    fn ids(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+impl TokenStates {
+    /// Loads the model. `prefix` is put before every text.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded or a device does not exist.
+    pub fn open(files: &ModelFiles, prefix: &str, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
+        let load = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
+        let model = Arc::new(SentenceEncoder::load(files, &load, &Hardware::Cpu)?);
+        let per_core = options.devices.iter().all(|name| name == "auto") && !model.report().per_layer;
+        let specs = DeviceSpec::list(&options.devices, per_core)?;
+        let batch = batch_tokens(&specs[0], model.report().per_layer);
+        let worker = |spec: &DeviceSpec| match spec.hardware()? {
+            Hardware::Cpu => Ok(StateWorker { threads: DeviceThreads::new(spec)?, model: Arc::clone(&model) }),
+            _ => Err(PoolError::Device { device: spec.to_string(), message: "a head is fitted on the CPU".to_owned() }),
+        };
+        let workers = specs.iter().map(worker).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer(files.name(), &files.tokenizer_json()?)?),
+            threads: Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?,
+            devices: Devices::start(workers, batch)?,
+            prefix: prefix.to_owned(),
+            width: files.config().hidden_size,
+            max_tokens: files.config().max_tokens(),
+        })
+    }
+
+    /// Numbers of a state.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The state of each word of each sentence, the words joined by single spaces; `None` for a word that is cut off
+    /// because its sentence is too long for the model.
+    ///
+    /// # Errors
+    /// [`BackendError`] when a device fails.
+    pub async fn of_words(&self, sentences: Vec<Vec<String>>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
+        let (tokenizer, prefix, most) = (Arc::clone(&self.tokenizer), self.prefix.clone(), self.max_tokens);
+        let input = move |words: Vec<String>| guarded(|| input(&tokenizer, &prefix, &words, most));
+        let inputs: Vec<WordInput> =
+            self.threads.map(sentences, input).await?.into_iter().collect::<Result<Vec<_>>>()?;
+        let places: Vec<Vec<Option<usize>>> = inputs.iter().map(|input| input.words.clone()).collect();
+        let states = self.devices.run(inputs).await?;
+        let of_sentence = |(words, states): (Vec<Option<usize>>, Vec<f32>)| {
+            let mut states = states.chunks(self.width).map(<[f32]>::to_vec);
+            words.into_iter().map(|word| word.and_then(|_| states.next())).collect()
+        };
+        Ok(places.into_iter().zip(states).map(of_sentence).collect())
+    }
+}
+
+/// The ids of a sentence, cut to the model's limit, and the first token of each word.
+fn input(tokenizer: &Tokenizer, prefix: &str, words: &[String], most: usize) -> Result<WordInput> {
+    let refused = |error: tokenizers::Error| BackendError::Input(format!("the tokenizer refused the text: {error}"));
+    let text = [prefix, &words.join(" ")].concat();
+    let mut encoding = tokenizer.encode_char_offsets(text, false).map_err(refused)?;
+    let added = tokenizer.encode("", true).map_err(refused)?.len();
+    encoding.truncate(most.saturating_sub(added).max(1), 0, tokenizers::TruncationDirection::Right);
+    let encoding = tokenizer.post_process(encoding, None, true).map_err(refused)?;
+    let special = encoding.get_special_tokens_mask();
+    let mut start = prefix.chars().count();
+    let mut at = 0;
+    let first = words.iter().map(|word| {
+        let end = start + word.chars().count();
+        // The first token that reaches into the word: one that stands for white space alone ends where it begins.
+        let reaches = |token: usize| special[token] == 0 && encoding.get_offsets()[token].1 > start;
+        at = (at..encoding.len()).find(|&token| reaches(token)).unwrap_or(encoding.len());
+        let inside = at < encoding.len() && encoding.get_offsets()[at].0 < end;
+        start = end + 1;
+        inside.then_some(at)
+    });
+    let words = first.collect();
+    Ok(WordInput { ids: encoding.get_ids().to_vec(), words })
+}
+
+struct StateWorker {
+    threads: DeviceThreads,
+    model: Arc<SentenceEncoder>,
+}
+
+impl DeviceWorker for StateWorker {
+    type Input = WordInput;
+    type Output = Vec<f32>;
+
+    fn name(&self) -> &str {
+        self.threads.name()
+    }
+
+    fn run(&mut self, inputs: &[WordInput]) -> Result<Vec<Vec<f32>>> {
+        let model = &self.model;
+        let states = || {
+            let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
+            let states = model.hidden_states(&PackedBatch::new(&rows)?)?;
+            Ok(states.to_vec2::<f32>()?)
+        };
+        let states = self.threads.run(states)?;
+        let mut start = 0;
+        let of_input = inputs.iter().map(|input| {
+            let words = input.words.iter().flatten().flat_map(|at| states[start + at].iter().copied()).collect();
+            start += input.ids.len();
+            words
+        });
+        Ok(of_input.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_is_where_its_first_token_is_and_words_beyond_the_limit_are_nowhere() {
+        let tokenizer = Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap();
+        let words: Vec<String> = ["@paulwalk", "It", "'s", "in", "São", "Paulo", "👍"].map(str::to_owned).to_vec();
+        let whole = input(&tokenizer, "passage: ", &words, 512).unwrap();
+        let token = |at: usize| tokenizer.id_to_token(whole.ids[at]).unwrap();
+        let first: Vec<String> = whole.words.iter().map(|at| token(at.unwrap())).collect();
+        assert!(first[1] == "▁It" && first[3] == "▁in" && first[5] == "▁Paulo", "{first:?}");
+        assert!(whole.words.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", whole.words);
+        let cut = input(&tokenizer, "passage: ", &words, 10).unwrap();
+        assert_eq!(cut.ids.len(), 10);
+        assert!(cut.words[0].is_some() && cut.words[6].is_none(), "{:?}", cut.words);
+    }
+}
