@@ -27,7 +27,7 @@ const OVERLAP: usize = 32;
 /// What `run` and `embed` have in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// End with one JSON object on stdout
+    /// End with one JSON object on stdout, and one more for each column of a head
     #[arg(long)]
     json: bool,
     /// How progress is shown on stderr
