@@ -38,8 +38,8 @@ pub fn read_conll(name: &str, text: &str) -> Result<Vec<TaggedSentence>> {
         let mut columns = line.split(['\t', ' ']).filter(|column| !column.is_empty());
         let word = columns.next().ok_or_else(|| refuse("no word"))?;
         let tag = columns.next_back().ok_or_else(|| refuse(&format!("the word {word:?} has no tag")))?;
-        let known =
-            tag == "O" || tag.split_once('-').is_some_and(|(mark, kind)| "BIESLU".contains(mark) && !kind.is_empty());
+        let marked = |(mark, kind): (&str, &str)| ["B", "I", "E", "S", "L", "U"].contains(&mark) && !kind.is_empty();
+        let known = tag == "O" || tag.split_once('-').is_some_and(marked);
         if !known {
             return Err(refuse(&format!("{tag:?} is no tag of IOB, IOBES or BILOU")));
         }
@@ -84,7 +84,10 @@ mod tests {
     fn a_line_that_cannot_be_read_is_named() {
         let refused = |text: &str| read_conll("ner.txt", text).unwrap_err().to_string();
         assert_eq!(refused("a O\nword\n"), "ner.txt, line 2: the word \"word\" has no tag");
-        assert_eq!(refused("a X-PER\n"), "ner.txt, line 1: \"X-PER\" is no tag of IOB, IOBES or BILOU");
+        for tag in ["X-PER", "-PER", "IE-PER", "B-", "PER"] {
+            let expected = format!("ner.txt, line 1: {tag:?} is no tag of IOB, IOBES or BILOU");
+            assert_eq!(refused(&format!("a {tag}\n")), expected);
+        }
         assert_eq!(read_conll("ner.txt", "a O\r\n \t\r\n\r\nb NN O\r\n").unwrap().len(), 2);
     }
 }

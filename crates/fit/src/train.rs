@@ -1,5 +1,7 @@
 //! Training: `AdamW` on the logistic loss, stopped where the held-out rows are served best.
 
+use std::collections::HashSet;
+
 use candle_core::{D, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
@@ -89,6 +91,10 @@ pub fn train_on(
     options: &Options,
 ) -> Result<Fitted> {
     check(features, classes)?;
+    check_parts(features.classes.len(), &held_out, &trained)?;
+    if options.epochs == 0 {
+        return Err(FitError::Data("0 passes train nothing: at least 1 is needed".to_owned()));
+    }
     let scaling = Scaling::of(features, &trained);
     let rows = |chosen: &[usize]| -> Result<(Tensor, Tensor)> {
         let values: Vec<f32> = chosen.iter().flat_map(|&row| scaling.apply(features.row(row))).collect();
@@ -117,14 +123,17 @@ pub fn train_on(
             optimizer.backward_step(&loss(&x, &y)?)?;
         }
         let held = loss(&held_x, &held_y)?.to_scalar::<f32>()?;
+        if !held.is_finite() {
+            break;
+        }
         if best.as_ref().is_none_or(|(least, ..)| held < *least) {
             let head =
                 LinearHead { weight: weight.as_tensor().flatten_all()?.to_vec1()?, bias: bias.as_tensor().to_vec1()? };
             best = Some((held, epoch, head));
         }
     }
-    let (held_out_loss, best_epoch, head) =
-        best.ok_or_else(|| FitError::Data("the loss is not a number: the features are damaged".to_owned()))?;
+    let diverged = || format!("training diverged in pass {epoch}: a smaller learning rate may help");
+    let (held_out_loss, best_epoch, head) = best.ok_or_else(|| FitError::Data(diverged()))?;
     Ok(Fitted {
         head: scaling.fold(&head),
         trained_rows: trained.len(),
@@ -152,6 +161,27 @@ fn check(features: &Features, classes: usize) -> Result<()> {
     }
     match features.values.iter().position(|value| !value.is_finite()) {
         Some(at) => refuse(format!("row {} has a number that is not finite", at / features.width)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses parts that train nothing, or measure on what was trained on.
+fn check_parts(rows: usize, held_out: &[usize], trained: &[usize]) -> Result<()> {
+    let refuse = |message: String| Err(FitError::Data(message));
+    if held_out.is_empty() {
+        return refuse("no row is held out to tell when to stop".to_owned());
+    }
+    if trained.is_empty() {
+        return refuse("no row is left to train on".to_owned());
+    }
+    for (part, what) in [(held_out, "held out"), (trained, "trained on")] {
+        if let Some(row) = part.iter().find(|row| **row >= rows) {
+            return refuse(format!("row {row} is to be {what}, there are {rows}"));
+        }
+    }
+    let kept: HashSet<&usize> = held_out.iter().collect();
+    match trained.iter().find(|row| kept.contains(row)) {
+        Some(row) => refuse(format!("row {row} is both trained on and held out")),
         None => Ok(()),
     }
 }
@@ -215,10 +245,13 @@ impl Scaling {
         let width = self.mean.len();
         let mut folded = head.clone();
         for (row, bias) in folded.weight.chunks_mut(width).zip(&mut folded.bias) {
+            // The shifts of many features may cancel out: in f32 their sum would lose the bias.
+            let mut shift = 0.0;
             for ((weight, mean), inverse) in row.iter_mut().zip(&self.mean).zip(&self.inverse) {
                 *weight *= inverse;
-                *bias -= *weight * mean;
+                shift += f64::from(*weight) * f64::from(*mean);
             }
+            *bias = (f64::from(*bias) - shift) as f32;
         }
         folded
     }
@@ -268,5 +301,38 @@ mod tests {
         assert!(refused(&damaged, 3).contains("row 1 has a number that is not finite"));
         let few = Features { width: 1, values: vec![0.0; 4], classes: vec![0, 1, 0, 1] };
         assert!(refused(&few, 2).contains("at least 10"));
+    }
+
+    #[test]
+    fn training_that_diverges_gives_no_head() {
+        let train = |options| train(&clouds(), 3, &options).map_err(|error| error.to_string());
+        for learning_rate in [1e38, f64::NAN] {
+            let message = train(Options { learning_rate, ..Options::default() }).unwrap_err();
+            assert!(message.starts_with("training diverged in pass 1"), "{message}");
+        }
+        let message = train(Options { epochs: 0, ..Options::default() }).unwrap_err();
+        assert!(message.contains("0 passes"), "{message}");
+    }
+
+    #[test]
+    fn parts_that_train_nothing_are_refused() {
+        let refused = |held_out: Vec<usize>, trained: Vec<usize>| {
+            train_on(&clouds(), 3, held_out, trained, &Options::default()).unwrap_err().to_string()
+        };
+        assert_eq!(refused(vec![], (0..300).collect()), "no row is held out to tell when to stop");
+        assert_eq!(refused((0..300).collect(), vec![]), "no row is left to train on");
+        assert_eq!(refused(vec![0], vec![1, 300]), "row 300 is to be trained on, there are 300");
+        assert_eq!(refused(vec![300], vec![1]), "row 300 is to be held out, there are 300");
+        assert_eq!(refused(vec![4, 9], vec![1, 9]), "row 9 is both trained on and held out");
+    }
+
+    #[test]
+    fn the_scaling_is_part_of_the_map() {
+        // Far from zero in units of the spread: the sum of the shifts must not lose the bias.
+        let scaling = Scaling { mean: vec![1000.0; 64], inverse: vec![50.0; 64] };
+        let weight: Vec<f32> = (0..64).map(|at| if at % 2 == 0 { 0.7 } else { -0.7 }).collect();
+        let folded = scaling.fold(&LinearHead { weight: weight.clone(), bias: vec![0.25] });
+        assert!((folded.bias[0] - 0.25).abs() < 1e-6, "{}", folded.bias[0]);
+        assert_eq!(folded.weight, weight.iter().map(|weight| weight * 50.0).collect::<Vec<_>>());
     }
 }
