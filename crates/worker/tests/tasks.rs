@@ -9,7 +9,6 @@ use polylance_schema::{Aggregation, Generation, Scores, TaskSpec};
 use polylance_worker::{PoolOptions, TaskPool};
 use serde_json::Value;
 
-const SPANS: [&str; 7] = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"];
 const TOLERANCE: f64 = 1e-4;
 
 fn goldens(name: &str, transformers: &str) -> Value {
@@ -68,6 +67,8 @@ fn check_spans(kind: ModelKind, key: &str) {
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let texts = texts(&goldens["texts"]);
     assert!(texts.len() >= 200);
+    let tags = self::texts(&goldens["labels"][kind.model_type()]);
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     let strategies = [
         ("none", Aggregation::None),
         ("simple", Aggregation::Simple),
@@ -76,7 +77,7 @@ fn check_spans(kind: ModelKind, key: &str) {
         ("max", Aggregation::Max),
     ];
     for (name, aggregation) in strategies {
-        let labelled = |checkpoint: Checkpoint| checkpoint.labels(&SPANS).head_scale(scale);
+        let labelled = |checkpoint: Checkpoint| checkpoint.labels(&tags).head_scale(scale);
         let pool = pool(kind, TaskSpec::Ner { aggregation }, labelled);
         let found = answers(&pool, texts.iter().map(|text| ask(text)).collect());
         let mut labels = std::collections::BTreeSet::new();
@@ -134,11 +135,14 @@ fn classes_are_those_of_the_pipeline() {
         ("regression", &["LABEL_0"], "regression"),
     ] {
         let shape = |c: Checkpoint| c.labels(labels).head_scale(scale).key("problem_type", problem);
-        let pool = pool(ModelKind::XlmRoberta, TaskSpec::Classify { scores: Scores::All }, shape);
+        let pool = pool(ModelKind::XlmRobertaXl, TaskSpec::Classify { scores: Scores::All }, shape);
         let found = answers(&pool, texts.iter().map(|text| ask(text)).collect());
         for ((text, found), expected) in texts.iter().zip(&found).zip(goldens["classes"][name].as_array().unwrap()) {
             assert!(same_labels(found, expected), "{name}: {text:?}: {found:?}, expected {expected}");
         }
+        let best: std::collections::BTreeSet<_> =
+            goldens["classes"][name].as_array().unwrap().iter().map(|expected| expected[0][0].to_string()).collect();
+        assert_eq!(best.len(), labels.len(), "{name}: every label is the best of some text");
     }
 }
 
@@ -195,7 +199,7 @@ fn choices_and_passages_are_scored_as_by_the_models() {
     let goldens = goldens("tasks.json.zst", "5.23.");
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let choose = pool(ModelKind::XlmRoberta, TaskSpec::Choose, |c| c.head_scale(scale));
-    let rerank = pool(ModelKind::XlmRoberta, TaskSpec::Rerank, |c| c.labels(&["LABEL_0"]).head_scale(scale));
+    let rerank = pool(ModelKind::XlmRobertaXl, TaskSpec::Rerank, |c| c.labels(&["LABEL_0"]));
     let pairs = &goldens["pairs"];
     for (at, asked) in pairs["asked"].as_array().unwrap().iter().enumerate() {
         let (text, options) = (asked[0].as_str().unwrap(), texts(&asked[1]));
