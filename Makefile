@@ -44,6 +44,7 @@ generate: ## write the generated files anew (JSON Schema)
 bench: build ## criterion benchmarks, then whole runs against sentence-transformers
 	cargo bench --workspace --locked
 	python3 tests/peers/bench_sentence_transformers.py "$(POLYLANCE)"
+	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 
 .PHONY: check-cuda
 check-cuda: setup ## type-check the `cuda` feature on a machine without a GPU

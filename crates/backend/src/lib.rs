@@ -8,8 +8,8 @@ mod annotate;
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use futures::future::BoxFuture;
-use polylance_schema::Chunking;
+use futures::{FutureExt, future::BoxFuture};
+use polylance_schema::{Chunking, TaskSpec};
 
 pub use annotate::{
     AnnotateInput, Annotated, Annotation, Annotator, AnnotatorHandle, Answer, LabelScore, Span, TokenScore,
@@ -48,6 +48,24 @@ pub struct Chunk {
     pub input_ids: Vec<u32>,
     /// Whether text after this slice was cut off.
     pub truncated: bool,
+}
+
+/// One input of the model for a pass in which heads are asked too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeInput {
+    /// Ids, prefix and special tokens included.
+    pub input_ids: Vec<u32>,
+    /// The text that they stand for, without the prefix.
+    pub text: String,
+}
+
+/// What one pass gave, in input order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// The vectors.
+    pub embeddings: Embeddings,
+    /// For each input, what each of [`Backend::heads`] says of it.
+    pub annotations: Vec<Vec<Annotated>>,
 }
 
 /// Vectors in input order.
@@ -101,6 +119,19 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Encodes each row of ids into a vector.
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>>;
+
+    /// What the heads are asked that stand on the embedding's own token states.
+    fn heads(&self) -> &[TaskSpec] {
+        &[]
+    }
+
+    /// [`Backend::encode`], and in the same pass what each of [`Backend::heads`] says of each input. An input that a
+    /// head cannot annotate says why, and has its vector.
+    fn encode_with_heads(&self, inputs: Vec<EncodeInput>) -> BoxFuture<'static, Result<Encoded>> {
+        let annotations = vec![Vec::new(); inputs.len()];
+        let embeddings = self.encode(inputs.into_iter().map(|input| input.input_ids).collect());
+        async move { Ok(Encoded { embeddings: embeddings.await?, annotations }) }.boxed()
+    }
 }
 
 /// The backend as a session extension, so that a plan finds it where it runs and needs no handle of its own.

@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrow::datatypes::FieldRef;
 use polylance_config::{Annotate, Pipeline};
 use polylance_encoder::{Dtype, ModelFiles};
+use polylance_schema::Contract;
 use polylance_sink::{CommitPolicy, Declared, quarantine_uri};
-use polylance_worker::{PoolOptions, TaskPool, head_contract};
+use polylance_worker::{PassHead, PoolOptions, TaskPool, head_contract, shares_pass};
 
 use crate::{
     annotation::{AnnotationJob, AnnotationSummary, OpenAnnotation},
@@ -57,6 +59,38 @@ pub(crate) async fn prepare(columns: &Columns) -> Result<Vec<Column>> {
     Ok(prepared)
 }
 
+/// Finds the heads that can be asked in the pass of this embedding.
+pub(crate) async fn share(prepared: &mut [Column], embedding: &ModelFiles, contract: &Contract) -> Result<()> {
+    for column in prepared {
+        let (embedding, contract) = (embedding.clone(), contract.clone());
+        let (files, asked) = (column.files.clone(), column.job.contract.clone());
+        let shares = move || shares_pass(&embedding, &contract, &files, &asked);
+        column.in_pass = tokio::task::spawn_blocking(shares).await??;
+    }
+    Ok(())
+}
+
+/// What a new row costs, in words.
+pub(crate) fn cost(prepared: &[Column]) -> String {
+    let names = |in_pass: bool| {
+        let names = prepared.iter().filter(|column| column.in_pass == in_pass).map(|column| column.job.column.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let passes = 1 + prepared.iter().filter(|column| !column.in_pass).count();
+    let with = if passes > prepared.len() { String::new() } else { format!(" with {}", names(true)) };
+    match passes {
+        1 => format!("a new row costs one pass: the embedding with {}", names(true)),
+        _ => format!("a new row costs {passes} passes: the embedding{with}, then one each for {}", names(false)),
+    }
+}
+
+/// Says which columns begin anew.
+pub(crate) fn warn_replaced(column: &str, declared: Declared, printer: &mut Printer) {
+    if declared == Declared::Replaced {
+        printer.warning(format_args!("column {column} was filled by another head: it begins anew"));
+    }
+}
+
 /// Fills the columns, one after another.
 pub(crate) async fn fill(
     prepared: Vec<Column>,
@@ -68,11 +102,9 @@ pub(crate) async fn fill(
     let mut status = ExitStatus::Done;
     for column in prepared {
         let open = column.job.clone().open().await?;
-        if open.declared() == Declared::Replaced {
-            let name = &column.job.column;
-            printer.warning(format_args!("column {name} was filled by another head: it begins anew"));
-        }
-        let summary = column.fill(open, columns, progress).await?;
+        warn_replaced(&column.job.column, open.declared(), printer);
+        let in_pass = column.in_pass;
+        let summary = AnnotationSummary { in_pass, ..column.fill(open, columns, progress).await? };
         if json {
             printer.json(&summary)?;
         } else {
@@ -87,9 +119,12 @@ pub(crate) async fn fill(
 }
 
 /// A column whose model was found.
+#[derive(Debug)]
 pub(crate) struct Column {
     files: ModelFiles,
     job: AnnotationJob,
+    /// Whether the embedding's pass fills it; only rows that were there before are then missing.
+    in_pass: bool,
 }
 
 impl Column {
@@ -101,7 +136,14 @@ impl Column {
         let contract = tokio::task::spawn_blocking(move || head_contract(&hashed, spec, inputs, &options)).await??;
         let commit = CommitPolicy { rows: columns.commit_rows, seconds: columns.commit_seconds };
         let job = AnnotationJob { table: columns.table.clone(), column: annotate.name.clone(), contract, commit };
-        Ok(Self { files, job })
+        Ok(Self { files, job, in_pass: false })
+    }
+
+    /// The head and its column, when they are part of the embedding's pass.
+    pub(crate) fn of_pass(&self) -> Option<(PassHead, FieldRef)> {
+        let AnnotationJob { column, contract, .. } = &self.job;
+        let field = contract.field(column).filter(|_| self.in_pass)?;
+        Some((PassHead { files: self.files.clone(), spec: contract.spec.clone() }, Arc::new(field)))
     }
 
     /// Loads the model when there is a row to annotate.
@@ -148,6 +190,7 @@ impl Shown {
 
 fn report(summary: &AnnotationSummary, printer: &mut Printer) -> Result<()> {
     let rows = match summary.rows_missing {
+        0 if summary.in_pass => "annotated with the embedding".to_owned(),
         0 => "none was missing".to_owned(),
         _ => format!("{} annotated in {:.1} s", thousands(summary.rows_annotated), summary.seconds),
     };

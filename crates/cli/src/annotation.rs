@@ -52,6 +52,8 @@ pub struct AnnotationSummary {
     pub table: String,
     /// The column.
     pub column: String,
+    /// Whether new rows get their value in the pass of the embedding, and the other figures are of older rows.
+    pub in_pass: bool,
     /// The table's version after the last commit; absent when nothing was missing.
     pub version: Option<u64>,
     /// Rows without a value before the run.
@@ -104,6 +106,7 @@ impl OpenAnnotation {
             run_id: Uuid::now_v7().to_string(),
             table: self.job.table.clone(),
             column: self.job.column.clone(),
+            in_pass: false,
             version: None,
             rows_missing: self.missing,
             rows_annotated: 0,

@@ -9,9 +9,10 @@ use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, TokenizeSpec};
+use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, TokenizeSpec};
 use polylance_encoder::ModelFiles;
-use polylance_worker::{DevicePool, PoolError, PoolOptions};
+use polylance_schema::TaskSpec;
+use polylance_worker::{DevicePool, PassHead, PoolError, PoolOptions};
 use tokio::sync::OnceCell;
 
 /// Ids in a device's batch, and batches for each device that a plan gathers before it asks for vectors.
@@ -28,19 +29,21 @@ pub(crate) struct LoadError(pub(crate) Arc<PoolError>);
 #[derive(Debug)]
 pub(crate) struct LazyPool {
     info: BackendInfo,
+    heads: Vec<TaskSpec>,
     state: Arc<State>,
 }
 
 #[derive(Debug)]
 struct State {
     files: ModelFiles,
+    heads: Vec<PassHead>,
     options: PoolOptions,
     pool: OnceCell<DevicePool>,
     failure: Mutex<Option<LoadError>>,
 }
 
 impl LazyPool {
-    pub(crate) fn new(files: ModelFiles, options: PoolOptions) -> Self {
+    pub(crate) fn new(files: ModelFiles, heads: Vec<PassHead>, options: PoolOptions) -> Self {
         let devices = if options.devices.is_empty() { vec!["auto".to_owned()] } else { options.devices.clone() };
         let info = BackendInfo {
             dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
@@ -48,8 +51,9 @@ impl LazyPool {
             window_tokens: window_tokens(&devices, options.batch_tokens),
             devices,
         };
-        let state = State { files, options, pool: OnceCell::new(), failure: Mutex::new(None) };
-        Self { info, state: Arc::new(state) }
+        let asked = heads.iter().map(|head| head.spec.clone()).collect();
+        let state = State { files, heads, options, pool: OnceCell::new(), failure: Mutex::new(None) };
+        Self { info, heads: asked, state: Arc::new(state) }
     }
 
     /// Why the model could not be loaded, when that was tried.
@@ -76,7 +80,8 @@ impl State {
                 return Err(not_loaded(failure));
             }
             let state = Arc::clone(self);
-            let opened = tokio::task::spawn_blocking(move || DevicePool::open(&state.files, &state.options)).await;
+            let open = move || DevicePool::open_with_heads(&state.files, &state.heads, &state.options);
+            let opened = tokio::task::spawn_blocking(open).await;
             opened.map_err(|error| not_loaded(&error))?.map_err(|error| {
                 let failure = Arc::new(error);
                 let error = not_loaded(&failure);
@@ -116,6 +121,15 @@ impl Backend for LazyPool {
         }
         let state = Arc::clone(&self.state);
         async move { state.pool().await?.encode(inputs).await }.boxed()
+    }
+
+    fn heads(&self) -> &[TaskSpec] {
+        &self.heads
+    }
+
+    fn encode_with_heads(&self, inputs: Vec<EncodeInput>) -> BoxFuture<'static, Result<Encoded, BackendError>> {
+        let state = Arc::clone(&self.state);
+        async move { state.pool().await?.encode_with_heads(inputs).await }.boxed()
     }
 }
 

@@ -6,7 +6,10 @@
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration, time::Instant};
 
-use arrow::{array::AsArray, datatypes::UInt64Type};
+use arrow::{
+    array::AsArray,
+    datatypes::{Field, FieldRef, UInt64Type},
+};
 use datafusion::{
     error::DataFusionError,
     execution::{TaskContext, memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnvBuilder},
@@ -17,7 +20,10 @@ use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_dataflow::{Source, SourceError, SourceSpec, plan_embeddings, progress};
 use polylance_schema::{Contract, TextColumn};
-use polylance_sink::{CommitPolicy, IndexOutcome, IndexSpec, SinkError, Table, TableTarget, plan_commit, update_index};
+use polylance_sink::{
+    CommitPolicy, Declared, IndexOutcome, IndexSpec, SinkError, Table, TableTarget, declare_columns, plan_commit,
+    update_index,
+};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -61,6 +67,7 @@ pub struct Planned {
     job: Job,
     run_id: String,
     version: Option<u64>,
+    heads: Vec<FieldRef>,
 }
 
 /// What a run did.
@@ -137,7 +144,7 @@ pub async fn run(
     contract: Contract,
     observer: &mut dyn Observer,
 ) -> Result<RunSummary, JobError> {
-    job.open().await?.plan(&backend, contract)?.run(observer).await
+    job.open().await?.plan(&backend, contract, Vec::new())?.run(observer).await
 }
 
 impl Job {
@@ -153,11 +160,12 @@ impl Job {
 }
 
 impl OpenJob {
-    /// Checks that the table has this contract and these columns, and plans the run.
+    /// Checks that the table has this contract and these columns, and plans the run. `heads` are the columns, with
+    /// their contracts, that the backend's heads fill.
     ///
     /// # Errors
     /// [`JobError::Sink`] when the table is another's, [`JobError::Plan`] when the parts do not fit together.
-    pub fn plan(self, backend: &BackendHandle, contract: Contract) -> Result<Planned, JobError> {
+    pub fn plan(self, backend: &BackendHandle, contract: Contract, heads: Vec<FieldRef>) -> Result<Planned, JobError> {
         let tokenize = TokenizeSpec { prefix: contract.prompts.passage.clone(), chunking: contract.chunking };
         let target = TableTarget {
             uri: self.job.table.clone(),
@@ -165,6 +173,7 @@ impl OpenJob {
             commit: self.job.commit,
             contract,
             keep: self.source.keep_fields().to_vec(),
+            heads,
             run_id: self.run_id.clone(),
             properties: HashMap::new(),
         };
@@ -173,11 +182,12 @@ impl OpenJob {
             table.check(&target)?;
             keys = Some(table.keys()?);
         }
-        let embeddings = plan_embeddings(&self.source, keys, tokenize, backend.0.info())?;
+        let embeddings = plan_embeddings(&self.source, keys, tokenize, backend.0.info(), &target.heads)?;
+        let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
         let context = task_context(backend)?;
         let version = self.table.as_ref().map(Table::version);
-        Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version })
+        Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version, heads })
     }
 }
 
@@ -189,6 +199,19 @@ fn task_context(backend: &BackendHandle) -> Result<Arc<TaskContext>, DataFusionE
 }
 
 impl Planned {
+    /// The columns that the embedding's pass fills, as they stand in the table. One that was another head's is empty
+    /// from now on; a table that the run will make has them from the beginning.
+    ///
+    /// # Errors
+    /// [`JobError::Sink`] when a column of that name holds something else.
+    pub async fn declare(&self) -> Result<Vec<Declared>, JobError> {
+        let columns: Vec<Field> = self.heads.iter().map(|column| column.as_ref().clone()).collect();
+        Ok(match self.version {
+            Some(_) if !columns.is_empty() => declare_columns(&self.job.table, &columns).await?,
+            _ => vec![Declared::Added; columns.len()],
+        })
+    }
+
     /// Runs the plan to its end and brings the index up to date. Dropping the future stops the run: what was
     /// committed stays, and another run continues from there.
     ///

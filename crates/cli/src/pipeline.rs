@@ -12,7 +12,7 @@ use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, quarantine_uri}
 use polylance_worker::PoolOptions;
 
 use crate::{
-    annotate::{self, Columns},
+    annotate::{self, Column, Columns},
     backend::LazyPool,
     error::{Result, UsageError},
     exit::ExitStatus,
@@ -55,8 +55,8 @@ pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -
     let files = ModelFiles::find(&pipeline.model.id)?;
     let options = pool_options(&pipeline.model);
     let contract = contract(pipeline, &files, &options)?;
-    let pool = Arc::new(LazyPool::new(files, options));
-    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract)?;
+    let pool = Arc::new(LazyPool::new(files, Vec::new(), options));
+    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, Vec::new())?;
     let mut observer = progress::observer(progress);
     let result = planned.run(observer.as_mut()).await;
     drop(observer);
@@ -73,18 +73,21 @@ pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut 
     let files = ModelFiles::find(&pipeline.model.id)?;
     let options = pool_options(&pipeline.model);
     let contract = contract(pipeline, &files, &options)?;
-    let pool = Arc::new(LazyPool::new(files, options));
-    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract)?;
+    let columns = Columns::of(pipeline);
+    let mut heads = annotate::prepare(&columns).await?;
+    annotate::share(&mut heads, &files, &contract).await?;
+    let (of_pass, fields): (Vec<_>, Vec<_>) = heads.iter().filter_map(Column::of_pass).unzip();
+    let pool = Arc::new(LazyPool::new(files, of_pass, options));
+    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, fields.clone())?;
     if output.explain {
         printer.line(planned.to_string().trim_end())?;
         return Ok(ExitStatus::Done);
     }
-    let columns = Columns::of(pipeline);
-    let heads = annotate::prepare(&columns).await?;
     if !heads.is_empty() && output.progress != ProgressMode::None {
-        let names = columns.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let passes = heads.len() + 1;
-        printer.message(format_args!("a new row costs {passes} passes: the embedding, then one each for {names}"));
+        printer.message(annotate::cost(&heads));
+    }
+    for (field, declared) in fields.iter().zip(planned.declare().await?) {
+        annotate::warn_replaced(field.name(), declared, printer);
     }
     let mut observer = progress::observer(output.progress);
     let result = planned.run(observer.as_mut()).await;

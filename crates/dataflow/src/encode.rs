@@ -1,10 +1,13 @@
 //! Encodes chunks on the device pool.
 //!
 //! in:  `tokenized_schema(keep)`
-//! out: `encoded_schema(keep, dim)`: `embedding` in the place of `_input_ids`
+//! out: `encoded_schema(keep, dim)`: `embedding` in the place of `_input_ids`, and behind it all a column for each
+//! head that shares the pass
 //!
 //! Rows leave in the order they came. Batches are gathered into windows large enough to keep all devices busy, and a
-//! few windows are in work at once, so that no device waits for another's remainder.
+//! few windows are in work at once, so that no device waits for another's remainder. With heads a window holds whole
+//! documents, so that what the borders of chunks cut is joined before it leaves. A chunk that a head cannot annotate
+//! keeps its vector and has no value in the head's column.
 
 use std::{fmt, sync::Arc};
 
@@ -12,11 +15,11 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch},
     buffer::NullBuffer,
     compute::concat_batches,
-    datatypes::{DataType, Field, SchemaRef, UInt32Type},
+    datatypes::{DataType, Field, FieldRef, SchemaRef, UInt32Type},
 };
 use async_stream::try_stream;
 use datafusion::{
-    error::Result,
+    error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
@@ -25,10 +28,16 @@ use datafusion::{
     },
 };
 use futures::{FutureExt, Stream, TryStreamExt, future::BoxFuture};
-use polylance_backend::{Backend, BackendError, BackendInfo};
-use polylance_schema::{columns::INPUT_IDS, encoded_schema, tokenized_schema};
+use polylance_backend::{Annotated, Backend, BackendError, BackendInfo, EncodeInput};
+use polylance_schema::{
+    HeadContract, TaskSpec,
+    columns::{DOC_ID, INPUT_IDS, TEXT},
+    encoded_schema, tokenized_schema, with_heads,
+};
 
 use crate::{
+    annotate::place,
+    annotations::{self, AnnotatedRow},
     batches::{column, with_errors},
     datafusion_error, operator,
 };
@@ -43,36 +52,61 @@ const WINDOW_ROWS: usize = 8192;
 /// Encodes chunks.
 #[derive(Debug)]
 pub struct EncodeExec {
-    dim: usize,
-    window_tokens: usize,
+    shape: Shape,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
+/// What comes out, and how much at once.
+#[derive(Debug, Clone)]
+struct Shape {
+    dim: usize,
+    window_tokens: usize,
+    /// Columns with their contracts.
+    heads: Vec<FieldRef>,
+    /// What the heads are asked.
+    asked: Vec<TaskSpec>,
+}
+
 impl EncodeExec {
-    /// Over `tokenized_schema(keep)`, for a backend of these dimensions.
+    /// Over `tokenized_schema(keep)`, for a backend of these dimensions whose heads fill `heads`, columns that carry
+    /// their [`HeadContract`].
     ///
     /// # Errors
-    /// When the input has another schema.
-    pub fn try_new(input: Arc<dyn ExecutionPlan>, info: &BackendInfo) -> Result<Self> {
-        Self::with_sizes(input, info.dim, info.window_tokens)
+    /// When the input has another schema, or a column has no contract.
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, info: &BackendInfo, heads: &[FieldRef]) -> Result<Self> {
+        let asked = heads.iter().map(|column| task(column)).collect::<Result<_>>()?;
+        let shape = Shape { dim: info.dim, window_tokens: info.window_tokens, heads: heads.to_vec(), asked };
+        Self::of_shape(input, shape)
     }
 
-    fn with_sizes(input: Arc<dyn ExecutionPlan>, dim: usize, window_tokens: usize) -> Result<Self> {
+    fn of_shape(input: Arc<dyn ExecutionPlan>, shape: Shape) -> Result<Self> {
         let schema = input.schema();
         // The kept columns stand between `doc_id` and the eleven columns after them.
         let kept = schema.fields().len().saturating_sub(12);
         let keep = schema.fields().iter().skip(1).take(kept).map(Arc::clone).collect::<Vec<_>>();
         operator::expect_schema("EncodeExec", &schema, &tokenized_schema(&keep))?;
-        let properties = operator::properties(encoded_schema(&keep, dim));
-        Ok(Self { dim, window_tokens, input, properties, metrics: ExecutionPlanMetricsSet::new() })
+        let properties = operator::properties(with_heads(&encoded_schema(&keep, shape.dim), &shape.heads));
+        Ok(Self { shape, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
+}
+
+/// What the head of a column is asked.
+fn task(column: &Field) -> Result<TaskSpec> {
+    let contract = HeadContract::of(column).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let missing = || DataFusionError::Plan(format!("column {:?} is no annotation", column.name()));
+    Ok(contract.ok_or_else(missing)?.spec)
 }
 
 impl DisplayAs for EncodeExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EncodeExec: dim={}, window_tokens={}", self.dim, self.window_tokens)
+        let Shape { dim, window_tokens, heads, .. } = &self.shape;
+        write!(f, "EncodeExec: dim={dim}, window_tokens={window_tokens}")?;
+        if heads.is_empty() {
+            return Ok(());
+        }
+        write!(f, ", heads={}", heads.iter().map(|head| head.name().as_str()).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -95,17 +129,24 @@ impl ExecutionPlan for EncodeExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let input = operator::only_child(self.name(), children)?;
-        Ok(Arc::new(Self::with_sizes(input, self.dim, self.window_tokens)?))
+        Ok(Arc::new(Self::of_shape(input, self.shape.clone())?))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let tokens = MetricBuilder::new(&self.metrics).counter(TOKENS, partition);
         let backend = operator::backend(&context)?;
-        let (schema, dim) = (self.schema(), self.dim);
+        let (schema, shape) = (self.schema(), Arc::new(self.shape.clone()));
+        if backend.heads() != shape.asked {
+            let (asked, there) = (shape.asked.len(), backend.heads().len());
+            let message = format!("the plan asks {asked} heads, the backend has {there}, or others");
+            return Err(DataFusionError::Plan(message));
+        }
         let output = Arc::clone(&schema);
-        let batches = windows(self.input.execute(partition, context)?, self.window_tokens)
-            .map_ok(move |batch| encoded(Arc::clone(&backend), batch, dim, Arc::clone(&output), tokens.clone()))
+        let batches = windows(self.input.execute(partition, context)?, self.shape.window())
+            .map_ok(move |batch| {
+                encoded(Arc::clone(&backend), batch, Arc::clone(&shape), Arc::clone(&output), tokens.clone())
+            })
             .try_buffered(IN_FLIGHT)
             .map_ok(move |batch| batch.record_output(&baseline));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
@@ -116,29 +157,47 @@ impl ExecutionPlan for EncodeExec {
     }
 }
 
-/// The rows of the input in batches of about `tokens` ids.
-fn windows(mut input: SendableRecordBatchStream, tokens: usize) -> impl Stream<Item = Result<RecordBatch>> + Send {
+/// When a window is full, and where it may end.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    tokens: usize,
+    whole_documents: bool,
+}
+
+impl Shape {
+    fn window(&self) -> Limit {
+        Limit { tokens: self.window_tokens, whole_documents: !self.heads.is_empty() }
+    }
+}
+
+/// The rows of the input in batches of about so many ids.
+fn windows(mut input: SendableRecordBatchStream, limit: Limit) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let schema = input.schema();
     try_stream! {
         let (mut parts, mut filled, mut rows) = (Vec::new(), 0, 0);
+        let mut document: Option<String> = None;
         while let Some(batch) = input.try_next().await? {
             let ids = column(&batch, INPUT_IDS)?.as_list::<i32>().clone();
+            let documents = column(&batch, DOC_ID)?.as_string::<i32>().clone();
             let mut start = 0;
             for row in 0..batch.num_rows() {
-                filled += ids.value_length(row) as usize;
-                rows += 1;
-                if filled >= tokens || rows >= WINDOW_ROWS {
-                    parts.push(batch.slice(start, row + 1 - start));
+                let full = filled >= limit.tokens || rows >= WINDOW_ROWS;
+                let same = documents.is_valid(row) && document.as_deref() == Some(documents.value(row));
+                if full && !(limit.whole_documents && same) {
+                    parts.push(batch.slice(start, row - start));
                     yield concat_batches(&schema, &parts)?;
                     parts.clear();
-                    (start, filled, rows) = (row + 1, 0, 0);
+                    (start, filled, rows) = (row, 0, 0);
+                }
+                filled += ids.value_length(row) as usize;
+                rows += 1;
+                if limit.whole_documents {
+                    document = Some(documents.value(row).to_owned());
                 }
             }
-            if start < batch.num_rows() {
-                parts.push(batch.slice(start, batch.num_rows() - start));
-            }
+            parts.push(batch.slice(start, batch.num_rows() - start));
         }
-        if !parts.is_empty() {
+        if rows > 0 {
             yield concat_batches(&schema, &parts)?;
         }
     }
@@ -147,29 +206,37 @@ fn windows(mut input: SendableRecordBatchStream, tokens: usize) -> impl Stream<I
 async fn encoded(
     backend: Arc<dyn Backend>,
     batch: RecordBatch,
-    dim: usize,
+    shape: Arc<Shape>,
     schema: SchemaRef,
     tokens: Count,
 ) -> Result<RecordBatch> {
     let at = batch.schema_ref().index_of(INPUT_IDS)?;
-    let ids = batch.column(at).as_list::<i32>();
+    let (ids, texts) = (batch.column(at).as_list::<i32>(), column(&batch, TEXT)?.as_string::<i32>());
     let good: Vec<usize> = (0..batch.num_rows()).filter(|&row| ids.is_valid(row)).collect();
-    let inputs: Vec<Vec<u32>> =
-        good.iter().map(|&row| ids.value(row).as_primitive::<UInt32Type>().values().to_vec()).collect();
-    let count: usize = inputs.iter().map(Vec::len).sum();
-    let vectors = each(backend, inputs).await?;
+    let input = |&row: &usize| EncodeInput {
+        input_ids: ids.value(row).as_primitive::<UInt32Type>().values().to_vec(),
+        text: if shape.heads.is_empty() { String::new() } else { texts.value(row).to_owned() },
+    };
+    let inputs: Vec<EncodeInput> = good.iter().map(input).collect();
+    let count: usize = inputs.iter().map(|input| input.input_ids.len()).sum();
+    let encoded = each(backend, inputs).await?;
     tokens.add(count);
 
+    let dim = shape.dim;
     let mut values = vec![0.0; batch.num_rows() * dim];
     let mut valid = vec![false; batch.num_rows()];
     let mut messages = vec![None; batch.num_rows()];
-    for (row, vector) in good.into_iter().zip(vectors) {
-        match vector {
-            Ok(vector) if vector.len() == dim => {
-                values[row * dim..][..dim].copy_from_slice(&vector);
+    let mut said = vec![vec![AnnotatedRow::default(); batch.num_rows()]; shape.heads.len()];
+    for (row, one) in good.into_iter().zip(encoded) {
+        match one {
+            Ok(one) if one.vector.len() == dim => {
+                values[row * dim..][..dim].copy_from_slice(&one.vector);
                 valid[row] = true;
+                for (rows, annotation) in said.iter_mut().zip(one.annotations) {
+                    rows[row].annotation = annotation.ok();
+                }
             }
-            Ok(vector) => messages[row] = Some(format!("the device gave {} dimensions, expected {dim}", vector.len())),
+            Ok(one) => messages[row] = Some(format!("the device gave {} dimensions, expected {dim}", one.vector.len())),
             Err(message) => messages[row] = Some(message),
         }
     }
@@ -179,28 +246,40 @@ async fn encoded(
     let batch = with_errors(&batch, "encode", &messages)?;
     let mut columns = batch.columns().to_vec();
     columns[at] = Arc::new(embedding);
+    for (spec, mut rows) in shape.asked.iter().zip(said) {
+        place(&batch, spec, &mut rows)?;
+        columns.push(annotations::column(spec, &rows)?);
+    }
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// The vector of an input, or why it has none.
-type Encoded = std::result::Result<Vec<f32>, String>;
+/// What a pass gave for one input.
+struct One {
+    vector: Vec<f32>,
+    annotations: Vec<Annotated>,
+}
 
-/// The vector of each input, or why it has none: a refused call is repeated in halves until the input is found.
-fn each(backend: Arc<dyn Backend>, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Vec<Encoded>>> {
+/// What each input gave, or why it gave nothing: a refused call is repeated in halves until the input is found.
+fn each(
+    backend: Arc<dyn Backend>,
+    inputs: Vec<EncodeInput>,
+) -> BoxFuture<'static, Result<Vec<std::result::Result<One, String>>>> {
     async move {
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
-        match backend.encode(inputs.clone()).await {
-            Ok(embeddings) => {
-                let vectors: Vec<_> =
-                    embeddings.values.chunks(embeddings.dim.max(1)).map(|vector| Ok(vector.to_vec())).collect();
+        match backend.encode_with_heads(inputs.clone()).await {
+            Ok(encoded) => {
+                let dim = encoded.embeddings.dim.max(1);
+                let vectors = encoded.embeddings.values.chunks(dim).map(<[f32]>::to_vec);
                 let (expected, found) = (inputs.len(), vectors.len());
-                if found == expected {
-                    Ok(vectors)
-                } else {
-                    Err(datafusion_error::miscounted("encode", expected, found))
+                if found != expected || encoded.annotations.len() != expected {
+                    return Err(datafusion_error::miscounted("encode", expected, found));
                 }
+                Ok(vectors
+                    .zip(encoded.annotations)
+                    .map(|(vector, annotations)| Ok(One { vector, annotations }))
+                    .collect())
             }
             Err(BackendError::Input(message)) if inputs.len() == 1 => Ok(vec![Err(message)]),
             // What does not fit into a device's memory at once may fit in two parts.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::FieldRef;
 use datafusion::{error::Result, physical_plan::ExecutionPlan};
 use polylance_backend::{BackendInfo, TokenizeSpec};
 
@@ -9,7 +10,8 @@ use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, Source, SourceScanExec, To
 
 /// Scan, drop what the table has already, tokenize, encode. `keys` yields `key_schema()`: the table's documents.
 ///
-/// The plan yields `encoded_schema(keep, dim)` in one partition.
+/// The plan yields `encoded_schema(keep, dim)` in one partition, and behind it `heads`: the columns, with their
+/// contracts, of the backend's heads.
 ///
 /// # Errors
 /// When the parts do not fit together, which is a defect of the caller.
@@ -18,6 +20,7 @@ pub fn plan_embeddings(
     keys: Option<Arc<dyn ExecutionPlan>>,
     tokenize: TokenizeSpec,
     info: &BackendInfo,
+    heads: &[FieldRef],
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let scan = Arc::new(SourceScanExec::new(source.clone()));
     let mut documents: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(scan));
@@ -25,5 +28,5 @@ pub fn plan_embeddings(
         documents = Arc::new(AntiJoinExec::try_new(keys, documents)?);
     }
     let chunks = Arc::new(TokenizeExec::try_new(documents, tokenize)?);
-    Ok(Arc::new(EncodeExec::try_new(chunks, info)?))
+    Ok(Arc::new(EncodeExec::try_new(chunks, info, heads)?))
 }

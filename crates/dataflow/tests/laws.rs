@@ -70,7 +70,7 @@ fn run(batches: Vec<RecordBatch>, keys: &[RecordBatch]) -> Vec<RecordBatch> {
     let chunking = Chunking::Split { max_tokens: 5, overlap: 1, cut: Cut::Word };
     let fresh = AntiJoinExec::try_new(keys, Arc::new(DistinctIdExec::new(input))).unwrap();
     let chunks = TokenizeExec::try_new(Arc::new(fresh), TokenizeSpec { prefix: "p".into(), chunking }).unwrap();
-    let encode: Arc<dyn ExecutionPlan> = Arc::new(EncodeExec::try_new(Arc::new(chunks), backend.info()).unwrap());
+    let encode: Arc<dyn ExecutionPlan> = Arc::new(EncodeExec::try_new(Arc::new(chunks), backend.info(), &[]).unwrap());
     let config = SessionConfig::new().with_extension(Arc::new(BackendHandle(backend)));
     let context = Arc::new(TaskContext::default().with_session_config(config));
     Runtime::new().unwrap().block_on(collect(encode, context)).unwrap()

@@ -12,5 +12,5 @@ pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, P
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use tables::{
     TextColumn, annotated_schema, chunk_schema, encoded_schema, error_fields, key_schema, quarantine_schema,
-    source_schema, table_schema, tokenized_schema,
+    source_schema, table_schema, tokenized_schema, with_heads,
 };

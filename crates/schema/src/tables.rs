@@ -88,6 +88,12 @@ pub fn encoded_schema(keep: &[FieldRef], dim: usize) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// A schema with the columns of heads behind its own: what the embedding's pass fills beside the vector.
+pub fn with_heads(schema: &SchemaRef, heads: &[FieldRef]) -> SchemaRef {
+    let fields: Vec<FieldRef> = schema.fields().iter().chain(heads).map(Arc::clone).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
 /// The table itself:
 /// `doc_id, …keep, chunk, char_start, char_end, [text,] n_tokens, truncated, embedding, content_hash, run_id`.
 pub fn table_schema(keep: &[FieldRef], dim: usize, text: TextColumn) -> SchemaRef {

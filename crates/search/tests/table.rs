@@ -99,6 +99,7 @@ impl Place {
             commit: CommitPolicy { rows: 0, seconds: 0 },
             contract: contract(),
             keep,
+            heads: Vec::new(),
             run_id: "r1".into(),
             properties: HashMap::new(),
         };

@@ -232,6 +232,9 @@ impl Committer {
                 Some(dataset) if window.fragments.is_empty() => return Ok(dataset.version_id()),
                 Some(dataset) => {
                     table::check(dataset, &self.target)?;
+                    for column in &self.target.heads {
+                        table::check_head(uri, dataset, column)?;
+                    }
                     check_field_ids(uri, dataset, &window.fragments)?;
                     let replaced = self.replaced(&mut state.known, dataset, window).await?;
                     self.change(dataset, window, &replaced, properties.clone()).await

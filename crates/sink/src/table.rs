@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::physical_plan::ExecutionPlan;
 use lance::Dataset;
 use polylance_schema::{Contract, HeadContract};
@@ -67,6 +67,18 @@ fn contract(uri: &str, dataset: &Dataset) -> Result<Option<Contract>, SinkError>
         .map_err(|source| SinkError::UnreadableContract { uri: uri.to_owned(), source })
 }
 
+/// Refuses to write the values of a head into a column that is not, or no longer, that head's.
+pub(crate) fn check_head(uri: &str, dataset: &Dataset, column: &Field) -> Result<(), SinkError> {
+    let unreadable = |source| SinkError::UnreadableHead { uri: uri.to_owned(), source };
+    let found = dataset.schema().field(column.name()).map(Field::from);
+    let found = found.map(|field| HeadContract::of(&field).map_err(unreadable)).transpose()?.flatten();
+    let wanted = HeadContract::of(column).map_err(unreadable)?;
+    match (found, wanted) {
+        (Some(found), Some(wanted)) if found.same(&wanted) => Ok(()),
+        _ => Err(SinkError::ColumnChanged { uri: uri.to_owned(), column: column.name().clone() }),
+    }
+}
+
 /// See [`Table::check`]; the commit operator asks again before every commit.
 pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkError> {
     let uri = target.uri.clone();
@@ -78,7 +90,10 @@ pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkE
         let (table, run) = (table.summary(), target.contract.summary());
         return Err(SinkError::ContractMismatch(Box::new(ContractMismatch { uri, table, run, differences })));
     }
-    let columns = column_differences(&without_annotations(&Schema::from(dataset.schema())), &target.schema());
+    let columns = column_differences(
+        &without_annotations(&Schema::from(dataset.schema())),
+        &without_annotations(&target.schema()),
+    );
     if columns.is_empty() { Ok(()) } else { Err(SinkError::SchemaMismatch { uri, columns }) }
 }
 

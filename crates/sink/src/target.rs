@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
-use polylance_schema::{Contract, TextColumn, table_schema};
+use polylance_schema::{Contract, TextColumn, table_schema, with_heads};
 
 /// Keys of the transaction properties that every commit of a run carries.
 pub mod properties {
@@ -53,6 +53,9 @@ pub struct TableTarget {
     pub contract: Contract,
     /// The kept source columns.
     pub keep: Vec<FieldRef>,
+    /// Columns, with their contracts, of the heads that are asked in the pass of the embedding. In a table that
+    /// exists they must be declared, see [`crate::declare_columns`].
+    pub heads: Vec<FieldRef>,
     /// The run, written into every row and every commit.
     pub run_id: String,
     /// More to write into every commit.
@@ -62,7 +65,7 @@ pub struct TableTarget {
 impl TableTarget {
     /// The table's columns, with the contract in the metadata.
     pub fn schema(&self) -> SchemaRef {
-        let schema = table_schema(&self.keep, self.contract.dim, self.text);
+        let schema = with_heads(&table_schema(&self.keep, self.contract.dim, self.text), &self.heads);
         schema.as_ref().clone().with_metadata(self.contract.to_metadata()).into()
     }
 }

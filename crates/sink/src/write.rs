@@ -1,7 +1,7 @@
 //! Writes encoded chunks to data files, a window at a time.
 //!
 //! in:  `doc_id, …keep, chunk, char_start, char_end, text, n_tokens, truncated, embedding, content_hash, _source,
-//!      _row, _error`
+//!      _row, _error, …heads`
 //! out: one row a window, see [`crate::window`]
 //!
 //! A good document's rows get the run's id, lose the columns that only travel, and are streamed into data
@@ -33,7 +33,7 @@ use lance::dataset::{InsertBuilder, WriteMode, WriteParams, transaction::Operati
 use lance_table::format::Fragment;
 use polylance_schema::{
     columns::{N_TOKENS, RUN_ID},
-    encoded_schema,
+    encoded_schema, with_heads,
 };
 use tokio::{
     sync::mpsc::{Receiver, Sender, channel},
@@ -69,7 +69,7 @@ impl LanceWriteExec {
         if partitions != 1 {
             return Err(DataFusionError::Plan(format!("LanceWriteExec needs one input partition, found {partitions}")));
         }
-        let expected = encoded_schema(&target.keep, target.contract.dim);
+        let expected = with_heads(&encoded_schema(&target.keep, target.contract.dim), &target.heads);
         let found = input.schema();
         let same = expected.fields().len() == found.fields().len()
             && expected.fields().iter().zip(found.fields()).all(|(e, f)| {

@@ -24,7 +24,7 @@ impl FakeAnnotator {
         Self { spec }
     }
 
-    fn annotation(&self, input: &AnnotateInput) -> Annotated {
+    pub(crate) fn annotation(&self, input: &AnnotateInput) -> Annotated {
         let text = &input.text;
         if text.contains(FakeBackend::REFUSED) {
             return Err("the fake head refuses this text".to_owned());

@@ -1,8 +1,12 @@
 //! A backend that computes nothing: a word is an id, a vector is a function of the ids.
 
 use futures::{FutureExt, future::BoxFuture};
-use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, Result, TokenizeSpec};
-use polylance_schema::Chunking;
+use polylance_backend::{
+    AnnotateInput, Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Result, TokenizeSpec,
+};
+use polylance_schema::{Chunking, TaskSpec};
+
+use crate::FakeAnnotator;
 
 const BOS: u32 = 0;
 const EOS: u32 = 2;
@@ -11,6 +15,7 @@ const EOS: u32 = 2;
 #[derive(Debug)]
 pub struct FakeBackend {
     info: BackendInfo,
+    heads: Vec<TaskSpec>,
 }
 
 impl FakeBackend {
@@ -19,7 +24,14 @@ impl FakeBackend {
 
     /// A device of this many dimensions.
     pub fn new(dim: usize) -> Self {
-        Self { info: BackendInfo { dim, max_tokens: 512, devices: vec!["fake".into()], window_tokens: 8192 } }
+        let info = BackendInfo { dim, max_tokens: 512, devices: vec!["fake".into()], window_tokens: 8192 };
+        Self { info, heads: Vec::new() }
+    }
+
+    /// A device that asks these heads, each a [`FakeAnnotator`], in the pass of the embedding.
+    #[must_use]
+    pub fn with_heads(self, heads: Vec<TaskSpec>) -> Self {
+        Self { heads, ..self }
     }
 
     fn vector(&self, ids: &[u32]) -> impl Iterator<Item = f32> + use<> {
@@ -46,6 +58,21 @@ impl Backend for FakeBackend {
         }
         let values = inputs.iter().flat_map(|ids| self.vector(ids)).collect();
         futures::future::ready(Ok(Embeddings { dim: self.info.dim, values })).boxed()
+    }
+
+    fn heads(&self) -> &[TaskSpec] {
+        &self.heads
+    }
+
+    fn encode_with_heads(&self, inputs: Vec<EncodeInput>) -> BoxFuture<'static, Result<Encoded>> {
+        let heads: Vec<FakeAnnotator> = self.heads.iter().cloned().map(FakeAnnotator::new).collect();
+        let said = |text: &str| {
+            let input = AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() };
+            heads.iter().map(|head| head.annotation(&input)).collect()
+        };
+        let annotations = inputs.iter().map(|input| said(&input.text)).collect();
+        let embeddings = self.encode(inputs.into_iter().map(|input| input.input_ids).collect());
+        async move { Ok(Encoded { embeddings: embeddings.await?, annotations }) }.boxed()
     }
 }
 

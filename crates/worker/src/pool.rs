@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, Result, TokenizeSpec};
+use polylance_backend::{
+    Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Result, TokenizeSpec,
+};
 use polylance_encoder::{
     Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
+    SharedHead,
 };
-use polylance_schema::{Chunking, Contract, Pooling, Prompts};
+use polylance_schema::{Chunking, Contract, Pooling, Prompts, TaskSpec};
 
 use crate::{
     PoolError,
     device::DeviceWorker,
     device_threads::DeviceThreads,
     devices::Devices,
+    shared_pass::{self, PassHead, Passed, Readers},
     spec::{DeviceSpec, cores},
     tokenizers::Tokenizers,
 };
@@ -57,7 +61,8 @@ pub struct DevicePool {
     info: BackendInfo,
     report: LoadReport,
     tokenizers: Arc<Tokenizers>,
-    devices: Arc<Devices<Vec<u32>, Vec<f32>>>,
+    devices: Arc<Devices<Vec<u32>, Passed>>,
+    readers: Arc<Readers>,
     vocabulary: usize,
 }
 
@@ -67,6 +72,18 @@ impl DevicePool {
     /// # Errors
     /// When the model cannot be loaded or a device does not exist.
     pub fn open(files: &ModelFiles, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
+        Self::open_with_heads(files, &[], options)
+    }
+
+    /// Loads the model and heads that share its pass onto the devices.
+    ///
+    /// # Errors
+    /// When the model or a head cannot be loaded or a device does not exist.
+    pub fn open_with_heads(
+        files: &ModelFiles,
+        heads: &[PassHead],
+        options: &PoolOptions,
+    ) -> std::result::Result<Self, PoolError> {
         let threads = options.tokenizer_threads.unwrap_or_else(|| cores().len());
         let tokenizers = Tokenizers::open(files.name(), &files.tokenizer_json()?, threads)?;
         let load = LoadOptions {
@@ -76,9 +93,9 @@ impl DevicePool {
             dims: options.dims,
             ..LoadOptions::default()
         };
-        let mut models = Models { files, load, cpu: None };
+        let mut models = Models { files, heads, load, cpu: None };
         // What `auto` means depends on how the weights lie in memory.
-        let per_core = options.devices.iter().all(|name| name == "auto") && !models.cpu()?.report().per_layer;
+        let per_core = options.devices.iter().all(|name| name == "auto") && !models.cpu()?.encoder.report().per_layer;
         let specs = DeviceSpec::list(&options.devices, per_core)?;
         let mut workers = Vec::with_capacity(specs.len());
         let mut loaded = None;
@@ -87,9 +104,11 @@ impl DevicePool {
             workers.push(ModelWorker { threads: DeviceThreads::new(spec)?, model: Arc::clone(&model) });
             loaded = Some(model);
         }
-        let model = loaded.ok_or_else(|| ModelError::Option("no device was given".to_owned()))?;
+        let loaded = loaded.ok_or_else(|| ModelError::Option("no device was given".to_owned()))?;
+        let model = &loaded.encoder;
         let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
         let devices = Devices::start(workers, batch)?;
+        let readers = Readers::new(heads, &loaded.heads, tokenizers.tokenizer())?;
         let info = BackendInfo {
             dim: model.dim(),
             max_tokens: files.defaults().max_tokens,
@@ -109,6 +128,7 @@ impl DevicePool {
             report: model.report().clone(),
             tokenizers: Arc::new(tokenizers),
             devices: Arc::new(devices),
+            readers: Arc::new(readers),
             vocabulary,
         })
     }
@@ -154,16 +174,46 @@ impl Backend for DevicePool {
     }
 
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>> {
-        let (devices, dim) = (Arc::clone(&self.devices), self.info.dim);
+        let passed = self.pass(inputs);
+        let dim = self.info.dim;
+        async move { Ok(embeddings(dim, &passed.await?)) }.boxed()
+    }
+
+    fn heads(&self) -> &[TaskSpec] {
+        self.readers.specs()
+    }
+
+    fn encode_with_heads(&self, inputs: Vec<EncodeInput>) -> BoxFuture<'static, Result<Encoded>> {
+        let passed = self.pass(inputs.iter().map(|input| input.input_ids.clone()).collect());
+        let (readers, tokenizers, dim) = (Arc::clone(&self.readers), Arc::clone(&self.tokenizers), self.info.dim);
+        async move {
+            let mut passed = passed.await?;
+            let embeddings = embeddings(dim, &passed);
+            let logits = passed.iter_mut().map(|one| std::mem::take(&mut one.logits));
+            let asked: Vec<_> = inputs.into_iter().zip(logits).collect();
+            let annotations =
+                tokenizers.threads().map(asked, move |(input, logits)| readers.read(input, logits)).await?;
+            Ok(Encoded { embeddings, annotations })
+        }
+        .boxed()
+    }
+}
+
+impl DevicePool {
+    fn pass(&self, inputs: Vec<Vec<u32>>) -> impl Future<Output = Result<Vec<Passed>>> + Send + use<> {
+        let devices = Arc::clone(&self.devices);
         let (limit, vocabulary) = (self.info.max_tokens, self.vocabulary);
         async move {
             for ids in &inputs {
                 check(ids, limit, vocabulary)?;
             }
-            Ok(Embeddings { dim, values: devices.run(inputs).await?.concat() })
+            devices.run(inputs).await
         }
-        .boxed()
     }
+}
+
+fn embeddings(dim: usize, passed: &[Passed]) -> Embeddings {
+    Embeddings { dim, values: passed.iter().flat_map(|one| &one.vector).copied().collect() }
 }
 
 /// Refuses an input that no device can compute, before it reaches one.
@@ -177,48 +227,60 @@ fn check(ids: &[u32], limit: usize, vocabulary: usize) -> Result<()> {
     }
 }
 
+/// The model and its heads on a kind of device.
+struct Model {
+    encoder: SentenceEncoder,
+    heads: Vec<SharedHead>,
+}
+
 /// The model on each kind of device: loaded once for all CPU devices, once for each other.
 struct Models<'a> {
     files: &'a ModelFiles,
+    heads: &'a [PassHead],
     load: LoadOptions,
-    cpu: Option<Arc<SentenceEncoder>>,
+    cpu: Option<Arc<Model>>,
 }
 
 impl Models<'_> {
-    fn cpu(&mut self) -> std::result::Result<Arc<SentenceEncoder>, PoolError> {
+    fn cpu(&mut self) -> std::result::Result<Arc<Model>, PoolError> {
         if let Some(model) = &self.cpu {
             return Ok(Arc::clone(model));
         }
-        let model = Arc::new(SentenceEncoder::load(self.files, &self.load, &Hardware::Cpu)?);
+        let model = self.load(&Hardware::Cpu)?;
         self.cpu = Some(Arc::clone(&model));
         Ok(model)
     }
 
-    fn on(&mut self, spec: &DeviceSpec) -> std::result::Result<Arc<SentenceEncoder>, PoolError> {
+    fn on(&mut self, spec: &DeviceSpec) -> std::result::Result<Arc<Model>, PoolError> {
         match spec.hardware()? {
             Hardware::Cpu => self.cpu(),
-            hardware => Ok(Arc::new(SentenceEncoder::load(self.files, &self.load, &hardware)?)),
+            hardware => self.load(&hardware),
         }
+    }
+
+    fn load(&self, hardware: &Hardware) -> std::result::Result<Arc<Model>, PoolError> {
+        let encoder = SentenceEncoder::load(self.files, &self.load, hardware)?;
+        Ok(Arc::new(Model { encoder, heads: shared_pass::load(self.heads, self.files, &self.load, hardware)? }))
     }
 }
 
 /// A model on a device.
 struct ModelWorker {
     threads: DeviceThreads,
-    model: Arc<SentenceEncoder>,
+    model: Arc<Model>,
 }
 
 impl DeviceWorker for ModelWorker {
     type Input = Vec<u32>;
-    type Output = Vec<f32>;
+    type Output = Passed;
 
     fn name(&self) -> &str {
         self.threads.name()
     }
 
-    fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
-        let (model, dim) = (&self.model, self.model.dim());
-        let vectors = self.threads.run(|| model.embed(&PackedBatch::new(inputs)?))?;
-        Ok(vectors.chunks(dim).map(<[f32]>::to_vec).collect())
+    fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Passed>> {
+        let Model { encoder, heads } = &*self.model;
+        let (vectors, logits) = self.threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
+        shared_pass::by_sequence(&vectors, encoder.dim(), logits)
     }
 }

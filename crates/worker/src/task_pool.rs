@@ -59,7 +59,7 @@ impl TaskPool {
             model.labels().to_vec(),
             model.problem_type(),
             prefix(files),
-            tokenizer(files.name(), &files.tokenizer_json()?)?,
+            Arc::new(tokenizer(files.name(), &files.tokenizer_json()?)?),
             files.config().max_tokens(),
         );
         let threads = Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?;
@@ -84,7 +84,7 @@ impl TaskPool {
 }
 
 /// Text before every input: that under which the head was fitted.
-fn prefix(files: &ModelFiles) -> String {
+pub(crate) fn prefix(files: &ModelFiles) -> String {
     files.head_config().fitted().map(|fitted| fitted.prefix.clone()).unwrap_or_default()
 }
 
@@ -176,7 +176,7 @@ async fn annotate(
 }
 
 /// A refusal in the words of who refused.
-fn message(error: BackendError) -> String {
+pub(crate) fn message(error: BackendError) -> String {
     match error {
         BackendError::Input(message) => message,
         error => error.to_string(),

@@ -65,6 +65,15 @@ impl Tokenizers {
         Ok(Self { tokenizer, threads, room: Arc::new(Semaphore::new(ROOM)) })
     }
 
+    pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The threads, for other work on texts.
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
     /// Ids of the vocabulary, added tokens included.
     pub(crate) fn vocabulary(&self) -> usize {
         self.tokenizer.get_vocab_size(true)

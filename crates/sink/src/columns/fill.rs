@@ -40,7 +40,7 @@ use lance::{
 };
 use lance_core::ROW_ADDR;
 use polylance_schema::{
-    HeadContract, annotated_schema,
+    annotated_schema,
     columns::{DOC_ID, ERROR, MESSAGE, ROW_ADDRESS, STAGE, TEXT},
 };
 use tokio::time::Instant;
@@ -51,6 +51,7 @@ use crate::{
     documents::{MAX_ERROR, MAX_TEXT, cut},
     quarantine::Quarantine,
     storage,
+    table::check_head,
     target::properties,
     transact::{ATTEMPTS, is_conflict},
     window::{BadDocument, Document, Window},
@@ -255,7 +256,7 @@ impl FillTarget {
             attempts += 1;
             let latest = Box::pin(open.dataset.checkout_latest()).await;
             latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
-            self.check(&open.dataset)?;
+            check_head(uri, &open.dataset, &self.column)?;
             let mut replacements = Vec::with_capacity(rows.fragments.len());
             for (id, places) in &rows.fragments {
                 // A fragment that compaction has replaced since: its rows are still null, and found by the next run.
@@ -280,18 +281,6 @@ impl FillTarget {
                 }
                 Err(source) => return Err(SinkError::storage(uri, "committing annotations")(source)),
             }
-        }
-    }
-
-    /// Refuses to write into a column that is no longer this head's.
-    fn check(&self, dataset: &Dataset) -> Result<(), SinkError> {
-        let unreadable = |source| SinkError::UnreadableHead { uri: self.uri.clone(), source };
-        let found = dataset.schema().field(self.column.name()).map(Field::from);
-        let found = found.map(|field| HeadContract::of(&field).map_err(unreadable)).transpose()?.flatten();
-        let wanted = HeadContract::of(&self.column).map_err(unreadable)?;
-        match (found, wanted) {
-            (Some(found), Some(wanted)) if found.same(&wanted) => Ok(()),
-            _ => Err(SinkError::ColumnChanged { uri: self.uri.clone(), column: self.column.name().clone() }),
         }
     }
 

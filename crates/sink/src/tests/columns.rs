@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use arrow::array::{Float32Array, StructArray};
-use polylance_schema::{HeadContract, HeadInputs, Scores, TaskSpec, annotated_schema, chunk_schema};
+use polylance_schema::{HeadContract, HeadInputs, Scores, TaskSpec, annotated_schema, chunk_schema, with_heads};
 
 use super::*;
 use crate::{Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec, declare_columns, missing_rows};
@@ -211,4 +211,63 @@ async fn a_column_that_is_no_annotation_is_not_touched() {
     let inputs = HeadInputs { question_column: Some("ask".into()), ..HeadInputs::default() };
     let error = TableRowsExec::open(&place.uri(), "topic", &inputs).await.unwrap_err();
     assert!(error.to_string().contains("no column \"ask\""), "{error}");
+}
+
+/// A batch as the encoder's pass gives it with a head: every row has its text as label.
+fn with_topics(docs: &[Doc], column: &Field) -> RecordBatch {
+    let rows = batch(docs);
+    let DataType::Struct(fields) = column.data_type() else { panic!("a class is a struct") };
+    let texts = Arc::clone(rows.column_by_name("text").unwrap());
+    let scores = Arc::new(Float32Array::from(vec![0.5; rows.num_rows()]));
+    let schema = with_heads(&rows.schema(), &[Arc::new(column.clone())]);
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(StructArray::new(fields.clone(), vec![texts, scores], None)));
+    RecordBatch::try_new(schema, columns).unwrap()
+}
+
+async fn run_with_head(place: &Place, docs: &[Doc], column: &Field) -> datafusion::error::Result<()> {
+    let rows = with_topics(docs, column);
+    let schema = rows.schema();
+    let input = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None).unwrap();
+    let target = TableTarget { heads: vec![Arc::new(column.clone())], ..place.target("r2", 2) };
+    let plan = plan_commit(input, target).unwrap();
+    collect(plan, SessionContext::new().task_ctx()).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_run_with_a_head_writes_vectors_and_values_into_the_same_files() {
+    let place = Place::new();
+    let column = topic("1");
+    run_with_head(&place, &docs(&["a", "b"]), &column).await.unwrap();
+    assert_eq!(place.topics().await, labelled(&["a", "b"]));
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 0);
+    assert_eq!(declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap(), [Declared::Kept]);
+    let files = place.data_files().len();
+    assert_eq!(files, place.dataset().await.get_fragments().len(), "a file a fragment: the column is in it");
+
+    // Rows of a document that comes again are replaced with their values.
+    run_with_head(&place, &docs(&["b", "c"]), &column).await.unwrap();
+    assert_eq!(place.topics().await, labelled(&["a", "b", "c"]));
+}
+
+#[tokio::test]
+async fn a_head_joins_a_table_that_was_there_before_it() {
+    let place = Place::new();
+    let column = topic("1");
+    run(vec![batch(&docs(&["a"]))], place.target("r1", 2)).await.unwrap();
+    let undeclared = run_with_head(&place, &docs(&["b"]), &column).await.unwrap_err();
+    let root = undeclared.find_root().to_string();
+    assert!(root.contains("topic"), "{root}");
+
+    declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap();
+    run_with_head(&place, &docs(&["b"]), &column).await.unwrap();
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 2);
+    place.fill(&column, 2).await;
+    assert_eq!(place.topics().await, labelled(&["a", "b"]));
+    // A run without the head leaves its column to be filled.
+    run(vec![batch(&docs(&["c"]))], place.target("r3", 2)).await.unwrap();
+    assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 2);
+
+    let other = run_with_head(&place, &docs(&["d"]), &topic("2")).await.unwrap_err().find_root().to_string();
+    assert!(other.contains("topic"), "{other}");
 }

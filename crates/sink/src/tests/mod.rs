@@ -152,6 +152,7 @@ impl Place {
             commit: CommitPolicy { rows, seconds: 0 },
             contract: contract(),
             keep: keep(),
+            heads: Vec::new(),
             run_id: run_id.to_owned(),
             properties: HashMap::from([("pipeline".to_owned(), "test.toml".to_owned())]),
         }

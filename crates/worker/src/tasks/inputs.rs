@@ -1,5 +1,7 @@
 //! From texts to a model's inputs.
 
+use std::sync::Arc;
+
 use polylance_schema::TaskSpec;
 use tokenizers::{
     Encoding, PostProcessor, Tokenizer, TruncationParams, TruncationStrategy, utils::truncation::truncate_encodings,
@@ -51,13 +53,13 @@ impl TaskOutput {
 /// limit and so loses the windows behind the first one.
 #[derive(Debug)]
 pub(crate) struct TextEncoder {
-    pub(super) tokenizer: Tokenizer,
+    pub(super) tokenizer: Arc<Tokenizer>,
     truncation: Option<TruncationParams>,
 }
 
 impl TextEncoder {
     /// `tokenizer` does not cut by itself.
-    pub(super) fn new(tokenizer: Tokenizer, spec: &TaskSpec, max_tokens: usize) -> Self {
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, spec: &TaskSpec, max_tokens: usize) -> Self {
         Self { tokenizer, truncation: truncation(spec, max_tokens) }
     }
 
@@ -156,7 +158,7 @@ mod tests {
     fn a_text_that_is_too_long_becomes_windows_that_share_tokens() {
         let tokenizer = Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap();
         let spec = TaskSpec::Ner { aggregation: polylance_schema::Aggregation::Simple };
-        let encoder = TextEncoder::new(tokenizer, &spec, 16);
+        let encoder = TextEncoder::new(Arc::new(tokenizer), &spec, 16);
         let windows = windows(encoder.single("", &"word ".repeat(30)).unwrap());
         assert_eq!(windows.iter().map(Encoding::len).collect::<Vec<_>>(), [16, 16, 16, 14]);
         let special = |window: &Encoding| window.get_special_tokens_mask().to_vec();

@@ -13,6 +13,8 @@ mod spans;
 mod text;
 mod zero_shot;
 
+use std::sync::Arc;
+
 use polylance_backend::{AnnotateInput, Annotation};
 use polylance_encoder::{ProblemType, Task};
 use polylance_schema::TaskSpec;
@@ -63,7 +65,7 @@ impl TaskRunner {
         labels: Vec<String>,
         problem_type: Option<ProblemType>,
         prefix: String,
-        tokenizer: Tokenizer,
+        tokenizer: Arc<Tokenizer>,
         max_tokens: usize,
     ) -> Result<Self, String> {
         let mask = ["<mask>", "[MASK]"].iter().find_map(|mask| tokenizer.token_to_id(mask));

@@ -1,0 +1,132 @@
+//! Heads on the embedding's own encoder cost no pass of their own, and say what they say in one.
+
+use std::{fs, path::Path};
+
+use polylance_encoder::Task;
+use polylance_tests::{Row, polylance, write_head_model, write_parquet};
+use serde_json::{Value, json};
+
+fn write_corpus(path: &Path, documents: usize) {
+    let long = "Ada Lovelace met Charles Babbage in London, and they wrote of engines. ".repeat(12);
+    let texts = ["Everyone has the right to education.", "ทุกคนมีสิทธิในการศึกษา", "👩‍👩‍👧 São Paulo 🇧🇷 Zoe\u{308}!", &long];
+    let rows: Vec<Row> = (0..documents).map(|at| Row::new(at.to_string(), texts[at % texts.len()])).collect();
+    write_parquet(path, &rows);
+}
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, task, labels) in [
+            ("classes", Task::SequenceClassification, &["sport", "law"][..]),
+            ("tags", Task::TokenClassification, &["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
+            ("nli", Task::SequenceClassification, &["contradiction", "neutral", "entailment"]),
+        ] {
+            write_head_model(&folder.path().join(name), task, labels);
+        }
+        write_corpus(&folder.path().join("docs.parquet"), 6);
+        Self(folder)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// Runs the pipeline with these heads into a table.
+    fn run(&self, table: &str, heads: &str, more: &[&str]) -> polylance_tests::Outcome {
+        let (docs, classes, table) = (self.at("docs.parquet"), self.at("classes"), self.at(table));
+        let pipeline = format!(
+            "version = 1\n[source]\nuri = \"{docs}\"\n[model]\nid = \"{classes}\"\n[chunk]\ntokens = 64\noverlap = 12\n\
+             [table]\nuri = \"{table}\"\n{heads}"
+        );
+        let job = self.at("job.toml");
+        fs::write(&job, pipeline).unwrap();
+        polylance(&[&["run", &job], more].concat())
+    }
+
+    fn heads(&self) -> String {
+        let (classes, tags) = (self.at("classes"), self.at("tags"));
+        format!(
+            "[[annotate]]\nname = \"topic\"\ntask = \"classify\"\nmodel = \"{classes}\"\n\
+             [[annotate]]\nname = \"people\"\ntask = \"ner\"\nmodel = \"{tags}\"\naggregation = \"simple\"\n"
+        )
+    }
+
+    fn rows(&self, table: &str) -> Vec<Value> {
+        let table = format!("t={}", self.at(table));
+        let sql = "SELECT doc_id, chunk, topic, people FROM t ORDER BY doc_id, chunk";
+        let told = polylance(&["sql", "--table", &table, "--json", sql]).exits_with(0);
+        told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn data_files(&self, table: &str) -> usize {
+        fs::read_dir(self.0.path().join(table).join("data")).unwrap().count()
+    }
+}
+
+/// The same, scores within what the order of a sum may change.
+fn near(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= 1e-5,
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| near(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[test]
+fn heads_on_the_embeddings_encoder_cost_no_pass_and_say_the_same() {
+    let place = Place::new();
+    let first = place.run("shared.lance", &place.heads(), &[]).exits_with(0);
+    let first = first.says(&["a new row costs one pass: the embedding with topic, people"]);
+    assert!(first.stdout.contains("annotated with the embedding"), "{}", first.stdout);
+    assert_eq!(place.data_files("shared.lance"), 1, "vectors, classes and spans are in one file");
+
+    let _ = place.run("apart.lance", "", &[]).exits_with(0);
+    let (table, classes, tags) = (place.at("apart.lance"), place.at("classes"), place.at("tags"));
+    let annotate = |args: &[&str]| {
+        let _ = polylance(&[&["annotate", "--table", table.as_str()], args].concat()).exits_with(0);
+    };
+    annotate(&["--name", "topic", "--task", "classify", "--model", &classes]);
+    annotate(&["--name", "people", "--task", "ner", "--model", &tags, "--aggregation", "simple"]);
+    let (shared, apart) = (place.rows("shared.lance"), place.rows("apart.lance"));
+    assert!(shared.len() > 6 && shared.iter().any(|row| !row["people"].as_array().unwrap().is_empty()));
+    assert!(near(&json!(shared), &json!(apart)), "{shared:?}\n{apart:?}");
+
+    // Nothing is missing, and the columns are the same heads': `annotate` has nothing to do.
+    let shared = place.at("shared.lance");
+    let again =
+        ["annotate", "--table", &shared, "--name", "topic", "--task", "classify", "--model", &classes, "--json"];
+    assert_eq!(polylance(&again).exits_with(0).json()["rows_missing"], 0);
+}
+
+#[test]
+fn a_head_that_comes_later_fills_old_rows_and_shares_the_pass_of_new_ones() {
+    let place = Place::new();
+    let _ = place.run("docs.lance", "", &[]).exits_with(0);
+    write_corpus(&place.0.path().join("docs.parquet"), 10);
+    let nli = place.at("nli");
+    let zero_shot = format!(
+        "[[annotate]]\nname = \"subject\"\ntask = \"zero-shot\"\nmodel = \"{nli}\"\nlabels = [\"law\", \"food\"]\n"
+    );
+    let heads = place.heads() + &zero_shot;
+    let told = place.run("docs.lance", &heads, &["--json"]).exits_with(0);
+    let told = told.says(&["a new row costs 2 passes: the embedding with topic, people, then one each for subject"]);
+    let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (written, all) = (lines[0]["chunks_written"].as_u64().unwrap(), place.rows("docs.lance"));
+    let old = all.len() as u64 - written;
+    let missing: Vec<_> =
+        lines[1..].iter().map(|line| (&line["in_pass"], line["rows_missing"].as_u64().unwrap())).collect();
+    assert_eq!(missing, [(&json!(true), old), (&json!(true), old), (&json!(false), all.len() as u64)]);
+    assert!(all.iter().all(|row| row["topic"]["label"].is_string() && row["people"].is_array()), "{all:?}");
+
+    // Another head of that name: all its rows begin anew, once.
+    let other = heads.replace("\"simple\"", "\"first\"");
+    let told = place.run("docs.lance", &other, &["--json"]).exits_with(0);
+    let told = told.says(&["column people was filled by another head"]);
+    let people: Value = serde_json::from_str(told.stdout.lines().nth(2).unwrap()).unwrap();
+    assert_eq!(people["rows_annotated"], json!(all.len()));
+}
