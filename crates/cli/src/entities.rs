@@ -1,4 +1,4 @@
-//! Fits a tagger of entities to a CoNLL file.
+//! Fits a tagger of entities to a CoNLL file, or to texts with spans.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,27 +7,38 @@ use std::{
 };
 
 use anyhow::Context;
+use polylance_dataflow::SourceSpec;
 use polylance_encoder::ModelFiles;
 use polylance_fit::{EntityReport, Features, Fitted, LinearHead, Options, TaggedSentence, TokenHead};
-use polylance_worker::{PoolOptions, TokenStates};
 use serde::Serialize;
 
 use crate::{
     error::Result,
     exit::ExitStatus,
-    printer::{Printer, thousands},
+    printer::{Printer, counted, thousands},
+    spans::{self, SpannedText},
+    token_features::{self, Tokens},
 };
 
-/// Sentences that are computed together.
-const SENTENCES: usize = 512;
 /// Of so many sentences one is kept to measure the tagger.
 const TEST: usize = 5;
+
+/// Where the entities are.
+#[derive(Debug)]
+pub(crate) enum Labelled {
+    /// A local CoNLL file.
+    Conll(String),
+    /// A source whose one kept column has spans.
+    Spans(SourceSpec),
+}
 
 /// What to fit.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) source: String,
+    pub(crate) labelled: Labelled,
     pub(crate) out: PathBuf,
+    /// The table where states of tokens are kept.
+    pub(crate) features: String,
     pub(crate) devices: Vec<String>,
     pub(crate) options: Options,
 }
@@ -40,12 +51,19 @@ struct Outcome<'a> {
     labels: usize,
     trained_sentences: usize,
     test_sentences: usize,
+    /// What was tagged: words of a CoNLL file, the model's tokens of texts with spans.
+    unit: &'static str,
     words: usize,
+    /// Words beyond what the model reads of a sentence.
     words_cut_off: usize,
+    /// Spans beyond what the model reads of a text, or over nothing but white space.
+    spans_lost: usize,
+    rows_without_label: usize,
+    rows_refused: usize,
     epochs: usize,
     best_epoch: usize,
     seconds: f64,
-    /// F1 of a tagger that gives each word its most frequent tag, and any other word none.
+    /// F1 of a tagger that gives each word, or token, its most frequent tag, and any other none.
     baseline_micro_f1: f64,
     report: EntityReport,
 }
@@ -56,31 +74,42 @@ struct Known {
     states: Vec<Option<Vec<f32>>>,
 }
 
-pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer: &mut Printer) -> Result<ExitStatus> {
-    let text = std::fs::read_to_string(&request.source).with_context(|| format!("cannot read {}", request.source))?;
-    let mut sentences = polylance_fit::read_conll(&request.source, &text)?;
-    // The same sentence twice would be trained on and measured with.
-    let mut seen = BTreeSet::new();
-    sentences.retain(|sentence| seen.insert(sentence.words.clone()));
-    let mut order: Vec<usize> = (0..sentences.len()).collect();
-    polylance_fit::shuffle(&mut order, request.options.seed);
+/// What was read, in the order that the seed decides.
+struct Corpus {
+    known: Vec<Known>,
+    unit: &'static str,
+    spans_lost: usize,
+    without_label: usize,
+    refused: usize,
+    first_refused: Option<String>,
+}
 
+pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer: &mut Printer) -> Result<ExitStatus> {
     let prefix = files.defaults().prompts.passage.clone();
-    let options = PoolOptions { devices: request.devices, ..PoolOptions::default() };
-    let (model, before) = (files.clone(), prefix.clone());
-    let states = tokio::task::spawn_blocking(move || TokenStates::open(&model, &before, &options)).await??;
-    let width = states.width();
-    let mut known = Vec::with_capacity(sentences.len());
-    for part in order.chunks(SENTENCES) {
-        let words = part.iter().map(|&at| sentences[at].words.clone()).collect();
-        let of_part = states.of_words(words).await?;
-        let with = |(&at, states): (&usize, _)| Known { sentence: sentences[at].clone(), states };
-        known.extend(part.iter().zip(of_part).map(with));
+    let seed = request.options.seed;
+    let source = token_features::Source { files: &files, devices: &request.devices, table: &request.features };
+    let corpus = match &request.labelled {
+        Labelled::Conll(path) => of_conll(path, seed, &source).await?,
+        Labelled::Spans(spec) => of_spans(spec.clone(), seed, &source).await?,
+    };
+    if let Some(first) = &corpus.first_refused {
+        printer.warning(format_args!("{} left out; the first is {first}", counted(corpus.refused as u64, "row")));
     }
+    let known = &corpus.known;
+    let words_cut_off = known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count();
+    if words_cut_off > 0 {
+        let words = counted(words_cut_off as u64, "word");
+        printer.warning(format_args!("{words} left out, beyond what the model reads of a sentence"));
+    }
+    if corpus.spans_lost > 0 {
+        let spans = counted(corpus.spans_lost as u64, "span");
+        printer.warning(format_args!("{spans} left out, beyond what the model reads of a text or over white space"));
+    }
+
     let (test, train) = known.split_at(known.len() / TEST);
-    let labels = labels(&sentences);
+    let labels = labels(known);
     let started = Instant::now();
-    let fitted = fit_words(train, &labels, width, &request.options)?;
+    let fitted = fit_words(train, &labels, files.config().hidden_size, &request.options)?;
     let seconds = started.elapsed().as_secs_f64();
     TokenHead { head: &fitted.head, labels: &labels, prefix }.write(&files, &request.out)?;
 
@@ -92,8 +121,12 @@ pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer
         labels: labels.len(),
         trained_sentences: train.len(),
         test_sentences: test.len(),
+        unit: corpus.unit,
         words: known.iter().map(|one| one.states.len()).sum(),
-        words_cut_off: known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count(),
+        words_cut_off,
+        spans_lost: corpus.spans_lost,
+        rows_without_label: corpus.without_label,
+        rows_refused: corpus.refused,
         epochs: fitted.epochs,
         best_epoch: fitted.best_epoch,
         seconds,
@@ -108,9 +141,56 @@ pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer
     Ok(ExitStatus::Done)
 }
 
+async fn of_conll(path: &str, seed: u64, source: &token_features::Source<'_>) -> Result<Corpus> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let mut sentences = polylance_fit::read_conll(path, &text)?;
+    // The same sentence twice would be trained on and measured with.
+    let mut seen = BTreeSet::new();
+    sentences.retain(|sentence| seen.insert(sentence.words.clone()));
+    let asked: Vec<Tokens> = sentences.iter().map(|sentence| Tokens::OfWords(sentence.words.clone())).collect();
+    let features = source.features(&asked).await?;
+    let width = source.files.config().hidden_size;
+    let known = |at: usize| {
+        let sentence = sentences[at].clone();
+        let mut states = vec![None; sentence.words.len()];
+        for (word, state) in features[at].places.iter().zip(features[at].states.chunks(width)) {
+            states[word.start as usize] = Some(state.to_vec());
+        }
+        Known { sentence, states }
+    };
+    let known = shuffled(sentences.len(), seed).into_iter().map(known).collect();
+    Ok(Corpus { known, unit: "word", spans_lost: 0, without_label: 0, refused: 0, first_refused: None })
+}
+
+async fn of_spans(spec: SourceSpec, seed: u64, source: &token_features::Source<'_>) -> Result<Corpus> {
+    let read = spans::read(spec).await?;
+    let asked: Vec<Tokens> = read.texts.iter().map(|one| Tokens::OfText(one.text.clone())).collect();
+    let features = source.features(&asked).await?;
+    let width = source.files.config().hidden_size;
+    let (mut known, mut spans_lost) = (Vec::with_capacity(read.texts.len()), 0);
+    for at in shuffled(read.texts.len(), seed) {
+        let SpannedText { text, spans } = &read.texts[at];
+        let places: Vec<_> = features[at].places.iter().map(|place| place.start as usize..place.end as usize).collect();
+        let characters: Vec<char> = text.chars().collect();
+        let words = places.iter().map(|chars| characters[chars.clone()].iter().collect()).collect();
+        let tagged = spans.tags(&places);
+        spans_lost += tagged.lost;
+        let states = features[at].states.chunks(width).map(|state| Some(state.to_vec())).collect();
+        known.push(Known { sentence: TaggedSentence { words, tags: tagged.tags }, states });
+    }
+    let spans::SpannedTexts { without_label, refused, first_refused, .. } = read;
+    Ok(Corpus { known, unit: "token", spans_lost, without_label, refused, first_refused })
+}
+
+fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    polylance_fit::shuffle(&mut order, seed);
+    order
+}
+
 /// `O` and the other tags, in their order.
-fn labels(sentences: &[TaggedSentence]) -> Vec<String> {
-    let mut tags: BTreeSet<&str> = sentences.iter().flat_map(|one| &one.tags).map(String::as_str).collect();
+fn labels(known: &[Known]) -> Vec<String> {
+    let mut tags: BTreeSet<&str> = known.iter().flat_map(|one| &one.sentence.tags).map(String::as_str).collect();
     tags.remove("O");
     std::iter::once("O").chain(tags).map(str::to_owned).collect()
 }
@@ -162,16 +242,22 @@ fn frequent(train: &[Known], test: &[Known]) -> Vec<Vec<String>> {
 fn show(outcome: &Outcome<'_>, printer: &mut Printer) -> Result<()> {
     let n = |number: usize| thousands(number as u64);
     let Outcome { report, .. } = outcome;
-    let measured = format!("{} entities in {} sentences kept apart", n(report.entities), n(outcome.test_sentences));
+    let sentences = if outcome.unit == "word" { "sentences" } else { "texts" };
+    let measured = format!("{} entities in {} {sentences} kept apart", n(report.entities), n(outcome.test_sentences));
+    let without = match outcome.rows_without_label {
+        0 => String::new(),
+        rows => format!(", {} without spans left out", n(rows)),
+    };
+    let words = counted(outcome.words as u64, outcome.unit);
     printer.fields(&[
         ("head", format!("{} tags on {}", n(outcome.labels), outcome.model)),
-        ("sentences", format!("{} trained on, {} words in all", n(outcome.trained_sentences), n(outcome.words))),
+        (sentences, format!("{} trained on, {words} in all{without}", n(outcome.trained_sentences))),
         (
             "training",
             format!("{} passes, the best was {}, {:.1} s", outcome.epochs, outcome.best_epoch, outcome.seconds),
         ),
         ("f1", format!("micro {:.3}, macro {:.3} on {measured}", report.micro_f1, report.macro_f1)),
-        ("baseline", format!("micro {:.3} by each word's most frequent tag", outcome.baseline_micro_f1)),
+        ("baseline", format!("micro {:.3} by each {}'s most frequent tag", outcome.baseline_micro_f1, outcome.unit)),
         ("written", outcome.out.clone()),
     ])?;
     printer.line("")?;

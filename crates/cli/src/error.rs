@@ -156,6 +156,7 @@ fn sink_hint(error: &SinkError) -> &'static str {
         SinkError::SchemaMismatch { .. } => {
             "set `keep` in [source] and `text` in [table] as for the table, or write to a new table"
         }
+        SinkError::OtherFeatures { .. } => "name another table with --features, or delete this one",
         SinkError::NotATable { .. } | SinkError::NoContract { .. } => "write to an address where nothing is yet",
         SinkError::UnreadableContract { .. } | SinkError::UnreadableHead { .. } => {
             "use the version of polylance that wrote the table"
@@ -213,6 +214,7 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
             error,
             SinkError::ContractMismatch(_)
                 | SinkError::SchemaMismatch { .. }
+                | SinkError::OtherFeatures { .. }
                 | SinkError::NotATable { .. }
                 | SinkError::NoContract { .. }
                 | SinkError::NoTable { .. }

@@ -18,6 +18,8 @@ mod lines;
 mod pipeline;
 mod printer;
 mod progress;
+mod spans;
 mod task_args;
+mod token_features;
 
 pub use cli::main;

@@ -19,6 +19,7 @@ mod error;
 mod folder;
 mod linear_head;
 mod measures;
+mod spans;
 mod train;
 
 pub use conll::{TaggedSentence, read_conll};
@@ -27,4 +28,5 @@ pub use error::{FitError, Result};
 pub use folder::{SequenceHead, TokenHead};
 pub use linear_head::LinearHead;
 pub use measures::{ClassScore, Confused, Report};
+pub use spans::{Span, SpanTags, Spans};
 pub use train::{Features, Fitted, Options, shuffle, train, train_on};

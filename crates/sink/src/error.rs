@@ -70,6 +70,12 @@ pub enum SinkError {
     /// The table's vectors were made otherwise: write to a new table.
     #[error(transparent)]
     ContractMismatch(Box<ContractMismatch>),
+    /// The features were made by another model or of another kind of input: delete them, or name another table.
+    #[error("{uri} holds features of another model, or of another kind of input")]
+    OtherFeatures {
+        /// The table.
+        uri: String,
+    },
     /// The table's columns are others than the run's: change `keep` or `text`, or write to a new table.
     #[error("{uri} has other columns than this run: {}", listed(columns))]
     SchemaMismatch {

@@ -26,4 +26,4 @@ pub use queues::Ids;
 pub use shared_pass::{PassHead, shares_pass};
 pub use spec::DeviceSpec;
 pub use task_pool::{TaskPool, head_contract};
-pub use token_states::TokenStates;
+pub use token_states::{TokenState, TokenStates};

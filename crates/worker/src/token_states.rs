@@ -1,10 +1,10 @@
 //! Hidden states of words: what a token classifier is fitted on.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use polylance_backend::{BackendError, Result};
 use polylance_encoder::{Device as Hardware, LoadOptions, ModelFiles, PackedBatch, SentenceEncoder};
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use crate::{
     PoolError, PoolOptions,
@@ -26,6 +26,15 @@ pub struct TokenStates {
     prefix: String,
     width: usize,
     max_tokens: usize,
+}
+
+/// A token of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenState {
+    /// The characters of the text that it covers, white space before it left out.
+    pub chars: Range<usize>,
+    /// Its state.
+    pub state: Vec<f32>,
 }
 
 /// A text's ids, and where its words begin among them.
@@ -91,16 +100,58 @@ impl TokenStates {
         };
         Ok(places.into_iter().zip(states).map(of_sentence).collect())
     }
+
+    /// The state of each token of each text; a text that is too long for the model is cut off, and the tokens beyond
+    /// are not there.
+    ///
+    /// # Errors
+    /// [`BackendError`] when a device fails.
+    pub async fn of_texts(&self, texts: Vec<String>) -> Result<Vec<Vec<TokenState>>> {
+        let (tokenizer, prefix, most) = (Arc::clone(&self.tokenizer), self.prefix.clone(), self.max_tokens);
+        let tokens = move |text: String| guarded(|| tokens(&tokenizer, &prefix, &text, most));
+        let tokens = self.threads.map(texts, tokens).await?.into_iter().collect::<Result<Vec<_>>>()?;
+        let (inputs, places): (Vec<WordInput>, Vec<Vec<Range<usize>>>) = tokens.into_iter().unzip();
+        let states = self.devices.run(inputs).await?;
+        let of_text = |(places, states): (Vec<Range<usize>>, Vec<f32>)| {
+            let states = states.chunks(self.width).map(<[f32]>::to_vec);
+            places.into_iter().zip(states).map(|(chars, state)| TokenState { chars, state }).collect()
+        };
+        Ok(places.into_iter().zip(states).map(of_text).collect())
+    }
+}
+
+/// The prefix and a text as the model reads them, cut to its limit.
+fn encoding(tokenizer: &Tokenizer, prefix: &str, text: &str, most: usize) -> Result<Encoding> {
+    let refused = |error: tokenizers::Error| BackendError::Input(format!("the tokenizer refused the text: {error}"));
+    let mut encoding = tokenizer.encode_char_offsets([prefix, text].concat(), false).map_err(refused)?;
+    let added = tokenizer.encode("", true).map_err(refused)?.len();
+    encoding.truncate(most.saturating_sub(added).max(1), 0, tokenizers::TruncationDirection::Right);
+    tokenizer.post_process(encoding, None, true).map_err(refused)
+}
+
+/// The ids of a text, and the characters of each token that covers some of it.
+fn tokens(tokenizer: &Tokenizer, prefix: &str, text: &str, most: usize) -> Result<(WordInput, Vec<Range<usize>>)> {
+    let encoding = encoding(tokenizer, prefix, text, most)?;
+    let before = prefix.chars().count();
+    let characters: Vec<char> = text.chars().collect();
+    let (mut words, mut places) = (Vec::new(), Vec::new());
+    for (at, (&(start, end), special)) in
+        encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).enumerate()
+    {
+        let (start, end) = (start.saturating_sub(before), end.saturating_sub(before).min(characters.len()));
+        // Some tokenizers count the space before a word to the word.
+        let Some(start) = (start..end).find(|&at| !characters[at].is_whitespace()).filter(|_| *special == 0) else {
+            continue;
+        };
+        words.push(Some(at));
+        places.push(start..end);
+    }
+    Ok((WordInput { ids: encoding.get_ids().to_vec(), words }, places))
 }
 
 /// The ids of a sentence, cut to the model's limit, and the first token of each word.
 fn input(tokenizer: &Tokenizer, prefix: &str, words: &[String], most: usize) -> Result<WordInput> {
-    let refused = |error: tokenizers::Error| BackendError::Input(format!("the tokenizer refused the text: {error}"));
-    let text = [prefix, &words.join(" ")].concat();
-    let mut encoding = tokenizer.encode_char_offsets(text, false).map_err(refused)?;
-    let added = tokenizer.encode("", true).map_err(refused)?.len();
-    encoding.truncate(most.saturating_sub(added).max(1), 0, tokenizers::TruncationDirection::Right);
-    let encoding = tokenizer.post_process(encoding, None, true).map_err(refused)?;
+    let encoding = encoding(tokenizer, prefix, &words.join(" "), most)?;
     let special = encoding.get_special_tokens_mask();
     let mut start = prefix.chars().count();
     let mut at = 0;
@@ -150,6 +201,8 @@ impl DeviceWorker for StateWorker {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -164,5 +217,20 @@ mod tests {
         let cut = input(&tokenizer, "passage: ", &words, 10).unwrap();
         assert_eq!(cut.ids.len(), 10);
         assert!(cut.words[0].is_some() && cut.words[6].is_none(), "{:?}", cut.words);
+    }
+    #[test]
+    fn each_token_covers_its_characters_and_none_of_the_white_space() {
+        let tokenizer = Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap();
+        let text = "  Ada\u{a0}in São  Paulo 👍 กรุงเทพ\n";
+        let characters: Vec<char> = text.chars().collect();
+        let (input, places) = tokens(&tokenizer, "passage: ", text, 512).unwrap();
+        assert_eq!(input.words.len(), places.len());
+        assert!(places.windows(2).all(|pair| pair[0].start <= pair[1].start), "{places:?}");
+        let covered: BTreeSet<usize> = places.iter().cloned().flatten().collect();
+        let expected: BTreeSet<usize> = (0..characters.len()).filter(|&at| !characters[at].is_whitespace()).collect();
+        assert_eq!(covered, expected, "{places:?}");
+        let (cut, places) = tokens(&tokenizer, "passage: ", text, 8).unwrap();
+        assert_eq!(cut.ids.len(), 8);
+        assert!(places.last().unwrap().end < characters.len() - 1, "{places:?}");
     }
 }

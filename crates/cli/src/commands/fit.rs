@@ -8,13 +8,14 @@ use arrow::{
 };
 use futures::TryStreamExt;
 use polylance_config::{ChunkMode, Pipeline, Source, Table};
+use polylance_dataflow::SourceSpec;
 use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
 use polylance_fit::{Features, Options, Report, SequenceHead};
 use polylance_search::SqlSession;
 use serde::Serialize;
 
 use crate::{
-    entities,
+    entities::{self, Labelled},
     error::{Result, UsageError},
     exit::ExitStatus,
     pipeline::{self, ProgressMode},
@@ -36,10 +37,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URI")]
     source: String,
     /// The column with the label, text or whole numbers
-    #[arg(long, value_name = "COL", required_unless_present = "conll")]
+    #[arg(long, value_name = "COL", required_unless_present_any = ["conll", "spans"])]
     label: Option<String>,
+    /// The column with a text's entities: fit a tagger of them. A cell is a list of structs label, start, end, in
+    /// characters, or that list as JSON. A fifth of the texts is kept to measure the tagger
+    #[arg(long, value_name = "COL", conflicts_with_all = ["label", "conll", "condition", "test"])]
+    spans: Option<String>,
     /// The source is a local CoNLL file: fit a tagger of entities. A fifth of the sentences is kept to measure it
-    #[arg(long, conflicts_with_all = ["label", "condition", "test", "features", "text", "id"])]
+    #[arg(long, conflicts_with_all = ["label", "condition", "test", "text", "id"])]
     conll: bool,
     /// The folder to write
     #[arg(long, value_name = "FOLDER")]
@@ -93,6 +98,7 @@ Examples:
   polylance fit --source labelled.parquet --label topic --out models/topic
   polylance fit --source builtin:udhr --label lang --out models/lang --where 'article % 2 = 1' --test 'article % 2 = 0'
   polylance fit --source tagged.conll --conll --out models/entities
+  polylance fit --source tagged.parquet --spans entities --out models/entities
   polylance annotate --table docs.lance --name topic --task classify --model models/topic";
 
 /// What was done, for scripts.
@@ -121,11 +127,19 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         seed: args.seed,
         ..Options::default()
     };
+    let table = args.features.clone().unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
     let Some(label) = args.label.clone() else {
-        let request = entities::Request { source: args.source, out: args.out, devices: args.devices, options };
+        let labelled = match args.spans {
+            None => Labelled::Conll(args.source),
+            Some(spans) => {
+                let max_bytes = Source::new(args.source.as_str()).max_bytes.0;
+                let Args { source: uri, id, text, .. } = args;
+                Labelled::Spans(SourceSpec { uri, format: None, id, text, keep: vec![spans], max_bytes })
+            }
+        };
+        let request = entities::Request { labelled, out: args.out, features: table, devices: args.devices, options };
         return entities::fit(request, files, args.json, printer).await;
     };
-    let table = args.features.clone().unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
     let pipeline = pipeline(&args, &table);
     pipeline.validate()?;
     let quarantined = pipeline::embed_quietly(&pipeline, args.progress).await?;

@@ -1,0 +1,131 @@
+//! Reads texts with a column of spans.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::UInt64Type,
+};
+use datafusion::{execution::TaskContext, physical_plan::ExecutionPlan};
+use futures::TryStreamExt;
+use polylance_dataflow::{Source, SourceScanExec, SourceSpec};
+use polylance_fit::{FitError, Span, Spans};
+use polylance_schema::columns::{ERROR, MESSAGE, SOURCE, SOURCE_ROW, TEXT};
+use serde::Deserialize;
+
+use crate::{batch::json_lines, error::Result};
+
+/// A text with its entities.
+#[derive(Debug)]
+pub(crate) struct SpannedText {
+    pub(crate) text: String,
+    pub(crate) spans: Spans,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(crate) struct SpannedTexts {
+    pub(crate) texts: Vec<SpannedText>,
+    /// Rows whose spans are null: nobody has looked at them. An empty list is a text without entities.
+    pub(crate) without_label: usize,
+    /// Rows that cannot be read, or whose spans do not fit their text.
+    pub(crate) refused: usize,
+    /// The first of them, where it is and what is wrong.
+    pub(crate) first_refused: Option<String>,
+}
+
+/// A cell of the column: a list, or the same list as JSON in a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Cell {
+    Json(String),
+    Spans(Vec<Span>),
+}
+
+#[derive(Deserialize)]
+struct Row {
+    spans: Option<Cell>,
+}
+
+/// The texts of a source whose one kept column has the spans. The same text twice is read once.
+///
+/// # Errors
+/// When the source cannot be opened, or none of its rows can be used.
+pub(crate) async fn read(spec: SourceSpec) -> Result<SpannedTexts> {
+    let name = spec.uri.clone();
+    let column = spec.keep.first().cloned().unwrap_or_default();
+    let scan = SourceScanExec::new(Source::open(spec).await?);
+    let mut batches = scan.execute(0, Arc::new(TaskContext::default()))?;
+    let (mut read, mut seen) = (SpannedTexts::default(), HashSet::new());
+    while let Some(batch) = batches.try_next().await? {
+        add(&mut read, &mut seen, &batch, &column)?;
+    }
+    match (&read.first_refused, read.texts.is_empty()) {
+        (Some(first), true) => Err(FitError::Data(format!("no row can be used: {first}")).into()),
+        (None, true) => Err(FitError::Data(format!("no row of {name} has spans in its column {column}")).into()),
+        _ => Ok(read),
+    }
+}
+
+fn add(read: &mut SpannedTexts, seen: &mut HashSet<String>, batch: &RecordBatch, column: &str) -> Result<()> {
+    let of = |name: &str| Ok::<_, arrow::error::ArrowError>(batch.column(batch.schema_ref().index_of(name)?));
+    let (text, source) = (of(TEXT)?.as_string::<i32>(), of(SOURCE)?.as_string::<i32>());
+    let (position, errors) = (of(SOURCE_ROW)?.as_primitive::<UInt64Type>(), of(ERROR)?.as_struct());
+    let messages = errors.column_by_name(MESSAGE).map(AsArray::as_string::<i32>);
+    // The columns' types are the source's: through JSON a list of any integers and a text of JSON are read alike.
+    let spans = RecordBatch::try_from_iter_with_nullable([("spans", Arc::clone(of(column)?), true)])?;
+    let lines = json_lines(&spans)?;
+    for (row, line) in lines.split(|byte| *byte == b'\n').take(batch.num_rows()).enumerate() {
+        let spans = if errors.is_valid(row) {
+            Err(messages.map_or_else(String::new, |messages| messages.value(row).to_owned()))
+        } else {
+            parse(line).and_then(|spans| spans.map(|spans| Spans::new(text.value(row), spans)).transpose())
+        };
+        match spans {
+            Ok(None) => read.without_label += 1,
+            Ok(Some(spans)) => {
+                if seen.insert(text.value(row).to_owned()) {
+                    read.texts.push(SpannedText { text: text.value(row).to_owned(), spans });
+                }
+            }
+            Err(message) => {
+                read.refused += 1;
+                let place = || format!("{}, row {}: {message}", source.value(row), position.value(row));
+                read.first_refused.get_or_insert_with(place);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The spans of a line `{"spans": …}`; `None` where they are null.
+fn parse(line: &[u8]) -> Result<Option<Vec<Span>>, String> {
+    let wrong = "the spans are no list of objects with label, start and end, counted in characters";
+    let row: Row = serde_json::from_slice(line).map_err(|_| wrong.to_owned())?;
+    match row.spans {
+        None => Ok(None),
+        Some(Cell::Spans(spans)) => Ok(Some(spans)),
+        Some(Cell::Json(json)) => serde_json::from_str(&json).map_err(|error| format!("{wrong}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_and_its_json_are_the_same_spans() {
+        let span = Span { label: "PER".into(), start: 0, end: 3 };
+        let list = br#"{"spans": [{"label": "PER", "score": 0.5, "start": 0, "end": 3, "text": "Ada"}]}"#;
+        let json = br#"{"spans": "[{\"label\": \"PER\", \"start\": 0, \"end\": 3}]"}"#;
+        assert_eq!(parse(list).unwrap(), Some(vec![span]));
+        assert_eq!(parse(json).unwrap(), parse(list).unwrap());
+        assert_eq!(parse(b"{}").unwrap(), None);
+        assert_eq!(parse(br#"{"spans": "null"}"#).unwrap(), None);
+        assert_eq!(parse(br#"{"spans": []}"#).unwrap(), Some(vec![]));
+        let refused = |line: &str| assert!(parse(line.as_bytes()).unwrap_err().contains("label, start and end"));
+        refused(r#"{"spans": 7}"#);
+        refused(r#"{"spans": [{"label": "PER", "start": -1, "end": 3}]}"#);
+        refused(r#"{"spans": "[{\"label\": \"PER\"}]"}"#);
+    }
+}
