@@ -19,11 +19,10 @@ pipeline="$data/entities.toml"
 sed "s#models/entities#$models/entities#" "$here/entities.toml" > "$pipeline"
 "$polylance" run "$pipeline" --set "table.uri=$table"
 
-printf '\nwhat it is surest of in each language, every fifth language:\n'
+printf '\nwhat it is surest of, one of each language:\n'
 "$polylance" sql --table "t=$table" "
-    SELECT code, label, text, score FROM (
-        SELECT code, e.label, e.text, round(e.score, 2) AS score,
-            row_number() OVER (PARTITION BY code ORDER BY e.score DESC) AS best,
-            dense_rank() OVER (ORDER BY code) AS language
-        FROM (SELECT code, unnest(entities) AS e FROM t))
-    WHERE best = 1 AND language % 5 = 0 ORDER BY code"
+    SELECT code, label, text, score, article FROM (
+        SELECT code, article, e.label AS label, e.text AS text, round(e.score, 2) AS score,
+            row_number() OVER (PARTITION BY code ORDER BY e.score DESC) AS best
+        FROM (SELECT code, article, unnest(entities) AS e FROM t))
+    WHERE best = 1 ORDER BY score DESC, code LIMIT 20"
