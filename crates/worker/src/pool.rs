@@ -207,8 +207,19 @@ impl DevicePool {
             for ids in &inputs {
                 check(ids, limit, vocabulary)?;
             }
-            devices.run(inputs).await
+            let passed = devices.run(inputs).await?;
+            // A caller finds the input by asking for parts: numbers that mean nothing must reach no table.
+            passed.iter().try_for_each(|one| finite(&one.vector).map_err(BackendError::Input))?;
+            Ok(passed)
         }
+    }
+}
+
+/// Refuses what no reader could use: a distance to it is no number.
+pub(crate) fn finite(numbers: &[f32]) -> std::result::Result<(), String> {
+    match numbers.iter().filter(|number| !number.is_finite()).count() {
+        0 => Ok(()),
+        bad => Err(format!("the model gave {bad} of {} numbers that are not finite", numbers.len())),
     }
 }
 

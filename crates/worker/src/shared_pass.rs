@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 
 use crate::{
     PoolError,
+    pool::finite,
     task_pool::{message, prefix},
     tasks::{self, TaskOutput, TaskRunner},
     tokenizers::guarded,
@@ -101,6 +102,7 @@ impl Readers {
             _ => Err("the text has other ids than were encoded".to_owned()),
         });
         let annotation = |(runner, logits): (&TaskRunner, Vec<f32>)| {
+            finite(&logits)?;
             let (encodings, output) = (encodings.as_ref().map_err(Clone::clone)?, [TaskOutput::Logits(logits)]);
             guarded(|| runner.annotation(&asked, encodings, &output).map_err(BackendError::Input)).map_err(message)
         };

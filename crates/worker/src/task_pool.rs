@@ -13,7 +13,7 @@ use crate::{
     device::DeviceWorker,
     device_threads::DeviceThreads,
     devices::Devices,
-    pool::batch_tokens,
+    pool::{batch_tokens, finite},
     spec::{DeviceSpec, cores},
     tasks::{self, TaskInput, TaskOutput, TaskRunner, masks_top},
     tokenizers::{Threads, guarded, tokenizer},
@@ -183,18 +183,30 @@ pub(crate) fn message(error: BackendError) -> String {
     }
 }
 
+/// An output, unless its numbers mean nothing.
+fn usable(output: TaskOutput) -> std::result::Result<TaskOutput, String> {
+    match &output {
+        TaskOutput::Logits(logits) => finite(logits)?,
+        TaskOutput::Top(masks) => masks.iter().flatten().try_for_each(|(_, score)| finite(&[*score]))?,
+        TaskOutput::Ids(_) => {}
+    }
+    Ok(output)
+}
+
 /// Outputs, or why an input has none: a refused call is repeated one input at a time.
 async fn run(
     devices: &Devices<TaskInput, TaskOutput>,
     inputs: Vec<TaskInput>,
 ) -> Result<Vec<std::result::Result<TaskOutput, String>>> {
     match devices.run(inputs.clone()).await {
-        Ok(outputs) => Ok(outputs.into_iter().map(Ok).collect()),
+        Ok(outputs) => Ok(outputs.into_iter().map(usable).collect()),
         Err(BackendError::Input(_)) => {
             let mut outputs = Vec::with_capacity(inputs.len());
             for input in inputs {
                 outputs.push(match devices.run(vec![input]).await {
-                    Ok(output) => output.into_iter().next().ok_or_else(|| "the model gave no output".to_owned()),
+                    Ok(output) => {
+                        output.into_iter().next().ok_or_else(|| "the model gave no output".to_owned()).and_then(usable)
+                    }
                     Err(BackendError::Input(message)) => Err(message),
                     Err(error) => return Err(error),
                 });
