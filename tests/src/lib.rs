@@ -3,6 +3,7 @@
 
 mod binary;
 mod corpus;
+mod fake_job;
 mod head_model;
 mod python;
 mod s3;
@@ -11,6 +12,7 @@ mod tiny_model;
 
 pub use binary::{Outcome, built, polylance, polylance_with, repository};
 pub use corpus::{Row, write_parquet};
+pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
 pub use head_model::write_head_model;
 pub use python::python;
 pub use s3::S3Server;

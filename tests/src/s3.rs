@@ -8,6 +8,14 @@ use std::{
 
 use crate::{python, repository};
 
+const UPLOAD: &str = "import boto3, sys; endpoint, bucket, key, file = sys.argv[1:]; \
+    boto3.client('s3', endpoint_url=endpoint).upload_file(file, bucket, key)";
+const DOWNLOAD: &str = "import boto3, pathlib, sys; endpoint, bucket, prefix, folder = sys.argv[1:]
+for found in boto3.resource('s3', endpoint_url=endpoint).Bucket(bucket).objects.filter(Prefix=prefix + '/'):
+    path = pathlib.Path(folder, found.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(found.get()['Body'].read())";
+
 /// The running server; it ends when dropped.
 #[derive(Debug)]
 pub struct S3Server {
@@ -37,16 +45,20 @@ impl S3Server {
 
     /// Puts a file into the bucket.
     pub fn upload(&self, file: &Path, key: &str) {
-        let script = "import boto3, sys; endpoint, file, bucket, key = sys.argv[1:]; \
-            boto3.client('s3', endpoint_url=endpoint).upload_file(file, bucket, key)";
+        self.python(UPLOAD, &[&self.bucket, key, &file.display().to_string()]);
+    }
+
+    /// Runs a script with the endpoint before its arguments.
+    fn python(&self, script: &str, arguments: &[&str]) {
         let mut command = Command::new(python());
-        command.args(["-c", script, &self.endpoint]).arg(file).args([&self.bucket, key]);
-        command
-            .env("AWS_ACCESS_KEY_ID", "polylance")
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .env("AWS_REGION", "us-east-1");
+        command.args(["-c", script, &self.endpoint]).args(arguments).envs(self.variables());
         let output = command.output().expect("python starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Copies all objects below a prefix into a folder.
+    pub fn download(&self, prefix: &str, folder: &Path) {
+        self.python(DOWNLOAD, &[&self.bucket, prefix, &folder.display().to_string()]);
     }
 
     /// The environment by which clients find the server.

@@ -13,7 +13,10 @@ use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::EMBEDDING;
 use serde::Serialize;
 
-use crate::{SinkError, storage};
+use crate::{
+    SinkError, storage,
+    transact::{ATTEMPTS, is_conflict},
+};
 
 /// The name under which Lance knows the index.
 const INDEX_NAME: &str = "embedding_idx";
@@ -107,11 +110,28 @@ pub struct IndexOutcome {
 ///
 /// Builds it when there is none or one of another kind or metric, else adds the rows it does not cover. The
 /// number of partitions is Lance's own choice for the kind (rows over its target partition size); product
-/// quantization takes one byte for each eight dimensions.
+/// quantization takes one byte for each eight dimensions. When another run was faster, what is left to do is looked at
+/// anew: mostly nothing.
 ///
 /// # Errors
-/// [`SinkError::Index`] when there is no table, [`SinkError::Storage`] when it cannot be read or the build fails.
+/// [`SinkError::Index`] when there is no table, [`SinkError::Storage`] when it cannot be read or the build fails,
+/// [`SinkError::Conflict`] when other runs kept changing the index.
 pub async fn update_index(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match Box::pin(update_once(uri, spec)).await {
+            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => {
+                if attempts == ATTEMPTS {
+                    return Err(SinkError::Conflict { uri: uri.to_owned(), attempts, source });
+                }
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn update_once(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkError> {
     let Some(mut dataset) = storage::open(uri).await? else {
         return Err(SinkError::Index { uri: uri.to_owned(), message: "there is no table to index".to_owned() });
     };
