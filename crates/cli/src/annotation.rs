@@ -128,17 +128,24 @@ impl OpenAnnotation {
         let started = Instant::now();
         let mut summary = self.summary();
         let Self { job, field, missing, .. } = self;
-        let run_id = summary.run_id.clone();
-        if missing > 0 {
+        let handle = Arc::new(AnnotatorHandle(annotator));
+        let mut moved = missing;
+        // Rows that a compaction moves meanwhile are looked for again.
+        while moved > 0 {
+            (moved, summary.rows_quarantined) = (0, 0);
             let rows = Arc::new(TableRowsExec::open(&job.table, &job.column, &job.contract.inputs).await?);
             let annotate = Arc::new(AnnotateExec::try_new(rows, &field)?);
-            let target = FillTarget { uri: job.table, column: field, run_id, commit: job.commit };
+            let target = FillTarget {
+                uri: job.table.clone(),
+                column: field.clone(),
+                run_id: summary.run_id.clone(),
+                commit: job.commit,
+            };
             let plan: Arc<dyn ExecutionPlan> = Arc::new(LanceFillExec::try_new(annotate, target)?);
-            let handle = Arc::new(AnnotatorHandle(annotator));
-            let config = SessionConfig::new().with_target_partitions(1).with_extension(handle);
+            let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::clone(&handle));
             let mut commits = plan.execute(0, SessionContext::new_with_config(config).task_ctx())?;
             while let Some(commit) = commits.try_next().await? {
-                summary.add(&commit)?;
+                moved += summary.add(&commit)?;
                 progress(summary.rows_annotated + summary.rows_quarantined);
             }
         }
@@ -148,7 +155,8 @@ impl OpenAnnotation {
 }
 
 impl AnnotationSummary {
-    fn add(&mut self, commit: &RecordBatch) -> Result<(), SinkError> {
+    /// Adds a commit; the rows that were moved before it.
+    fn add(&mut self, commit: &RecordBatch) -> Result<u64, SinkError> {
         let number = |name: &str| {
             let column = commit.column_by_name(name).and_then(|column| column.as_primitive_opt::<UInt64Type>());
             let missing = || SinkError::Rows { uri: self.table.clone(), message: format!("a commit without {name}") };
@@ -158,6 +166,6 @@ impl AnnotationSummary {
         self.version = Some(version);
         self.rows_annotated += rows;
         self.rows_quarantined += quarantined;
-        Ok(())
+        number("moved")
     }
 }

@@ -29,7 +29,7 @@ use datafusion::{
 };
 use futures::{StreamExt, stream};
 use lance::Dataset;
-use polylance_schema::columns::DOC_ID;
+use polylance_schema::columns::{DOC_ID, RUN_ID};
 
 use crate::{
     SinkError, TableTarget,
@@ -331,8 +331,12 @@ impl Committer {
         if ids.is_empty() {
             return Ok(RowAddresses::new());
         }
-        let replaced = |batch: &RecordBatch, row: usize| ids.contains(batch.column(0).as_string::<i32>().value(row));
-        known.locate(uri, dataset, &[DOC_ID], replaced).await
+        // Rows of this run that a compaction has moved into another fragment are not older ones.
+        let own = |batch: &RecordBatch, row: usize| batch.column(1).as_string::<i32>().value(row) == self.target.run_id;
+        let replaced = |batch: &RecordBatch, row: usize| {
+            ids.contains(batch.column(0).as_string::<i32>().value(row)) && !own(batch, row)
+        };
+        known.locate(uri, dataset, &[DOC_ID, RUN_ID], replaced).await
     }
 
     /// What the transaction says about itself.

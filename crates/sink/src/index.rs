@@ -151,6 +151,28 @@ async fn update_once(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkEr
     outcome(uri, &dataset, action, rows).await
 }
 
+/// Brings the index of the table at `uri`, whatever its kind, up to date and into one piece. Builds none.
+///
+/// # Errors
+/// [`SinkError::NoTable`], or [`SinkError::Storage`] when it cannot be read or extended.
+pub async fn merge_index(uri: &str) -> Result<IndexOutcome, SinkError> {
+    let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+    let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
+    let pieces =
+        dataset.load_indices_by_name(INDEX_NAME).await.map_err(SinkError::storage(uri, "reading the index"))?;
+    let action = match (Existing::read(uri, &dataset).await?, pieces.len()) {
+        (None, _) => IndexAction::None,
+        (Some(index), 1) if index.unindexed == 0 => IndexAction::Unchanged,
+        (Some(_), pieces) => {
+            let options = OptimizeOptions::merge(pieces).index_names(vec![INDEX_NAME.to_owned()]);
+            let merged = Box::pin(dataset.optimize_indices(&options)).await;
+            merged.map_err(SinkError::storage(uri, "extending the index"))?;
+            IndexAction::Extended
+        }
+    };
+    outcome(uri, &dataset, action, rows).await
+}
+
 /// What a spec comes to for a table of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -249,7 +271,7 @@ fn parameters(dataset: &Dataset, kind: IndexKind, metric: Metric) -> VectorIndex
     }
 }
 
-fn dimensions(dataset: &Dataset) -> usize {
+pub(crate) fn dimensions(dataset: &Dataset) -> usize {
     let field = dataset.schema().field(EMBEDDING);
     match field.map(lance_core::datatypes::Field::data_type) {
         Some(arrow::datatypes::DataType::FixedSizeList(_, dim)) => dim.max(1) as usize,

@@ -1,4 +1,4 @@
-//! Writing to Lance: data files, commits, indices, quarantine.
+//! Writing to Lance: data files, commits, indices, quarantine, upkeep.
 //!
 //! The write operator turns encoded chunks into data files and closes a *window* after so many rows or
 //! seconds, always between two documents. The commit operator makes each window one Lance transaction
@@ -22,6 +22,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod upkeep;
 mod window;
 mod write;
 
@@ -29,10 +30,14 @@ pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_co
 pub use commit::{LanceCommitExec, commit_schema};
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use features::{FeatureKey, FeatureTable, TokenFeatures};
-pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, update_index};
+pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, update_index};
 pub use keys::TableKeysExec;
 pub use plan::plan_commit;
 pub use quarantine::quarantine_uri;
 pub use table::Table;
 pub use target::{CommitPolicy, TableTarget, properties};
+pub use upkeep::{
+    Cleaned, Compacted, Contention, Mode, PlannedCompaction, Retention, SMALL_FRAGMENTS, UpkeepPolicy, Upkept, clean,
+    compact, plan_compaction, upkeep,
+};
 pub use write::LanceWriteExec;

@@ -73,10 +73,11 @@ pub struct FillTarget {
     pub commit: CommitPolicy,
 }
 
-/// What a commit reports: `version`, `rows` that got a value, `quarantined` rows.
+/// What a commit reports: `version`, `rows` that got a value, `quarantined` rows, and rows that were `moved`: their
+/// fragment was merged into another since they were read, and they still lack a value.
 pub fn fill_schema() -> SchemaRef {
     let field = |name| Field::new(name, DataType::UInt64, false);
-    Arc::new(Schema::new(vec![field("version"), field("rows"), field("quarantined")]))
+    Arc::new(Schema::new(["version", "rows", "quarantined", "moved"].map(field).to_vec()))
 }
 
 /// Fills a column.
@@ -231,12 +232,13 @@ impl Filler {
             None => self.target.open().await?,
         };
         let rows = Rows::new(&pending.batches, &self.target)?;
-        let version = self.target.write(&mut open, &rows, &self.conflicts).await?;
-        let properties = self.target.properties(rows.good);
+        let (version, written) = self.target.write(&mut open, &rows, &self.conflicts).await?;
+        let properties = self.target.properties(written);
         open.quarantine.update(&rows.window, &properties).await?;
         self.open = Some(open);
         let column = |value: u64| Arc::new(UInt64Array::from(vec![value])) as ArrayRef;
-        let columns = vec![column(version), column(rows.good), column(rows.window.quarantine.len() as u64)];
+        let quarantined = rows.window.quarantine.len() as u64;
+        let columns = [version, written, quarantined, rows.good - written].map(column).to_vec();
         Ok(RecordBatch::try_new(fill_schema(), columns)?)
     }
 }
@@ -248,8 +250,9 @@ impl FillTarget {
         Ok(Open { dataset, quarantine })
     }
 
-    /// Writes the fragments' column files and commits them, again after a conflict.
-    async fn write(&self, open: &mut Open, rows: &Rows, conflicts: &Count) -> Result<u64, SinkError> {
+    /// Writes the fragments' column files and commits them, again after a conflict. The version, and the rows that got
+    /// their value.
+    async fn write(&self, open: &mut Open, rows: &Rows, conflicts: &Count) -> Result<(u64, u64), SinkError> {
         let uri = &self.uri;
         let mut attempts = 0;
         loop {
@@ -258,22 +261,24 @@ impl FillTarget {
             latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
             check_head(uri, &open.dataset, &self.column)?;
             let mut replacements = Vec::with_capacity(rows.fragments.len());
+            let mut written = 0;
             for (id, places) in &rows.fragments {
-                // A fragment that compaction has replaced since: its rows are still null, and found by the next run.
+                // A fragment that compaction has replaced since: its rows are still null, and found where they are now.
                 let Some(fragment) = open.dataset.get_fragment(*id as usize) else { continue };
                 replacements.push(self.column_file(&open.dataset, &fragment, places, rows).await?);
+                written += places.len() as u64;
             }
             if replacements.is_empty() {
-                return Ok(open.dataset.version_id());
+                return Ok((open.dataset.version_id(), 0));
             }
             let operation = Operation::DataReplacement { replacements };
             let transaction = TransactionBuilder::new(open.dataset.version_id(), operation)
-                .transaction_properties(Some(Arc::new(self.properties(rows.good))))
+                .transaction_properties(Some(Arc::new(self.properties(written))))
                 .build();
             match Box::pin(CommitBuilder::new(Arc::new(open.dataset.clone())).execute(transaction)).await {
                 Ok(dataset) => {
                     open.dataset = dataset;
-                    return Ok(open.dataset.version_id());
+                    return Ok((open.dataset.version_id(), written));
                 }
                 Err(source) if is_conflict(&source) && attempts < ATTEMPTS => conflicts.add(1),
                 Err(source) if is_conflict(&source) => {

@@ -19,7 +19,7 @@ fn head(weights: &str) -> HeadContract {
     }
 }
 
-fn topic(weights: &str) -> Field {
+pub(super) fn topic(weights: &str) -> Field {
     head(weights).field("topic").unwrap()
 }
 
@@ -46,20 +46,30 @@ fn answers(rows: &[RecordBatch], column: &Field) -> Vec<RecordBatch> {
 }
 
 impl Place {
-    async fn missing(&self) -> Vec<RecordBatch> {
+    pub(super) async fn missing(&self) -> Vec<RecordBatch> {
         let rows = TableRowsExec::open(&self.uri(), "topic", &HeadInputs::default()).await.unwrap();
         assert_eq!(rows.schema(), chunk_schema(&[]));
         read(Arc::new(rows)).await
     }
 
     /// Fills what is missing, the first `most` rows of it; `[version, rows, quarantined]` of each commit.
-    async fn fill(&self, column: &Field, most: usize) -> Vec<[u64; 3]> {
+    pub(super) async fn fill(&self, column: &Field, most: usize) -> Vec<[u64; 3]> {
         let missing = arrow::compute::concat_batches(&chunk_schema(&[]), &self.missing().await).unwrap();
         let missing = missing.slice(0, most.min(missing.num_rows()));
         self.write(column, answers(&[missing], column)).await.unwrap()
     }
 
     async fn write(&self, column: &Field, batches: Vec<RecordBatch>) -> datafusion::error::Result<Vec<[u64; 3]>> {
+        let commits = self.commits(column, batches).await?;
+        Ok(commits.into_iter().map(|[version, rows, quarantined, _]| [version, rows, quarantined]).collect())
+    }
+
+    /// Writes answers to rows that were read before; `[version, rows, quarantined, moved]` of each commit.
+    pub(super) async fn write_moved(&self, column: &Field, rows: &[RecordBatch]) -> Vec<[u64; 4]> {
+        self.commits(column, answers(rows, column)).await.unwrap()
+    }
+
+    async fn commits(&self, column: &Field, batches: Vec<RecordBatch>) -> datafusion::error::Result<Vec<[u64; 4]>> {
         let input = MemorySourceConfig::try_new_exec(&[batches], annotated_schema(column), None).unwrap();
         let target = FillTarget {
             uri: self.uri(),
@@ -75,7 +85,7 @@ impl Place {
     }
 
     /// `(text, topic)` of every row.
-    async fn topics(&self) -> Vec<(String, Option<String>)> {
+    pub(super) async fn topics(&self) -> Vec<(String, Option<String>)> {
         let batch = self.dataset().await.scan().try_into_batch().await.unwrap();
         let texts = batch.column_by_name("text").unwrap().as_string::<i32>().clone();
         let topics = batch.column_by_name("topic").unwrap().as_struct().clone();
@@ -84,7 +94,7 @@ impl Place {
         (0..batch.num_rows()).map(|row| (texts.value(row).to_owned(), topic(row))).collect()
     }
 
-    fn data_files(&self) -> BTreeSet<String> {
+    pub(super) fn data_files(&self) -> BTreeSet<String> {
         let files = std::fs::read_dir(Path::new(&self.uri()).join("data")).unwrap();
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }

@@ -6,6 +6,7 @@ mod kill;
 mod quarantine;
 mod refusals;
 mod replace;
+mod upkeep;
 mod windows;
 
 use std::{collections::HashMap, sync::Arc};
