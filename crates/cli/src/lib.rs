@@ -3,6 +3,7 @@
 //! [`job`] joins source, devices and table and is all that a test or another program needs; the rest is the
 //! command line around it.
 
+mod age;
 mod annotate;
 pub mod annotation;
 mod backend;

@@ -93,9 +93,21 @@ fn settings() -> insta::Settings {
 #[test]
 fn help_says_what_each_command_does() {
     let place = Workplace::new();
-    for command in
-        ["", "run", "embed", "encode", "annotate", "fit", "predict", "search", "sql", "show", "model", "model check"]
-    {
+    for command in [
+        "",
+        "run",
+        "embed",
+        "encode",
+        "annotate",
+        "fit",
+        "predict",
+        "search",
+        "sql",
+        "show",
+        "compact",
+        "model",
+        "model check",
+    ] {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");
         let outcome = place.run(&args);

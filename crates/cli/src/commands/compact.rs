@@ -1,0 +1,158 @@
+//! `polylance compact`
+
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use polylance_sink::{
+    Cleaned, Contention, IndexOutcome, Mode, Retention, Table, clean, compact, merge_index, plan_compaction,
+    quarantine_uri,
+};
+use serde::Serialize;
+
+use crate::{
+    age,
+    error::Result,
+    exit::ExitStatus,
+    printer::{Printer, counted, thousands},
+};
+
+/// Merge a table's small fragments, bring its index up to date, and with --cleanup remove old versions
+///
+/// No row changes. It may run beside `run` and `annotate`: whoever commits later begins anew. The quarantine beside
+/// the table is kept in the same way. Every run does a little of this by itself, see `table.upkeep` in pipeline files.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The Lance table
+    #[arg(long, value_name = "URI")]
+    table: String,
+    /// Remove old versions, the files that only they name, and files that no version names
+    ///
+    /// Such files are what killed runs leave behind, or what a run has written and not yet committed: they stay for
+    /// --older-than, but never less than an hour and never more than a week. Unfinished indices stay for a week.
+    #[arg(long)]
+    cleanup: bool,
+    /// Versions and files older than this go: 7d, 12h, 30m; 0 for versions of any age
+    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = age::parse, requires = "cleanup")]
+    older_than: Duration,
+    /// So many of the newest versions stay, whatever their age
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "cleanup",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    keep_versions: u64,
+    /// Change nothing, only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance compact --table docs.lance
+  polylance compact --table s3://tables/docs.lance --cleanup --older-than 30d --keep-versions 5
+  polylance compact --table docs.lance --cleanup --older-than 0 --dry-run
+
+A program that still reads a version that is removed fails: keep versions as long as searches and runs last.";
+
+/// What was done, or would be.
+#[derive(Debug, Serialize)]
+struct Report {
+    table: String,
+    dry_run: bool,
+    #[serde(flatten)]
+    done: Done,
+    /// Of the table; unknown in a dry run.
+    index: Option<IndexOutcome>,
+    /// Of the quarantine, when there is one.
+    quarantine: Option<Done>,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    fragments_before: u64,
+    fragments_after: u64,
+    /// What went; absent without `--cleanup`.
+    cleanup: Option<Cleaned>,
+}
+
+pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let retention = Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize };
+    let retention = args.cleanup.then_some(retention);
+    // Rows that no index covers cannot be merged with rows that one does.
+    let index = if args.dry_run { None } else { Some(Box::pin(merge_index(&args.table)).await?) };
+    let done = Done::of(&args.table, retention, args.dry_run).await?;
+    let quarantine = quarantine_uri(&args.table);
+    let quarantine = match Table::open(&quarantine).await? {
+        Some(_) => Some(Done::of(&quarantine, retention, args.dry_run).await?),
+        None => None,
+    };
+    let report = Report { table: args.table, dry_run: args.dry_run, done, index, quarantine };
+    if args.json {
+        printer.json(&report)?;
+    } else {
+        report.print(printer)?;
+    }
+    let failed = report.done.failed() + report.quarantine.as_ref().map_or(0, Done::failed);
+    if failed > 0 {
+        let files = counted(failed, "file");
+        printer.warning(format_args!("{files} could not be removed: the next cleanup tries again"));
+    }
+    Ok(ExitStatus::Done)
+}
+
+impl Done {
+    async fn of(uri: &str, retention: Option<Retention>, dry_run: bool) -> Result<Self> {
+        let (fragments_before, fragments_after) = if dry_run {
+            let planned = Box::pin(plan_compaction(uri)).await?;
+            (planned.fragments_before, planned.fragments_after)
+        } else {
+            let done = Box::pin(compact(uri, 0, Contention::Retry)).await?;
+            (done.fragments_before, done.fragments_after)
+        };
+        let mode = if dry_run { Mode::Explain } else { Mode::Remove };
+        let cleanup = match retention {
+            Some(retention) => Some(Box::pin(clean(uri, &retention, mode)).await?),
+            None => None,
+        };
+        Ok(Self { fragments_before, fragments_after, cleanup })
+    }
+
+    fn fields(&self, dry_run: bool) -> Vec<(&'static str, String)> {
+        let (before, after) = (thousands(self.fragments_before), thousands(self.fragments_after));
+        let mut fields =
+            vec![("fragments", format!("{before} before, {after} {}", if dry_run { "after" } else { "now" }))];
+        if let Some(cleaned) = &self.cleanup {
+            let (versions, files) =
+                (counted(cleaned.versions_removed, "version"), counted(cleaned.files_removed, "file"));
+            let removed = format!("{versions}, {files} ({})", HumanBytes(cleaned.bytes_removed));
+            fields.push((if dry_run { "would go" } else { "removed" }, removed));
+            fields.push((if dry_run { "would stay" } else { "kept" }, counted(cleaned.versions_kept, "version")));
+        }
+        fields
+    }
+
+    fn failed(&self) -> u64 {
+        self.cleanup.as_ref().map_or(0, |cleaned| cleaned.files_failed)
+    }
+}
+
+impl Report {
+    fn print(&self, printer: &mut Printer) -> Result<()> {
+        let mut fields = vec![("table", self.table.clone())];
+        fields.extend(self.done.fields(self.dry_run));
+        if let Some(index) = &self.index {
+            let index = match &index.kind {
+                Some(kind) => format!("{kind}, {} not covered", counted(index.unindexed_rows, "row")),
+                None => "none: every search compares every row".to_owned(),
+            };
+            fields.push(("index", index));
+        }
+        printer.fields(&fields)?;
+        if let Some(quarantine) = &self.quarantine {
+            printer.line("\nquarantine")?;
+            printer.fields(&quarantine.fields(self.dry_run))?;
+        }
+        Ok(())
+    }
+}
