@@ -21,8 +21,8 @@ use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_dataflow::{Source, SourceError, SourceSpec, plan_embeddings, progress};
 use polylance_schema::{Contract, TextColumn};
 use polylance_sink::{
-    CommitPolicy, Declared, IndexOutcome, IndexSpec, SinkError, Table, TableTarget, declare_columns, plan_commit,
-    update_index,
+    CommitPolicy, Declared, IndexOutcome, IndexSpec, SinkError, Table, TableTarget, UpkeepPolicy, Upkept,
+    declare_columns, plan_commit, update_index, upkeep,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -48,6 +48,8 @@ pub struct Job {
     pub commit: CommitPolicy,
     /// The table's vector index.
     pub index: IndexSpec,
+    /// What is done for the table at the end of a run that wrote something.
+    pub upkeep: UpkeepPolicy,
 }
 
 /// A job whose source and table were found.
@@ -97,6 +99,11 @@ pub struct RunSummary {
     pub tokens_per_second: f64,
     /// The vector index as it stands.
     pub index: IndexOutcome,
+    /// What was done for the table at the end; nothing when the run wrote nothing.
+    pub upkeep: Upkept,
+    /// Why the upkeep failed, when it did: the rows are committed all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upkeep_failure: Option<String>,
 }
 
 /// What a job is doing.
@@ -212,8 +219,8 @@ impl Planned {
         })
     }
 
-    /// Runs the plan to its end and brings the index up to date. Dropping the future stops the run: what was
-    /// committed stays, and another run continues from there.
+    /// Runs the plan to its end, brings the index up to date and does the upkeep. Dropping the future stops the run:
+    /// what was committed stays, and another run continues from there.
     ///
     /// # Errors
     /// See [`JobError`].
@@ -223,9 +230,16 @@ impl Planned {
         let commits = self.commits(observer).await?;
         observer.stage(Stage::Indexing);
         let index = Box::pin(update_index(&self.job.table, &self.job.index)).await?;
+        let wrote = commits.documents > 0 || commits.quarantined > 0;
+        let kept =
+            if wrote { Box::pin(upkeep(&self.job.table, &self.job.upkeep)).await } else { Ok(Upkept::default()) };
+        let (upkeep, upkeep_failure) = match kept {
+            Ok(kept) => (kept, None),
+            Err(error) => (Upkept::default(), Some(error.to_string())),
+        };
         let seconds = started.elapsed().as_secs_f64();
         let source = progress(self.plan.as_ref());
-        let version = commits.version.or(self.version).unwrap_or_default().max(index.version);
+        let version = commits.version.or(self.version).max(Some(index.version)).max(upkeep.version).unwrap_or_default();
         Ok(RunSummary {
             run_id: self.run_id,
             table: self.job.table,
@@ -239,6 +253,8 @@ impl Planned {
             seconds,
             tokens_per_second: commits.tokens as f64 / seconds.max(1e-9),
             index,
+            upkeep,
+            upkeep_failure,
         })
     }
 

@@ -1,14 +1,15 @@
 //! From a pipeline to a job, and the job's run with all that the user sees of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::ValueEnum;
+use indicatif::HumanBytes;
 use polylance_backend::BackendHandle;
 use polylance_config::{self as config, ChunkMode, Pipeline};
 use polylance_dataflow::{Format, SourceSpec};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, quarantine_uri};
+use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, UpkeepPolicy, Upkept, quarantine_uri};
 use polylance_worker::PoolOptions;
 
 use crate::{
@@ -116,13 +117,18 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
             Some(kind) => format!("{kind}, {} not covered", counted(summary.index.unindexed_rows, "row")),
             None => "none: every search compares every row".to_owned(),
         };
-        printer.fields(&[
+        let mut fields = vec![
             ("table", format!("{} (version {})", summary.table, summary.version)),
             ("documents", rows),
             ("chunks", format!("{} written", n(chunks_written))),
             ("tokens", format!("{} in {:.1} s ({rate} a second)", n(tokens), summary.seconds)),
             ("index", index),
-        ])?;
+        ];
+        fields.extend(upkept(&summary.upkeep).map(|done| ("upkeep", done)));
+        printer.fields(&fields)?;
+    }
+    if let Some(failure) = &summary.upkeep_failure {
+        printer.warning(format_args!("the rows are committed, but the table's upkeep failed: {failure}"));
     }
     if summary.rows_quarantined > 0 {
         let quarantine = quarantine_uri(&summary.table);
@@ -133,6 +139,19 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         ));
     }
     Ok(())
+}
+
+/// What was done for the table, when anything was.
+fn upkept(done: &Upkept) -> Option<String> {
+    let mut said = Vec::new();
+    if done.fragments_merged > 0 {
+        said.push(format!("{} merged", counted(done.fragments_merged, "small fragment")));
+    }
+    if done.files_removed > 0 {
+        let (versions, files) = (counted(done.versions_removed, "version"), counted(done.files_removed, "file"));
+        said.push(format!("{versions} and {files} ({}) removed", HumanBytes(done.bytes_removed)));
+    }
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 fn job(pipeline: &Pipeline) -> Job {
@@ -171,7 +190,17 @@ fn job(pipeline: &Pipeline) -> Job {
             },
             min_rows: index.min_rows,
         },
+        upkeep: upkeep(&table.upkeep),
     }
+}
+
+fn upkeep(upkeep: &config::Upkeep) -> UpkeepPolicy {
+    let retention = Retention {
+        older_than: Duration::from_secs(upkeep.keep_days.saturating_mul(24 * 3600)),
+        keep_versions: usize::try_from(upkeep.keep_versions).unwrap_or(usize::MAX),
+        unnamed: Retention::WEEK,
+    };
+    UpkeepPolicy { compact: upkeep.compact, retention: upkeep.cleanup.then_some(retention) }
 }
 
 fn pool_options(model: &config::Model) -> PoolOptions {

@@ -7,7 +7,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_cli::job::{self, Job, Observer, RunSummary, SourceProgress, Stage};
 use polylance_dataflow::SourceSpec;
 use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexSpec};
+use polylance_sink::{CommitPolicy, IndexSpec, Retention, UpkeepPolicy, Upkept};
 use polylance_testkit::FakeBackend;
 use tempfile::TempDir;
 
@@ -45,6 +45,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         text: TextColumn::Kept,
         commit: CommitPolicy { rows: 100, seconds: 0 },
         index: IndexSpec::default(),
+        upkeep: UpkeepPolicy { compact: true, retention: Some(Retention::default()) },
     }
 }
 
@@ -117,4 +118,20 @@ async fn a_run_that_is_dropped_leaves_whole_commits_and_the_next_continues() {
     assert_eq!(rest.rows_skipped + rest.rows_written, 5000);
     let whole = run(job(&folder, 5000), &mut ()).await;
     assert_eq!(whole.rows_skipped, 5000);
+}
+
+#[tokio::test]
+async fn a_run_merges_what_its_many_commits_left_and_keeps_every_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = |rows| Job { commit: CommitPolicy { rows: 10, seconds: 0 }, ..job(&folder, rows) };
+    let first = run(job(200), &mut ()).await;
+    assert_eq!((first.upkeep.fragments_merged, first.upkeep_failure.as_deref()), (20, None));
+    let second = run(job(250), &mut ()).await;
+    assert_eq!((second.rows_skipped, second.rows_written, second.upkeep.fragments_merged), (200, 50, 0));
+    let off = Job { upkeep: UpkeepPolicy::OFF, ..job(400) };
+    assert_eq!(run(off, &mut ()).await.upkeep, Upkept::default());
+    let third = run(job(400), &mut ()).await;
+    assert_eq!((third.rows_skipped, third.upkeep.fragments_merged), (400, 0), "a run that writes nothing does nothing");
+    let fourth = run(job(401), &mut ()).await;
+    assert_eq!((fourth.rows_skipped, fourth.rows_written, fourth.upkeep.fragments_merged), (400, 1, 22));
 }

@@ -171,6 +171,24 @@ pub struct Table {
     /// When rows are committed; a run that is stopped loses only what it had not committed.
     #[serde(default)]
     pub commit: Commit,
+    /// What a run that wrote something does for the table at its end; `polylance compact` does more.
+    #[serde(default)]
+    pub upkeep: Upkeep,
+}
+
+/// What a run that wrote something does for the table, and for its quarantine, at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upkeep {
+    /// Merge small fragments when there are more than 16.
+    pub compact: bool,
+    /// Remove old versions, and files that killed runs left behind a week ago or earlier.
+    pub cleanup: bool,
+    /// So many of the newest versions stay, whatever their age.
+    #[schemars(range(min = 1))]
+    pub keep_versions: u64,
+    /// Versions that are younger than so many days stay.
+    pub keep_days: u64,
 }
 
 /// When rows are committed: at whatever comes first.
@@ -268,6 +286,12 @@ impl Default for Commit {
     }
 }
 
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self { compact: true, cleanup: true, keep_versions: 10, keep_days: 7 }
+    }
+}
+
 impl Default for Index {
     fn default() -> Self {
         Self { kind: IndexKind::default(), metric: Metric::default(), min_rows: 20_000 }
@@ -291,7 +315,7 @@ impl Source {
 impl Table {
     /// A table with the defaults of a file.
     pub fn new(uri: impl Into<String>) -> Self {
-        Self { uri: uri.into(), text: true, commit: Commit::default() }
+        Self { uri: uri.into(), text: true, commit: Commit::default(), upkeep: Upkeep::default() }
     }
 }
 

@@ -77,7 +77,8 @@ struct Done {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let retention = Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize };
+    let retention =
+        Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize, unnamed: args.older_than };
     let retention = args.cleanup.then_some(retention);
     // Rows that no index covers cannot be merged with rows that one does.
     let index = if args.dry_run { None } else { Some(Box::pin(merge_index(&args.table)).await?) };

@@ -27,23 +27,20 @@ pub struct Retention {
     pub older_than: Duration,
     /// So many of the newest stay whatever their age; 0 counts as 1.
     pub keep_versions: usize,
+    /// Files that no version names go from this age on; never before [`Self::SAFE_AGE`].
+    pub unnamed: Duration,
 }
 
 impl Retention {
     /// A file that no version names is never removed before it has this age: a run may be about to commit it.
     pub const SAFE_AGE: Duration = Duration::from_hours(1);
-    /// After this time nobody is about to commit a file: Lance's own limit.
+    /// After this time nobody is about to commit a file: Lance's own limit, and the latest one here.
     pub const WEEK: Duration = Duration::from_hours(7 * 24);
-
-    /// The age from which files that no version names go.
-    pub fn unnamed(&self) -> Duration {
-        self.older_than.clamp(Self::SAFE_AGE, Self::WEEK)
-    }
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { older_than: Self::WEEK, keep_versions: 10 }
+        Self { older_than: Self::WEEK, keep_versions: 10, unnamed: Self::WEEK }
     }
 }
 
@@ -85,7 +82,7 @@ impl Cleaned {
 }
 
 /// Removes versions of the table at `uri` that are both old and not among the newest, the files that only they name,
-/// and files that no version names ([`Retention::unnamed`]). A reader of a removed version fails.
+/// and files that no version names. A reader of a removed version fails.
 ///
 /// # Errors
 /// [`SinkError::NoTable`] or [`SinkError::Storage`].
@@ -101,8 +98,9 @@ pub async fn clean(uri: &str, retention: &Retention, mode: Mode) -> Result<Clean
     };
     cleaned.add(&stats.map_err(cleaning())?);
     // Lance has removed what is older than a week.
-    if retention.unnamed() < Retention::WEEK {
-        remove_unnamed(uri, retention.unnamed(), mode, &mut cleaned).await?;
+    let unnamed = retention.unnamed.max(Retention::SAFE_AGE);
+    if unnamed < Retention::WEEK {
+        remove_unnamed(uri, unnamed, mode, &mut cleaned).await?;
     }
     let versions = dataset.version_refs().await.map_err(cleaning())?.len() as u64;
     cleaned.versions_kept = if mode == Mode::Remove { versions } else { versions - cleaned.versions_removed };

@@ -43,6 +43,9 @@ pub struct Upkept {
     pub files_removed: u64,
     /// Their bytes.
     pub bytes_removed: u64,
+    /// The table's version, when it was looked at.
+    #[serde(skip)]
+    pub version: Option<u64>,
 }
 
 /// The upkeep at the end of a run: what is due, one attempt, of the table and of its quarantine.
@@ -56,7 +59,9 @@ pub async fn upkeep(table_uri: &str, policy: &UpkeepPolicy) -> Result<Upkept, Si
             continue;
         }
         if policy.compact {
-            done.fragments_merged += compact(&uri, SMALL_FRAGMENTS, Contention::Leave).await?.fragments_merged;
+            let compacted = compact(&uri, SMALL_FRAGMENTS, Contention::Leave).await?;
+            done.fragments_merged += compacted.fragments_merged;
+            done.version = done.version.or(Some(compacted.version));
         }
         if let Some(retention) = &policy.retention {
             let cleaned = clean(&uri, retention, Mode::Remove).await?;
