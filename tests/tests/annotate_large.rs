@@ -26,8 +26,10 @@ fn data_files(table: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
     files.collect()
 }
 
+/// Versions that are there whole: one being written has another name.
 fn versions(table: &Path) -> usize {
-    fs::read_dir(table.join("_versions")).unwrap().count()
+    let names = fs::read_dir(table.join("_versions")).unwrap().map(|file| file.unwrap().path());
+    names.filter(|path| path.extension().is_some_and(|extension| extension == "manifest")).count()
 }
 
 fn annotate(table: &Path) -> Command {

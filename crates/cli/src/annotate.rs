@@ -9,7 +9,7 @@ use arrow::datatypes::FieldRef;
 use polylance_config::{Annotate, Pipeline};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::Contract;
-use polylance_sink::{CommitPolicy, Declared, quarantine_uri};
+use polylance_sink::{CommitPolicy, Declared};
 use polylance_worker::{PassHead, PoolOptions, TaskPool, head_contract, shares_pass};
 
 use crate::{
@@ -206,9 +206,6 @@ fn report(summary: &AnnotationSummary, printer: &mut Printer) -> Result<()> {
 }
 
 fn warn(summary: &AnnotationSummary, printer: &mut Printer) {
-    let quarantine = quarantine_uri(&summary.table);
     printer.warning(format_args!("{} went to the quarantine", counted(summary.rows_quarantined, "row")));
-    printer.hint(format_args!(
-        "polylance sql --table q={quarantine} \"SELECT source, row, stage, error FROM q LIMIT 10\""
-    ));
+    printer.hint(format_args!("polylance quarantine list --table {}", summary.table));
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    commands::{annotate, compact, embed, encode, fit, model, predict, run, schema, search, show, sql},
+    commands::{annotate, compact, embed, encode, fit, model, predict, quarantine, run, schema, search, show, sql},
     error::{self, Result},
     exit::ExitStatus,
     interrupt,
@@ -42,6 +42,7 @@ enum Command {
     Sql(sql::Args),
     Show(show::Args),
     Compact(compact::Args),
+    Quarantine(quarantine::Args),
     Model(model::Args),
     Schema(schema::Args),
 }
@@ -94,6 +95,7 @@ async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus>
         Command::Search(args) => Box::pin(search::run(args, printer)).await,
         Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
         Command::Show(args) => Box::pin(show::run(args, printer)).await,
+        Command::Quarantine(args) => Box::pin(quarantine::run(args, printer)).await,
         Command::Compact(args) => Box::pin(compact::run(args, printer)).await,
         Command::Model(args) => Box::pin(model::run(args, printer)).await,
         Command::Schema(args) => schema::run(&args, printer),

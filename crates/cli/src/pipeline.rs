@@ -6,10 +6,10 @@ use clap::ValueEnum;
 use indicatif::HumanBytes;
 use polylance_backend::BackendHandle;
 use polylance_config::{self as config, ChunkMode, Pipeline};
-use polylance_dataflow::{Format, SourceSpec};
+use polylance_dataflow::{Format, RowSet, SourceSpec};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, UpkeepPolicy, Upkept, quarantine_uri};
+use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, UpkeepPolicy, Upkept};
 use polylance_worker::PoolOptions;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     backend::LazyPool,
     error::{Result, UsageError},
     exit::ExitStatus,
-    job::{Job, RunSummary},
+    job::{Job, OpenJob, RunSummary},
     printer::{Printer, counted, thousands},
     progress,
 };
@@ -70,7 +70,25 @@ pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -
 
 /// Runs a pipeline: configuration, source, table and contract are checked before the model is loaded.
 pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut Printer) -> Result<ExitStatus> {
-    let open = job(pipeline).open().await?;
+    run_open(job(pipeline).open().await?, pipeline, output, printer).await
+}
+
+/// Runs a pipeline over some rows of its source.
+pub(crate) async fn run_only(
+    rows: RowSet,
+    pipeline: &Pipeline,
+    output: &OutputArgs,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    run_open(job(pipeline).open().await?.only(rows), pipeline, output, printer).await
+}
+
+async fn run_open(
+    open: OpenJob,
+    pipeline: &Pipeline,
+    output: &OutputArgs,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     let files = ModelFiles::find(&pipeline.model.id)?;
     let options = pool_options(&pipeline.model);
     let contract = contract(pipeline, &files, &options)?;
@@ -131,12 +149,9 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         printer.warning(format_args!("the rows are committed, but the table's upkeep failed: {failure}"));
     }
     if summary.rows_quarantined > 0 {
-        let quarantine = quarantine_uri(&summary.table);
         let rows = counted(summary.rows_quarantined, "row");
         printer.warning(format_args!("{rows} went to the quarantine"));
-        printer.hint(format_args!(
-            "polylance sql --table q={quarantine} \"SELECT source, row, stage, error FROM q LIMIT 10\""
-        ));
+        printer.hint(format_args!("polylance quarantine list --table {}", summary.table));
     }
     Ok(())
 }

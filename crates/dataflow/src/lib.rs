@@ -1,7 +1,7 @@
 //! The DataFusion operators from a source to embeddings.
 //!
 //! `SourceScanExec → DistinctIdExec → AntiJoinExec with the table's keys → TokenizeExec → EncodeExec`, one partition,
-//! in the order of the source. A row that fails anywhere gets an `_error` and travels on: the write operator puts it
+//! in the order of the source; `OnlyRowsExec` behind `DistinctIdExec` when only some rows are asked for. A row that fails anywhere gets an `_error` and travels on: the write operator puts it
 //! into the quarantine. Operators are plain specifications; they open files and find the backend in `execute`.
 
 mod annotate;
@@ -15,6 +15,7 @@ mod encode;
 mod error;
 mod format;
 mod location;
+mod only_rows;
 mod operator;
 mod plan;
 mod progress;
@@ -31,6 +32,7 @@ pub use distinct::DistinctIdExec;
 pub use encode::EncodeExec;
 pub use error::SourceError;
 pub use format::Format;
+pub use only_rows::{OnlyRowsExec, RowSet};
 pub use plan::plan_embeddings;
 pub use progress::{SourceProgress, progress};
 pub use scan::SourceScanExec;

@@ -6,9 +6,10 @@ use arrow::datatypes::FieldRef;
 use datafusion::{error::Result, physical_plan::ExecutionPlan};
 use polylance_backend::{BackendInfo, TokenizeSpec};
 
-use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, Source, SourceScanExec, TokenizeExec};
+use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, OnlyRowsExec, RowSet, Source, SourceScanExec, TokenizeExec};
 
-/// Scan, drop what the table has already, tokenize, encode. `keys` yields `key_schema()`: the table's documents.
+/// Scan, drop what the table has already, tokenize, encode. `keys` yields `key_schema()`: the table's documents. With
+/// `only`, other rows of the source are read and go no further.
 ///
 /// The plan yields `encoded_schema(keep, dim)` in one partition, and behind it `heads`: the columns, with their
 /// contracts, of the backend's heads.
@@ -18,12 +19,16 @@ use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, Source, SourceScanExec, To
 pub fn plan_embeddings(
     source: &Source,
     keys: Option<Arc<dyn ExecutionPlan>>,
+    only: Option<Arc<RowSet>>,
     tokenize: TokenizeSpec,
     info: &BackendInfo,
     heads: &[FieldRef],
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let scan = Arc::new(SourceScanExec::new(source.clone()));
     let mut documents: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(scan));
+    if let Some(only) = only {
+        documents = Arc::new(OnlyRowsExec::new(documents, only));
+    }
     if let Some(keys) = keys {
         documents = Arc::new(AntiJoinExec::try_new(keys, documents)?);
     }

@@ -35,6 +35,8 @@ use crate::{
 
 /// Name of the metric with the bytes read so far.
 pub(crate) const BYTES_READ: &str = "bytes_read";
+/// How the error of a file that breaks off begins.
+pub(crate) const BROKE_OFF: &str = "the file cannot be read from here on";
 /// The column of the built-in corpus by which translations are selected.
 const CODE: &str = "code";
 /// Files that are open at once: the one being read and the next.
@@ -148,7 +150,7 @@ fn contained(
             next += rows.errors.len() as u64;
             rows.checked(columns.max_bytes)
         }
-        Err(error) => Rows::of_file(&columns.keep, next, format!("the file cannot be read from here on: {error}")),
+        Err(error) => Rows::of_file(&columns.keep, next, format!("{BROKE_OFF}: {error}")),
     })
 }
 

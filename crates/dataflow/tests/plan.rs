@@ -47,7 +47,7 @@ async fn plan(rows: &[(&str, &str)], keys: Option<Arc<dyn ExecutionPlan>>) -> (A
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let chunking = Chunking::Split { max_tokens: 6, overlap: 0, cut: Cut::Word };
     let tokenize = TokenizeSpec { prefix: "passage: ".into(), chunking };
-    let plan = plan_embeddings(&source, keys, tokenize, backend.info(), &[]).unwrap();
+    let plan = plan_embeddings(&source, keys, None, tokenize, backend.info(), &[]).unwrap();
     let config = SessionConfig::new().with_extension(Arc::new(BackendHandle(backend)));
     let context = Arc::new(TaskContext::default().with_session_config(config));
     let batches = collect(Arc::clone(&plan), context).await.unwrap();

@@ -11,6 +11,7 @@ mod datafusion_error;
 mod documents;
 mod error;
 mod features;
+mod held;
 mod index;
 mod keys;
 mod known_rows;
@@ -30,6 +31,7 @@ pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_co
 pub use commit::{LanceCommitExec, commit_schema};
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use features::{FeatureKey, FeatureTable, TokenFeatures};
+pub use held::{HeldRow, HeldRows, count_held, drop_held, held_rows, held_sources};
 pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, update_index};
 pub use keys::TableKeysExec;
 pub use plan::plan_commit;

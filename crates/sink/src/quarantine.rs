@@ -17,18 +17,19 @@ use lance::{
     dataset::{InsertBuilder, WriteMode, WriteParams, transaction::Operation},
 };
 use lance_table::format::Fragment;
-use polylance_schema::quarantine_schema;
+use polylance_schema::{columns::RUN_ID, quarantine_schema};
 
 use crate::{
     SinkError,
     known_rows::{KnownRows, RowAddresses, key_hash},
     storage,
     table::column_differences,
+    target::properties,
     transact::{ATTEMPTS, change, create, file_names, is_conflict},
     window::{BadDocument, Window},
 };
 
-const COLUMNS: [&str; 4] = ["source", "row", "doc_id", "attempts"];
+const COLUMNS: [&str; 5] = ["source", "row", "doc_id", "attempts", RUN_ID];
 
 /// Where the quarantine of the table at `table_uri` is.
 ///
@@ -87,7 +88,7 @@ impl Quarantine {
         properties: HashMap<String, String>,
     ) -> Result<Result<(), lance::Error>, SinkError> {
         let before = match &self.dataset {
-            Some(dataset) => Before::read(&self.uri, dataset, &mut self.known, window).await?,
+            Some(dataset) => Before::read(&self.uri, dataset, &mut self.known, window, &self.run_id).await?,
             None => Before::default(),
         };
         if window.quarantine.is_empty() && before.rows.is_empty() {
@@ -101,12 +102,46 @@ impl Quarantine {
         };
         match committed {
             Ok(dataset) => {
+                let expected = self.dataset.as_ref().map_or(1, |before| before.version_id() + 1);
                 self.known.own(&dataset, &files);
+                let passed = dataset.version_id() != expected;
                 self.dataset = Some(dataset);
+                if passed {
+                    self.settle(window).await?;
+                }
                 Ok(Ok(()))
             }
             Err(error) if is_conflict(&error) => Ok(Err(error)),
             Err(error) => Err(SinkError::storage(&self.uri, "committing the quarantine")(error)),
+        }
+    }
+
+    /// Lance lets a commit pass over records that another writer has added meanwhile. Those of this window's documents
+    /// are taken away by a commit of their own.
+    async fn settle(&mut self, window: &Window) -> Result<(), SinkError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let Some(dataset) = &mut self.dataset else { return Ok(()) };
+            let Before { rows, .. } = Before::read(&self.uri, dataset, &mut self.known, window, &self.run_id).await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let properties = HashMap::from([(properties::RUN_ID.to_owned(), self.run_id.clone())]);
+            match Box::pin(change(dataset, Vec::new(), &rows, properties)).await {
+                Ok(changed) => {
+                    self.dataset = Some(changed);
+                    return Ok(());
+                }
+                Err(error) if is_conflict(&error) && attempts < ATTEMPTS => {
+                    let latest = Box::pin(dataset.checkout_latest()).await;
+                    latest.map_err(SinkError::storage(&self.uri, "looking for a newer version"))?;
+                }
+                Err(source) if is_conflict(&source) => {
+                    return Err(SinkError::Conflict { uri: self.uri.clone(), attempts, source: Box::new(source) });
+                }
+                Err(error) => return Err(SinkError::storage(&self.uri, "committing the quarantine")(error)),
+            }
         }
     }
 
@@ -168,7 +203,13 @@ struct Before {
 }
 
 impl Before {
-    async fn read(uri: &str, dataset: &Dataset, known: &mut KnownRows, window: &Window) -> Result<Self, SinkError> {
+    async fn read(
+        uri: &str,
+        dataset: &Dataset,
+        known: &mut KnownRows,
+        window: &Window,
+        run_id: &str,
+    ) -> Result<Self, SinkError> {
         let columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
         if !columns.is_empty() {
             return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
@@ -184,6 +225,10 @@ impl Before {
             return Ok(Self::default());
         }
         let replaced = |batch: &RecordBatch, row: usize| {
+            // This run's own records, when a compaction has moved them.
+            if batch.column(4).as_string::<i32>().value(row) == run_id {
+                return false;
+            }
             let record = Record::at(batch, row);
             let key = (record.source, record.row);
             if failed.contains(&key) {

@@ -7,6 +7,7 @@ pub(crate) mod encode;
 pub(crate) mod fit;
 pub(crate) mod model;
 pub(crate) mod predict;
+pub(crate) mod quarantine;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod search;

@@ -1,4 +1,8 @@
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use arrow::array::{Float32Array, StructArray};
 use polylance_schema::{HeadContract, HeadInputs, Scores, TaskSpec, annotated_schema, chunk_schema, with_heads};
@@ -45,6 +49,12 @@ fn answers(rows: &[RecordBatch], column: &Field) -> Vec<RecordBatch> {
     rows.iter().map(answer).collect()
 }
 
+/// No two runs have the same.
+fn run_id() -> String {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Place {
     pub(super) async fn missing(&self) -> Vec<RecordBatch> {
         let rows = TableRowsExec::open(&self.uri(), "topic", &HeadInputs::default()).await.unwrap();
@@ -74,7 +84,7 @@ impl Place {
         let target = FillTarget {
             uri: self.uri(),
             column: column.clone(),
-            run_id: "annotating".into(),
+            run_id: run_id(),
             commit: CommitPolicy { rows: 2, seconds: 0 },
         };
         let plan = Arc::new(LanceFillExec::try_new(input, target).unwrap());
@@ -239,7 +249,7 @@ async fn run_with_head(place: &Place, docs: &[Doc], column: &Field) -> datafusio
     let rows = with_topics(docs, column);
     let schema = rows.schema();
     let input = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None).unwrap();
-    let target = TableTarget { heads: vec![Arc::new(column.clone())], ..place.target("r2", 2) };
+    let target = TableTarget { heads: vec![Arc::new(column.clone())], ..place.target(&run_id(), 2) };
     let plan = plan_commit(input, target).unwrap();
     collect(plan, SessionContext::new().task_ctx()).await.map(drop)
 }

@@ -1,6 +1,7 @@
 //! Runs on real tables in a temporary folder.
 
 mod columns;
+mod held;
 mod index;
 mod kill;
 mod quarantine;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     SinkError,
+    held::forget_moved,
     index::dimensions,
     storage,
     transact::{ATTEMPTS, is_conflict},
@@ -95,6 +96,9 @@ pub async fn compact(uri: &str, above: usize, contention: Contention) -> Result<
             let latest = Box::pin(dataset.checkout_latest()).await;
             latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
         }
+    }
+    if merged > 0 {
+        forget_moved(uri).await?;
     }
     let (fragments_after, version) = (dataset.count_fragments() as u64, dataset.version_id());
     Ok(Compacted { fragments_before, fragments_after, fragments_merged: merged, left, version })

@@ -18,7 +18,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
-use polylance_dataflow::{Source, SourceError, SourceSpec, plan_embeddings, progress};
+use polylance_dataflow::{RowSet, Source, SourceError, SourceSpec, plan_embeddings, progress};
 use polylance_schema::{Contract, TextColumn};
 use polylance_sink::{
     CommitPolicy, Declared, IndexOutcome, IndexSpec, SinkError, Table, TableTarget, UpkeepPolicy, Upkept,
@@ -58,6 +58,7 @@ pub struct OpenJob {
     job: Job,
     source: Source,
     table: Option<Table>,
+    only: Option<Arc<RowSet>>,
     run_id: String,
 }
 
@@ -162,11 +163,17 @@ impl Job {
     pub async fn open(self) -> Result<OpenJob, JobError> {
         let source = Source::open(self.source.clone()).await?;
         let table = Table::open(&self.table).await?;
-        Ok(OpenJob { job: self, source, table, run_id: Uuid::now_v7().to_string() })
+        Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string() })
     }
 }
 
 impl OpenJob {
+    /// Embeds nothing but these rows of the source.
+    #[must_use]
+    pub fn only(self, rows: RowSet) -> Self {
+        Self { only: Some(Arc::new(rows)), ..self }
+    }
+
     /// Checks that the table has this contract and these columns, and plans the run. `heads` are the columns, with
     /// their contracts, that the backend's heads fill.
     ///
@@ -189,7 +196,8 @@ impl OpenJob {
             table.check(&target)?;
             keys = Some(table.keys()?);
         }
-        let embeddings = plan_embeddings(&self.source, keys, tokenize, backend.0.info(), &target.heads)?;
+        let info = backend.0.info();
+        let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
         let context = task_context(backend)?;
