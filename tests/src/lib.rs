@@ -4,6 +4,7 @@
 mod binary;
 mod corpus;
 mod fake_job;
+mod faults;
 mod head_model;
 mod python;
 mod s3;
@@ -13,6 +14,7 @@ mod tiny_model;
 pub use binary::{Outcome, built, polylance, polylance_with, repository};
 pub use corpus::{Row, write_parquet};
 pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
+pub use faults::FaultProxy;
 pub use head_model::write_head_model;
 pub use python::python;
 pub use s3::S3Server;

@@ -10,6 +10,8 @@ use crate::{python, repository};
 
 const UPLOAD: &str = "import boto3, sys; endpoint, bucket, key, file = sys.argv[1:]; \
     boto3.client('s3', endpoint_url=endpoint).upload_file(file, bucket, key)";
+const EXISTS: &str = "import boto3, sys; endpoint, bucket, prefix = sys.argv[1:]
+sys.exit('Contents' not in boto3.client('s3', endpoint_url=endpoint).list_objects_v2(Bucket=bucket, Prefix=prefix))";
 const DOWNLOAD: &str = "import boto3, pathlib, sys; endpoint, bucket, prefix, folder = sys.argv[1:]
 for found in boto3.resource('s3', endpoint_url=endpoint).Bucket(bucket).objects.filter(Prefix=prefix + '/'):
     path = pathlib.Path(folder, found.key)
@@ -59,6 +61,23 @@ impl S3Server {
     /// Copies all objects below a prefix into a folder.
     pub fn download(&self, prefix: &str, folder: &Path) {
         self.python(DOWNLOAD, &[&self.bucket, prefix, &folder.display().to_string()]);
+    }
+
+    /// Whether there is an object below a prefix.
+    pub fn has(&self, prefix: &str) -> bool {
+        let mut command = Command::new(python());
+        command.args(["-c", EXISTS, &self.endpoint, &self.bucket, prefix]).envs(self.variables());
+        command.status().expect("python starts").success()
+    }
+
+    /// Where clients find the server.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The server's process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The environment by which clients find the server.

@@ -8,7 +8,7 @@ use crate::{
     commands::{annotate, compact, embed, encode, fit, model, predict, quarantine, run, schema, search, show, sql},
     error::{self, Result},
     exit::ExitStatus,
-    interrupt,
+    interrupt::{self, Stopping},
     printer::{self, Printer},
 };
 
@@ -73,10 +73,14 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_) | Command::Fit(_));
     let result = runtime.block_on(async {
-        let command = Box::pin(dispatch(command, printer));
+        let stopping = Stopping::default();
+        let mut command = Box::pin(dispatch(command, &stopping, printer));
         tokio::select! {
-            result = command => result,
-            () = interrupt::requested() => Err(interrupt::Interrupted { resumable }.into()),
+            result = &mut command => result,
+            () = interrupt::requested() => match stopping.wait(command).await {
+                Some(result) => result,
+                None => Err(interrupt::Interrupted { resumable }.into()),
+            },
         }
     });
     // Threads that compute a last batch need not be waited for.
@@ -84,10 +88,10 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     result
 }
 
-async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
+async fn dispatch(command: Command, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     match command {
-        Command::Run(args) => Box::pin(run::run(args, printer)).await,
-        Command::Embed(args) => Box::pin(embed::run(*args, printer)).await,
+        Command::Run(args) => Box::pin(run::run(args, stopping, printer)).await,
+        Command::Embed(args) => Box::pin(embed::run(*args, stopping, printer)).await,
         Command::Annotate(args) => Box::pin(annotate::run(*args, printer)).await,
         Command::Fit(args) => Box::pin(fit::run(*args, printer)).await,
         Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
@@ -95,7 +99,7 @@ async fn dispatch(command: Command, printer: &mut Printer) -> Result<ExitStatus>
         Command::Search(args) => Box::pin(search::run(args, printer)).await,
         Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
         Command::Show(args) => Box::pin(show::run(args, printer)).await,
-        Command::Quarantine(args) => Box::pin(quarantine::run(args, printer)).await,
+        Command::Quarantine(args) => Box::pin(quarantine::run(args, stopping, printer)).await,
         Command::Compact(args) => Box::pin(compact::run(args, printer)).await,
         Command::Model(args) => Box::pin(model::run(args, printer)).await,
         Command::Schema(args) => schema::run(&args, printer),

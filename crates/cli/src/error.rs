@@ -136,6 +136,11 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<SinkError>() {
         return Some(sink_hint(error).to_owned());
     }
+    if let Some(JobError::Quarantine { table, .. }) = error.downcast_ref() {
+        return Some(format!(
+            "what is good is committed; `polylance quarantine list --table {table}` shows what is wrong"
+        ));
+    }
     if let Some(error) = error.downcast_ref::<ModelError>() {
         return model_hint(error).map(str::to_owned);
     }
@@ -171,6 +176,11 @@ fn sink_hint(error: &SinkError) -> &'static str {
         SinkError::Storage { .. } => {
             "look at space, permissions and credentials, then run again: it continues from what is committed"
         }
+        SinkError::Held { .. } => {
+            "wait for it, or let runs write side by side with `concurrent = \"merge\"` in [table]; \
+             a run that died is forgotten after a minute"
+        }
+        SinkError::Ids { .. } => "look at the space in the folder for temporary files (TMPDIR), then run again",
         SinkError::Index { .. } => "the rows are committed; change `kind` or `metric` in [index] and run again",
         SinkError::Rows { .. } => "this is a defect of polylance: please report it",
     }
@@ -208,7 +218,7 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
     let wrong_usage = if error.is::<UsageError>() || error.is::<ConfigError>() {
         true
     } else if let Some(error) = error.downcast_ref::<SourceError>() {
-        !matches!(error, SourceError::Storage { .. })
+        !matches!(error, SourceError::Storage { .. } | SourceError::Store { .. } | SourceError::Temporary { .. })
     } else if let Some(error) = error.downcast_ref::<SinkError>() {
         matches!(
             error,

@@ -1,9 +1,46 @@
-//! Ctrl-C: the first stops the command, the second the process.
+//! Ctrl-C, and what a scheduler sends: the first stops the command, the second the process.
 //!
-//! A run that is stopped drops its plan. What was committed stays in the table, the window that was open is
-//! lost, and the same command continues from there: the next run skips what the table has.
+//! A run that is stopped reads no more, finishes the batches in work, commits and ends, within its grace. Any other
+//! command ends where it is. Either way the same command continues from there: the next run skips what the table has.
 
-use crate::exit::ExitStatus;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    exit::ExitStatus,
+    job::Stop,
+    printer::{Printer, counted},
+};
+
+/// How the command in work is stopped, when it can do better than to be dropped.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stopping(Arc<Mutex<Option<(Stop, Duration)>>>);
+
+impl Stopping {
+    /// From now on the command is stopped so, in two graces at most: the first to finish what is in work, the second to
+    /// commit it.
+    pub(crate) fn set(&self, stop: Stop, grace: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, grace));
+    }
+
+    /// Waits for a command that was interrupted, as long as it may take; `None` when it took longer.
+    pub(crate) async fn wait<T>(&self, command: impl Future<Output = T>) -> Option<T> {
+        let (stop, grace) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        stop.begin();
+        let seconds = counted(grace.as_secs(), "second");
+        let note =
+            format!("stopping: what is in work is finished and committed, in {seconds} at most; again to end at once");
+        Printer::new().message(note);
+        let mut command = std::pin::pin!(command);
+        if let Ok(ended) = tokio::time::timeout(grace, command.as_mut()).await {
+            return Some(ended);
+        }
+        stop.hurry();
+        tokio::time::timeout(grace, command).await.ok()
+    }
+}
 
 /// The user stopped the command.
 #[derive(Debug, thiserror::Error)]

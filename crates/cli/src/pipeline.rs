@@ -17,7 +17,8 @@ use crate::{
     backend::LazyPool,
     error::{Result, UsageError},
     exit::ExitStatus,
-    job::{Job, OpenJob, RunSummary},
+    interrupt::{Interrupted, Stopping},
+    job::{Job, Limits, OpenJob, RunSummary},
     printer::{Printer, counted, thousands},
     progress,
 };
@@ -69,8 +70,13 @@ pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -
 }
 
 /// Runs a pipeline: configuration, source, table and contract are checked before the model is loaded.
-pub(crate) async fn run(pipeline: &Pipeline, output: &OutputArgs, printer: &mut Printer) -> Result<ExitStatus> {
-    run_open(job(pipeline).open().await?, pipeline, output, printer).await
+pub(crate) async fn run(
+    pipeline: &Pipeline,
+    output: &OutputArgs,
+    stopping: &Stopping,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    run_open(job(pipeline).open().await?, pipeline, output, stopping, printer).await
 }
 
 /// Runs a pipeline over some rows of its source.
@@ -78,15 +84,17 @@ pub(crate) async fn run_only(
     rows: RowSet,
     pipeline: &Pipeline,
     output: &OutputArgs,
+    stopping: &Stopping,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    run_open(job(pipeline).open().await?.only(rows), pipeline, output, printer).await
+    run_open(job(pipeline).open().await?.only(rows), pipeline, output, stopping, printer).await
 }
 
 async fn run_open(
     open: OpenJob,
     pipeline: &Pipeline,
     output: &OutputArgs,
+    stopping: &Stopping,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let files = ModelFiles::find(&pipeline.model.id)?;
@@ -108,6 +116,7 @@ async fn run_open(
     for (field, declared) in fields.iter().zip(planned.declare().await?) {
         annotate::warn_replaced(field.name(), declared, printer);
     }
+    stopping.set(planned.stop(), Duration::from_secs(pipeline.run.grace));
     let mut observer = progress::observer(output.progress);
     let result = planned.run(observer.as_mut()).await;
     drop(observer);
@@ -117,6 +126,10 @@ async fn run_open(
         (Err(error), None) => return Err(error.into()),
     };
     report(&summary, output, printer)?;
+    if summary.stopped {
+        printer.message(remaining(&summary));
+        return Err(Interrupted { resumable: true }.into());
+    }
     // What the embedding found is on screen before the heads begin.
     printer.flush()?;
     let annotated = annotate::fill(heads, &columns, output.progress, output.json, printer).await?;
@@ -131,19 +144,26 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         let RunSummary { rows_read, rows_skipped, rows_written, chunks_written, tokens, .. } = *summary;
         let rows = format!("{} read, {} already there, {} written", n(rows_read), n(rows_skipped), n(rows_written));
         let rate = n(summary.tokens_per_second.round() as u64);
-        let index = match &summary.index.kind {
-            Some(kind) => format!("{kind}, {} not covered", counted(summary.index.unindexed_rows, "row")),
+        let index = summary.index.as_ref().map(|index| match &index.kind {
+            Some(kind) => format!("{kind}, {} not covered", counted(index.unindexed_rows, "row")),
             None => "none: every search compares every row".to_owned(),
-        };
+        });
         let mut fields = vec![
             ("table", format!("{} (version {})", summary.table, summary.version)),
             ("documents", rows),
             ("chunks", format!("{} written", n(chunks_written))),
             ("tokens", format!("{} in {:.1} s ({rate} a second)", n(tokens), summary.seconds)),
-            ("index", index),
         ];
+        if summary.documents_removed > 0 {
+            fields.push(("removed", counted(summary.documents_removed, "document")));
+        }
+        fields.extend(summary.peak_memory.map(|bytes| ("memory", format!("{} at most", HumanBytes(bytes)))));
+        fields.extend(index.map(|index| ("index", index)));
         fields.extend(upkept(&summary.upkeep).map(|done| ("upkeep", done)));
         printer.fields(&fields)?;
+    }
+    if let Some(reason) = &summary.removal_skipped {
+        printer.warning(format_args!("no document was taken out of the table: {reason}"));
     }
     if let Some(failure) = &summary.upkeep_failure {
         printer.warning(format_args!("the rows are committed, but the table's upkeep failed: {failure}"));
@@ -154,6 +174,13 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         printer.hint(format_args!("polylance quarantine list --table {}", summary.table));
     }
     Ok(())
+}
+
+/// How much of the source a run that was stopped has not looked at.
+fn remaining(summary: &RunSummary) -> String {
+    let left = summary.bytes_total.saturating_sub(summary.bytes_read);
+    let share = 100.0 * left as f64 / summary.bytes_total.max(1) as f64;
+    format!("about {share:.0} % of the source remains ({} of {})", HumanBytes(left), HumanBytes(summary.bytes_total))
 }
 
 /// What was done for the table, when anything was.
@@ -206,6 +233,10 @@ fn job(pipeline: &Pipeline) -> Job {
             min_rows: index.min_rows,
         },
         upkeep: upkeep(&table.upkeep),
+        remove: source.removed == config::Removed::Delete,
+        alone: table.concurrent == config::Concurrent::Refuse,
+        limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
+        memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::{self, Job, Observer, RunSummary, SourceProgress, Stage};
+use polylance_cli::job::{self, Job, Limits, Observer, RunSummary, SourceProgress, Stage};
 use polylance_dataflow::SourceSpec;
 use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn};
 use polylance_sink::{CommitPolicy, IndexSpec, Retention, UpkeepPolicy, Upkept};
@@ -46,6 +46,10 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         commit: CommitPolicy { rows: 100, seconds: 0 },
         index: IndexSpec::default(),
         upkeep: UpkeepPolicy { compact: true, retention: Some(Retention::default()) },
+        remove: false,
+        alone: false,
+        limits: Limits::NONE,
+        memory: 1 << 30,
     }
 }
 

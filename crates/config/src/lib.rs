@@ -37,7 +37,8 @@ pub use annotate::Annotate;
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use error::{ConfigError, Place};
 pub use pipeline::{
-    Chunk, ChunkMode, Commit, Dtype, Format, Index, IndexKind, Metric, Model, Pipeline, Prompts, Source, Table, Upkeep,
+    Chunk, ChunkMode, Commit, Concurrent, Dtype, Format, Index, IndexKind, Metric, Model, Pipeline, Prompts,
+    Quarantine, Removed, Run, Source, Table, Upkeep,
 };
 pub use schema::json_schema_text;
 pub use task::{TaskError, TaskName, TaskOptions};

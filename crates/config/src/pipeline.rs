@@ -28,6 +28,12 @@ pub struct Pipeline {
     /// The vector index of the table.
     #[serde(default)]
     pub index: Index,
+    /// How many bad rows are too many.
+    #[serde(default)]
+    pub quarantine: Quarantine,
+    /// What a run may take, and how it ends when it is told to.
+    #[serde(default)]
+    pub run: Run,
     /// Columns that heads fill: classes, entities, answers.
     #[serde(default)]
     pub annotate: Vec<Annotate>,
@@ -58,6 +64,20 @@ pub struct Source {
     /// A document larger than this goes to the quarantine.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
+    /// What becomes of documents of the table that are no longer in the source.
+    #[serde(default)]
+    pub removed: Removed,
+}
+
+/// What becomes of documents of the table that are no longer in the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Removed {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are taken out at the end of a run that has read the whole source and every id in it.
+    Delete,
 }
 
 /// A file format.
@@ -174,6 +194,41 @@ pub struct Table {
     /// What a run that wrote something does for the table at its end; `polylance compact` does more.
     #[serde(default)]
     pub upkeep: Upkeep,
+    /// What happens when another run is writing to the table.
+    #[serde(default)]
+    pub concurrent: Concurrent,
+}
+
+/// What happens when another run is writing to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Concurrent {
+    /// Both write: who commits later looks again, and no document stands twice.
+    #[default]
+    Merge,
+    /// The later one stops before it begins.
+    Refuse,
+}
+
+/// How many bad rows are too many: a run with more stops, with what is good committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quarantine {
+    /// So many rows may go to the quarantine in one run; any number when left out.
+    pub max_rows: Option<u64>,
+    /// This share of the rows read may go to the quarantine; it counts once 1000 rows were read.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_share: f64,
+}
+
+/// What a run may take, and how it ends when it is told to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Run {
+    /// What the ids of the table's documents may take in memory; what is more goes to the folder for temporary files.
+    pub memory: ByteSize,
+    /// Seconds that a run which is told to stop may take to commit what it has read.
+    pub grace: u64,
 }
 
 /// What a run that wrote something does for the table, and for its quarantine, at its end.
@@ -286,6 +341,18 @@ impl Default for Commit {
     }
 }
 
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self { max_rows: None, max_share: 0.5 }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { memory: ByteSize(2 << 30), grace: 30 }
+    }
+}
+
 impl Default for Upkeep {
     fn default() -> Self {
         Self { compact: true, cleanup: true, keep_versions: 10, keep_days: 7 }
@@ -308,6 +375,7 @@ impl Source {
             text: default_text(),
             keep: Vec::new(),
             max_bytes: default_max_bytes(),
+            removed: Removed::default(),
         }
     }
 }
@@ -315,7 +383,13 @@ impl Source {
 impl Table {
     /// A table with the defaults of a file.
     pub fn new(uri: impl Into<String>) -> Self {
-        Self { uri: uri.into(), text: true, commit: Commit::default(), upkeep: Upkeep::default() }
+        Self {
+            uri: uri.into(),
+            text: true,
+            commit: Commit::default(),
+            upkeep: Upkeep::default(),
+            concurrent: Concurrent::default(),
+        }
     }
 }
 
@@ -329,6 +403,8 @@ impl Pipeline {
             chunk: Chunk::default(),
             table,
             index: Index::default(),
+            quarantine: Quarantine::default(),
+            run: Run::default(),
             annotate: Vec::new(),
         }
     }

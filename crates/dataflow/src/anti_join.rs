@@ -4,15 +4,15 @@
 //! out: the second input without the rows whose `doc_id` and `content_hash` are among the keys
 //!
 //! Rows leave in the order they came. A refused row has no hash, and so it stays. The keys are held as 128 bits each,
-//! and a batch is passed on before the next one is asked for: DataFusion's `HashJoinExec` gathers the rows it keeps
-//! until they are thousands, which with long documents are gigabytes.
+//! on disk when the session's memory is too small for them, and a batch is passed on before the next one is asked
+//! for: DataFusion's `HashJoinExec` cannot spill, and it gathers the rows it keeps until they are thousands, which
+//! with long documents are gigabytes.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
-    error::ArrowError,
 };
 use async_stream::try_stream;
 use datafusion::{
@@ -31,13 +31,16 @@ use polylance_schema::{
     key_schema,
 };
 
-use crate::{batches::column, operator};
+use crate::{
+    batches::column,
+    datafusion_error,
+    known_keys::{KnownKeys, KnownKeysBuilder},
+    operator,
+    sorted_run::hash,
+};
 
 /// Name of the metric with the rows that the table has.
 pub(crate) const ROWS_SKIPPED: &str = "rows_skipped";
-
-/// Bytes of a key in a hash set: itself and a byte that marks its place, of which an eighth stays free.
-const KEY_BYTES: usize = 20;
 
 /// Keeps the documents that are not among the keys.
 #[derive(Debug)]
@@ -109,18 +112,18 @@ impl ExecutionPlan for AntiJoinExec {
         let mut keys = self.keys.execute(0, Arc::clone(&context))?;
         let mut input = self.input.execute(partition, context)?;
         let batches = try_stream! {
-            let mut known = HashSet::new();
+            let mut known = KnownKeysBuilder::new(reservation);
             while let Some(batch) = keys.try_next().await? {
                 let _timer = baseline.elapsed_compute().timer();
-                for_each_key(&batch, |_, key| { known.insert(key); })?;
-                reservation.try_resize(known.capacity() * KEY_BYTES)?;
+                for_each_key(&batch, |_, key| known.insert(key))?;
             }
             drop(keys);
+            let mut known = known.finish().map_err(datafusion_error::temporary)?;
             while let Some(batch) = input.try_next().await? {
                 let rows = batch.num_rows();
                 let rest = {
                     let _timer = baseline.elapsed_compute().timer();
-                    unknown(batch, &known)?
+                    unknown(batch, &mut known)?
                 };
                 skipped.add(rows - rest.num_rows());
                 if rest.num_rows() > 0 {
@@ -137,7 +140,7 @@ impl ExecutionPlan for AntiJoinExec {
 }
 
 /// Calls back with each row that has an id and a hash, and 128 bits of the BLAKE3 of both.
-fn for_each_key(batch: &RecordBatch, mut found: impl FnMut(usize, u128)) -> Result<(), ArrowError> {
+fn for_each_key(batch: &RecordBatch, mut found: impl FnMut(usize, u128) -> io::Result<()>) -> Result<()> {
     let ids = column(batch, DOC_ID)?.as_string::<i32>();
     let hashes = column(batch, CONTENT_HASH)?.as_fixed_size_binary();
     let mut both = Vec::new();
@@ -149,20 +152,22 @@ fn for_each_key(batch: &RecordBatch, mut found: impl FnMut(usize, u128)) -> Resu
         both.clear();
         both.extend_from_slice(hashes.value(row));
         both.extend_from_slice(ids.value(row).as_bytes());
-        let digest = blake3::hash(&both);
-        found(row, u128::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 16])));
+        found(row, hash(&both)).map_err(datafusion_error::temporary)?;
     }
     Ok(())
 }
 
-fn unknown(batch: RecordBatch, known: &HashSet<u128>) -> Result<RecordBatch, ArrowError> {
+fn unknown(batch: RecordBatch, known: &mut KnownKeys) -> Result<RecordBatch> {
     if known.is_empty() {
         return Ok(batch);
     }
     let mut stays = vec![true; batch.num_rows()];
-    for_each_key(&batch, |row, key| stays[row] = !known.contains(&key))?;
+    for_each_key(&batch, |row, key| {
+        stays[row] = !known.has(key)?;
+        Ok(())
+    })?;
     if stays.iter().all(|&stays| stays) {
         return Ok(batch);
     }
-    filter_record_batch(&batch, &BooleanArray::from(stays))
+    Ok(filter_record_batch(&batch, &BooleanArray::from(stays))?)
 }

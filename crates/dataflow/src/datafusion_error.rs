@@ -1,5 +1,7 @@
 //! The boundary: our errors inside DataFusion's.
 
+use std::io;
+
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
 
@@ -19,4 +21,9 @@ pub(crate) fn backend(error: BackendError) -> DataFusionError {
 /// A backend that broke its contract: as many results as inputs.
 pub(crate) fn miscounted(call: &str, expected: usize, found: usize) -> DataFusionError {
     DataFusionError::Internal(format!("the backend's {call} gave {found} results for {expected} inputs"))
+}
+
+/// A temporary file that failed.
+pub(crate) fn temporary(error: io::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(SourceError::temporary(error)))
 }

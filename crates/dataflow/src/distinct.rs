@@ -3,7 +3,8 @@
 //! in:  `source_schema(keep)`
 //! out: the same rows; a repeated id has its `_error` set and no `content_hash`
 //!
-//! Without this operator two rows of one id would replace each other in every run.
+//! Without this operator two rows of one id would replace each other in every run. When the source has come to its
+//! end, its ids are left in the session's [`SourceIds`], if there is one.
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::nullif,
 };
+use async_stream::try_stream;
 use datafusion::{
     error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
@@ -20,13 +22,13 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::StreamExt;
+use futures::TryStreamExt;
 use polylance_schema::columns::{CONTENT_HASH, DOC_ID, ERROR};
 
 use crate::{
     batches::{column, with_errors},
-    operator,
-    seen::SeenIds,
+    datafusion_error, operator,
+    source_ids::{AllIds, SourceIds},
 };
 
 /// Lets each id through once.
@@ -74,13 +76,21 @@ impl ExecutionPlan for DistinctIdExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let mut seen = SeenIds::new();
-        let batches = self.input.execute(partition, context)?.map(move |batch| {
-            let timer = baseline.elapsed_compute().timer();
-            let batch = distinct(&batch?, &mut seen)?;
-            timer.done();
-            Ok(batch.record_output(&baseline))
-        });
+        let wanted = SourceIds::of(&context);
+        let mut input = self.input.execute(partition, context)?;
+        let batches = try_stream! {
+            let mut ids = AllIds::new();
+            while let Some(batch) = input.try_next().await? {
+                let batch = {
+                    let _timer = baseline.elapsed_compute().timer();
+                    distinct(&batch, &mut ids)?
+                };
+                yield batch.record_output(&baseline);
+            }
+            if let Some(wanted) = wanted {
+                wanted.leave(ids);
+            }
+        };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 
@@ -89,14 +99,19 @@ impl ExecutionPlan for DistinctIdExec {
     }
 }
 
-fn distinct(batch: &RecordBatch, seen: &mut SeenIds) -> Result<RecordBatch> {
+fn distinct(batch: &RecordBatch, seen: &mut AllIds) -> Result<RecordBatch> {
     let ids = column(batch, DOC_ID)?.as_string::<i32>();
     let refused = column(batch, ERROR)?;
     let mut messages = vec![None; batch.num_rows()];
     for (row, message) in messages.iter_mut().enumerate() {
+        let id = ids.is_valid(row).then(|| ids.value(row));
         // A row that was refused before did not use its id.
-        if refused.is_null(row) && ids.is_valid(row) && !seen.insert(ids.value(row))? {
-            *message = Some(format!("duplicate id {:?}: an earlier row of this run has it", ids.value(row)));
+        let (Some(id), true) = (id, refused.is_null(row)) else {
+            seen.insert_refused(id);
+            continue;
+        };
+        if !seen.insert(id).map_err(datafusion_error::temporary)? {
+            *message = Some(format!("duplicate id {id:?}: an earlier row of this run has it"));
         }
     }
     if messages.iter().all(Option::is_none) {

@@ -26,6 +26,14 @@ pub enum SourceError {
         #[source]
         source: object_store::Error,
     },
+    /// The storage failed while a file was read, and again when that was repeated.
+    #[error("{file} cannot be read from its store")]
+    Store {
+        /// The file.
+        file: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Files are there, and none can be read.
     #[error("{file}: {message}")]
     Unreadable {
@@ -64,6 +72,14 @@ pub enum SourceError {
         /// The column.
         column: String,
     },
+    /// What memory has no room for could not be put into a temporary file, or not be read again.
+    #[error("a temporary file in {folder} failed: {source}")]
+    Temporary {
+        /// The folder for temporary files.
+        folder: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A translation that the built-in corpus does not have.
     #[error("builtin:udhr has no translation with the code {}", codes.join(", "))]
     UnknownCode {
@@ -72,7 +88,21 @@ pub enum SourceError {
     },
 }
 
+/// What a refusal of the store means, and what to set.
+const REFUSED: &str = "the store refuses these credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or those of \
+                       Google and Azure), AWS_REGION, and AWS_ENDPOINT_URL for a store that is not Amazon's";
+
+fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error::{PermissionDenied, Unauthenticated};
+
+    matches!(error, PermissionDenied { .. } | Unauthenticated { .. })
+}
+
 impl SourceError {
+    pub(crate) fn temporary(source: std::io::Error) -> Self {
+        Self::Temporary { folder: std::env::temp_dir().display().to_string(), source }
+    }
+
     /// What to do about it, in one line.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -82,7 +112,16 @@ impl SourceError {
             }
             Self::ReservedColumn { .. } => Some("rename the column in the source, or leave it out of `keep`".into()),
             Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
-            Self::Storage { .. } => Some("look at the credentials and the endpoint in the environment".into()),
+            Self::Storage { source, .. } if is_refusal(source) => Some(REFUSED.into()),
+            Self::Storage { .. } => {
+                Some("look at the endpoint and the region in the environment, and try again".into())
+            }
+            Self::Store { .. } => {
+                Some("run the same command again when the store answers: it continues from what is committed".into())
+            }
+            Self::Temporary { .. } => {
+                Some("make room there, or name another folder with TMPDIR; then run again".into())
+            }
             Self::UnknownCode { .. } => {
                 Some("`polylance sql` over the whole corpus lists the codes; a few are eng, fra, cmn_hans".into())
             }

@@ -1,8 +1,9 @@
 //! The DataFusion operators from a source to embeddings.
 //!
 //! `SourceScanExec → DistinctIdExec → AntiJoinExec with the table's keys → TokenizeExec → EncodeExec`, one partition,
-//! in the order of the source; `OnlyRowsExec` behind `DistinctIdExec` when only some rows are asked for. A row that fails anywhere gets an `_error` and travels on: the write operator puts it
-//! into the quarantine. Operators are plain specifications; they open files and find the backend in `execute`.
+//! in the order of the source; `OnlyRowsExec` behind `DistinctIdExec` when only some rows are asked for. A row that
+//! fails anywhere gets an `_error` and travels on: the write operator puts it into the quarantine. Operators are plain
+//! specifications; they open files and find the backend in `execute`. A [`Stop`] ends a plan before its source ends.
 
 mod annotate;
 mod annotations;
@@ -14,6 +15,7 @@ mod distinct;
 mod encode;
 mod error;
 mod format;
+mod known_keys;
 mod location;
 mod only_rows;
 mod operator;
@@ -23,7 +25,10 @@ mod read;
 mod scan;
 mod seams;
 mod seen;
+mod sorted_run;
 mod source;
+mod source_ids;
+mod stop;
 mod tokenize;
 
 pub use annotate::AnnotateExec;
@@ -37,4 +42,6 @@ pub use plan::plan_embeddings;
 pub use progress::{SourceProgress, progress};
 pub use scan::SourceScanExec;
 pub use source::{Source, SourceSpec};
+pub use source_ids::{AllIds, SourceIds};
+pub use stop::{Stop, Stopped};
 pub use tokenize::TokenizeExec;

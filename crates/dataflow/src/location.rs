@@ -19,6 +19,13 @@ pub(crate) struct SourceFile {
     pub(crate) size: u64,
 }
 
+impl SourceFile {
+    /// Whether the file is reached over a network.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.uri.contains("://") && !self.uri.starts_with("file://")
+    }
+}
+
 /// A store and the files that a URI names, sorted by path.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {

@@ -128,18 +128,24 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
             }
         })
         .buffered(OPEN_FILES)
-        .flat_map(|(file, rows, columns)| contained(rows, columns).map(move |rows| (file.clone(), rows)))
-        .map(move |(file, rows)| match &codes {
-            Some(codes) => Ok((file, codes.select(rows)?)),
-            None => Ok((file, rows)),
+        .flat_map(|(file, rows, columns)| {
+            contained(rows, columns, file.clone()).map_ok(move |rows| (file.clone(), rows))
+        })
+        .map(move |found| {
+            let (file, rows) = found?;
+            match &codes {
+                Some(codes) => Ok((file, codes.select(rows)?)),
+                None => Ok((file, rows)),
+            }
         })
 }
 
-/// The rows of a file; what stops the file becomes its last row.
+/// The rows of a file; what stops the file becomes its last row, and a store that fails ends the scan.
 fn contained(
     rows: std::result::Result<RowStream, ReadError>,
     columns: Columns,
-) -> impl stream::Stream<Item = Rows> + Send {
+    file: SourceFile,
+) -> impl stream::Stream<Item = std::result::Result<Rows, SourceError>> + Send {
     let rows = match rows {
         Ok(rows) => rows,
         Err(error) => stream::once(async { Err(error) }).boxed(),
@@ -148,9 +154,12 @@ fn contained(
     rows.map(move |rows| match rows {
         Ok(rows) => {
             next += rows.errors.len() as u64;
-            rows.checked(columns.max_bytes)
+            Ok(rows.checked(columns.max_bytes))
         }
-        Err(error) => Rows::of_file(&columns.keep, next, format!("{BROKE_OFF}: {error}")),
+        Err(error) if file.is_remote() && error.is_of_the_store() => {
+            Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })
+        }
+        Err(error) => Ok(Rows::of_file(&columns.keep, next, format!("{BROKE_OFF}: {error}"))),
     })
 }
 

@@ -4,11 +4,9 @@
 //! looked up: among the newest ids in memory, then among the sorted runs of all others on disk. Runs of one size are
 //! merged, so that there are few of them and a look-up reads a few pages, however many ids there are.
 
-use std::{
-    collections::HashSet,
-    fs::File,
-    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
-};
+use std::{collections::HashSet, io};
+
+use crate::sorted_run::{SortedRun, hash};
 
 /// 32 MiB of bits, the same for every corpus: of 10 million new ids fewer than one in ten thousand is looked up.
 const FILTER_WORDS: usize = 1 << 22;
@@ -17,16 +15,13 @@ const FILTER_HASHES: u32 = 6;
 const NEWEST: usize = 1 << 15;
 /// Runs of one level that are merged into one of the next.
 const FAN_IN: usize = 8;
-/// Hashes that are read at once.
-const PAGE: u64 = 256;
-const HASH: u64 = size_of::<u128>() as u64;
 
 /// The ids seen so far, by 128 bits of their BLAKE3.
 pub(crate) struct SeenIds {
     filter: Vec<u64>,
     newest: HashSet<u128>,
     /// By level; a run of level n holds `NEWEST * FAN_IN^n` ids.
-    runs: Vec<Vec<Run>>,
+    runs: Vec<Vec<SortedRun>>,
 }
 
 impl SeenIds {
@@ -36,8 +31,7 @@ impl SeenIds {
 
     /// Remembers an id; false when it was there already.
     pub(crate) fn insert(&mut self, id: &str) -> io::Result<bool> {
-        let digest = blake3::hash(id.as_bytes());
-        let hash = u128::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 16]));
+        let hash = hash(id.as_bytes());
         if self.filter_has(hash) && self.has(hash)? {
             return Ok(false);
         }
@@ -47,6 +41,12 @@ impl SeenIds {
             self.flush()?;
         }
         Ok(true)
+    }
+
+    /// Whether an id was seen.
+    pub(crate) fn contains(&mut self, id: &str) -> io::Result<bool> {
+        let hash = hash(id.as_bytes());
+        Ok(self.filter_has(hash) && self.has(hash)?)
     }
 
     fn has(&mut self, hash: u128) -> io::Result<bool> {
@@ -65,7 +65,7 @@ impl SeenIds {
     fn flush(&mut self) -> io::Result<()> {
         let mut hashes: Vec<u128> = self.newest.drain().collect();
         hashes.sort_unstable();
-        let mut run = Run::write(hashes.into_iter().map(Ok))?;
+        let mut run = SortedRun::write(hashes.into_iter().map(Ok))?;
         for level in 0.. {
             if self.runs.len() == level {
                 self.runs.push(Vec::with_capacity(FAN_IN));
@@ -74,7 +74,7 @@ impl SeenIds {
             if self.runs[level].len() < FAN_IN {
                 break;
             }
-            run = Run::merge(std::mem::take(&mut self.runs[level]))?;
+            run = SortedRun::merge(std::mem::take(&mut self.runs[level]))?;
         }
         Ok(())
     }
@@ -99,66 +99,6 @@ impl SeenIds {
     }
 }
 
-/// Hashes in rising order in a file that has no name and goes with its handle.
-struct Run {
-    file: File,
-    len: u64,
-}
-
-impl Run {
-    fn write(hashes: impl Iterator<Item = io::Result<u128>>) -> io::Result<Self> {
-        let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
-        let mut len = 0;
-        for hash in hashes {
-            file.write_all(&hash?.to_le_bytes())?;
-            len += 1;
-        }
-        Ok(Self { file: file.into_inner().map_err(io::IntoInnerError::into_error)?, len })
-    }
-
-    fn merge(runs: Vec<Self>) -> io::Result<Self> {
-        let mut inputs = runs.into_iter().map(Self::into_hashes).collect::<io::Result<Vec<_>>>()?;
-        let mut heads = inputs.iter_mut().map(|input| input.next().transpose()).collect::<io::Result<Vec<_>>>()?;
-        Self::write(std::iter::from_fn(move || {
-            let (hash, at) = heads.iter().enumerate().filter_map(|(at, head)| Some(((*head)?, at))).min()?;
-            match inputs[at].next().transpose() {
-                Ok(next) => heads[at] = next,
-                Err(error) => return Some(Err(error)),
-            }
-            Some(Ok(hash))
-        }))
-    }
-
-    fn into_hashes(mut self) -> io::Result<impl Iterator<Item = io::Result<u128>>> {
-        self.file.rewind()?;
-        let mut reader = BufReader::with_capacity(1 << 16, self.file);
-        Ok((0..self.len).map(move |_| {
-            let mut hash = [0; 16];
-            reader.read_exact(&mut hash)?;
-            Ok(u128::from_le_bytes(hash))
-        }))
-    }
-
-    /// Whether the run holds a hash: by halves to its page, and then in the page.
-    fn has(&mut self, hash: u128) -> io::Result<bool> {
-        let (mut low, mut high) = (0, self.len.div_ceil(PAGE));
-        while high - low > 1 {
-            let middle = low.midpoint(high);
-            if self.read(middle * PAGE, 1)?[0] <= hash { low = middle } else { high = middle }
-        }
-        let page = self.read(low * PAGE, PAGE.min(self.len - low * PAGE))?;
-        Ok(page.binary_search(&hash).is_ok())
-    }
-
-    fn read(&mut self, first: u64, count: u64) -> io::Result<Vec<u128>> {
-        let mut bytes = vec![0; (count * HASH) as usize];
-        self.file.seek(SeekFrom::Start(first * HASH))?;
-        self.file.read_exact(&mut bytes)?;
-        let (hashes, _) = bytes.as_chunks();
-        Ok(hashes.iter().map(|hash| u128::from_le_bytes(*hash)).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,8 +111,8 @@ mod tests {
         assert!(ids().all(|id| seen.insert(&id).unwrap()));
         let runs: Vec<usize> = seen.runs.iter().map(Vec::len).collect();
         assert_eq!((runs, seen.newest.len()), (vec![2, 1], 1000));
-        assert!(ids().step_by(97).all(|id| !seen.insert(&id).unwrap()));
-        assert!(seen.insert("another").unwrap());
+        assert!(ids().step_by(97).all(|id| !seen.insert(&id).unwrap() && seen.contains(&id).unwrap()));
+        assert!(!seen.contains("another").unwrap() && seen.insert("another").unwrap());
     }
 
     #[test]

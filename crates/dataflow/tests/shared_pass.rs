@@ -64,7 +64,7 @@ async fn encode(
     let info = polylance_backend::BackendInfo { window_tokens, ..backend.info().clone() };
     let tokenize =
         TokenizeSpec { prefix: String::new(), chunking: Chunking::Split { max_tokens: 5, overlap: 0, cut: Cut::Word } };
-    let plan = plan_embeddings(&source, None, tokenize, &info, heads)?;
+    let plan = plan_embeddings(&source, None, None, tokenize, &info, heads)?;
     assert!(displayable(plan.as_ref()).indent(false).to_string().contains("heads=people,length"));
     let schema = plan.schema();
     assert_eq!(schema.fields(), with_heads(&encoded_schema(&[], DIM), heads).fields());

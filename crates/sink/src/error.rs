@@ -112,6 +112,20 @@ pub enum SinkError {
         /// What does not fit, expected and found.
         message: String,
     },
+    /// Another run has the table to itself: wait for it.
+    #[error("{uri} is being written by {holder}")]
+    Held {
+        /// The table.
+        uri: String,
+        /// Who writes, and when it was last heard of.
+        holder: String,
+    },
+    /// The ids of the source, in a temporary file, could not be read: look at the folder for temporary files.
+    #[error("reading the ids of the source from a temporary file failed")]
+    Ids {
+        /// Why.
+        source: std::io::Error,
+    },
     /// An operator upstream broke the agreement between operators: a defect, report it.
     #[error("{uri}: unexpected rows on the way to the table: {message}")]
     Rows {

@@ -18,3 +18,12 @@ pub fn plan_commit(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result
     let write = LanceWriteExec::try_new(input, target.clone())?;
     Ok(Arc::new(LanceCommitExec::try_new(Arc::new(write), target)?))
 }
+
+/// Rows that the plan has refused so far, committed or not.
+pub fn quarantined(plan: &dyn ExecutionPlan) -> u64 {
+    let own = || plan.metrics()?.sum_by_name(crate::write::QUARANTINED).map(|value| value.as_usize() as u64);
+    if plan.is::<LanceWriteExec>() {
+        return own().unwrap_or_default();
+    }
+    plan.children().into_iter().map(|child| quarantined(child.as_ref())).sum()
+}

@@ -15,6 +15,8 @@ pub mod properties {
     pub const CHUNKS: &str = "polylance.chunks";
     /// Older rows the commit took away.
     pub const REPLACED: &str = "polylance.replaced_rows";
+    /// Documents that are no longer in the source, which the commit took out.
+    pub const REMOVED: &str = "polylance.removed_documents";
     /// First document of the commit, as `source#row`.
     pub const SOURCE_FIRST: &str = "polylance.source_first";
     /// Last document of the commit, as `source#row`.

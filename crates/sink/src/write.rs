@@ -46,6 +46,8 @@ use crate::{
     window::{BadDocument, Window, window_schema},
 };
 
+/// Name of the metric with the documents refused so far.
+pub(crate) const QUARANTINED: &str = "documents_quarantined";
 /// Bytes of quarantined text and messages that close a window.
 const QUARANTINE_BYTES: usize = 16 << 20;
 
@@ -178,7 +180,7 @@ impl WriteMetrics {
             windows: counter("windows"),
             documents: counter("documents_written"),
             chunks: counter("chunks_written"),
-            quarantined: counter("documents_quarantined"),
+            quarantined: counter(QUARANTINED),
             write_time: MetricBuilder::new(metrics).subset_time("write_time", partition),
         }
     }

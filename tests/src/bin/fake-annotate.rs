@@ -9,13 +9,13 @@ use std::{env, error::Error, path::Path, sync::Arc};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_cli::{
     annotation::AnnotationJob,
-    job::{Job, run},
+    job::{Job, Limits, run},
 };
 use polylance_dataflow::SourceSpec;
 use polylance_schema::{
     Aggregation, Chunking, Contract, HeadContract, HeadInputs, Pooling, Prompts, TaskSpec, TextColumn,
 };
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec};
+use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, UpkeepPolicy};
 use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
 
 const DIM: usize = 8;
@@ -61,6 +61,11 @@ async fn make(table: &str, rows: u64) -> Result<serde_json::Value, Box<dyn Error
         text: TextColumn::Kept,
         commit: CommitPolicy { rows: 100_000, seconds: 3600 },
         index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
+        upkeep: UpkeepPolicy::OFF,
+        remove: false,
+        alone: false,
+        limits: Limits::NONE,
+        memory: 1 << 30,
     };
     Ok(serde_json::to_value(run(job, BackendHandle(backend), contract, &mut ()).await?)?)
 }

@@ -7,12 +7,12 @@
 use std::{env, error::Error, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::Job;
+use polylance_cli::job::{Job, Limits};
 use polylance_dataflow::SourceSpec;
 use polylance_schema::{
     Aggregation, Chunking, Contract, Cut, HeadContract, HeadInputs, Pooling, Prompts, TaskSpec, TextColumn,
 };
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec};
+use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, UpkeepPolicy};
 use polylance_testkit::FakeBackend;
 
 const DIM: usize = 8;
@@ -33,6 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         text: TextColumn::Kept,
         commit: CommitPolicy { rows: rows.parse()?, seconds: 3600 },
         index: IndexSpec { kind: IndexKind::IvfFlat, min_rows: 500, ..IndexSpec::default() },
+        upkeep: UpkeepPolicy { compact: true, retention: None },
+        remove: false,
+        alone: false,
+        limits: Limits::NONE,
+        memory: 1 << 30,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("{}", runtime.block_on(run(job))?);

@@ -2,7 +2,7 @@
 
 use polylance_config::{Pipeline, Source, Table};
 
-use crate::{error::Result, exit::ExitStatus, pipeline, printer::Printer};
+use crate::{error::Result, exit::ExitStatus, interrupt::Stopping, pipeline, printer::Printer};
 
 /// Embed a source into a table, without a pipeline file
 ///
@@ -41,7 +41,7 @@ Examples:
   polylance embed --source 's3://corpus/*.parquet' --table s3://tables/corpus.lance --id url
   polylance embed --source docs.jsonl.gz --table docs.lance --model intfloat/multilingual-e5-base";
 
-pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let mut pipeline = Pipeline::new(Source::new(args.source), Table::new(args.table));
     if let Some(model) = args.model {
         pipeline.model.id = model;
@@ -57,5 +57,5 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     }
     pipeline.source.keep = args.keep;
     pipeline.validate()?;
-    pipeline::run(&pipeline, &args.output, printer).await
+    pipeline::run(&pipeline, &args.output, stopping, printer).await
 }

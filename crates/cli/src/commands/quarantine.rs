@@ -17,6 +17,7 @@ use crate::{
     batch,
     error::{Result, UsageError},
     exit::ExitStatus,
+    interrupt::Stopping,
     pipeline,
     printer::{Printer, counted, thousands},
 };
@@ -74,7 +75,7 @@ struct Replay {
     /// The pipeline file, TOML
     #[arg(value_name = "PIPELINE.toml")]
     pipeline: PathBuf,
-    /// Set a key of the file, such as source.max_bytes='64 MiB'
+    /// Set a key of the file, such as `source.max_bytes='64 MiB'`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Only rows that failed at this stage: scan, distinct, tokenize, encode, write
@@ -120,10 +121,10 @@ Examples:
   polylance quarantine drop --table docs.lance --id doc-17
   polylance quarantine drop --table docs.lance --stage scan --yes";
 
-pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     match args.command {
         Command::List(args) => Box::pin(list(args, printer)).await,
-        Command::Replay(args) => Box::pin(replay(*args, printer)).await,
+        Command::Replay(args) => Box::pin(replay(*args, stopping, printer)).await,
         Command::Drop(args) => Box::pin(drop(args, printer)).await,
     }
 }
@@ -131,7 +132,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
 async fn list(args: List, printer: &mut Printer) -> Result<ExitStatus> {
     check(&args.table).await?;
     let rows = HeldRows { stage: args.stage, doc_id: None };
-    let limit = args.limit.or((!args.json).then_some(ROWS));
+    let limit = args.limit.or_else(|| (!args.json).then_some(ROWS));
     let mut batches = held_rows(&args.table, &rows, limit).await?;
     let mut lines = Vec::new();
     while let Some(batch) = batches.try_next().await? {
@@ -162,7 +163,7 @@ fn shown(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(batch.project(&columns.into_iter().collect::<Result<Vec<_>, _>>()?)?)
 }
 
-async fn replay(args: Replay, printer: &mut Printer) -> Result<ExitStatus> {
+async fn replay(args: Replay, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
     let rows = HeldRows { stage: args.stage, doc_id: None };
     let mut only = RowSet::default();
@@ -173,7 +174,7 @@ async fn replay(args: Replay, printer: &mut Printer) -> Result<ExitStatus> {
         printer.message("the quarantine has no such row: nothing to replay");
         return Ok(ExitStatus::Done);
     }
-    pipeline::run_only(only, &pipeline, &args.output, printer).await
+    pipeline::run_only(only, &pipeline, &args.output, stopping, printer).await
 }
 
 #[derive(Debug, Serialize)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use polylance_config::Pipeline;
 
-use crate::{error::Result, exit::ExitStatus, pipeline, printer::Printer};
+use crate::{error::Result, exit::ExitStatus, interrupt::Stopping, pipeline, printer::Printer};
 
 /// Run a pipeline file: embed what is new or changed in its source, and write it to its table
 ///
@@ -37,7 +37,7 @@ Examples:
 
 Relative paths in the file start at the current folder.";
 
-pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
-    pipeline::run(&pipeline, &args.output, printer).await
+    pipeline::run(&pipeline, &args.output, stopping, printer).await
 }

@@ -4,6 +4,10 @@
 //! [`OpenJob::plan`] compares contracts, and a backend that loads its model when it is first used loads it
 //! only when there is a row to embed.
 
+mod error;
+mod observer;
+mod summary;
+
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration, time::Instant};
 
 use arrow::{
@@ -18,19 +22,18 @@ use datafusion::{
 };
 use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
-use polylance_dataflow::{RowSet, Source, SourceError, SourceSpec, plan_embeddings, progress};
+use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_embeddings, progress};
 use polylance_schema::{Contract, TextColumn};
 use polylance_sink::{
-    CommitPolicy, Declared, IndexOutcome, IndexSpec, SinkError, Table, TableTarget, UpkeepPolicy, Upkept,
-    declare_columns, plan_commit, update_index, upkeep,
+    CommitPolicy, Declared, IndexSpec, Lease, Table, TableTarget, UpkeepPolicy, Upkept, declare_columns, plan_commit,
 };
-use serde::Serialize;
 use uuid::Uuid;
 
-pub use polylance_dataflow::SourceProgress;
-
-/// Bytes that the plan's operators may hold: most of it is the table's ids and hashes, some 50 bytes a document.
-const MEMORY: usize = 8 << 30;
+pub use error::JobError;
+pub use observer::{Observer, Stage};
+pub use polylance_dataflow::{SourceProgress, Stop};
+pub use summary::RunSummary;
+use summary::peak_memory;
 
 /// How often an [`Observer`] hears of a running plan.
 const TICK: Duration = Duration::from_millis(200);
@@ -50,6 +53,39 @@ pub struct Job {
     pub index: IndexSpec,
     /// What is done for the table at the end of a run that wrote something.
     pub upkeep: UpkeepPolicy,
+    /// Whether documents of the table that are no longer in the source are taken out.
+    pub remove: bool,
+    /// Whether the run must be alone with the table.
+    pub alone: bool,
+    /// How many bad rows are too many.
+    pub limits: Limits,
+    /// Bytes that the ids of the table's documents may take in memory.
+    pub memory: usize,
+}
+
+/// How many rows may go to the quarantine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// In one run; `None` sets no limit.
+    pub rows: Option<u64>,
+    /// Of the rows read, once there are [`Limits::FROM`].
+    pub share: f64,
+}
+
+impl Limits {
+    /// No limit.
+    pub const NONE: Self = Self { rows: None, share: 1.0 };
+    /// Rows of which a share says something.
+    pub const FROM: u64 = 1000;
+
+    /// What was allowed, when there are more.
+    fn exceeded(&self, quarantined: u64, read: u64) -> Option<String> {
+        if let Some(rows) = self.rows.filter(|rows| quarantined > *rows) {
+            return Some(format!("`quarantine.max_rows` allows {rows}"));
+        }
+        let too_many = read >= Self::FROM && quarantined as f64 > self.share * read as f64;
+        too_many.then(|| format!("`quarantine.max_share` allows {} %", self.share * 100.0))
+    }
 }
 
 /// A job whose source and table were found.
@@ -71,75 +107,9 @@ pub struct Planned {
     run_id: String,
     version: Option<u64>,
     heads: Vec<FieldRef>,
-}
-
-/// What a run did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RunSummary {
-    /// The run, as in the column `run_id`.
-    pub run_id: String,
-    /// The table's address.
-    pub table: String,
-    /// The table's version after the run.
-    pub version: u64,
-    /// Rows of the source.
-    pub rows_read: u64,
-    /// Rows that the table had already.
-    pub rows_skipped: u64,
-    /// Documents written.
-    pub rows_written: u64,
-    /// Rows of the table that they became.
-    pub chunks_written: u64,
-    /// Rows that went to the quarantine.
-    pub rows_quarantined: u64,
-    /// Ids encoded.
-    pub tokens: u64,
-    /// From the first row to the last commit and the index.
-    pub seconds: f64,
-    /// Ids a second.
-    pub tokens_per_second: f64,
-    /// The vector index as it stands.
-    pub index: IndexOutcome,
-    /// What was done for the table at the end; nothing when the run wrote nothing.
-    pub upkeep: Upkept,
-    /// Why the upkeep failed, when it did: the rows are committed all the same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub upkeep_failure: Option<String>,
-}
-
-/// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Rows are read, encoded, written.
-    Embedding,
-    /// The index is brought up to date.
-    Indexing,
-}
-
-/// Hears how far a job is. `()` hears nothing.
-pub trait Observer: Send {
-    /// A stage begins.
-    fn stage(&mut self, _stage: Stage) {}
-    /// Some rows further, several times a second.
-    fn progress(&mut self, _progress: &SourceProgress) {}
-    /// A commit has made this many documents safe since the run began.
-    fn committed(&mut self, _documents: u64) {}
-}
-
-impl Observer for () {}
-
-/// Why a job could not be opened or did not end.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    /// The source cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The table cannot be written.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The plan failed; the error of ours inside is its root.
-    #[error("{}", .0.find_root())]
-    Plan(#[from] DataFusionError),
+    stop: Stop,
+    /// The source's ids, when they are asked for after the run.
+    ids: Option<Arc<SourceIds>>,
 }
 
 /// Opens, plans and runs a job.
@@ -197,19 +167,32 @@ impl OpenJob {
             keys = Some(table.keys()?);
         }
         let info = backend.0.info();
+        let partial = self.only.is_some();
         let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
-        let context = task_context(backend)?;
         let version = self.table.as_ref().map(Table::version);
-        Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version, heads })
+        let stop = Stop::default();
+        // Rows that are not read have no ids.
+        let ids = (self.job.remove && !partial).then(Arc::default);
+        let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
+        Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version, heads, stop, ids })
     }
 }
 
-/// One partition, bounded memory, and the backend where the operators look for it.
-fn task_context(backend: &BackendHandle) -> Result<Arc<TaskContext>, DataFusionError> {
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY))).build_arc()?;
-    let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(backend.clone()));
+/// One partition, bounded memory, and in the session what the operators look for there.
+fn task_context(
+    backend: &BackendHandle,
+    memory: usize,
+    stop: &Stop,
+    ids: Option<&Arc<SourceIds>>,
+) -> Result<Arc<TaskContext>, DataFusionError> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(memory))).build_arc()?;
+    let mut config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(backend.clone()));
+    config.set_extension(Arc::new(stop.clone()));
+    if let Some(ids) = ids {
+        config.set_extension(Arc::clone(ids));
+    }
     Ok(SessionContext::new_with_config_rt(config, runtime).task_ctx())
 }
 
@@ -227,43 +210,75 @@ impl Planned {
         })
     }
 
-    /// Runs the plan to its end, brings the index up to date and does the upkeep. Dropping the future stops the run:
-    /// what was committed stays, and another run continues from there.
+    /// By which the run is stopped before the source's end.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Runs the plan to its end, takes out what is to be removed, brings the index up to date and does the upkeep.
+    /// Dropping the future ends the run at once: what was committed stays, and another run continues from there.
     ///
     /// # Errors
     /// See [`JobError`].
     pub async fn run(self, observer: &mut dyn Observer) -> Result<RunSummary, JobError> {
+        if !self.job.alone {
+            return self.run_beside_others(observer).await;
+        }
+        let lease = Box::pin(Lease::acquire(&self.job.table, &self.run_id)).await?;
+        let summary = self.run_beside_others(observer).await;
+        lease.release().await;
+        summary
+    }
+
+    async fn run_beside_others(self, observer: &mut dyn Observer) -> Result<RunSummary, JobError> {
         let started = Instant::now();
         observer.stage(Stage::Embedding);
         let commits = self.commits(observer).await?;
-        observer.stage(Stage::Indexing);
-        let index = Box::pin(update_index(&self.job.table, &self.job.index)).await?;
-        let wrote = commits.documents > 0 || commits.quarantined > 0;
-        let kept =
-            if wrote { Box::pin(upkeep(&self.job.table, &self.job.upkeep)).await } else { Ok(Upkept::default()) };
-        let (upkeep, upkeep_failure) = match kept {
-            Ok(kept) => (kept, None),
-            Err(error) => (Upkept::default(), Some(error.to_string())),
-        };
-        let seconds = started.elapsed().as_secs_f64();
         let source = progress(self.plan.as_ref());
-        let version = commits.version.or(self.version).max(Some(index.version)).max(upkeep.version).unwrap_or_default();
-        Ok(RunSummary {
+        self.check(&commits, &source)?;
+        let mut summary = RunSummary {
             run_id: self.run_id,
             table: self.job.table,
-            version,
+            version: commits.version.or(self.version).unwrap_or_default(),
             rows_read: source.rows_read,
             rows_skipped: source.rows_skipped,
             rows_written: commits.documents,
             chunks_written: commits.chunks,
             rows_quarantined: commits.quarantined,
+            documents_removed: 0,
+            removal_skipped: None,
+            stopped: commits.stopped,
+            bytes_read: source.bytes_read,
+            bytes_total: source.bytes_total,
             tokens: commits.tokens,
-            seconds,
-            tokens_per_second: commits.tokens as f64 / seconds.max(1e-9),
-            index,
-            upkeep,
-            upkeep_failure,
-        })
+            seconds: 0.0,
+            tokens_per_second: 0.0,
+            peak_memory: None,
+            index: None,
+            upkeep: Upkept::default(),
+            upkeep_failure: None,
+        };
+        if !summary.stopped {
+            observer.stage(Stage::Indexing);
+            if let Some(ids) = self.ids {
+                Box::pin(summary.remove(&ids)).await?;
+            }
+            Box::pin(summary.index(&self.job.index)).await?;
+            Box::pin(summary.upkeep(&self.job.upkeep)).await;
+        }
+        summary.seconds = started.elapsed().as_secs_f64();
+        summary.tokens_per_second = summary.tokens as f64 / summary.seconds.max(1e-9);
+        summary.peak_memory = peak_memory();
+        Ok(summary)
+    }
+
+    /// Refuses to call it a success when too much went to the quarantine.
+    fn check(&self, commits: &Commits, source: &SourceProgress) -> Result<(), JobError> {
+        let (quarantined, read) = (commits.quarantined, source.rows_read);
+        match self.job.limits.exceeded(quarantined, read) {
+            Some(limit) => Err(JobError::Quarantine { table: self.job.table.clone(), quarantined, read, limit }),
+            None => Ok(()),
+        }
     }
 
     async fn commits(&self, observer: &mut dyn Observer) -> Result<Commits, JobError> {
@@ -273,13 +288,22 @@ impl Planned {
         loop {
             tokio::select! {
                 batch = stream.next() => match batch {
-                    Some(batch) => {
-                        commits.add(&batch?)?;
+                    Some(Ok(batch)) => {
+                        commits.add(&batch)?;
                         observer.committed(commits.documents);
                     }
+                    Some(Err(error)) if Stopped::ended(&error) => commits.stopped = true,
+                    Some(Err(error)) => return Err(error.into()),
                     None => return Ok(commits),
                 },
-                _ = ticks.tick() => observer.progress(&progress(self.plan.as_ref())),
+                _ = ticks.tick() => {
+                    let source = progress(self.plan.as_ref());
+                    observer.progress(&source);
+                    let quarantined = polylance_sink::quarantined(self.plan.as_ref());
+                    if self.job.limits.exceeded(quarantined, source.rows_read).is_some() {
+                        self.stop.begin();
+                    }
+                }
             }
         }
     }
@@ -300,6 +324,7 @@ struct Commits {
     chunks: u64,
     quarantined: u64,
     tokens: u64,
+    stopped: bool,
 }
 
 impl Commits {

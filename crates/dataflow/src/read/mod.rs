@@ -8,7 +8,7 @@ mod lines;
 mod parquet;
 mod records;
 
-use std::{io, sync::Arc};
+use std::{error::Error, io, sync::Arc};
 
 use ::arrow::{
     datatypes::{FieldRef, SchemaRef},
@@ -42,7 +42,7 @@ pub(crate) struct Columns {
     pub(crate) max_bytes: u64,
 }
 
-/// Why a file, or the rest of it, cannot be read: one row of the quarantine.
+/// Why a file, or the rest of it, cannot be read: one row of the quarantine, unless the store is to blame.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("{0}")]
@@ -55,6 +55,24 @@ pub(crate) enum ReadError {
     Arrow(#[from] ArrowError),
     #[error("{0}")]
     Content(String),
+}
+
+impl ReadError {
+    /// Whether the store failed, and not the file: others will fail as well, and this one is good when the store is.
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<object_store::Error>() {
+                return !matches!(error, object_store::Error::NotFound { .. });
+            }
+            next = match (error.downcast_ref(), error.downcast_ref()) {
+                (Some(ParquetError::External(inner)), _) => Some(inner.as_ref()),
+                (_, Some(error)) => io::Error::get_ref(error).map(|inner| inner as &(dyn Error + 'static)),
+                _ => error.source(),
+            };
+        }
+        false
+    }
 }
 
 pub(crate) type RowStream = BoxStream<'static, Result<Rows, ReadError>>;

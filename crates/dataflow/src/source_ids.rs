@@ -1,0 +1,78 @@
+//! The ids of a whole source, for what is to be done after the plan's end.
+
+use std::{
+    collections::HashSet,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use datafusion::execution::TaskContext;
+
+use crate::{seen::SeenIds, sorted_run::hash};
+
+/// An extension of the session in which [`DistinctIdExec`](crate::DistinctIdExec) leaves the ids it has seen.
+#[derive(Debug, Default)]
+pub struct SourceIds(Mutex<Option<AllIds>>);
+
+/// Every id of a source that was read to its end, also of rows that were refused.
+pub struct AllIds {
+    seen: SeenIds,
+    refused: HashSet<u128>,
+    without_id: u64,
+}
+
+impl SourceIds {
+    pub(crate) fn of(context: &TaskContext) -> Option<Arc<Self>> {
+        context.session_config().get_extension()
+    }
+
+    pub(crate) fn leave(&self, ids: AllIds) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ids);
+    }
+
+    /// The ids; `None` when the plan has not read the source to its end.
+    pub fn take(&self) -> Option<AllIds> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl AllIds {
+    pub(crate) fn new() -> Self {
+        Self { seen: SeenIds::new(), refused: HashSet::new(), without_id: 0 }
+    }
+
+    /// Takes the id of a good row; false when an earlier good row has it.
+    pub(crate) fn insert(&mut self, id: &str) -> io::Result<bool> {
+        self.seen.insert(id)
+    }
+
+    /// Takes the id of a row that was refused, if it has one.
+    pub(crate) fn insert_refused(&mut self, id: Option<&str>) {
+        match id {
+            Some(id) => drop(self.refused.insert(hash(id.as_bytes()))),
+            None => self.without_id += 1,
+        }
+    }
+
+    /// Rows, and files that could not be read to their end, whose ids are not known.
+    pub fn without_id(&self) -> u64 {
+        self.without_id
+    }
+
+    /// Whether the source has this id.
+    ///
+    /// # Errors
+    /// When the file with the ids cannot be read.
+    pub fn contains(&mut self, id: &str) -> io::Result<bool> {
+        Ok(self.refused.contains(&hash(id.as_bytes())) || self.seen.contains(id)?)
+    }
+}
+
+impl fmt::Debug for AllIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AllIds")
+            .field("refused", &self.refused.len())
+            .field("without_id", &self.without_id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,75 @@
+//! A full disk: a clear error, a sound table, and the next run goes on when there is room.
+#![cfg(target_os = "linux")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use polylance_tests::{built, fake_job, read_fake_job, write_fake_corpus};
+
+/// Runs a script in which `$SMALL` is a disk of its own, of so many bytes: a tmpfs that only this script sees.
+fn on_a_small_disk(folder: &Path, size: &str, script: &str) -> Output {
+    let small = folder.join("small");
+    fs::create_dir_all(&small).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-euc"]);
+    command.arg(format!("mount -t tmpfs -o size={size} tmpfs \"$SMALL\"\n{script}"));
+    command.current_dir(folder).env("SMALL", small).output().unwrap()
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_table_on_a_full_disk_stays_sound_and_is_completed_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| -> PathBuf { folder.path().join(name) };
+    let (source, whole) = (at("docs.jsonl"), at("whole.lance").display().to_string());
+    write_fake_corpus(&source, 6000);
+    assert!(fake_job(source.to_str().unwrap(), &whole, 200).output().unwrap().status.success());
+    let expected = read_fake_job(&whole);
+
+    let job = built("fake-job").display().to_string();
+    let script = format!(
+        "{job} docs.jsonl \"$SMALL/docs.lance\" 200 > first.out 2> first.err && exit 9\n\
+         cp -r \"$SMALL\" first\n\
+         mount -o remount,size=1g \"$SMALL\"\n\
+         {job} docs.jsonl \"$SMALL/docs.lance\" 200 > second.out\n\
+         cp -r \"$SMALL\" second"
+    );
+    let output = on_a_small_disk(folder.path(), "1m", &script);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = text(&at("first.err"));
+    assert!(said.contains("No space left on device") && said.contains("/small/docs."), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+
+    let first = read_fake_job(at("first/docs.lance").to_str().unwrap());
+    assert!(!first.rows.is_empty() && first.rows.len() < expected.rows.len(), "{} rows", first.rows.len());
+    assert!(first.rows.iter().all(|(key, row)| expected.rows.get(key) == Some(row)));
+    assert_eq!(read_fake_job(at("second/docs.lance").to_str().unwrap()), expected);
+    let second: serde_json::Value = serde_json::from_str(&text(&at("second.out"))).unwrap();
+    let documents = first.rows.keys().filter(|(_, chunk)| *chunk == 0).count() as u64;
+    assert_eq!(second["rows_skipped"].as_u64(), Some(documents));
+}
+
+#[test]
+fn a_full_folder_for_temporary_files_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("job")).unwrap();
+    let job = built("fake-run").display().to_string();
+    let script = format!(
+        "TMPDIR=\"$SMALL\" {job} job 100000 > first.out 2> first.err && exit 9\n\
+         mount -o remount,size=1g \"$SMALL\"\n\
+         TMPDIR=\"$SMALL\" {job} job 100000 > second.out"
+    );
+    let output = on_a_small_disk(folder.path(), "600k", &script);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = text(&folder.path().join("first.err"));
+    assert!(said.contains("Temporary { folder") && said.contains("/small") && !said.contains("panicked"), "{said}");
+    let second: serde_json::Value = serde_json::from_str(&text(&folder.path().join("second.out"))).unwrap();
+    assert_eq!(second["rows_skipped"].as_u64().unwrap() + second["rows_written"].as_u64().unwrap(), 100_000);
+    assert!(second["rows_skipped"].as_u64().unwrap() > 0);
+}

@@ -1,0 +1,232 @@
+//! What a run does beside embedding: it keeps bad rows for later, removes what is gone, refuses company, stops when told.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use polylance_tests::{
+    Outcome, S3Server, TinyModel, built, polylance, polylance_with, read_table, repository, strings,
+};
+
+/// A folder with a model, and a pipeline from `docs.jsonl` to `docs.lance` in it.
+struct Job {
+    folder: tempfile::TempDir,
+}
+
+impl Job {
+    fn new(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        TinyModel::Whole.write(&folder.path().join("model"));
+        let (source, model, table) = (at("docs.jsonl"), at("model"), at("docs.lance"));
+        let toml = format!(
+            "version = 1\nsource.uri = {source:?}\nmodel.id = {model:?}\nmodel.devices = [\"cpu\"]\ntable.uri = {table:?}\n{more}"
+        );
+        fs::write(at("job.toml"), toml).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// Writes the corpus: a line a text, named `d0`, `d1`, ….
+    fn write<'a>(&self, texts: impl IntoIterator<Item = (usize, &'a str)>) {
+        let mut lines = String::new();
+        for (number, text) in texts {
+            writeln!(lines, "{}", serde_json::json!({"id": format!("d{number}"), "text": text})).unwrap();
+        }
+        fs::write(self.path("docs.jsonl"), lines).unwrap();
+    }
+
+    fn run(&self, more: &[&str]) -> Outcome {
+        let pipeline = self.text("job.toml");
+        polylance(&[&["run", &pipeline, "--json", "--progress", "none"], more].concat())
+    }
+
+    /// A run that is not waited for.
+    fn start(&self) -> Child {
+        let mut command = Command::new(built("polylance"));
+        command.args(["run", &self.text("job.toml"), "--json", "--progress", "none"]).current_dir(repository());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn documents(&self) -> Vec<String> {
+        let mut ids = strings(&read_table(&self.text("docs.lance"), &["doc_id"]), "doc_id");
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// Waits until a run has committed something.
+    fn wait_for_commit(&self, run: &mut Child) {
+        while fs::read_dir(self.path("docs.lance/_versions")).map_or(0, Iterator::count) < 2 {
+            assert!(run.try_wait().unwrap().is_none(), "the run ended before it committed");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn signal(name: &str, process: u32) {
+    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
+}
+
+fn ended(run: Child) -> Outcome {
+    let output = run.wait_with_output().unwrap();
+    Outcome {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+const LONG: &str = "cat dot tin arc nest cat dot tin arc nest cat dot tin arc nest cat dot tin arc nest";
+
+#[test]
+fn what_is_in_the_quarantine_is_listed_tried_again_and_dropped() {
+    let job = Job::new("source.max_bytes = 64\n");
+    job.write([(0, "cat"), (1, LONG), (2, ""), (3, "dot")]);
+    assert_eq!(job.run(&[]).exits_with(3).json()["rows_quarantined"], 2);
+
+    let table = job.text("docs.lance");
+    let list = |more: &[&str]| polylance(&[&["quarantine", "list", "--table", &table], more].concat()).exits_with(0);
+    let listed = list(&["--json"]).stdout;
+    let rows: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<_> = rows.iter().map(|row| (row["doc_id"].as_str().unwrap(), row["row"].as_u64().unwrap())).collect();
+    assert_eq!(keys, [("d1", 1), ("d2", 2)]);
+    assert!(list(&[]).stdout.contains("d1"));
+    assert!(list(&["--stage", "encode", "--json"]).stdout.is_empty());
+
+    // Only what is asked for is tried: a new document is not.
+    job.write([(0, "cat"), (1, LONG), (2, ""), (3, "dot"), (4, "tin")]);
+    let pipeline = job.text("job.toml");
+    let replay = ["quarantine", "replay", &pipeline, "--set", "source.max_bytes=4096", "--json", "--progress", "none"];
+    let summary = polylance(&replay).exits_with(3).json();
+    assert_eq!((&summary["rows_written"], &summary["rows_quarantined"]), (&1.into(), &1.into()));
+    assert_eq!(job.documents(), ["d0", "d1", "d3"]);
+
+    let remove = ["quarantine", "drop", "--table", &table, "--id", "d2"];
+    drop(polylance(&remove).exits_with(2).says(&["nobody to ask", "--yes"]));
+    let dropped = polylance(&[&remove[..], &["--yes", "--json"]].concat()).exits_with(0).json();
+    assert_eq!(dropped["dropped"], 1);
+    assert!(list(&["--json"]).stdout.is_empty());
+    drop(
+        polylance(&["quarantine", "list", "--table", "nothing.lance"])
+            .exits_with(2)
+            .says(&["no table at nothing.lance"]),
+    );
+}
+
+#[test]
+fn documents_that_are_gone_stay_or_go_as_the_file_says() {
+    let job = Job::new("source.max_bytes = 64\n");
+    job.write((0..10).map(|n| (n, "cat dot")));
+    drop(job.run(&[]).exits_with(0));
+    job.write((3..12).map(|n| (n, "cat dot")));
+    assert_eq!(job.run(&[]).exits_with(0).json()["documents_removed"], 0);
+    assert_eq!(job.documents().len(), 12);
+
+    let delete = ["--set", "source.removed=delete"];
+    // A line whose id nobody can read may be that of any document.
+    let lines = fs::read_to_string(job.path("docs.jsonl")).unwrap();
+    fs::write(job.path("docs.jsonl"), format!("{lines}{{broken\n")).unwrap();
+    let unsure = job.run(&delete).exits_with(3).says(&["no document was taken out"]);
+    assert_eq!(unsure.json()["documents_removed"], 0);
+    assert_eq!(job.documents().len(), 12);
+
+    // A document that is refused is not gone.
+    job.write((3..11).map(|n| (n, "cat dot")).chain([(11, LONG)]));
+    let summary = job.run(&delete).exits_with(3).json();
+    assert_eq!((&summary["documents_removed"], &summary["rows_written"]), (&3.into(), &0.into()));
+    assert_eq!(job.documents(), ["d10", "d11", "d3", "d4", "d5", "d6", "d7", "d8", "d9"]);
+    assert_eq!(job.run(&delete).exits_with(3).json()["documents_removed"], 0);
+}
+
+#[test]
+fn a_broken_corpus_does_not_look_like_success() {
+    let job = Job::new("[quarantine]\nmax_rows = 5\n");
+    job.write((0..40).map(|n| (n, if n % 4 == 0 { "" } else { "cat" })));
+    let refused =
+        job.run(&[]).exits_with(1).says(&["10 of 40 rows", "`quarantine.max_rows` allows 5", "quarantine list"]);
+    assert!(refused.stdout.is_empty());
+    // What is good is there.
+    assert_eq!(job.documents().len(), 30);
+    assert_eq!(job.run(&["--set", "quarantine.max_rows=10"]).exits_with(3).json()["rows_skipped"], 30);
+
+    let job = Job::new("[quarantine]\nmax_share = 0.2\n");
+    job.write((0..1200).map(|n| (n, if n % 4 == 0 { "" } else { "cat" })));
+    drop(job.run(&[]).exits_with(1).says(&["`quarantine.max_share` allows 20 %"]));
+    drop(job.run(&["--set", "quarantine.max_share=0.25"]).exits_with(3));
+}
+
+#[test]
+fn a_second_run_is_refused_until_the_first_is_gone() {
+    let job = Job::new("table.concurrent = \"refuse\"\ntable.commit.rows = 100\n");
+    job.write((0..20_000).map(|n| (n, LONG)));
+    let mut first = job.start();
+    job.wait_for_commit(&mut first);
+    drop(job.run(&[]).exits_with(1).says(&["docs.lance is being written by run", "concurrent = \"merge\""]));
+    signal("-KILL", first.id());
+    first.wait().unwrap();
+    // A dead process does not block the next.
+    job.write((0..200).map(|n| (n, LONG)));
+    drop(job.run(&[]).exits_with(0));
+    drop(job.run(&[]).exits_with(0));
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_commits_what_it_has_and_the_next_goes_on() {
+    let job = Job::new("table.commit.rows = 1000\n");
+    job.write((0..50_000).map(|n| (n, LONG)));
+    let mut run = job.start();
+    job.wait_for_commit(&mut run);
+    signal("-TERM", run.id());
+    let stopped = ended(run).exits_with(130).says(&["stopping", "of the source remains", "interrupted", "continues"]);
+    let summary = stopped.json();
+    assert_eq!(summary["stopped"], true);
+    let written = summary["rows_written"].as_u64().unwrap();
+    assert!((1..50_000).contains(&written), "{written}");
+    // Nothing that was embedded is embedded again, and nothing is there that the summary does not count.
+    assert_eq!(job.documents().len() as u64, written);
+    job.write((0..usize::try_from(written).unwrap() + 10).map(|n| (n, LONG)));
+    let rest = job.run(&[]).exits_with(0).json();
+    assert_eq!((rest["rows_skipped"].as_u64(), rest["rows_written"].as_u64()), (Some(written), Some(10)));
+}
+
+#[test]
+fn a_second_signal_ends_a_run_that_cannot_commit() {
+    let server = S3Server::start("corpus");
+    let job = Job::new("table.commit.rows = 1000\nrun.grace = 600\n");
+    job.write((0..50_000).map(|n| (n, LONG)));
+    let mut command = Command::new(built("polylance"));
+    command.args(["run", &job.text("job.toml"), "--progress", "none", "--set", "table.uri=s3://corpus/docs.lance"]);
+    command.envs(server.variables()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    while !server.has("docs.lance/_versions/") {
+        assert!(run.try_wait().unwrap().is_none(), "the run ended before it committed");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The store does not answer any more, so the first signal cannot be followed.
+    signal("-STOP", server.id());
+    signal("-TERM", run.id());
+    thread::sleep(Duration::from_millis(500));
+    assert!(run.try_wait().unwrap().is_none(), "the first signal waits for the commit");
+    signal("-TERM", run.id());
+    drop(ended(run).exits_with(130));
+    signal("-CONT", server.id());
+
+    job.write((0..3000).map(|n| (n, LONG)));
+    let table =
+        ["run", &job.text("job.toml"), "--json", "--set", "table.uri=s3://corpus/docs.lance"].map(str::to_owned);
+    let rest = polylance_with(&table, &server.variables(), b"").exits_with(0).json();
+    assert_eq!(rest["rows_skipped"].as_u64().unwrap() + rest["rows_written"].as_u64().unwrap(), 3000);
+}
