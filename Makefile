@@ -36,6 +36,21 @@ test: setup-test ## everything that must hold
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked --no-fail-fast
 
+# What it finds goes below the cache; what is worth keeping is copied into tests/fuzz/corpus by hand.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
+
+.PHONY: fuzz
+fuzz: setup ## look for input that breaks a reader, FUZZ_SECONDS a target (60)
+	@.ci/setup fuzz
+	cp Cargo.lock tests/fuzz/Cargo.lock
+	for target in $(FUZZ_TARGETS); do \
+	    mkdir -p "$(CACHE)/fuzz/$$target"; \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none "$$target" \
+	        "$(CACHE)/fuzz/$$target" "tests/fuzz/corpus/$$target" -- \
+	        -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096; \
+	done
+
 .PHONY: generate
 generate: ## write the generated files anew (JSON Schema)
 	cargo run --locked --package polylance-cli -- schema --write schemas

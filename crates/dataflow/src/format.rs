@@ -31,6 +31,9 @@ pub(crate) enum Compression {
 /// Bytes at the beginning of a file that are looked at.
 pub(crate) const HEAD: u64 = 64 << 10;
 
+/// Bytes that reading an xz file may take beside its plain bytes.
+const XZ_MEMORY: u64 = 256 << 20;
+
 impl Compression {
     pub(crate) fn of(head: &[u8]) -> Self {
         match head {
@@ -56,7 +59,12 @@ impl Compression {
             Self::Gzip => decoder!(GzipDecoder),
             Self::Zstd => decoder!(ZstdDecoder),
             Self::Bzip2 => decoder!(BzDecoder),
-            Self::Xz => decoder!(XzDecoder),
+            Self::Xz => {
+                // The header of an xz file says how much memory its reader takes, up to 4 GiB; `xz -9` says 65 MiB.
+                let mut decoder = XzDecoder::with_mem_limit(bytes, XZ_MEMORY);
+                decoder.multiple_members(true);
+                Box::new(decoder)
+            }
         }
     }
 }

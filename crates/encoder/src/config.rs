@@ -72,6 +72,13 @@ pub struct ModelConfig {
     pub pad_token_id: usize,
 }
 
+/// Layers at most: ten times as deep as any model of these kinds.
+const MOST_LAYERS: usize = 1024;
+/// Token types at most; models have one or two.
+const MOST_TOKEN_TYPES: usize = 1024;
+/// Any other size at most, so that a product of two of them is a number.
+const MOST_ROWS: usize = 1 << 28;
+
 /// `config.json` as Hugging Face writes it; absent keys take the architecture's defaults.
 #[derive(Deserialize)]
 struct HfConfig {
@@ -189,6 +196,18 @@ impl ModelConfig {
         ];
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(ModelError::config(path, format!("{key} is 0")));
+        }
+        // What follows from these is made before it is held against the weights.
+        let limits = [
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("type_vocab_size", self.type_vocab_size, MOST_TOKEN_TYPES),
+            ("vocab_size", self.vocab_size, MOST_ROWS),
+            ("hidden_size", self.hidden_size, MOST_ROWS),
+            ("intermediate_size", self.intermediate_size, MOST_ROWS),
+            ("max_position_embeddings", self.max_position_embeddings, MOST_ROWS),
+        ];
+        if let Some((key, size, most)) = limits.iter().find(|(_, size, most)| size > most) {
+            return Err(ModelError::config(path, format!("{key} is {size}, expected at most {most}")));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(ModelError::config(

@@ -239,6 +239,9 @@ impl HeadConfig {
     }
 }
 
+/// Labels without names at most; those with names are as many as the file has.
+const MOST_LABELS: usize = 1 << 16;
+
 /// By id: `id2label`, or else `label2id`, or else as many as `num_labels` says, or else two.
 fn labels(hf: &HfHead) -> std::result::Result<Vec<String>, String> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -247,6 +250,9 @@ fn labels(hf: &HfHead) -> std::result::Result<Vec<String>, String> {
         (Some(map), _) => ("id2label", map.iter().map(|(id, label)| (id.clone(), text(label))).collect()),
         (None, Some(map)) => ("label2id", map.iter().map(|(label, id)| (text(id), label.clone())).collect()),
         (None, None) if hf.num_labels == Some(0) => return Err("num_labels is 0".to_owned()),
+        (None, None) if hf.num_labels.is_some_and(|count| count > MOST_LABELS) => {
+            return Err(format!("num_labels is {}, expected at most {MOST_LABELS}", hf.num_labels.unwrap_or_default()));
+        }
         (None, None) => return Ok(numbered(hf.num_labels.unwrap_or(2))),
     };
     if pairs.is_empty() {

@@ -5,6 +5,7 @@
 //! they came, whichever device was quicker.
 
 mod batcher;
+mod charsmap;
 mod chunker;
 mod device;
 mod device_threads;

@@ -10,7 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use tokenizers::Tokenizer;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{PoolError, chunker::Chunker, error::panic_message};
+use crate::{PoolError, charsmap, chunker::Chunker, error::panic_message};
 
 /// Bytes of text that may wait for a thread.
 const ROOM: usize = 64 << 20;
@@ -19,7 +19,13 @@ const ROOM: usize = 64 << 20;
 pub(crate) fn tokenizer(model: &str, json: &[u8]) -> std::result::Result<Tokenizer, PoolError> {
     let unreadable =
         |error: tokenizers::Error| PoolError::Tokenizer { model: model.to_owned(), message: error.to_string() };
-    let mut tokenizer = Tokenizer::from_bytes(json).map_err(unreadable)?;
+    charsmap::check(json).map_err(|message| PoolError::Tokenizer { model: model.to_owned(), message })?;
+    // The library checks its parts while it makes them, and some of the checks are panics.
+    let read = catch_unwind(|| Tokenizer::from_bytes(json)).map_err(|panic| {
+        let message = format!("the library that reads it gave up: {}", panic_message(panic.as_ref()));
+        PoolError::Tokenizer { model: model.to_owned(), message }
+    })?;
+    let mut tokenizer = read.map_err(unreadable)?;
     tokenizer.with_truncation(None).map_err(unreadable)?.with_padding(None);
     Ok(tokenizer)
 }

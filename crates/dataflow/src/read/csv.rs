@@ -162,7 +162,13 @@ impl<'a> Batch<'a> {
         self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
+    /// Bytes that a row takes even where all its fields are empty: a short line may stand under a long header.
+    fn room(&self) -> usize {
+        self.keep.len() * size_of::<Option<String>>()
+    }
+
     fn refuse(&mut self, row: u64, limit: usize) {
+        self.bytes += self.room();
         let advice = "an unclosed quote, or see `max_bytes` in [source]";
         self.rows.push(row);
         self.ids.push(None);
@@ -193,7 +199,7 @@ impl<'a> Batch<'a> {
         for (column, &at) in self.keep.iter_mut().zip(keep) {
             column.push(value(at));
         }
-        self.bytes += record.len();
+        self.bytes += record.len() + self.room();
         self.rows.push(row);
         self.ids.push(id);
         self.texts.push(text);

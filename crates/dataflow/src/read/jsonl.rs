@@ -20,6 +20,8 @@ use crate::{batches::Rows, format::Compression};
 /// Lines from which the columns' types are found.
 const SAMPLE_LINES: usize = 1000;
 const SAMPLE_BYTES: usize = 4 << 20;
+/// Bytes that a kept column takes in a row that does not have it: each line of the sample may bring columns of its own.
+const COLUMN_BYTES: usize = 16;
 
 pub(super) async fn schema(file: &OpenFile, compression: Compression) -> Result<SchemaRef, ReadError> {
     let mut reader = BufReader::new(lines::plain(file, compression).await?);
@@ -61,7 +63,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
                         Ok(None) => {}
                         Ok(Some(object)) => {
                             batch.push(number, object);
-                            batch.bytes += line.len();
+                            batch.bytes += line.len() + columns.keep.len() * COLUMN_BYTES;
                         }
                         Err(message) => batch.refuse(number, message),
                     },

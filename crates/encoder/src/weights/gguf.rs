@@ -1,6 +1,6 @@
 //! GGUF with llama.cpp's tensor names for BERT.
 
-use std::{io::Cursor, path::Path};
+use std::{io::Cursor, panic::catch_unwind, path::Path};
 
 use candle_core::quantized::{GgmlDType, gguf_file::Content};
 
@@ -8,8 +8,14 @@ use super::{Entry, Stored};
 use crate::error::{ModelError, Result};
 
 /// Reads the header: metadata and the list of tensors.
+///
+/// candle holds every length against the file, but divides by an alignment that may be 0. Where the metadata end is
+/// known only to who has read them, so its panic is caught instead of foreseen.
 pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Content> {
-    Content::read(&mut Cursor::new(bytes)).map_err(|error| ModelError::damaged(path, error))
+    let read = catch_unwind(|| Content::read(&mut Cursor::new(bytes)));
+    let gave_up =
+        |_| ModelError::damaged(path, "the library that reads GGUF gave up: a value in the header is impossible");
+    read.map_err(gave_up)?.map_err(|error| ModelError::damaged(path, error))
 }
 
 /// Lists the tensors under Hugging Face's names.
@@ -29,7 +35,10 @@ pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
         let outside = || ModelError::damaged(path, format!("the file is cut off: tensor {name:?} lies outside"));
         let start = content.tensor_data_offset.checked_add(info.offset).ok_or_else(outside)?;
         let start = usize::try_from(start).map_err(|_| outside())?;
-        let length = stored.bytes(info.shape.elem_count()).unwrap_or(0);
+        // candle multiplies the sizes unchecked.
+        let elements =
+            shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size)).ok_or_else(outside)?;
+        let length = stored.bytes(elements).unwrap_or(0);
         let range = start..start.checked_add(length).ok_or_else(outside)?;
         entries.push((hugging_face_name(name), Entry { stored, shape, range }));
     }

@@ -3,6 +3,7 @@
 mod check;
 mod gguf;
 mod map;
+mod pickle;
 mod pytorch;
 mod safetensors;
 mod view;

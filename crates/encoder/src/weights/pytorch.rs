@@ -1,15 +1,21 @@
 //! PyTorch `.bin`: a zip archive with a pickle that lists the tensors, and their bytes stored as they are.
 
-use std::{collections::HashMap, io::Cursor, path::Path};
-
-use candle_core::{
-    DType,
-    pickle::{TensorInfo, read_pth_tensor_info},
+use std::{
+    collections::HashMap,
+    io::{Cursor, Read},
+    path::Path,
 };
+
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{Entry, Stored};
+use super::{
+    Entry, Stored,
+    pickle::{self, PickledTensor},
+};
 use crate::error::{ModelError, Result};
+
+/// The member with the list of tensors, after the archive's own name.
+const LIST: &str = "data.pkl";
 
 /// Lists the tensors of one file.
 pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
@@ -20,47 +26,91 @@ pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
              safetensors",
         ));
     }
-    let starts = storages(bytes, path)?;
-    let infos = read_pth_tensor_info(path, false, None).map_err(|error| ModelError::damaged(path, error))?;
-    if infos.is_empty() {
+    let members = Members::of(bytes, path)?;
+    let tensors = pickle::tensors(&members.list).map_err(|error| ModelError::damaged(path, error))?;
+    if tensors.is_empty() {
         return Err(ModelError::damaged(path, "the pickle lists no tensors"));
     }
-    infos.into_iter().map(|info| entry(info, &starts, path)).collect()
+    tensors.into_iter().map(|tensor| entry(tensor, &members, path)).collect()
 }
 
-/// Where each stored member of the archive begins.
-fn storages(bytes: &[u8], path: &Path) -> Result<HashMap<String, usize>> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| ModelError::damaged(path, error))?;
-    let mut starts = HashMap::new();
-    for index in 0..archive.len() {
-        let member = archive.by_index(index).map_err(|error| ModelError::damaged(path, error))?;
-        if member.compression() == CompressionMethod::Stored
-            && let (Ok(name), Some(start)) = (member.name(), member.data_start())
-        {
-            starts.insert(name.to_string(), start as usize);
+/// What the archive has.
+struct Members {
+    /// The pickle.
+    list: Vec<u8>,
+    /// What the storages' names begin with.
+    folder: String,
+    /// Where each stored member begins.
+    starts: HashMap<String, usize>,
+}
+
+impl Members {
+    fn of(bytes: &[u8], path: &Path) -> Result<Self> {
+        let damaged = |error: zip::result::ZipError| ModelError::damaged(path, error);
+        let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
+        let (mut starts, mut found) = (HashMap::new(), None);
+        for index in 0..archive.len() {
+            let mut member = archive.by_index(index).map_err(damaged)?;
+            // PyTorch compresses nothing: an archive that does may unpack to any size.
+            if member.compression() != CompressionMethod::Stored {
+                continue;
+            }
+            let (Ok(name), Some(start)) = (member.name(), member.data_start()) else { continue };
+            let name = name.to_string();
+            if let Some(folder) = name.strip_suffix(LIST) {
+                if found.is_some() {
+                    return Err(ModelError::damaged(path, format!("more than one {LIST}")));
+                }
+                let mut list = Vec::new();
+                member.read_to_end(&mut list).map_err(|error| ModelError::damaged(path, error))?;
+                found = Some((list, format!("{folder}data/")));
+            }
+            starts.insert(name, start as usize);
         }
+        let (list, folder) = found.ok_or_else(|| ModelError::damaged(path, format!("{LIST} is not stored in it")))?;
+        Ok(Self { list, folder, starts })
     }
-    Ok(starts)
 }
 
-fn entry(info: TensorInfo, starts: &HashMap<String, usize>, path: &Path) -> Result<(String, Entry)> {
-    let stored = match info.dtype {
-        DType::F32 => Stored::F32,
-        DType::F16 => Stored::F16,
-        DType::BF16 => Stored::Bf16,
-        other => Stored::Other(other.as_str().to_owned()),
+fn entry(tensor: PickledTensor, members: &Members, path: &Path) -> Result<(String, Entry)> {
+    let PickledTensor { name, storage, key, offset, shape, stride } = tensor;
+    let (stored, element) = match storage.as_str() {
+        "FloatStorage" => (Stored::F32, 4),
+        "HalfStorage" => (Stored::F16, 2),
+        "BFloat16Storage" => (Stored::Bf16, 2),
+        "DoubleStorage" => (Stored::Other("f64".to_owned()), 8),
+        "LongStorage" => (Stored::Other("i64".to_owned()), 8),
+        other => (Stored::Other(other.to_owned()), 1),
     };
-    if !info.layout.is_contiguous() {
+    if !is_contiguous(&shape, &stride) {
         return Err(ModelError::unsupported(
-            format!("tensor {:?} in {}", info.name, path.display()),
+            format!("tensor {name:?} in {}", path.display()),
             "expected a contiguous tensor",
         ));
     }
-    let start = starts.get(&info.path).ok_or_else(|| {
-        ModelError::damaged(path, format!("tensor {:?} refers to {:?}, which is not stored", info.name, info.path))
+    let member = format!("{}{key}", members.folder);
+    let start = members.starts.get(&member).ok_or_else(|| {
+        ModelError::damaged(path, format!("tensor {name:?} refers to {member:?}, which is not stored"))
     })?;
-    // candle gives the offset inside the storage in bytes.
-    let start = start + info.layout.start_offset();
-    let length = info.layout.shape().elem_count() * info.dtype.size_in_bytes();
-    Ok((info.name, Entry { stored, shape: info.layout.dims().to_vec(), range: start..start + length }))
+    let range = || {
+        let elements = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))?;
+        let start = start.checked_add(offset.checked_mul(element)?)?;
+        Some(start..start.checked_add(elements.checked_mul(element)?)?)
+    };
+    let range = range().ok_or_else(|| {
+        ModelError::damaged(path, format!("tensor {name:?} of shape {shape:?} is larger than any file"))
+    })?;
+    Ok((name, Entry { stored, shape, range }))
+}
+
+/// Whether the elements lie one after another, the last axis first.
+fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
+    let mut expected = Some(1_usize);
+    let axes = shape.iter().zip(stride).rev();
+    shape.len() == stride.len()
+        && axes.into_iter().all(|(&size, &step)| {
+            let fits = size <= 1 || expected == Some(step);
+            expected = expected.and_then(|step| step.checked_mul(size));
+            fits
+        })
 }

@@ -1,0 +1,3 @@
+#![no_main]
+use polylance_hostile::Target;
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(Target::Pytorch.run(bytes)));
