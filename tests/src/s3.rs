@@ -10,6 +10,18 @@ use crate::{python, repository};
 
 const UPLOAD: &str = "import boto3, sys; endpoint, bucket, key, file = sys.argv[1:]; \
     boto3.client('s3', endpoint_url=endpoint).upload_file(file, bucket, key)";
+const REMOVE: &str = "import boto3, sys; endpoint, bucket = sys.argv[1:]
+bucket = boto3.resource('s3', endpoint_url=endpoint).Bucket(bucket)
+while True:
+    bucket.objects.all().delete()
+    try:
+        bucket.delete()
+        break
+    except bucket.meta.client.exceptions.ClientError as error:
+        if error.response['Error']['Code'] != 'BucketNotEmpty':
+            raise";
+const MAKE: &str = "import boto3, sys; endpoint, bucket = sys.argv[1:]
+boto3.client('s3', endpoint_url=endpoint).create_bucket(Bucket=bucket)";
 const EXISTS: &str = "import boto3, sys; endpoint, bucket, prefix = sys.argv[1:]
 sys.exit('Contents' not in boto3.client('s3', endpoint_url=endpoint).list_objects_v2(Bucket=bucket, Prefix=prefix))";
 const DOWNLOAD: &str = "import boto3, pathlib, sys; endpoint, bucket, prefix, folder = sys.argv[1:]
@@ -27,12 +39,23 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server with one empty bucket, and waits until it answers.
+    /// Starts a server with one empty bucket, and waits until it answers. Any keys will do.
     pub fn start(bucket: &str) -> Self {
+        Self::start_with(bucket, &[])
+    }
+
+    /// A server that knows no keys: it refuses all.
+    pub fn start_guarded(bucket: &str) -> Self {
+        // The bucket is made before it asks who is there.
+        Self::start_with(bucket, &[("INITIAL_NO_AUTH_ACTION_COUNT", "1")])
+    }
+
+    fn start_with(bucket: &str, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(python());
         command
             .arg(repository().join("tests/python/s3_server.py"))
             .arg(bucket)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -63,6 +86,16 @@ impl S3Server {
         self.python(DOWNLOAD, &[&self.bucket, prefix, &folder.display().to_string()]);
     }
 
+    /// Removes the bucket with all that is in it.
+    pub fn remove_bucket(&self) {
+        self.python(REMOVE, &[&self.bucket]);
+    }
+
+    /// Makes the bucket that was removed.
+    pub fn make_bucket(&self) {
+        self.python(MAKE, &[&self.bucket]);
+    }
+
     /// Whether there is an object below a prefix.
     pub fn has(&self, prefix: &str) -> bool {
         let mut command = Command::new(python());
@@ -83,7 +116,7 @@ impl S3Server {
     /// The environment by which clients find the server.
     pub fn variables(&self) -> [(&str, &str); 5] {
         [
-            ("AWS_ENDPOINT", &self.endpoint),
+            ("AWS_ENDPOINT_URL", &self.endpoint),
             ("AWS_ALLOW_HTTP", "true"),
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "polylance"),

@@ -1,6 +1,11 @@
 //! The same job over a real S3 server: source, table and quarantine are objects.
 
-use polylance_tests::{Row, S3Server, TinyModel, polylance_with, write_parquet};
+use std::{thread, time::Duration};
+
+use polylance_tests::{
+    Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, repository, write_fake_corpus,
+    write_parquet,
+};
 
 #[test]
 fn source_and_table_live_in_a_bucket() {
@@ -30,4 +35,114 @@ fn source_and_table_live_in_a_bucket() {
     let missing = ["embed", "--source", "s3://corpus/none/", "--table", "s3://corpus/x.lance", "--model", &model];
     let refused = polylance_with(&missing, &variables, b"").exits_with(2).says(&["s3://corpus/none/"]);
     assert!(!refused.stderr.contains(variables[4].1), "a secret reached the log");
+}
+
+/// A corpus of one row and a model, here, for runs whose table is elsewhere.
+fn small() -> (tempfile::TempDir, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (docs, model) = (at("docs.parquet"), at("model"));
+    TinyModel::Whole.write(model.as_ref());
+    write_parquet(docs.as_ref(), &[Row::new("a".to_owned(), "cat")]);
+    (folder, docs, model)
+}
+
+#[test]
+fn wrong_keys_and_missing_buckets_are_named_at_once() {
+    let (_folder, docs, model) = small();
+    let guarded = S3Server::start_guarded("corpus");
+    let variables = guarded.variables();
+    let embed = |source: &str, table: &str| {
+        polylance_with(&["embed", "--source", source, "--table", table, "--model", &model], &variables, b"")
+    };
+    for (source, table) in [("s3://corpus/docs/", "s3://corpus/out.lance"), (&docs, "s3://corpus/out.lance")] {
+        let refused =
+            embed(source, table).exits_with(1).says(&["s3://corpus/", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"]);
+        assert!(!refused.stderr.contains(variables[4].1), "a secret reached the log");
+    }
+
+    let open = S3Server::start("corpus");
+    let variables = open.variables();
+    let embed = |source: &str, table: &str| {
+        polylance_with(&["embed", "--source", source, "--table", table, "--model", &model], &variables, b"")
+    };
+    drop(embed("s3://nothing/docs/", "s3://corpus/out.lance").says(&["s3://nothing/docs/", "NoSuchBucket"]));
+    drop(embed(&docs, "s3://nothing/out.lance").exits_with(1).says(&["s3://nothing/out.lance", "NoSuchBucket"]));
+}
+
+#[test]
+fn a_bucket_that_is_gone_half_way_ends_the_run_and_the_next_begins_anew() {
+    let (server, folder) = (S3Server::start("corpus"), tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let source = at("docs.jsonl");
+    write_fake_corpus(source.as_ref(), 2000);
+    let run = || {
+        let mut command = fake_job(&source, "s3://corpus/docs.lance", 50);
+        command.envs(server.variables());
+        command
+    };
+    let mut child = run().spawn().unwrap();
+    while !server.has("docs.lance/_versions/") {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before the bucket was removed");
+        thread::sleep(Duration::from_millis(5));
+    }
+    server.remove_bucket();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("s3://corpus/docs"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+
+    server.make_bucket();
+    assert!(run().output().unwrap().status.success());
+    for name in ["docs.lance", "docs.quarantine.lance"] {
+        server.download(name, folder.path());
+    }
+    assert!(fake_job(&source, &at("whole.lance"), 500).output().unwrap().status.success());
+    assert_eq!(read_fake_job(&at("docs.lance")), read_fake_job(&at("whole.lance")));
+}
+
+#[test]
+fn runs_killed_while_they_write_to_a_bucket_go_on_to_the_same_table() {
+    let (server, folder) = (S3Server::start("corpus"), tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let source = at("docs.jsonl");
+    write_fake_corpus(source.as_ref(), 500);
+    let run = || {
+        let mut command = fake_job(&source, "s3://corpus/docs.lance", 50);
+        command.envs(server.variables());
+        command
+    };
+    for millis in [150, 300, 450, 600, 750, 900, 1050, 1200] {
+        let mut child = run().spawn().unwrap();
+        thread::sleep(Duration::from_millis(millis));
+        // One that has ended is as good as killed.
+        drop(child.kill());
+        child.wait().unwrap();
+    }
+    assert!(run().output().unwrap().status.success());
+    for name in ["docs.lance", "docs.quarantine.lance"] {
+        server.download(name, folder.path());
+    }
+    assert!(fake_job(&source, &at("whole.lance"), 500).output().unwrap().status.success());
+    assert_eq!(read_fake_job(&at("docs.lance")), read_fake_job(&at("whole.lance")));
+}
+
+#[test]
+fn the_compose_file_starts_a_store_with_the_bucket_and_the_keys_it_names() {
+    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let path = repository().join("docker-compose.yml");
+    let output = std::process::Command::new(python()).args(["-c", script]).arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let compose: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let store = &compose["services"]["s3"];
+    assert!(store["image"].as_str().unwrap().starts_with("minio/minio:RELEASE."));
+    assert_eq!(store["ports"][0], "127.0.0.1:9000:9000");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (key, variable) in [("MINIO_ROOT_USER", "AWS_ACCESS_KEY_ID"), ("MINIO_ROOT_PASSWORD", "AWS_SECRET_ACCESS_KEY")]
+    {
+        let value = store["environment"][key].as_str().unwrap();
+        assert!(text.contains(&format!("{variable}={value}")), "{variable}");
+    }
+    let bucket = compose["services"]["bucket"]["entrypoint"][2].as_str().unwrap();
+    assert!(bucket.contains("mc mb --ignore-existing s3/corpus") && text.contains("s3://corpus/docs.lance"));
 }

@@ -80,16 +80,19 @@ pub struct Embeddings {
 /// What went wrong, by what a caller can do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
-    /// The input cannot be computed by any device: quarantine the row.
+    /// The input cannot be computed by any device: quarantine the row. So it is with one that alone does not fit into
+    /// a device's memory, and one that brings a device's library down each time. Of many inputs at least one is
+    /// refused: ask for parts to find it.
     #[error("input refused: {0}")]
     Input(String),
-    /// The device ran out of memory: split the batch and try again.
+    /// The device ran out of memory: split the batch and try again. A pool does so itself.
     #[error("device {device} is out of memory")]
     OutOfMemory {
         /// The device's name.
         device: String,
     },
-    /// The device failed: try another, or stop the run.
+    /// The device failed: stop the run. A pool restarts a device whose library panics, and leaves its work to the
+    /// others when that is in vain: of panics a caller hears when no device is left.
     #[error("device {device} failed: {message}")]
     Device {
         /// The device's name.

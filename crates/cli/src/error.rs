@@ -173,6 +173,7 @@ fn sink_hint(error: &SinkError) -> &'static str {
         SinkError::NotAnAnnotation { .. } => "choose another name for the annotation",
         SinkError::ColumnChanged { .. } => "let one run at a time fill a column, then run again",
         SinkError::Conflict { .. } => "run the same command again: it continues from what is committed",
+        SinkError::Storage { .. } if error.is_refusal() => polylance_dataflow::REFUSED,
         SinkError::Storage { .. } => {
             "look at space, permissions and credentials, then run again: it continues from what is committed"
         }

@@ -89,13 +89,16 @@ pub enum SourceError {
 }
 
 /// What a refusal of the store means, and what to set.
-const REFUSED: &str = "the store refuses these credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or those of \
+pub const REFUSED: &str = "the store refuses these credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or those of \
                        Google and Azure), AWS_REGION, and AWS_ENDPOINT_URL for a store that is not Amazon's";
 
+/// A refused listing is a generic error of `object_store`: only its words tell.
 fn is_refusal(error: &object_store::Error) -> bool {
     use object_store::Error::{PermissionDenied, Unauthenticated};
 
+    let said = || error.to_string();
     matches!(error, PermissionDenied { .. } | Unauthenticated { .. })
+        || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| said().contains(status))
 }
 
 impl SourceError {

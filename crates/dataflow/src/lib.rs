@@ -35,7 +35,7 @@ pub use annotate::AnnotateExec;
 pub use anti_join::AntiJoinExec;
 pub use distinct::DistinctIdExec;
 pub use encode::EncodeExec;
-pub use error::SourceError;
+pub use error::{REFUSED, SourceError};
 pub use format::Format;
 pub use only_rows::{OnlyRowsExec, RowSet};
 pub use plan::plan_embeddings;

@@ -193,6 +193,22 @@ fn listed(columns: &[ColumnDifference]) -> String {
 }
 
 impl SinkError {
+    /// Whether the store refuses the credentials.
+    pub fn is_refusal(&self) -> bool {
+        use object_store::Error::{PermissionDenied, Unauthenticated};
+
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(PermissionDenied { .. } | Unauthenticated { .. }) = error.downcast_ref() {
+                return true;
+            }
+            next = error.source();
+        }
+        let said = self.to_string();
+        // Some refusals are generic errors: only their words tell.
+        ["403 Forbidden", "401 Unauthorized"].iter().any(|status| said.contains(status))
+    }
+
     /// Names the table and the action a Lance error belongs to.
     pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
         move |source| Self::Storage { uri: uri.to_owned(), action, source: Box::new(source) }

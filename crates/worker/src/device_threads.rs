@@ -13,6 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct DeviceThreads {
     name: String,
+    spec: DeviceSpec,
     threads: ThreadPool,
 }
 
@@ -40,7 +41,15 @@ impl DeviceThreads {
             })
             .build()
             .map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
-        Ok(Self { name, threads })
+        Ok(Self { name, spec: spec.clone(), threads })
+    }
+
+    /// New threads in the place of those that a panic went through.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        let spec = self.spec.clone();
+        let failed = |error: PoolError| BackendError::Device { device: self.name.clone(), message: error.to_string() };
+        *self = Self::new(&spec).map_err(failed)?;
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -73,7 +73,7 @@ impl<I: Ids, O> Devices<I, O> {
             let (reply, answer) = oneshot::channel();
             let inputs = inputs.by_ref().take(batch.len()).collect();
             self.queues.push(Job { inputs, reply, permit: Some(permit) })?;
-            answers.push(async move { answer.await.unwrap_or(Err(BackendError::Closed)) });
+            answers.push(async move { answer.await.unwrap_or_else(|_| Err(self.queues.failure())) });
         }
         Ok(try_join_all(answers).await?.into_iter().flatten().collect())
     }
@@ -119,6 +119,10 @@ mod tests {
             }
             Ok(inputs.iter().map(|ids| ids[0]).collect())
         }
+
+        fn restart(&mut self) -> Result<()> {
+            Ok(())
+        }
     }
 
     fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices<Vec<u32>, u32> {
@@ -145,15 +149,79 @@ mod tests {
     fn a_batch_that_does_not_fit_is_split() {
         assert_eq!(block_on(devices(2, 400, 40).run(inputs())).unwrap(), firsts());
         let too_long = block_on(devices(1, 400, 10).run(vec![vec![7; 11]])).unwrap_err();
-        assert!(matches!(too_long, BackendError::OutOfMemory { .. }));
+        assert!(matches!(&too_long, BackendError::Input(why) if why.ends_with("of echo:0: 11 ids")), "{too_long}");
     }
 
     #[test]
-    fn a_panic_is_an_error_and_the_device_lives_on() {
+    fn inputs_that_bring_the_device_down_are_refused_and_the_device_lives_on() {
         let devices = devices(1, 64, usize::MAX);
-        let error = block_on(devices.run(vec![vec![PANIC]])).unwrap_err();
-        assert!(error.to_string().contains("the library panicked"), "{error}");
         assert_eq!(block_on(devices.run(vec![vec![5]])).unwrap(), [5]);
+        for _ in 0..10 {
+            let error = block_on(devices.run(vec![vec![PANIC], vec![PANIC]])).unwrap_err();
+            let refused = matches!(&error, BackendError::Input(why) if why.contains("the library panicked"));
+            assert!(refused, "{error}");
+        }
+        assert_eq!(block_on(devices.run(vec![vec![6]])).unwrap(), [6]);
+    }
+
+    #[test]
+    fn the_first_batch_of_a_device_may_hold_an_input_that_brings_it_down() {
+        let devices = devices(1, 64, usize::MAX);
+        let error = block_on(devices.run(vec![vec![PANIC], vec![5]])).unwrap_err();
+        assert!(matches!(error, BackendError::Input(_)), "{error}");
+        assert_eq!(block_on(devices.run(vec![vec![5]])).unwrap(), [5]);
+    }
+
+    /// Panics always, or only the first time.
+    struct Broken {
+        name: &'static str,
+        heals: bool,
+        down: bool,
+    }
+
+    impl DeviceWorker for Broken {
+        type Input = Vec<u32>;
+        type Output = u32;
+
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
+            assert!(!self.down, "the device fell off the bus");
+            Ok(inputs.iter().map(|ids| ids[0]).collect())
+        }
+
+        fn restart(&mut self) -> Result<()> {
+            self.down = !self.heals;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_restart_hides_a_panic_that_does_not_come_again() {
+        let healing = Broken { name: "healing", heals: true, down: true };
+        let devices = Devices::start(vec![healing], 64).unwrap();
+        assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
+    }
+
+    #[test]
+    fn others_take_the_work_of_a_device_that_is_given_up() {
+        let down = Broken { name: "down", heals: false, down: true };
+        let well = Broken { name: "well", heals: true, down: false };
+        let devices = Devices::start(vec![down, well], 64).unwrap();
+        assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
+    }
+
+    #[test]
+    fn the_last_device_that_is_given_up_ends_the_run_with_its_name() {
+        let down = ["one", "two"].map(|name| Broken { name, heals: false, down: true });
+        let devices = Devices::start(Vec::from(down), 64).unwrap();
+        for _ in 0..2 {
+            let error = block_on(devices.run(inputs())).unwrap_err();
+            let named = matches!(&error, BackendError::Device { message, .. } if message.contains("fell off the bus"));
+            assert!(named, "{error}");
+        }
     }
 
     #[test]
@@ -193,6 +261,10 @@ mod tests {
                 drop(changed.wait_while(done, |done| *done < 500).unwrap());
             }
             Ok(inputs.iter().map(|ids| ids[0]).collect())
+        }
+
+        fn restart(&mut self) -> Result<()> {
+            Ok(())
         }
     }
 

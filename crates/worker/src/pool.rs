@@ -294,4 +294,9 @@ impl DeviceWorker for ModelWorker {
         let (vectors, logits) = self.threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
         shared_pass::by_sequence(&vectors, encoder.dim(), logits)
     }
+
+    fn restart(&mut self) -> Result<()> {
+        // Weights are never written to: those in memory are as good as new ones.
+        self.threads.restart()
+    }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Queues<I, O> {
 struct State<I, O> {
     queues: Vec<Queue<I, O>>,
     closed: bool,
+    /// Why the last device was given up.
+    failure: Option<BackendError>,
 }
 
 struct Queue<I, O> {
@@ -62,22 +64,19 @@ impl<I: Ids, O> Queues<I, O> {
     pub(crate) fn new(devices: usize) -> Self {
         let empty = || Queue { jobs: VecDeque::new(), waiting: 0, working: 0, dead: false };
         let queues = std::iter::repeat_with(empty).take(devices).collect();
-        Self { state: Mutex::new(State { queues, closed: false }), changed: Condvar::new() }
+        Self { state: Mutex::new(State { queues, closed: false, failure: None }), changed: Condvar::new() }
     }
 
     /// Queues a job at the living device with the least to do.
     ///
     /// # Errors
-    /// [`BackendError::Closed`] when there is none.
+    /// When there is none: why the last one was given up, else [`BackendError::Closed`].
     pub(crate) fn push(&self, job: Job<I, O>) -> Result<()> {
         let mut state = self.lock();
         if state.closed {
-            return Err(BackendError::Closed);
+            return Err(state.failure.clone().unwrap_or(BackendError::Closed));
         }
-        let living = state.queues.iter_mut().filter(|queue| !queue.dead);
-        let queue = living.min_by_key(|queue| queue.waiting + queue.working).ok_or(BackendError::Closed)?;
-        queue.waiting += job.ids();
-        queue.jobs.push_back(job);
+        state.push(job).map_err(|_| BackendError::Closed)?;
         // Any device may take it, so all look.
         self.changed.notify_all();
         Ok(())
@@ -119,6 +118,24 @@ impl<I: Ids, O> Queues<I, O> {
         }
     }
 
+    /// A device that can do no more gives its job to another. When there is none the job's caller hears why.
+    pub(crate) fn give_up(&self, device: usize, job: Job<I, O>, error: BackendError) {
+        let mut state = self.lock();
+        state.queues[device].dead = true;
+        let left = if state.closed { Err(job) } else { state.push(job) };
+        if left.is_err() && !state.closed {
+            state.failure = Some(error);
+            state.closed = true;
+            state.queues.iter_mut().for_each(|queue| queue.jobs.clear());
+        }
+        self.changed.notify_all();
+    }
+
+    /// What a caller is told whose job was dropped.
+    pub(crate) fn failure(&self) -> BackendError {
+        self.lock().failure.clone().unwrap_or(BackendError::Closed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<I, O>> {
         // No code that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -126,6 +143,15 @@ impl<I: Ids, O> Queues<I, O> {
 }
 
 impl<I: Ids, O> State<I, O> {
+    /// Queues a job at the living device with the least to do; gives it back when there is none.
+    fn push(&mut self, job: Job<I, O>) -> std::result::Result<(), Job<I, O>> {
+        let living = self.queues.iter_mut().filter(|queue| !queue.dead);
+        let Some(queue) = living.min_by_key(|queue| queue.waiting + queue.working) else { return Err(job) };
+        queue.waiting += job.ids();
+        queue.jobs.push_back(job);
+        Ok(())
+    }
+
     fn take(&mut self, device: usize) -> Option<Job<I, O>> {
         if let Some(job) = self.queues[device].jobs.pop_front() {
             self.queues[device].waiting -= job.ids();

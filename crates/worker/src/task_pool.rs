@@ -281,4 +281,9 @@ impl DeviceWorker for TaskWorker {
             _ => Ok(model.forward(&batch()?)?.into_iter().map(TaskOutput::Logits).collect()),
         })
     }
+
+    fn restart(&mut self) -> Result<()> {
+        // Weights are never written to: those in memory are as good as new ones.
+        self.threads.restart()
+    }
 }

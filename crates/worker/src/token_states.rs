@@ -197,6 +197,11 @@ impl DeviceWorker for StateWorker {
         });
         Ok(of_input.collect())
     }
+
+    fn restart(&mut self) -> Result<()> {
+        // Weights are never written to: those in memory are as good as new ones.
+        self.threads.restart()
+    }
 }
 
 #[cfg(test)]
