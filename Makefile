@@ -51,6 +51,18 @@ fuzz: setup ## look for input that breaks a reader, FUZZ_SECONDS a target (60)
 	        -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096; \
 	done
 
+# The folder for the ten million rows; it takes 3 GB.
+SOAK ?= $(CACHE)/soak
+
+.PHONY: soak
+soak: setup-test ## the long form of the tests that kill, fail and crowd, and ten million rows
+	POLYLANCE_KILLS=1000 cargo nextest run --workspace --locked --no-fail-fast \
+	    --test killed --test many_writers --test faults --test s3 --test disk_full --test runs
+	cargo build --workspace --locked --bins
+	rm -rf "$(SOAK)" && mkdir -p "$(SOAK)"
+	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
+	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
+
 .PHONY: generate
 generate: ## write the generated files anew (JSON Schema)
 	cargo run --locked --package polylance-cli -- schema --write schemas

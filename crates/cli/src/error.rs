@@ -195,6 +195,10 @@ fn model_hint(error: &ModelError) -> Option<&'static str> {
         ModelError::Hub { .. } => Some(
             "`builtin:multilingual-e5-small` needs no network; HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured",
         ),
+        ModelError::MissingFile { .. } => Some(
+            "a model's folder has config.json, tokenizer.json (the fast tokenizer's) and weights, as save_pretrained \
+             writes them",
+        ),
         ModelError::Damaged { .. } => Some("fetch the file again"),
         ModelError::WrongShape { .. } | ModelError::MissingTensor { .. } => {
             Some("config.json and the weights are not of one model: fetch the folder again")

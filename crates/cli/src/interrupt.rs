@@ -25,6 +25,11 @@ impl Stopping {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, grace));
     }
 
+    /// From now on the command is dropped again.
+    pub(crate) fn unset(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Waits for a command that was interrupted, as long as it may take; `None` when it took longer.
     pub(crate) async fn wait<T>(&self, command: impl Future<Output = T>) -> Option<T> {
         let (stop, grace) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;

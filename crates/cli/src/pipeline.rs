@@ -119,6 +119,7 @@ async fn run_open(
     stopping.set(planned.stop(), Duration::from_secs(pipeline.run.grace));
     let mut observer = progress::observer(output.progress);
     let result = planned.run(observer.as_mut()).await;
+    stopping.unset();
     drop(observer);
     let summary = match (result, pool.failure()) {
         (Ok(summary), _) => summary,

@@ -44,6 +44,7 @@ impl<'a> Checker<'a> {
             Value::Array(items) => self.array(path, items, first),
             Value::String(text) => self.text(path, text, &of_type),
             Value::Integer(number) => self.integer(path, *number, first),
+            Value::Float(number) => self.float(path, *number, first),
             _ => Ok(()),
         }
     }
@@ -122,7 +123,18 @@ impl<'a> Checker<'a> {
         if number < least {
             return Err(self.wrong_value(path, &format!("an integer of {least} or more"), &number.to_string(), None));
         }
+        if schema["maximum"].is_number() {
+            return self.float(path, number as f64, schema);
+        }
         Ok(())
+    }
+
+    fn float(&self, path: &str, number: f64, schema: &Schema) -> Result<(), ConfigError> {
+        let (Some(least), Some(most)) = (schema["minimum"].as_f64(), schema["maximum"].as_f64()) else { return Ok(()) };
+        if (least..=most).contains(&number) {
+            return Ok(());
+        }
+        Err(self.wrong_value(path, &format!("a number from {least} to {most}"), &number.to_string(), None))
     }
 
     fn wrong_value(&self, path: &str, expected: &str, found: &str, nearest: Option<String>) -> ConfigError {

@@ -128,7 +128,15 @@ impl SourceError {
             Self::UnknownCode { .. } => {
                 Some("`polylance sql` over the whole corpus lists the codes; a few are eng, fra, cmn_hans".into())
             }
-            Self::Uri { .. } | Self::Unreadable { .. } | Self::ColumnType { .. } => None,
+            Self::Uri { .. } => Some(
+                "a source is a local path, s3://, gs://, az://, http:// or https://, or builtin:udhr; globs may stand \
+                 in paths"
+                    .into(),
+            ),
+            Self::Unreadable { .. } => {
+                Some("fetch the file again; what is no Parquet, Arrow, JSONL or CSV file is not read".into())
+            }
+            Self::ColumnType { .. } => Some("name another column, or change its type in the source".into()),
         }
     }
 }

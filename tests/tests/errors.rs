@@ -1,0 +1,162 @@
+//! `docs/errors.md` shows what the errors of runs look like: each block of it is what the binary says, and every
+//! error that is provoked here stands on the page.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use polylance_tests::{Outcome, Row, S3Server, TinyModel, polylance_with, repository, write_parquet};
+
+/// A folder in which everything can go wrong.
+struct Folder {
+    folder: tempfile::TempDir,
+    blocks: BTreeSet<String>,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let this = Self { folder, blocks: BTreeSet::new() };
+        for (model, name) in [
+            (TinyModel::Whole, "model"),
+            (TinyModel::CutOff, "cut-off"),
+            (TinyModel::WrongShape, "wrong-shape"),
+            (TinyModel::WithoutTokenizer, "no-tokenizer"),
+        ] {
+            model.write(&this.path(name));
+        }
+        write_parquet(&this.path("docs.parquet"), &[Row::new("a".to_owned(), "cat"), Row::new("b".to_owned(), "dot")]);
+        fs::write(this.path("notes.csv"), "id,text,lang\na,cat,en\n").unwrap();
+        fs::write(this.path("broken.parquet"), "PAR1 and then nothing").unwrap();
+        fs::create_dir(this.path("photos")).unwrap();
+        fs::write(this.path("photos/cat.jpg"), "x").unwrap();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs the binary in the folder and keeps what it says of its error.
+    fn fails(&mut self, code: i32, args: &[&str], variables: &[(&str, &str)]) {
+        let outcome = self.run(args, variables);
+        assert_eq!(outcome.code, code, "{args:?}: {}\n{}", outcome.stdout, outcome.stderr);
+        self.keep(&outcome.stderr);
+    }
+
+    fn run(&self, args: &[&str], variables: &[(&str, &str)]) -> Outcome {
+        let at = |arg: &&str| arg.replace("DIR/", &format!("{}/", self.folder.path().display()));
+        polylance_with(&args.iter().map(at).collect::<Vec<_>>(), variables, b"")
+    }
+
+    fn keep(&mut self, stderr: &str) {
+        let from = stderr.find("error: ").unwrap_or_else(|| panic!("no error in {stderr}"));
+        let here = format!("{}/", self.folder.path().display());
+        let mut said = stderr[from..].replace(&here, "").trim().to_owned();
+        // Columns are as wide as the folder's name is long.
+        while said.contains("    ") {
+            said = said.replace("    ", "   ");
+        }
+        self.blocks.insert(said);
+    }
+
+    fn pipeline(&self, name: &str, more: &str) {
+        let at = |name: &str| self.path(name).display().to_string();
+        let (docs, model, table) = (at("docs.parquet"), at("model"), at("docs.lance"));
+        let text = format!("version = 1\nsource.uri = {docs:?}\nmodel.id = {model:?}\ntable.uri = {table:?}\n{more}");
+        fs::write(self.path(name), text).unwrap();
+    }
+}
+
+const QUIET: [&str; 2] = ["--progress", "none"];
+
+/// `embed` with a source, a table, a model and more.
+fn embed<'a>(source: &'a str, table: &'a str, model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["embed", "--source", source, "--table", table, "--model", model], &QUIET[..], more].concat()
+}
+
+/// The blocks of the page: what stands between fences marked `text`.
+fn page() -> BTreeSet<String> {
+    let text = fs::read_to_string(repository().join("docs/errors.md")).unwrap();
+    let blocks = text.split("```text\n").skip(1);
+    blocks.map(|block| block.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_page_of_errors_shows_what_is_said() {
+    let mut folder = Folder::new();
+    let (docs, table, model) = ("DIR/docs.parquet", "DIR/docs.lance", "DIR/model");
+
+    // Sources.
+    folder.fails(2, &embed("DIR/nothing/", table, model, &[]), &[]);
+    folder.fails(2, &embed("ftp://host/docs", table, model, &[]), &[]);
+    folder.fails(2, &embed("builtin:udhr?codes=xxx", table, model, &[]), &[]);
+    folder.fails(2, &embed("DIR/broken.parquet", table, model, &[]), &[]);
+    folder.fails(2, &embed(docs, table, model, &["--text", "txt"]), &[]);
+    folder.fails(2, &embed("DIR/notes.csv", table, model, &["--keep", "text_"]), &[]);
+    folder.fails(2, &embed("DIR/notes.csv", table, model, &["--id", "id", "--keep", "chunk"]), &[]);
+
+    // Models.
+    folder.fails(2, &embed(docs, table, "DIR/nowhere", &[]), &[]);
+    folder.fails(2, &embed(docs, table, "DIR/no-tokenizer", &[]), &[]);
+    folder.fails(1, &embed(docs, table, "DIR/cut-off", &[]), &[]);
+    folder.fails(1, &embed(docs, table, "DIR/wrong-shape", &[]), &[]);
+    folder.fails(2, &embed(docs, table, model, &["--devices", "tpu"]), &[]);
+
+    // Pipeline files.
+    folder.pipeline("typo.toml", "[quarantine]\nmax_row = 5\n");
+    folder.fails(2, &["run", "DIR/typo.toml"], &[]);
+    folder.pipeline("range.toml", "[quarantine]\nmax_share = 1.5\n");
+    folder.fails(2, &["run", "DIR/range.toml"], &[]);
+    folder.fails(2, &["run", "DIR/none.toml"], &[]);
+
+    // Tables.
+    folder.fails(2, &embed(docs, "DIR/photos", model, &[]), &[]);
+    folder.fails(2, &["search", "--table", "DIR/docs.lance", "cat"], &[]);
+    assert_eq!(folder.run(&embed(docs, table, model, &[]), &[]).code, 0);
+    folder.pipeline("prefixed.toml", "model.prompts.passage = \"x: \"\n");
+    folder.fails(2, &["run", "DIR/prefixed.toml"], &[]);
+    folder.fails(2, &embed("DIR/notes.csv", table, model, &["--keep", "lang"]), &[]);
+    folder.fails(1, &embed(docs, "/proc/docs.lance", model, &[]), &[]);
+    folder.fails(2, &["quarantine", "list", "--table", "DIR/other.lance"], &[]);
+
+    // Runs.
+    let bad: Vec<Row> = (0..4).map(|n| Row::new(format!("d{n}"), if n == 0 { "cat" } else { "" })).collect();
+    write_parquet(&folder.path("docs.parquet"), &bad);
+    folder.pipeline("strict.toml", "[quarantine]\nmax_rows = 2\n");
+    folder.fails(1, &["run", "DIR/strict.toml", "--progress", "none"], &[]);
+    folder.fails(2, &["quarantine", "drop", "--table", table, "--all"], &[]);
+    folder.pipeline("alone.toml", "table.concurrent = \"refuse\"\n");
+    let holder =
+        r#"{"run_id":"019e0000","process":{"host":"night","world":"another","pid":4711,"started":1},"released":false}"#;
+    fs::create_dir(folder.path("docs.lease")).unwrap();
+    fs::write(folder.path("docs.lease/000000000001.json"), holder).unwrap();
+    let held = folder.run(&["run", "DIR/alone.toml", "--progress", "none"], &[]);
+    folder.keep(&held.stderr.replace("heard of 1 s ago", "heard of 0 s ago"));
+    let many: Vec<Row> = (0..40_000).map(|n| Row::new(format!("d{n}"), "cat")).collect();
+    write_parquet(&folder.path("many.parquet"), &many);
+    let many = embed("DIR/many.parquet", "DIR/many.lance", model, &[]);
+    folder.fails(1, &many, &[("TMPDIR", "/proc/none")]);
+
+    // Stores.
+    let guarded = S3Server::start_guarded("corpus");
+    for (source, table) in [("s3://corpus/docs/", "s3://corpus/out.lance"), (docs, "s3://corpus/out.lance")] {
+        let refused = folder.run(&embed(source, table, model, &[]), &guarded.variables());
+        assert_eq!(refused.code, 1);
+        folder.keep(&store_words(&refused.stderr));
+    }
+
+    let (page, said) = (page(), folder.blocks);
+    let join = |blocks: BTreeSet<&String>| {
+        blocks.into_iter().map(|block| format!("\n```text\n{block}\n```")).collect::<String>()
+    };
+    let (unsaid, unshown) = (join(page.difference(&said).collect()), join(said.difference(&page).collect()));
+    assert!(
+        unsaid.is_empty() && unshown.is_empty(),
+        "on the page and not said:{unsaid}\n\nsaid and not on the page:{unshown}"
+    );
+}
+
+/// The store's own words differ from store to store.
+fn store_words(stderr: &str) -> String {
+    let own = |line: &&str| line.starts_with("error: ") || line.starts_with("hint: ");
+    stderr.lines().filter(own).map(|line| line.split(" failed: ").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
