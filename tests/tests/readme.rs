@@ -19,6 +19,6 @@ fn every_promise_links_to_a_test() {
             let text = fs::read_to_string(repository().join(link)).unwrap();
             text.contains("#[test]") || text.contains("#[tokio::test]")
         };
-        assert!(links.iter().any(|link| is_test(link)), "no test is linked from: {promise}");
+        assert!(links.iter().any(is_test), "no test is linked from: {promise}");
     }
 }
