@@ -1,6 +1,6 @@
 //! The same job over a real S3 server: source, table and quarantine are objects.
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use polylance_tests::{
     Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, repository, write_fake_corpus,
@@ -70,68 +70,76 @@ fn wrong_keys_and_missing_buckets_are_named_at_once() {
     drop(embed(&docs, "s3://nothing/out.lance").exits_with(1).says(&["s3://nothing/out.lance", "NoSuchBucket"]));
 }
 
+/// A job of the fake device from a file here into a bucket.
+struct IntoBucket {
+    server: S3Server,
+    folder: tempfile::TempDir,
+}
+
+impl IntoBucket {
+    fn new(documents: usize) -> Self {
+        let this = Self { server: S3Server::start("corpus"), folder: tempfile::tempdir().unwrap() };
+        write_fake_corpus(this.at("docs.jsonl").as_ref(), documents);
+        this
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn run(&self) -> Command {
+        let mut command = fake_job(&self.at("docs.jsonl"), "s3://corpus/docs.lance", 50);
+        command.envs(self.server.variables());
+        command
+    }
+
+    /// Runs once more and compares the table with that of an undisturbed run.
+    fn ends_as_undisturbed(&self) {
+        assert!(self.run().output().unwrap().status.success());
+        for name in ["docs.lance", "docs.quarantine.lance"] {
+            self.server.download(name, self.folder.path());
+        }
+        let whole = self.at("whole.lance");
+        assert!(fake_job(&self.at("docs.jsonl"), &whole, 500).output().unwrap().status.success());
+        assert_eq!(read_fake_job(&self.at("docs.lance")), read_fake_job(&whole));
+    }
+}
+
 #[test]
 fn a_bucket_that_is_gone_half_way_ends_the_run_and_the_next_begins_anew() {
-    let (server, folder) = (S3Server::start("corpus"), tempfile::tempdir().unwrap());
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let source = at("docs.jsonl");
-    write_fake_corpus(source.as_ref(), 2000);
-    let run = || {
-        let mut command = fake_job(&source, "s3://corpus/docs.lance", 50);
-        command.envs(server.variables());
-        command
-    };
-    let mut child = run().spawn().unwrap();
-    while !server.has("docs.lance/_versions/") {
+    let job = IntoBucket::new(2000);
+    let mut child = job.run().spawn().unwrap();
+    while !job.server.has("docs.lance/_versions/") {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before the bucket was removed");
         thread::sleep(Duration::from_millis(5));
     }
-    server.remove_bucket();
+    job.server.remove_bucket();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("s3://corpus/docs"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-
-    server.make_bucket();
-    assert!(run().output().unwrap().status.success());
-    for name in ["docs.lance", "docs.quarantine.lance"] {
-        server.download(name, folder.path());
-    }
-    assert!(fake_job(&source, &at("whole.lance"), 500).output().unwrap().status.success());
-    assert_eq!(read_fake_job(&at("docs.lance")), read_fake_job(&at("whole.lance")));
+    job.server.make_bucket();
+    job.ends_as_undisturbed();
 }
 
 #[test]
 fn runs_killed_while_they_write_to_a_bucket_go_on_to_the_same_table() {
-    let (server, folder) = (S3Server::start("corpus"), tempfile::tempdir().unwrap());
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let source = at("docs.jsonl");
-    write_fake_corpus(source.as_ref(), 500);
-    let run = || {
-        let mut command = fake_job(&source, "s3://corpus/docs.lance", 50);
-        command.envs(server.variables());
-        command
-    };
+    let job = IntoBucket::new(500);
     for millis in [150, 300, 450, 600, 750, 900, 1050, 1200] {
-        let mut child = run().spawn().unwrap();
+        let mut child = job.run().spawn().unwrap();
         thread::sleep(Duration::from_millis(millis));
         // One that has ended is as good as killed.
         drop(child.kill());
         child.wait().unwrap();
     }
-    assert!(run().output().unwrap().status.success());
-    for name in ["docs.lance", "docs.quarantine.lance"] {
-        server.download(name, folder.path());
-    }
-    assert!(fake_job(&source, &at("whole.lance"), 500).output().unwrap().status.success());
-    assert_eq!(read_fake_job(&at("docs.lance")), read_fake_job(&at("whole.lance")));
+    job.ends_as_undisturbed();
 }
 
 #[test]
 fn the_compose_file_starts_a_store_with_the_bucket_and_the_keys_it_names() {
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
     let path = repository().join("docker-compose.yml");
-    let output = std::process::Command::new(python()).args(["-c", script]).arg(&path).output().unwrap();
+    let output = Command::new(python()).args(["-c", script]).arg(&path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let compose: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let store = &compose["services"]["s3"];

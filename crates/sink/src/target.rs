@@ -9,6 +9,8 @@ use polylance_schema::{Contract, TextColumn, table_schema, with_heads};
 pub mod properties {
     /// The run's id.
     pub const RUN_ID: &str = "polylance.run_id";
+    /// What the run embeds, and how: a hash of source, columns and contract.
+    pub const PIPELINE: &str = "polylance.pipeline";
     /// Documents the commit wrote.
     pub const DOCUMENTS: &str = "polylance.documents";
     /// Chunks (rows) the commit wrote.

@@ -46,6 +46,9 @@ use crate::{
     window::{BadDocument, Window, window_schema},
 };
 
+/// Rows and bytes of a data file at most: a window of more has several.
+const FILE_ROWS: usize = 1 << 20;
+const FILE_BYTES: usize = 1 << 30;
 /// Name of the metric with the documents refused so far.
 pub(crate) const QUARANTINED: &str = "documents_quarantined";
 /// Bytes of quarantined text and messages that close a window.
@@ -229,7 +232,12 @@ async fn write_files(
     let rows = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await.map(Ok)?, receiver)) });
     let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
     // `Append` to an address where no table is yet writes the files of a new table: the commit decides.
-    let params = WriteParams { mode: WriteMode::Append, ..WriteParams::default() };
+    let params = WriteParams {
+        mode: WriteMode::Append,
+        max_rows_per_file: FILE_ROWS,
+        max_bytes_per_file: FILE_BYTES,
+        ..WriteParams::default()
+    };
     let insert = InsertBuilder::new(uri.as_str()).with_params(&params);
     let transaction = Box::pin(insert.execute_uncommitted_stream(rows))
         .await

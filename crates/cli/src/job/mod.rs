@@ -8,7 +8,13 @@ mod error;
 mod observer;
 mod summary;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+    time::Instant,
+};
 
 use arrow::{
     array::AsArray,
@@ -26,6 +32,7 @@ use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_em
 use polylance_schema::{Contract, TextColumn};
 use polylance_sink::{
     CommitPolicy, Declared, IndexSpec, Lease, Table, TableTarget, UpkeepPolicy, Upkept, declare_columns, plan_commit,
+    properties,
 };
 use uuid::Uuid;
 
@@ -151,7 +158,7 @@ impl OpenJob {
     /// [`JobError::Sink`] when the table is another's, [`JobError::Plan`] when the parts do not fit together.
     pub fn plan(self, backend: &BackendHandle, contract: Contract, heads: Vec<FieldRef>) -> Result<Planned, JobError> {
         let tokenize = TokenizeSpec { prefix: contract.prompts.passage.clone(), chunking: contract.chunking };
-        let target = TableTarget {
+        let mut target = TableTarget {
             uri: self.job.table.clone(),
             text: self.job.text,
             commit: self.job.commit,
@@ -161,6 +168,7 @@ impl OpenJob {
             run_id: self.run_id.clone(),
             properties: HashMap::new(),
         };
+        target.properties.insert(properties::PIPELINE.to_owned(), pipeline_hash(&self.job, &target));
         let mut keys = None;
         if let Some(table) = &self.table {
             table.check(&target)?;
@@ -178,6 +186,18 @@ impl OpenJob {
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
         Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version, heads, stop, ids })
     }
+}
+
+/// What decides the rows of a run: two runs with one hash make the same table of the same source.
+fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
+    let SourceSpec { uri, format, id, text, keep, max_bytes } = &job.source;
+    let source = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {:?} {}", job.text, job.remove);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(source.as_bytes());
+    for (_, contract) in BTreeMap::from_iter(target.contract.to_metadata()) {
+        hasher.update(contract.as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 /// One partition, bounded memory, and in the session what the operators look for there.
