@@ -3,6 +3,7 @@
 
 mod binary;
 mod corpus;
+mod fake;
 mod fake_job;
 mod faults;
 mod head_model;
@@ -13,6 +14,7 @@ mod tiny_model;
 
 pub use binary::{Outcome, built, polylance, polylance_with, repository};
 pub use corpus::{Row, write_parquet};
+pub use fake::{fake_contract, fake_head, fake_pipeline};
 pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
 pub use faults::FaultProxy;
 pub use head_model::write_head_model;

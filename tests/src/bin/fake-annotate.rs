@@ -7,16 +7,11 @@
 use std::{env, error::Error, path::Path, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::{
-    annotation::AnnotationJob,
-    job::{Job, Limits, run},
-};
-use polylance_dataflow::SourceSpec;
-use polylance_schema::{
-    Aggregation, Chunking, Contract, HeadContract, HeadInputs, Pooling, Prompts, TaskSpec, TextColumn,
-};
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, UpkeepPolicy};
+use polylance_cli::{annotation::AnnotationJob, job::run};
+use polylance_schema::Chunking;
+use polylance_sink::CommitPolicy;
 use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
+use polylance_tests::{fake_contract, fake_head, fake_pipeline};
 
 const DIM: usize = 8;
 
@@ -37,51 +32,14 @@ async fn make(table: &str, rows: u64) -> Result<serde_json::Value, Box<dyn Error
     let source = format!("{table}.parquet");
     write_synthetic_parquet(Path::new(&source), rows)?;
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
-    let contract = Contract {
-        model: "fake".into(),
-        weights_hash: "0".into(),
-        tokenizer_hash: "0".into(),
-        pooling: Pooling::Mean,
-        normalize: false,
-        prompts: Prompts::default(),
-        chunking: Chunking::Truncate { max_tokens: 512 },
-        dtype: "f32".into(),
-        dim: DIM,
-    };
-    let job = Job {
-        source: SourceSpec {
-            uri: source,
-            format: None,
-            id: "id".into(),
-            text: "text".into(),
-            keep: vec![],
-            max_bytes: 1 << 20,
-        },
-        table: table.to_owned(),
-        text: TextColumn::Kept,
-        commit: CommitPolicy { rows: 100_000, seconds: 3600 },
-        index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
-        upkeep: UpkeepPolicy::OFF,
-        remove: false,
-        alone: false,
-        limits: Limits::NONE,
-        memory: 1 << 30,
-    };
+    let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
+    let job = fake_pipeline(source, table.to_owned(), 100_000);
     Ok(serde_json::to_value(run(job, BackendHandle(backend), contract, &mut ()).await?)?)
 }
 
 async fn annotate(table: &str, rows_a_commit: u64) -> Result<serde_json::Value, Box<dyn Error>> {
-    let spec = TaskSpec::Ner { aggregation: Aggregation::Simple };
-    let contract = HeadContract {
-        model: "fake".into(),
-        weights_hash: "0".into(),
-        tokenizer_hash: "0".into(),
-        spec: spec.clone(),
-        labels: vec!["NAME".into()],
-        prefix: String::new(),
-        inputs: HeadInputs::default(),
-        dtype: "f32".into(),
-    };
+    let contract = fake_head();
+    let spec = contract.spec.clone();
     let commit = CommitPolicy { rows: rows_a_commit, seconds: 3600 };
     let job = AnnotationJob { table: table.to_owned(), column: "names".into(), contract, commit };
     let open = job.open().await?;

@@ -1,17 +1,16 @@
-//! Runs the whole job over synthetic rows with the fake device, and prints the summary with its own peak memory and the
-//! seconds that each tenth of the rows took.
+//! Runs the whole job over synthetic rows with the fake device, and prints the summary with the seconds that each tenth
+//! of the rows took.
 //!
 //! `fake-run FOLDER ROWS`
 #![expect(clippy::print_stdout, reason = "the test that started it reads its output")]
 
-use std::{env, error::Error, fs, path::Path, sync::Arc, time::Instant};
+use std::{env, error::Error, path::Path, sync::Arc, time::Instant};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::{Job, Limits, Observer, run};
-use polylance_dataflow::SourceSpec;
-use polylance_schema::{Chunking, Contract, Cut, Pooling, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, UpkeepPolicy};
+use polylance_cli::job::{Observer, run};
+use polylance_schema::{Chunking, Cut};
 use polylance_testkit::{FakeBackend, write_synthetic_parquet};
+use polylance_tests::{fake_contract, fake_pipeline};
 
 const DIM: usize = 64;
 
@@ -26,42 +25,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
-    let contract = Contract {
-        model: "fake".into(),
-        weights_hash: "0".into(),
-        tokenizer_hash: "0".into(),
-        pooling: Pooling::Mean,
-        normalize: false,
-        prompts: Prompts::default(),
-        chunking: Chunking::Split { max_tokens: 512, overlap: 0, cut: Cut::Sentence },
-        dtype: "f32".into(),
-        dim: DIM,
-    };
-    let job = Job {
-        source: SourceSpec {
-            uri: source.display().to_string(),
-            format: None,
-            id: "id".into(),
-            text: "text".into(),
-            keep: vec!["lang".into()],
-            max_bytes: 1 << 20,
-        },
-        table: folder.join("out.lance").display().to_string(),
-        text: TextColumn::Kept,
-        commit: CommitPolicy { rows: 20_000, seconds: 3600 },
-        index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
-        upkeep: UpkeepPolicy::OFF,
-        remove: false,
-        alone: false,
-        limits: Limits::NONE,
-        memory: 1 << 30,
-    };
+    let contract = fake_contract(DIM, Chunking::Split { max_tokens: 512, overlap: 0, cut: Cut::Sentence });
+    let path = |name: &str| folder.join(name).display().to_string();
+    let mut job = fake_pipeline(path("docs.parquet"), path("out.lance"), 20_000);
+    job.source.keep = vec!["lang".into()];
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut tenths = Tenths { rows, since: Instant::now(), seconds: Vec::new() };
     let summary = runtime.block_on(run(job, BackendHandle(backend), contract, &mut tenths))?;
     let mut report = serde_json::to_value(&summary)?;
     report["tenths"] = tenths.seconds.into();
-    report["peak_kib"] = peak_kib()?.into();
     println!("{report}");
     Ok(())
 }
@@ -80,11 +52,4 @@ impl Observer for Tenths {
             self.since = Instant::now();
         }
     }
-}
-
-/// Peak resident memory of this process, as the kernel counts it.
-fn peak_kib() -> Result<u64, Box<dyn Error>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
