@@ -25,6 +25,7 @@ pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
         upkeep: UpkeepPolicy::OFF,
         remove: false,
         alone: false,
+        reread: false,
         limits: Limits::NONE,
         memory: 1 << 30,
     }

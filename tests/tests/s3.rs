@@ -1,6 +1,6 @@
 //! The same job over a real S3 server: source, table and quarantine are objects.
 
-use std::{process::Command, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use polylance_tests::{
     Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, repository, write_fake_corpus,
@@ -35,6 +35,26 @@ fn source_and_table_live_in_a_bucket() {
     let missing = ["embed", "--source", "s3://corpus/none/", "--table", "s3://corpus/x.lance", "--model", &model];
     let refused = polylance_with(&missing, &variables, b"").exits_with(2).says(&["s3://corpus/none/"]);
     assert!(!refused.stderr.contains(variables[4].1), "a secret reached the log");
+}
+
+#[test]
+fn a_profile_opens_source_and_table_alike() {
+    let server = S3Server::start("corpus");
+    let (folder, docs, model) = small();
+    server.upload(docs.as_ref(), "docs/docs.parquet");
+    let (config, keys) = (folder.path().join("config"), folder.path().join("credentials"));
+    let endpoint = server.endpoint();
+    fs::write(&config, format!("[profile work]\nregion = eu-west-1\nendpoint_url = {endpoint}\n")).unwrap();
+    fs::write(&keys, "[work]\naws_access_key_id = of-the-profile\naws_secret_access_key = any\n").unwrap();
+    let variables = [
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ("AWS_SHARED_CREDENTIALS_FILE", keys.to_str().unwrap()),
+        ("AWS_PROFILE", "work"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let embed = ["embed", "--source", "s3://corpus/docs/", "--table", "s3://corpus/out.lance", "--model", &model];
+    let run = polylance_with(&[&embed[..], &["--json"]].concat(), &variables, b"").exits_with(0);
+    assert_eq!(run.json()["rows_written"], 1);
 }
 
 /// A corpus of one row and a model, here, for runs whose table is elsewhere.
@@ -145,7 +165,7 @@ fn the_compose_file_starts_a_store_with_the_bucket_and_the_keys_it_names() {
     let store = &compose["services"]["s3"];
     assert!(store["image"].as_str().unwrap().starts_with("minio/minio:RELEASE."));
     assert_eq!(store["ports"][0], "127.0.0.1:9000:9000");
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
     for (key, variable) in [("MINIO_ROOT_USER", "AWS_ACCESS_KEY_ID"), ("MINIO_ROOT_PASSWORD", "AWS_SECRET_ACCESS_KEY")]
     {
         let value = store["environment"][key].as_str().unwrap();

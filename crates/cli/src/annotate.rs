@@ -16,6 +16,8 @@ use crate::{
     annotation::{AnnotationJob, AnnotationSummary, OpenAnnotation},
     error::Result,
     exit::ExitStatus,
+    interrupt::{Interrupted, Stopping},
+    job::Stop,
     pipeline::{ProgressMode, dtype},
     printer::{Printer, counted, thousands},
     task_args::usage,
@@ -34,6 +36,8 @@ pub(crate) struct Columns {
     pub(crate) devices: Vec<String>,
     pub(crate) commit_rows: u64,
     pub(crate) commit_seconds: u64,
+    /// How long what is in work may take when the command is told to stop.
+    pub(crate) grace: Duration,
 }
 
 impl Columns {
@@ -46,6 +50,7 @@ impl Columns {
             devices: pipeline.model.devices.clone(),
             commit_rows: pipeline.table.commit.rows,
             commit_seconds: pipeline.table.commit.seconds,
+            grace: Duration::from_secs(pipeline.run.grace),
         }
     }
 }
@@ -97,6 +102,7 @@ pub(crate) async fn fill(
     columns: &Columns,
     progress: ProgressMode,
     json: bool,
+    stopping: &Stopping,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let mut status = ExitStatus::Done;
@@ -104,7 +110,7 @@ pub(crate) async fn fill(
         let open = column.job.clone().open().await?;
         warn_replaced(&column.job.column, open.declared(), printer);
         let in_pass = column.in_pass;
-        let summary = AnnotationSummary { in_pass, ..column.fill(open, columns, progress).await? };
+        let summary = AnnotationSummary { in_pass, ..column.fill(open, columns, progress, stopping).await? };
         if json {
             printer.json(&summary)?;
         } else {
@@ -113,6 +119,9 @@ pub(crate) async fn fill(
         if summary.rows_quarantined > 0 {
             status = ExitStatus::Quarantined;
             warn(&summary, printer);
+        }
+        if summary.stopped {
+            return Err(Interrupted { resumable: true }.into());
         }
     }
     Ok(status)
@@ -147,7 +156,13 @@ impl Column {
     }
 
     /// Loads the model when there is a row to annotate.
-    async fn fill(self, open: OpenAnnotation, columns: &Columns, progress: ProgressMode) -> Result<AnnotationSummary> {
+    async fn fill(
+        self,
+        open: OpenAnnotation,
+        columns: &Columns,
+        progress: ProgressMode,
+        stopping: &Stopping,
+    ) -> Result<AnnotationSummary> {
         let missing = open.missing();
         if missing == 0 {
             return Ok(open.nothing());
@@ -158,7 +173,11 @@ impl Column {
         let files = self.files;
         let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
         let mut shown = Shown::new(self.job.column, missing, progress);
-        Ok(open.run(Arc::new(pool), &mut |done| shown.done(done)).await?)
+        let stop = Stop::default();
+        stopping.set(stop.clone(), columns.grace);
+        let ended = open.run(Arc::new(pool), &stop, &mut |done| shown.done(done)).await;
+        stopping.unset();
+        Ok(ended?)
     }
 }
 
@@ -192,6 +211,10 @@ fn report(summary: &AnnotationSummary, printer: &mut Printer) -> Result<()> {
     let rows = match summary.rows_missing {
         0 if summary.in_pass => "annotated with the embedding".to_owned(),
         0 => "none was missing".to_owned(),
+        missing if summary.stopped => {
+            let (done, missing) = (thousands(summary.rows_annotated), thousands(missing));
+            format!("{done} of {missing} annotated in {:.1} s, then stopped", summary.seconds)
+        }
         _ => format!("{} annotated in {:.1} s", thousands(summary.rows_annotated), summary.seconds),
     };
     printer.fields(&[

@@ -13,7 +13,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use polylance_backend::{Annotator, AnnotatorHandle};
-use polylance_dataflow::AnnotateExec;
+use polylance_dataflow::{AnnotateExec, Stop, Stopped};
 use polylance_schema::HeadContract;
 use polylance_sink::{CommitPolicy, Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec};
 use serde::Serialize;
@@ -62,6 +62,8 @@ pub struct AnnotationSummary {
     pub rows_annotated: u64,
     /// Rows that went to the quarantine.
     pub rows_quarantined: u64,
+    /// Whether the run was told to stop before the last row.
+    pub stopped: bool,
     /// From the first row to the last commit.
     pub seconds: f64,
 }
@@ -111,18 +113,20 @@ impl OpenAnnotation {
             rows_missing: self.missing,
             rows_annotated: 0,
             rows_quarantined: 0,
+            stopped: false,
             seconds: 0.0,
         }
     }
 
-    /// Fills the column. `progress` hears of the rows done after each commit. Dropping the future stops the run: what
-    /// was committed stays, and another run continues from there.
+    /// Fills the column, to its end or until `stop`. `progress` hears of the rows done after each commit. Dropping the
+    /// future ends the run at once: what was committed stays, and another run continues from there.
     ///
     /// # Errors
     /// [`JobError`] when the table or the device fails.
     pub async fn run(
         self,
         annotator: Arc<dyn Annotator>,
+        stop: &Stop,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<AnnotationSummary, JobError> {
         let started = Instant::now();
@@ -142,10 +146,19 @@ impl OpenAnnotation {
                 commit: job.commit,
             };
             let plan: Arc<dyn ExecutionPlan> = Arc::new(LanceFillExec::try_new(annotate, target)?);
-            let config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::clone(&handle));
+            let mut config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::clone(&handle));
+            config.set_extension(Arc::new(stop.clone()));
             let mut commits = plan.execute(0, SessionContext::new_with_config(config).task_ctx())?;
-            while let Some(commit) = commits.try_next().await? {
-                moved += summary.add(&commit)?;
+            loop {
+                match commits.try_next().await {
+                    Ok(Some(commit)) => moved += summary.add(&commit)?,
+                    Ok(None) => break,
+                    Err(error) if Stopped::ended(&error) => {
+                        (moved, summary.stopped) = (0, true);
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
                 progress(summary.rows_annotated + summary.rows_quarantined);
             }
         }

@@ -92,7 +92,7 @@ async fn dispatch(command: Command, stopping: &Stopping, printer: &mut Printer) 
     match command {
         Command::Run(args) => Box::pin(run::run(args, stopping, printer)).await,
         Command::Embed(args) => Box::pin(embed::run(*args, stopping, printer)).await,
-        Command::Annotate(args) => Box::pin(annotate::run(*args, printer)).await,
+        Command::Annotate(args) => Box::pin(annotate::run(*args, stopping, printer)).await,
         Command::Fit(args) => Box::pin(fit::run(*args, printer)).await,
         Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
         Command::Predict(args) => Box::pin(predict::run(*args, printer)).await,

@@ -15,6 +15,7 @@ use polylance_worker::PoolOptions;
 use crate::{
     annotate::{self, Column, Columns},
     backend::LazyPool,
+    commands::compact::advise,
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::{Interrupted, Stopping},
@@ -35,6 +36,9 @@ pub(crate) struct OutputArgs {
     /// How progress is shown on stderr
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
     progress: ProgressMode,
+    /// Read the source even if no file of it changed since a run finished it
+    #[arg(long)]
+    reread: bool,
     /// Print the plan and stop
     #[arg(long, conflicts_with = "json")]
     explain: bool,
@@ -58,7 +62,7 @@ pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -
     let options = pool_options(&pipeline.model);
     let contract = contract(pipeline, &files, &options)?;
     let pool = Arc::new(LazyPool::new(files, Vec::new(), options));
-    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, Vec::new())?;
+    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, Vec::new()).await?;
     let mut observer = progress::observer(progress);
     let result = planned.run(observer.as_mut()).await;
     drop(observer);
@@ -76,7 +80,8 @@ pub(crate) async fn run(
     stopping: &Stopping,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    run_open(job(pipeline).open().await?, pipeline, output, stopping, printer).await
+    let job = Job { reread: output.reread, ..job(pipeline) };
+    run_open(job.open().await?, pipeline, output, stopping, printer).await
 }
 
 /// Runs a pipeline over some rows of its source.
@@ -105,7 +110,7 @@ async fn run_open(
     annotate::share(&mut heads, &files, &contract).await?;
     let (of_pass, fields): (Vec<_>, Vec<_>) = heads.iter().filter_map(Column::of_pass).unzip();
     let pool = Arc::new(LazyPool::new(files, of_pass, options));
-    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, fields.clone())?;
+    let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, fields.clone()).await?;
     if output.explain {
         printer.line(planned.to_string().trim_end())?;
         return Ok(ExitStatus::Done);
@@ -133,7 +138,7 @@ async fn run_open(
     }
     // What the embedding found is on screen before the heads begin.
     printer.flush()?;
-    let annotated = annotate::fill(heads, &columns, output.progress, output.json, printer).await?;
+    let annotated = annotate::fill(heads, &columns, output.progress, output.json, stopping, printer).await?;
     Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { annotated })
 }
 
@@ -143,7 +148,11 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
     } else {
         let n = |number| thousands(number);
         let RunSummary { rows_read, rows_skipped, rows_written, chunks_written, tokens, .. } = *summary;
-        let rows = format!("{} read, {} already there, {} written", n(rows_read), n(rows_skipped), n(rows_written));
+        let rows = if summary.source_unchanged {
+            format!("{} already there: no file of the source changed", n(rows_skipped))
+        } else {
+            format!("{} read, {} already there, {} written", n(rows_read), n(rows_skipped), n(rows_written))
+        };
         let rate = n(summary.tokens_per_second.round() as u64);
         let index = summary.index.as_ref().map(|index| match &index.kind {
             Some(kind) => format!("{kind}, {} not covered", counted(index.unindexed_rows, "row")),
@@ -155,6 +164,10 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
             ("chunks", format!("{} written", n(chunks_written))),
             ("tokens", format!("{} in {:.1} s ({rate} a second)", n(tokens), summary.seconds)),
         ];
+        if summary.files_unchanged > 0 && !summary.source_unchanged {
+            let files = counted(summary.files_unchanged, "file");
+            fields.push(("unchanged", format!("{files}, of which only the ids were read")));
+        }
         if summary.documents_removed > 0 {
             fields.push(("removed", counted(summary.documents_removed, "document")));
         }
@@ -168,6 +181,9 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
     }
     if let Some(failure) = &summary.upkeep_failure {
         printer.warning(format_args!("the rows are committed, but the table's upkeep failed: {failure}"));
+    }
+    if let Some(retrain) = summary.index.as_ref().and_then(|index| index.retrain) {
+        advise(retrain, &summary.table, printer);
     }
     if summary.rows_quarantined > 0 {
         let rows = counted(summary.rows_quarantined, "row");
@@ -236,6 +252,7 @@ fn job(pipeline: &Pipeline) -> Job {
         upkeep: upkeep(&table.upkeep),
         remove: source.removed == config::Removed::Delete,
         alone: table.concurrent == config::Concurrent::Refuse,
+        reread: false,
         limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
         memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
     }

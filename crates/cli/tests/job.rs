@@ -48,6 +48,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         upkeep: UpkeepPolicy { compact: true, retention: Some(Retention::default()) },
         remove: false,
         alone: false,
+        reread: false,
         limits: Limits::NONE,
         memory: 1 << 30,
     }

@@ -23,7 +23,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use polylance_backend::{AnnotateInput, Annotation, Annotator, AnnotatorHandle};
 use polylance_schema::{
     Aggregation, HeadContract, HeadInputs, TaskSpec, annotated_schema, chunk_schema,
@@ -35,6 +35,7 @@ use crate::{
     batches::{self, column},
     datafusion_error, operator,
     seams::{self, ChunkSpans, Halves},
+    stop::Stop,
 };
 
 /// Windows in work at once.
@@ -129,11 +130,18 @@ impl ExecutionPlan for AnnotateExec {
         let annotator = Arc::clone(&handle.ok_or_else(missing)?.0);
         let (schema, contract) = (self.schema(), Arc::clone(&self.contract));
         let output = Arc::clone(&schema);
-        let batches = windows(self.input.execute(partition, context)?)
-            .map_ok(move |batch| annotated(Arc::clone(&annotator), batch, Arc::clone(&contract), Arc::clone(&output)))
-            .try_buffered(IN_FLIGHT)
+        let stop = Stop::of(&context);
+        let batches = stop
+            .before_it_begins(windows(self.input.execute(partition, context)?))
+            .map(move |window| {
+                let (annotator, contract, output) =
+                    (Arc::clone(&annotator), Arc::clone(&contract), Arc::clone(&output));
+                // An error waits for the windows before it.
+                async move { annotated(annotator, window?, contract, output).await }
+            })
+            .buffered(IN_FLIGHT)
             .map_ok(move |batch| batch.record_output(&baseline));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stop.before_it_hurries(batches))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -3,7 +3,8 @@
 //! in:  `key_schema()`, the table's documents, and `source_schema(keep)`
 //! out: the second input without the rows whose `doc_id` and `content_hash` are among the keys
 //!
-//! Rows leave in the order they came. A refused row has no hash, and so it stays. The keys are held as 128 bits each,
+//! Rows leave in the order they came. A refused row has no hash, and so it stays; a row with neither hash nor error is
+//! of a file whose rows the table is known to have, and goes. The keys are held as 128 bits each,
 //! on disk when the session's memory is too small for them, and a batch is passed on before the next one is asked
 //! for: DataFusion's `HashJoinExec` cannot spill, and it gathers the rows it keeps until they are thousands, which
 //! with long documents are gigabytes.
@@ -27,7 +28,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use polylance_schema::{
-    columns::{CONTENT_HASH, DOC_ID},
+    columns::{CONTENT_HASH, DOC_ID, ERROR},
     key_schema,
 };
 
@@ -158,10 +159,11 @@ fn for_each_key(batch: &RecordBatch, mut found: impl FnMut(usize, u128) -> io::R
 }
 
 fn unknown(batch: RecordBatch, known: &mut KnownKeys) -> Result<RecordBatch> {
-    if known.is_empty() {
+    let (hashes, errors) = (column(&batch, CONTENT_HASH)?, column(&batch, ERROR)?);
+    if known.is_empty() && hashes.null_count() == errors.len() - errors.null_count() {
         return Ok(batch);
     }
-    let mut stays = vec![true; batch.num_rows()];
+    let mut stays: Vec<bool> = (0..batch.num_rows()).map(|row| hashes.is_valid(row) || errors.is_valid(row)).collect();
     for_each_key(&batch, |row, key| {
         stays[row] = !known.has(key)?;
         Ok(())

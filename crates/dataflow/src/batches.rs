@@ -41,6 +41,18 @@ impl Rows {
         }
     }
 
+    /// Rows that the table has: without content, and so without hash and error.
+    pub(crate) fn of_ids(id: StringArray, row: UInt64Array, keep: &[FieldRef]) -> Self {
+        let count = id.len();
+        Self {
+            id,
+            text: StringArray::new_null(count),
+            keep: keep.iter().map(|field| new_null_array(field.data_type(), count)).collect(),
+            row,
+            errors: vec![None; count],
+        }
+    }
+
     /// Refuses rows that no model can embed: without id, without text, too long.
     pub(crate) fn checked(mut self, max_bytes: u64) -> Self {
         for (row, error) in self.errors.iter_mut().enumerate() {

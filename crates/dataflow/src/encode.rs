@@ -27,7 +27,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture};
 use polylance_backend::{Annotated, Backend, BackendError, BackendInfo, EncodeInput};
 use polylance_schema::{
     HeadContract, TaskSpec,
@@ -40,7 +40,7 @@ use crate::{
     annotations::{self, AnnotatedRow},
     batches::{column, with_errors},
     datafusion_error, operator,
-    stop::{Stop, Stopped},
+    stop::Stop,
 };
 
 /// Name of the metric with the ids encoded so far.
@@ -146,11 +146,8 @@ impl ExecutionPlan for EncodeExec {
         let output = Arc::clone(&schema);
         let stop = Stop::of(&context);
         let windows = windows(self.input.execute(partition, context)?, self.shape.window());
-        let windows = until(windows, stop.clone().begun(), {
-            let stop = stop.clone();
-            move || stop.is_begun()
-        });
-        let batches = windows
+        let batches = stop
+            .before_it_begins(windows)
             .map(move |window| {
                 let (backend, shape, output) = (Arc::clone(&backend), Arc::clone(&shape), Arc::clone(&output));
                 let tokens = tokens.clone();
@@ -159,23 +156,12 @@ impl ExecutionPlan for EncodeExec {
             })
             .buffered(IN_FLIGHT)
             .map_ok(move |batch| batch.record_output(&baseline));
-        let batches = until(batches, stop.clone().hurried(), move || stop.is_hurried());
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stop.before_it_hurries(batches))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
     }
-}
-
-/// The batches before `signal`, and behind them the error that tells what ended them.
-fn until(
-    batches: impl Stream<Item = Result<RecordBatch>> + Send,
-    signal: impl Future<Output = ()> + Send,
-    signalled: impl FnOnce() -> bool + Send,
-) -> impl Stream<Item = Result<RecordBatch>> + Send {
-    let end = async move { signalled().then(|| Err(Stopped::error())) };
-    batches.take_until(signal).chain(stream::once(end).filter_map(std::future::ready))
 }
 
 /// When a window is full, and where it may end.

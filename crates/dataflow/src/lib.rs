@@ -14,6 +14,7 @@ mod datafusion_error;
 mod distinct;
 mod encode;
 mod error;
+mod fingerprint;
 mod format;
 mod known_keys;
 mod location;

@@ -1,10 +1,13 @@
 //! Where a source is: a URI becomes an object store and the files in it.
 
-use std::{ffi::OsString, path::Path as FilePath, sync::Arc};
+use std::{ffi::OsString, fmt::Display, path::Path as FilePath, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use globset::GlobBuilder;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path};
+use object_store::{
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
+};
 use url::Url;
 
 use crate::SourceError;
@@ -17,6 +20,18 @@ pub(crate) struct SourceFile {
     pub(crate) path: Path,
     /// Bytes as stored.
     pub(crate) size: u64,
+    /// What else the store says about its content; `None` when that cannot change.
+    pub(crate) state: Option<FileState>,
+    /// Whether the table has its rows, so that only their ids are read.
+    pub(crate) trusted: bool,
+}
+
+/// By which a file is known to be the one that was read before.
+#[derive(Debug, Clone)]
+pub(crate) struct FileState {
+    pub(crate) modified: DateTime<Utc>,
+    pub(crate) e_tag: Option<String>,
+    pub(crate) version: Option<String>,
 }
 
 impl SourceFile {
@@ -42,7 +57,7 @@ impl Location {
         if let Some(name) = uri.strip_prefix(BUILTIN) {
             return builtin(uri, name).await;
         }
-        let (store, path, base) = if uri.contains("://") { remote(uri)? } else { local(uri)? };
+        let (store, path, base) = if uri.contains("://") { remote(uri).await? } else { local(uri)? };
         let files = if path.contains(['*', '?', '[', '{']) {
             globbed(uri, &*store, &path, &base).await?
         } else {
@@ -65,16 +80,28 @@ fn local(path: &str) -> Result<Place, SourceError> {
     Ok((Arc::new(LocalFileSystem::new()), absolute.trim_start_matches('/').to_owned(), String::new()))
 }
 
-fn remote(uri: &str) -> Result<Place, SourceError> {
+/// Stores that Lance reaches as well.
+const OBJECT_STORES: [&str; 3] = ["s3", "gs", "az"];
+
+async fn remote(uri: &str) -> Result<Place, SourceError> {
     let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
     // In the address of an object `?` and `#` are characters of its name or of a glob.
     let literal = if uri.starts_with("http") { uri.to_owned() } else { uri.replace('?', "%3F").replace('#', "%23") };
     let mut url = Url::parse(&literal).map_err(|error| refuse(error.to_string()))?;
-    let (store, path) = object_store::parse_url_opts(&url, options(&url))
-        .map_err(|error| refuse(without_secrets(&error.to_string())))?;
+    let refuse_quoted = |error: &dyn Display| refuse(without_secrets(&error.to_string()));
+    let (store, path) = if OBJECT_STORES.contains(&url.scheme()) {
+        // The same way as to the table: one set of keys, profiles and endpoints opens both.
+        let root = &url[..url::Position::BeforePath];
+        let (store, _) = lance_io::object_store::ObjectStore::from_uri(root).await.map_err(|e| refuse_quoted(&e))?;
+        let path = Path::from_url_path(url.path()).map_err(|error| refuse(error.to_string()))?;
+        (Arc::clone(&store.inner), path)
+    } else {
+        let (store, path) = object_store::parse_url_opts(&url, options(&url)).map_err(|e| refuse_quoted(&e))?;
+        (Arc::from(store), path)
+    };
     // An address is written to the quarantine, a password in it is not. Not every kind of URL can have one.
     let _ = (url.set_username(""), url.set_password(None));
-    Ok((Arc::from(store), path.to_string(), url[..url::Position::BeforePath].to_owned()))
+    Ok((store, path.to_string(), url[..url::Position::BeforePath].to_owned()))
 }
 
 /// What the environment says about the store of a URL, as the stores' own tools read it.
@@ -111,7 +138,8 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
     let path = Path::from("udhr.parquet");
     let bytes = polylance_builtin::udhr_parquet();
     store.put(&path, PutPayload::from_static(bytes)).await.map_err(storage)?;
-    let file = SourceFile { uri: format!("{BUILTIN}{name}"), path, size: bytes.len() as u64 };
+    let file =
+        SourceFile { uri: format!("{BUILTIN}{name}"), path, size: bytes.len() as u64, state: None, trusted: false };
     Ok(Location { store: Arc::new(store), files: vec![file], codes })
 }
 
@@ -121,7 +149,7 @@ async fn listed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> R
     let parsed = parse(uri, path)?;
     if !uri.ends_with('/') && !path.is_empty() {
         match store.head(&parsed).await {
-            Ok(meta) => return Ok(vec![file(base, meta.location, meta.size)]),
+            Ok(meta) => return Ok(vec![file(base, meta)]),
             // A web server has files and no list of them.
             Err(object_store::Error::NotFound { .. }) if base.starts_with("http") => return Ok(Vec::new()),
             // A folder has no head; some stores say so in other words than "not found".
@@ -131,7 +159,7 @@ async fn listed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> R
     }
     let mut files: Vec<SourceFile> = store
         .list(Some(&parsed))
-        .map_ok(|meta| file(base, meta.location, meta.size))
+        .map_ok(|meta| file(base, meta))
         // Some stores have an empty object in the place of a folder.
         .try_filter(|file| futures::future::ready(file.path != parsed && !hidden(&file.path, &parsed)))
         .try_collect()
@@ -155,8 +183,10 @@ fn parse(uri: &str, path: &str) -> Result<Path, SourceError> {
     Path::parse(path).map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })
 }
 
-fn file(base: &str, path: Path, size: u64) -> SourceFile {
-    SourceFile { uri: format!("{base}/{path}"), path, size }
+fn file(base: &str, meta: ObjectMeta) -> SourceFile {
+    let ObjectMeta { location: path, last_modified: modified, size, e_tag, version } = meta;
+    let state = Some(FileState { modified, e_tag, version });
+    SourceFile { uri: format!("{base}/{path}"), path, size, state, trusted: false }
 }
 
 /// Files and folders that writers use for themselves: `_SUCCESS`, `.crc`, `_temporary/`.
@@ -207,13 +237,13 @@ mod tests {
         assert_eq!(names(&format!("file://{root}/données*.csv")).await.len(), 1);
     }
 
-    #[test]
-    fn the_address_of_a_file_has_no_password() {
+    #[tokio::test]
+    async fn the_address_of_a_file_has_no_password() {
         for (uri, path, base) in [
             ("http://user:secret@host:8080/a/é.csv", "a/é.csv", "http://host:8080"),
             ("file:///tmp/日本/x?.csv", "tmp/日本/x?.csv", "file://"),
         ] {
-            let place = remote(uri).unwrap();
+            let place = remote(uri).await.unwrap();
             assert_eq!((place.1.as_str(), place.2.as_str()), (path, base));
         }
     }

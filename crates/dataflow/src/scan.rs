@@ -4,7 +4,7 @@
 //! out: `source_schema(keep)`: one row a document, in the order of the files and of their rows
 //!
 //! A row that no model can embed has its `_error` set. A file that cannot be read, or breaks off, is one such row
-//! without an id. While a file is read, the next one is being opened.
+//! without an id. Of a file whose rows the table has, only the ids are filled. While a file is read, the next one is being opened.
 
 use std::{fmt, sync::Arc};
 
@@ -121,7 +121,7 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
     stream::iter(location.files)
         .map(move |file| {
             let open = OpenFile { store: Arc::clone(&store), file: file.clone(), bytes_read: bytes_read.clone() };
-            let columns = columns.clone();
+            let columns = Columns { only_ids: file.trusted, ..columns.clone() };
             async move {
                 let rows = open.rows(&columns, format).await;
                 (file, rows, columns)
@@ -154,7 +154,12 @@ fn contained(
     rows.map(move |rows| match rows {
         Ok(rows) => {
             next += rows.errors.len() as u64;
-            Ok(rows.checked(columns.max_bytes))
+            // A format that cannot leave the content unread has read it for nothing.
+            Ok(if columns.only_ids {
+                Rows::of_ids(rows.id, rows.row, &columns.keep)
+            } else {
+                rows.checked(columns.max_bytes)
+            })
         }
         Err(error) if file.is_remote() && error.is_of_the_store() => {
             Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })

@@ -49,7 +49,8 @@ impl Source {
         expect(&file, &schema, &spec.text, "text", is_text)?;
         expect(&file, &schema, &spec.id, "text or whole numbers", |found| is_text(found) || found.is_integer())?;
         let keep = keep(&file, &schema, &spec)?;
-        let columns = Columns { id: spec.id.clone(), text: spec.text.clone(), keep, max_bytes: spec.max_bytes };
+        let (id, text, max_bytes) = (spec.id.clone(), spec.text.clone(), spec.max_bytes);
+        let columns = Columns { id, text, keep, max_bytes, only_ids: false };
         let source = Self { spec, location, columns };
         if source.location.codes.is_some() {
             crate::scan::check_codes(&source).await?;

@@ -1,11 +1,17 @@
 //! Ending a run before its source ends.
 
-use std::fmt;
+use std::{fmt, future::ready};
 
-use datafusion::{error::DataFusionError, execution::TaskContext};
+use arrow::array::RecordBatch;
+use datafusion::{
+    error::{DataFusionError, Result},
+    execution::TaskContext,
+};
+use futures::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-/// Asks a running plan to come to an end: an extension of the session that [`EncodeExec`](crate::EncodeExec) listens to.
+/// Asks a running plan to come to an end: an extension of the session that [`EncodeExec`](crate::EncodeExec) and
+/// [`AnnotateExec`](crate::AnnotateExec) listen to.
 ///
 /// The plan ends with the error [`Stopped`]; the operators that write commit what is complete before they pass it on.
 #[derive(Debug, Clone, Default)]
@@ -30,21 +36,27 @@ impl Stop {
         context.session_config().get_extension::<Self>().map(|stop| stop.as_ref().clone()).unwrap_or_default()
     }
 
-    pub(crate) async fn begun(self) {
-        self.begin.cancelled().await;
+    /// The batches until the stop is begun, and behind them the error that tells of it.
+    pub(crate) fn before_it_begins<B: Batches>(&self, batches: B) -> impl Batches + use<B> {
+        until(batches, self.begin.clone())
     }
 
-    pub(crate) async fn hurried(self) {
-        self.hurry.cancelled().await;
+    /// The batches until the stop is hurried, and behind them the error that tells of it.
+    pub(crate) fn before_it_hurries<B: Batches>(&self, batches: B) -> impl Batches + use<B> {
+        until(batches, self.hurry.clone())
     }
+}
 
-    pub(crate) fn is_begun(&self) -> bool {
-        self.begin.is_cancelled()
-    }
+pub(crate) trait Batches: Stream<Item = Result<RecordBatch>> + Send {}
 
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.hurry.is_cancelled()
-    }
+impl<B: Stream<Item = Result<RecordBatch>> + Send> Batches for B {}
+
+fn until(batches: impl Batches, signal: CancellationToken) -> impl Batches {
+    let end = {
+        let signal = signal.clone();
+        async move { signal.is_cancelled().then(|| Err(Stopped::error())) }
+    };
+    batches.take_until(signal.cancelled_owned()).chain(stream::once(end).filter_map(ready))
 }
 
 /// The plan was told to [`Stop`].

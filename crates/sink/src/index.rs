@@ -14,7 +14,9 @@ use polylance_schema::columns::EMBEDDING;
 use serde::Serialize;
 
 use crate::{
-    SinkError, storage,
+    SinkError,
+    retrain::{Retrain, partition_sizes},
+    storage,
     transact::{ATTEMPTS, is_conflict},
 };
 
@@ -102,6 +104,8 @@ pub struct IndexOutcome {
     pub indexed_rows: u64,
     /// Rows it does not cover.
     pub unindexed_rows: u64,
+    /// Why it should be built anew, if it should.
+    pub retrain: Option<Retrain>,
     /// The table's version.
     pub version: u64,
 }
@@ -173,6 +177,31 @@ pub async fn merge_index(uri: &str) -> Result<IndexOutcome, SinkError> {
     outcome(uri, &dataset, action, rows).await
 }
 
+/// Builds the index of the table at `uri` anew, of the kind and metric it has, on the rows that are there now. Without an
+/// index there is nothing to do.
+///
+/// # Errors
+/// [`SinkError::NoTable`], [`SinkError::Index`] when the index is of a kind that is not built here, or
+/// [`SinkError::Storage`].
+pub async fn retrain_index(uri: &str) -> Result<IndexOutcome, SinkError> {
+    let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+    let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
+    let action = match Existing::read(uri, &dataset).await? {
+        None => IndexAction::None,
+        Some(existing) => {
+            let (kind, metric) = existing.built_as().ok_or_else(|| SinkError::Index {
+                uri: uri.to_owned(),
+                message: format!(
+                    "the index is {} by {}: who made it must make it anew",
+                    existing.kind, existing.metric
+                ),
+            })?;
+            build(uri, &mut dataset, kind, metric).await?
+        }
+    };
+    outcome(uri, &dataset, action, rows).await
+}
+
 /// What a spec comes to for a table of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -220,6 +249,8 @@ struct Existing {
     metric: String,
     indexed: u64,
     unindexed: u64,
+    /// Rows of each partition, over all its pieces.
+    sizes: Vec<u64>,
 }
 
 impl Existing {
@@ -236,7 +267,17 @@ impl Existing {
             metric: text(&statistics["indices"][0]["metric_type"]),
             indexed: statistics["num_indexed_rows"].as_u64().unwrap_or_default(),
             unindexed: statistics["num_unindexed_rows"].as_u64().unwrap_or_default(),
+            sizes: partition_sizes(&statistics),
         }))
+    }
+
+    /// By which it is built again.
+    fn built_as(&self) -> Option<(IndexKind, Metric)> {
+        let kinds = [IndexKind::IvfPq, IndexKind::IvfFlat, IndexKind::IvfSq, IndexKind::IvfHnswSq];
+        let kind = kinds.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(kind.lance_name()))?;
+        let metrics = [Metric::Cosine, Metric::L2, Metric::Dot];
+        let is_own = |metric: &Metric| self.metric.eq_ignore_ascii_case(&metric.distance().to_string());
+        Some((kind, metrics.into_iter().find(is_own)?))
     }
 
     /// Whether this index is the one wanted; with `auto` any kind is, as long as it compares the same way.
@@ -298,10 +339,18 @@ async fn extend(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkErr
 async fn outcome(uri: &str, dataset: &Dataset, action: IndexAction, rows: u64) -> Result<IndexOutcome, SinkError> {
     let version = dataset.version_id();
     Ok(match Existing::read(uri, dataset).await? {
-        Some(Existing { kind, indexed, unindexed, .. }) => {
-            IndexOutcome { action, kind: Some(kind), indexed_rows: indexed, unindexed_rows: unindexed, version }
+        Some(Existing { kind, indexed, unindexed, sizes, .. }) => {
+            let retrain = Retrain::of(&sizes, &kind);
+            IndexOutcome {
+                action,
+                kind: Some(kind),
+                indexed_rows: indexed,
+                unindexed_rows: unindexed,
+                retrain,
+                version,
+            }
         }
-        None => IndexOutcome { action, kind: None, indexed_rows: 0, unindexed_rows: rows, version },
+        None => IndexOutcome { action, kind: None, indexed_rows: 0, unindexed_rows: rows, retrain: None, version },
     })
 }
 

@@ -15,7 +15,7 @@ use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, path::Path};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::SinkError;
+use crate::{SinkError, beside::beside};
 
 /// A holder that has not been heard of for so long is taken for dead, unless it is known to be.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -67,8 +67,7 @@ struct Place {
 /// assert_eq!(lease_uri("s3://corpus/docs.lance"), "s3://corpus/docs.lease");
 /// ```
 pub fn lease_uri(table_uri: &str) -> String {
-    let table = table_uri.trim_end_matches('/');
-    format!("{}.lease", table.strip_suffix(".lance").unwrap_or(table))
+    beside(table_uri, "lease")
 }
 
 impl Lease {

@@ -5,12 +5,14 @@
 //! that adds its rows and takes away older rows of the same documents, so that a reader sees a document
 //! whole, old or new, and a run that is killed leaves the last committed version.
 
+mod beside;
 mod columns;
 mod commit;
 mod datafusion_error;
 mod documents;
 mod error;
 mod features;
+mod finished;
 mod held;
 mod index;
 mod keys;
@@ -19,6 +21,7 @@ mod lease;
 mod plan;
 mod quarantine;
 mod removed;
+mod retrain;
 mod storage;
 mod table;
 mod target;
@@ -33,13 +36,15 @@ pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_co
 pub use commit::{LanceCommitExec, commit_schema};
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use features::{FeatureKey, FeatureTable, TokenFeatures};
+pub use finished::{Finished, finish};
 pub use held::{HeldRow, HeldRows, count_held, drop_held, held_rows, held_sources};
-pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, update_index};
+pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, retrain_index, update_index};
 pub use keys::TableKeysExec;
 pub use lease::{Lease, lease_uri};
 pub use plan::{plan_commit, quarantined};
 pub use quarantine::quarantine_uri;
 pub use removed::{RemovedDocuments, remove_documents};
+pub use retrain::Retrain;
 pub use table::Table;
 pub use target::{CommitPolicy, TableTarget, properties};
 pub use upkeep::{

@@ -21,6 +21,7 @@ use polylance_schema::{columns::RUN_ID, quarantine_schema};
 
 use crate::{
     SinkError,
+    beside::beside,
     known_rows::{KnownRows, RowAddresses, key_hash},
     storage,
     table::column_differences,
@@ -39,8 +40,7 @@ const COLUMNS: [&str; 5] = ["source", "row", "doc_id", "attempts", RUN_ID];
 /// assert_eq!(quarantine_uri("out/docs/"), "out/docs.quarantine.lance");
 /// ```
 pub fn quarantine_uri(table_uri: &str) -> String {
-    let table = table_uri.trim_end_matches('/');
-    format!("{}.quarantine.lance", table.strip_suffix(".lance").unwrap_or(table))
+    beside(table_uri, "quarantine.lance")
 }
 
 /// The quarantine of one table during one run.

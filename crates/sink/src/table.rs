@@ -48,6 +48,14 @@ impl Table {
         Ok(Arc::new(TableKeysExec::try_new(&self.uri, self.version(), &schema)?))
     }
 
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    pub(crate) fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
     /// The version that was opened.
     pub fn version(&self) -> u64 {
         self.dataset.version_id()

@@ -7,7 +7,10 @@
 use std::{env, error::Error, path::Path, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::{annotation::AnnotationJob, job::run};
+use polylance_cli::{
+    annotation::AnnotationJob,
+    job::{Stop, run},
+};
 use polylance_schema::Chunking;
 use polylance_sink::CommitPolicy;
 use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
@@ -43,5 +46,5 @@ async fn annotate(table: &str, rows_a_commit: u64) -> Result<serde_json::Value, 
     let commit = CommitPolicy { rows: rows_a_commit, seconds: 3600 };
     let job = AnnotationJob { table: table.to_owned(), column: "names".into(), contract, commit };
     let open = job.open().await?;
-    Ok(serde_json::to_value(open.run(Arc::new(FakeAnnotator::new(spec)), &mut |_| {}).await?)?)
+    Ok(serde_json::to_value(open.run(Arc::new(FakeAnnotator::new(spec)), &Stop::default(), &mut |_| {}).await?)?)
 }

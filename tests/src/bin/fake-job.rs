@@ -33,7 +33,7 @@ async fn run(job: Job) -> Result<serde_json::Value, Box<dyn Error>> {
     let column = head.field("names").ok_or("the task has no column")?;
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(vec![head.spec]));
     let contract = fake_contract(DIM, Chunking::Split { max_tokens: 12, overlap: 2, cut: Cut::Word });
-    let planned = job.open().await?.plan(&BackendHandle(backend), contract, vec![Arc::new(column)])?;
+    let planned = job.open().await?.plan(&BackendHandle(backend), contract, vec![Arc::new(column)]).await?;
     planned.declare().await?;
     Ok(serde_json::to_value(planned.run(&mut ()).await?)?)
 }

@@ -1,14 +1,15 @@
 //! `polylance annotate`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use polylance_config::{Annotate, Commit, Pipeline};
+use polylance_config::{Annotate, Commit, Pipeline, Run};
 use polylance_encoder::Dtype;
 
 use crate::{
     annotate::{self, Columns},
     error::{Result, UsageError},
     exit::ExitStatus,
+    interrupt::Stopping,
     pipeline::ProgressMode,
     printer::Printer,
     task_args::{TaskArg, TaskArgs, usage},
@@ -74,10 +75,10 @@ Examples:
   polylance annotate --table docs.lance --name author --task qa --model ./squad --question 'Who wrote it?'
   polylance annotate --pipeline nightly.toml";
 
-pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let columns = columns(&args)?;
     let prepared = annotate::prepare(&columns).await?;
-    annotate::fill(prepared, &columns, args.progress, args.json, printer).await
+    annotate::fill(prepared, &columns, args.progress, args.json, stopping, printer).await
 }
 
 fn columns(args: &Args) -> Result<Columns> {
@@ -112,5 +113,6 @@ fn columns(args: &Args) -> Result<Columns> {
         devices: args.devices.clone(),
         commit_rows: args.commit_rows,
         commit_seconds: Commit::default().seconds,
+        grace: Duration::from_secs(Run::default().grace),
     })
 }

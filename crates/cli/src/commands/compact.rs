@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 use polylance_sink::{
-    Cleaned, Contention, IndexOutcome, Mode, Retention, Table, clean, compact, merge_index, plan_compaction,
-    quarantine_uri,
+    Cleaned, Contention, IndexOutcome, Mode, Retention, Retrain, Table, clean, compact, merge_index, plan_compaction,
+    quarantine_uri, retrain_index,
 };
 use serde::Serialize;
 
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "cleanup",
           value_parser = clap::value_parser!(u64).range(1..))]
     keep_versions: u64,
+    /// Build the index anew, of the same kind, on the rows that are there now
+    #[arg(long, conflicts_with = "dry_run")]
+    retrain: bool,
     /// Change nothing, only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -81,7 +84,11 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize, unnamed: args.older_than };
     let retention = args.cleanup.then_some(retention);
     // Rows that no index covers cannot be merged with rows that one does.
-    let index = if args.dry_run { None } else { Some(Box::pin(merge_index(&args.table)).await?) };
+    let index = match (args.dry_run, args.retrain) {
+        (true, _) => None,
+        (false, true) => Some(Box::pin(retrain_index(&args.table)).await?),
+        (false, false) => Some(Box::pin(merge_index(&args.table)).await?),
+    };
     let done = Done::of(&args.table, retention, args.dry_run).await?;
     let quarantine = quarantine_uri(&args.table);
     let quarantine = match Table::open(&quarantine).await? {
@@ -94,12 +101,27 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     } else {
         report.print(printer)?;
     }
+    if let Some(retrain) = report.index.as_ref().and_then(|index| index.retrain) {
+        advise(retrain, &report.table, printer);
+    }
     let failed = report.done.failed() + report.quarantine.as_ref().map_or(0, Done::failed);
     if failed > 0 {
         let files = counted(failed, "file");
         printer.warning(format_args!("{files} could not be removed: the next cleanup tries again"));
     }
     Ok(ExitStatus::Done)
+}
+
+/// Says why the index should be built anew, and how.
+pub(crate) fn advise(retrain: Retrain, table: &str, printer: &mut Printer) {
+    let why = match retrain {
+        Retrain::Grown => "the table has several times the rows that its index was built on: searches read too much",
+        Retrain::Drifted => {
+            "new rows are unlike those that the index was built on and crowd into few of its partitions"
+        }
+    };
+    printer.warning(why);
+    printer.hint(format_args!("polylance compact --table {table} --retrain"));
 }
 
 impl Done {

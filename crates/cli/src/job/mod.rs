@@ -5,11 +5,12 @@
 //! only when there is a row to embed.
 
 mod error;
+mod finish;
 mod observer;
 mod summary;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -20,6 +21,7 @@ use arrow::{
     array::AsArray,
     datatypes::{Field, FieldRef, UInt64Type},
 };
+use chrono::{DateTime, Utc};
 use datafusion::{
     error::DataFusionError,
     execution::{TaskContext, memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnvBuilder},
@@ -37,6 +39,7 @@ use polylance_sink::{
 use uuid::Uuid;
 
 pub use error::JobError;
+use finish::{Finish, Known};
 pub use observer::{Observer, Stage};
 pub use polylance_dataflow::{SourceProgress, Stop};
 pub use summary::RunSummary;
@@ -64,6 +67,8 @@ pub struct Job {
     pub remove: bool,
     /// Whether the run must be alone with the table.
     pub alone: bool,
+    /// Whether a source that did not change since a run finished it is read all the same.
+    pub reread: bool,
     /// How many bad rows are too many.
     pub limits: Limits,
     /// Bytes that the ids of the table's documents may take in memory.
@@ -103,6 +108,8 @@ pub struct OpenJob {
     table: Option<Table>,
     only: Option<Arc<RowSet>>,
     run_id: String,
+    /// When the source's files were listed.
+    listed: DateTime<Utc>,
 }
 
 /// A job as a plan.
@@ -112,11 +119,14 @@ pub struct Planned {
     context: Arc<TaskContext>,
     job: Job,
     run_id: String,
-    version: Option<u64>,
+    table: Option<Table>,
     heads: Vec<FieldRef>,
     stop: Stop,
     /// The source's ids, when they are asked for after the run.
     ids: Option<Arc<SourceIds>>,
+    /// What can be noted as finished.
+    finish: Option<Finish>,
+    known: Known,
 }
 
 /// Opens, plans and runs a job.
@@ -129,7 +139,7 @@ pub async fn run(
     contract: Contract,
     observer: &mut dyn Observer,
 ) -> Result<RunSummary, JobError> {
-    job.open().await?.plan(&backend, contract, Vec::new())?.run(observer).await
+    job.open().await?.plan(&backend, contract, Vec::new()).await?.run(observer).await
 }
 
 impl Job {
@@ -138,9 +148,10 @@ impl Job {
     /// # Errors
     /// [`JobError::Source`] or [`JobError::Sink`].
     pub async fn open(self) -> Result<OpenJob, JobError> {
+        let listed = Utc::now();
         let source = Source::open(self.source.clone()).await?;
         let table = Table::open(&self.table).await?;
-        Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string() })
+        Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed })
     }
 }
 
@@ -156,7 +167,12 @@ impl OpenJob {
     ///
     /// # Errors
     /// [`JobError::Sink`] when the table is another's, [`JobError::Plan`] when the parts do not fit together.
-    pub fn plan(self, backend: &BackendHandle, contract: Contract, heads: Vec<FieldRef>) -> Result<Planned, JobError> {
+    pub async fn plan(
+        mut self,
+        backend: &BackendHandle,
+        contract: Contract,
+        heads: Vec<FieldRef>,
+    ) -> Result<Planned, JobError> {
         let tokenize = TokenizeSpec { prefix: contract.prompts.passage.clone(), chunking: contract.chunking };
         let mut target = TableTarget {
             uri: self.job.table.clone(),
@@ -168,23 +184,31 @@ impl OpenJob {
             run_id: self.run_id.clone(),
             properties: HashMap::new(),
         };
-        target.properties.insert(properties::PIPELINE.to_owned(), pipeline_hash(&self.job, &target));
+        let pipeline = pipeline_hash(&self.job, &target);
+        target.properties.insert(properties::PIPELINE.to_owned(), pipeline.clone());
         let mut keys = None;
         if let Some(table) = &self.table {
             table.check(&target)?;
             keys = Some(table.keys()?);
         }
         let info = backend.0.info();
+        // Only the whole of a source is finished.
         let partial = self.only.is_some();
+        let finish = (!partial).then(|| Finish::of(&self.source, self.listed, pipeline));
+        let mut known = Known::default();
+        if let (Some(table), Some(finish), false) = (&self.table, &finish, self.job.reread) {
+            known = Box::pin(finish.known(table)).await?;
+            known.files = self.source.trust(self.listed, &known.hashes);
+        }
         let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
-        let version = self.table.as_ref().map(Table::version);
         let stop = Stop::default();
         // Rows that are not read have no ids.
         let ids = (self.job.remove && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
-        Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version, heads, stop, ids })
+        let OpenJob { job, table, run_id, .. } = self;
+        Ok(Planned { plan, context, job, run_id, table, heads, stop, ids, finish, known })
     }
 }
 
@@ -193,7 +217,12 @@ fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
     let SourceSpec { uri, format, id, text, keep, max_bytes } = &job.source;
     let source = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {:?} {}", job.text, job.remove);
     let mut hasher = blake3::Hasher::new();
+    // Another version may read a file otherwise.
+    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(source.as_bytes());
+    for head in &target.heads {
+        hasher.update(format!("{} {:?}", head.name(), BTreeMap::from_iter(head.metadata())).as_bytes());
+    }
     for (_, contract) in BTreeMap::from_iter(target.contract.to_metadata()) {
         hasher.update(contract.as_bytes());
     }
@@ -224,7 +253,7 @@ impl Planned {
     /// [`JobError::Sink`] when a column of that name holds something else.
     pub async fn declare(&self) -> Result<Vec<Declared>, JobError> {
         let columns: Vec<Field> = self.heads.iter().map(|column| column.as_ref().clone()).collect();
-        Ok(match self.version {
+        Ok(match self.table {
             Some(_) if !columns.is_empty() => declare_columns(&self.job.table, &columns).await?,
             _ => vec![Declared::Added; columns.len()],
         })
@@ -253,13 +282,23 @@ impl Planned {
     async fn run_beside_others(self, observer: &mut dyn Observer) -> Result<RunSummary, JobError> {
         let started = Instant::now();
         observer.stage(Stage::Embedding);
-        let commits = self.commits(observer).await?;
-        let source = progress(self.plan.as_ref());
-        self.check(&commits, &source)?;
+        let unchanged = self.known.rows.is_some();
+        let (commits, source) = if let Some(rows) = self.known.rows {
+            let bytes_total = progress(self.plan.as_ref()).bytes_total;
+            let source =
+                SourceProgress { rows_read: rows, rows_skipped: rows, bytes_total, ..SourceProgress::default() };
+            (Commits::default(), source)
+        } else {
+            let commits = self.commits(observer).await?;
+            let source = progress(self.plan.as_ref());
+            self.check(&commits, &source)?;
+            (commits, source)
+        };
+        let since = self.table.as_ref().map(Table::version);
         let mut summary = RunSummary {
             run_id: self.run_id,
             table: self.job.table,
-            version: commits.version.or(self.version).unwrap_or_default(),
+            version: commits.versions.last().copied().or(since).unwrap_or_default(),
             rows_read: source.rows_read,
             rows_skipped: source.rows_skipped,
             rows_written: commits.documents,
@@ -268,6 +307,8 @@ impl Planned {
             documents_removed: 0,
             removal_skipped: None,
             stopped: commits.stopped,
+            source_unchanged: unchanged,
+            files_unchanged: self.known.files as u64,
             bytes_read: source.bytes_read,
             bytes_total: source.bytes_total,
             tokens: commits.tokens,
@@ -280,8 +321,11 @@ impl Planned {
         };
         if !summary.stopped {
             observer.stage(Stage::Indexing);
-            if let Some(ids) = self.ids {
+            if let Some(ids) = self.ids.filter(|_| !unchanged) {
                 Box::pin(summary.remove(&ids)).await?;
+            }
+            if let Some(finish) = self.finish.filter(|_| !unchanged) {
+                Box::pin(summary.finish(finish, since, commits.versions)).await?;
             }
             Box::pin(summary.index(&self.job.index)).await?;
             Box::pin(summary.upkeep(&self.job.upkeep)).await;
@@ -339,7 +383,7 @@ impl fmt::Display for Planned {
 /// The sum of a plan's commits.
 #[derive(Debug, Default)]
 struct Commits {
-    version: Option<u64>,
+    versions: BTreeSet<u64>,
     documents: u64,
     chunks: u64,
     quarantined: u64,
@@ -358,7 +402,7 @@ impl Commits {
         self.chunks += sum("chunks")?;
         self.quarantined += sum("quarantined")?;
         self.tokens += sum("tokens")?;
-        self.version = column("version")?.values().iter().copied().max().max(self.version);
+        self.versions.extend(column("version")?.values());
         Ok(())
     }
 }

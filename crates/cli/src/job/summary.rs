@@ -32,6 +32,10 @@ pub struct RunSummary {
     pub removal_skipped: Option<String>,
     /// Whether the run was told to stop before the source's end; index and upkeep are then left to the next.
     pub stopped: bool,
+    /// Whether the source's files were not read, because they are those of a run that finished them before.
+    pub source_unchanged: bool,
+    /// Files that are those of a run that finished them before: of them the ids were read at most.
+    pub files_unchanged: u64,
     /// Bytes of the source's files that were read, as stored.
     pub bytes_read: u64,
     /// Bytes of all files.

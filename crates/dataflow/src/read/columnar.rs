@@ -11,7 +11,8 @@ use crate::batches::Rows;
 
 /// Positions in a file's schema of the id, the text and the kept columns.
 pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>, ReadError> {
-    let names = [&columns.id, &columns.text].into_iter().chain(columns.keep.iter().map(|field| field.name()));
+    let content = [&columns.text].into_iter().chain(columns.keep.iter().map(|field| field.name()));
+    let names = [&columns.id].into_iter().chain(content.filter(|_| !columns.only_ids));
     names
         .map(|name| schema.index_of(name).map_err(|_| ReadError::Content(format!("the file has no column `{name}`"))))
         .collect()
@@ -29,13 +30,11 @@ pub(super) fn rows(batch: &RecordBatch, columns: &Columns, first: u64) -> Result
     };
     let text =
         |name: &str| -> Result<StringArray, ReadError> { Ok(column(name, &DataType::Utf8)?.as_string().clone()) };
-    let keep = columns.keep.iter().map(|field| column(field.name(), field.data_type())).collect::<Result<_, _>>()?;
     let count = batch.num_rows();
-    Ok(Rows {
-        id: text(&columns.id)?,
-        text: text(&columns.text)?,
-        keep,
-        row: UInt64Array::from_iter_values(first..first + count as u64),
-        errors: vec![None; count],
-    })
+    let row = UInt64Array::from_iter_values(first..first + count as u64);
+    if columns.only_ids {
+        return Ok(Rows::of_ids(text(&columns.id)?, row, &columns.keep));
+    }
+    let keep = columns.keep.iter().map(|field| column(field.name(), field.data_type())).collect::<Result<_, _>>()?;
+    Ok(Rows { id: text(&columns.id)?, text: text(&columns.text)?, keep, row, errors: vec![None; count] })
 }

@@ -40,6 +40,8 @@ pub(crate) struct Columns {
     /// Names and types in the table.
     pub(crate) keep: Vec<FieldRef>,
     pub(crate) max_bytes: u64,
+    /// Whether the content is not wanted: formats that can leave it unread do so.
+    pub(crate) only_ids: bool,
 }
 
 /// Why a file, or the rest of it, cannot be read: one row of the quarantine, unless the store is to blame.

@@ -152,6 +152,7 @@ impl ExecutionPlan for LanceFillExec {
             conflicts: MetricBuilder::new(&self.metrics).counter("commit_conflicts", partition),
             open: None,
             pending: Pending::default(),
+            failure: None,
         };
         let commits = stream::try_unfold(filler, |filler| Box::pin(filler.next()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(fill_schema(), commits)))
@@ -183,11 +184,16 @@ struct Filler {
     conflicts: Count,
     open: Option<Open>,
     pending: Pending,
+    /// Of the input, told after the commit of what came before it.
+    failure: Option<DataFusionError>,
 }
 
 impl Filler {
     /// Reads until a commit is due, commits, and reports it.
     async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
         loop {
             let deadline = self.deadline();
             let next = match deadline {
@@ -204,14 +210,9 @@ impl Filler {
                         continue;
                     }
                 }
-                // What was annotated before the failure is kept; the failure comes next.
-                Ok(Some(Err(error))) => {
-                    if self.pending.rows == 0 {
-                        return Err(error);
-                    }
-                    self.commit().await?;
-                    return Err(error);
-                }
+                // What was annotated before the failure is kept and reported; the failure comes next.
+                Ok(Some(Err(error))) if self.pending.rows == 0 => return Err(error),
+                Ok(Some(Err(error))) => self.failure = Some(error),
                 Ok(None) if self.pending.rows == 0 => return Ok(None),
                 Ok(None) | Err(_) => {}
             }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{IndexAction, IndexKind, IndexSpec, Metric, SinkError, update_index};
+use crate::{IndexAction, IndexKind, IndexSpec, Metric, SinkError, retrain_index, update_index};
 
 fn docs(range: std::ops::Range<u64>) -> RecordBatch {
     batch(&range.map(|i| Doc::new(i, &format!("d{i}"), &["t"])).collect::<Vec<_>>())
@@ -52,4 +52,18 @@ async fn a_small_table_gets_no_index() {
     assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Postponed);
     let missing = update_index(&format!("{}.no", place.uri()), &spec).await.unwrap_err();
     assert!(matches!(missing, SinkError::Index { .. }), "{missing}");
+}
+
+#[tokio::test]
+async fn an_index_is_built_anew_as_it_was() {
+    let place = Place::new();
+    run(vec![docs(0..300)], place.target("r1", 0)).await.unwrap();
+    assert_eq!(retrain_index(&place.uri()).await.unwrap().action, IndexAction::None);
+    let spec = IndexSpec { kind: IndexKind::IvfSq, metric: Metric::L2, ..IndexSpec::default() };
+    update_index(&place.uri(), &spec).await.unwrap();
+    run(vec![docs(300..600)], place.target("r2", 0)).await.unwrap();
+    let anew = retrain_index(&place.uri()).await.unwrap();
+    assert_eq!((anew.action, anew.kind.as_deref()), (IndexAction::Built, Some("IVF_SQ")));
+    assert_eq!((anew.indexed_rows, anew.unindexed_rows, anew.retrain), (600, 0, None));
+    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Unchanged, "by the same metric");
 }

@@ -1,0 +1,234 @@
+//! A source that a run has finished is not read again, and anything that puts that in doubt is read.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use lance::{Dataset, dataset::DeleteBuilder};
+use polylance_backend::{Backend, BackendHandle};
+use polylance_cli::job::{self, Job, RunSummary};
+use polylance_schema::Chunking;
+use polylance_sink::{IndexKind, IndexSpec, UpkeepPolicy};
+use polylance_testkit::FakeBackend;
+use polylance_tests::{Row, fake_contract, fake_pipeline, write_parquet};
+
+const DIM: usize = 8;
+
+struct Corpus {
+    folder: tempfile::TempDir,
+    began: SystemTime,
+}
+
+impl Corpus {
+    fn of(files: &[(&str, &[&str])]) -> Self {
+        let corpus = Self { folder: tempfile::tempdir().unwrap(), began: SystemTime::now() };
+        fs::create_dir(corpus.path("docs")).unwrap();
+        for (name, lines) in files {
+            corpus.write(name, lines, 3600);
+        }
+        corpus
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file of rows and makes it so many seconds old.
+    fn write(&self, name: &str, lines: &[&str], age: u64) {
+        let path = self.path("docs").join(name);
+        fs::write(&path, lines.join("\n")).unwrap();
+        self.age(name, age);
+    }
+
+    /// Makes a file so many seconds older than the corpus.
+    fn age(&self, name: &str, seconds: u64) {
+        let file = File::options().append(true).open(self.path("docs").join(name)).unwrap();
+        file.set_modified(self.began - Duration::from_secs(seconds)).unwrap();
+    }
+
+    fn job(&self) -> Job {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        fake_pipeline(text(&self.path("docs")), text(&self.path("docs.lance")), 1000)
+    }
+
+    async fn run(&self) -> RunSummary {
+        self.run_as(self.job()).await
+    }
+
+    async fn run_as(&self, job: Job) -> RunSummary {
+        let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
+        let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
+        job::run(job, BackendHandle(backend), contract, &mut ()).await.unwrap()
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        let dataset = Dataset::open(self.path("docs.lance").to_str().unwrap()).await.unwrap();
+        let rows = dataset.scan().project(&["doc_id"]).unwrap().try_into_batch().await.unwrap();
+        let mut ids = polylance_tests::strings(&rows, "doc_id");
+        ids.sort();
+        ids
+    }
+}
+
+const ONE: &str = r#"{"id": "1", "text": "one"}"#;
+const TWO: &str = r#"{"id": "2", "text": "two"}"#;
+const TEN: &str = r#"{"id": "1", "text": "ten"}"#;
+
+#[tokio::test]
+async fn files_that_a_run_finished_are_not_read_again() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[TWO])]);
+    let first = corpus.run().await;
+    assert!(!first.source_unchanged && first.bytes_read > 0);
+    let second = corpus.run().await;
+    assert!(second.source_unchanged);
+    assert_eq!((second.rows_read, second.rows_skipped, second.rows_written, second.bytes_read), (2, 2, 0, 0));
+    assert_eq!((second.version, second.bytes_total), (first.version, first.bytes_total));
+    assert_eq!(corpus.ids().await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_new_changed_or_gone_is_noticed() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
+    corpus.run().await;
+    corpus.write("a.jsonl", &[TEN], 1800);
+    let changed = corpus.run().await;
+    assert_eq!((changed.source_unchanged, changed.rows_written), (false, 1), "the same size, another time");
+    corpus.write("b.jsonl", &[TWO], 3600);
+    let added = corpus.run().await;
+    assert_eq!((added.source_unchanged, added.rows_skipped, added.rows_written), (false, 1, 1));
+    let again = corpus.run().await;
+    assert_eq!((again.source_unchanged, again.files_unchanged), (true, 2));
+    fs::remove_file(corpus.path("docs/a.jsonl")).unwrap();
+    let gone = corpus.run_as(Job { remove: true, ..corpus.job() }).await;
+    assert_eq!((gone.source_unchanged, gone.documents_removed), (false, 1));
+    let again = corpus.run_as(Job { remove: true, ..corpus.job() }).await;
+    assert_eq!((again.source_unchanged, again.documents_removed), (true, 0), "its own removal is no doubt");
+    assert_eq!(corpus.ids().await, ["2"]);
+}
+
+#[tokio::test]
+async fn of_a_file_that_is_finished_the_text_is_not_read() {
+    let corpus = Corpus::of(&[]);
+    for (name, ids) in [("a.parquet", ["1", "2"]), ("b.parquet", ["3", "4"])] {
+        let rows = ids.map(|id| Row::new(id, format!("the text of document {id}")));
+        write_parquet(&corpus.path("docs").join(name), &rows);
+        corpus.age(name, 3600);
+    }
+    corpus.run().await;
+    // What reads these texts now fails, and the file looks the same.
+    let path = corpus.path("docs/a.parquet");
+    let mut bytes = fs::read(&path).unwrap();
+    let text = b"the text of document";
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    bytes[at - 4..at + 16].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    corpus.age("a.parquet", 3600);
+    corpus.write("c.jsonl", &[r#"{"id": "5", "text": "five"}"#], 60);
+    let next = corpus.run().await;
+    assert_eq!((next.source_unchanged, next.files_unchanged), (false, 2));
+    assert_eq!((next.rows_read, next.rows_skipped, next.rows_written, next.rows_quarantined), (5, 4, 1, 0));
+    let all = corpus.run_as(Job { reread: true, ..corpus.job() }).await;
+    assert_eq!((all.files_unchanged, all.rows_skipped, all.rows_quarantined), (0, 3, 1), "the text is broken indeed");
+}
+
+#[tokio::test]
+async fn an_id_that_a_finished_file_has_is_refused_in_a_new_one() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[TWO])]);
+    corpus.run().await;
+    corpus.write("c.jsonl", &[TEN], 60);
+    for expected in [2, 2] {
+        let next = corpus.run().await;
+        assert_eq!((next.files_unchanged, next.rows_written, next.rows_quarantined), (expected, 0, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_rows_in_the_quarantine_is_read_again_and_others_are_not() {
+    let bad = r#"{"id": null, "text": "nobody's"}"#;
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[bad]), ("c.jsonl", &[TWO])]);
+    for files_unchanged in [0, 2, 2] {
+        let run = corpus.run().await;
+        assert_eq!((run.source_unchanged, run.files_unchanged, run.rows_quarantined), (false, files_unchanged, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_files_that_is_damaged_is_not_believed() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[TWO])]);
+    corpus.run().await;
+    let lists: Vec<_> = fs::read_dir(corpus.path("docs.sources")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(lists.len(), 1);
+    fs::write(&lists[0], "anything\n").unwrap();
+    corpus.write("c.jsonl", &[r#"{"id": "3", "text": "three"}"#], 60);
+    let next = corpus.run().await;
+    assert_eq!((next.files_unchanged, next.rows_skipped, next.rows_written), (0, 2, 1));
+}
+
+#[tokio::test]
+async fn a_file_that_may_still_be_written_is_read_again() {
+    let corpus = Corpus::of(&[]);
+    corpus.write("a.jsonl", &[ONE], 0);
+    corpus.run().await;
+    assert!(!corpus.run().await.source_unchanged);
+}
+
+#[tokio::test]
+async fn rows_that_anyone_deletes_come_back() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
+    corpus.run().await;
+    let dataset = Dataset::open(corpus.path("docs.lance").to_str().unwrap()).await.unwrap();
+    DeleteBuilder::new(Arc::new(dataset), "doc_id = '2'").execute().await.unwrap();
+    let next = corpus.run().await;
+    assert_eq!((next.source_unchanged, next.rows_skipped, next.rows_written), (false, 1, 1));
+    assert_eq!(corpus.ids().await, ["1", "2"]);
+    assert!(corpus.run().await.source_unchanged);
+}
+
+#[tokio::test]
+async fn a_table_that_was_made_anew_is_filled() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
+    corpus.run().await;
+    fs::remove_dir_all(corpus.path("docs.lance")).unwrap();
+    let next = corpus.run().await;
+    assert_eq!((next.source_unchanged, next.rows_written), (false, 1));
+}
+
+#[tokio::test]
+async fn merged_fragments_and_a_new_index_are_no_doubt() {
+    let rows: Vec<String> = (0..20).map(|n| format!("{{\"id\": \"{n}\", \"text\": \"number {n}\"}}")).collect();
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let corpus = Corpus::of(&[("a.jsonl", &rows)]);
+    let mut job = Job { upkeep: UpkeepPolicy { compact: true, retention: None }, ..corpus.job() };
+    job.commit.rows = 1;
+    assert!(corpus.run_as(job).await.upkeep.fragments_merged > 16);
+    let index = IndexSpec { kind: IndexKind::IvfFlat, ..IndexSpec::default() };
+    let indexed = corpus.run_as(Job { index: index.clone(), ..corpus.job() }).await;
+    assert!(indexed.source_unchanged, "the index is made without reading the source");
+    let next = corpus.run_as(Job { index, ..corpus.job() }).await;
+    assert_eq!((next.source_unchanged, next.version), (true, indexed.version));
+}
+
+#[tokio::test]
+async fn rows_in_the_quarantine_are_tried_again() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE, r#"{"id": null, "text": "nobody's"}"#])]);
+    for _ in 0..2 {
+        let run = corpus.run().await;
+        assert_eq!((run.source_unchanged, run.rows_quarantined), (false, 1));
+    }
+}
+
+#[tokio::test]
+async fn another_pipeline_and_a_run_that_asks_for_it_read_the_source() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
+    corpus.run().await;
+    let asked = corpus.run_as(Job { reread: true, ..corpus.job() }).await;
+    assert_eq!((asked.source_unchanged, asked.rows_skipped), (false, 1));
+    let mut other = corpus.job();
+    other.source.max_bytes = 1 << 10;
+    let other = corpus.run_as(other).await;
+    assert_eq!((other.source_unchanged, other.rows_skipped), (false, 1));
+    assert!(corpus.run().await.source_unchanged);
+}
