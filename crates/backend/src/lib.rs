@@ -5,6 +5,7 @@
 //! [`Backend`], and `polylance_testkit::conformance` says what that means.
 
 mod annotate;
+mod load;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -14,6 +15,7 @@ use polylance_schema::{Chunking, TaskSpec};
 pub use annotate::{
     AnnotateInput, Annotated, Annotation, Annotator, AnnotatorHandle, Answer, LabelScore, Span, TokenScore,
 };
+pub use load::Load;
 
 /// What an operator may know about a backend without asking it to compute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +114,7 @@ pub type Result<T> = std::result::Result<T, BackendError>;
 ///
 /// Laws: results are in input order; an input's result does not depend on its neighbours or on the
 /// number of devices; a full queue makes the future wait, it never buffers without bound; dropping a
-/// future abandons its work.
+/// future abandons its work and gives its room back.
 pub trait Backend: fmt::Debug + Send + Sync {
     /// What the backend is, known without computing.
     fn info(&self) -> &BackendInfo;
@@ -122,6 +124,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Encodes each row of ids into a vector.
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>>;
+
+    /// What waits and what is in work: cheap, to be shown. What a call has asked for is gone from it when the call is
+    /// answered. Nothing for a backend without queues.
+    fn load(&self) -> Load {
+        Load::default()
+    }
 
     /// What the heads are asked that stand on the embedding's own token states.
     fn heads(&self) -> &[TaskSpec] {

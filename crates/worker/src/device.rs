@@ -59,6 +59,8 @@ pub(crate) fn start<W: DeviceWorker>(
                     return place.queues.give_up(number, job, error);
                 }
             };
+            // Whoever has the answer finds the queues without the job.
+            place.queues.done(number);
             drop(job.permit);
             drop(job.reply.send(answer));
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use futures::future::try_join_all;
-use polylance_backend::{BackendError, Result};
+use polylance_backend::{BackendError, Load, Result};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
@@ -58,6 +58,11 @@ impl<I: Ids, O> Devices<I, O> {
     /// Ids that keep all devices busy once.
     pub(crate) fn window_tokens(&self) -> usize {
         self.names.len().saturating_mul(self.batch_tokens)
+    }
+
+    /// What waits and what is in work.
+    pub(crate) fn load(&self) -> Load {
+        Load { capacity_ids: self.capacity as usize, ..self.queues.load() }
     }
 
     /// An output an input, in input order.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{
-    Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Result, TokenizeSpec,
+    Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Load, Result, TokenizeSpec,
 };
 use polylance_encoder::{
     Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
@@ -177,6 +177,10 @@ impl Backend for DevicePool {
         let passed = self.pass(inputs);
         let dim = self.info.dim;
         async move { Ok(embeddings(dim, &passed.await?)) }.boxed()
+    }
+
+    fn load(&self) -> Load {
+        Load { text_bytes: self.tokenizers.waiting(), ..self.devices.load() }
     }
 
     fn heads(&self) -> &[TaskSpec] {
