@@ -83,8 +83,8 @@ pub struct Embeddings {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
     /// The input cannot be computed by any device: quarantine the row. So it is with one that alone does not fit into
-    /// a device's memory, and one that brings a device's library down each time. Of many inputs at least one is
-    /// refused: ask for parts to find it.
+    /// a device's memory, one that brings a device's library down each time, and one with which a device makes no
+    /// progress. Of many inputs at least one is refused: ask for parts to find it.
     #[error("input refused: {0}")]
     Input(String),
     /// The device ran out of memory: split the batch and try again. A pool does so itself.
@@ -93,8 +93,8 @@ pub enum BackendError {
         /// The device's name.
         device: String,
     },
-    /// The device failed: stop the run. A pool restarts a device whose library panics, and leaves its work to the
-    /// others when that is in vain: of panics a caller hears when no device is left.
+    /// The device failed: stop the run. A pool restarts a device whose library panics or makes no progress, and leaves
+    /// its work to the others when that is in vain: a caller hears of it when no device is left.
     #[error("device {device} failed: {message}")]
     Device {
         /// The device's name.

@@ -34,6 +34,8 @@ pub(crate) struct Columns {
     pub(crate) devices: Vec<String>,
     pub(crate) commit_rows: u64,
     pub(crate) commit_seconds: u64,
+    /// How long a device's batch may take; the pool's own limit unless given.
+    pub(crate) stall: Option<Duration>,
 }
 
 impl Columns {
@@ -46,6 +48,7 @@ impl Columns {
             devices: pipeline.model.devices.clone(),
             commit_rows: pipeline.table.commit.rows,
             commit_seconds: pipeline.table.commit.seconds,
+            stall: Some(Duration::from_secs(pipeline.run.stall)),
         }
     }
 }
@@ -153,8 +156,12 @@ impl Column {
             return Ok(open.nothing());
         }
         let spec = self.job.contract.spec.clone();
-        let options =
-            PoolOptions { devices: columns.devices.clone(), dtype: Some(columns.dtype), ..PoolOptions::default() };
+        let options = PoolOptions {
+            devices: columns.devices.clone(),
+            dtype: Some(columns.dtype),
+            stall: columns.stall,
+            ..PoolOptions::default()
+        };
         let files = self.files;
         let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
         let mut shown = Shown::new(self.job.column, missing, progress);

@@ -5,27 +5,35 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    hash::Hash,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use polylance_backend::{BackendError, Load, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// An input of a device: what it costs is the number of its ids.
-pub trait Ids {
-    /// The number of ids.
-    fn ids(&self) -> usize;
+pub trait Ids: Clone + Eq + Hash + Send + Sync + 'static {
+    /// The ids.
+    fn input_ids(&self) -> &[u32];
+
+    /// Their number.
+    fn ids(&self) -> usize {
+        self.input_ids().len()
+    }
 }
 
 impl Ids for Vec<u32> {
-    fn ids(&self) -> usize {
-        self.len()
+    fn input_ids(&self) -> &[u32] {
+        self
     }
 }
 
 /// A batch on its way: `I` an input, `O` what the device makes of it.
 pub(crate) struct Job<I, O> {
-    pub(crate) inputs: Vec<I>,
+    /// Shared with the thread that computes them.
+    pub(crate) inputs: Arc<[I]>,
     pub(crate) reply: oneshot::Sender<Result<Vec<O>>>,
     /// The batch's share of the queues' bound, given back when the job is dropped.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
@@ -128,6 +136,13 @@ impl<I: Ids, O> Queues<I, O> {
         self.changed.notify_all();
     }
 
+    /// Waits until all devices' threads are gone. `false`: one is still at work.
+    pub(crate) fn wait_for_all(&self, patience: Duration) -> bool {
+        let at_work = |state: &mut State<I, O>| state.queues.iter().any(|queue| !queue.dead);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, at_work);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// A device that can do no more gives its job to another. When there is none the job's caller hears why.
     pub(crate) fn give_up(&self, device: usize, job: Job<I, O>, error: BackendError) {
         let mut state = self.lock();
@@ -199,7 +214,7 @@ mod tests {
     use super::*;
 
     fn job(name: u32, ids: usize) -> Job<Vec<u32>, f32> {
-        Job { inputs: vec![vec![name; ids]], reply: oneshot::channel().0, permit: None }
+        Job { inputs: Arc::from([vec![name; ids]]), reply: oneshot::channel().0, permit: None }
     }
 
     fn name(job: Option<Job<Vec<u32>, f32>>) -> u32 {
@@ -235,6 +250,15 @@ mod tests {
         assert!(answer.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
         assert!(matches!(queues.push(job(4, 1)), Err(BackendError::Closed)));
         assert!(queues.take(0).is_none());
+    }
+
+    #[test]
+    fn a_pool_that_is_closed_knows_whether_a_device_is_still_at_work() {
+        let queues = Queues::<Vec<u32>, f32>::new(2);
+        queues.leave(0);
+        assert!(!queues.wait_for_all(Duration::ZERO));
+        queues.leave(1);
+        assert!(queues.wait_for_all(Duration::ZERO));
     }
 
     #[test]

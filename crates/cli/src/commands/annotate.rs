@@ -112,5 +112,6 @@ fn columns(args: &Args) -> Result<Columns> {
         devices: args.devices.clone(),
         commit_rows: args.commit_rows,
         commit_seconds: Commit::default().seconds,
+        stall: None,
     })
 }
