@@ -110,6 +110,7 @@ pub struct OpenJob {
 pub struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
+    backend: BackendHandle,
     job: Job,
     run_id: String,
     version: Option<u64>,
@@ -184,7 +185,8 @@ impl OpenJob {
         // Rows that are not read have no ids.
         let ids = (self.job.remove && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
-        Ok(Planned { plan, context, job: self.job, run_id: self.run_id, version, heads, stop, ids })
+        let backend = backend.clone();
+        Ok(Planned { plan, context, backend, job: self.job, run_id: self.run_id, version, heads, stop, ids })
     }
 }
 
@@ -274,6 +276,7 @@ impl Planned {
             seconds: 0.0,
             tokens_per_second: 0.0,
             peak_memory: None,
+            peak_queue: commits.peak_queue,
             index: None,
             upkeep: Upkept::default(),
             upkeep_failure: None,
@@ -318,6 +321,9 @@ impl Planned {
                 },
                 _ = ticks.tick() => {
                     let source = progress(self.plan.as_ref());
+                    let load = self.backend.0.load();
+                    commits.peak_queue = commits.peak_queue.max(load.ids() as u64);
+                    observer.load(&load);
                     observer.progress(&source);
                     let quarantined = polylance_sink::quarantined(self.plan.as_ref());
                     if self.job.limits.exceeded(quarantined, source.rows_read).is_some() {
@@ -345,6 +351,7 @@ struct Commits {
     quarantined: u64,
     tokens: u64,
     stopped: bool,
+    peak_queue: u64,
 }
 
 impl Commits {
