@@ -5,6 +5,7 @@
 //! [`Backend`], and `polylance_testkit::conformance` says what that means.
 
 mod annotate;
+mod load;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -14,6 +15,7 @@ use polylance_schema::{Chunking, TaskSpec};
 pub use annotate::{
     AnnotateInput, Annotated, Annotation, Annotator, AnnotatorHandle, Answer, LabelScore, Span, TokenScore,
 };
+pub use load::Load;
 
 /// What an operator may know about a backend without asking it to compute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +83,8 @@ pub struct Embeddings {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
     /// The input cannot be computed by any device: quarantine the row. So it is with one that alone does not fit into
-    /// a device's memory, and one that brings a device's library down each time. Of many inputs at least one is
-    /// refused: ask for parts to find it.
+    /// a device's memory, one that brings a device's library down each time, and one with which a device makes no
+    /// progress. Of many inputs at least one is refused: ask for parts to find it.
     #[error("input refused: {0}")]
     Input(String),
     /// The device ran out of memory: split the batch and try again. A pool does so itself.
@@ -91,8 +93,8 @@ pub enum BackendError {
         /// The device's name.
         device: String,
     },
-    /// The device failed: stop the run. A pool restarts a device whose library panics, and leaves its work to the
-    /// others when that is in vain: of panics a caller hears when no device is left.
+    /// The device failed: stop the run. A pool restarts a device whose library panics or makes no progress, and leaves
+    /// its work to the others when that is in vain: a caller hears of it when no device is left.
     #[error("device {device} failed: {message}")]
     Device {
         /// The device's name.
@@ -112,7 +114,7 @@ pub type Result<T> = std::result::Result<T, BackendError>;
 ///
 /// Laws: results are in input order; an input's result does not depend on its neighbours or on the
 /// number of devices; a full queue makes the future wait, it never buffers without bound; dropping a
-/// future abandons its work.
+/// future abandons its work and gives its room back.
 pub trait Backend: fmt::Debug + Send + Sync {
     /// What the backend is, known without computing.
     fn info(&self) -> &BackendInfo;
@@ -122,6 +124,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Encodes each row of ids into a vector.
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>>;
+
+    /// What waits and what is in work: cheap, to be shown. What a call has asked for is gone from it when the call is
+    /// answered. Nothing for a backend without queues.
+    fn load(&self) -> Load {
+        Load::default()
+    }
 
     /// What the heads are asked that stand on the embedding's own token states.
     fn heads(&self) -> &[TaskSpec] {

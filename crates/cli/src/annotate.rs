@@ -38,6 +38,8 @@ pub(crate) struct Columns {
     pub(crate) commit_seconds: u64,
     /// How long what is in work may take when the command is told to stop.
     pub(crate) grace: Duration,
+    /// How long a device's batch may take; the pool's own limit unless given.
+    pub(crate) stall: Option<Duration>,
 }
 
 impl Columns {
@@ -51,6 +53,7 @@ impl Columns {
             commit_rows: pipeline.table.commit.rows,
             commit_seconds: pipeline.table.commit.seconds,
             grace: Duration::from_secs(pipeline.run.grace),
+            stall: Some(Duration::from_secs(pipeline.run.stall)),
         }
     }
 }
@@ -168,8 +171,12 @@ impl Column {
             return Ok(open.nothing());
         }
         let spec = self.job.contract.spec.clone();
-        let options =
-            PoolOptions { devices: columns.devices.clone(), dtype: Some(columns.dtype), ..PoolOptions::default() };
+        let options = PoolOptions {
+            devices: columns.devices.clone(),
+            dtype: Some(columns.dtype),
+            stall: columns.stall,
+            ..PoolOptions::default()
+        };
         let files = self.files;
         let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
         let mut shown = Shown::new(self.job.column, missing, progress);

@@ -9,7 +9,9 @@ use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, TokenizeSpec};
+use polylance_backend::{
+    Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Load, TokenizeSpec,
+};
 use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
 use polylance_worker::{DevicePool, PassHead, PoolError, PoolOptions};
@@ -121,6 +123,10 @@ impl Backend for LazyPool {
         }
         let state = Arc::clone(&self.state);
         async move { state.pool().await?.encode(inputs).await }.boxed()
+    }
+
+    fn load(&self) -> Load {
+        self.state.pool.get().map(DevicePool::load).unwrap_or_default()
     }
 
     fn heads(&self) -> &[TaskSpec] {

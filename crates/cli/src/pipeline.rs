@@ -59,7 +59,7 @@ pub(crate) enum ProgressMode {
 pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -> Result<u64> {
     let open = job(pipeline).open().await?;
     let files = ModelFiles::find(&pipeline.model.id)?;
-    let options = pool_options(&pipeline.model);
+    let options = pool_options(pipeline);
     let contract = contract(pipeline, &files, &options)?;
     let pool = Arc::new(LazyPool::new(files, Vec::new(), options));
     let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, Vec::new()).await?;
@@ -103,7 +103,7 @@ async fn run_open(
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let files = ModelFiles::find(&pipeline.model.id)?;
-    let options = pool_options(&pipeline.model);
+    let options = pool_options(pipeline);
     let contract = contract(pipeline, &files, &options)?;
     let columns = Columns::of(pipeline);
     let mut heads = annotate::prepare(&columns).await?;
@@ -267,7 +267,8 @@ fn upkeep(upkeep: &config::Upkeep) -> UpkeepPolicy {
     UpkeepPolicy { compact: upkeep.compact, retention: upkeep.cleanup.then_some(retention) }
 }
 
-fn pool_options(model: &config::Model) -> PoolOptions {
+fn pool_options(pipeline: &Pipeline) -> PoolOptions {
+    let model = &pipeline.model;
     PoolOptions {
         devices: model.devices.clone(),
         dtype: Some(dtype(model.dtype)),
@@ -276,6 +277,7 @@ fn pool_options(model: &config::Model) -> PoolOptions {
         dims: model.dims,
         tokenizer_threads: model.tokenizer_threads,
         batch_tokens: model.batch_tokens,
+        stall: Some(Duration::from_secs(pipeline.run.stall)),
     }
 }
 

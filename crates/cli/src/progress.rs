@@ -6,6 +6,7 @@ use std::{
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use polylance_backend::Load;
 
 use crate::{
     job::{Observer, SourceProgress, Stage},
@@ -25,16 +26,17 @@ pub(crate) fn observer(mode: ProgressMode) -> Box<dyn Observer> {
     }
 }
 
-/// Rate and remaining time of a run.
+/// Rate, queue and remaining time of a run.
 #[derive(Debug)]
 struct Pace {
     started: Instant,
     committed: u64,
+    load: Load,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { started: Instant::now(), committed: 0 }
+        Self { started: Instant::now(), committed: 0, load: Load::default() }
     }
 
     fn text(&self, progress: &SourceProgress) -> String {
@@ -42,13 +44,23 @@ impl Pace {
         let rate = (progress.tokens_encoded as f64 / seconds.max(0.001)).round() as u64;
         let left = remaining(progress, seconds).map(|left| format!(", {} left", HumanDuration(left)));
         format!(
-            "{} rows read, {} already there, {} committed, {} tokens/s{}",
+            "{} rows read, {} already there, {} committed, {} tokens/s{}{}",
             thousands(progress.rows_read),
             thousands(progress.rows_skipped),
             thousands(self.committed),
             thousands(rate),
+            queue(&self.load),
             left.unwrap_or_default()
         )
+    }
+}
+
+/// How full the devices' queues are, when there are any.
+fn queue(load: &Load) -> String {
+    let n = |ids: usize| thousands(ids as u64);
+    match load.capacity_ids {
+        0 => String::new(),
+        capacity => format!(", queue {} of {} ids", n(load.ids()), n(capacity)),
     }
 }
 
@@ -95,6 +107,10 @@ impl Observer for Bar {
         self.bar.set_message(self.pace.text(progress));
     }
 
+    fn load(&mut self, load: &Load) {
+        self.pace.load = *load;
+    }
+
     fn committed(&mut self, documents: u64) {
         self.pace.committed = documents;
     }
@@ -127,6 +143,10 @@ impl Observer for Plain {
         }
     }
 
+    fn load(&mut self, load: &Load) {
+        self.pace.load = *load;
+    }
+
     fn committed(&mut self, documents: u64) {
         self.pace.committed = documents;
     }
@@ -144,5 +164,12 @@ mod tests {
         assert_eq!(remaining(&progress(1), 10.0), None);
         assert_eq!(remaining(&progress(1000), 10.0), None);
         assert_eq!(remaining(&SourceProgress::default(), 10.0), None);
+    }
+
+    #[test]
+    fn the_queue_is_told_when_there_is_one() {
+        assert_eq!(queue(&Load::default()), "");
+        let load = Load { queued_ids: 12_000, running_ids: 288, capacity_ids: 24_576, ..Load::default() };
+        assert_eq!(queue(&load), ", queue 12,288 of 24,576 ids");
     }
 }

@@ -80,7 +80,7 @@ impl Outcome {
 fn settings() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[run]");
-    settings.add_filter(r#"("seconds"|"tokens_per_second"|"peak_memory"):[0-9.e-]+"#, "$1:[number]");
+    settings.add_filter(r#"("seconds"|"tokens_per_second"|"peak_memory"|"peak_queue"):[0-9.e-]+"#, "$1:[number]");
     settings.add_filter(r"[0-9.]+ [KMG]iB at most", "[bytes] at most");
     settings.add_filter(r"in [0-9.]+ s \([0-9,]+ a second\)", "in [seconds]");
     settings.add_filter(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "[time]");

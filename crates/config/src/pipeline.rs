@@ -229,6 +229,8 @@ pub struct Run {
     pub memory: ByteSize,
     /// Seconds that a run which is told to stop may take to commit what it has read.
     pub grace: u64,
+    /// Seconds after which a device's batch makes no progress, and the input that holds it up is sought; 0 for never.
+    pub stall: u64,
 }
 
 /// What a run that wrote something does for the table, and for its quarantine, at its end.
@@ -349,7 +351,7 @@ impl Default for Quarantine {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { memory: ByteSize(2 << 30), grace: 30 }
+        Self { memory: ByteSize(2 << 30), grace: 30, stall: 30 * 60 }
     }
 }
 

@@ -1,9 +1,16 @@
 //! What every [`Backend`] must fulfil, as functions that every implementation's tests call.
 
-use std::{collections::BTreeSet, thread};
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
 
-use futures::{executor::block_on, future::join_all};
-use polylance_backend::{Backend, BackendError, Chunk, TokenizeSpec};
+use futures::{
+    executor::block_on,
+    future::{join, join_all},
+};
+use polylance_backend::{Backend, BackendError, Chunk, EncodeInput, Load, TokenizeSpec};
 use polylance_schema::{Chunking, Cut};
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -11,6 +18,9 @@ use crate::corpora::{SCRIPTS, long_document};
 
 /// How far the same input's vectors may be apart when it is computed among other inputs.
 pub const TOLERANCE: f32 = 2e-6;
+
+/// How long a backend may take to have nothing in work any more, after a call that was dropped.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs all laws.
 ///
@@ -25,9 +35,14 @@ pub async fn backend(backend: &dyn Backend) {
     truncation_is_told(backend).await;
     an_item_alone_equals_the_item_in_a_batch(backend).await;
     results_are_in_input_order(backend).await;
+    neighbours_and_their_order_do_not_matter(backend).await;
+    heads_do_not_change_the_vectors(backend).await;
     callers_on_many_threads_get_their_own_results(backend).await;
     what_cannot_be_computed_is_refused(backend).await;
+    a_refused_call_does_not_harm_another(backend).await;
     a_dropped_call_leaves_the_backend_usable(backend).await;
+    dropped_calls_give_their_room_back(backend).await;
+    the_load_stays_within_the_room_and_goes_with_the_call(backend).await;
     nothing_in_nothing_out(backend).await;
 }
 
@@ -163,6 +178,38 @@ async fn results_are_in_input_order(backend: &dyn Backend) {
     assert!(whole.iter().zip(&joined).all(|(a, b)| (a - b).abs() <= TOLERANCE));
 }
 
+async fn neighbours_and_their_order_do_not_matter(backend: &dyn Backend) {
+    let inputs: Vec<Vec<u32>> = inputs(backend).await.into_iter().step_by(2).collect();
+    let whole = backend.encode(inputs.clone()).await.expect("plain inputs").values;
+    let dim = backend.info().dim;
+    // Backwards, each among other lengths than before and one of them often.
+    let rows: Vec<usize> = (0..inputs.len()).rev().flat_map(|row| [row, 0]).collect();
+    let among_others = rows.iter().map(|&row| inputs[row].clone()).collect();
+    let found = backend.encode(among_others).await.expect("plain inputs").values;
+    for (vector, row) in found.chunks(dim).zip(rows) {
+        let expected = &whole[row * dim..][..dim];
+        assert!(vector.iter().zip(expected).all(|(a, b)| (a - b).abs() <= TOLERANCE), "input {row}");
+    }
+}
+
+async fn heads_do_not_change_the_vectors(backend: &dyn Backend) {
+    let chunks = tokenize(backend, &specs()[0]).await.into_iter().step_by(4).flat_map(|(text, chunks)| {
+        let input = move |chunk: Chunk| EncodeInput { input_ids: chunk.input_ids, text: text[chunk.bytes].to_owned() };
+        chunks.into_iter().map(input)
+    });
+    let inputs: Vec<EncodeInput> = chunks.collect();
+    let bare =
+        backend.encode(inputs.iter().map(|input| input.input_ids.clone()).collect()).await.expect("plain inputs");
+    let encoded = backend.encode_with_heads(inputs.clone()).await.expect("plain inputs");
+    let (bare, vectors) = (bare.values, encoded.embeddings.values);
+    assert!(bare.len() == vectors.len() && bare.iter().zip(&vectors).all(|(a, b)| (a - b).abs() <= TOLERANCE));
+    assert_eq!(encoded.annotations.len(), inputs.len());
+    assert!(
+        encoded.annotations.iter().all(|said| said.len() == backend.heads().len()),
+        "each head speaks of each input"
+    );
+}
+
 async fn callers_on_many_threads_get_their_own_results(backend: &dyn Backend) {
     let inputs: Vec<Vec<u32>> = inputs(backend).await.into_iter().step_by(3).collect();
     let whole = backend.encode(inputs.clone()).await.expect("plain inputs").values;
@@ -201,6 +248,60 @@ async fn a_dropped_call_leaves_the_backend_usable(backend: &dyn Backend) {
     }
     let vectors = backend.encode(inputs.clone()).await.expect("plain inputs");
     assert_eq!(vectors.values.len(), inputs.len() * vectors.dim);
+}
+
+async fn a_refused_call_does_not_harm_another(backend: &dyn Backend) {
+    let good: Vec<Vec<u32>> = inputs(backend).await.into_iter().take(10).collect();
+    let bad = vec![good[0].clone(), vec![5; backend.info().max_tokens + 1]];
+    let (refused, vectors) = join(backend.encode(bad), backend.encode(good.clone())).await;
+    assert!(matches!(refused, Err(BackendError::Input(_))), "{refused:?}");
+    assert_eq!(vectors.expect("plain inputs").values.len(), good.len() * backend.info().dim);
+}
+
+/// Inputs that take more room than there is.
+async fn more_than_the_room(backend: &dyn Backend) -> Vec<Vec<u32>> {
+    let mut ids = 0;
+    let input = inputs(backend).await.into_iter().cycle().take_while(|input| {
+        let enough = ids > backend.load().capacity_ids;
+        ids += input.len();
+        !enough
+    });
+    input.collect()
+}
+
+async fn dropped_calls_give_their_room_back(backend: &dyn Backend) {
+    let inputs = more_than_the_room(backend).await;
+    for _ in 0..20 {
+        drop(futures::poll!(backend.encode(inputs.clone())));
+    }
+    idle(backend);
+    let vectors = backend.encode(inputs.clone()).await.expect("plain inputs");
+    assert_eq!(vectors.values.len(), inputs.len() * vectors.dim);
+}
+
+async fn the_load_stays_within_the_room_and_goes_with_the_call(backend: &dyn Backend) {
+    let inputs = more_than_the_room(backend).await;
+    let capacity = backend.load().capacity_ids;
+    let mut calls: Vec<_> = (0..4).map(|_| backend.encode(inputs.clone())).collect();
+    for call in &mut calls {
+        drop(futures::poll!(call));
+        let load = backend.load();
+        assert!(load.ids() <= capacity, "{load:?}");
+    }
+    drop(calls);
+    idle(backend);
+    drop(backend.encode(inputs).await.expect("plain inputs"));
+    let load = backend.load();
+    assert_eq!((load.ids(), load.text_bytes), (0, 0), "an answer leaves nothing behind");
+}
+
+/// Waits until what was abandoned is gone.
+fn idle(backend: &dyn Backend) {
+    let begun = Instant::now();
+    while backend.load() != (Load { capacity_ids: backend.load().capacity_ids, ..Load::default() }) {
+        assert!(begun.elapsed() < PATIENCE, "{:?} is never given back", backend.load());
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 async fn nothing_in_nothing_out(backend: &dyn Backend) {

@@ -44,12 +44,10 @@ impl DeviceThreads {
         Ok(Self { name, spec: spec.clone(), threads })
     }
 
-    /// New threads in the place of those that a panic went through.
-    pub(crate) fn restart(&mut self) -> Result<()> {
-        let spec = self.spec.clone();
+    /// New threads on the same cores, beside those that a panic went through or that make no progress.
+    pub(crate) fn another(&self) -> Result<Self> {
         let failed = |error: PoolError| BackendError::Device { device: self.name.clone(), message: error.to_string() };
-        *self = Self::new(&spec).map_err(failed)?;
-        Ok(())
+        Self::new(&self.spec).map_err(failed)
     }
 
     pub(crate) fn name(&self) -> &str {

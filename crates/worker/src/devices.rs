@@ -1,26 +1,30 @@
 //! All devices: batches go to the one with the least to do, results come back in input order.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use futures::future::try_join_all;
-use polylance_backend::{BackendError, Result};
+use polylance_backend::{BackendError, Load, Result};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     PoolError,
     batcher::batches,
-    device::{self, DeviceWorker},
+    device::{self, DeviceWorker, Shared},
     queues::{Ids, Job, Queues},
+    refused::Refused,
 };
 
 /// Batches that may wait at each device beside the one in work.
 const QUEUED_BATCHES: usize = 2;
 
+/// How long a pool that is closed waits for the batches in work, which nobody asks for any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The devices, their queues and the bound of all queues together.
 #[derive(Debug)]
 pub(crate) struct Devices<I: Ids, O> {
     names: Vec<String>,
-    queues: Arc<Queues<I, O>>,
+    shared: Arc<Shared<I, O>>,
     threads: Vec<JoinHandle<()>>,
     batch_tokens: usize,
     /// Ids that may be queued or in work: `tokio`'s semaphore needs no runtime.
@@ -29,8 +33,12 @@ pub(crate) struct Devices<I: Ids, O> {
 }
 
 impl<I: Ids, O> Devices<I, O> {
-    /// Starts a thread a worker.
-    pub(crate) fn start<W>(workers: Vec<W>, batch_tokens: usize) -> std::result::Result<Self, PoolError>
+    /// Starts the threads of each worker. A batch that takes longer than `stall` makes no progress.
+    pub(crate) fn start<W>(
+        workers: Vec<W>,
+        batch_tokens: usize,
+        stall: Option<Duration>,
+    ) -> std::result::Result<Self, PoolError>
     where
         W: DeviceWorker<Input = I, Output = O>,
     {
@@ -39,14 +47,14 @@ impl<I: Ids, O> Devices<I, O> {
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
         let mut devices = Self {
             names: workers.iter().map(|worker| worker.name().to_owned()).collect(),
-            queues: Arc::new(Queues::new(workers.len())),
+            shared: Arc::new(Shared { queues: Queues::new(workers.len()), refused: Refused::new() }),
             threads: Vec::with_capacity(workers.len()),
             batch_tokens,
             room: Arc::new(Semaphore::new(capacity as usize)),
             capacity,
         };
         for (number, worker) in workers.into_iter().enumerate() {
-            devices.threads.push(device::start(worker, Arc::clone(&devices.queues), number)?);
+            devices.threads.push(device::start(worker, Arc::clone(&devices.shared), number, stall)?);
         }
         Ok(devices)
     }
@@ -60,8 +68,15 @@ impl<I: Ids, O> Devices<I, O> {
         self.names.len().saturating_mul(self.batch_tokens)
     }
 
+    /// What waits and what is in work.
+    pub(crate) fn load(&self) -> Load {
+        Load { capacity_ids: self.capacity as usize, ..self.shared.queues.load() }
+    }
+
     /// An output an input, in input order.
     pub(crate) async fn run(&self, inputs: Vec<I>) -> Result<Vec<O>> {
+        let Shared { queues, refused } = &*self.shared;
+        refused.check(&inputs)?;
         let lengths: Vec<usize> = inputs.iter().map(Ids::ids).collect();
         let mut inputs = inputs.into_iter();
         let mut answers = Vec::new();
@@ -72,8 +87,8 @@ impl<I: Ids, O> Devices<I, O> {
             let permit = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| BackendError::Closed)?;
             let (reply, answer) = oneshot::channel();
             let inputs = inputs.by_ref().take(batch.len()).collect();
-            self.queues.push(Job { inputs, reply, permit: Some(permit) })?;
-            answers.push(async move { answer.await.unwrap_or_else(|_| Err(self.queues.failure())) });
+            queues.push(Job { inputs, reply, permit: Some(permit) })?;
+            answers.push(async move { answer.await.unwrap_or_else(|_| Err(queues.failure())) });
         }
         Ok(try_join_all(answers).await?.into_iter().flatten().collect())
     }
@@ -81,7 +96,12 @@ impl<I: Ids, O> Devices<I, O> {
 
 impl<I: Ids, O> Drop for Devices<I, O> {
     fn drop(&mut self) {
-        self.queues.close();
+        self.shared.queues.close();
+        // A thread that makes no progress may never end, and has nobody to answer.
+        if !self.shared.queues.wait_for_all(PATIENCE) {
+            tracing::warn!("a device is still at work: its threads are left behind");
+            return;
+        }
         for thread in self.threads.drain(..) {
             // The worker's panics were caught and told; a thread that is gone has nothing to add.
             drop(thread.join());
@@ -112,7 +132,7 @@ mod tests {
             &self.name
         }
 
-        fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
+        fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
             assert!(!inputs.iter().any(|ids| ids.contains(&PANIC)), "the library panicked");
             if inputs.iter().map(Vec::len).sum::<usize>() > self.most {
                 return Err(BackendError::OutOfMemory { device: self.name.clone() });
@@ -120,14 +140,14 @@ mod tests {
             Ok(inputs.iter().map(|ids| ids[0]).collect())
         }
 
-        fn restart(&mut self) -> Result<()> {
-            Ok(())
+        fn another(&self) -> Result<Self> {
+            Ok(Self { name: self.name.clone(), most: self.most })
         }
     }
 
     fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices<Vec<u32>, u32> {
         let workers = (0..count).map(|number| Echo { name: format!("echo:{number}"), most }).collect();
-        Devices::start(workers, batch_tokens).unwrap()
+        Devices::start(workers, batch_tokens, None).unwrap()
     }
 
     fn inputs() -> Vec<Vec<u32>> {
@@ -187,21 +207,20 @@ mod tests {
             self.name
         }
 
-        fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
+        fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
             assert!(!self.down, "the device fell off the bus");
             Ok(inputs.iter().map(|ids| ids[0]).collect())
         }
 
-        fn restart(&mut self) -> Result<()> {
-            self.down = !self.heals;
-            Ok(())
+        fn another(&self) -> Result<Self> {
+            Ok(Self { down: !self.heals, ..*self })
         }
     }
 
     #[test]
     fn a_restart_hides_a_panic_that_does_not_come_again() {
         let healing = Broken { name: "healing", heals: true, down: true };
-        let devices = Devices::start(vec![healing], 64).unwrap();
+        let devices = Devices::start(vec![healing], 64, None).unwrap();
         assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 
@@ -209,14 +228,14 @@ mod tests {
     fn others_take_the_work_of_a_device_that_is_given_up() {
         let down = Broken { name: "down", heals: false, down: true };
         let well = Broken { name: "well", heals: true, down: false };
-        let devices = Devices::start(vec![down, well], 64).unwrap();
+        let devices = Devices::start(vec![down, well], 64, None).unwrap();
         assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 
     #[test]
     fn the_last_device_that_is_given_up_ends_the_run_with_its_name() {
         let down = ["one", "two"].map(|name| Broken { name, heals: false, down: true });
-        let devices = Devices::start(Vec::from(down), 64).unwrap();
+        let devices = Devices::start(Vec::from(down), 64, None).unwrap();
         for _ in 0..2 {
             let error = block_on(devices.run(inputs())).unwrap_err();
             let named = matches!(&error, BackendError::Device { message, .. } if message.contains("fell off the bus"));
@@ -252,7 +271,7 @@ mod tests {
             self.name
         }
 
-        fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
+        fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
             let (done, changed) = &*self.done;
             let mut done = done.lock().unwrap();
             *done += inputs.len();
@@ -263,8 +282,8 @@ mod tests {
             Ok(inputs.iter().map(|ids| ids[0]).collect())
         }
 
-        fn restart(&mut self) -> Result<()> {
-            Ok(())
+        fn another(&self) -> Result<Self> {
+            Ok(Self { name: self.name, done: Arc::clone(&self.done) })
         }
     }
 
@@ -272,7 +291,7 @@ mod tests {
     fn a_device_that_is_quicker_computes_what_waits_at_the_other() {
         let done = Arc::new((Mutex::new(0), Condvar::new()));
         let gates = ["slow", "quick"].map(|name| Gate { name, done: Arc::clone(&done) });
-        let devices = Devices::start(Vec::from(gates), 64).unwrap();
+        let devices = Devices::start(Vec::from(gates), 64, None).unwrap();
         assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 }

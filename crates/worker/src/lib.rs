@@ -1,4 +1,4 @@
-//! The worker: tokenizer threads, a token-budget batcher, one thread and one bounded queue a device.
+//! The worker: tokenizer threads, a token-budget batcher, one thread, its supervisor and one bounded queue a device.
 //!
 //! [`DevicePool`] fulfils `polylance_backend::Backend` with real models. Texts go in and chunks come out of
 //! the tokenizer threads, rows of ids go in and vectors come out of the devices, in the order
@@ -7,14 +7,18 @@
 mod batcher;
 mod charsmap;
 mod chunker;
+mod computing;
 mod device;
 mod device_threads;
 mod devices;
 mod error;
+mod part;
 mod pool;
 mod queues;
+mod refused;
 mod shared_pass;
 mod spec;
+mod supervisor;
 mod task_pool;
 mod tasks;
 mod token_states;

@@ -1,10 +1,10 @@
 //! The pool: a model, its tokenizer threads and its devices as one backend.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{
-    Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Result, TokenizeSpec,
+    Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Load, Result, TokenizeSpec,
 };
 use polylance_encoder::{
     Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
@@ -36,6 +36,9 @@ pub(crate) fn batch_tokens(device: &DeviceSpec, per_layer: bool) -> usize {
     }
 }
 
+/// How long a batch may take: a large model on a few cores needs many minutes for one.
+const STALL: Duration = Duration::from_mins(30);
+
 /// How a pool is opened. The default is what the model and the machine suggest.
 #[derive(Debug, Clone, Default)]
 pub struct PoolOptions {
@@ -53,6 +56,15 @@ pub struct PoolOptions {
     pub tokenizer_threads: Option<usize>,
     /// Ids in a batch at most.
     pub batch_tokens: Option<usize>,
+    /// A batch that takes longer makes no progress and is given up; half an hour unless given, zero for never.
+    pub stall: Option<Duration>,
+}
+
+impl PoolOptions {
+    /// How long a batch may take, when there is a limit.
+    pub(crate) fn stall(&self) -> Option<Duration> {
+        Some(self.stall.unwrap_or(STALL)).filter(|stall| !stall.is_zero())
+    }
 }
 
 /// Tokenizer threads and devices with one model.
@@ -107,7 +119,7 @@ impl DevicePool {
         let loaded = loaded.ok_or_else(|| ModelError::Option("no device was given".to_owned()))?;
         let model = &loaded.encoder;
         let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
-        let devices = Devices::start(workers, batch)?;
+        let devices = Devices::start(workers, batch, options.stall())?;
         let readers = Readers::new(heads, &loaded.heads, tokenizers.tokenizer())?;
         let info = BackendInfo {
             dim: model.dim(),
@@ -177,6 +189,10 @@ impl Backend for DevicePool {
         let passed = self.pass(inputs);
         let dim = self.info.dim;
         async move { Ok(embeddings(dim, &passed.await?)) }.boxed()
+    }
+
+    fn load(&self) -> Load {
+        Load { text_bytes: self.tokenizers.waiting(), ..self.devices.load() }
     }
 
     fn heads(&self) -> &[TaskSpec] {
@@ -289,14 +305,27 @@ impl DeviceWorker for ModelWorker {
         self.threads.name()
     }
 
-    fn run(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Passed>> {
+    fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<Passed>> {
         let Model { encoder, heads } = &*self.model;
         let (vectors, logits) = self.threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
         shared_pass::by_sequence(&vectors, encoder.dim(), logits)
     }
 
-    fn restart(&mut self) -> Result<()> {
+    fn another(&self) -> Result<Self> {
         // Weights are never written to: those in memory are as good as new ones.
-        self.threads.restart()
+        Ok(Self { threads: self.threads.another()?, model: Arc::clone(&self.model) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_a_limit_unless_it_is_switched_off() {
+        let stall = |stall| PoolOptions { stall, ..PoolOptions::default() }.stall();
+        assert_eq!(stall(None), Some(STALL));
+        assert_eq!(stall(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        assert_eq!(stall(Some(Duration::ZERO)), None);
     }
 }

@@ -5,27 +5,35 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    hash::Hash,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use polylance_backend::{BackendError, Result};
+use polylance_backend::{BackendError, Load, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// An input of a device: what it costs is the number of its ids.
-pub trait Ids {
-    /// The number of ids.
-    fn ids(&self) -> usize;
+pub trait Ids: Clone + Eq + Hash + Send + Sync + 'static {
+    /// The ids.
+    fn input_ids(&self) -> &[u32];
+
+    /// Their number.
+    fn ids(&self) -> usize {
+        self.input_ids().len()
+    }
 }
 
 impl Ids for Vec<u32> {
-    fn ids(&self) -> usize {
-        self.len()
+    fn input_ids(&self) -> &[u32] {
+        self
     }
 }
 
 /// A batch on its way: `I` an input, `O` what the device makes of it.
 pub(crate) struct Job<I, O> {
-    pub(crate) inputs: Vec<I>,
+    /// Shared with the thread that computes them.
+    pub(crate) inputs: Arc<[I]>,
     pub(crate) reply: oneshot::Sender<Result<Vec<O>>>,
     /// The batch's share of the queues' bound, given back when the job is dropped.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
@@ -98,35 +106,51 @@ impl<I: Ids, O> Queues<I, O> {
         }
     }
 
+    /// A device's job is done.
+    pub(crate) fn done(&self, device: usize) {
+        self.lock().queues[device].working = 0;
+    }
+
+    /// Ids that wait and ids in work.
+    pub(crate) fn load(&self) -> Load {
+        let state = self.lock();
+        let queued_ids = state.queues.iter().map(|queue| queue.waiting).sum();
+        let running_ids = state.queues.iter().map(|queue| queue.working).sum();
+        Load { queued_ids, running_ids, ..Load::default() }
+    }
+
     /// No device takes another job, and those that wait are dropped: their callers hear of it.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
-        state.closed = true;
-        state.queues.iter_mut().for_each(|queue| queue.jobs.clear());
+        state.close();
         self.changed.notify_all();
     }
 
     /// A device's thread is gone: its jobs are left to the others, and dropped when it was the last.
     pub(crate) fn leave(&self, device: usize) {
         let mut state = self.lock();
-        state.queues[device].dead = true;
-        let last = state.queues.iter().all(|queue| queue.dead);
-        drop(state);
-        self.changed.notify_all();
-        if last {
-            self.close();
+        state.bury(device);
+        if state.queues.iter().all(|queue| queue.dead) {
+            state.close();
         }
+        self.changed.notify_all();
+    }
+
+    /// Waits until all devices' threads are gone. `false`: one is still at work.
+    pub(crate) fn wait_for_all(&self, patience: Duration) -> bool {
+        let at_work = |state: &mut State<I, O>| state.queues.iter().any(|queue| !queue.dead);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, at_work);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// A device that can do no more gives its job to another. When there is none the job's caller hears why.
     pub(crate) fn give_up(&self, device: usize, job: Job<I, O>, error: BackendError) {
         let mut state = self.lock();
-        state.queues[device].dead = true;
+        state.bury(device);
         let left = if state.closed { Err(job) } else { state.push(job) };
         if left.is_err() && !state.closed {
             state.failure = Some(error);
-            state.closed = true;
-            state.queues.iter_mut().for_each(|queue| queue.jobs.clear());
+            state.close();
         }
         self.changed.notify_all();
     }
@@ -150,6 +174,19 @@ impl<I: Ids, O> State<I, O> {
         queue.waiting += job.ids();
         queue.jobs.push_back(job);
         Ok(())
+    }
+
+    fn bury(&mut self, device: usize) {
+        self.queues[device].dead = true;
+        self.queues[device].working = 0;
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        for queue in &mut self.queues {
+            queue.jobs.clear();
+            queue.waiting = 0;
+        }
     }
 
     fn take(&mut self, device: usize) -> Option<Job<I, O>> {
@@ -177,7 +214,7 @@ mod tests {
     use super::*;
 
     fn job(name: u32, ids: usize) -> Job<Vec<u32>, f32> {
-        Job { inputs: vec![vec![name; ids]], reply: oneshot::channel().0, permit: None }
+        Job { inputs: Arc::from([vec![name; ids]]), reply: oneshot::channel().0, permit: None }
     }
 
     fn name(job: Option<Job<Vec<u32>, f32>>) -> u32 {
@@ -213,5 +250,32 @@ mod tests {
         assert!(answer.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
         assert!(matches!(queues.push(job(4, 1)), Err(BackendError::Closed)));
         assert!(queues.take(0).is_none());
+    }
+
+    #[test]
+    fn a_pool_that_is_closed_knows_whether_a_device_is_still_at_work() {
+        let queues = Queues::<Vec<u32>, f32>::new(2);
+        queues.leave(0);
+        assert!(!queues.wait_for_all(Duration::ZERO));
+        queues.leave(1);
+        assert!(queues.wait_for_all(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_load_is_what_waits_and_what_is_in_work() {
+        let queues = Queues::new(2);
+        let load = |queued_ids, running_ids| Load { queued_ids, running_ids, ..Load::default() };
+        for (number, ids) in [5, 3, 4].into_iter().enumerate() {
+            queues.push(job(number as u32, ids)).unwrap();
+        }
+        assert_eq!(queues.load(), load(12, 0));
+        drop((queues.take(0), queues.take(1)));
+        assert_eq!(queues.load(), load(4, 8));
+        queues.done(0);
+        assert_eq!(queues.load(), load(4, 3));
+        queues.leave(1);
+        assert_eq!(queues.load(), load(4, 0));
+        queues.close();
+        assert_eq!(queues.load(), Load::default());
     }
 }

@@ -52,7 +52,7 @@ impl TaskPool {
         }
         let model = loaded.ok_or_else(|| polylance_encoder::ModelError::Option("no device was given".to_owned()))?;
         let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
-        let devices = Devices::start(workers, batch)?;
+        let devices = Devices::start(workers, batch, options.stall())?;
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
         let runner = TaskRunner::new(
             spec,
@@ -260,7 +260,7 @@ impl DeviceWorker for TaskWorker {
         self.threads.name()
     }
 
-    fn run(&mut self, inputs: &[TaskInput]) -> Result<Vec<TaskOutput>> {
+    fn run(&self, inputs: &[TaskInput]) -> Result<Vec<TaskOutput>> {
         let (model, spec, top) = (&self.model, &self.spec, self.top);
         let batch = || {
             let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
@@ -282,8 +282,9 @@ impl DeviceWorker for TaskWorker {
         })
     }
 
-    fn restart(&mut self) -> Result<()> {
+    fn another(&self) -> Result<Self> {
         // Weights are never written to: those in memory are as good as new ones.
-        self.threads.restart()
+        let (threads, model) = (self.threads.another()?, Arc::clone(&self.model));
+        Ok(Self { threads, model, spec: self.spec.clone(), top: self.top })
     }
 }

@@ -38,7 +38,7 @@ pub struct TokenState {
 }
 
 /// A text's ids, and where its words begin among them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct WordInput {
     ids: Vec<u32>,
     /// The first token of each word; `None` for a word that did not fit.
@@ -46,8 +46,8 @@ struct WordInput {
 }
 
 impl Ids for WordInput {
-    fn ids(&self) -> usize {
-        self.ids.len()
+    fn input_ids(&self) -> &[u32] {
+        &self.ids
     }
 }
 
@@ -70,7 +70,7 @@ impl TokenStates {
         Ok(Self {
             tokenizer: Arc::new(tokenizer(files.name(), &files.tokenizer_json()?)?),
             threads: Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?,
-            devices: Devices::start(workers, batch)?,
+            devices: Devices::start(workers, batch, options.stall())?,
             prefix: prefix.to_owned(),
             width: files.config().hidden_size,
             max_tokens: files.config().max_tokens(),
@@ -181,7 +181,7 @@ impl DeviceWorker for StateWorker {
         self.threads.name()
     }
 
-    fn run(&mut self, inputs: &[WordInput]) -> Result<Vec<Vec<f32>>> {
+    fn run(&self, inputs: &[WordInput]) -> Result<Vec<Vec<f32>>> {
         let model = &self.model;
         let states = || {
             let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
@@ -198,9 +198,9 @@ impl DeviceWorker for StateWorker {
         Ok(of_input.collect())
     }
 
-    fn restart(&mut self) -> Result<()> {
+    fn another(&self) -> Result<Self> {
         // Weights are never written to: those in memory are as good as new ones.
-        self.threads.restart()
+        Ok(Self { threads: self.threads.another()?, model: Arc::clone(&self.model) })
     }
 }
 

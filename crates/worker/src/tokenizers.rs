@@ -85,6 +85,11 @@ impl Tokenizers {
         self.tokenizer.get_vocab_size(true)
     }
 
+    /// Bytes of text that wait or are being cut.
+    pub(crate) fn waiting(&self) -> usize {
+        ROOM - self.room.available_permits()
+    }
+
     /// The chunks of each text.
     pub(crate) async fn chunks(&self, texts: Vec<String>, spec: TokenizeSpec) -> Result<Vec<Vec<Chunk>>> {
         let bytes: usize = texts.iter().map(String::len).sum();

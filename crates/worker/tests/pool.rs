@@ -1,5 +1,7 @@
 //! The pool with the built-in model: what every backend must fulfil, on one device and on several.
 
+use std::time::Duration;
+
 use futures::executor::block_on;
 use polylance_backend::{Backend, BackendError, TokenizeSpec};
 use polylance_encoder::ModelFiles;
@@ -51,4 +53,14 @@ fn an_input_no_device_takes_is_refused_before_it_reaches_one() {
     }
     let prefix = TokenizeSpec { prefix: "long prefix ".repeat(40), ..split(16, 0, Cut::Word) };
     assert!(matches!(block_on(pool.tokenize(vec!["x".into()], &prefix)), Err(BackendError::Input(_))));
+}
+
+#[test]
+fn a_model_that_is_slower_than_the_limit_is_told_with_its_device() {
+    let files = ModelFiles::find("builtin:multilingual-e5-small").unwrap();
+    let options =
+        PoolOptions { devices: vec!["cpu".to_owned()], stall: Some(Duration::from_nanos(1)), ..PoolOptions::default() };
+    let pool = DevicePool::open(&files, &options).unwrap();
+    let error = block_on(pool.encode(vec![vec![0, 5, 2]; 4])).unwrap_err().to_string();
+    assert!(error.starts_with("device cpu failed: made no progress for "), "{error}");
 }

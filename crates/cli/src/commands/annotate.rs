@@ -114,5 +114,6 @@ fn columns(args: &Args) -> Result<Columns> {
         commit_rows: args.commit_rows,
         commit_seconds: Commit::default().seconds,
         grace: Duration::from_secs(Run::default().grace),
+        stall: None,
     })
 }

@@ -22,6 +22,7 @@ use crate::{
 /// the table is kept in the same way. Every run does a little of this by itself, see `table.upkeep` in pipeline files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
     /// The Lance table
     #[arg(long, value_name = "URI")]

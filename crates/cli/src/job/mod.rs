@@ -117,6 +117,7 @@ pub struct OpenJob {
 pub struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
+    backend: BackendHandle,
     job: Job,
     run_id: String,
     table: Option<Table>,
@@ -207,8 +208,9 @@ impl OpenJob {
         // Rows that are not read have no ids.
         let ids = (self.job.remove && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
+        let backend = backend.clone();
         let OpenJob { job, table, run_id, .. } = self;
-        Ok(Planned { plan, context, job, run_id, table, heads, stop, ids, finish, known })
+        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known })
     }
 }
 
@@ -315,6 +317,7 @@ impl Planned {
             seconds: 0.0,
             tokens_per_second: 0.0,
             peak_memory: None,
+            peak_queue: commits.peak_queue,
             index: None,
             upkeep: Upkept::default(),
             upkeep_failure: None,
@@ -362,6 +365,9 @@ impl Planned {
                 },
                 _ = ticks.tick() => {
                     let source = progress(self.plan.as_ref());
+                    let load = self.backend.0.load();
+                    commits.peak_queue = commits.peak_queue.max(load.ids() as u64);
+                    observer.load(&load);
                     observer.progress(&source);
                     let quarantined = polylance_sink::quarantined(self.plan.as_ref());
                     if self.job.limits.exceeded(quarantined, source.rows_read).is_some() {
@@ -389,6 +395,7 @@ struct Commits {
     quarantined: u64,
     tokens: u64,
     stopped: bool,
+    peak_queue: u64,
 }
 
 impl Commits {

@@ -1,5 +1,7 @@
 //! How a run is watched.
 
+use polylance_backend::Load;
+
 use super::SourceProgress;
 
 /// What a job is doing.
@@ -17,6 +19,8 @@ pub trait Observer: Send {
     fn stage(&mut self, _stage: Stage) {}
     /// Some rows further, several times a second.
     fn progress(&mut self, _progress: &SourceProgress) {}
+    /// What the devices have to do, each time before [`Observer::progress`].
+    fn load(&mut self, _load: &Load) {}
     /// A commit has made this many documents safe since the run began.
     fn committed(&mut self, _documents: u64) {}
 }

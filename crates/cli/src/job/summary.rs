@@ -48,6 +48,8 @@ pub struct RunSummary {
     pub tokens_per_second: f64,
     /// The most memory that the process has had, in bytes, where the system says it.
     pub peak_memory: Option<u64>,
+    /// The most ids that waited for the devices or were in work, of what was seen several times a second.
+    pub peak_queue: u64,
     /// The vector index as it stands; nothing when the run was stopped.
     pub index: Option<IndexOutcome>,
     /// What was done for the table at the end; nothing when the run wrote nothing.

@@ -11,7 +11,7 @@ use super::{QUESTION_WINDOW, STRIDE};
 use crate::queues::Ids;
 
 /// A sequence for a model with a head.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TaskInput {
     /// Special tokens included.
     pub(crate) ids: Vec<u32>,
@@ -22,8 +22,8 @@ pub(crate) struct TaskInput {
 }
 
 impl Ids for TaskInput {
-    fn ids(&self) -> usize {
-        self.ids.len()
+    fn input_ids(&self) -> &[u32] {
+        &self.ids
     }
 }
 

@@ -1,0 +1,249 @@
+//! Devices that make no progress, and threads that die.
+
+use std::{
+    sync::{Condvar, Mutex},
+    thread::{self, ThreadId},
+};
+
+use futures::executor::block_on;
+
+use super::*;
+use crate::devices::Devices;
+
+const STALL: Duration = Duration::from_millis(100);
+/// Ids from here on hold the device up.
+const STUCK: u32 = 1000;
+/// What a thread says that was held up.
+const LATE: u32 = u32::MAX;
+
+/// What the test and all workers see of each other.
+#[derive(Default)]
+struct Seen {
+    /// Threads that were held up, and those that computed something.
+    held_up: Vec<ThreadId>,
+    computed: Vec<ThreadId>,
+    over: bool,
+}
+
+#[derive(Clone, Default)]
+struct Stage(Arc<(Mutex<Seen>, Condvar)>);
+
+impl Stage {
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self, until: impl Fn(&Seen) -> bool) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |seen| !until(seen)).unwrap());
+    }
+
+    fn held_up(&self) -> usize {
+        self.0.0.lock().unwrap().held_up.len()
+    }
+}
+
+type Stuck = fn(&[Vec<u32>]) -> bool;
+
+/// Answers each sequence with its first id, unless `stuck` says that it waits for the end of the test.
+struct Sticky {
+    name: &'static str,
+    stuck: Stuck,
+    stage: Stage,
+}
+
+impl DeviceWorker for Sticky {
+    type Input = Vec<u32>;
+    type Output = u32;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
+        let thread = thread::current().id();
+        if (self.stuck)(inputs) {
+            self.stage.change(|seen| seen.held_up.push(thread));
+            self.stage.wait(|seen| seen.over);
+            return Ok(vec![LATE; inputs.len()]);
+        }
+        self.stage.change(|seen| seen.computed.push(thread));
+        Ok(inputs.iter().map(|ids| ids[0]).collect())
+    }
+
+    fn another(&self) -> polylance_backend::Result<Self> {
+        Ok(Self { stage: self.stage.clone(), ..*self })
+    }
+}
+
+/// Ends the threads that are held up, however the test ends.
+struct Over(Stage);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.change(|seen| seen.over = true);
+    }
+}
+
+fn bad(inputs: &[Vec<u32>]) -> bool {
+    inputs.iter().any(|ids| ids[0] >= STUCK)
+}
+
+fn devices(workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, Over) {
+    devices_with(STALL, workers)
+}
+
+fn devices_with(stall: Duration, workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, Over) {
+    let stage = Stage::default();
+    let worker = |&(name, stuck): &(_, _)| Sticky { name, stuck, stage: stage.clone() };
+    let devices = Devices::start(workers.iter().map(worker).collect(), 64, Some(stall)).unwrap();
+    let over = Over(stage.clone());
+    (devices, stage, over)
+}
+
+fn sequences(ids: impl IntoIterator<Item = u32>) -> Vec<Vec<u32>> {
+    ids.into_iter().map(|id| vec![id]).collect()
+}
+
+/// What each input gave: a call that is refused is repeated in halves, as callers do.
+fn each(devices: &Devices<Vec<u32>, u32>, inputs: &[Vec<u32>]) -> Vec<Result<u32, String>> {
+    match block_on(devices.run(inputs.to_vec())) {
+        Ok(outputs) => outputs.into_iter().map(Ok).collect(),
+        Err(BackendError::Input(why)) if inputs.len() == 1 => vec![Err(why)],
+        Err(BackendError::Input(_)) => {
+            let (first, second) = inputs.split_at(inputs.len() / 2);
+            [each(devices, first), each(devices, second)].concat()
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn an_input_without_progress_is_found_at_the_cost_of_two_threads_and_the_others_are_computed() {
+    let (devices, stage, _over) = devices(&[("sticky", bad)]);
+    let inputs = sequences((0..40).chain([STUCK]).chain(40..60));
+    for _ in 0..2 {
+        let answers = each(&devices, &inputs);
+        for (input, answer) in inputs.iter().zip(answers) {
+            match answer {
+                Ok(id) => assert_eq!(id, input[0]),
+                Err(why) => {
+                    assert_eq!((input[0], why.as_str()), (STUCK, "made no progress for 0.1 s on device sticky"));
+                }
+            }
+        }
+    }
+    assert_eq!(stage.held_up(), 2, "an input that was found is not tried again");
+}
+
+#[test]
+fn the_first_input_of_a_device_may_be_the_one_without_progress() {
+    let (devices, _stage, _over) = devices(&[("sticky", bad)]);
+    let found = each(&devices, &sequences([STUCK, 1, 2]));
+    assert!(matches!(found[..], [Err(_), Ok(1), Ok(2)]), "{found:?}");
+}
+
+#[test]
+fn a_thread_left_behind_neither_answers_later_nor_takes_more_work() {
+    let (devices, stage, over) = devices(&[("sticky", bad)]);
+    assert!(block_on(devices.run(sequences([1, STUCK]))).is_err());
+    drop(over);
+    for _ in 0..100 {
+        assert_eq!(block_on(devices.run(sequences([7, 8, 9]))).unwrap(), [7, 8, 9]);
+    }
+    let seen = stage.0.0.lock().unwrap();
+    assert_eq!(seen.held_up.len(), 2);
+    // The second thread had computed the first input before it was held up by the second.
+    assert!(seen.computed[1..].iter().all(|thread| !seen.held_up.contains(thread)));
+}
+
+#[test]
+fn a_batch_that_is_too_much_for_the_time_is_computed_and_the_next_are_smaller() {
+    let (devices, stage, _over) = devices(&[("slow", |inputs| inputs.len() > 30)]);
+    for _ in 0..3 {
+        assert_eq!(block_on(devices.run(sequences(0..60))).unwrap(), (0..60).collect::<Vec<_>>());
+    }
+    assert_eq!(stage.held_up(), 1);
+}
+
+#[test]
+fn a_search_for_a_caller_that_is_gone_is_given_up() {
+    // Time enough to drop the call.
+    let (devices, stage, _over) = devices_with(10 * STALL, &[("sticky", bad)]);
+    let mut call = Box::pin(devices.run(sequences([STUCK, 1, 2])));
+    assert!(futures::FutureExt::now_or_never(&mut call).is_none());
+    stage.wait(|seen| !seen.held_up.is_empty());
+    drop(call);
+    assert_eq!(block_on(devices.run(sequences([5]))).unwrap(), [5]);
+    assert_eq!(stage.held_up(), 1);
+    assert_eq!(devices.load().ids(), 0);
+}
+
+#[test]
+fn others_take_the_work_of_a_device_without_progress() {
+    let (devices, _stage, _over) = devices(&[("down", |_| true), ("well", bad)]);
+    assert_eq!(block_on(devices.run(sequences(0..500))).unwrap(), (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_last_device_without_progress_ends_the_run_with_its_name() {
+    let (devices, stage, _over) = devices(&[("down", |_| true)]);
+    for _ in 0..2 {
+        let error = block_on(devices.run(sequences(0..10))).unwrap_err();
+        assert_eq!(error.to_string(), "device down failed: made no progress for 0.1 s");
+    }
+    assert_eq!(stage.held_up(), RESTARTS + 1);
+}
+
+#[test]
+fn a_device_that_has_left_too_many_threads_behind_is_given_up() {
+    let (devices, stage, _over) = devices(&[("sticky", bad)]);
+    assert_eq!(block_on(devices.run(sequences([1]))).unwrap(), [1]);
+    for number in 0..LEFT_BEHIND as u32 / 2 {
+        let error = block_on(devices.run(sequences([STUCK + number]))).unwrap_err();
+        assert!(matches!(error, BackendError::Input(_)), "{error}");
+    }
+    let error = block_on(devices.run(sequences([STUCK + 1000]))).unwrap_err();
+    assert!(matches!(error, BackendError::Device { .. }), "{error}");
+    assert_eq!(stage.held_up(), LEFT_BEHIND + 1);
+}
+
+/// Panics once when it computes, and once when another is made.
+struct Clumsy(Arc<Mutex<Vec<&'static str>>>);
+
+impl Clumsy {
+    fn panic_once(&self, what: &'static str) {
+        let mut panicked = self.0.lock().unwrap();
+        if !panicked.contains(&what) {
+            panicked.push(what);
+            drop(panicked);
+            panic!("it panicked: {what}");
+        }
+    }
+}
+
+impl DeviceWorker for Clumsy {
+    type Input = Vec<u32>;
+    type Output = u32;
+
+    fn name(&self) -> &'static str {
+        "clumsy"
+    }
+
+    fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
+        self.panic_once("run");
+        Ok(inputs.iter().map(|ids| ids[0]).collect())
+    }
+
+    fn another(&self) -> polylance_backend::Result<Self> {
+        self.panic_once("another");
+        Ok(Self(Arc::clone(&self.0)))
+    }
+}
+
+#[test]
+fn a_thread_that_dies_where_the_worker_is_made_is_replaced() {
+    let devices = Devices::start(vec![Clumsy(Arc::default())], 64, None).unwrap();
+    // Both panics count as the batch's, of which a caller asks for parts.
+    assert_eq!(each(&devices, &sequences([1, 2, 3])), [Ok(1), Ok(2), Ok(3)]);
+}
