@@ -13,5 +13,7 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod isa;
+mod lanes;
+mod math;
 
 pub use isa::{Isa, UnknownIsa};
