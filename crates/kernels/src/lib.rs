@@ -12,8 +12,17 @@
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod attention;
+mod gemm;
 mod isa;
 mod lanes;
 mod math;
+mod norm;
+mod sums;
+#[cfg(test)]
+mod testing;
 
+pub use attention::SelfAttention;
+pub use gemm::{Epilogue, PackedWeights, Precision, Rows, RowsMut, matmul, peak};
 pub use isa::{Isa, UnknownIsa};
+pub use norm::{LayerNorm, Normed};

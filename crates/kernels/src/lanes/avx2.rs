@@ -1,14 +1,13 @@
 //! Eight lanes: AVX2, FMA and F16C.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_UNORD_Q, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256,
-    _mm256_blendv_epi8, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128,
-    _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_floor_ps,
-    _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
-    _mm256_packus_epi32, _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm256_unpackhi_ps,
-    _mm256_unpacklo_ps,
+    __m128i, __m256, __m256i, _CMP_UNORD_Q, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_epi8, _mm256_castps_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32,
+    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_floor_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps,
+    _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32,
+    _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_ps,
+    _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use half::bf16;
@@ -24,14 +23,6 @@ impl Avx2 {
     /// The proof, where `isa` lets kernels use it and the CPU has it.
     pub(crate) fn of(isa: Isa) -> Option<Self> {
         (Isa::Avx2 <= isa && isa.min(Isa::best()) >= Isa::Avx2).then_some(Self(()))
-    }
-
-    /// # Safety
-    ///
-    /// The CPU has AVX2, FMA and F16C.
-    #[inline(always)]
-    pub(crate) unsafe fn new_unchecked() -> Self {
-        Self(())
     }
 }
 
@@ -148,7 +139,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const bf16) -> __m256 {
         avx2!({
-            let halves = _mm_loadu_si128(from.cast::<__m128i>());
+            let halves = from.cast::<__m128i>().read_unaligned();
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
         })
     }
@@ -160,7 +151,7 @@ impl Lanes for Avx2 {
             let packed = _mm256_packus_epi32(rounded, rounded);
             // `packus` works in each half: the second half's numbers are in the third quarter.
             let packed = _mm256_permute4x64_epi64::<0b00_00_10_00>(packed);
-            _mm_storeu_si128(to.cast::<__m128i>(), _mm256_castsi256_si128(packed));
+            to.cast::<__m128i>().write_unaligned(_mm256_castsi256_si128(packed));
         });
     }
 

@@ -3,13 +3,12 @@
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEG_INF, _mm_add_ps, _mm_add_ss,
     _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
-    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_or_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
-    _mm512_sub_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+    _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_or_epi32,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps,
+    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
 };
 
 use half::bf16;
@@ -25,14 +24,6 @@ impl Avx512 {
     /// The proof, where `isa` lets kernels use it and the CPU has it.
     pub(crate) fn of(isa: Isa) -> Option<Self> {
         (isa.min(Isa::best()) >= Isa::Avx512).then_some(Self(()))
-    }
-
-    /// # Safety
-    ///
-    /// The CPU has AVX-512 F, BW, DQ and VL.
-    #[inline(always)]
-    pub(crate) unsafe fn new_unchecked() -> Self {
-        Self(())
     }
 }
 
@@ -147,7 +138,7 @@ macro_rules! sixteen_lanes {
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const bf16) -> __m512 {
             avx512!({
-                let halves = _mm256_loadu_si256(from.cast::<__m256i>());
+                let halves = from.cast::<__m256i>().read_unaligned();
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
             })
         }
@@ -173,7 +164,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16, x: __m512) {
-        avx512!(_mm256_storeu_si256(to.cast::<__m256i>(), round_to_bf16(x)));
+        avx512!(to.cast::<__m256i>().write_unaligned(round_to_bf16(x)));
     }
 }
 

@@ -3,12 +3,7 @@
 //! Each is one formula over [`Lanes`], without branches, so that all widths compute the same. A form with `_bf16` in
 //! its name is for results that are rounded to bf16, and is off by less than a third of that rounding.
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512;
-
-use crate::lanes::{Lanes, Portable};
+use crate::lanes::Lanes;
 
 /// `2^f` on `[0, 1]`, to a relative error of 7.5e-8. Coefficients from the constant on, as in all tables here.
 const EXP2: [f32; 6] = [0.999_999_9, 0.693_153_1, 0.240_153_62, 0.055_826_318, 0.008_989_34, 0.001_877_576_8];
@@ -65,20 +60,6 @@ pub(crate) fn gelu_bf16<S: Lanes>(simd: S, x: S::F32) -> S::F32 {
     let a = simd.min(simd.splat(10.0), simd.abs(x));
     let tail = exp2_bf16(simd, polynomial(simd, a, &LOG2_TAIL_BF16));
     simd.neg_mul_add(a, tail, simd.max(simd.splat(0.0), x))
-}
-
-/// One number by [`gelu`]'s formula: what every other form is compared with.
-#[inline]
-pub(crate) fn gelu_one(x: f32) -> f32 {
-    let [y] = gelu(Portable::<1>, [x]);
-    y
-}
-
-/// One number by [`gelu_bf16`]'s formula.
-#[inline]
-pub(crate) fn gelu_bf16_one(x: f32) -> f32 {
-    let [y] = gelu_bf16(Portable::<1>, [x]);
-    y
 }
 
 #[inline(always)]
