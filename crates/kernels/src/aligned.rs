@@ -1,0 +1,199 @@
+//! Memory that kernels read and write in whole cache lines.
+
+use std::{
+    alloc::{self, Layout},
+    fmt, mem,
+    ptr::NonNull,
+    slice,
+};
+
+use half::bf16;
+
+/// Bytes in a cache line, in a row of a tile and in the widest vector.
+pub(crate) const LINE: usize = 64;
+
+/// From this size on, a buffer is laid on huge pages: a matrix kernel that walks down a panel would else miss in the
+/// address cache at every few lines.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes that start at a cache line, zero at first.
+pub(crate) struct AlignedBytes {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: owns its memory like a `Box<[u8]>`, and hands it out by the rules of borrowing only.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: as above: a shared reference gives out shared slices only.
+unsafe impl Sync for AlignedBytes {}
+
+impl AlignedBytes {
+    /// `len` bytes of zero.
+    ///
+    /// # Panics
+    ///
+    /// `len` exceeds `isize::MAX`.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { LINE };
+        let layout = Layout::from_size_align(len, align).expect("a buffer of at most isize::MAX bytes");
+        if len == 0 {
+            return Self { start: NonNull::<Line>::dangling().cast(), layout };
+        }
+        // SAFETY: the size is not zero.
+        let start = unsafe { alloc::alloc(layout) };
+        let Some(start) = NonNull::new(start) else { alloc::handle_alloc_error(layout) };
+        if align == HUGE_PAGE {
+            // The advice counts for pages that no one has written yet: before the zeros.
+            advise_huge_pages(start, len);
+        }
+        // SAFETY: `len` bytes were allocated.
+        unsafe { start.write_bytes(0, len) };
+        Self { start, layout }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.layout.size()
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: `start` is the start of `len` initialized bytes (or dangling and aligned where `len` is 0).
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len()) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and the exclusive borrow of `self` is that of its bytes.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len()) }
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        if self.layout.size() > 0 {
+            // SAFETY: allocated in `zeroed` with this layout, and dropped once.
+            unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) };
+        }
+    }
+}
+
+impl Clone for AlignedBytes {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.len());
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
+        copy
+    }
+}
+
+impl fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedBytes").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[repr(align(64))]
+struct Line;
+
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(start: NonNull<u8>, len: usize) {
+    // SAFETY: the range starts at a page, is ours and stays mapped; the advice changes no byte of it. A system that
+    // cannot follow it says so, and nothing is lost.
+    unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_start: NonNull<u8>, _len: usize) {}
+
+/// Numbers that any bytes are a value of, and whose bytes anyone may read: no padding, no invalid value.
+///
+/// # Safety
+///
+/// Both must hold, and the type must be aligned to at most [`LINE`].
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: integers and floats have no padding and no invalid values.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: as above.
+unsafe impl Plain for f32 {}
+// SAFETY: as above: a transparent u16.
+unsafe impl Plain for bf16 {}
+
+/// Working memory of a kernel that a thread keeps from one call to the next, as large as its largest call.
+///
+/// Keep one in a `thread_local!` of the kernel's own module, so that kernels that call each other never share one.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    bytes: AlignedBytes,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self { bytes: AlignedBytes::zeroed(0) }
+    }
+
+    /// Room for slices of these sizes, in bytes. What it held before is still there, or is not: write before reading.
+    pub(crate) fn room(&mut self, sizes: &[usize]) -> Room<'_> {
+        let bytes = sizes.iter().map(|size| size.next_multiple_of(LINE)).sum();
+        if self.bytes.len() < bytes {
+            self.bytes = AlignedBytes::zeroed(bytes);
+        }
+        Room { rest: self.bytes.as_mut_slice() }
+    }
+}
+
+/// Hands out slices that start at a cache line.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    rest: &'a mut [u8],
+}
+
+impl<'a> Room<'a> {
+    /// The next `len` numbers.
+    ///
+    /// # Panics
+    ///
+    /// More is taken than [`Scratch::room`] was asked for.
+    pub(crate) fn take<T: Plain>(&mut self, len: usize) -> &'a mut [T] {
+        let rest = mem::take(&mut self.rest);
+        let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
+        let (taken, rest) = rest.split_at_mut(bytes);
+        self.rest = rest;
+        // SAFETY: `taken` holds at least `len` values and starts at a multiple of LINE, as every slice before it was a
+        // multiple of LINE long; any bytes are a value of a plain type; the borrow is exclusive.
+        unsafe { slice::from_raw_parts_mut(taken.as_mut_ptr().cast(), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_start_at_lines_and_do_not_overlap() {
+        let mut scratch = Scratch::new();
+        let mut room = scratch.room(&[3 * 4, 5, 64]);
+        let (floats, bytes, pairs) = (room.take::<f32>(3), room.take::<u8>(5), room.take::<bf16>(32));
+        for start in [floats.as_ptr().addr(), bytes.as_ptr().addr(), pairs.as_ptr().addr()] {
+            assert_eq!(start % LINE, 0);
+        }
+        floats.fill(1.0);
+        bytes.fill(2);
+        pairs.fill(bf16::ONE);
+        assert_eq!((floats[2], bytes[4], pairs[31]), (1.0, 2, bf16::ONE));
+    }
+
+    #[test]
+    fn large_and_empty_buffers_are_zero() {
+        for len in [0, 1, HUGE_PAGE + 1] {
+            let bytes = AlignedBytes::zeroed(len);
+            assert_eq!(bytes.len(), len);
+            assert!(bytes.as_slice().iter().all(|byte| *byte == 0));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Multi-head self-attention over a packed batch.
+//!
+//! A unit of work is one head of one sequence. All forms keep a block of queries in the lanes of vectors: the scores
+//! of a key are one vector, so the maximum, the sum and the division of softmax are lane by lane, a sequence of any
+//! length needs no padding of its keys, and what a query gets is computed in one order whatever is beside it.
+//!
+//! | form | scores and values | softmax |
+//! |---|---|---|
+//! | portable, AVX2, AVX-512 | multiply-add of f32 | f32 |
+//! | AVX-512 BF16, on bf16 | dot products of pairs of bf16 | f32, probabilities rounded to bf16 |
+//! | AMX, on bf16 | tiles of bf16 | as above |
+//!
+//! A batch in bf16 is widened, head by head, where the instructions know f32 only.
+
+mod floats;
+mod packed;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod widened;
+
+use half::bf16;
+
+use self::packed::Packed;
+use crate::Isa;
+
+/// Multi-head self-attention, all tokens of a sequence seeing all of it.
+///
+/// `qkv`: `[total_tokens, 3 · hidden]`, where a row holds the token's queries, keys and values one after another, each
+/// as `heads` slices of `head_size`. `cu_seqlens`: `[sequences + 1]`, ascending from 0 to `total_tokens`. `context`:
+/// `[total_tokens, hidden]`, where `hidden = heads · head_size`. No token attends outside its own sequence, and its
+/// context has the same bits whatever sequences are beside its own.
+///
+/// `softmax(scale · Q Kᵀ) V`; scores and softmax are in f32, with a row's maximum subtracted. A number that is not a
+/// number, or a score that overflows upwards, makes the contexts that depend on it not numbers.
+///
+/// Source: `XLMRobertaSelfAttention` in transformers 5.23, with `scale = 1 / sqrt(head_size)`.
+///
+/// ```
+/// use polylance_kernels::{Isa, SelfAttention};
+///
+/// let attention = SelfAttention::new(1, 2, 0.5);
+/// // Two sequences, of one and of two tokens: queries, keys and values of two numbers each.
+/// let qkv = [1., 1., 1., 1., 7., 8., 0., 0., 1., 1., 2., 4., 0., 0., 5., 5., 4., 8.];
+/// let mut context = [0.0; 6];
+/// attention.forward_f32(Isa::detect(), &qkv, &[0, 1, 3], &mut context);
+/// assert_eq!(context, [7., 8., 3., 6., 3., 6.]);
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct SelfAttention {
+    heads: usize,
+    head_size: usize,
+    scale: f32,
+}
+
+impl SelfAttention {
+    /// Attention of `heads` heads of `head_size` numbers, with scores multiplied by `scale`.
+    ///
+    /// # Panics
+    ///
+    /// `heads` or `head_size` is 0, or `scale` is not a positive number.
+    pub fn new(heads: usize, head_size: usize, scale: f32) -> Self {
+        assert!(heads > 0 && head_size > 0, "attention has heads, and a head has a size");
+        assert!(scale > 0.0 && scale.is_finite(), "scores are scaled by a positive number");
+        Self { heads, head_size, scale }
+    }
+
+    /// Numbers in a row of the context.
+    pub fn hidden(&self) -> usize {
+        self.heads * self.head_size
+    }
+
+    /// Attends in f32.
+    ///
+    /// # Panics
+    ///
+    /// `cu_seqlens` does not ascend from 0, or `qkv` or `context` has another number of rows than it says.
+    pub fn forward_f32(&self, isa: Isa, qkv: &[f32], cu_seqlens: &[u32], context: &mut [f32]) {
+        floats::forward(isa, &Packed::new(self, qkv, cu_seqlens, context));
+    }
+
+    /// Attends in bf16, to within a few roundings of it.
+    ///
+    /// # Panics
+    ///
+    /// As for [`SelfAttention::forward_f32`].
+    pub fn forward_bf16(&self, isa: Isa, qkv: &[bf16], cu_seqlens: &[u32], context: &mut [bf16]) {
+        let packed = Packed::new(self, qkv, cu_seqlens, context);
+        widened::forward(isa, &packed);
+    }
+
+    /// What scores are multiplied by so that softmax is a power of two.
+    fn exponent_scale(&self) -> f32 {
+        self.scale * std::f32::consts::LOG2_E
+    }
+}

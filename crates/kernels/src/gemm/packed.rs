@@ -1,0 +1,119 @@
+//! Weights in the order in which products read them.
+
+use half::bf16;
+
+use super::{PANEL, Precision};
+use crate::aligned::AlignedBytes;
+
+/// Words of `k` are padded to whole tiles.
+const WORD_STEP: usize = 16;
+
+/// A matrix of weights, `[n, k]`, packed for products with rows of `k` numbers.
+pub struct PackedWeights {
+    precision: Precision,
+    n: usize,
+    k: usize,
+    /// Words of a column, with the zeros behind its last number.
+    words: usize,
+    /// `[n / PANEL, words, PANEL]` words.
+    bytes: AlignedBytes,
+    /// Of int8: what a step of each column is worth.
+    scales: Vec<f32>,
+    /// Of int8: the sum of each column's steps.
+    column_sums: Vec<i32>,
+}
+
+impl PackedWeights {
+    /// Packs `n` rows of `k` numbers, which `row` writes one at a time: from a mapped file, without a copy of it all.
+    ///
+    /// # Panics
+    ///
+    /// `n` or `k` is 0.
+    pub fn new(precision: Precision, n: usize, k: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
+        assert!(n > 0 && k > 0, "weights have rows and columns");
+        let words = k.div_ceil(precision.per_word()).next_multiple_of(WORD_STEP);
+        let mut bytes = AlignedBytes::zeroed(n.div_ceil(PANEL) * words * PANEL * 4);
+        let (mut scales, mut column_sums) = (Vec::new(), Vec::new());
+        let mut numbers = vec![0.0; words * precision.per_word()];
+        for column in 0..n {
+            row(column, &mut numbers[..k]);
+            let start = column / PANEL * words * PANEL + column % PANEL;
+            let mut put = |word: usize, value: [u8; 4]| {
+                let at = (start + word * PANEL) * 4;
+                bytes.as_mut_slice()[at..at + 4].copy_from_slice(&value);
+            };
+            match precision {
+                Precision::F32 => {
+                    numbers.iter().enumerate().for_each(|(word, x)| put(word, x.to_le_bytes()));
+                }
+                Precision::Bf16 => {
+                    for (word, pair) in numbers.as_chunks::<2>().0.iter().enumerate() {
+                        let [a, b] = pair.map(|x| bf16::from_f32(x).to_le_bytes());
+                        put(word, [a[0], a[1], b[0], b[1]]);
+                    }
+                }
+                Precision::Int8 => {
+                    let largest = numbers.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+                    let mut sum = 0;
+                    for (word, four) in numbers.as_chunks::<4>().0.iter().enumerate() {
+                        let steps = four.map(|x| (x / scale).round() as i8);
+                        sum += steps.iter().map(|step| i32::from(*step)).sum::<i32>();
+                        put(word, steps.map(i8::cast_unsigned));
+                    }
+                    scales.push(scale);
+                    column_sums.push(sum);
+                }
+            }
+        }
+        Self { precision, n, k, words, bytes, scales, column_sums }
+    }
+
+    /// The numbers they are packed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Rows of the matrix: numbers in a row of the product.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Columns of the matrix: numbers in a row of the left side.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Memory taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + (self.scales.len() + self.column_sums.len()) * 4
+    }
+
+    pub(super) fn words(&self) -> usize {
+        self.words
+    }
+
+    /// The first word of a panel; those behind it follow.
+    pub(super) fn panel(&self, panel: usize) -> *const u32 {
+        self.bytes.as_slice()[panel * self.words * PANEL * 4..].as_ptr().cast()
+    }
+
+    pub(super) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    pub(super) fn column_sums(&self) -> &[i32] {
+        &self.column_sums
+    }
+}
+
+impl std::fmt::Debug for PackedWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { precision, n, k, .. } = self;
+        f.debug_struct("PackedWeights")
+            .field("precision", precision)
+            .field("n", n)
+            .field("k", k)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,196 @@
+//! Sixteen lanes: six rows by four panels are 24 of 32 registers.
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+};
+use std::mem::transmute;
+
+use super::{Block, Words, rows};
+
+/// Words are f32.
+struct Floats;
+/// Words are pairs of bf16, multiplied by the instruction for them.
+struct Pairs;
+/// Words are pairs of bf16, widened.
+struct WidenedPairs;
+/// Words are four bytes.
+struct Bytes;
+
+macro_rules! float_sums {
+    () => {
+        type Sums = __m512;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            // SAFETY: the CPU has AVX-512, here and below, by the promise of `Words`.
+            unsafe { _mm512_setzero_ps() }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const u32) -> __m512 {
+            // SAFETY: a vector is there.
+            unsafe { _mm512_loadu_ps(from.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(to: *mut u32, sums: __m512) {
+            // SAFETY: there is room for a vector.
+            unsafe { _mm512_storeu_ps(to.cast(), sums) }
+        }
+    };
+}
+
+impl Words<1> for Floats {
+    type Right = __m512;
+    type Left = __m512;
+
+    float_sums!();
+
+    #[inline(always)]
+    unsafe fn right(from: *const u32) -> __m512 {
+        // SAFETY: a vector is there.
+        unsafe { _mm512_loadu_ps(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn left(from: *const u32) -> __m512 {
+        // SAFETY: a word is there.
+        unsafe { _mm512_set1_ps(*from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: __m512, left: __m512, right: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_fmadd_ps(left, right, sums) }
+    }
+}
+
+impl Words<1> for Pairs {
+    type Right = __m512bh;
+    type Left = __m512bh;
+
+    float_sums!();
+
+    #[inline(always)]
+    unsafe fn right(from: *const u32) -> __m512bh {
+        // SAFETY: a vector is there, and any bits are pairs of bf16.
+        unsafe { transmute(_mm512_loadu_si512(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn left(from: *const u32) -> __m512bh {
+        // SAFETY: a word is there, and any bits are pairs of bf16.
+        unsafe { transmute(_mm512_set1_epi32(*from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: __m512, left: __m512bh, right: __m512bh) -> __m512 {
+        // SAFETY: the CPU has AVX-512 BF16.
+        unsafe { _mm512_dpbf16_ps(sums, left, right) }
+    }
+}
+
+impl Words<1> for WidenedPairs {
+    /// The lower and the upper halves.
+    type Right = [__m512; 2];
+    type Left = [__m512; 2];
+
+    float_sums!();
+
+    #[inline(always)]
+    unsafe fn right(from: *const u32) -> [__m512; 2] {
+        // SAFETY: a vector is there.
+        unsafe { halves(_mm512_loadu_si512(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn left(from: *const u32) -> [__m512; 2] {
+        // SAFETY: a word is there.
+        unsafe { halves(_mm512_set1_epi32(*from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: __m512, left: [__m512; 2], right: [__m512; 2]) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_fmadd_ps(left[1], right[1], _mm512_fmadd_ps(left[0], right[0], sums)) }
+    }
+}
+
+#[inline(always)]
+unsafe fn halves(pairs: __m512i) -> [__m512; 2] {
+    // SAFETY: the CPU has AVX-512. A bf16 is the upper half of an f32.
+    unsafe {
+        let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed()));
+        [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(upper)]
+    }
+}
+
+impl Words<1> for Bytes {
+    type Sums = __m512i;
+    type Right = __m512i;
+    type Left = __m512i;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512i {
+        // SAFETY: a vector is there.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut u32, sums: __m512i) {
+        // SAFETY: there is room for a vector.
+        unsafe { _mm512_storeu_si512(to.cast(), sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn right(from: *const u32) -> __m512i {
+        // SAFETY: a vector is there.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn left(from: *const u32) -> __m512i {
+        // SAFETY: a word is there.
+        unsafe { _mm512_set1_epi32(*from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: __m512i, left: __m512i, right: __m512i) -> __m512i {
+        // SAFETY: the CPU has AVX-512 VNNI.
+        unsafe { _mm512_dpbusd_epi32(sums, left, right) }
+    }
+}
+
+/// All rows by all panels of a block.
+macro_rules! kernel {
+    ($name:ident, $words:ty, $features:literal) => {
+        /// # Safety
+        ///
+        /// As for [`Block::multiply`], and the CPU has the features.
+        #[target_feature(enable = $features)]
+        pub(in crate::gemm) unsafe fn $name(block: &Block) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match block.panels {
+                    4 => rows::<$words, 1, 4>(block, 0),
+                    3 => rows::<$words, 1, 3>(block, 0),
+                    2 => rows::<$words, 1, 2>(block, 0),
+                    _ => rows::<$words, 1, 1>(block, 0),
+                }
+            }
+        }
+    };
+}
+
+kernel!(f32, Floats, "avx512f,avx512bw,avx512dq,avx512vl");
+kernel!(bf16_by_f32, WidenedPairs, "avx512f,avx512bw,avx512dq,avx512vl");
+kernel!(bf16, Pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+kernel!(int8, Bytes, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");

@@ -1,0 +1,342 @@
+//! Layer norm, alone or after a residual sum.
+
+use std::slice;
+
+use half::bf16;
+
+use crate::{
+    Isa,
+    lanes::{Kernel, Lanes, Portable, run},
+    sums::{SquaredDistance, Value, sum},
+};
+
+/// `(x − mean) / sqrt(variance + eps) · weight + bias` of each row of `[rows, width]`, where the variance is that of
+/// the whole row (no Bessel correction).
+///
+/// Mean and variance are taken one after the other, in f32: a large mean costs no digits of the variance.
+///
+/// Source: `torch.nn.LayerNorm`.
+///
+/// ```
+/// use polylance_kernels::{Isa, LayerNorm, Normed};
+///
+/// let norm = LayerNorm::new(&[1.0, 1.0], &[0.0, 1.0], 0.0);
+/// let mut y = [0.0; 4];
+/// norm.rows(Isa::detect(), &[1.0, 3.0, 5.0, 3.0], Normed::F32(&mut y));
+/// assert_eq!(y, [-1.0, 2.0, 1.0, 0.0]);
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNorm<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
+/// Where normed rows go: `[rows, width]` each.
+#[derive(Debug)]
+pub enum Normed<'a> {
+    /// As they are.
+    F32(&'a mut [f32]),
+    /// Rounded, for a matrix product in bf16.
+    Bf16(&'a mut [bf16]),
+    /// As they are for the residual, and rounded for the product.
+    Both(&'a mut [f32], &'a mut [bf16]),
+}
+
+impl<'a> LayerNorm<'a> {
+    /// A norm of rows as long as `weight` and `bias`.
+    ///
+    /// # Panics
+    ///
+    /// The two differ in length or are empty.
+    pub fn new(weight: &'a [f32], bias: &'a [f32], eps: f32) -> Self {
+        assert_eq!(weight.len(), bias.len(), "a layer norm has a bias for every weight");
+        assert!(!weight.is_empty(), "a layer norm has at least one weight");
+        Self { weight, bias, eps }
+    }
+
+    /// Numbers in a row.
+    pub fn width(&self) -> usize {
+        self.weight.len()
+    }
+
+    /// Norms the rows of `x` into `out`.
+    ///
+    /// # Panics
+    ///
+    /// `x` and `out` are not whole rows, or not as many.
+    pub fn rows(&self, isa: Isa, x: &[f32], out: Normed<'_>) {
+        let to = Self::places(x.len(), out);
+        self.run(isa, Source::Read(x.as_ptr()), to, x.len());
+    }
+
+    /// Norms the rows of `x` where they are, and into `rounded` where it is given.
+    ///
+    /// # Panics
+    ///
+    /// `x` and `rounded` are not whole rows, or not as many.
+    pub fn rows_in_place(&self, isa: Isa, x: &mut [f32], rounded: Option<&mut [bf16]>) {
+        let (len, x) = (x.len(), x.as_mut_ptr());
+        let rounded = rounded.map(|rounded| start_of(rounded, len));
+        self.run(isa, Source::Read(x), Places { exact: Some(x), rounded }, len);
+    }
+
+    /// Adds `delta` to `x` and norms the sums into `out`: what a layer that norms first does with its residual.
+    ///
+    /// # Panics
+    ///
+    /// `x`, `delta` and `out` are not whole rows, or not as many.
+    pub fn add_rows(&self, isa: Isa, x: &mut [f32], delta: &[f32], out: Normed<'_>) {
+        assert_eq!(x.len(), delta.len(), "as many numbers are added as there are");
+        let to = Self::places(x.len(), out);
+        self.run(isa, Source::Sum { x: x.as_mut_ptr(), delta: delta.as_ptr() }, to, x.len());
+    }
+
+    /// Norms `x + delta` into `x`, and into `rounded` where it is given: what a layer that norms last does.
+    ///
+    /// # Panics
+    ///
+    /// `x`, `delta` and `rounded` are not whole rows, or not as many.
+    pub fn add_rows_in_place(&self, isa: Isa, x: &mut [f32], delta: &[f32], rounded: Option<&mut [bf16]>) {
+        assert_eq!(x.len(), delta.len(), "as many numbers are added as there are");
+        let (len, x) = (x.len(), x.as_mut_ptr());
+        let rounded = rounded.map(|rounded| start_of(rounded, len));
+        let source = Source::Sum { x, delta: delta.as_ptr() };
+        self.run(isa, source, Places { exact: Some(x), rounded }, len);
+    }
+
+    fn places(len: usize, out: Normed<'_>) -> Places {
+        let (exact, rounded) = match out {
+            Normed::F32(exact) => (Some(exact), None),
+            Normed::Bf16(rounded) => (None, Some(rounded)),
+            Normed::Both(exact, rounded) => (Some(exact), Some(rounded)),
+        };
+        Places {
+            exact: exact.map(|exact| start_of(exact, len)),
+            rounded: rounded.map(|rounded| start_of(rounded, len)),
+        }
+    }
+
+    /// Every pointer is to `len` numbers.
+    fn run(&self, isa: Isa, source: Source, to: Places, len: usize) {
+        assert_eq!(len % self.width(), 0, "rows are as long as the norm is wide");
+        run(isa, Rows { norm: self, source, to, count: len / self.width() });
+    }
+}
+
+fn start_of<T>(out: &mut [T], len: usize) -> *mut T {
+    assert_eq!(out.len(), len, "there is room for as many rows as are normed");
+    out.as_mut_ptr()
+}
+
+/// Where the rows come from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Read(*const f32),
+    /// The sums are left in `x`.
+    Sum {
+        x: *mut f32,
+        delta: *const f32,
+    },
+}
+
+/// Where the results go. Pointers, because `exact` may be where the row comes from.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    exact: Option<*mut f32>,
+    rounded: Option<*mut bf16>,
+}
+
+/// All rows. Every pointer is to `count` rows of the norm's width.
+struct Rows<'a> {
+    norm: &'a LayerNorm<'a>,
+    source: Source,
+    to: Places,
+    count: usize,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Lanes>(self, simd: S) {
+        let width = self.norm.width();
+        for start in (0..self.count * width).step_by(width) {
+            // SAFETY: each pointer is to `count` rows, checked where it was made, so row `start / width` is inside. The
+            // shared slice ends with the last read of the row, before its place is written to.
+            unsafe {
+                let (x, total) = match self.source {
+                    Source::Read(x) => {
+                        let x = x.add(start);
+                        (x, sum(simd, slice::from_raw_parts(x, width), Value))
+                    }
+                    Source::Sum { x, delta } => {
+                        let x = x.add(start);
+                        let delta = slice::from_raw_parts(delta.add(start), width);
+                        (x.cast_const(), add(simd, slice::from_raw_parts_mut(x, width), delta))
+                    }
+                };
+                let mean = total / width as f32;
+                let squares = sum(simd, slice::from_raw_parts(x, width), SquaredDistance { from: mean });
+                let scale = 1.0 / (squares / width as f32 + self.norm.eps).sqrt();
+                let to = Places {
+                    exact: self.to.exact.map(|to| to.add(start)),
+                    rounded: self.to.rounded.map(|to| to.add(start)),
+                };
+                self.norm.write(simd, x, Moments { mean, scale }, to);
+            }
+        }
+    }
+}
+
+/// Mean, and the inverse of the standard deviation.
+#[derive(Debug, Clone, Copy)]
+struct Moments {
+    mean: f32,
+    scale: f32,
+}
+
+impl LayerNorm<'_> {
+    /// # Safety
+    ///
+    /// All pointers are to a row of the norm's width. `to.exact` may be `x`.
+    #[inline(always)]
+    unsafe fn write<S: Lanes>(&self, simd: S, x: *const f32, moments: Moments, to: Places) {
+        let vectors = self.width() / S::WIDTH;
+        // SAFETY: the vectors end where the row ends or before.
+        unsafe {
+            for i in 0..vectors {
+                self.write_at(simd, x, moments, to, i * S::WIDTH);
+            }
+            for i in vectors * S::WIDTH..self.width() {
+                self.write_at(Portable::<1>, x, moments, to, i);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `write`, and a vector from `at` ends inside the row.
+    #[inline(always)]
+    unsafe fn write_at<S: Lanes>(&self, simd: S, x: *const f32, moments: Moments, to: Places, at: usize) {
+        // SAFETY: the caller's promise; the numbers are read before the place they come from is written.
+        unsafe {
+            let centred = simd.sub(simd.load(x.add(at)), simd.splat(moments.mean));
+            let scaled = simd.mul(centred, simd.splat(moments.scale));
+            let weight = simd.load(self.weight.as_ptr().add(at));
+            let y = simd.mul_add(scaled, weight, simd.load(self.bias.as_ptr().add(at)));
+            if let Some(exact) = to.exact {
+                simd.store(exact.add(at), y);
+            }
+            if let Some(rounded) = to.rounded {
+                simd.store_bf16(rounded.add(at), y);
+            }
+        }
+    }
+}
+
+/// Adds `delta` to `x` and returns the total, in the order of [`sum`].
+#[inline(always)]
+fn add<S: Lanes>(simd: S, x: &mut [f32], delta: &[f32]) -> f32 {
+    let whole = x.len() / S::WIDTH * S::WIDTH;
+    for (x, delta) in x[..whole].chunks_exact_mut(S::WIDTH).zip(delta.chunks_exact(S::WIDTH)) {
+        // SAFETY: the chunks are one vector each.
+        unsafe { simd.store(x.as_mut_ptr(), simd.add(simd.load(x.as_ptr()), simd.load(delta.as_ptr()))) };
+    }
+    for (x, delta) in x[whole..].iter_mut().zip(&delta[whole..]) {
+        *x += delta;
+    }
+    sum(simd, x, Value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{Random, assert_near};
+
+    const EPS: f32 = 1e-5;
+
+    /// The specification, in f64.
+    fn reference(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let width = weight.len() as f64;
+        let mut out = Vec::new();
+        for row in x.chunks_exact(weight.len()) {
+            let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / width;
+            let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / width;
+            let scale = 1.0 / (variance + f64::from(EPS)).sqrt();
+            let scaled = row.iter().map(|x| (f64::from(*x) - mean) * scale);
+            out.extend(
+                scaled.zip(weight.iter().zip(bias)).map(|(x, (w, b))| (x * f64::from(*w) + f64::from(*b)) as f32),
+            );
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn every_form_is_the_norm(seed: u64, rows in 0_usize..5, width in 1_usize..200, mean in -30.0_f32..30.0) {
+            let mut random = Random::new(seed);
+            let x: Vec<f32> = random.numbers(rows * width, 3.0).into_iter().map(|x| x + mean).collect();
+            let delta = random.numbers(rows * width, 1.0);
+            let sums: Vec<f32> = x.iter().zip(&delta).map(|(x, delta)| x + delta).collect();
+            let (weight, bias) = (random.numbers(width, 1.0), random.numbers(width, 1.0));
+            let norm = LayerNorm::new(&weight, &bias, EPS);
+            for isa in Isa::available() {
+                let (mut exact, mut rounded) = (vec![f32::NAN; x.len()], vec![bf16::NAN; x.len()]);
+                norm.rows(isa, &x, Normed::Both(&mut exact, &mut rounded));
+                assert_near(&exact, &reference(&x, &weight, &bias), 2e-4);
+                let expected: Vec<bf16> = exact.iter().map(|x| bf16::from_f32(*x)).collect();
+                prop_assert_eq!(&rounded, &expected);
+
+                let mut found = x.clone();
+                norm.rows_in_place(isa, &mut found, None);
+                prop_assert_eq!(&found, &exact);
+
+                let (mut left, mut found) = (x.clone(), vec![f32::NAN; x.len()]);
+                norm.add_rows(isa, &mut left, &delta, Normed::F32(&mut found));
+                prop_assert_eq!(&left, &sums);
+                assert_near(&found, &reference(&sums, &weight, &bias), 2e-4);
+
+                let (mut place, mut rounded) = (x.clone(), vec![bf16::NAN; x.len()]);
+                norm.add_rows_in_place(isa, &mut place, &delta, Some(&mut rounded));
+                prop_assert_eq!(&place, &found);
+                let mut again = vec![bf16::NAN; x.len()];
+                norm.rows(isa, &sums, Normed::Bf16(&mut again));
+                prop_assert_eq!(&rounded, &again);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_wherever_it_is() {
+        let width = 100;
+        let mut random = Random::new(5);
+        let (weight, bias) = (random.numbers(width, 1.0), random.numbers(width, 1.0));
+        let norm = LayerNorm::new(&weight, &bias, EPS);
+        let row = random.numbers(width, 1.0);
+        for isa in Isa::available() {
+            let mut alone = row.clone();
+            norm.rows_in_place(isa, &mut alone, None);
+            let mut among = random.numbers(3 * width, 9.0);
+            among.extend(&row);
+            norm.rows_in_place(isa, &mut among, None);
+            assert_eq!(among[3 * width..], alone);
+        }
+    }
+
+    #[test]
+    fn not_a_number_is_seen_in_its_row_only() {
+        let mut x = vec![1.0, 2.0, f32::NAN, 4.0, 1.0, 2.0, 3.0, 4.0];
+        LayerNorm::new(&[1.0; 4], &[0.0; 4], EPS).rows_in_place(Isa::detect(), &mut x, None);
+        assert!(x[..4].iter().all(|x| x.is_nan()) && x[4..].iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    #[should_panic(expected = "there is room for as many rows as are normed")]
+    fn room_must_be_as_large_as_the_input() {
+        LayerNorm::new(&[1.0; 4], &[0.0; 4], EPS).rows(Isa::detect(), &[0.0; 8], Normed::F32(&mut [0.0; 4]));
+    }
+}
