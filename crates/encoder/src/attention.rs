@@ -1,7 +1,8 @@
 //! Multi-head self-attention over a packed batch.
 
-use candle_core::Tensor;
-use candle_nn::VarBuilder;
+use candle_core::{DType, Tensor};
+use candle_nn::{VarBuilder, ops::softmax_last_dim};
+use polylance_kernels::Precision;
 use rayon::prelude::*;
 
 use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, key_values::KeyValues, linear::Linear, ops};
@@ -23,10 +24,13 @@ pub struct SelfAttention {
     heads: usize,
     head_size: usize,
     scale: f32,
+    /// Whether the CPU's own kernels attend.
+    packed: bool,
 }
 
 impl SelfAttention {
-    /// Loads `query`, `key` and `value` and joins them into one map.
+    /// Loads `query`, `key` and `value` and joins them into one map, packed for the CPU's kernels in `precision` where
+    /// it is given.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -38,22 +42,22 @@ impl SelfAttention {
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
-    /// let attention = SelfAttention::load(vb, &config)?;
+    /// let attention = SelfAttention::load(vb, &config, None)?;
     /// let hidden_states = Tensor::randn(0f32, 1., (5, config.hidden_size), &Device::Cpu)?;
     /// let context = attention.forward(&hidden_states, &CuSeqlens::new(vec![0, 3, 5], 5)?)?;
     /// assert_eq!(context.dims(), [5, config.hidden_size]);
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
-    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig) -> Result<Self> {
+    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig, precision: Option<Precision>) -> Result<Self> {
         let hidden = config.hidden_size;
-        let parts = ["query", "key", "value"].map(|part| Linear::load(hidden, hidden, vb.pp(part)));
-        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        let parts = ["query", "key", "value"].map(|part| vb.pp(part));
         let scale = 1.0 / (config.head_size() as f32).sqrt();
         Ok(Self {
-            query_key_value: Linear::fused(&parts)?,
+            query_key_value: Linear::load_joined(hidden, hidden, &parts, precision)?,
             heads: config.num_attention_heads,
             head_size: config.head_size(),
             scale,
+            packed: precision.is_some(),
         })
     }
 
@@ -88,6 +92,11 @@ impl SelfAttention {
     }
 
     fn attend(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
+        if self.packed && direction == Direction::Both {
+            let kernel = polylance_kernels::SelfAttention::new(self.heads, self.head_size, self.scale);
+            let query_key_value = self.query_key_value.forward(hidden_states)?;
+            return Ok(ops::attention(&query_key_value, &kernel, cu_seqlens.as_slice())?);
+        }
         let query_key_value = self.query_key_value(hidden_states)?;
         #[cfg(feature = "flash-attn")]
         if query_key_value.device().is_cuda() && query_key_value.dtype() != candle_core::DType::F32 {
@@ -99,7 +108,11 @@ impl SelfAttention {
     /// `[tokens, 3 * heads, head_size]`.
     fn query_key_value(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let tokens = hidden_states.dim(0)?;
-        Ok(self.query_key_value.forward(hidden_states)?.reshape((tokens, 3 * self.heads, self.head_size))?)
+        let mut query_key_value = self.query_key_value.forward(hidden_states)?;
+        if self.packed {
+            query_key_value = query_key_value.to_dtype(DType::F32)?;
+        }
+        Ok(query_key_value.reshape((tokens, 3 * self.heads, self.head_size))?)
     }
 
     /// One sequence after another, or side by side on the CPU's threads.
@@ -136,7 +149,9 @@ impl SelfAttention {
         if direction == Direction::Causal && tokens > 1 {
             scores = scores.broadcast_add(&causal_mask(tokens, key.dim(1)?, &scores)?)?;
         }
-        let probabilities = ops::softmax(scores, self.scale)?;
+        let dtype = scores.dtype();
+        let scores = (scores.to_dtype(DType::F32)? * f64::from(self.scale))?;
+        let probabilities = softmax_last_dim(&scores)?.to_dtype(dtype)?;
         let context = probabilities.matmul(value)?;
         Ok(context.transpose(0, 1)?.reshape((tokens, self.heads * self.head_size))?)
     }

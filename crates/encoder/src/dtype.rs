@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use candle_core::{DType, Device};
+use polylance_kernels::{Isa, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, Result};
@@ -14,31 +15,49 @@ pub enum Dtype {
     /// 32-bit floats, on every device.
     #[default]
     F32,
-    /// bfloat16, on CUDA.
+    /// bfloat16, on every device; fast on CPUs with instructions for it. States between the layers are f32 on a CPU.
     Bf16,
     /// 16-bit IEEE floats, on CUDA.
     F16,
+    /// 8-bit integers in the layers' products and bfloat16 between them, on a CPU. Changes vectors measurably.
+    Int8,
 }
 
 impl Dtype {
     /// Checks that `device` computes in this format.
     ///
     /// # Errors
-    /// [`ModelError::Option`] for a half-precision format on a CPU.
+    /// [`ModelError::Option`] for f16 on a CPU, and for int8 elsewhere.
     pub fn check(self, device: &Device) -> Result<()> {
-        if self == Self::F32 || device.is_cuda() {
-            return Ok(());
+        match (self, device.is_cpu()) {
+            (Self::F16, true) => Err(ModelError::Option("dtype f16 needs a CUDA device; the CPU has bf16".to_owned())),
+            (Self::Int8, false) => Err(ModelError::Option("dtype int8 is computed on the CPU alone".to_owned())),
+            _ => Ok(()),
         }
-        Err(ModelError::Option(format!("dtype {self} needs a CUDA device; the CPU computes in f32")))
     }
-}
 
-impl From<Dtype> for DType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::BF16,
-            Dtype::F16 => Self::F16,
+    /// The fastest format that keeps a vector's direction: bf16 where this machine's CPU has instructions for it, f32
+    /// elsewhere.
+    pub fn of_this_cpu() -> Self {
+        if Isa::detect() >= Isa::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
+    }
+
+    /// The format of tensors on `device`: on a CPU what is not f32 is inside the packed weights.
+    pub(crate) fn tensors(self, device: &Device) -> DType {
+        match self {
+            Self::Bf16 if !device.is_cpu() => DType::BF16,
+            Self::F16 => DType::F16,
+            Self::F32 | Self::Bf16 | Self::Int8 => DType::F32,
+        }
+    }
+
+    /// How a CPU's weights are packed.
+    pub(crate) fn precision(self, device: &Device) -> Option<Precision> {
+        match self {
+            Self::F32 => device.is_cpu().then_some(Precision::F32),
+            Self::Bf16 => device.is_cpu().then_some(Precision::Bf16),
+            Self::Int8 => Some(Precision::Int8),
+            Self::F16 => None,
         }
     }
 }
@@ -49,6 +68,7 @@ impl fmt::Display for Dtype {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -61,7 +81,8 @@ impl FromStr for Dtype {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            other => Err(ModelError::Option(format!("unknown dtype {other:?}: expected f32, bf16 or f16"))),
+            "int8" => Ok(Self::Int8),
+            other => Err(ModelError::Option(format!("unknown dtype {other:?}: expected f32, bf16, int8 or f16"))),
         }
     }
 }
@@ -72,16 +93,19 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::Int8] {
             assert_eq!(dtype.to_string().parse::<Dtype>().unwrap(), dtype);
         }
-        assert_eq!("f64".parse::<Dtype>().unwrap_err().to_string(), "unknown dtype \"f64\": expected f32, bf16 or f16");
+        assert_eq!(
+            "f64".parse::<Dtype>().unwrap_err().to_string(),
+            "unknown dtype \"f64\": expected f32, bf16, int8 or f16"
+        );
     }
 
     #[test]
-    fn a_cpu_refuses_half_precision() {
-        assert!(Dtype::F32.check(&Device::Cpu).is_ok());
-        let error = Dtype::Bf16.check(&Device::Cpu).unwrap_err();
-        assert_eq!(error.to_string(), "dtype bf16 needs a CUDA device; the CPU computes in f32");
+    fn a_cpu_refuses_f16() {
+        assert!([Dtype::F32, Dtype::Bf16, Dtype::Int8].iter().all(|dtype| dtype.check(&Device::Cpu).is_ok()));
+        let error = Dtype::F16.check(&Device::Cpu).unwrap_err();
+        assert_eq!(error.to_string(), "dtype f16 needs a CUDA device; the CPU has bf16");
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use polylance_kernels::Precision;
 
 use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::{ModelConfig, NormPlacement},
+    dtype::Dtype,
     embeddings::Embeddings,
     error::Result,
     key_values::KeyValues,
@@ -29,23 +31,25 @@ enum Layers {
     /// Ready to compute.
     Resident(Vec<Layer>),
     /// In the files, in half precision: each is widened when its turn comes.
-    Mapped { weights: Arc<Weights>, config: ModelConfig, dtype: DType, device: Device },
+    Mapped { weights: Arc<Weights>, config: ModelConfig, precision: Option<Precision>, dtype: DType, device: Device },
 }
 
 impl Encoder {
     pub(crate) fn load(
         weights: &Arc<Weights>,
         config: &ModelConfig,
-        dtype: DType,
+        dtype: Dtype,
         device: &Device,
         per_layer: bool,
     ) -> Result<Self> {
+        let (precision, dtype) = (dtype.precision(device), dtype.tensors(device));
         let vb = weights.var_builder(dtype, device).pp("encoder");
         let layers = if per_layer {
-            Layers::Mapped { weights: Arc::clone(weights), config: config.clone(), dtype, device: device.clone() }
+            let (weights, config) = (Arc::clone(weights), config.clone());
+            Layers::Mapped { weights, config, precision, dtype, device: device.clone() }
         } else {
-            let layers =
-                (0..config.num_hidden_layers).map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config));
+            let layers = (0..config.num_hidden_layers)
+                .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, precision));
             Layers::Resident(layers.collect::<Result<_>>()?)
         };
         let norm = match config.kind.norm_placement() {
@@ -103,10 +107,10 @@ impl Encoder {
                     hidden_states = step(number, layer, &hidden_states)?;
                 }
             }
-            Layers::Mapped { weights, config, dtype, device } => {
+            Layers::Mapped { weights, config, precision, dtype, device } => {
                 let vb = weights.var_builder(*dtype, device).pp("encoder.layer");
                 for number in 0..config.num_hidden_layers {
-                    hidden_states = step(number, &Layer::load(vb.pp(number), config)?, &hidden_states)?;
+                    hidden_states = step(number, &Layer::load(vb.pp(number), config, *precision)?, &hidden_states)?;
                 }
             }
         }

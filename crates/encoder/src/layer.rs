@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use polylance_kernels::Precision;
 
 use crate::{
     attention::SelfAttention,
@@ -28,7 +29,8 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Loads a layer under Hugging Face's names, which depend on the norm placement.
+    /// Loads a layer under Hugging Face's names, which depend on the norm placement; its maps are packed for the CPU's
+    /// kernels in `precision` where it is given.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -40,26 +42,27 @@ impl Layer {
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
-    /// let layer = Layer::load(vb.pp("encoder.layer.0"), &config)?;
+    /// let layer = Layer::load(vb.pp("encoder.layer.0"), &config, None)?;
     /// let hidden_states = Tensor::randn(0f32, 1., (5, config.hidden_size), &Device::Cpu)?;
     /// let hidden_states = layer.forward(&hidden_states, &CuSeqlens::new(vec![0, 3, 5], 5)?)?;
     /// assert_eq!(hidden_states.dims(), [5, config.hidden_size]);
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
-    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig) -> Result<Self> {
+    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig, precision: Option<Precision>) -> Result<Self> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         let placement = config.kind.norm_placement();
         let (attention_norm, feed_forward_norm) = match placement {
             NormPlacement::Pre => ("attention.self_attn_layer_norm", "LayerNorm"),
             NormPlacement::Post => ("attention.output.LayerNorm", "output.LayerNorm"),
         };
+        let linear = |inputs, outputs, name| Linear::load_joined(inputs, outputs, &[vb.pp(name)], precision);
         Ok(Self {
             placement,
-            attention: SelfAttention::load(vb.pp("attention.self"), config)?,
-            attention_output: Linear::load(hidden, hidden, vb.pp("attention.output.dense"))?,
+            attention: SelfAttention::load(vb.pp("attention.self"), config, precision)?,
+            attention_output: linear(hidden, hidden, "attention.output.dense")?,
             attention_norm: LayerNorm::load(hidden, config.layer_norm_eps, vb.pp(attention_norm))?,
-            intermediate: Linear::load(hidden, wide, vb.pp("intermediate.dense"))?,
-            output: Linear::load(wide, hidden, vb.pp("output.dense"))?,
+            intermediate: linear(hidden, wide, "intermediate.dense")?,
+            output: linear(wide, hidden, "output.dense")?,
             feed_forward_norm: LayerNorm::load(hidden, config.layer_norm_eps, vb.pp(feed_forward_norm))?,
         })
     }

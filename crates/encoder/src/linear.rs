@@ -1,17 +1,31 @@
 //! A linear map over rows.
 
-use candle_core::Tensor;
-use candle_nn::VarBuilder;
+use std::sync::Arc;
 
-use crate::{error::Result, ops};
+use candle_core::{CpuStorage, DType, Storage, Tensor, bail};
+use candle_nn::VarBuilder;
+use polylance_kernels::{PackedWeights, Precision};
+
+use crate::{
+    error::Result,
+    ops::{Activation, Product},
+};
 
 /// `x Wᵀ + b`: `[rows, in]` to `[rows, out]`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[out, in]`, as it is stored.
-    weight: Tensor,
+    weight: Weight,
     /// `[out]`.
     bias: Tensor,
+}
+
+/// `[out, in]`.
+#[derive(Debug, Clone)]
+enum Weight {
+    /// On a device with its own products.
+    Tensor(Tensor),
+    /// For the CPU's kernels.
+    Packed(Arc<PackedWeights>),
 }
 
 impl Linear {
@@ -31,35 +45,74 @@ impl Linear {
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
     pub fn load(inputs: usize, outputs: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        Ok(Self { weight: vb.get((outputs, inputs), "weight")?, bias: vb.get(outputs, "bias")? })
+        let precision = vb.device().is_cpu().then_some(Precision::F32);
+        Self::load_joined(inputs, outputs, &[vb], precision)
     }
 
-    /// Several maps of one input as one: outputs one after another.
-    pub(crate) fn fused(parts: &[Self]) -> Result<Self> {
-        let weights: Vec<_> = parts.iter().map(|part| &part.weight).collect();
-        let biases: Vec<_> = parts.iter().map(|part| &part.bias).collect();
-        Ok(Self { weight: Tensor::cat(&weights, 0)?, bias: Tensor::cat(&biases, 0)? })
+    /// Loads several maps of one input as one, outputs one after another; packed for the CPU's kernels in `precision`
+    /// where it is given.
+    ///
+    /// # Errors
+    /// As [`Linear::load`].
+    pub(crate) fn load_joined(
+        inputs: usize,
+        outputs: usize,
+        parts: &[VarBuilder<'_>],
+        precision: Option<Precision>,
+    ) -> Result<Self> {
+        let weights =
+            parts.iter().map(|vb| vb.get((outputs, inputs), "weight")).collect::<candle_core::Result<Vec<_>>>()?;
+        let biases = parts.iter().map(|vb| vb.get(outputs, "bias")).collect::<candle_core::Result<Vec<_>>>()?;
+        let weight = match precision {
+            Some(precision) => Weight::Packed(Arc::new(pack(precision, inputs, outputs, &weights)?)),
+            None => Weight::Tensor(Tensor::cat(&weights, 0)?),
+        };
+        Ok(Self { weight, bias: Tensor::cat(&biases, 0)? })
     }
 
-    /// `x Wᵀ + b`.
+    /// `x Wᵀ + b`. Packed weights of fewer bits than f32 give bf16.
     ///
     /// # Errors
     /// When the device fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::bias(self.product(x)?, &self.bias)?)
+        Ok(match &self.weight {
+            Weight::Packed(weights) => between(weights, Activation::None).forward(x, &self.bias)?,
+            Weight::Tensor(weight) => x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?,
+        })
     }
 
-    /// `gelu(x Wᵀ + b)` in the erf form.
+    /// `gelu(x Wᵀ + b)` in the erf form. Packed weights of fewer bits than f32 give bf16.
     pub(crate) fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::bias_gelu(self.product(x)?, &self.bias)?)
+        Ok(match &self.weight {
+            Weight::Packed(weights) => between(weights, Activation::Gelu).forward(x, &self.bias)?,
+            Weight::Tensor(weight) => x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?.gelu_erf()?,
+        })
     }
 
-    /// `residual + x Wᵀ + b`.
+    /// `residual + x Wᵀ + b`, in the format of `residual`.
     pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        Ok(ops::bias_residual(self.product(x)?, &self.bias, residual)?)
+        Ok(match &self.weight {
+            Weight::Packed(weights) => between(weights, Activation::None).forward_residual(x, &self.bias, residual)?,
+            Weight::Tensor(weight) => (residual + x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?)?,
+        })
     }
+}
 
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.weight.t()?)?)
-    }
+/// A product whose result is read by another one alone, or by attention: rounded, since that rounds it anyway.
+fn between(weights: &PackedWeights, activation: Activation) -> Product<'_> {
+    let out = if weights.precision() == Precision::F32 { DType::F32 } else { DType::BF16 };
+    Product { weights, activation, out }
+}
+
+/// Packs matrices in f32, each `[outputs, inputs]`, one below the other.
+fn pack(precision: Precision, inputs: usize, outputs: usize, parts: &[Tensor]) -> candle_core::Result<PackedWeights> {
+    let stored: Vec<_> = parts.iter().map(Tensor::storage_and_layout).collect();
+    let numbers = stored.iter().map(|(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) => Ok(&numbers[start..end]),
+        _ => bail!("expected weights in f32 on the CPU"),
+    });
+    let numbers = numbers.collect::<candle_core::Result<Vec<_>>>()?;
+    Ok(PackedWeights::new(precision, parts.len() * outputs, inputs, |row, to| {
+        to.copy_from_slice(&numbers[row / outputs][row % outputs * inputs..][..inputs]);
+    }))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use polylance_schema::Pooling;
 use serde::Serialize;
 
@@ -100,10 +100,12 @@ impl Loaded {
             Widen::AtLoad => false,
             Widen::PerLayer => true,
             Widen::Auto => {
-                device.is_cpu() && checked.stored.is_half() && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
+                // Packed weights of fewer bits are no larger than the stored ones.
+                let wide = device.is_cpu() && dtype == Dtype::F32 && checked.stored.is_half();
+                wide && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
             }
         };
-        let encoder = Encoder::load(&checked.weights, config, DType::from(dtype), device, per_layer)?;
+        let encoder = Encoder::load(&checked.weights, config, dtype, device, per_layer)?;
         checked.weights.release_all();
         let weights = Arc::clone(&checked.weights);
         Ok(Self { encoder, weights, report: LoadReport::new(checked, dtype, per_layer) })

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{
     batch::CuSeqlens,
@@ -78,7 +78,7 @@ impl SharedHead {
         let weights = Weights::open(files.weights())?;
         let specs = Head::tensors(task, backbone, head_config, &weights)?;
         let checked = CheckedWeights::new(weights, &specs)?;
-        let place = Place { dtype: DType::from(dtype), device, words: None, residence: Residence::Mapped };
+        let place = Place { dtype: dtype.tensors(device), device, words: None, residence: Residence::Mapped };
         let head = Head::load(task, backbone, head_config, &checked.weights, &place)?;
         let mut report = LoadReport::new(checked, dtype, false);
         let backbone: HashSet<String> = tensors(backbone).into_iter().map(|spec| spec.name).collect();

@@ -58,7 +58,7 @@ impl TaskModel {
             Loaded::new(files, options, device, |weights| Head::tensors(task, config, head_config, weights))?;
         let residence =
             if task == Task::CausalLm && !report.per_layer { Residence::Resident } else { Residence::Mapped };
-        let dtype = DType::from(options.dtype.unwrap_or_default());
+        let dtype = options.dtype.unwrap_or_default().tensors(device);
         let place = Place { dtype, device, words: encoder.resident_words(), residence };
         let head = Head::load(task, config, head_config, &weights, &place)?;
         weights.release_all();

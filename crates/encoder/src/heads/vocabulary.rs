@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{
     error::{ModelError, Result},
-    ops,
     weights::Weights,
 };
 
@@ -67,7 +66,7 @@ impl Vocabulary {
                 logits.contiguous()?
             }
         };
-        Ok(ops::bias(logits, &self.bias)?)
+        Ok(logits.broadcast_add(&self.bias)?)
     }
 }
 

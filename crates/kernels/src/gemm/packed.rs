@@ -34,35 +34,36 @@ impl PackedWeights {
         let words = k.div_ceil(precision.per_word()).next_multiple_of(WORD_STEP);
         let mut bytes = AlignedBytes::zeroed(n.div_ceil(PANEL) * words * PANEL * 4);
         let (mut scales, mut column_sums) = (Vec::new(), Vec::new());
-        let mut numbers = vec![0.0; words * precision.per_word()];
-        for column in 0..n {
-            row(column, &mut numbers[..k]);
-            let start = column / PANEL * words * PANEL + column % PANEL;
-            let mut put = |word: usize, value: [u8; 4]| {
-                let at = (start + word * PANEL) * 4;
-                bytes.as_mut_slice()[at..at + 4].copy_from_slice(&value);
-            };
+        // A panel's columns one after another, with zeros behind the last number of each.
+        let width = words * precision.per_word();
+        let mut columns = vec![0.0; PANEL * width];
+        for (panel, bytes) in bytes.as_mut_slice().chunks_exact_mut(words * PANEL * 4).enumerate() {
+            let first = panel * PANEL;
+            let count = PANEL.min(n - first);
+            columns[count * width..].fill(0.0);
+            for (column, numbers) in columns.chunks_exact_mut(width).take(count).enumerate() {
+                row(first + column, &mut numbers[..k]);
+            }
             match precision {
-                Precision::F32 => {
-                    numbers.iter().enumerate().for_each(|(word, x)| put(word, x.to_le_bytes()));
-                }
-                Precision::Bf16 => {
-                    for (word, pair) in numbers.as_chunks::<2>().0.iter().enumerate() {
-                        let [a, b] = pair.map(|x| bf16::from_f32(x).to_le_bytes());
-                        put(word, [a[0], a[1], b[0], b[1]]);
-                    }
-                }
+                Precision::F32 => interleave(bytes, &columns, |[x]: [f32; 1], _| x.to_le_bytes()),
+                Precision::Bf16 => interleave(bytes, &columns, |pair: [f32; 2], _| {
+                    let [a, b] = pair.map(|x| bf16::from_f32(x).to_le_bytes());
+                    [a[0], a[1], b[0], b[1]]
+                }),
                 Precision::Int8 => {
-                    let largest = numbers.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-                    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-                    let mut sum = 0;
-                    for (word, four) in numbers.as_chunks::<4>().0.iter().enumerate() {
-                        let steps = four.map(|x| (x / scale).round() as i8);
-                        sum += steps.iter().map(|step| i32::from(*step)).sum::<i32>();
-                        put(word, steps.map(i8::cast_unsigned));
-                    }
-                    scales.push(scale);
-                    column_sums.push(sum);
+                    let scale = |numbers: &[f32]| {
+                        let largest = numbers.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                        if largest > 0.0 { largest / 127.0 } else { 1.0 }
+                    };
+                    let steps: Vec<f32> = columns.chunks_exact(width).map(scale).collect();
+                    let mut sums = [0; PANEL];
+                    interleave(bytes, &columns, |four: [f32; 4], column| {
+                        let four = four.map(|x| (x / steps[column]).round() as i8);
+                        sums[column] += four.iter().map(|step| i32::from(*step)).sum::<i32>();
+                        four.map(i8::cast_unsigned)
+                    });
+                    scales.extend(&steps[..count]);
+                    column_sums.extend(&sums[..count]);
                 }
             }
         }
@@ -104,6 +105,17 @@ impl PackedWeights {
 
     pub(super) fn column_sums(&self) -> &[i32] {
         &self.column_sums
+    }
+}
+
+/// Writes a panel: word by word, that of each column.
+fn interleave<const N: usize>(bytes: &mut [u8], columns: &[f32], mut word: impl FnMut([f32; N], usize) -> [u8; 4]) {
+    let width = columns.len() / PANEL;
+    for (at, line) in bytes.chunks_exact_mut(PANEL * 4).enumerate() {
+        for (column, to) in line.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let from = column * width + at * N;
+            *to = word(std::array::from_fn(|i| columns[from + i]), column);
+        }
     }
 }
 
