@@ -118,6 +118,7 @@ unsafe fn block<S: Lanes, const V: usize>(simd: S, head: &Head<f32>, query: usiz
                 });
             }
         }
+        scale(simd, work.queries.as_mut_ptr(), head.size * V, head.exponent_scale);
 
         let keys = Left { start: head.keys, row: head.stride, step: 1, rows: head.tokens };
         let queries = Right { start: work.queries.as_ptr(), depth: head.size };
@@ -125,7 +126,7 @@ unsafe fn block<S: Lanes, const V: usize>(simd: S, head: &Head<f32>, query: usiz
         let mut sink = Scores::<S::F32, V> { to: scores, highest: [simd.splat(f32::NEG_INFINITY); V] };
         product(simd, Floats, keys, queries, &mut sink);
 
-        let inverse = softmax(simd, scores, head.tokens, head.exponent_scale, sink.highest);
+        let inverse = softmax(simd, scores, head.tokens, sink.highest);
 
         let values = Left { start: head.values, row: 1, step: head.stride, rows: head.size };
         let probabilities = Right { start: scores, depth: head.tokens };
@@ -149,7 +150,23 @@ unsafe fn block<S: Lanes, const V: usize>(simd: S, head: &Head<f32>, query: usiz
     }
 }
 
-/// Turns scores into probabilities not yet divided by their sums, and returns the inverses of the sums.
+/// Scales the queries, so that scores need not be: a score less the highest is then exactly 0 for the highest.
+///
+/// # Safety
+///
+/// `queries` is `vectors` vectors.
+#[inline(always)]
+unsafe fn scale<S: Lanes>(simd: S, queries: *mut f32, vectors: usize, factor: f32) {
+    for vector in 0..vectors {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = queries.add(vector * S::WIDTH);
+            simd.store(at, simd.mul(simd.load(at), simd.splat(factor)));
+        }
+    }
+}
+
+/// Turns scores, which are powers of two, into probabilities not yet divided by their sums, and returns the inverses of the sums.
 ///
 /// # Safety
 ///
@@ -159,19 +176,15 @@ unsafe fn softmax<S: Lanes, const V: usize>(
     simd: S,
     scores: *mut f32,
     tokens: usize,
-    exponent_scale: f32,
     highest: [S::F32; V],
 ) -> [S::F32; V] {
-    let scale = simd.splat(exponent_scale);
     let mut sums = [simd.splat(0.0); V];
     for token in 0..tokens {
         for (v, (sum, highest)) in sums.iter_mut().zip(highest).enumerate() {
             // SAFETY: the token's V vectors are inside the scores.
             unsafe {
                 let at = scores.add((token * V + v) * S::WIDTH);
-                // Scaled after the subtraction: the highest of large scores is 0 exactly.
-                let below = simd.sub(simd.load(at), highest);
-                let probability = exp2(simd, simd.mul(below, scale));
+                let probability = exp2(simd, simd.sub(simd.load(at), highest));
                 simd.store(at, probability);
                 *sum = simd.add(*sum, probability);
             }

@@ -109,7 +109,7 @@ where
                 *lanes = simd.load(b.add(v * S::WIDTH));
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let word = simd.splat(*a.add(r * left.row));
+                let word = simd.splat(a.add(r * left.row).read_unaligned());
                 for (sum, lanes) in sums.iter_mut().zip(lanes) {
                     *sum = dot.dot(simd, word, lanes, *sum);
                 }

@@ -83,7 +83,7 @@ fn exp2_is_exact_to_two_units() {
         }
         for (x, found) in x.iter().zip(each(isa, Function::Exp2Bf16, &x)) {
             let expected = f64::from(*x).exp2();
-            assert!((f64::from(found) - expected).abs() <= 7.6e-5 * expected, "{isa}: {x}: {found} {expected}");
+            assert!((f64::from(found) - expected).abs() <= 8.7e-5 * expected, "{isa}: {x}: {found} {expected}");
         }
     }
 }
@@ -119,7 +119,7 @@ fn ends_of_the_range() {
                 Function::Gelu | Function::GeluBf16 => gelu_of,
             };
             for (found, expected) in found.iter().zip(expected) {
-                assert!((found - expected).abs() < 8e-5, "{isa} {function:?}: {found} {expected}");
+                assert!((found - expected).abs() < 1e-4, "{isa} {function:?}: {found} {expected}");
             }
             assert!(found[7].is_nan(), "{isa} {function:?}: {}", found[7]);
         }
