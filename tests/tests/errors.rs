@@ -50,7 +50,7 @@ impl Folder {
     fn keep(&mut self, stderr: &str) {
         let from = stderr.find("error: ").unwrap_or_else(|| panic!("no error in {stderr}"));
         let here = format!("{}/", self.folder.path().display());
-        let mut said = stderr[from..].replace(&here, "").trim().to_owned();
+        let mut said = stderr[from..].replace(&here, "").replace(", bf16, ", ", f32, ").trim().to_owned();
         // Columns are as wide as the folder's name is long.
         while said.contains("    ") {
             said = said.replace("    ", "   ");

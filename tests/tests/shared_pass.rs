@@ -37,7 +37,7 @@ impl Place {
     fn run(&self, table: &str, heads: &str, more: &[&str]) -> polylance_tests::Outcome {
         let (docs, classes, table) = (self.at("docs.parquet"), self.at("classes"), self.at(table));
         let pipeline = format!(
-            "version = 1\n[source]\nuri = \"{docs}\"\n[model]\nid = \"{classes}\"\n[chunk]\ntokens = 64\noverlap = 12\n\
+            "version = 1\n[source]\nuri = \"{docs}\"\n[model]\nid = \"{classes}\"\ndtype = \"f32\"\n[chunk]\ntokens = 64\noverlap = 12\n\
              [table]\nuri = \"{table}\"\n{heads}"
         );
         let job = self.at("job.toml");

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    commands::{annotate, compact, embed, encode, fit, model, predict, quarantine, run, schema, search, show, sql},
+    commands::{
+        annotate, bench, compact, embed, encode, fit, model, predict, quarantine, run, schema, search, show, sql,
+    },
     error::{self, Result},
     exit::ExitStatus,
     interrupt::{self, Stopping},
@@ -44,6 +46,7 @@ enum Command {
     Compact(compact::Args),
     Quarantine(quarantine::Args),
     Model(model::Args),
+    Bench(bench::Args),
     Schema(schema::Args),
 }
 
@@ -94,6 +97,7 @@ async fn dispatch(command: Command, stopping: &Stopping, printer: &mut Printer) 
         Command::Embed(args) => Box::pin(embed::run(*args, stopping, printer)).await,
         Command::Annotate(args) => Box::pin(annotate::run(*args, stopping, printer)).await,
         Command::Fit(args) => Box::pin(fit::run(*args, printer)).await,
+        Command::Bench(args) => Box::pin(bench::run(args, printer)).await,
         Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
         Command::Predict(args) => Box::pin(predict::run(*args, printer)).await,
         Command::Search(args) => Box::pin(search::run(args, printer)).await,

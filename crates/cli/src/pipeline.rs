@@ -9,7 +9,7 @@ use polylance_config::{self as config, ChunkMode, Pipeline};
 use polylance_dataflow::{Format, RowSet, SourceSpec};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, UpkeepPolicy, Upkept};
+use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, Table, UpkeepPolicy, Upkept};
 use polylance_worker::PoolOptions;
 
 use crate::{
@@ -57,6 +57,7 @@ pub(crate) enum ProgressMode {
 
 /// Runs a pipeline without a word but its progress, and says how many rows went to the quarantine.
 pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -> Result<u64> {
+    let pipeline = &resolved(pipeline).await?;
     let open = job(pipeline).open().await?;
     let files = ModelFiles::find(&pipeline.model.id)?;
     let options = pool_options(pipeline);
@@ -102,6 +103,7 @@ async fn run_open(
     stopping: &Stopping,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
+    let pipeline = &resolved(pipeline).await?;
     let files = ModelFiles::find(&pipeline.model.id)?;
     let options = pool_options(pipeline);
     let contract = contract(pipeline, &files, &options)?;
@@ -281,9 +283,34 @@ fn pool_options(pipeline: &Pipeline) -> PoolOptions {
     }
 }
 
+/// The pipeline with an arithmetic that is not `auto`: a table that is there has its own, on whatever machine a run goes
+/// on.
+pub(crate) async fn resolved(pipeline: &Pipeline) -> Result<Pipeline> {
+    let mut pipeline = pipeline.clone();
+    if pipeline.model.dtype == config::Dtype::Auto {
+        let contract = match Table::open(&pipeline.table.uri).await? {
+            Some(table) => table.contract()?,
+            None => None,
+        };
+        let dtype = match contract {
+            Some(contract) => contract.dtype.parse()?,
+            None => Dtype::of_this_cpu(),
+        };
+        pipeline.model.dtype = match dtype {
+            Dtype::F32 => config::Dtype::F32,
+            Dtype::Bf16 => config::Dtype::Bf16,
+            Dtype::F16 => config::Dtype::F16,
+            Dtype::Int8 => config::Dtype::Int8,
+        };
+    }
+    Ok(pipeline)
+}
+
 pub(crate) fn dtype(dtype: config::Dtype) -> Dtype {
     match dtype {
+        config::Dtype::Auto => Dtype::of_this_cpu(),
         config::Dtype::F32 => Dtype::F32,
+        config::Dtype::Int8 => Dtype::Int8,
         config::Dtype::Bf16 => Dtype::Bf16,
         config::Dtype::F16 => Dtype::F16,
     }

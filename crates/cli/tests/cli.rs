@@ -137,7 +137,7 @@ fn wrong_usage_is_named_with_what_would_be_right() {
         ("no model", &["embed", "--source", "docs.jsonl", "--table", "t.lance", "--model", "./missing"]),
         ("no such device", &["run", "job.toml", "--set", "model.devices=[\"gpu\"]"]),
         ("too many tokens", &["run", "job.toml", "--set", "model.max_tokens=513"]),
-        ("dtype of another device", &["run", "job.toml", "--set", "model.dtype=bf16"]),
+        ("dtype of another device", &["run", "job.toml", "--set", "model.dtype=f16"]),
         ("no table", &["search", "--table", "missing.lance", "x"]),
         ("a statement that writes", &["sql", "CREATE TABLE t (x INT)"]),
     ];

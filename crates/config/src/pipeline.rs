@@ -143,13 +143,17 @@ pub struct Prompts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
-    /// 32-bit floats.
+    /// That of the table, when there is one; else `bf16` where the CPU has instructions for it, and `f32` elsewhere.
     #[default]
+    Auto,
+    /// 32-bit floats.
     F32,
-    /// bfloat16, on devices that have it.
+    /// bfloat16 inside the layers: vectors within 0.0001 of the cosine of `f32`, several times as fast.
     Bf16,
-    /// 16-bit floats, on devices that have them.
+    /// 16-bit floats, on CUDA devices.
     F16,
+    /// 8-bit integers inside the layers, on the CPU: faster still, and vectors drift measurably.
+    Int8,
 }
 
 /// How documents become rows.

@@ -92,7 +92,10 @@ impl Linear {
     /// `residual + x Wᵀ + b`, in the format of `residual`.
     pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         Ok(match &self.weight {
-            Weight::Packed(weights) => between(weights, Activation::None).forward_residual(x, &self.bias, residual)?,
+            Weight::Packed(weights) => {
+                let product = Product { weights, activation: Activation::None, out: DType::F32 };
+                product.forward_residual(x, &self.bias, residual)?
+            }
             Weight::Tensor(weight) => (residual + x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?)?,
         })
     }

@@ -5,6 +5,7 @@
 //! they came, whichever device was quicker.
 
 mod batcher;
+mod bench;
 mod charsmap;
 mod chunker;
 mod computing;
@@ -24,6 +25,7 @@ mod tasks;
 mod token_states;
 mod tokenizers;
 
+pub use bench::{BenchReport, bench};
 pub use device::DeviceWorker;
 pub use error::PoolError;
 pub use pool::{DevicePool, PoolOptions, contract};

@@ -10,7 +10,7 @@ use crate::{
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
-    pipeline::ProgressMode,
+    pipeline::{ProgressMode, resolved},
     printer::Printer,
     task_args::{TaskArg, TaskArgs, usage},
 };
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// choose: the column with each row's choices
     #[arg(long, value_name = "COLUMN")]
     choices_column: Option<String>,
-    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA)
     #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
     dtype: Dtype,
     /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
@@ -76,23 +76,23 @@ Examples:
   polylance annotate --pipeline nightly.toml";
 
 pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
-    let columns = columns(&args)?;
+    let columns = columns(&args).await?;
     let prepared = annotate::prepare(&columns).await?;
     annotate::fill(prepared, &columns, args.progress, args.json, stopping, printer).await
 }
 
-fn columns(args: &Args) -> Result<Columns> {
+async fn columns(args: &Args) -> Result<Columns> {
     if let Some(path) = &args.pipeline {
         let no_overrides: [&str; 0] = [];
         let pipeline = Pipeline::read(path, &no_overrides)?;
         if pipeline.annotate.is_empty() {
             return Err(UsageError::new(format!("{} has no [[annotate]] entry", path.display())).into());
         }
-        let mut columns = Columns::of(&pipeline);
+        let mut pipeline = pipeline;
         if let Some(table) = &args.table {
-            columns.table.clone_from(table);
+            pipeline.table.uri.clone_from(table);
         }
-        return Ok(columns);
+        return Ok(Columns::of(&resolved(&pipeline).await?));
     }
     let (Some(table), Some(name), Some(model), Some(task)) = (&args.table, &args.name, &args.model, &args.task) else {
         return Err(UsageError::new("--table, --name, --task and --model are needed".to_owned()).into());

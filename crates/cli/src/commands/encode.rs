@@ -22,9 +22,9 @@ pub(crate) struct Args {
     /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
     #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
     model: String,
-    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
-    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
-    dtype: Dtype,
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA) [default: bf16 where the CPU has it, else f32]
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
     /// Text to put before each line
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     prefix: String,
@@ -47,7 +47,11 @@ struct Encoded<'v> {
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let files = ModelFiles::find(&args.model)?;
-    let options = PoolOptions { devices: args.devices, dtype: Some(args.dtype), ..PoolOptions::default() };
+    let options = PoolOptions {
+        devices: args.devices,
+        dtype: Some(args.dtype.unwrap_or_else(Dtype::of_this_cpu)),
+        ..PoolOptions::default()
+    };
     let pool = tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??;
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };

@@ -1,6 +1,7 @@
 //! One file per command: its arguments with their help, and what it does.
 
 pub(crate) mod annotate;
+pub(crate) mod bench;
 pub(crate) mod compact;
 pub(crate) mod embed;
 pub(crate) mod encode;

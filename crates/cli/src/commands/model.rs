@@ -32,7 +32,7 @@ struct Check {
     /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
     #[arg(value_name = "MODEL")]
     model: String,
-    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA)
     #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
     dtype: Dtype,
     /// Devices to load it onto: auto, cpu, cpu:0-3, cuda:0 [default: auto]

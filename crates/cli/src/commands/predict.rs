@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// What the head is asked
     #[arg(long, value_name = "TASK", value_enum)]
     task: TaskArg,
-    /// The arithmetic: f32, bf16 or f16 (the CPU computes in f32)
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA)
     #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
     dtype: Dtype,
     /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]

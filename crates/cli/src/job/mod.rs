@@ -43,7 +43,7 @@ use finish::{Finish, Known};
 pub use observer::{Observer, Stage};
 pub use polylance_dataflow::{SourceProgress, Stop};
 pub use summary::RunSummary;
-use summary::peak_memory;
+pub(crate) use summary::peak_memory;
 
 /// How often an [`Observer`] hears of a running plan.
 const TICK: Duration = Duration::from_millis(200);

@@ -1,0 +1,162 @@
+//! `polylance bench`
+
+use std::{fs, io::BufRead, path::PathBuf, time::Instant};
+
+use anyhow::Context;
+use arrow::array::AsArray;
+use indicatif::HumanBytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use polylance_backend::{Backend, TokenizeSpec};
+use polylance_encoder::{Dtype, ModelFiles};
+use polylance_schema::Chunking;
+use polylance_worker::{BenchReport, DevicePool, PoolOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Result,
+    exit::ExitStatus,
+    job::peak_memory,
+    printer::{Printer, thousands},
+};
+
+/// Measure how fast a model is on this machine, and how near to what the machine can do
+///
+/// The texts are articles of the built-in corpus, tokenized before; loading is not counted. The peak is what the CPU's
+/// kernels reach, in the same moment, with nothing to read from memory.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
+    model: String,
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA) [default: bf16 where the CPU has it, else f32]
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
+    devices: Vec<String>,
+    /// So many texts
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    texts: u64,
+    /// Rows of ids to encode instead, one JSON object `{"input_ids": [0, 5, 2]}` a line
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    ids: Option<PathBuf>,
+    /// How often; the median counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// Ids in a batch of a device at most
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
+    /// Write the vectors: f32, little-endian, one input after another
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance bench
+  polylance bench --model intfloat/multilingual-e5-base --dtype int8
+  POLYLANCE_KERNELS=avx2 polylance bench --dtype f32     # as on an older CPU";
+
+#[derive(Deserialize)]
+struct Row {
+    input_ids: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    measured: BenchReport,
+    load_seconds: f64,
+    peak_memory: Option<u64>,
+}
+
+pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let files = ModelFiles::find(&args.model)?;
+    let dtype = args.dtype.unwrap_or_else(Dtype::of_this_cpu);
+    let (devices, batch_tokens) = (args.devices, args.batch_tokens);
+    let options = PoolOptions { devices, dtype: Some(dtype), batch_tokens, ..PoolOptions::default() };
+    let started = Instant::now();
+    let (found, pool) =
+        (files.clone(), tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??);
+    let load_seconds = started.elapsed().as_secs_f64();
+    let inputs = match &args.ids {
+        Some(path) => read_ids(path)?,
+        None => articles(&pool, args.texts as usize).await?,
+    };
+    let rounds = args.rounds as usize;
+    let measure = move || polylance_worker::bench(&pool, found.config(), dtype, &inputs, rounds);
+    let (measured, vectors) = tokio::task::spawn_blocking(measure).await??;
+    if let Some(path) = &args.vectors {
+        let bytes: Vec<u8> = vectors.values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    let report = Report { measured, load_seconds, peak_memory: peak_memory() };
+    if args.json {
+        printer.json(&report)?;
+    } else {
+        report.print(printer)?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn read_ids(path: &PathBuf) -> Result<Vec<Vec<u32>>> {
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let rows = bytes.lines().enumerate().map(|(at, line)| {
+        let row: Row = serde_json::from_str(&line?).with_context(|| format!("{} line {}", path.display(), at + 1))?;
+        Ok(row.input_ids)
+    });
+    rows.collect()
+}
+
+/// The ids of articles of the built-in corpus, in as many languages as it has.
+async fn articles(pool: &DevicePool, count: usize) -> Result<Vec<Vec<u32>>> {
+    let parquet = bytes::Bytes::from_static(polylance_builtin::udhr_parquet());
+    let mut texts = Vec::new();
+    for batch in ParquetRecordBatchReader::try_new(parquet, 4096)? {
+        let batch = batch?;
+        let column = batch.column_by_name("text").context("the built-in corpus has no column `text`")?;
+        texts.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+    }
+    let step = (texts.len() / count).max(1);
+    let chosen = texts.into_iter().step_by(step).take(count).collect();
+    let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
+    let chunks = pool.tokenize(chosen, &TokenizeSpec { prefix: String::new(), chunking }).await?;
+    Ok(chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect())
+}
+
+impl Report {
+    fn print(&self, printer: &mut Printer) -> Result<()> {
+        let Self { measured, load_seconds, peak_memory } = self;
+        let sequences = measured.sequences as f64;
+        let mut fields = vec![
+            (
+                "arithmetic",
+                format!("{} with {} on {}", measured.dtype, measured.instructions, measured.devices.join(", ")),
+            ),
+            (
+                "texts",
+                format!("{}, {} tokens", thousands(measured.sequences as u64), thousands(measured.tokens as u64)),
+            ),
+            ("loading", format!("{load_seconds:.1} s")),
+            (
+                "rate",
+                format!(
+                    "{} tokens and {} texts a second",
+                    thousands(measured.tokens_per_second as u64),
+                    thousands((sequences / measured.seconds) as u64)
+                ),
+            ),
+        ];
+        let share = match (measured.peak_gflops, measured.share_of_peak) {
+            (Some(peak), Some(share)) => format!(", {:.0} % of the {peak:.0} of its instructions", share * 100.0),
+            _ => String::new(),
+        };
+        fields.push(("arithmetic rate", format!("{:.0} G operations a second{share}", measured.gflops)));
+        fields.extend(peak_memory.map(|bytes| ("memory", format!("{} at most", HumanBytes(bytes)))));
+        Ok(printer.fields(&fields)?)
+    }
+}
