@@ -68,8 +68,9 @@ generate: ## write the generated files anew (JSON Schema)
 	cargo run --locked --package polylance-cli -- schema --write schemas
 
 .PHONY: bench
-bench: build ## criterion benchmarks, then whole runs against sentence-transformers
+bench: build ## criterion benchmarks, then the encoder and whole runs against their peers
 	cargo bench --workspace --locked
+	python3 tests/peers/bench_encoders.py "$(POLYLANCE)"
 	python3 tests/peers/bench_sentence_transformers.py "$(POLYLANCE)"
 	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 

@@ -72,12 +72,10 @@ def turn(program: Path, variant: str, folder: Path, model: str, case: str) -> di
     else:
         command = [sys.executable, HERE / "encoder_peer.py", variant, folder / model, ids, vectors]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-    child = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment)
-    output = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        sys.exit(f"error: {' '.join(map(str, command))} ended with {status}")
-    return {"peak_memory": usage.ru_maxrss << 10} | json.loads(output.strip().splitlines()[-1])
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(map(str, command))} ended with {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def measure(args, case: str, model: str, variants: list, rounds: int) -> list:

@@ -7,7 +7,6 @@ batches are 32 texts of nearly equal length, as sentence-transformers makes them
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -83,7 +82,9 @@ def main() -> None:
             rows[row] = vector
     np.asarray(rows, dtype=np.float32).tofile(vectors)
     tokens = int(sum(mask.sum() for _, _, mask in work))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    # Not getrusage: that remembers the process this one was forked from.
+    status = Path("/proc/self/status").read_text()
+    memory = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
     print(json.dumps({"seconds": seconds, "tokens": tokens, "load_seconds": load_seconds, "peak_memory": memory}))
 
 

@@ -36,6 +36,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut report = serde_json::to_value(report)?;
     report["load_seconds"] = load_seconds.into();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let most =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    report["peak_memory"] = (most.unwrap_or_default() << 10).into();
     println!("{report}");
     Ok(())
 }
