@@ -62,6 +62,7 @@ soak: setup-test ## the long form of the tests that kill, fail and crowd, and te
 	rm -rf "$(SOAK)" && mkdir -p "$(SOAK)"
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
+	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
 
 .PHONY: generate
 generate: ## write the generated files anew (JSON Schema)
