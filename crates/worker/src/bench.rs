@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::DevicePool;
 
-/// What [`bench`] measured.
+/// What [`bench()`] measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
     /// The arithmetic.
