@@ -3,6 +3,7 @@
 //! [`job`] joins source, devices and table and is all that a test or another program needs; the rest is the
 //! command line around it.
 
+mod advice;
 mod age;
 mod annotate;
 pub mod annotation;
@@ -16,6 +17,7 @@ mod exit;
 mod interrupt;
 pub mod job;
 mod lines;
+mod model_args;
 mod pipeline;
 mod printer;
 mod progress;

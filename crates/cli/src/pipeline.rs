@@ -13,9 +13,9 @@ use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, Tabl
 use polylance_worker::PoolOptions;
 
 use crate::{
+    advice::advise,
     annotate::{self, Column, Columns},
     backend::LazyPool,
-    commands::compact::advise,
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::{Interrupted, Stopping},

@@ -8,7 +8,7 @@ use polylance_encoder::{Dtype, ModelConfig};
 use polylance_kernels::{Isa, Precision, peak};
 use serde::Serialize;
 
-use crate::DevicePool;
+use crate::{DevicePool, DeviceSpec};
 
 /// What [`bench()`] measured.
 #[derive(Debug, Clone, Serialize)]
@@ -65,8 +65,10 @@ pub fn bench(
     let median = sorted[sorted.len() / 2];
     let (tokens, devices) = (inputs.iter().map(Vec::len).sum(), pool.info().devices.clone());
     let gflops = operations(config, inputs) / median / 1e9;
-    let peak_gflops = devices.iter().all(|name| name.starts_with("cpu")).then(|| {
-        let cores: usize = std::thread::available_parallelism().map_or(1, usize::from);
+    let specs: Vec<DeviceSpec> = devices.iter().filter_map(|name| name.parse().ok()).collect();
+    let on_cpu = !specs.iter().any(|spec| matches!(spec, DeviceSpec::Cuda(_)));
+    let peak_gflops = on_cpu.then(|| {
+        let cores: usize = specs.iter().map(DeviceSpec::threads).sum();
         peak(Isa::detect(), precision(dtype)) * cores as f64 / 1e9
     });
     let report = BenchReport {

@@ -4,10 +4,7 @@ use polylance_backend::{BackendError, Result};
 use polylance_encoder::ModelError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::{
-    PoolError,
-    spec::{DeviceSpec, cores},
-};
+use crate::{PoolError, spec::DeviceSpec};
 
 /// A device's name and its threads, pinned where the device is a set of cores.
 #[derive(Debug)]
@@ -23,15 +20,10 @@ impl DeviceThreads {
             DeviceSpec::Cores(cores) => cores.clone(),
             DeviceSpec::Cpu | DeviceSpec::Cuda(_) => Vec::new(),
         };
-        let count = match spec {
-            DeviceSpec::Cpu => cores().len(),
-            DeviceSpec::Cores(cores) => cores.len(),
-            DeviceSpec::Cuda(_) => 1,
-        };
         let name = spec.to_string();
         let device = name.clone();
         let threads = ThreadPoolBuilder::new()
-            .num_threads(count)
+            .num_threads(spec.threads())
             .thread_name(move |at| format!("{device} {at}"))
             .start_handler(move |at| {
                 if let Some(&id) = pinned.get(at) {

@@ -32,6 +32,15 @@ impl DeviceSpec {
         Hardware::new_cuda(*ordinal).map_err(|error| missing(&error))
     }
 
+    /// Threads that compute there, each on a core of its own.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            Self::Cpu => cores().len(),
+            Self::Cores(cores) => cores.len(),
+            Self::Cuda(_) => 1,
+        }
+    }
+
     /// Reads a list of names. `auto`, or nothing, is one device a core when the weights are small enough to stay in
     /// memory as the arithmetic needs them, and otherwise all cores as one device.
     ///

@@ -7,15 +7,15 @@ use arrow::array::AsArray;
 use indicatif::HumanBytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use polylance_backend::{Backend, TokenizeSpec};
-use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::Chunking;
-use polylance_worker::{BenchReport, DevicePool, PoolOptions};
+use polylance_worker::{BenchReport, DevicePool};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Result,
     exit::ExitStatus,
     job::peak_memory,
+    model_args::ModelArgs,
     printer::{Printer, thousands},
 };
 
@@ -26,15 +26,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
-    #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
-    model: String,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA) [default: bf16 where the CPU has it, else f32]
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<Dtype>,
-    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// So many texts
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     texts: u64,
@@ -75,20 +68,16 @@ struct Report {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let files = ModelFiles::find(&args.model)?;
-    let dtype = args.dtype.unwrap_or_else(Dtype::of_this_cpu);
-    let (devices, batch_tokens) = (args.devices, args.batch_tokens);
-    let options = PoolOptions { devices, dtype: Some(dtype), batch_tokens, ..PoolOptions::default() };
+    let (files, dtype) = (args.model.files()?, args.model.dtype());
     let started = Instant::now();
-    let (found, pool) =
-        (files.clone(), tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??);
+    let pool = args.model.open(&files, args.batch_tokens).await?;
     let load_seconds = started.elapsed().as_secs_f64();
     let inputs = match &args.ids {
         Some(path) => read_ids(path)?,
         None => articles(&pool, args.texts as usize).await?,
     };
     let rounds = args.rounds as usize;
-    let measure = move || polylance_worker::bench(&pool, found.config(), dtype, &inputs, rounds);
+    let measure = move || polylance_worker::bench(&pool, files.config(), dtype, &inputs, rounds);
     let (measured, vectors) = tokio::task::spawn_blocking(measure).await??;
     if let Some(path) = &args.vectors {
         let bytes: Vec<u8> = vectors.values.iter().flat_map(|x| x.to_le_bytes()).collect();

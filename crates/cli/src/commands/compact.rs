@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 use polylance_sink::{
-    Cleaned, Contention, IndexOutcome, Mode, Retention, Retrain, Table, clean, compact, merge_index, plan_compaction,
+    Cleaned, Contention, IndexOutcome, Mode, Retention, Table, clean, compact, merge_index, plan_compaction,
     quarantine_uri, retrain_index,
 };
 use serde::Serialize;
 
 use crate::{
+    advice::advise,
     age,
     error::Result,
     exit::ExitStatus,
@@ -111,18 +112,6 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         printer.warning(format_args!("{files} could not be removed: the next cleanup tries again"));
     }
     Ok(ExitStatus::Done)
-}
-
-/// Says why the index should be built anew, and how.
-pub(crate) fn advise(retrain: Retrain, table: &str, printer: &mut Printer) {
-    let why = match retrain {
-        Retrain::Grown => "the table has several times the rows that its index was built on: searches read too much",
-        Retrain::Drifted => {
-            "new rows are unlike those that the index was built on and crowd into few of its partitions"
-        }
-    };
-    printer.warning(why);
-    printer.hint(format_args!("polylance compact --table {table} --retrain"));
 }
 
 impl Done {

@@ -2,12 +2,11 @@
 
 use anyhow::{Context, bail};
 use polylance_backend::{Backend, TokenizeSpec};
-use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::Chunking;
-use polylance_worker::{DevicePool, PoolOptions};
+use polylance_worker::DevicePool;
 use serde::Serialize;
 
-use crate::{error::Result, exit::ExitStatus, lines::lines, printer::Printer};
+use crate::{error::Result, exit::ExitStatus, lines::lines, model_args::ModelArgs, printer::Printer};
 
 /// Lines that are encoded together, when so many are waiting.
 const BATCH: usize = 256;
@@ -19,18 +18,11 @@ const BATCH: usize = 256;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
-    #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
-    model: String,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA) [default: bf16 where the CPU has it, else f32]
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<Dtype>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Text to put before each line
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     prefix: String,
-    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -46,13 +38,7 @@ struct Encoded<'v> {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let files = ModelFiles::find(&args.model)?;
-    let options = PoolOptions {
-        devices: args.devices,
-        dtype: Some(args.dtype.unwrap_or_else(Dtype::of_this_cpu)),
-        ..PoolOptions::default()
-    };
-    let pool = tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??;
+    let pool = args.model.open(&args.model.files()?, None).await?;
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };
 

@@ -7,7 +7,7 @@ use half::bf16;
 use super::{
     packed::{Head, Packed},
     pairs::{LANES, Pairs, pair_values, softmax, transpose_queries, words, write_contexts},
-    tile::{Contexts, Left, Right, Scores, product},
+    product::{Contexts, Left, Right, Scores, product},
 };
 use crate::{
     aligned::Scratch,

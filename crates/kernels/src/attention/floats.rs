@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::{
     packed::{Head, Packed},
-    tile::{Contexts, Floats, Left, Right, Scores, product},
+    product::{Contexts, Floats, Left, Right, Scores, product},
 };
 use crate::{
     Isa,

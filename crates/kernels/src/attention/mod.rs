@@ -20,9 +20,9 @@ mod floats;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
+mod product;
 #[cfg(test)]
 mod tests;
-mod tile;
 mod widened;
 
 use half::bf16;

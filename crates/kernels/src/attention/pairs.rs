@@ -11,7 +11,7 @@ use std::{
 
 use half::bf16;
 
-use super::{packed::Head, tile::Dot, widened::round};
+use super::{packed::Head, product::Dot, widened::round};
 use crate::{
     lanes::{Avx512Bf16, Lanes, Transpose},
     math::exp2_bf16,

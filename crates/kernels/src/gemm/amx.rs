@@ -61,6 +61,29 @@ pub(super) unsafe fn multiply<D: Dot>(block: &Block) {
     }
 }
 
+/// So many products of two tiles, of nothing but registers.
+///
+/// # Safety
+///
+/// The CPU has tiles, and the permission to use them is given.
+pub(super) unsafe fn products<D: Dot>(count: usize) {
+    const CONFIG: TileConfig = TileConfig::full();
+    // SAFETY: the caller's promise; tiles are zeroed before they are multiplied.
+    unsafe {
+        let _tiles = Tiles::configure(&CONFIG);
+        zero::<4>();
+        zero::<5>();
+        zero::<6>();
+        zero::<7>();
+        for _ in 0..count / 4 {
+            D::dot::<0, 4, 6>();
+            D::dot::<1, 4, 7>();
+            D::dot::<2, 5, 6>();
+            D::dot::<3, 5, 7>();
+        }
+    }
+}
+
 /// # Safety
 ///
 /// Tiles are configured; 32 rows from `row` and two panels from `panel` are in the block.

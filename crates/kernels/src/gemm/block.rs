@@ -41,7 +41,7 @@ pub(super) const SUM_STRIDE: usize = GROUP * PANEL;
 impl Block {
     /// # Safety
     ///
-    /// The pointers hold what the fields say; the CPU has `isa`. With tiles, rows are a multiple of two tiles.
+    /// The pointers hold what the fields say; the CPU has `isa`. Where products are tiled, rows are a multiple of two tiles.
     pub(super) unsafe fn multiply(&self, isa: Isa, precision: Precision) {
         // SAFETY: the caller's promise, passed on.
         unsafe {

@@ -44,7 +44,7 @@ impl<'a> Left<'a> {
         };
         // Tiles are read whole, and rows a power of two apart share too few places of the cache.
         if let Some((from, rows)) = direct
-            && (rows == padded || isa < Isa::Amx)
+            && (rows == padded || !weights.precision().tiled(isa))
             && !words.is_multiple_of(32 * LINE_WORDS)
         {
             return Self { words: from, stride: words, scales, zeros };

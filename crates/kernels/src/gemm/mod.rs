@@ -56,6 +56,11 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Whether products on `isa` are made of tiles, which have whole rows of tiles on their left.
+    fn tiled(self, isa: Isa) -> bool {
+        isa == Isa::Amx && self != Self::F32
+    }
+
     /// Numbers in a word.
     const fn per_word(self) -> usize {
         match self {
@@ -203,7 +208,7 @@ fn multiply(
                 let block = Block {
                     left: left.words().wrapping_add(word),
                     left_stride: left.stride(),
-                    rows: if isa == Isa::Amx { padded } else { rows },
+                    rows: if weights.precision().tiled(isa) { padded } else { rows },
                     right: weights.panel(panel).wrapping_add(word * PANEL),
                     panel_stride: weights.words() * PANEL,
                     panels: group,
