@@ -5,7 +5,9 @@ use candle_nn::{VarBuilder, ops::softmax_last_dim};
 use polylance_kernels::Precision;
 use rayon::prelude::*;
 
-use crate::{batch::CuSeqlens, config::ModelConfig, error::Result, key_values::KeyValues, linear::Linear, ops};
+use crate::{
+    arena::Arena, batch::CuSeqlens, config::ModelConfig, error::Result, key_values::KeyValues, linear::Linear,
+};
 
 /// What a token attends to within its sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct SelfAttention {
     heads: usize,
     head_size: usize,
     scale: f32,
-    /// Whether the CPU's own kernels attend.
+    /// Whether the map is packed for the CPU's kernels.
     packed: bool,
 }
 
@@ -72,6 +74,14 @@ impl SelfAttention {
         self.attend(hidden_states, cu_seqlens, Direction::Both)
     }
 
+    /// As [`SelfAttention::forward`], by the CPU's own kernels and in its own memory.
+    pub(crate) fn forward_in(&self, arena: &mut Arena, cu_seqlens: &CuSeqlens) -> Result<()> {
+        let kernel = polylance_kernels::SelfAttention::new(self.heads, self.head_size, self.scale);
+        arena.project(&self.query_key_value)?;
+        arena.attend(&kernel, cu_seqlens.as_slice());
+        Ok(())
+    }
+
     /// As [`SelfAttention::forward`], but no token attends to one after it.
     ///
     /// # Errors
@@ -92,11 +102,6 @@ impl SelfAttention {
     }
 
     fn attend(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
-        if self.packed && direction == Direction::Both {
-            let kernel = polylance_kernels::SelfAttention::new(self.heads, self.head_size, self.scale);
-            let query_key_value = self.query_key_value.forward(hidden_states)?;
-            return Ok(ops::attention(&query_key_value, &kernel, cu_seqlens.as_slice())?);
-        }
         let query_key_value = self.query_key_value(hidden_states)?;
         #[cfg(feature = "flash-attn")]
         if query_key_value.device().is_cuda() && query_key_value.dtype() != candle_core::DType::F32 {

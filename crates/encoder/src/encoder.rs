@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use polylance_kernels::Precision;
 
 use crate::{
+    arena::Arena,
     batch::{CuSeqlens, PackedBatch},
     config::{ModelConfig, NormPlacement},
     dtype::Dtype,
@@ -22,6 +23,8 @@ use crate::{
 pub struct Encoder {
     embeddings: Embeddings,
     layers: Layers,
+    /// That of the layers' packed weights, where the CPU's own kernels compute them.
+    precision: Option<Precision>,
     norm: Option<LayerNorm>,
 }
 
@@ -31,7 +34,7 @@ enum Layers {
     /// Ready to compute.
     Resident(Vec<Layer>),
     /// In the files, in half precision: each is widened when its turn comes.
-    Mapped { weights: Arc<Weights>, config: ModelConfig, precision: Option<Precision>, dtype: DType, device: Device },
+    Mapped { weights: Arc<Weights>, config: ModelConfig, dtype: DType, device: Device },
 }
 
 impl Encoder {
@@ -46,7 +49,7 @@ impl Encoder {
         let vb = weights.var_builder(dtype, device).pp("encoder");
         let layers = if per_layer {
             let (weights, config) = (Arc::clone(weights), config.clone());
-            Layers::Mapped { weights, config, precision, dtype, device: device.clone() }
+            Layers::Mapped { weights, config, dtype, device: device.clone() }
         } else {
             let layers = (0..config.num_hidden_layers)
                 .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, precision));
@@ -56,7 +59,7 @@ impl Encoder {
             NormPlacement::Pre => Some(LayerNorm::load(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?),
             NormPlacement::Post => None,
         };
-        Ok(Self { embeddings: Embeddings::load(weights, config, dtype, device)?, layers, norm })
+        Ok(Self { embeddings: Embeddings::load(weights, config, dtype, device)?, layers, precision, norm })
     }
 
     /// The last hidden states: `[total_tokens, hidden]`.
@@ -68,7 +71,13 @@ impl Encoder {
     pub fn forward(&self, batch: &PackedBatch) -> Result<Tensor> {
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
         let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
-        self.through(embedded, |_, layer, hidden_states| layer.forward(hidden_states, &cu_seqlens))
+        let Some(precision) = self.precision else {
+            return self.through(embedded, |_, layer, hidden_states| layer.forward(hidden_states, &cu_seqlens));
+        };
+        let hidden_states = Arena::compute(&embedded, precision, |arena| {
+            self.each_layer(|_, layer| layer.forward_in(arena, &cu_seqlens))
+        })?;
+        self.last_norm(hidden_states)
     }
 
     /// As [`Encoder::forward`], but no token attends to one after it.
@@ -101,19 +110,26 @@ impl Encoder {
         mut hidden_states: Tensor,
         mut step: impl FnMut(usize, &Layer, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        self.each_layer(|number, layer| {
+            hidden_states = step(number, layer, &hidden_states)?;
+            Ok(())
+        })?;
+        self.last_norm(hidden_states)
+    }
+
+    /// Calls `step` with each layer and its number.
+    fn each_layer(&self, mut step: impl FnMut(usize, &Layer) -> Result<()>) -> Result<()> {
         match &self.layers {
-            Layers::Resident(layers) => {
-                for (number, layer) in layers.iter().enumerate() {
-                    hidden_states = step(number, layer, &hidden_states)?;
-                }
-            }
-            Layers::Mapped { weights, config, precision, dtype, device } => {
+            Layers::Resident(layers) => layers.iter().enumerate().try_for_each(|(number, layer)| step(number, layer)),
+            Layers::Mapped { weights, config, dtype, device } => {
                 let vb = weights.var_builder(*dtype, device).pp("encoder.layer");
-                for number in 0..config.num_hidden_layers {
-                    hidden_states = step(number, &Layer::load(vb.pp(number), config, *precision)?, &hidden_states)?;
-                }
+                (0..config.num_hidden_layers)
+                    .try_for_each(|number| step(number, &Layer::load(vb.pp(number), config, self.precision)?))
             }
         }
+    }
+
+    fn last_norm(&self, hidden_states: Tensor) -> Result<Tensor> {
         match &self.norm {
             Some(norm) => norm.forward(&hidden_states),
             None => Ok(hidden_states),

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use polylance_kernels::Precision;
 
 use crate::{
+    arena::Arena,
     attention::SelfAttention,
     batch::CuSeqlens,
     config::{ModelConfig, NormPlacement},
@@ -75,6 +76,25 @@ impl Layer {
     /// When the device fails.
     pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         self.compute(hidden_states, |input| self.attention.forward(input, cu_seqlens))
+    }
+
+    /// As [`Layer::forward`], on the states in the CPU's own memory.
+    pub(crate) fn forward_in(&self, arena: &mut Arena, cu_seqlens: &CuSeqlens) -> Result<()> {
+        if self.placement == NormPlacement::Pre {
+            arena.norm_input(&self.attention_norm)?;
+        }
+        self.attention.forward_in(arena, cu_seqlens)?;
+        arena.add_context(&self.attention_output)?;
+        match self.placement {
+            NormPlacement::Pre => arena.norm_input(&self.feed_forward_norm)?,
+            NormPlacement::Post => arena.norm_states(&self.attention_norm)?,
+        }
+        arena.project_gelu(&self.intermediate)?;
+        arena.add_wide(&self.output)?;
+        if self.placement == NormPlacement::Post {
+            arena.norm_states(&self.feed_forward_norm)?;
+        }
+        Ok(())
     }
 
     /// As [`Layer::forward`], but no token attends to one after it.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Storage, Tensor, bail};
 use candle_nn::VarBuilder;
-use polylance_kernels::{PackedWeights, Precision};
+use polylance_kernels::{Epilogue, PackedWeights, Precision, Rows, RowsMut};
 
 use crate::{
     error::Result,
-    ops::{Activation, Product},
+    ops::{self, Product},
 };
 
 /// `x Wᵀ + b`: `[rows, in]` to `[rows, out]`.
@@ -76,15 +76,33 @@ impl Linear {
     /// When the device fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.weight {
-            Weight::Packed(weights) => between(weights, Activation::None).forward(x, &self.bias)?,
+            Weight::Packed(weights) => between(weights, false).forward(x, &self.bias)?,
             Weight::Tensor(weight) => x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?,
         })
+    }
+
+    /// Numbers in a row of the result.
+    pub(crate) fn outputs(&self) -> usize {
+        self.bias.elem_count()
+    }
+
+    /// Multiplies packed weights; `epilogue` takes the bias.
+    pub(crate) fn multiply(
+        &self,
+        x: Rows<'_>,
+        epilogue: impl Fn(&[f32]) -> Epilogue<'_>,
+        out: RowsMut<'_>,
+    ) -> Result<()> {
+        let Weight::Packed(weights) = &self.weight else {
+            return Err(candle_core::Error::Msg("expected packed weights".to_owned()).into());
+        };
+        Ok(ops::with_numbers(&self.bias, |bias| ops::multiply(x, weights, epilogue(bias), out))?)
     }
 
     /// `gelu(x Wᵀ + b)` in the erf form. Packed weights of fewer bits than f32 give bf16.
     pub(crate) fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.weight {
-            Weight::Packed(weights) => between(weights, Activation::Gelu).forward(x, &self.bias)?,
+            Weight::Packed(weights) => between(weights, true).forward(x, &self.bias)?,
             Weight::Tensor(weight) => x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?.gelu_erf()?,
         })
     }
@@ -93,7 +111,7 @@ impl Linear {
     pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         Ok(match &self.weight {
             Weight::Packed(weights) => {
-                let product = Product { weights, activation: Activation::None, out: DType::F32 };
+                let product = Product { weights, gelu: false, out: DType::F32 };
                 product.forward_residual(x, &self.bias, residual)?
             }
             Weight::Tensor(weight) => (residual + x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?)?,
@@ -102,9 +120,9 @@ impl Linear {
 }
 
 /// A product whose result is read by another one alone, or by attention: rounded, since that rounds it anyway.
-fn between(weights: &PackedWeights, activation: Activation) -> Product<'_> {
+fn between(weights: &PackedWeights, gelu: bool) -> Product<'_> {
     let out = if weights.precision() == Precision::F32 { DType::F32 } else { DType::BF16 };
-    Product { weights, activation, out }
+    Product { weights, gelu, out }
 }
 
 /// Packs matrices in f32, each `[outputs, inputs]`, one below the other.

@@ -33,6 +33,15 @@ impl LayerNorm {
         Ok(Self { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
     }
 
+    /// Does something with the CPU's kernel of this norm.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(polylance_kernels::LayerNorm<'_>) -> T) -> Result<T> {
+        let norm = |weight: &[f32]| {
+            let norm = |bias: &[f32]| work(polylance_kernels::LayerNorm::new(weight, bias, self.eps as f32));
+            ops::with_numbers(&self.bias, norm)
+        };
+        Ok(ops::with_numbers(&self.weight, norm)??)
+    }
+
     /// Normalizes each row.
     ///
     /// # Errors

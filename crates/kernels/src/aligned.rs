@@ -147,6 +147,38 @@ impl Scratch {
     }
 }
 
+/// Numbers in whole cache lines that a caller keeps between calls: it grows to the largest use and stays.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: AlignedBytes,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { bytes: AlignedBytes::zeroed(0) }
+    }
+}
+
+impl Buffer {
+    /// Room for `len` numbers. What was written to a buffer that was as long is still there.
+    pub fn f32(&mut self, len: usize) -> &mut [f32] {
+        self.numbers(len)
+    }
+
+    /// As [`Buffer::f32`], in bf16.
+    pub fn bf16(&mut self, len: usize) -> &mut [bf16] {
+        self.numbers(len)
+    }
+
+    fn numbers<T: Plain>(&mut self, len: usize) -> &mut [T] {
+        let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
+        if self.bytes.len() < bytes {
+            self.bytes = AlignedBytes::zeroed(bytes);
+        }
+        Room { rest: self.bytes.as_mut_slice() }.take(len)
+    }
+}
+
 /// Hands out slices that start at a cache line.
 #[derive(Debug)]
 pub(crate) struct Room<'a> {

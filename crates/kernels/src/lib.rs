@@ -22,6 +22,7 @@ mod sums;
 #[cfg(test)]
 mod testing;
 
+pub use aligned::Buffer;
 pub use attention::SelfAttention;
 pub use gemm::{Epilogue, PackedWeights, Precision, Rows, RowsMut, matmul, peak};
 pub use isa::{Isa, UnknownIsa};

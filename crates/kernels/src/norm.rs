@@ -1,4 +1,4 @@
-//! Layer norm, alone or after a residual sum.
+//! Layer norm.
 
 use std::slice;
 
@@ -67,7 +67,7 @@ impl<'a> LayerNorm<'a> {
     /// `x` and `out` are not whole rows, or not as many.
     pub fn rows(&self, isa: Isa, x: &[f32], out: Normed<'_>) {
         let to = Self::places(x.len(), out);
-        self.run(isa, Source::Read(x.as_ptr()), to, x.len());
+        self.run(isa, x.as_ptr(), to, x.len());
     }
 
     /// Norms the rows of `x` where they are, and into `rounded` where it is given.
@@ -78,31 +78,7 @@ impl<'a> LayerNorm<'a> {
     pub fn rows_in_place(&self, isa: Isa, x: &mut [f32], rounded: Option<&mut [bf16]>) {
         let (len, x) = (x.len(), x.as_mut_ptr());
         let rounded = rounded.map(|rounded| start_of(rounded, len));
-        self.run(isa, Source::Read(x), Places { exact: Some(x), rounded }, len);
-    }
-
-    /// Adds `delta` to `x` and norms the sums into `out`: what a layer that norms first does with its residual.
-    ///
-    /// # Panics
-    ///
-    /// `x`, `delta` and `out` are not whole rows, or not as many.
-    pub fn add_rows(&self, isa: Isa, x: &mut [f32], delta: &[f32], out: Normed<'_>) {
-        assert_eq!(x.len(), delta.len(), "as many numbers are added as there are");
-        let to = Self::places(x.len(), out);
-        self.run(isa, Source::Sum { x: x.as_mut_ptr(), delta: delta.as_ptr() }, to, x.len());
-    }
-
-    /// Norms `x + delta` into `x`, and into `rounded` where it is given: what a layer that norms last does.
-    ///
-    /// # Panics
-    ///
-    /// `x`, `delta` and `rounded` are not whole rows, or not as many.
-    pub fn add_rows_in_place(&self, isa: Isa, x: &mut [f32], delta: &[f32], rounded: Option<&mut [bf16]>) {
-        assert_eq!(x.len(), delta.len(), "as many numbers are added as there are");
-        let (len, x) = (x.len(), x.as_mut_ptr());
-        let rounded = rounded.map(|rounded| start_of(rounded, len));
-        let source = Source::Sum { x, delta: delta.as_ptr() };
-        self.run(isa, source, Places { exact: Some(x), rounded }, len);
+        self.run(isa, x, Places { exact: Some(x), rounded }, len);
     }
 
     fn places(len: usize, out: Normed<'_>) -> Places {
@@ -118,26 +94,15 @@ impl<'a> LayerNorm<'a> {
     }
 
     /// Every pointer is to `len` numbers.
-    fn run(&self, isa: Isa, source: Source, to: Places, len: usize) {
+    fn run(&self, isa: Isa, x: *const f32, to: Places, len: usize) {
         assert_eq!(len % self.width(), 0, "rows are as long as the norm is wide");
-        run(isa, Rows { norm: self, source, to, count: len / self.width() });
+        run(isa, Rows { norm: self, x, to, count: len / self.width() });
     }
 }
 
 fn start_of<T>(out: &mut [T], len: usize) -> *mut T {
     assert_eq!(out.len(), len, "there is room for as many rows as are normed");
     out.as_mut_ptr()
-}
-
-/// Where the rows come from.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    Read(*const f32),
-    /// The sums are left in `x`.
-    Sum {
-        x: *mut f32,
-        delta: *const f32,
-    },
 }
 
 /// Where the results go. Pointers, because `exact` may be where the row comes from.
@@ -150,7 +115,7 @@ struct Places {
 /// All rows. Every pointer is to `count` rows of the norm's width.
 struct Rows<'a> {
     norm: &'a LayerNorm<'a>,
-    source: Source,
+    x: *const f32,
     to: Places,
     count: usize,
 }
@@ -165,18 +130,8 @@ impl Kernel for Rows<'_> {
             // SAFETY: each pointer is to `count` rows, checked where it was made, so row `start / width` is inside. The
             // shared slice ends with the last read of the row, before its place is written to.
             unsafe {
-                let (x, total) = match self.source {
-                    Source::Read(x) => {
-                        let x = x.add(start);
-                        (x, sum(simd, slice::from_raw_parts(x, width), Value))
-                    }
-                    Source::Sum { x, delta } => {
-                        let x = x.add(start);
-                        let delta = slice::from_raw_parts(delta.add(start), width);
-                        (x.cast_const(), add(simd, slice::from_raw_parts_mut(x, width), delta))
-                    }
-                };
-                let mean = total / width as f32;
+                let x = self.x.add(start);
+                let mean = sum(simd, slice::from_raw_parts(x, width), Value) / width as f32;
                 let squares = sum(simd, slice::from_raw_parts(x, width), SquaredDistance { from: mean });
                 let scale = 1.0 / (squares / width as f32 + self.norm.eps).sqrt();
                 let to = Places {
@@ -235,20 +190,6 @@ impl LayerNorm<'_> {
     }
 }
 
-/// Adds `delta` to `x` and returns the total, in the order of [`sum`].
-#[inline(always)]
-fn add<S: Lanes>(simd: S, x: &mut [f32], delta: &[f32]) -> f32 {
-    let whole = x.len() / S::WIDTH * S::WIDTH;
-    for (x, delta) in x[..whole].chunks_exact_mut(S::WIDTH).zip(delta.chunks_exact(S::WIDTH)) {
-        // SAFETY: the chunks are one vector each.
-        unsafe { simd.store(x.as_mut_ptr(), simd.add(simd.load(x.as_ptr()), simd.load(delta.as_ptr()))) };
-    }
-    for (x, delta) in x[whole..].iter_mut().zip(&delta[whole..]) {
-        *x += delta;
-    }
-    sum(simd, x, Value)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -280,8 +221,6 @@ mod tests {
         fn every_form_is_the_norm(seed: u64, rows in 0_usize..5, width in 1_usize..200, mean in -30.0_f32..30.0) {
             let mut random = Random::new(seed);
             let x: Vec<f32> = random.numbers(rows * width, 3.0).into_iter().map(|x| x + mean).collect();
-            let delta = random.numbers(rows * width, 1.0);
-            let sums: Vec<f32> = x.iter().zip(&delta).map(|(x, delta)| x + delta).collect();
             let (weight, bias) = (random.numbers(width, 1.0), random.numbers(width, 1.0));
             let norm = LayerNorm::new(&weight, &bias, EPS);
             for isa in Isa::available() {
@@ -294,18 +233,6 @@ mod tests {
                 let mut found = x.clone();
                 norm.rows_in_place(isa, &mut found, None);
                 prop_assert_eq!(&found, &exact);
-
-                let (mut left, mut found) = (x.clone(), vec![f32::NAN; x.len()]);
-                norm.add_rows(isa, &mut left, &delta, Normed::F32(&mut found));
-                prop_assert_eq!(&left, &sums);
-                assert_near(&found, &reference(&sums, &weight, &bias), 2e-4);
-
-                let (mut place, mut rounded) = (x.clone(), vec![bf16::NAN; x.len()]);
-                norm.add_rows_in_place(isa, &mut place, &delta, Some(&mut rounded));
-                prop_assert_eq!(&place, &found);
-                let mut again = vec![bf16::NAN; x.len()];
-                norm.rows(isa, &sums, Normed::Bf16(&mut again));
-                prop_assert_eq!(&rounded, &again);
             }
         }
     }

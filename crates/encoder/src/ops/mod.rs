@@ -1,16 +1,27 @@
-//! The CPU's own kernels as operations on tensors. On other devices they are candle's.
+//! The CPU's own kernels, shared between the threads of a device: a row's result is the same bits whichever of them
+//! computes it. On other devices operations are candle's.
 
 mod attention;
 mod norm;
 mod product;
 
-pub(crate) use self::{
-    attention::attention,
-    norm::layer_norm,
-    product::{Activation, Product},
-};
-use candle_core::{CpuStorage, Layout, Result, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use polylance_kernels::Rows;
+
+pub(crate) use self::{
+    attention::attend,
+    norm::{layer_norm, share_rows},
+    product::{Product, multiply},
+};
+
+/// Does something with the numbers of a contiguous f32 tensor on the CPU.
+pub(crate) fn with_numbers<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(work(numbers(storage, layout)?)),
+        _ => bail!("expected a tensor on the CPU"),
+    }
+}
 
 /// A contiguous CPU tensor's numbers.
 fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -16,6 +16,11 @@ pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
     }
 }
 
+/// Numbers of the rows that a thread takes, of `len` numbers.
+pub(crate) fn share_rows(len: usize, width: usize) -> usize {
+    (len / width).div_ceil(rayon::current_num_threads()).max(1) * width
+}
+
 struct Norm {
     eps: f32,
 }
@@ -36,13 +41,9 @@ impl CustomOp3 for Norm {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, norm) = (numbers(x, x_layout)?, LayerNorm::new(numbers(w, w_layout)?, numbers(b, b_layout)?, self.eps));
         let mut out = vec![0.0; x.len()];
-        let share = (x.len() / norm.width()).div_ceil(rayon::current_num_threads()).max(1) * norm.width();
-        if x.len() <= share {
-            norm.rows(Isa::detect(), x, Normed::F32(&mut out));
-        } else {
-            let parts = out.par_chunks_mut(share).zip(x.par_chunks(share));
-            parts.for_each(|(out, x)| norm.rows(Isa::detect(), x, Normed::F32(out)));
-        }
+        let share = share_rows(x.len(), norm.width());
+        let parts = out.par_chunks_mut(share).zip(x.par_chunks(share));
+        parts.for_each(|(out, x)| norm.rows(Isa::detect(), x, Normed::F32(out)));
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 }

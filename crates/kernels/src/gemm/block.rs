@@ -1,8 +1,6 @@
 //! A block of rows by some panels: the part of a product that an instruction set is chosen for.
 
-#[cfg(target_arch = "x86_64")]
-use super::amx;
-use super::{GROUP, PANEL, Precision, strips};
+use super::{PANEL, Precision, strips, vectors::GROUP};
 use crate::Isa;
 
 /// Where the sums of a block begin.
@@ -41,15 +39,11 @@ pub(super) const SUM_STRIDE: usize = GROUP * PANEL;
 impl Block {
     /// # Safety
     ///
-    /// The pointers hold what the fields say; the CPU has `isa`. Where products are tiled, rows are a multiple of two tiles.
+    /// The pointers hold what the fields say; the CPU has `isa`.
     pub(super) unsafe fn multiply(&self, isa: Isa, precision: Precision) {
         // SAFETY: the caller's promise, passed on.
         unsafe {
             match (isa, precision) {
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Amx, Precision::Bf16) => amx::multiply::<amx::Bf16>(self),
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Amx, Precision::Int8) => amx::multiply::<amx::Int8>(self),
                 #[cfg(target_arch = "x86_64")]
                 (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, Precision::F32) => strips::avx512::f32(self),
                 #[cfg(target_arch = "x86_64")]

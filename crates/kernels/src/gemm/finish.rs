@@ -1,97 +1,87 @@
-//! From sums to results: steps of int8 become numbers, the bias comes to them, and GELU or the residual.
+//! From sums to results: steps of int8 become numbers, the bias comes to them, and GELU or what is there already.
 
 use std::ops::Range;
 
 use half::bf16;
 
-use super::{Epilogue, PackedWeights, Precision, RowsMut, block::SUM_STRIDE, left::Left};
+use super::{Epilogue, PackedWeights, Precision, RowsMut, left::Left};
 use crate::{
-    Isa,
-    lanes::{Kernel, Lanes, Portable, run},
+    lanes::{Lanes, Portable},
     math,
 };
 
-/// The sums of some columns of a block of rows.
+/// What becomes of the sums of a block of rows.
 pub(super) struct Finish<'a> {
-    /// `[rows, SUM_STRIDE]`.
-    pub(super) sums: &'a mut [u32],
-    pub(super) rows: usize,
-    pub(super) columns: Range<usize>,
-    /// Columns of the whole result.
-    pub(super) n: usize,
-    /// The block's first row in the whole result.
-    pub(super) first: usize,
-    pub(super) epilogue: Epilogue<'a>,
     pub(super) left: &'a Left<'a>,
     pub(super) weights: &'a PackedWeights,
+    epilogue: Epilogue<'a>,
+    /// The block's rows, whole, which are borrowed for `'a`.
+    out: Out,
+    rows: usize,
 }
 
-impl Finish<'_> {
-    pub(super) fn run(self, isa: Isa, out: &mut RowsMut<'_>) {
-        run(isa, Finishing { finish: self, out });
+impl<'a> Finish<'a> {
+    pub(super) fn new(
+        left: &'a Left<'a>,
+        weights: &'a PackedWeights,
+        epilogue: Epilogue<'a>,
+        out: RowsMut<'a>,
+    ) -> Self {
+        let rows = out.len() / weights.n();
+        let out = match out {
+            RowsMut::F32(out) => Out::F32(out.as_mut_ptr()),
+            RowsMut::Bf16(out) => Out::Bf16(out.as_mut_ptr()),
+        };
+        Self { left, weights, epilogue, out, rows }
     }
-}
 
-struct Finishing<'a, 'b, 'c> {
-    finish: Finish<'a>,
-    out: &'b mut RowsMut<'c>,
-}
-
-impl Kernel for Finishing<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Lanes>(self, simd: S) {
-        let Self { finish, out } = self;
-        let Finish { sums, rows, columns, n, first, epilogue, left, weights } = finish;
-        for row in 0..rows {
-            let sums = &mut sums[row * SUM_STRIDE..][..columns.len()];
-            if weights.precision() == Precision::Int8 {
-                let (scales, column_sums) =
-                    (&weights.scales()[columns.clone()], &weights.column_sums()[columns.clone()]);
-                to_numbers(sums, left.scales()[row], left.zeros()[row], scales, column_sums);
-            }
-            let place = (first + row) * n + columns.start..(first + row) * n + columns.end;
-            let row = Row {
-                sums: sums.as_ptr().cast(),
-                bias: epilogue.bias()[columns.clone()].as_ptr(),
-                residual: match epilogue {
-                    Epilogue::BiasResidual { residual, .. } => Some(residual[place.clone()].as_ptr()),
-                    Epilogue::Bias(_) | Epilogue::BiasGelu(_) => None,
-                },
-                gelu: matches!(epilogue, Epilogue::BiasGelu(_)),
-                out: match out {
-                    RowsMut::F32(out) => Out::F32(out[place].as_mut_ptr()),
-                    RowsMut::Bf16(out) => Out::Bf16(out[place].as_mut_ptr()),
-                },
-            };
-            let whole = columns.len() / S::WIDTH * S::WIDTH;
-            // SAFETY: all slices are as long as the columns; vectors end with the last whole one.
-            unsafe {
-                (0..whole).step_by(S::WIDTH).for_each(|at| row.finish(simd, at));
-                (whole..columns.len()).for_each(|at| row.finish(Portable::<1>, at));
-            }
+    /// What becomes of those of some columns.
+    pub(super) fn columns(&self, columns: Range<usize>) -> Columns<'a> {
+        let (weights, n, len) = (self.weights, self.weights.n(), columns.len());
+        assert!(columns.end <= n, "columns of the weights");
+        let steps = (weights.precision() == Precision::Int8).then(|| Steps {
+            rows: self.left.scales(),
+            zeros: self.left.zeros(),
+            columns: weights.scales()[columns.clone()].as_ptr(),
+            sums: weights.column_sums()[columns.clone()].as_ptr(),
+        });
+        Columns {
+            len,
+            n,
+            rows: self.rows,
+            bias: self.epilogue.bias()[columns.clone()].as_ptr(),
+            then: match self.epilogue {
+                Epilogue::Bias(_) => Then::Write,
+                Epilogue::BiasGelu(_) => Then::Gelu,
+                Epilogue::BiasAdd(_) => Then::Add,
+            },
+            steps,
+            // SAFETY: the column is in the first row.
+            out: unsafe { self.out.add(columns.start) },
         }
     }
 }
 
-/// Puts numbers in the place of sums of steps.
-#[inline(always)]
-fn to_numbers(sums: &mut [u32], scale: f32, zero: i32, scales: &[f32], column_sums: &[i32]) {
-    for ((sum, column_scale), column_sum) in sums.iter_mut().zip(scales).zip(column_sums) {
-        let steps = sum.cast_signed() - zero * column_sum;
-        *sum = (steps as f32 * (scale * column_scale)).to_bits();
-    }
+/// Some columns of all rows. Each pointer is to the first of `len` numbers, that of `out` in the first row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Columns<'a> {
+    len: usize,
+    /// Numbers from a row to the next.
+    n: usize,
+    rows: usize,
+    bias: *const f32,
+    then: Then,
+    /// Of int8.
+    steps: Option<Steps<'a>>,
+    out: Out,
 }
 
-/// Some columns of a row, each pointer to as many numbers.
+/// What is done when the bias is added.
 #[derive(Debug, Clone, Copy)]
-struct Row {
-    sums: *const f32,
-    bias: *const f32,
-    residual: Option<*const f32>,
-    gelu: bool,
-    out: Out,
+enum Then {
+    Write,
+    Gelu,
+    Add,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,21 +90,92 @@ enum Out {
     Bf16(*mut bf16),
 }
 
-impl Row {
+impl Out {
     /// # Safety
     ///
-    /// A vector from `at` ends inside the row.
+    /// So many numbers further is inside the rows.
     #[inline(always)]
-    unsafe fn finish<S: Lanes>(&self, simd: S, at: usize) {
-        // SAFETY: the caller's promise.
+    unsafe fn add(self, numbers: usize) -> Self {
+        match self {
+            // SAFETY: the caller's promise.
+            Self::F32(out) => Self::F32(unsafe { out.add(numbers) }),
+            // SAFETY: the caller's promise.
+            Self::Bf16(out) => Self::Bf16(unsafe { out.add(numbers) }),
+        }
+    }
+}
+
+/// What steps are worth: those of each row times those of each column.
+#[derive(Debug, Clone, Copy)]
+struct Steps<'a> {
+    rows: &'a [f32],
+    zeros: &'a [i32],
+    columns: *const f32,
+    sums: *const i32,
+}
+
+impl Columns<'_> {
+    /// Finishes the sums of a row.
+    ///
+    /// # Safety
+    ///
+    /// `sums` has one for each column.
+    #[inline(always)]
+    pub(super) unsafe fn row<S: Lanes>(&self, simd: S, sums: *const u32, row: usize) {
+        assert!(row < self.rows, "a row of the block");
+        let steps = self.steps.map(|steps| (steps.rows[row], steps.zeros[row]));
+        // SAFETY: there are so many rows.
+        let out = unsafe { self.out.add(row * self.n) };
+        let mut at = 0;
+        // Loops, as the closures of iterators would not be compiled for the vectors of `S`.
+        // SAFETY: vectors end with the last whole one, numbers with the last column.
         unsafe {
-            let mut x = simd.add(simd.load(self.sums.add(at)), simd.load(self.bias.add(at)));
-            if let Some(residual) = self.residual {
-                x = simd.add(simd.load(residual.add(at)), x);
+            while at + S::WIDTH <= self.len {
+                self.finish(simd, sums, steps, out, at);
+                at += S::WIDTH;
             }
-            match self.out {
-                Out::F32(out) => simd.store(out.add(at), if self.gelu { math::gelu(simd, x) } else { x }),
-                Out::Bf16(out) => simd.store_bf16(out.add(at), if self.gelu { math::gelu_bf16(simd, x) } else { x }),
+            while at < self.len {
+                self.finish(Portable::<1>, sums, steps, out, at);
+                at += 1;
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// A vector from `at` ends with the last column or before; `out` is a row's first column.
+    #[inline(always)]
+    unsafe fn finish<S: Lanes>(&self, simd: S, sums: *const u32, steps: Option<(f32, i32)>, out: Out, at: usize) {
+        // SAFETY: the caller's promise, and the pointers are to a number of each column.
+        unsafe {
+            let sums = sums.add(at);
+            let x = match (steps, self.steps) {
+                (Some((scale, zero)), Some(steps)) => {
+                    let scales = simd.mul(simd.splat(scale), simd.load(steps.columns.add(at)));
+                    simd.mul(simd.load_steps(sums.cast(), zero, steps.sums.add(at)), scales)
+                }
+                _ => simd.load(sums.cast()),
+            };
+            let x = simd.add(x, simd.load(self.bias.add(at)));
+            match out {
+                Out::F32(out) => {
+                    let out = out.add(at);
+                    let x = match self.then {
+                        Then::Write => x,
+                        Then::Gelu => math::gelu(simd, x),
+                        Then::Add => simd.add(simd.load(out), x),
+                    };
+                    simd.store(out, x);
+                }
+                Out::Bf16(out) => {
+                    let out = out.add(at);
+                    let x = match self.then {
+                        Then::Write => x,
+                        Then::Gelu => math::gelu_bf16(simd, x),
+                        Then::Add => simd.add(simd.load_bf16(out), x),
+                    };
+                    simd.store_bf16(out, x);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use half::bf16;
 use super::{PackedWeights, Precision, Rows};
 use crate::{
     Isa,
-    aligned::Room,
+    aligned::{LINE, Room},
     lanes::{Kernel, Lanes, Portable, run},
 };
 
@@ -29,28 +29,34 @@ impl<'a> Left<'a> {
         [padded * stride(weights.words()) * 4, quantized, quantized]
     }
 
-    /// Takes rows as they are where they are words already, and converts them otherwise. There are `padded` rows to be
-    /// read in the end; what those behind the last one hold is of no concern.
-    pub(super) fn new(isa: Isa, room: &mut Room<'a>, x: Rows<'a>, padded: usize, weights: &PackedWeights) -> Self {
+    /// Takes `rows` rows as they are where they are words already, and converts them otherwise. There are `padded` rows
+    /// to be read in the end; what those behind the last one hold is of no concern.
+    pub(super) fn new(
+        isa: Isa,
+        room: &mut Room<'a>,
+        x: Rows<'a>,
+        [rows, padded]: [usize; 2],
+        weights: &PackedWeights,
+    ) -> Self {
         let (k, words) = (weights.k(), weights.words());
         let stride = stride(words);
         let to = room.take::<u32>(padded * stride);
         let quantized = if weights.precision() == Precision::Int8 { padded } else { 0 };
         let (scales, zeros) = (room.take::<f32>(quantized), room.take::<i32>(quantized));
-        let direct = match (&x, weights.precision()) {
+        let direct: Option<(*const u32, usize)> = match (&x, weights.precision()) {
             (Rows::F32(x), Precision::F32) if k == words => Some((x.as_ptr().cast(), x.len() / k)),
             (Rows::Bf16(x), Precision::Bf16) if k == 2 * words => Some((x.as_ptr().cast(), x.len() / k)),
             _ => None,
         };
-        // Tiles are read whole, and rows a power of two apart share too few places of the cache.
-        if let Some((from, rows)) = direct
-            && (rows == padded || !weights.precision().tiled(isa))
+        // Tiles are read whole, line by line, and rows a power of two apart share too few places of the cache.
+        if let Some((from, there)) = direct
+            && (!weights.precision().tiled(isa) || (there >= padded && from.addr().is_multiple_of(LINE)))
             && !words.is_multiple_of(32 * LINE_WORDS)
         {
             return Self { words: from, stride: words, scales, zeros };
         }
         let convert =
-            Convert { x, k, words, stride, to: to.as_mut_ptr(), scales, zeros, precision: weights.precision() };
+            Convert { x, rows, k, words, stride, to: to.as_mut_ptr(), scales, zeros, precision: weights.precision() };
         let (scales, zeros) = run(isa, convert);
         Self { words: to.as_ptr(), stride, scales, zeros }
     }
@@ -82,6 +88,7 @@ fn stride(words: usize) -> usize {
 /// Writes rows as words, zeros behind the last number.
 struct Convert<'a, 'b> {
     x: Rows<'b>,
+    rows: usize,
     k: usize,
     words: usize,
     stride: usize,
@@ -96,11 +103,7 @@ impl<'a> Kernel for Convert<'a, '_> {
 
     #[inline(always)]
     fn run<S: Lanes>(self, simd: S) -> Self::Output {
-        let Self { x, k, words, stride, to, scales, zeros, precision } = self;
-        let rows = match x {
-            Rows::F32(x) => x.len() / k,
-            Rows::Bf16(x) => x.len() / k,
-        };
+        let Self { x, rows, k, words, stride, to, scales, zeros, precision } = self;
         for row in 0..rows {
             // SAFETY: `to` has room for `rows` rows of `stride` words, and `words` are at most that.
             let to = unsafe { std::slice::from_raw_parts_mut(to.add(row * stride), words) };
@@ -111,10 +114,10 @@ impl<'a> Kernel for Convert<'a, '_> {
                 (Rows::F32(x), Precision::Bf16) => round(simd, &x[numbers], to),
                 (Rows::Bf16(x), Precision::Bf16) => convert_bf16(&x[numbers], to),
                 (Rows::F32(x), Precision::Int8) => {
-                    (scales[row], zeros[row]) = quantize(&x[numbers], |x| x, to);
+                    (scales[row], zeros[row]) = quantize(simd, &x[numbers], to);
                 }
                 (Rows::Bf16(x), Precision::Int8) => {
-                    (scales[row], zeros[row]) = quantize(&x[numbers], bf16::to_f32, to);
+                    (scales[row], zeros[row]) = quantize(simd, &x[numbers], to);
                 }
             }
         }
@@ -132,14 +135,9 @@ fn convert_f32(from: &[f32], to: &mut [u32]) {
 
 #[inline(always)]
 fn convert_bf16(from: &[bf16], to: &mut [u32]) {
-    let (pairs, last) = from.as_chunks::<2>();
-    for (to, [a, b]) in to.iter_mut().zip(pairs) {
-        *to = u32::from(a.to_bits()) | u32::from(b.to_bits()) << 16;
-    }
-    to[pairs.len()..].fill(0);
-    if let [last] = last {
-        to[pairs.len()] = u32::from(last.to_bits());
-    }
+    to[from.len() / 2..].fill(0);
+    // SAFETY: a word has room for two, and any bytes are a word; the two do not overlap.
+    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast(), from.len()) };
 }
 
 #[inline(always)]
@@ -177,31 +175,80 @@ fn round<S: Lanes>(simd: S, from: &[f32], to: &mut [u32]) {
 /// Rounds a row to steps from its least number to its greatest; what a step is worth, and the one that stands for 0. A
 /// number that is not finite makes the scale not finite, and so all that the row becomes.
 #[inline(always)]
-fn quantize<T: Copy>(from: &[T], to_f32: impl Fn(T) -> f32, to: &mut [u32]) -> (f32, i32) {
-    // Adding it rounds to an integer and leaves that in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let (mut least, mut greatest, mut seen) = ([0.0_f32; 16], [0.0_f32; 16], [0.0_f32; 16]);
-    let (chunks, rest) = from.as_chunks::<16>();
-    let mut look = |lane: usize, x: f32| {
-        least[lane] = if x < least[lane] { x } else { least[lane] };
-        greatest[lane] = if x > greatest[lane] { x } else { greatest[lane] };
-        // 0, or not a number.
-        seen[lane] += x * 0.0;
-    };
-    for chunk in chunks {
-        (0..16).for_each(|lane| look(lane, to_f32(chunk[lane])));
+fn quantize<S: Lanes, N: Number>(simd: S, from: &[N], to: &mut [u32]) -> (f32, i32) {
+    to[from.len() / 4..].fill(0);
+    let whole = from.len() / S::WIDTH * S::WIDTH;
+    let place = |at: usize| from[at..].as_ptr();
+    let (mut least, mut greatest, mut seen) = (simd.splat(0.0), simd.splat(0.0), simd.splat(0.0));
+    let (mut rest_least, mut rest_greatest, mut rest_seen) = (0.0_f32, 0.0_f32, 0.0);
+    let mut at = 0;
+    // SAFETY: vectors up to the last whole one, then single numbers up to the row's end.
+    unsafe {
+        while at < whole {
+            let x = N::load(simd, place(at));
+            least = simd.min(x, least);
+            greatest = simd.max(x, greatest);
+            // 0, or not a number.
+            seen = simd.mul_add(x, simd.splat(0.0), seen);
+            at += S::WIDTH;
+        }
+        while at < from.len() {
+            let x = N::load(Portable::<1>, place(at))[0];
+            rest_least = rest_least.min(x);
+            rest_greatest = rest_greatest.max(x);
+            rest_seen += x * 0.0;
+            at += 1;
+        }
     }
-    rest.iter().enumerate().for_each(|(lane, x)| look(lane, to_f32(*x)));
-    let least = least.into_iter().fold(0.0, f32::min);
-    let greatest = greatest.into_iter().fold(0.0, f32::max);
+    let (mut lanes, mut most) = ([0.0_f32; 16], [0.0_f32; 16]);
+    // SAFETY: no vector is wider.
+    unsafe {
+        simd.store(lanes.as_mut_ptr(), least);
+        simd.store(most.as_mut_ptr(), greatest);
+    }
+    let least = lanes.into_iter().fold(rest_least, f32::min);
+    let greatest = most.into_iter().fold(rest_greatest, f32::max);
     let scale = if greatest > least { (greatest - least) / 255.0 } else { 1.0 };
     let zero = (-least / scale).round();
     let inverse = 1.0 / scale;
-    // SAFETY: a word is four bytes, and any bytes are a word.
-    let (_, steps, _) = unsafe { to.align_to_mut::<u8>() };
-    for (step, x) in steps.iter_mut().zip(from) {
-        *step = (to_f32(*x).mul_add(inverse, zero) + ROUND).to_bits() as u8;
+    let mut at = 0;
+    // SAFETY: as above; a word has room for four steps.
+    unsafe {
+        let steps = to.as_mut_ptr().cast::<u8>();
+        while at < whole {
+            let x = simd.mul_add(N::load(simd, place(at)), simd.splat(inverse), simd.splat(zero));
+            simd.store_u8(steps.add(at), x);
+            at += S::WIDTH;
+        }
+        while at < from.len() {
+            let x = N::load(Portable::<1>, place(at))[0];
+            Portable::<1>.store_u8(steps.add(at), [x.mul_add(inverse, zero)]);
+            at += 1;
+        }
     }
-    steps[from.len()..].fill(0);
-    (scale + seen.iter().sum::<f32>(), zero as i32)
+    (scale + simd.sum_of_lanes(seen) + rest_seen, zero as i32)
+}
+
+/// Numbers of a row.
+trait Number: Copy {
+    /// # Safety
+    ///
+    /// A vector can be read from `from`.
+    unsafe fn load<S: Lanes>(simd: S, from: *const Self) -> S::F32;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(simd: S, from: *const Self) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load(from) }
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(simd: S, from: *const Self) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_bf16(from) }
+    }
 }

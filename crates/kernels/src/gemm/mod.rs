@@ -4,12 +4,10 @@
 //! a word is four bytes of `k`: one f32, two bf16, four int8. Every instruction set reads that layout; a tile of AMX is
 //! sixteen words of a panel.
 //!
-//! A call takes a block of rows at a time, of as many words as the second cache holds, and walks four panels over it: a
+//! A call takes a block of rows at a time, of as many words as the second cache holds, and walks some panels over it: a
 //! chunk of `k` of those panels stays in the first cache while all rows of the block pass. Sums wait between chunks in
 //! memory, so each is taken in the order of `k` in one register: a row's bits depend on nothing beside it.
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
 mod block;
 mod finish;
 mod left;
@@ -18,25 +16,22 @@ mod peak;
 mod strips;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+mod vectors;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use half::bf16;
 
-use self::{
-    block::{Block, Start},
-    finish::Finish,
-    left::Left,
-};
+use self::{finish::Finish, left::Left};
 pub use self::{packed::PackedWeights, peak::peak};
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx512Bf16, Lanes};
 use crate::{Isa, aligned::Scratch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
-/// Panels that pass over a block of rows together.
-const GROUP: usize = 4;
-/// Words of `k` in a chunk: four panels of it are 64 KiB.
-const CHUNK: usize = 256;
 /// Bytes of the left side that stay in the second cache while the panels pass.
 const LEFT_BYTES: usize = 768 << 10;
 /// So many rows share the reading of a panel, when there are as many.
@@ -45,9 +40,10 @@ const LEAST_ROWS: usize = 256;
 const ROW_STEP: usize = 32;
 
 /// The numbers that a product is computed in; sums are f32, or i32 for int8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// 32-bit floats.
+    #[default]
     F32,
     /// Both sides rounded to bf16.
     Bf16,
@@ -89,26 +85,38 @@ pub enum RowsMut<'a> {
     Bf16(&'a mut [bf16]),
 }
 
-/// What is done with `x Wᵀ` before it is written. `bias`: `[n]`; `residual`: `[m, n]`.
+impl RowsMut<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(out) => out.len(),
+            Self::Bf16(out) => out.len(),
+        }
+    }
+
+    /// Some of the numbers.
+    fn part(&mut self, numbers: Range<usize>) -> RowsMut<'_> {
+        match self {
+            Self::F32(out) => RowsMut::F32(&mut out[numbers]),
+            Self::Bf16(out) => RowsMut::Bf16(&mut out[numbers]),
+        }
+    }
+}
+
+/// What is done with `x Wᵀ` on its way out. A bias is `[n]`.
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a> {
-    /// `x Wᵀ + bias`.
+    /// `out = x Wᵀ + bias`.
     Bias(&'a [f32]),
-    /// `gelu(x Wᵀ + bias)`, in the erf form.
+    /// `out = gelu(x Wᵀ + bias)`, in the erf form.
     BiasGelu(&'a [f32]),
-    /// `residual + (x Wᵀ + bias)`.
-    BiasResidual {
-        /// Added to every row.
-        bias: &'a [f32],
-        /// Added number by number.
-        residual: &'a [f32],
-    },
+    /// `out += x Wᵀ + bias`.
+    BiasAdd(&'a [f32]),
 }
 
 impl<'a> Epilogue<'a> {
     fn bias(&self) -> &'a [f32] {
         match self {
-            Self::Bias(bias) | Self::BiasGelu(bias) | Self::BiasResidual { bias, .. } => bias,
+            Self::Bias(bias) | Self::BiasGelu(bias) | Self::BiasAdd(bias) => bias,
         }
     }
 }
@@ -118,6 +126,9 @@ thread_local! {
 }
 
 /// `x Wᵀ` with an epilogue: `x` is `[m, k]`, `weights` `[n, k]`, `out` `[m, n]`.
+///
+/// `x` may have more rows than `out`. Up to a multiple of 32, and in memory that starts at a cache line, they let tiles
+/// read `x` where it is; what they hold is of no concern.
 ///
 /// ```
 /// use polylance_kernels::{Epilogue, Isa, PackedWeights, Precision, Rows, RowsMut, matmul};
@@ -134,28 +145,17 @@ thread_local! {
 /// When sizes do not fit together.
 pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue<'_>, mut out: RowsMut<'_>) {
     let (n, k) = (weights.n(), weights.k());
-    let (numbers, room) = (
-        len(&x),
-        match &out {
-            RowsMut::F32(out) => out.len(),
-            RowsMut::Bf16(out) => out.len(),
-        },
-    );
-    assert!(numbers.is_multiple_of(k), "the left side is whole rows of {k} numbers");
-    let m = numbers / k;
-    assert_eq!(room, m * n, "there is room for {m} rows of {n} numbers");
+    assert!(len(&x).is_multiple_of(k), "the left side is whole rows of {k} numbers");
+    let (rows, room) = (len(&x) / k, out.len());
+    assert!(room.is_multiple_of(n) && room / n <= rows, "there is room for whole rows of {n} numbers, at most {rows}");
     assert_eq!(epilogue.bias().len(), n, "the bias has a number a column");
-    if let Epilogue::BiasResidual { residual, .. } = epilogue {
-        assert_eq!(residual.len(), m * n, "the residual has a number for each of the result");
-    }
+    let m = room / n;
     let isa = isa.min(Isa::best());
     SCRATCH.with_borrow_mut(|scratch| {
         for first in (0..m).step_by(block_rows(weights)) {
-            let rows = block_rows(weights).min(m - first);
-            multiply(isa, scratch, part(&x, first * k..(first + rows) * k), weights, |sums, columns, left| {
-                let finish = Finish { sums, rows, columns, n, first, epilogue, left, weights };
-                finish.run(isa, &mut out);
-            });
+            let end = (first + block_rows(weights)).min(m);
+            let x = part(&x, first * k..end.next_multiple_of(ROW_STEP).min(rows) * k);
+            multiply(isa, scratch, x, weights, epilogue, out.part(first * n..end * n));
         }
     });
 }
@@ -173,56 +173,44 @@ fn len(x: &Rows<'_>) -> usize {
     }
 }
 
-fn part<'a>(x: &Rows<'a>, range: std::ops::Range<usize>) -> Rows<'a> {
+fn part<'a>(x: &Rows<'a>, range: Range<usize>) -> Rows<'a> {
     match x {
         Rows::F32(x) => Rows::F32(&x[range]),
         Rows::Bf16(x) => Rows::Bf16(&x[range]),
     }
 }
 
-/// Multiplies a block of rows; `finish` is given the sums of some columns, `[rows, GROUP * PANEL]`.
+/// Multiplies a block of rows, as many as there is room for.
 fn multiply(
     isa: Isa,
     scratch: &mut Scratch,
     x: Rows<'_>,
     weights: &PackedWeights,
-    mut finish: impl FnMut(&mut [u32], std::ops::Range<usize>, &Left<'_>),
+    epilogue: Epilogue<'_>,
+    out: RowsMut<'_>,
 ) {
-    let rows = len(&x) / weights.k();
+    let rows = out.len() / weights.n();
     let padded = rows.next_multiple_of(ROW_STEP);
-    let sizes = Left::bytes(padded, weights);
-    let panels = weights.n().div_ceil(PANEL);
-    // Words of the rows that stay in the cache; sums of all columns wait when they are not all.
-    let slab = (LEFT_BYTES / (4 * padded) / CHUNK * CHUNK).max(CHUNK);
-    let waiting = if slab < weights.words() { panels.div_ceil(GROUP) } else { 1 };
-    let group_sums = padded * GROUP * PANEL;
-    let mut room = scratch.room(&[sizes[0], sizes[1], sizes[2], waiting * group_sums * 4]);
-    let left = Left::new(isa, &mut room, x, padded, weights);
-    let sums = room.take::<u32>(waiting * group_sums);
-    for from in (0..weights.words()).step_by(slab) {
-        let to = (from + slab).min(weights.words());
-        for panel in (0..panels).step_by(GROUP) {
-            let group = GROUP.min(panels - panel);
-            let sums = &mut sums[panel / GROUP % waiting * group_sums..][..group_sums];
-            for word in (from..to).step_by(CHUNK) {
-                let block = Block {
-                    left: left.words().wrapping_add(word),
-                    left_stride: left.stride(),
-                    rows: if weights.precision().tiled(isa) { padded } else { rows },
-                    right: weights.panel(panel).wrapping_add(word * PANEL),
-                    panel_stride: weights.words() * PANEL,
-                    panels: group,
-                    words: CHUNK.min(to - word),
-                    sums: sums.as_mut_ptr(),
-                    start: if word == 0 { Start::Zero } else { Start::Sums },
-                };
-                // SAFETY: the left side has `padded` rows of `stride` words of which `words()` are the weights', the
-                // group's panels lie one after another, and `sums` has room for a group's columns of every padded row.
-                unsafe { block.multiply(isa, weights.precision()) };
+    let (words, panels) = (weights.words(), weights.n().div_ceil(PANEL));
+    let [left_bytes, scales, zeros] = Left::bytes(padded, weights);
+    #[cfg(target_arch = "x86_64")]
+    if weights.precision().tiled(isa)
+        && let Some(simd) = Avx512Bf16::of(isa)
+    {
+        let plan = tiles::Plan::new(padded, words, panels);
+        let mut room = scratch.room(&[left_bytes, scales, zeros, plan.sums() * 4]);
+        let left = Left::new(isa, &mut room, x, [rows, padded], weights);
+        let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));
+        return match weights.precision() {
+            Precision::Int8 => simd.run(tiles::Product::<tiles::Int8>::new(plan, rows, sums, finish)),
+            Precision::F32 | Precision::Bf16 => {
+                simd.run(tiles::Product::<tiles::Bf16>::new(plan, rows, sums, finish));
             }
-            if to == weights.words() {
-                finish(sums, panel * PANEL..((panel + group) * PANEL).min(weights.n()), &left);
-            }
-        }
+        };
     }
+    let plan = vectors::Plan::new(padded, words, panels);
+    let mut room = scratch.room(&[left_bytes, scales, zeros, plan.sums() * 4]);
+    let left = Left::new(isa, &mut room, x, [rows, padded], weights);
+    let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));
+    vectors::multiply(isa, plan, rows, sums, finish);
 }

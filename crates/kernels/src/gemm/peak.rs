@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 #[cfg(target_arch = "x86_64")]
-use super::amx;
+use super::tiles;
 use super::{
-    CHUNK, GROUP, PANEL, Precision,
+    PANEL, Precision,
     block::{Block, SUM_STRIDE, Start},
+    vectors::{CHUNK, GROUP},
 };
 use crate::{Isa, aligned::Scratch};
 
@@ -27,8 +28,8 @@ pub fn peak(isa: Isa, precision: Precision) -> f64 {
         // SAFETY: `isa` is what the CPU has, and it has tiles.
         return rate(operations as f64, || unsafe {
             match precision {
-                Precision::Int8 => amx::products::<amx::Int8>(1024),
-                Precision::F32 | Precision::Bf16 => amx::products::<amx::Bf16>(1024),
+                Precision::Int8 => tiles::products::<tiles::Int8>(1024),
+                Precision::F32 | Precision::Bf16 => tiles::products::<tiles::Bf16>(1024),
             }
         });
     }

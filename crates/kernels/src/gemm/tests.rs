@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{Random, rounded, widened};
+use crate::{
+    Buffer,
+    testing::{Random, rounded, widened},
+};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
@@ -107,9 +110,11 @@ fn check(m: usize, n: usize, k: usize, seed: u64) {
             let gelu = product.run(isa, precision, Epilogue::BiasGelu(&product.bias));
             let expected_gelu: Vec<f64> = expected.iter().map(|x| x * normal(x.clamp(-12.0, 12.0))).collect();
             assert_close(&gelu, &expected_gelu, 1.2 * tolerance + 1e-5, &what);
-            let epilogue = Epilogue::BiasResidual { bias: &product.bias, residual: &product.residual };
+            let mut added = product.residual.clone();
+            let (x, weights) = (Rows::F32(&product.x), product.packed(precision));
+            matmul(isa, x, &weights, Epilogue::BiasAdd(&product.bias), RowsMut::F32(&mut added));
             let sums: Vec<f64> = expected.iter().zip(&product.residual).map(|(x, r)| x + f64::from(*r)).collect();
-            assert_close(&product.run(isa, precision, epilogue), &sums, tolerance, &what);
+            assert_close(&added, &sums, tolerance, &what);
         }
     }
 }
@@ -161,6 +166,33 @@ fn halves_go_in_and_come_out() {
                 matmul(isa, Rows::Bf16(&halves), &packed, epilogue, RowsMut::Bf16(&mut out));
                 assert_eq!(out, rounded(&expected), "{isa} {precision:?} {m}x{k}");
             }
+        }
+    }
+}
+
+/// Rows in whole lines, with others behind them, as tiles read them where they are.
+#[test]
+fn rows_may_lie_in_a_longer_buffer() {
+    let (m, n, k) = (37, 40, 384);
+    let mut product = Product::new(m, n, k, 5);
+    product.x = widened(&rounded(&product.x));
+    let mut buffer = Buffer::default();
+    for precision in PRECISIONS {
+        let packed = product.packed(precision);
+        for isa in Isa::available() {
+            let expected = product.run(isa, precision, Epilogue::Bias(&product.bias));
+            let mut out = vec![0.0; m * n];
+            let x = buffer.f32(64 * k);
+            x.fill(f32::NAN);
+            x[..m * k].copy_from_slice(&product.x);
+            let bias = Epilogue::Bias(&product.bias);
+            matmul(isa, Rows::F32(buffer.f32(64 * k)), &packed, bias, RowsMut::F32(&mut out));
+            assert_eq!(out, expected, "{isa} {precision:?} f32");
+            let x = buffer.bf16(64 * k);
+            x.fill(bf16::NAN);
+            x[..m * k].copy_from_slice(&rounded(&product.x));
+            matmul(isa, Rows::Bf16(buffer.bf16(64 * k)), &packed, bias, RowsMut::F32(&mut out));
+            assert_eq!(out, expected, "{isa} {precision:?} bf16");
         }
     }
 }

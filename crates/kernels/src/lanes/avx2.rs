@@ -1,13 +1,15 @@
 //! Eight lanes: AVX2, FMA and F16C.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_UNORD_Q, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_epi8, _mm256_castps_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32,
-    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_floor_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps,
-    _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32,
-    _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_ps,
-    _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    __m128i, __m256, __m256i, _CMP_UNORD_Q, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si64, _mm_cvtss_f32, _mm_movehdup_ps,
+    _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_epi8,
+    _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps,
+    _mm256_floor_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
+    _mm256_min_ps, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256, _mm256_packs_epi32, _mm256_packus_epi16,
+    _mm256_packus_epi32, _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_permutevar8x32_epi32,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_srli_epi32,
+    _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use half::bf16;
@@ -153,6 +155,26 @@ impl Lanes for Avx2 {
             let packed = _mm256_permute4x64_epi64::<0b00_00_10_00>(packed);
             to.cast::<__m128i>().write_unaligned(_mm256_castsi256_si128(packed));
         });
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, to: *mut u8, x: __m256) {
+        avx2!({
+            let steps = _mm256_cvtps_epi32(x);
+            let pairs = _mm256_packs_epi32(steps, steps);
+            let bytes = _mm256_packus_epi16(pairs, pairs);
+            // Both packs work in each half: four bytes are in the first word of each.
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
+            to.cast::<i64>().write_unaligned(_mm_cvtsi128_si64(_mm256_castsi256_si128(bytes)));
+        });
+    }
+
+    #[inline(always)]
+    unsafe fn load_steps(self, sums: *const i32, zero: i32, column_sums: *const i32) -> __m256 {
+        avx2!({
+            let columns = _mm256_mullo_epi32(_mm256_set1_epi32(zero), _mm256_loadu_si256(column_sums.cast()));
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_loadu_si256(sums.cast()), columns))
+        })
     }
 
     #[inline(always)]

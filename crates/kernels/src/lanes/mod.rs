@@ -84,6 +84,20 @@ pub(crate) trait Lanes: Copy {
     /// `WIDTH` numbers can be written to `to`.
     unsafe fn store_bf16(self, to: *mut bf16, x: Self::F32);
 
+    /// Writes the lanes rounded to integers, ties to even, for numbers in `[0, 255]`; any byte for others.
+    ///
+    /// # Safety
+    ///
+    /// `WIDTH` bytes can be written to `to`.
+    unsafe fn store_u8(self, to: *mut u8, x: Self::F32);
+
+    /// `sums − zero · column_sums` as f32.
+    ///
+    /// # Safety
+    ///
+    /// `WIDTH` numbers can be read from each.
+    unsafe fn load_steps(self, sums: *const i32, zero: i32, column_sums: *const i32) -> Self::F32;
+
     /// Transposes a block: `to[column][row] = from[row][column]`, where a step of a row is `stride` words.
     ///
     /// Bits are moved, not numbers: a word may as well be a pair of bf16.

@@ -123,6 +123,19 @@ impl<const N: usize> Lanes for Portable<N> {
     }
 
     #[inline(always)]
+    unsafe fn store_u8(self, to: *mut u8, x: [f32; N]) {
+        // SAFETY: as for `store`.
+        unsafe { *to.cast() = x.map(|x| (x + ROUND).to_bits() as u8) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_steps(self, sums: *const i32, zero: i32, column_sums: *const i32) -> [f32; N] {
+        // SAFETY: as for `load`.
+        let (sums, column_sums) = unsafe { (*sums.cast::<[i32; N]>(), *column_sums.cast::<[i32; N]>()) };
+        array::from_fn(|lane| (sums[lane] - zero * column_sums[lane]) as f32)
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, block: Transpose) {
         for row in 0..block.rows {
             for column in 0..block.columns {
@@ -136,6 +149,7 @@ impl<const N: usize> Lanes for Portable<N> {
     }
 }
 
+/// Adding it rounds to an integer and leaves that in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
 /// Not `f32::floor`: where there is no such instruction it is a call. Right below 2^22, which is all that is asked.

@@ -38,6 +38,16 @@ impl Kernel for EveryMethod {
                 simd.store_bf16(halves.as_mut_ptr(), x);
                 keep(simd.load_bf16(halves.as_ptr()));
             }
+            let sums: [i32; 16] = std::array::from_fn(|at| at as i32 * 100_003 - 700_000);
+            // SAFETY: as above.
+            keep(unsafe { simd.load_steps(sums[start..].as_ptr(), 77, sums[start..].as_ptr()) });
+            let mut steps = [0_u8; 16];
+            let within = simd.min(simd.max(x, simd.splat(0.0)), simd.splat(255.0));
+            // SAFETY: as above.
+            unsafe {
+                simd.store_u8(steps.as_mut_ptr(), within);
+                keep(simd.load(steps.map(f32::from).as_ptr()));
+            }
         }
         found
     }

@@ -1,0 +1,170 @@
+//! The states of a batch and what its layers compute on the way, on the CPU, in memory that is kept between batches.
+
+use std::cell::Cell;
+
+use candle_core::{Device, Tensor};
+use half::bf16;
+use polylance_kernels::{Buffer, Epilogue, Isa, Normed, Precision, Rows, RowsMut, SelfAttention};
+use rayon::prelude::*;
+
+use crate::{error::Result, linear::Linear, norm::LayerNorm, ops};
+
+/// Rows of a buffer are filled up to whole tiles, so that products read them where they are.
+const ROW_STEP: usize = 32;
+
+/// Buffers of `[tokens, …]`. Between the maps numbers are in bf16 unless all is computed in f32.
+#[derive(Debug, Default)]
+pub(crate) struct Arena {
+    tokens: usize,
+    hidden: usize,
+    precision: Precision,
+    /// `[tokens, hidden]` in f32.
+    states: Buffer,
+    /// The states as the next map takes them, where it does not take them as they are.
+    input: Buffer,
+    /// Whether the next map takes the states as they are.
+    direct: bool,
+    /// What a map makes of them: queries, keys and values, or the inner numbers of a feed-forward block.
+    wide: Buffer,
+    /// Numbers in a row of it.
+    width: usize,
+    /// `[tokens, hidden]`.
+    context: Buffer,
+}
+
+thread_local! {
+    /// That of a device's thread. It is taken while it is in use, so a second pass on the thread has one of its own.
+    static KEPT: Cell<Option<Arena>> = const { Cell::new(None) };
+}
+
+impl Arena {
+    /// Computes layers on states, `[tokens, hidden]` in f32 on the CPU.
+    pub(crate) fn compute(
+        states: &Tensor,
+        precision: Precision,
+        layers: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Tensor> {
+        let mut arena = KEPT.take().unwrap_or_default();
+        (arena.tokens, arena.hidden) = states.dims2()?;
+        (arena.precision, arena.direct) = (precision, precision != Precision::Bf16);
+        ops::with_numbers(states, |states| arena.start(states))?;
+        layers(&mut arena)?;
+        let states = Tensor::from_slice(arena.states(), states.dims(), &Device::Cpu)?;
+        KEPT.set(Some(arena));
+        Ok(states)
+    }
+
+    fn start(&mut self, states: &[f32]) {
+        // Of whole tiles first, as the buffer forgets what it holds when it grows.
+        self.states.f32(padded(self.tokens) * self.hidden)[..states.len()].copy_from_slice(states);
+        if !self.direct {
+            let input = self.input.bf16(padded(self.tokens) * self.hidden);
+            input.iter_mut().zip(states).for_each(|(to, from)| *to = bf16::from_f32(*from));
+        }
+    }
+
+    fn states(&mut self) -> &mut [f32] {
+        self.states.f32(self.tokens * self.hidden)
+    }
+
+    /// Norms the states for the next map, and leaves them as they are.
+    pub(crate) fn norm_input(&mut self, norm: &LayerNorm) -> Result<()> {
+        self.direct = false;
+        let (numbers, room) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
+        let (states, share) = (&*self.states.f32(numbers), ops::share_rows(numbers, self.hidden));
+        norm.with(|norm| {
+            if self.precision == Precision::Bf16 {
+                let out = &mut self.input.bf16(room)[..numbers];
+                let parts = out.par_chunks_mut(share).zip(states.par_chunks(share));
+                parts.for_each(|(out, states)| norm.rows(Isa::detect(), states, Normed::Bf16(out)));
+            } else {
+                let out = &mut self.input.f32(room)[..numbers];
+                let parts = out.par_chunks_mut(share).zip(states.par_chunks(share));
+                parts.for_each(|(out, states)| norm.rows(Isa::detect(), states, Normed::F32(out)));
+            }
+        })
+    }
+
+    /// Norms the states, for the next map as well.
+    pub(crate) fn norm_states(&mut self, norm: &LayerNorm) -> Result<()> {
+        let (numbers, room) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
+        let (states, share) = (self.states.f32(numbers), ops::share_rows(numbers, self.hidden));
+        self.direct = self.precision != Precision::Bf16;
+        norm.with(|norm| {
+            if self.direct {
+                states.par_chunks_mut(share).for_each(|states| norm.rows_in_place(Isa::detect(), states, None));
+            } else {
+                let out = &mut self.input.bf16(room)[..numbers];
+                let parts = states.par_chunks_mut(share).zip(out.par_chunks_mut(share));
+                parts.for_each(|(states, out)| norm.rows_in_place(Isa::detect(), states, Some(out)));
+            }
+        })
+    }
+
+    /// `wide = input Wᵀ + b`.
+    pub(crate) fn project(&mut self, linear: &Linear) -> Result<()> {
+        self.widen(linear, |bias| Epilogue::Bias(bias))
+    }
+
+    /// `wide = gelu(input Wᵀ + b)`.
+    pub(crate) fn project_gelu(&mut self, linear: &Linear) -> Result<()> {
+        self.widen(linear, |bias| Epilogue::BiasGelu(bias))
+    }
+
+    fn widen(&mut self, linear: &Linear, epilogue: impl Fn(&[f32]) -> Epilogue<'_>) -> Result<()> {
+        self.width = linear.outputs();
+        let (rows, numbers) = (padded(self.tokens), self.tokens * self.width);
+        let input = match self.precision {
+            _ if self.direct => Rows::F32(self.states.f32(rows * self.hidden)),
+            Precision::Bf16 => Rows::Bf16(self.input.bf16(rows * self.hidden)),
+            Precision::F32 | Precision::Int8 => Rows::F32(self.input.f32(rows * self.hidden)),
+        };
+        let out = match self.precision {
+            Precision::F32 => RowsMut::F32(&mut self.wide.f32(rows * self.width)[..numbers]),
+            Precision::Bf16 | Precision::Int8 => RowsMut::Bf16(&mut self.wide.bf16(rows * self.width)[..numbers]),
+        };
+        linear.multiply(input, epilogue, out)
+    }
+
+    /// `context = attention(wide)`.
+    pub(crate) fn attend(&mut self, attention: &SelfAttention, cu_seqlens: &[u32]) {
+        let (wide, numbers) = (self.tokens * self.width, self.tokens * self.hidden);
+        let room = padded(self.tokens) * self.hidden;
+        if self.precision == Precision::F32 {
+            let context = &mut self.context.f32(room)[..numbers];
+            ops::attend(attention, self.wide.f32(wide), cu_seqlens, context);
+        } else {
+            let context = &mut self.context.bf16(room)[..numbers];
+            ops::attend(attention, self.wide.bf16(wide), cu_seqlens, context);
+        }
+    }
+
+    /// `states += context Wᵀ + b`.
+    pub(crate) fn add_context(&mut self, linear: &Linear) -> Result<()> {
+        let (hidden, f32) = (self.hidden, self.precision == Precision::F32);
+        add(&mut self.context, f32, [self.tokens, hidden, hidden], linear, &mut self.states)
+    }
+
+    /// `states += wide Wᵀ + b`.
+    pub(crate) fn add_wide(&mut self, linear: &Linear) -> Result<()> {
+        let f32 = self.precision == Precision::F32;
+        add(&mut self.wide, f32, [self.tokens, self.width, self.hidden], linear, &mut self.states)
+    }
+}
+
+/// `states += from Wᵀ + b`, where `from` is `[tokens, width]` in f32 or else in bf16, and states are `[tokens, hidden]`.
+fn add(
+    from: &mut Buffer,
+    f32: bool,
+    [tokens, width, hidden]: [usize; 3],
+    linear: &Linear,
+    states: &mut Buffer,
+) -> Result<()> {
+    let len = padded(tokens) * width;
+    let from = if f32 { Rows::F32(from.f32(len)) } else { Rows::Bf16(from.bf16(len)) };
+    linear.multiply(from, |bias| Epilogue::BiasAdd(bias), RowsMut::F32(states.f32(tokens * hidden)))
+}
+
+fn padded(tokens: usize) -> usize {
+    tokens.next_multiple_of(ROW_STEP)
+}
