@@ -4,13 +4,10 @@ use std::cell::Cell;
 
 use candle_core::{Device, Tensor};
 use half::bf16;
-use polylance_kernels::{Buffer, Epilogue, Isa, Normed, Precision, Rows, RowsMut, SelfAttention};
+use polylance_kernels::{Buffer, Epilogue, Isa, Normed, Precision, ROW_STEP, Rows, RowsMut, SelfAttention};
 use rayon::prelude::*;
 
 use crate::{error::Result, linear::Linear, norm::LayerNorm, ops};
-
-/// Rows of a buffer are filled up to whole tiles, so that products read them where they are.
-const ROW_STEP: usize = 32;
 
 /// Buffers of `[tokens, …]`. Between the maps numbers are in bf16 unless all is computed in f32.
 #[derive(Debug, Default)]
@@ -49,7 +46,8 @@ impl Arena {
         (arena.precision, arena.direct) = (precision, precision != Precision::Bf16);
         ops::with_numbers(states, |states| arena.start(states))?;
         layers(&mut arena)?;
-        let states = Tensor::from_slice(arena.states(), states.dims(), &Device::Cpu)?;
+        let numbers = arena.states.f32(arena.tokens * arena.hidden);
+        let states = Tensor::from_slice(numbers, states.dims(), &Device::Cpu)?;
         KEPT.set(Some(arena));
         Ok(states)
     }
@@ -61,10 +59,6 @@ impl Arena {
             let input = self.input.bf16(padded(self.tokens) * self.hidden);
             input.iter_mut().zip(states).for_each(|(to, from)| *to = bf16::from_f32(*from));
         }
-    }
-
-    fn states(&mut self) -> &mut [f32] {
-        self.states.f32(self.tokens * self.hidden)
     }
 
     /// Norms the states for the next map, and leaves them as they are.
@@ -165,6 +159,7 @@ fn add(
     linear.multiply(from, |bias| Epilogue::BiasAdd(bias), RowsMut::F32(states.f32(tokens * hidden)))
 }
 
+/// Rows of a buffer, so that products read them where they are.
 fn padded(tokens: usize) -> usize {
     tokens.next_multiple_of(ROW_STEP)
 }

@@ -24,6 +24,6 @@ mod testing;
 
 pub use aligned::Buffer;
 pub use attention::SelfAttention;
-pub use gemm::{Epilogue, PackedWeights, Precision, Rows, RowsMut, matmul, peak};
+pub use gemm::{Epilogue, PackedWeights, Precision, ROW_STEP, Rows, RowsMut, matmul, peak};
 pub use isa::{Isa, UnknownIsa};
 pub use norm::{LayerNorm, Normed};

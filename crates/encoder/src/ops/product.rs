@@ -13,10 +13,7 @@ const LEAST_ROWS: usize = 32;
 /// [`matmul`], with rows shared between the threads.
 pub(crate) fn multiply(x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue<'_>, out: RowsMut<'_>) {
     let (n, k) = (weights.n(), weights.k());
-    let part = |first: usize, rows: usize| match x {
-        Rows::F32(x) => Rows::F32(&x[first * k..x.len().min((first + rows) * k)]),
-        Rows::Bf16(x) => Rows::Bf16(&x[first * k..x.len().min((first + rows) * k)]),
-    };
+    let part = |first: usize, rows: usize| x.part(first * k..x.numbers().min((first + rows) * k));
     let share = |len: usize| (len / n).div_ceil(rayon::current_num_threads()).next_multiple_of(LEAST_ROWS);
     match out {
         RowsMut::F32(out) => {

@@ -157,25 +157,17 @@ impl Columns<'_> {
                 _ => simd.load(sums.cast()),
             };
             let x = simd.add(x, simd.load(self.bias.add(at)));
+            let out = out.add(at);
+            let x = match (self.then, out) {
+                (Then::Write, _) => x,
+                (Then::Gelu, Out::F32(_)) => math::gelu(simd, x),
+                (Then::Gelu, Out::Bf16(_)) => math::gelu_bf16(simd, x),
+                (Then::Add, Out::F32(out)) => simd.add(simd.load(out), x),
+                (Then::Add, Out::Bf16(out)) => simd.add(simd.load_bf16(out), x),
+            };
             match out {
-                Out::F32(out) => {
-                    let out = out.add(at);
-                    let x = match self.then {
-                        Then::Write => x,
-                        Then::Gelu => math::gelu(simd, x),
-                        Then::Add => simd.add(simd.load(out), x),
-                    };
-                    simd.store(out, x);
-                }
-                Out::Bf16(out) => {
-                    let out = out.add(at);
-                    let x = match self.then {
-                        Then::Write => x,
-                        Then::Gelu => math::gelu_bf16(simd, x),
-                        Then::Add => simd.add(simd.load_bf16(out), x),
-                    };
-                    simd.store_bf16(out, x);
-                }
+                Out::F32(out) => simd.store(out, x),
+                Out::Bf16(out) => simd.store_bf16(out, x),
             }
         }
     }

@@ -212,17 +212,18 @@ fn quantize<S: Lanes, N: Number>(simd: S, from: &[N], to: &mut [u32]) -> (f32, i
     let zero = (-least / scale).round();
     let inverse = 1.0 / scale;
     let mut at = 0;
+    // The step for 0 is rounded, so the ends of the range may be half a step outside: at 255.5 a byte would be full.
     // SAFETY: as above; a word has room for four steps.
     unsafe {
         let steps = to.as_mut_ptr().cast::<u8>();
         while at < whole {
             let x = simd.mul_add(N::load(simd, place(at)), simd.splat(inverse), simd.splat(zero));
-            simd.store_u8(steps.add(at), x);
+            simd.store_u8(steps.add(at), simd.min(simd.max(x, simd.splat(0.0)), simd.splat(255.0)));
             at += S::WIDTH;
         }
         while at < from.len() {
             let x = N::load(Portable::<1>, place(at))[0];
-            Portable::<1>.store_u8(steps.add(at), [x.mul_add(inverse, zero)]);
+            Portable::<1>.store_u8(steps.add(at), [x.mul_add(inverse, zero).clamp(0.0, 255.0)]);
             at += 1;
         }
     }

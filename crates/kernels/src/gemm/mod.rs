@@ -36,8 +36,9 @@ pub(crate) const PANEL: usize = 16;
 const LEFT_BYTES: usize = 768 << 10;
 /// So many rows share the reading of a panel, when there are as many.
 const LEAST_ROWS: usize = 256;
-/// Rows of a block are a multiple of two tiles.
-const ROW_STEP: usize = 32;
+/// Rows of a block are a multiple of two tiles: with so many in its memory, the left side of a product is read where it
+/// is.
+pub const ROW_STEP: usize = 32;
 
 /// The numbers that a product is computed in; sums are f32, or i32 for int8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -74,6 +75,29 @@ pub enum Rows<'a> {
     F32(&'a [f32]),
     /// Rounded.
     Bf16(&'a [bf16]),
+}
+
+impl Rows<'_> {
+    /// How many numbers there are.
+    pub fn numbers(&self) -> usize {
+        match self {
+            Self::F32(x) => x.len(),
+            Self::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Some of the numbers.
+    ///
+    /// # Panics
+    ///
+    /// There are fewer.
+    #[must_use]
+    pub fn part(self, numbers: Range<usize>) -> Self {
+        match self {
+            Self::F32(x) => Self::F32(&x[numbers]),
+            Self::Bf16(x) => Self::Bf16(&x[numbers]),
+        }
+    }
 }
 
 /// Room for rows of numbers.
@@ -127,7 +151,7 @@ thread_local! {
 
 /// `x Wᵀ` with an epilogue: `x` is `[m, k]`, `weights` `[n, k]`, `out` `[m, n]`.
 ///
-/// `x` may have more rows than `out`. Up to a multiple of 32, and in memory that starts at a cache line, they let tiles
+/// `x` may have more rows than `out`. Up to a multiple of [`ROW_STEP`], and in memory that starts at a cache line, they let tiles
 /// read `x` where it is; what they hold is of no concern.
 ///
 /// ```
@@ -145,8 +169,8 @@ thread_local! {
 /// When sizes do not fit together.
 pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue<'_>, mut out: RowsMut<'_>) {
     let (n, k) = (weights.n(), weights.k());
-    assert!(len(&x).is_multiple_of(k), "the left side is whole rows of {k} numbers");
-    let (rows, room) = (len(&x) / k, out.len());
+    assert!(x.numbers().is_multiple_of(k), "the left side is whole rows of {k} numbers");
+    let (rows, room) = (x.numbers() / k, out.len());
     assert!(room.is_multiple_of(n) && room / n <= rows, "there is room for whole rows of {n} numbers, at most {rows}");
     assert_eq!(epilogue.bias().len(), n, "the bias has a number a column");
     let m = room / n;
@@ -154,7 +178,7 @@ pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue
     SCRATCH.with_borrow_mut(|scratch| {
         for first in (0..m).step_by(block_rows(weights)) {
             let end = (first + block_rows(weights)).min(m);
-            let x = part(&x, first * k..end.next_multiple_of(ROW_STEP).min(rows) * k);
+            let x = x.part(first * k..end.next_multiple_of(ROW_STEP).min(rows) * k);
             multiply(isa, scratch, x, weights, epilogue, out.part(first * n..end * n));
         }
     });
@@ -164,20 +188,6 @@ pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue
 fn block_rows(weights: &PackedWeights) -> usize {
     let rows = LEFT_BYTES / (weights.words() * 4);
     (rows / ROW_STEP * ROW_STEP).clamp(LEAST_ROWS, 1024)
-}
-
-fn len(x: &Rows<'_>) -> usize {
-    match x {
-        Rows::F32(x) => x.len(),
-        Rows::Bf16(x) => x.len(),
-    }
-}
-
-fn part<'a>(x: &Rows<'a>, range: Range<usize>) -> Rows<'a> {
-    match x {
-        Rows::F32(x) => Rows::F32(&x[range]),
-        Rows::Bf16(x) => Rows::Bf16(&x[range]),
-    }
 }
 
 /// Multiplies a block of rows, as many as there is room for.
@@ -192,13 +202,13 @@ fn multiply(
     let rows = out.len() / weights.n();
     let padded = rows.next_multiple_of(ROW_STEP);
     let (words, panels) = (weights.words(), weights.n().div_ceil(PANEL));
-    let [left_bytes, scales, zeros] = Left::bytes(padded, weights);
+    let sizes = Left::bytes(padded, weights);
     #[cfg(target_arch = "x86_64")]
     if weights.precision().tiled(isa)
         && let Some(simd) = Avx512Bf16::of(isa)
     {
         let plan = tiles::Plan::new(padded, words, panels);
-        let mut room = scratch.room(&[left_bytes, scales, zeros, plan.sums() * 4]);
+        let mut room = scratch.room(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
         let left = Left::new(isa, &mut room, x, [rows, padded], weights);
         let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));
         return match weights.precision() {
@@ -209,7 +219,7 @@ fn multiply(
         };
     }
     let plan = vectors::Plan::new(padded, words, panels);
-    let mut room = scratch.room(&[left_bytes, scales, zeros, plan.sums() * 4]);
+    let mut room = scratch.room(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
     let left = Left::new(isa, &mut room, x, [rows, padded], weights);
     let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));
     vectors::multiply(isa, plan, rows, sums, finish);

@@ -197,6 +197,22 @@ fn rows_may_lie_in_a_longer_buffer() {
     }
 }
 
+/// The step for 0 is 100.5 rounded up, so the greatest number would be the 256th step.
+#[test]
+fn steps_of_int8_do_not_overflow() {
+    let k = 20;
+    let mut x = vec![0.0; k];
+    (x[3], x[17]) = (-100.5, 154.5);
+    for (at, expected) in [(3, -100.5), (17, 154.5)] {
+        let weights = PackedWeights::new(Precision::Int8, 1, k, |_, numbers| numbers[at] = 1.0);
+        for isa in Isa::available() {
+            let mut out = [0.0];
+            matmul(isa, Rows::F32(&x), &weights, Epilogue::Bias(&[0.0]), RowsMut::F32(&mut out));
+            assert!((out[0] - expected).abs() <= 0.5, "{isa}: {} for {expected}", out[0]);
+        }
+    }
+}
+
 #[test]
 fn not_a_number_is_seen_in_its_row_only() {
     for bad in [f32::NAN, f32::INFINITY] {

@@ -96,10 +96,10 @@ impl Plan {
 
 /// The product of a block of rows, `rows` of which are to be written.
 pub(super) struct Product<'a, D> {
-    pub(super) plan: Plan,
-    pub(super) rows: usize,
-    pub(super) sums: &'a mut [u32],
-    pub(super) finish: Finish<'a>,
+    plan: Plan,
+    rows: usize,
+    sums: &'a mut [u32],
+    finish: Finish<'a>,
     dot: PhantomData<D>,
 }
 
