@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--venv", type=Path, default=DEFAULT_VENV, help="the peers' virtual environment, made if absent")
 
 
-def enter(folder: Path) -> None:
+def enter(folder: Path, requirements: str = "requirements.txt") -> None:
     """Continue this script with the environment's Python, after installing what is missing there."""
     # Weights are exported, never fetched; what transformers says of the pooler it does not need is noise here.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
@@ -25,10 +25,10 @@ def enter(folder: Path) -> None:
     if Path(sys.prefix).resolve() == folder:
         return
     if not python.exists():
-        print(f"making {folder}: torch alone is a few gigabytes", file=sys.stderr)
+        print(f"making {folder} for {requirements}", file=sys.stderr)
         venv.create(folder, with_pip=True)
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / "requirements.txt"],
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / requirements],
         check=True,
     )
     os.execv(python, [str(python), *sys.argv])

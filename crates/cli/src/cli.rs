@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        annotate, bench, compact, embed, encode, fit, model, predict, quarantine, run, schema, search, show, sql,
+        annotate, bench, compact, embed, encode, fit, index, map, model, predict, quarantine, run, schema, search,
+        serve, show, sql,
     },
     error::{self, Result},
     exit::ExitStatus,
@@ -42,7 +43,10 @@ enum Command {
     Predict(Box<predict::Args>),
     Search(search::Args),
     Sql(sql::Args),
+    Serve(Box<serve::Args>),
     Show(show::Args),
+    Index(index::Args),
+    Map(map::Args),
     Compact(compact::Args),
     Quarantine(quarantine::Args),
     Model(model::Args),
@@ -102,8 +106,11 @@ async fn dispatch(command: Command, stopping: &Stopping, printer: &mut Printer) 
         Command::Predict(args) => Box::pin(predict::run(*args, printer)).await,
         Command::Search(args) => Box::pin(search::run(args, printer)).await,
         Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
+        Command::Serve(args) => Box::pin(serve::run(*args, stopping, printer)).await,
         Command::Show(args) => Box::pin(show::run(args, printer)).await,
         Command::Quarantine(args) => Box::pin(quarantine::run(args, stopping, printer)).await,
+        Command::Index(args) => Box::pin(index::run(args, printer)).await,
+        Command::Map(args) => Box::pin(map::run(args, printer)).await,
         Command::Compact(args) => Box::pin(compact::run(args, printer)).await,
         Command::Model(args) => Box::pin(model::run(args, printer)).await,
         Command::Schema(args) => schema::run(&args, printer),

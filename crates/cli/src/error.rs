@@ -82,6 +82,10 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)
                 (_, _, Some(LoadError(inner))) => Some(inner.as_ref()),
                 _ => None,
             };
+        let inner = match error.downcast_ref() {
+            Some(SearchError::Model(inner)) => Some(inner.as_ref() as &(dyn Error + 'static)),
+            _ => inner,
+        };
         if inner.is_some() {
             next = inner;
             continue;
@@ -213,6 +217,9 @@ fn search_hint(error: &SearchError) -> Option<&'static str> {
         SearchError::NoContract { .. } => Some("`polylance sql` reads any Lance table"),
         SearchError::DuplicateTable(_) => Some("name them: --table first=URI --table second=URI"),
         SearchError::ReadOnly(_) => Some("polylance changes tables with `run` and `embed` only"),
+        SearchError::NoTextIndex { .. } => {
+            Some("`polylance index words` builds it; --mode vector searches by meaning without it")
+        }
         SearchError::Filter { .. } => Some("`polylance show` lists the table's columns"),
         _ => None,
     }

@@ -18,10 +18,12 @@ mod interrupt;
 pub mod job;
 mod lines;
 mod model_args;
+mod named;
 mod pipeline;
 mod printer;
 mod progress;
 mod spans;
+mod table_model;
 mod task_args;
 mod token_features;
 

@@ -242,7 +242,9 @@ fn job(pipeline: &Pipeline) -> Job {
                 config::IndexKind::IvfFlat => IndexKind::IvfFlat,
                 config::IndexKind::IvfSq => IndexKind::IvfSq,
                 config::IndexKind::IvfPq => IndexKind::IvfPq,
+                config::IndexKind::IvfRq => IndexKind::IvfRq,
                 config::IndexKind::IvfHnswSq => IndexKind::IvfHnswSq,
+                config::IndexKind::IvfHnswPq => IndexKind::IvfHnswPq,
             },
             metric: match index.metric {
                 config::Metric::Cosine => Metric::Cosine,
@@ -250,6 +252,7 @@ fn job(pipeline: &Pipeline) -> Job {
                 config::Metric::Dot => Metric::Dot,
             },
             min_rows: index.min_rows,
+            words: index.words,
         },
         upkeep: upkeep(&table.upkeep),
         remove: source.removed == config::Removed::Delete,

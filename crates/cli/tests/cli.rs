@@ -88,6 +88,8 @@ fn settings() -> insta::Settings {
     settings.add_filter(r"(weights|tokenizer)( +)[0-9a-f]{16}", "$1$2[hash]");
     settings.add_filter(r"window_tokens=[0-9]+", "window_tokens=[by cores]");
     settings.add_filter(r"@ [0-9a-f]{8}", "@ [hash]");
+    // By default the arithmetic is bf16 where the CPU has it.
+    settings.add_filter(r"(mean|mean pooling), (bf16|f32)", "$1, [dtype]");
     settings
 }
 

@@ -274,6 +274,8 @@ pub struct Index {
     pub metric: Metric,
     /// With `kind = "auto"`: the number of rows from which there is an index.
     pub min_rows: u64,
+    /// Whether the words of the text are indexed too, so that the table can be searched by them.
+    pub words: bool,
 }
 
 /// The kind of a vector index.
@@ -291,8 +293,12 @@ pub enum IndexKind {
     IvfSq,
     /// Inverted lists of product-quantized vectors.
     IvfPq,
+    /// Inverted lists of vectors turned at random and cut to a bit a dimension (`RaBitQ`).
+    IvfRq,
     /// Inverted lists with a graph each, of 8-bit vectors.
     IvfHnswSq,
+    /// Inverted lists with a graph each, of product-quantized vectors.
+    IvfHnswPq,
 }
 
 /// How vectors are compared.
@@ -367,7 +373,7 @@ impl Default for Upkeep {
 
 impl Default for Index {
     fn default() -> Self {
-        Self { kind: IndexKind::default(), metric: Metric::default(), min_rows: 20_000 }
+        Self { kind: IndexKind::default(), metric: Metric::default(), min_rows: 20_000, words: false }
     }
 }
 

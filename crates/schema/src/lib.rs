@@ -6,6 +6,7 @@
 pub mod columns;
 mod contract;
 mod heads;
+pub mod search;
 mod tables;
 
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};

@@ -27,6 +27,12 @@ pub enum SearchError {
         /// Why.
         source: ContractError,
     },
+    /// The table cannot be searched by words yet: build the index.
+    #[error("{uri} has no index of its words")]
+    NoTextIndex {
+        /// The table.
+        uri: String,
+    },
     /// The query cannot be answered as it is: change it.
     #[error("{0}")]
     Query(String),
@@ -48,6 +54,9 @@ pub enum SearchError {
         /// The table's contract in one line.
         contract: String,
     },
+    /// A model that the query needs could not be loaded.
+    #[error("{0}")]
+    Model(Box<dyn std::error::Error + Send + Sync>),
     /// The query could not be embedded.
     #[error("embedding the query failed: {0}")]
     Backend(#[from] BackendError),

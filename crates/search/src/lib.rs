@@ -1,16 +1,28 @@
-//! Vector search and SQL over Lance tables.
+//! Search by meaning and by words, and SQL, over Lance tables.
 //!
 //! A query is embedded by the contract in the table it searches, so that its vector may be compared with
 //! the table's. SQL reads tables and never writes them.
 
+mod candidates;
 mod describe;
+mod embed;
 mod error;
-mod nearest;
+mod filter;
+mod hits;
 mod open;
+mod ranking;
+mod request;
+mod search;
 mod sql;
+mod table;
+mod tune;
 
 pub use describe::{ColumnDescription, IndexDescription, TableDescription, VersionDescription, describe};
+pub use embed::{InputKind, embed};
 pub use error::SearchError;
-pub use nearest::{SearchRequest, search};
+pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, VECTOR_RANK};
 pub use open::table_contract;
-pub use sql::{SqlSession, default_table_name};
+pub use request::{Effort, Fusion, Models, Query, SearchMode, SearchRequest};
+pub use sql::{LoadedModels, ModelSource, SqlSession, default_table_name};
+pub use table::SearchTable;
+pub use tune::{TuneRequest, Tuned, Tuning};

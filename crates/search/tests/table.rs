@@ -1,143 +1,36 @@
-//! Search, SQL and description of tables that the sink wrote.
+//! Search and description of tables that the sink wrote.
 
-use std::{collections::HashMap, sync::Arc};
+mod common;
 
 use arrow::{
-    array::{
-        ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, RecordBatch,
-        StringArray, UInt32Array, UInt64Array, new_null_array,
-    },
-    datatypes::{DataType, Field, Float32Type, Int64Type},
+    array::AsArray,
+    datatypes::{Float32Type, UInt32Type},
 };
-use datafusion::{datasource::memory::MemorySourceConfig, physical_plan::collect, prelude::SessionContext};
-use futures::TryStreamExt;
-use polylance_backend::{BackendHandle, TokenizeSpec};
-use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn, columns::ERROR, encoded_schema};
-use polylance_search::{SearchError, SearchRequest, SqlSession, describe, search, table_contract};
+use common::{DIM, Place, backend, contract, models, owned, strings, write_three};
+use polylance_search::{
+    Effort, Fusion, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable, TuneRequest, describe,
+    table_contract,
+};
 use polylance_sink::{
-    CommitPolicy, IndexKind, IndexSpec, Metric, TableTarget, plan_commit, properties, quarantine_uri, update_index,
+    IndexAction, IndexKind, IndexSpec, Metric, Words, index_words, properties, quarantine_uri, set_search_effort,
+    update_index,
 };
-use polylance_testkit::FakeBackend;
-use tempfile::TempDir;
 
-const DIM: usize = 32;
-
-fn backend(dim: usize) -> BackendHandle {
-    BackendHandle(Arc::new(FakeBackend::new(dim)))
-}
-
-/// What a run would write for these texts.
-async fn vectors(texts: &[String]) -> Vec<f32> {
-    let BackendHandle(backend) = backend(DIM);
-    let spec = TokenizeSpec { prefix: contract().prompts.passage, chunking: contract().chunking };
-    let chunks = backend.tokenize(texts.to_vec(), &spec).await.unwrap();
-    backend.encode(chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect()).await.unwrap().values
-}
-
-fn contract() -> Contract {
-    Contract {
-        model: "fake".into(),
-        weights_hash: "7c1e".into(),
-        tokenizer_hash: "03fa".into(),
-        pooling: Pooling::Mean,
-        normalize: true,
-        prompts: Prompts { passage: "passage: ".into(), query: "passage: ".into() },
-        chunking: Chunking::Truncate { max_tokens: 64 },
-        dtype: "f32".into(),
-        dim: DIM,
-    }
-}
-
-struct Place {
-    folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
-    }
-
-    fn uri(&self) -> String {
-        self.folder.path().join("docs.lance").to_str().unwrap().to_owned()
-    }
-
-    /// Writes one document a text, with ids `d0`, `d1`, …, and language `fra` for every second one.
-    async fn write(&self, texts: &[String]) {
-        let keep = vec![Arc::new(Field::new("lang", DataType::Utf8, true))];
-        let schema = encoded_schema(&keep, DIM);
-        let n = texts.len();
-        let embedding = FixedSizeListArray::new(
-            Arc::new(Field::new("item", DataType::Float32, true)),
-            DIM as i32,
-            Arc::new(Float32Array::from(vectors(texts).await)),
-            None,
-        );
-        let hashes = (0..n as u128).map(u128::to_le_bytes);
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values((0..n).map(|i| format!("d{i}")))),
-            Arc::new(StringArray::from_iter_values((0..n).map(|i| if i % 2 == 0 { "fra" } else { "deu" }))),
-            Arc::new(UInt32Array::from(vec![0; n])),
-            Arc::new(UInt64Array::from(vec![0; n])),
-            Arc::new(UInt64Array::from_iter_values(texts.iter().map(|text| text.chars().count() as u64))),
-            Arc::new(StringArray::from_iter_values(texts)),
-            Arc::new(UInt32Array::from(vec![3; n])),
-            Arc::new(BooleanArray::from(vec![false; n])),
-            Arc::new(embedding),
-            if n == 0 {
-                new_null_array(&DataType::FixedSizeBinary(16), 0)
-            } else {
-                Arc::new(FixedSizeBinaryArray::try_from_iter(hashes).unwrap())
-            },
-            Arc::new(StringArray::from(vec!["corpus.csv"; n])),
-            Arc::new(UInt64Array::from_iter_values(0..n as u64)),
-            new_null_array(schema.field_with_name(ERROR).unwrap().data_type(), n),
-        ];
-        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-        let target = TableTarget {
-            uri: self.uri(),
-            text: TextColumn::Kept,
-            commit: CommitPolicy { rows: 0, seconds: 0 },
-            contract: contract(),
-            keep,
-            heads: Vec::new(),
-            run_id: "r1".into(),
-            properties: HashMap::new(),
-        };
-        let input = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None).unwrap();
-        collect(plan_commit(input, target).unwrap(), SessionContext::new().task_ctx()).await.unwrap();
-    }
-
-    fn request(&self, query: &str, k: usize, filter: Option<&str>) -> SearchRequest {
-        SearchRequest { table: self.uri(), query: query.into(), k, filter: filter.map(str::to_owned) }
-    }
-}
-
-fn owned(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(|&text| text.to_owned()).collect()
-}
-
-fn strings(batch: &RecordBatch, column: &str) -> Vec<String> {
-    let column = batch.column_by_name(column).unwrap().as_string::<i32>();
-    column.iter().flatten().map(str::to_owned).collect()
-}
-
-async fn write_three(place: &Place) {
-    place
-        .write(&owned(&["all humans are born free", "everyone has the right to life", "no one shall be a slave"]))
-        .await;
+fn request(query: &str, k: usize, filter: Option<&str>) -> SearchRequest {
+    SearchRequest { filter: filter.map(str::to_owned), ..SearchRequest::words(query, k) }
 }
 
 #[tokio::test]
 async fn the_text_itself_is_its_nearest_neighbour() {
     let place = Place::new();
     write_three(&place).await;
-    let hits = search(&place.request("everyone has the right to life", 2, None), &backend(DIM)).await.unwrap();
+    let hits = place.open().await.search(&request("everyone has the right to life", 2, None), &models()).await.unwrap();
     assert_eq!(strings(&hits, "doc_id")[0], "d1");
     assert_eq!(hits.num_rows(), 2);
     let names: Vec<_> = hits.schema().fields().iter().map(|f| f.name().clone()).collect();
     let expected = ["doc_id", "lang", "chunk", "char_start", "char_end", "text", "n_tokens", "truncated", "run_id"];
     assert_eq!(names[..9], expected);
-    assert_eq!(names[9..], ["_distance", "score"]);
+    assert_eq!(names[9..], ["vector_rank", "_distance", "score"]);
     let number = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();
     let (distance, score) = (number("_distance"), number("score"));
     assert!(distance.value(0).abs() < 1e-6 && distance.value(0) <= distance.value(1));
@@ -149,7 +42,7 @@ async fn a_filter_is_applied_before_the_search() {
     let place = Place::new();
     write_three(&place).await;
     let query = "everyone has the right to life";
-    let hits = search(&place.request(query, 2, Some("lang = 'fra'")), &backend(DIM)).await.unwrap();
+    let hits = place.open().await.search(&request(query, 2, Some("lang = 'fra'")), &models()).await.unwrap();
     let mut found = strings(&hits, "doc_id");
     found.sort();
     assert_eq!(found, ["d0", "d2"]);
@@ -158,17 +51,22 @@ async fn a_filter_is_applied_before_the_search() {
 #[tokio::test]
 async fn what_cannot_be_searched_says_why() {
     let place = Place::new();
-    let missing = search(&place.request("x", 1, None), &backend(DIM)).await.unwrap_err();
+    let missing = SearchTable::open(&place.uri()).await.unwrap_err();
     assert!(matches!(missing, SearchError::NoTable { .. }), "{missing}");
     write_three(&place).await;
-    let no_column = search(&place.request("x", 1, Some("language = 'fra'")), &backend(DIM)).await.unwrap_err();
+    let no_column = place.open().await.search(&request("x", 1, Some("language = 'fra'")), &models()).await.unwrap_err();
     assert!(matches!(&no_column, SearchError::Filter { filter, .. } if filter == "language = 'fra'"), "{no_column}");
-    let no_sql = search(&place.request("x", 1, Some("lang ==== ")), &backend(DIM)).await.unwrap_err();
+    let no_sql = place.open().await.search(&request("x", 1, Some("lang ==== ")), &models()).await.unwrap_err();
     assert!(matches!(no_sql, SearchError::Filter { .. }), "{no_sql}");
-    let other_model = search(&place.request("x", 1, None), &backend(16)).await.unwrap_err();
+    let other_model = place
+        .open()
+        .await
+        .search(&request("x", 1, None), &Models { embedder: Some(backend(16)), reranker: None })
+        .await
+        .unwrap_err();
     assert!(matches!(other_model, SearchError::Dimensions { table: 32, backend: 16, .. }), "{other_model}");
     for (query, k) in [("x", 0), (" ", 1)] {
-        let error = search(&place.request(query, k, None), &backend(DIM)).await.unwrap_err();
+        let error = place.open().await.search(&request(query, k, None), &models()).await.unwrap_err();
         assert!(matches!(error, SearchError::Query(_)), "{error}");
     }
 }
@@ -177,7 +75,7 @@ async fn what_cannot_be_searched_says_why() {
 async fn an_empty_table_has_no_hits() {
     let place = Place::new();
     place.write(&[]).await;
-    let hits = search(&place.request("anything", 3, None), &backend(DIM)).await.unwrap();
+    let hits = place.open().await.search(&request("anything", 3, None), &models()).await.unwrap();
     assert_eq!(hits.num_rows(), 0);
     assert_eq!(table_contract(&place.uri()).await.unwrap(), contract());
 }
@@ -187,13 +85,14 @@ async fn an_index_finds_the_same_first_hit_and_is_described() {
     let place = Place::new();
     let texts: Vec<_> = (0..400).map(|i| format!("w{} x{} y{}", i, i * 7, i * 13)).collect();
     place.write(&texts).await;
-    for (metric, scored) in [(Metric::Cosine, true), (Metric::L2, false)] {
+    for metric in [Metric::Cosine, Metric::L2] {
         let spec = IndexSpec { kind: IndexKind::IvfPq, metric, ..IndexSpec::default() };
         update_index(&place.uri(), &spec).await.unwrap();
-        let hits = search(&place.request(&texts[123], 3, None), &backend(DIM)).await.unwrap();
+        let hits = place.open().await.search(&request(&texts[123], 3, None), &models()).await.unwrap();
         let distance = hits.column_by_name("_distance").unwrap().as_primitive::<Float32Type>();
         assert!(distance.value(0).abs() < 1e-5, "distances are exact after refining: {distance:?}");
-        assert_eq!(hits.column_by_name("score").is_some(), scored);
+        let score = hits.column_by_name("score").unwrap().as_primitive::<Float32Type>();
+        assert!((score.value(0) - 1.0).abs() < 1e-5, "{score:?}");
     }
     let table = describe(&place.uri()).await.unwrap();
     let index = &table.indices[0];
@@ -226,41 +125,143 @@ async fn a_description_tells_what_the_table_is() {
     assert_eq!(describe(&place.uri()).await.unwrap().quarantine_rows, 3);
 }
 
-async fn numbers(session: &SqlSession, sql: &str) -> Vec<i64> {
-    let batches: Vec<RecordBatch> = session.query(sql).await.unwrap().try_collect().await.unwrap();
-    batches.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+async fn with_words() -> Place {
+    let place = Place::new();
+    place
+        .write(&owned(&[
+            "All human beings are born free",
+            "ทุกคนมีสิทธิในการศึกษา",
+            "すべて人は教育を受ける権利を有する",
+            "Nikt nie będzie poddany niewolnictwu",
+            "free free choice of employment",
+        ]))
+        .await;
+    index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
+    place
+}
+
+async fn by_words(place: &Place, query: &str) -> Vec<String> {
+    let request = SearchRequest { mode: Some(SearchMode::Text), ..SearchRequest::words(query, 10) };
+    let hits = place.open().await.search(&request, &Models::default()).await.unwrap();
+    strings(&hits, "doc_id")
 }
 
 #[tokio::test]
-async fn sql_reads_tables_by_name() {
-    let place = Place::new();
-    write_three(&place).await;
-    let session = SqlSession::open(&[(String::new(), place.uri()), ("Corpus".into(), place.uri())]).await.unwrap();
-    assert_eq!(numbers(&session, "SELECT count(*) FROM docs WHERE lang = 'fra'").await, [2]);
-    let join = r#"SELECT count(*) FROM docs JOIN "Corpus" c USING (doc_id) WHERE c.text LIKE '%right%'"#;
-    assert_eq!(numbers(&session, join).await, [1]);
-    let tables = session.query("SHOW TABLES").await.unwrap().try_collect::<Vec<_>>().await.unwrap();
-    assert!(tables.iter().map(RecordBatch::num_rows).sum::<usize>() >= 2);
+async fn words_of_every_language_are_found() {
+    let place = with_words().await;
+    assert_eq!(by_words(&place, "FREE").await, ["d4", "d0"], "the word twice in fewer words comes first");
+    assert_eq!(by_words(&place, "การศึกษา").await, ["d1"], "Thai writes no spaces");
+    assert_eq!(by_words(&place, "教育").await, ["d2"], "nor does Japanese");
+    assert_eq!(by_words(&place, "bedzie").await, ["d3"], "accents may be missing");
+    assert!(by_words(&place, "leisure").await.is_empty());
 }
 
 #[tokio::test]
-async fn sql_changes_nothing() {
+async fn rows_that_came_after_the_index_are_found_by_words() {
+    let place = with_words().await;
+    place.write(&owned(&["a later row about rest and leisure"])).await;
+    let found = by_words(&place, "leisure").await;
+    assert_eq!(found.len(), 1);
+    let extended = index_words(&place.uri(), Words::Extend).await.unwrap().unwrap();
+    assert_eq!((extended.action, extended.indexed_rows, extended.unindexed_rows), (IndexAction::Extended, 6, 0));
+    let again = index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
+    assert_eq!((again.action, again.version), (IndexAction::Unchanged, extended.version));
+    assert_eq!(by_words(&place, "leisure").await, found);
+}
+
+#[tokio::test]
+async fn a_hybrid_search_shows_both_ranks() {
+    let place = with_words().await;
+    let table = place.open().await;
+    let query = request("free choice of employment", 3, None);
+    assert_eq!(table.mode_of(&query), SearchMode::Hybrid);
+    let hits = table.search(&query, &models()).await.unwrap();
+    assert_eq!(strings(&hits, "doc_id")[0], "d4");
+    let rank = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<UInt32Type>().clone();
+    assert_eq!(rank("text_rank").value(0), 1);
+    let score = hits.column_by_name("score").unwrap().as_primitive::<Float32Type>();
+    let expected = 1.0 / (60.0 + rank("vector_rank").value(0) as f32) + 1.0 / 61.0;
+    assert!((score.value(0) - expected).abs() < 1e-6);
+    assert!(score.value(0) >= score.value(1) && score.value(1) >= score.value(2));
+
+    let meaning = SearchRequest {
+        fusion: Fusion::Weighted { vector: 1.0 },
+        ..request("All human beings are born free", 1, None)
+    };
+    assert_eq!(strings(&table.search(&meaning, &models()).await.unwrap(), "doc_id"), ["d0"]);
+    let filtered = table.search(&request("free", 5, Some("doc_id <> 'd4'")), &models()).await.unwrap();
+    assert!(!strings(&filtered, "doc_id").contains(&"d4".to_owned()));
+}
+
+#[tokio::test]
+async fn a_row_finds_what_is_like_it_and_not_itself() {
     let place = Place::new();
     write_three(&place).await;
-    let session = SqlSession::open(&[("docs".into(), place.uri())]).await.unwrap();
-    for statement in [
-        "DELETE FROM docs",
-        "INSERT INTO docs SELECT * FROM docs",
-        "CREATE TABLE t AS SELECT * FROM docs",
-        "DROP TABLE docs",
-        "COPY docs TO '/tmp/never.parquet'",
-        "SET datafusion.execution.batch_size = 1",
-    ] {
-        let Err(error) = session.query(statement).await else { panic!("{statement} was allowed") };
-        assert!(matches!(error, SearchError::ReadOnly(_)), "{statement}: {error}");
+    let table = place.open().await;
+    let like = |doc_id: &str| SearchRequest {
+        query: Query::Like { doc_id: doc_id.to_owned(), chunk: 0 },
+        ..SearchRequest::words("", 5)
+    };
+    let found = strings(&table.search(&like("d1"), &Models::default()).await.unwrap(), "doc_id");
+    assert!(found.len() == 2 && !found.contains(&"d1".to_owned()), "{found:?}");
+    let missing = table.search(&like("it's not there"), &Models::default()).await.unwrap_err();
+    assert!(missing.to_string().contains("it's not there"), "{missing}");
+    for vector in [vec![0.5; DIM - 1], vec![f32::NAN; DIM]] {
+        let wrong = SearchRequest { query: Query::Vector(vector), ..SearchRequest::words("", 5) };
+        let error = table.search(&wrong, &Models::default()).await.unwrap_err();
+        assert!(matches!(error, SearchError::Query(_)), "{error}");
     }
-    let Err(error) = session.query("SELECT nothing FROM docs").await else { panic!("no such column") };
-    assert!(matches!(&error, SearchError::Sql(_)) && error.to_string().contains("nothing"), "{error}");
-    let twice = [("docs".into(), place.uri()), ("docs".into(), place.uri())];
-    assert!(matches!(SqlSession::open(&twice).await, Err(SearchError::DuplicateTable(name)) if name == "docs"));
+    let words = SearchRequest { mode: Some(SearchMode::Text), ..SearchRequest::words("x", 5) };
+    let error = table.search(&words, &Models::default()).await.unwrap_err();
+    assert!(matches!(error, SearchError::NoTextIndex { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_document_counts_once_when_asked() {
+    let place = Place::new();
+    let texts: Vec<_> = (0..12).map(|i| format!("the same words, row {i}")).collect();
+    place.write(&texts).await;
+    // Every row is a document of its own here: by document there are as many hits as without.
+    let table = place.open().await;
+    let each = SearchRequest { by_document: true, ..request("the same words", 12, None) };
+    let hits = table.search(&each, &models()).await.unwrap();
+    let mut documents = strings(&hits, "doc_id");
+    documents.sort();
+    documents.dedup();
+    assert_eq!(documents.len(), 12);
+    let document = table.document("d3").await.unwrap();
+    assert_eq!(strings(&document, "text"), ["the same words, row 3"]);
+    assert_eq!(table.document("d99").await.unwrap().num_rows(), 0);
+}
+
+#[tokio::test]
+async fn a_table_is_followed_to_its_newer_version() {
+    let place = Place::new();
+    write_three(&place).await;
+    let table = place.open().await;
+    assert!(table.newer().await.unwrap().is_none());
+    place.write(&owned(&["one more"])).await;
+    let newer = table.newer().await.unwrap().unwrap();
+    assert_eq!((table.count_rows(None).await.unwrap(), newer.count_rows(None).await.unwrap()), (3, 4));
+    assert_eq!(newer.count_rows(Some("lang = 'fra'")).await.unwrap(), 3);
+    assert!(newer.version() > table.version());
+}
+
+#[tokio::test]
+async fn tuning_finds_the_least_effort_that_finds_enough() {
+    let place = Place::new();
+    let texts: Vec<_> = (0..600).map(|i| format!("w{} x{} y{}", i, i * 7, i * 13)).collect();
+    place.write(&texts).await;
+    let refused = place.open().await.tune(&TuneRequest::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("no index"), "{refused}");
+    let spec = IndexSpec { kind: IndexKind::IvfPq, ..IndexSpec::default() };
+    update_index(&place.uri(), &spec).await.unwrap();
+    let asked = TuneRequest { queries: 10, k: 5, recall: 0.9 };
+    let tuning = place.open().await.tune(&asked).await.unwrap();
+    assert!(tuning.enough && tuning.best.recall >= 0.9, "{tuning:?}");
+    assert!(tuning.tried.iter().all(|tried| tried.recall <= 1.0) && tuning.tried.contains(&tuning.best));
+    let Effort { nprobes, refine, ef } = tuning.best.effort;
+    set_search_effort(&place.uri(), nprobes, refine, ef).await.unwrap();
+    let hits = place.open().await.search(&request(&texts[77], 1, None), &models()).await.unwrap();
+    assert_eq!(strings(&hits, "doc_id"), ["d77"]);
 }

@@ -7,7 +7,10 @@ use lance::{
 use lance_index::{
     IndexType,
     optimize::OptimizeOptions,
-    vector::{hnsw::builder::HnswBuildParams, ivf::IvfBuildParams, pq::PQBuildParams, sq::builder::SQBuildParams},
+    vector::{
+        bq::RQBuildParams, hnsw::builder::HnswBuildParams, ivf::IvfBuildParams, pq::PQBuildParams,
+        sq::builder::SQBuildParams,
+    },
 };
 use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::EMBEDDING;
@@ -25,6 +28,9 @@ const INDEX_NAME: &str = "embedding_idx";
 
 /// Rows that product quantization needs to learn its 256 codes; no kind is worth building on fewer.
 const TRAINING_ROWS: u64 = 256;
+
+/// Bits a dimension of `RaBitQ`'s codes.
+const RQ_BITS: u8 = 1;
 
 /// How two vectors are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -54,8 +60,12 @@ pub enum IndexKind {
     IvfSq,
     /// Inverted lists of product-quantized codes: the smallest.
     IvfPq,
+    /// Inverted lists of vectors turned at random and cut to a bit a dimension (`RaBitQ`): the fastest build.
+    IvfRq,
     /// Inverted lists with a graph each, of 8-bit scalars: the fastest search, the slowest build.
     IvfHnswSq,
+    /// Inverted lists with a graph each, of product-quantized codes.
+    IvfHnswPq,
 }
 
 /// Which index a table should have.
@@ -67,11 +77,13 @@ pub struct IndexSpec {
     pub metric: Metric,
     /// With [`IndexKind::Auto`], rows from which an index is worth its build.
     pub min_rows: u64,
+    /// Whether there is an index of words, see [`crate::index_words`].
+    pub words: bool,
 }
 
 impl Default for IndexSpec {
     fn default() -> Self {
-        Self { kind: IndexKind::Auto, metric: Metric::Cosine, min_rows: 20_000 }
+        Self { kind: IndexKind::Auto, metric: Metric::Cosine, min_rows: 20_000, words: false }
     }
 }
 
@@ -221,13 +233,18 @@ impl IndexSpec {
 }
 
 impl IndexKind {
+    /// Those that are an index.
+    const BUILT: [Self; 6] = [Self::IvfPq, Self::IvfFlat, Self::IvfSq, Self::IvfRq, Self::IvfHnswSq, Self::IvfHnswPq];
+
     /// Lance's name of the kind.
     fn lance_name(self) -> &'static str {
         match self {
             Self::Auto | Self::None | Self::IvfPq => "IVF_PQ",
             Self::IvfFlat => "IVF_FLAT",
             Self::IvfSq => "IVF_SQ",
+            Self::IvfRq => "IVF_RQ",
             Self::IvfHnswSq => "IVF_HNSW_SQ",
+            Self::IvfHnswPq => "IVF_HNSW_PQ",
         }
     }
 }
@@ -273,8 +290,7 @@ impl Existing {
 
     /// By which it is built again.
     fn built_as(&self) -> Option<(IndexKind, Metric)> {
-        let kinds = [IndexKind::IvfPq, IndexKind::IvfFlat, IndexKind::IvfSq, IndexKind::IvfHnswSq];
-        let kind = kinds.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(kind.lance_name()))?;
+        let kind = IndexKind::BUILT.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(kind.lance_name()))?;
         let metrics = [Metric::Cosine, Metric::L2, Metric::Dot];
         let is_own = |metric: &Metric| self.metric.eq_ignore_ascii_case(&metric.distance().to_string());
         Some((kind, metrics.into_iter().find(is_own)?))
@@ -301,6 +317,11 @@ fn parameters(dataset: &Dataset, kind: IndexKind, metric: Metric) -> VectorIndex
     match kind {
         IndexKind::IvfFlat => VectorIndexParams::with_ivf_flat_params(metric, ivf),
         IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf, SQBuildParams::default()),
+        IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf, RQBuildParams::new(RQ_BITS)),
+        IndexKind::IvfHnswPq => {
+            let pq = PQBuildParams::new(sub_vectors(dimensions(dataset)), 8);
+            VectorIndexParams::with_ivf_hnsw_pq_params(metric, ivf, HnswBuildParams::default(), pq)
+        }
         IndexKind::IvfHnswSq => {
             let (hnsw, sq) = (HnswBuildParams::default(), SQBuildParams::default());
             VectorIndexParams::with_ivf_hnsw_sq_params(metric, ivf, hnsw, sq)

@@ -10,6 +10,7 @@ mod columns;
 mod commit;
 mod datafusion_error;
 mod documents;
+mod effort;
 mod error;
 mod features;
 mod finished;
@@ -18,6 +19,7 @@ mod index;
 mod keys;
 mod known_rows;
 mod lease;
+mod map;
 mod plan;
 mod quarantine;
 mod removed;
@@ -30,10 +32,12 @@ mod tests;
 mod transact;
 mod upkeep;
 mod window;
+mod words;
 mod write;
 
 pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_columns, fill_schema, missing_rows};
 pub use commit::{LanceCommitExec, commit_schema};
+pub use effort::set_search_effort;
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use features::{FeatureKey, FeatureTable, TokenFeatures};
 pub use finished::{Finished, finish};
@@ -41,6 +45,7 @@ pub use held::{HeldRow, HeldRows, count_held, drop_held, held_rows, held_sources
 pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, retrain_index, update_index};
 pub use keys::TableKeysExec;
 pub use lease::{Lease, lease_uri};
+pub use map::{MapOutcome, draw_map};
 pub use plan::{plan_commit, quarantined};
 pub use quarantine::quarantine_uri;
 pub use removed::{RemovedDocuments, remove_documents};
@@ -51,4 +56,5 @@ pub use upkeep::{
     Cleaned, Compacted, Contention, Mode, PlannedCompaction, Retention, SMALL_FRAGMENTS, UpkeepPolicy, Upkept, clean,
     compact, plan_compaction, upkeep,
 };
+pub use words::{Words, WordsOutcome, index_words};
 pub use write::LanceWriteExec;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::physical_plan::ExecutionPlan;
 use lance::Dataset;
-use polylance_schema::{Contract, HeadContract};
+use polylance_schema::{Contract, HeadContract, search::MAP_METADATA_KEY};
 
 use crate::{
     SinkError, TableKeysExec, TableTarget,
@@ -105,9 +105,10 @@ pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkE
     if columns.is_empty() { Ok(()) } else { Err(SinkError::SchemaMismatch { uri, columns }) }
 }
 
-/// The columns that a run writes: those that heads fill later may be there or not.
+/// The columns that a run writes: those that heads and maps fill later may be there or not.
 fn without_annotations(schema: &Schema) -> Schema {
-    let annotation = |field: &FieldRef| field.metadata().contains_key(HeadContract::METADATA_KEY);
+    let later = [HeadContract::METADATA_KEY, MAP_METADATA_KEY];
+    let annotation = |field: &FieldRef| later.iter().any(|key| field.metadata().contains_key(*key));
     Schema::new(schema.fields().iter().filter(|field| !annotation(field)).map(Arc::clone).collect::<Vec<_>>())
 }
 

@@ -242,7 +242,7 @@ struct Rows {
 
 /// The rows of the features table that fulfil a condition, in the order of their ids.
 async fn read(table: &str, label: &str, condition: Option<&str>) -> Result<Rows> {
-    let session = SqlSession::open(&[("features".to_owned(), table.to_owned())]).await?;
+    let session = SqlSession::open(&[("features".to_owned(), table.to_owned())], None).await?;
     let quoted = label.replace('"', "\"\"");
     let condition = condition.map(|condition| format!(" WHERE ({condition})")).unwrap_or_default();
     let sql =

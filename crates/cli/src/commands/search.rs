@@ -1,47 +1,75 @@
 //! `polylance search`
 
-use std::sync::Arc;
-
+use anyhow::Context;
 use arrow::array::RecordBatch;
-use polylance_backend::BackendHandle;
-use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{
-    Contract,
     columns::{CHAR_END, CHAR_START, N_TOKENS, RUN_ID, TEXT, TRUNCATED},
+    search::{MAP_X, MAP_Y},
 };
-use polylance_search::{SearchRequest, search, table_contract};
-use polylance_worker::{DevicePool, PoolOptions};
+use polylance_search::{
+    BM25, DISTANCE, Effort, Fusion, ModelSource, Models, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest,
+    SearchTable, TEXT_RANK, VECTOR_RANK,
+};
 
 use crate::{
     batch::{self, short},
-    error::{Result, UsageError},
+    error::Result,
     exit::ExitStatus,
     printer::Printer,
+    table_model::TableModels,
 };
 
 /// Characters of a hit's text that are shown.
 const SNIPPET: usize = 140;
 
 /// Columns of a hit that people need not see; `--json` has them all.
-const HIDDEN: [&str; 6] = [CHAR_START, CHAR_END, N_TOKENS, TRUNCATED, RUN_ID, "_distance"];
+const HIDDEN: [&str; 10] =
+    [CHAR_START, CHAR_END, N_TOKENS, TRUNCATED, RUN_ID, DISTANCE, BM25, RERANK_SCORE, MAP_X, MAP_Y];
 
-/// Find the rows of a table whose meaning is nearest to a query, in any language
+/// Find the rows of a table that fit a query, by meaning, by words or by both, in any language
 ///
 /// The query is embedded by the table's own contract: with the model, the prefix and the arithmetic its rows have.
+/// Words are found where the table has an index of them (`polylance index words`): then both rankings are fused, unless
+/// --mode says otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// What to look for
-    query: String,
+    #[arg(required_unless_present = "like")]
+    query: Option<String>,
     /// The Lance table
     #[arg(long, value_name = "URI")]
     table: String,
+    /// By meaning (vector), by words (text) or by both (hybrid) [default: hybrid where words are indexed, else vector]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<SearchMode>,
+    /// Find what is like this document of the table instead, from its chunk N or the first
+    #[arg(long, value_name = "DOC_ID[#N]", conflicts_with_all = ["query", "rerank"])]
+    like: Option<String>,
     /// Hits at most
     #[arg(short = 'k', value_name = "N", default_value_t = 10)]
     k: usize,
     /// A SQL condition that every hit fulfils
     #[arg(long = "where", value_name = "SQL")]
     filter: Option<String>,
+    /// One hit a document: its best chunk
+    #[arg(long)]
+    by_document: bool,
+    /// Fuse by scores with this share of the meaning's, 0 to 1, instead of by ranks
+    #[arg(long, value_name = "SHARE")]
+    vector_weight: Option<f32>,
+    /// Order the best candidates anew by this cross-encoder: a folder or a name on the hub
+    #[arg(long, value_name = "MODEL")]
+    rerank: Option<String>,
+    /// Partitions of the vector index that are searched [default: as tuned, else 20]
+    #[arg(long, value_name = "N", help_heading = "Vector index")]
+    nprobes: Option<usize>,
+    /// Candidates per hit whose exact distance decides [default: as tuned, else 10]
+    #[arg(long, value_name = "N", help_heading = "Vector index")]
+    refine: Option<u32>,
+    /// Candidates that a graph keeps while it is walked
+    #[arg(long, value_name = "N", help_heading = "Vector index")]
+    ef: Option<usize>,
     /// Where the table's model is now, when it has moved
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
@@ -54,70 +82,95 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance search --table udhr.lance \"everyone has the right to education\"
   polylance search --table udhr.lance \"教育を受ける権利\" -k 3 --where \"lang <> 'ja'\"
-  polylance search --table udhr.lance nationality --json | jq '.[].doc_id'";
+  polylance search --table udhr.lance nationality --mode text --by-document
+  polylance search --table udhr.lance --like eng-26 --json | jq '.[].doc_id'";
+
+/// `doc_id` or `doc_id#chunk`.
+fn like(text: &str) -> (String, u32) {
+    let parts = text.rsplit_once('#');
+    match parts.and_then(|(doc_id, chunk)| Some((doc_id, chunk.parse().ok()?))) {
+        Some((doc_id, chunk)) => (doc_id.to_owned(), chunk),
+        None => (text.to_owned(), 0),
+    }
+}
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let contract = table_contract(&args.table).await?;
-    let model = args.model.unwrap_or_else(|| contract.model.clone());
-    let pool = tokio::task::spawn_blocking(move || open(&model, &contract)).await??;
-    let request = SearchRequest { table: args.table, query: args.query, k: args.k, filter: args.filter };
-    let hits = search(&request, &BackendHandle(Arc::new(pool))).await?;
+    let table = SearchTable::open(&args.table).await?;
+    let query = match (args.like, args.query) {
+        (Some(row), _) => {
+            let (doc_id, chunk) = like(&row);
+            Query::Like { doc_id, chunk }
+        }
+        (None, query) => Query::Text(query.context("a query is needed")?),
+    };
+    let request = SearchRequest {
+        query,
+        mode: args.mode,
+        k: args.k,
+        filter: args.filter,
+        by_document: args.by_document,
+        fusion: args.vector_weight.map_or(Fusion::ReciprocalRank, |vector| Fusion::Weighted { vector }),
+        effort: Effort { nprobes: args.nprobes, refine: args.refine, ef: args.ef },
+        rerank: args.rerank.is_some(),
+    };
+    // A search by words loads no model.
+    let by_words = table.mode_of(&request) == SearchMode::Text && !request.rerank;
+    let models = match table.contract() {
+        Some(contract) if !by_words => TableModels::new(args.model, args.rerank).models(contract).await?,
+        _ => Models::default(),
+    };
+    let hits = Box::pin(table.search(&request, &models)).await?;
     if args.json {
         printer.bytes(&batch::json_array(&hits)?)?;
     } else if hits.num_rows() == 0 {
-        printer.message("no row fulfils the condition");
+        let fits = if by_words { "no row has these words" } else { "no row fulfils the condition" };
+        printer.message(fits);
     } else {
-        let (header, rows) = table(&hits)?;
+        let (header, rows) = shown(&hits, table.mode_of(&request))?;
         printer.table(&header, rows)?;
     }
     Ok(ExitStatus::Done)
 }
 
-/// The table's model with the table's settings, checked to be the same weights.
-fn open(model: &str, contract: &Contract) -> Result<DevicePool> {
-    let files = ModelFiles::find(model)?;
-    let same = files.weights_hash()? == contract.weights_hash && files.tokenizer_hash()? == contract.tokenizer_hash;
-    if !same {
-        let error =
-            UsageError::new(format!("{model} is not the model that the table was made with: its files have changed"));
-        return Err(error
-            .with_hint(format!("the table has {}; name its files with --model", contract.summary()))
-            .into());
-    }
-    let dtype: Dtype = contract.dtype.parse()?;
-    let dims = (contract.dim != files.config().hidden_size).then_some(contract.dim);
-    let options = PoolOptions {
-        dtype: Some(dtype),
-        pooling: Some(contract.pooling),
-        normalize: Some(contract.normalize),
-        dims,
-        ..PoolOptions::default()
-    };
-    Ok(DevicePool::open(&files, &options)?)
-}
-
-/// Rank, score, the columns that matter, and the beginning of the text at the end of each line.
-fn table(hits: &RecordBatch) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+/// Rank, score, the ranks that made it, the columns that matter, and the beginning of the text at the end of each line.
+fn shown(hits: &RecordBatch, mode: SearchMode) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     let names = batch::header(hits);
     let position = |name: &str| names.iter().position(|other| other == name);
-    let (score, name) = match position("score") {
-        Some(score) => (Some(score), "score"),
-        None => (position("_distance"), "distance"),
+    let (score, text) = (position(SCORE), position(TEXT));
+    // Of one ranking alone, its rank is the hit's.
+    let ranks = if mode == SearchMode::Hybrid { [position(VECTOR_RANK), position(TEXT_RANK)] } else { [None, None] };
+    let hidden = |at: &usize| {
+        let name = names[*at].as_str();
+        Some(*at) == score || Some(*at) == text || [VECTOR_RANK, TEXT_RANK].contains(&name) || HIDDEN.contains(&name)
     };
-    let text = position(TEXT);
-    let hidden = |at: &usize| Some(*at) == score || Some(*at) == text || HIDDEN.contains(&names[*at].as_str());
-    let shown: Vec<usize> = (0..names.len()).filter(|at| !hidden(at)).collect();
+    let kept: Vec<usize> = (0..names.len()).filter(|at| !hidden(at)).collect();
 
-    let mut header = vec!["rank".to_owned(), name.to_owned()];
-    header.extend(shown.iter().map(|at| names[*at].clone()));
+    let mut header = vec!["rank".to_owned(), SCORE.to_owned()];
+    header.extend(
+        ["meaning", "words"].into_iter().zip(ranks).filter(|(_, rank)| rank.is_some()).map(|(name, _)| name.to_owned()),
+    );
+    header.extend(kept.iter().map(|at| names[*at].clone()));
     header.extend(text.map(|_| TEXT.to_owned()));
     let rows = batch::rows(hits)?.into_iter().enumerate().map(|(at, cells)| {
         let number = score.map_or("", |score| &cells[score]);
         let number = number.parse::<f64>().map_or_else(|_| number.to_owned(), |number| format!("{number:.3}"));
         let mut row = vec![(at + 1).to_string(), number];
-        row.extend(shown.iter().map(|at| cells[*at].clone()));
+        row.extend(ranks.into_iter().flatten().map(|at| cells[at].clone()));
+        row.extend(kept.iter().map(|at| cells[*at].clone()));
         row.extend(text.map(|text| short(&cells[text], SNIPPET)));
         row
     });
     Ok((header, rows.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_stands_behind_the_documents_id() {
+        assert_eq!(like("eng-26"), ("eng-26".to_owned(), 0));
+        assert_eq!(like("eng-26#3"), ("eng-26".to_owned(), 3));
+        assert_eq!(like("a#b"), ("a#b".to_owned(), 0));
+    }
 }

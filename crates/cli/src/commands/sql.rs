@@ -1,70 +1,208 @@
 //! `polylance sql`
 
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use arrow::{csv, datatypes::SchemaRef, ipc::writer::StreamWriter, json::LineDelimitedWriter};
+use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
-use polylance_search::SqlSession;
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    file::properties::WriterProperties,
+};
+use polylance_search::{SearchError, SqlSession};
 
-use crate::{batch, error::Result, exit::ExitStatus, printer::Printer};
+use crate::{
+    batch,
+    error::{Result, UsageError},
+    exit::ExitStatus,
+    named::{self, Head},
+    printer::Printer,
+    table_model::TableModels,
+};
 
-/// Rows of a table for people; more are for `--json`.
+/// Rows of a table for people; more are for the other formats.
 const ROWS: usize = 1000;
 
-/// Query Lance tables with SQL, reading only
+/// Query Lance tables, and Parquet files beside them, with SQL, reading only
 ///
 /// Without a name a table is called like its file: udhr.lance is `udhr`. `SHOW TABLES` works, and so does `DESCRIBE udhr`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// The query
-    #[arg(value_name = "SELECT …")]
-    sql: String,
+    #[arg(value_name = "SELECT …", required_unless_present = "file")]
+    sql: Option<String>,
+    /// Read the query from a file, or from stdin with `-`
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "sql")]
+    file: Option<PathBuf>,
     /// A table and its name; may be given several times
-    #[arg(long = "table", value_name = "[NAME=]URI", value_parser = named_table)]
+    #[arg(long = "table", value_name = "[NAME=]URI", value_parser = named::table)]
     tables: Vec<(String, String)>,
-    /// Print one JSON object a row
-    #[arg(long)]
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Write the rows into this file; its ending says the format
+    #[arg(short = 'o', long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print one JSON object a row: as --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Where the tables' model is now, when it has moved
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// A head for classify and entities; options stand behind a `?`, as in a pipeline file; may be given several times
+    #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
+    heads: Vec<Head>,
 }
 
 const AFTER_HELP: &str = "\
+Functions beside those of DataFusion:
+  embed(text)                         the text's vector, by the tables' contract
+  classify(text, 'head'), entities(text, 'head')   what a --head says
+  cosine_similarity(a, b), dot_product(a, b), l2_distance(a, b), truncate_embedding(vector, dims)
+As tables, with k = 10 and no condition unless given:
+  vector_search('table', 'query', k, 'condition'), and text_search and hybrid_search
+  neighbors('table', 'doc_id', k, 'condition')
+  spans('table', 'column')            one row a span
+
 Examples:
   polylance sql --table udhr.lance \"SELECT lang, count(*) FROM udhr GROUP BY lang ORDER BY 2 DESC\"
-  polylance sql --table t=s3://b/docs.lance --json \"SELECT doc_id FROM t WHERE truncated\"
+  polylance sql --table udhr.lance \"SELECT doc_id, score FROM vector_search('udhr', 'right to rest', 5)\"
+  polylance sql --table udhr.lance \"SELECT doc_id FROM udhr
+      ORDER BY cosine_similarity(embedding, embed('slavery')) DESC LIMIT 5\"
+  polylance sql --table udhr.lance --head ner=ner:./entities \"SELECT doc_id, entities(text, 'ner') FROM udhr LIMIT 5\"
+  polylance sql --table t=s3://b/docs.lance -o cut.parquet \"SELECT doc_id FROM t WHERE truncated\"
   polylance sql --table q=udhr.quarantine.lance \"SELECT stage, error, count(*) FROM q GROUP BY 1, 2\"";
 
-/// `name=URI`, or a URI alone with an empty name. A `=` inside a URI is not a name's.
-fn named_table(text: &str) -> Result<(String, String), String> {
-    let (name, uri) = match text.split_once('=') {
-        Some((name, uri)) if !name.contains(['/', '\\', ':', '.']) => (name, uri),
-        _ => ("", text),
-    };
-    if uri.is_empty() || (name.is_empty() && text.starts_with('=')) {
-        return Err("expected NAME=URI or a URI".to_owned());
-    }
-    Ok((name.to_owned(), uri.to_owned()))
+/// How rows leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// One object a line.
+    Json,
+    /// With a header.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let session = SqlSession::open(&args.tables).await?;
-    let mut batches = session.query(&args.sql).await?;
+    let format = match (&args.output, args.json) {
+        (Some(file), _) => of_file(file)?,
+        (None, true) => Format::Json,
+        (None, false) => args.format,
+    };
+    let sql = match (args.sql, &args.file) {
+        (Some(sql), _) => sql,
+        (None, Some(file)) => read(file).with_context(|| format!("reading {}", file.display()))?,
+        (None, None) => return Err(UsageError::new("a query is needed").into()),
+    };
+    let models = Arc::new(TableModels::new(args.model, None).with_heads(args.heads));
+    let session = SqlSession::open(&args.tables, Some(models)).await?;
+    let rows = Box::pin(session.query(&sql)).await?;
+    match (format, args.output) {
+        (Format::Table, _) => for_people(rows, printer).await?,
+        (format, Some(file)) => {
+            let created = File::create(&file).with_context(|| format!("creating {}", file.display()))?;
+            write(rows, format, Box::new(BufWriter::new(created))).await?;
+        }
+        (format, None) => write(rows, format, Box::new(BufWriter::new(io::stdout()))).await?,
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn read(file: &std::path::Path) -> io::Result<String> {
+    if file.as_os_str() == "-" {
+        let mut sql = String::new();
+        io::stdin().read_to_string(&mut sql)?;
+        return Ok(sql);
+    }
+    std::fs::read_to_string(file)
+}
+
+fn of_file(file: &std::path::Path) -> Result<Format> {
+    match file.extension().and_then(|ending| ending.to_str()) {
+        Some("json" | "jsonl" | "ndjson") => Ok(Format::Json),
+        Some("csv") => Ok(Format::Csv),
+        Some("arrow" | "arrows") => Ok(Format::Arrow),
+        Some("parquet") => Ok(Format::Parquet),
+        _ => {
+            let error = UsageError::new(format!("the ending of {} names no format", file.display()));
+            Err(error.with_hint("endings are .jsonl, .csv, .arrows and .parquet").into())
+        }
+    }
+}
+
+async fn for_people(mut batches: SendableRecordBatchStream, printer: &mut Printer) -> Result<()> {
     let header = batches.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
     let mut rows = Vec::new();
-    while let Some(batch) = batches.try_next().await? {
-        if args.json {
-            printer.bytes(&batch::json_lines(&batch)?)?;
-            continue;
-        }
+    while let Some(batch) = batches.try_next().await.map_err(SearchError::from)? {
         let room = ROWS - rows.len();
         rows.extend(batch::rows(&batch.slice(0, batch.num_rows().min(room)))?);
         if batch.num_rows() > room {
             printer.table(&header, rows)?;
             printer.warning(format_args!("only the first {ROWS} rows are shown; --json prints all of them"));
-            return Ok(ExitStatus::Done);
+            return Ok(());
         }
     }
-    if !args.json {
-        printer.table(&header, rows)?;
+    Ok(printer.table(&header, rows)?)
+}
+
+type Destination = Box<dyn Write + Send>;
+
+/// Rows on their way into one format.
+enum Writer {
+    Json(LineDelimitedWriter<Destination>),
+    Csv(Box<csv::Writer<Destination>>),
+    Arrow(Box<StreamWriter<Destination>>),
+    Parquet(Box<ArrowWriter<Destination>>),
+}
+
+impl Writer {
+    fn new(format: Format, schema: &SchemaRef, destination: Destination) -> Result<Self> {
+        Ok(match format {
+            Format::Json | Format::Table => Self::Json(LineDelimitedWriter::new(destination)),
+            Format::Csv => Self::Csv(Box::new(csv::Writer::new(destination))),
+            Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(destination, schema)?)),
+            Format::Parquet => {
+                let compression = Compression::ZSTD(ZstdLevel::default());
+                let properties = WriterProperties::builder().set_compression(compression).build();
+                Self::Parquet(Box::new(ArrowWriter::try_new(destination, Arc::clone(schema), Some(properties))?))
+            }
+        })
     }
-    Ok(ExitStatus::Done)
+}
+
+async fn write(mut batches: SendableRecordBatchStream, format: Format, destination: Destination) -> Result<()> {
+    let mut writer = Writer::new(format, &batches.schema(), destination)?;
+    while let Some(batch) = batches.try_next().await.map_err(SearchError::from)? {
+        match &mut writer {
+            Writer::Json(writer) => writer.write(&batch)?,
+            Writer::Csv(writer) => writer.write(&batch)?,
+            Writer::Arrow(writer) => writer.write(&batch)?,
+            Writer::Parquet(writer) => writer.write(&batch)?,
+        }
+    }
+    let mut destination = match writer {
+        Writer::Json(mut writer) => {
+            writer.finish()?;
+            writer.into_inner()
+        }
+        Writer::Csv(writer) => writer.into_inner(),
+        Writer::Arrow(writer) => writer.into_inner()?,
+        Writer::Parquet(writer) => writer.into_inner()?,
+    };
+    Ok(destination.flush()?)
 }
 
 #[cfg(test)]
@@ -72,12 +210,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stands_before_the_first_equals_sign() {
-        let table = |name: &str, uri: &str| Ok((name.to_owned(), uri.to_owned()));
-        assert_eq!(named_table("docs.lance"), table("", "docs.lance"));
-        assert_eq!(named_table("t=s3://b/docs.lance"), table("t", "s3://b/docs.lance"));
-        assert_eq!(named_table("/data/day=1/docs.lance"), table("", "/data/day=1/docs.lance"));
-        assert!(named_table("=docs.lance").is_err());
-        assert!(named_table("t=").is_err());
+    fn the_ending_says_the_format() {
+        assert_eq!(of_file("a/b.parquet".as_ref()).unwrap(), Format::Parquet);
+        assert_eq!(of_file("b.jsonl".as_ref()).unwrap(), Format::Json);
+        assert!(of_file("b.txt".as_ref()).is_err());
     }
 }

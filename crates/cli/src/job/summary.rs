@@ -1,7 +1,9 @@
 //! What a run did.
 
 use polylance_dataflow::SourceIds;
-use polylance_sink::{IndexOutcome, IndexSpec, UpkeepPolicy, Upkept, remove_documents, update_index, upkeep};
+use polylance_sink::{
+    IndexOutcome, IndexSpec, UpkeepPolicy, Upkept, Words, index_words, remove_documents, update_index, upkeep,
+};
 use serde::Serialize;
 
 use super::JobError;
@@ -81,6 +83,11 @@ impl RunSummary {
         let index = Box::pin(update_index(&self.table, spec)).await?;
         self.version = self.version.max(index.version);
         self.index = Some(index);
+        // An index of words that somebody built by hand is kept up to date as well.
+        let words = if spec.words { Words::Build } else { Words::Extend };
+        if let Some(words) = Box::pin(index_words(&self.table, words)).await? {
+            self.version = self.version.max(words.version);
+        }
         Ok(())
     }
 

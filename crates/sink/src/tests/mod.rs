@@ -4,6 +4,7 @@ mod columns;
 mod held;
 mod index;
 mod kill;
+mod map;
 mod quarantine;
 mod refusals;
 mod replace;

@@ -1,0 +1,268 @@
+//! `polylance index`
+
+use polylance_search::{Effort, SearchTable, TuneRequest, Tuned, Tuning};
+use polylance_sink::{
+    IndexAction, IndexKind, IndexSpec, Metric, Words, WordsOutcome, index_words, set_search_effort, update_index,
+};
+use serde::Serialize;
+
+use crate::{
+    advice::advise,
+    error::{Result, UsageError},
+    exit::ExitStatus,
+    printer::{Printer, counted, thousands},
+};
+
+/// Build and tune the indices by which a table is searched
+///
+/// Runs keep indices up to date by themselves, see `index` in pipeline files: these commands are for tables that were
+/// made without one, or with another.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance index vectors --table docs.lance
+  polylance index words --table docs.lance
+  polylance index tune --table docs.lance --recall 0.98";
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Vectors(VectorsArgs),
+    Words(WordsArgs),
+    Tune(TuneArgs),
+}
+
+/// Build the index of the vectors, or add the rows that it lacks
+#[derive(Debug, clap::Args)]
+struct VectorsArgs {
+    /// The Lance table
+    #[arg(long, value_name = "URI")]
+    table: String,
+    /// The kind; auto is `ivf_pq` from --min-rows on, and none below: there an exact search is fast
+    #[arg(long, value_enum, default_value_t = KindArg::Auto)]
+    kind: KindArg,
+    /// How vectors are compared
+    #[arg(long, value_enum, default_value_t = MetricArg::Cosine)]
+    metric: MetricArg,
+    /// With --kind auto, rows from which there is an index
+    #[arg(long, value_name = "N", default_value_t = IndexSpec::default().min_rows)]
+    min_rows: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Build the index of the text's words, or add the rows that it lacks
+///
+/// Words of all languages are found, those of Thai, Japanese and Chinese by dictionary, and compared without case and
+/// accents.
+#[derive(Debug, clap::Args)]
+struct WordsArgs {
+    /// The Lance table
+    #[arg(long, value_name = "URI")]
+    table: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Find how little of the vectors' index must be searched, and keep it with the table
+///
+/// Rows of the table serve as queries; what an exact search finds around them is the truth. The fastest setting that
+/// finds enough of it is written into the table, and searches use it from then on.
+#[derive(Debug, clap::Args)]
+struct TuneArgs {
+    /// The Lance table
+    #[arg(long, value_name = "URI")]
+    table: String,
+    /// The share of an exact search's hits that must be found
+    #[arg(long, value_name = "SHARE", default_value_t = TuneRequest::default().recall)]
+    recall: f64,
+    /// Hits of a search
+    #[arg(short = 'k', value_name = "N", default_value_t = TuneRequest::default().k)]
+    k: usize,
+    /// Rows that serve as queries
+    #[arg(long, value_name = "N", default_value_t = TuneRequest::default().queries)]
+    queries: usize,
+    /// Measure only, and leave the table as it is
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum KindArg {
+    Auto,
+    None,
+    IvfFlat,
+    IvfSq,
+    IvfPq,
+    IvfRq,
+    IvfHnswSq,
+    IvfHnswPq,
+}
+
+impl From<KindArg> for IndexKind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Auto => Self::Auto,
+            KindArg::None => Self::None,
+            KindArg::IvfFlat => Self::IvfFlat,
+            KindArg::IvfSq => Self::IvfSq,
+            KindArg::IvfPq => Self::IvfPq,
+            KindArg::IvfRq => Self::IvfRq,
+            KindArg::IvfHnswSq => Self::IvfHnswSq,
+            KindArg::IvfHnswPq => Self::IvfHnswPq,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum MetricArg {
+    Cosine,
+    L2,
+    Dot,
+}
+
+impl From<MetricArg> for Metric {
+    fn from(metric: MetricArg) -> Self {
+        match metric {
+            MetricArg::Cosine => Self::Cosine,
+            MetricArg::L2 => Self::L2,
+            MetricArg::Dot => Self::Dot,
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    match args.command {
+        Command::Vectors(args) => vectors(args, printer).await,
+        Command::Words(args) => words(args, printer).await,
+        Command::Tune(args) => tune(args, printer).await,
+    }
+}
+
+async fn vectors(args: VectorsArgs, printer: &mut Printer) -> Result<ExitStatus> {
+    let spec = IndexSpec {
+        kind: args.kind.into(),
+        metric: args.metric.into(),
+        min_rows: args.min_rows,
+        ..IndexSpec::default()
+    };
+    let index = Box::pin(update_index(&args.table, &spec)).await?;
+    if args.json {
+        printer.json(&index)?;
+        return Ok(ExitStatus::Done);
+    }
+    let rows = index.indexed_rows + index.unindexed_rows;
+    let (rows, least) = (thousands(rows), thousands(spec.min_rows));
+    let state = match (index.action, &index.kind) {
+        (IndexAction::Dropped, _) => "dropped: every search is exact".to_owned(),
+        (IndexAction::Postponed, _) => format!("none: {rows} rows are too few to learn its codes from"),
+        (_, None) if spec.kind == IndexKind::Auto => {
+            format!("none: of {rows} rows every search is exact, from {least} on there is an index")
+        }
+        (_, None) => "none".to_owned(),
+        (action, Some(kind)) => {
+            format!("{kind}, {} ({})", done(action), covered(index.indexed_rows, index.unindexed_rows))
+        }
+    };
+    printer.fields(&[("table", args.table.clone()), ("vectors", state)])?;
+    if let Some(retrain) = index.retrain {
+        advise(retrain, &args.table, printer);
+    }
+    Ok(ExitStatus::Done)
+}
+
+async fn words(args: WordsArgs, printer: &mut Printer) -> Result<ExitStatus> {
+    let words = Box::pin(index_words(&args.table, Words::Build)).await?;
+    if args.json {
+        printer.json(&words)?;
+    } else if let Some(WordsOutcome { action, indexed_rows, unindexed_rows, .. }) = words {
+        let state = format!("{} ({})", done(action), covered(indexed_rows, unindexed_rows));
+        printer.fields(&[("table", args.table), ("words", state)])?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn done(action: IndexAction) -> &'static str {
+    match action {
+        IndexAction::Built => "built",
+        IndexAction::Extended => "extended",
+        IndexAction::Unchanged => "up to date",
+        IndexAction::None | IndexAction::Dropped | IndexAction::Postponed => "not there",
+    }
+}
+
+fn covered(indexed: u64, unindexed: u64) -> String {
+    match unindexed {
+        0 => counted(indexed, "row"),
+        unindexed => format!("{}, {} not covered", counted(indexed, "row"), thousands(unindexed)),
+    }
+}
+
+/// What was measured, and what the table says from now on.
+#[derive(Debug, Serialize)]
+struct Report {
+    table: String,
+    recall_wanted: f64,
+    written: bool,
+    #[serde(flatten)]
+    tuning: Tuning,
+}
+
+async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
+    if !(0.0..=1.0).contains(&args.recall) {
+        let error = UsageError::new(format!("--recall is a share from 0 to 1, not {}", args.recall));
+        return Err(error.with_hint("0.95 finds 95 of 100 of the hits of an exact search").into());
+    }
+    let table = SearchTable::open(&args.table).await?;
+    let request = TuneRequest { queries: args.queries, k: args.k, recall: args.recall };
+    let tuning = Box::pin(table.tune(&request)).await?;
+    let Effort { nprobes, refine, ef } = tuning.best.effort;
+    if !args.dry_run {
+        set_search_effort(&args.table, nprobes, refine, ef).await?;
+    }
+    let report = Report { table: args.table, recall_wanted: args.recall, written: !args.dry_run, tuning };
+    if args.json {
+        printer.json(&report)?;
+    } else {
+        report.print(printer)?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+impl Report {
+    fn print(&self, printer: &mut Printer) -> Result<()> {
+        let Tuning { tried, best, enough, exact } = &self.tuning;
+        let header = ["", "nprobes", "refine", "recall", "median"].map(str::to_owned);
+        let row = |tuned: &Tuned| {
+            let number = |number: Option<usize>| number.map(|number| number.to_string()).unwrap_or_default();
+            vec![
+                if tuned == best { "→" } else { "" }.to_owned(),
+                number(tuned.effort.nprobes),
+                number(tuned.effort.refine.map(|refine| refine as usize)),
+                format!("{:.3}", tuned.recall),
+                format!("{:.2} ms", tuned.median.as_secs_f64() * 1e3),
+            ]
+        };
+        printer.table(&header, tried.iter().map(row).collect::<Vec<_>>())?;
+        printer.line(format_args!("exact search: {:.2} ms", exact.as_secs_f64() * 1e3))?;
+        if !enough {
+            let wanted = self.recall_wanted;
+            printer.warning(format_args!(
+                "no setting finds {wanted} of an exact search's hits: an index of whole vectors (--kind ivf_flat) or of 8-bit \
+                 ones (ivf_sq) finds more"
+            ));
+        }
+        Ok(())
+    }
+}

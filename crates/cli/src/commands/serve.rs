@@ -1,0 +1,243 @@
+//! `polylance serve`
+
+use std::{
+    fs,
+    io::{self, BufRead},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use polylance_backend::AnnotatorHandle;
+use polylance_config::ByteSize;
+use polylance_server::{Limits, ServedModels, Server, ServerError, ServerOptions, TlsFiles, TokenHash};
+
+use crate::{
+    error::{Result, UsageError},
+    exit::ExitStatus,
+    interrupt::{self, Stopping},
+    job::Stop,
+    named::{self, Head},
+    printer::{Printer, counted},
+    table_model::{TableModels, open_heads, open_reranker},
+};
+
+/// Serve tables over HTTP: search, SQL, embeddings as `OpenAI`'s clients ask for them, and a page to use them
+///
+/// Only this machine is answered unless a token says who may ask: --hash-token makes its hash, and the server is started
+/// with that. Newer versions of a table are served as they are committed. GET /v1/openapi.json describes the interface.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// A table and its name; may be given several times
+    #[arg(long = "table", value_name = "[NAME=]URI", value_parser = named::table, required_unless_present = "hash_token")]
+    tables: Vec<(String, String)>,
+    /// Where to listen; other addresses than this machine's own need a token
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// The hash of a token that lets in; may be given several times
+    #[arg(long = "token-hash", value_name = "HEX")]
+    token_hashes: Vec<TokenHash>,
+    /// A file with one such hash a line
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Read a token from stdin, print its hash and end
+    #[arg(long)]
+    hash_token: bool,
+    /// The certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Where the tables' model is now, when it has moved
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// A cross-encoder for /v1/rerank and for searches that ask for it
+    #[arg(long, value_name = "MODEL")]
+    reranker: Option<String>,
+    /// A head for /v1/predict; options stand behind a `?`, as in a pipeline file; may be given several times
+    #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
+    heads: Vec<Head>,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  polylance serve --table udhr.lance
+  polylance serve --table docs=s3://b/docs.lance --reranker BAAI/bge-reranker-v2-m3 --head people=ner:./entities
+  polylance serve --table udhr.lance --head topic='zero-shot:./xnli?labels=sport,law'
+  openssl rand -hex 32 | tee token | polylance serve --hash-token > hashes
+  polylance serve --table udhr.lance --listen 0.0.0.0:8443 --token-file hashes --tls-cert c.pem --tls-key k.pem
+  curl -H 'Content-Type: application/json' -d '{\"query\": \"right to rest\", \"k\": 3}' localhost:8000/v1/search";
+
+/// What one request may cost.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// A request's body
+    #[arg(long, value_name = "SIZE", default_value = "1 MiB")]
+    max_body: ByteSize,
+    /// Hits of a search
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_hits: usize,
+    /// Texts, token lists or passages in a request
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_inputs: usize,
+    /// Rows of a SQL answer
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_rows: usize,
+    /// What all SQL statements together may hold in memory
+    #[arg(long, value_name = "SIZE", default_value = "512 MiB")]
+    sql_memory: ByteSize,
+    /// How long a request may be worked on
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
+    /// Requests that are worked on at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_requests: usize,
+    /// SQL statements among them
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    max_statements: usize,
+    /// Open connections
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    max_connections: usize,
+    /// How long a client may take to send the head of a request
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    header_timeout: Duration,
+    /// How long a client may take to send a body, or to take a part of an answer
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    body_timeout: Duration,
+    /// How long requests may take to end when the server is told to
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    grace: Duration,
+    /// How often newer versions of the tables are looked for
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    follow: Duration,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        Limits {
+            body: self.max_body.0 as usize,
+            hits: self.max_hits,
+            inputs: self.max_inputs,
+            rows: self.max_rows,
+            sql_memory: self.sql_memory.0 as usize,
+            time: self.timeout,
+            requests: self.max_requests.max(1),
+            statements: self.max_statements.max(1),
+            connections: self.max_connections.max(1),
+            header_time: self.header_timeout,
+            body_time: self.body_timeout,
+            ..Limits::default()
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
+    if args.hash_token {
+        printer.line(hash(io::stdin().lock())?)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut tokens = args.token_hashes;
+    if let Some(file) = &args.token_file {
+        tokens.extend(hashes(file)?);
+    }
+    let options = ServerOptions {
+        listen: args.listen,
+        tokens,
+        tls: args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
+        limits: args.limits.limits(),
+        follow: args.limits.follow,
+        grace: args.limits.grace,
+    };
+    options.check().map_err(told)?;
+    let (heads, reranker) = (args.heads, args.reranker);
+    let opening = move || {
+        let reranker = reranker.map(|model| open_reranker(&model)).transpose()?;
+        Ok::<_, anyhow::Error>((open_heads(heads)?, reranker.map(|pool| AnnotatorHandle(Arc::new(pool)))))
+    };
+    let (heads, reranker) = tokio::task::spawn_blocking(opening).await??;
+    let models = ServedModels { embedders: Arc::new(TableModels::new(args.model, None)), reranker, heads };
+    let server = Box::pin(Server::bind(options, &args.tables, models)).await.map_err(told)?;
+
+    printer.message(format_args!("listening on {}", server.url().map_err(told)?));
+    for table in Box::pin(server.tables()).await.map_err(told)? {
+        printer.message(format_args!("  {}  {}, version {}", table.name, counted(table.rows, "row"), table.version));
+    }
+    // Told to end, it lets requests be answered instead of being dropped with them.
+    stopping.set(Stop::default(), args.limits.grace);
+    Box::pin(server.run(interrupt::requested())).await.map_err(told)?;
+    Ok(ExitStatus::Done)
+}
+
+/// With what to do about it.
+fn told(error: ServerError) -> anyhow::Error {
+    match error {
+        ServerError::Unprotected(_) => UsageError::new(error.to_string())
+            .with_hint("give --token-hash or --token-file (--hash-token makes a hash), or listen on 127.0.0.1")
+            .into(),
+        ServerError::Tables(message) => UsageError::new(message).with_hint("--table NAME=URI names a table").into(),
+        ServerError::Search(error) => error.into(),
+        error => error.into(),
+    }
+}
+
+/// The hash of the token on the first line.
+fn hash(mut input: impl BufRead) -> Result<TokenHash> {
+    let mut token = String::new();
+    input.read_line(&mut token).context("reading the token")?;
+    let hash = TokenHash::of(token.trim_end_matches(['\r', '\n']));
+    hash.map_err(|error| UsageError::new(error.to_string()).with_hint("`openssl rand -hex 32` makes one").into())
+}
+
+/// The hashes in a file: one a line, `#` before a remark.
+fn hashes(file: &Path) -> Result<Vec<TokenHash>> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let hashes: Vec<TokenHash> = lines
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(at, line)| {
+            line.parse().map_err(|error| UsageError::new(format!("{} line {}: {error}", file.display(), at + 1)))
+        })
+        .collect::<Result<_, _>>()?;
+    if hashes.is_empty() {
+        // Without one, everybody would be let in who was meant to be kept out.
+        return Err(UsageError::new(format!("{} has no hash of a token", file.display())).into());
+    }
+    Ok(hashes)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|time| !time.is_zero()).ok_or_else(|| "expected a number of seconds above 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_hashes_says_which_line_is_wrong() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let good = TokenHash::of("0123456789abcdef").unwrap();
+        fs::write(file.path(), format!("# mine\n{good}  # and a remark\n\n")).unwrap();
+        assert_eq!(hashes(file.path()).unwrap(), [good]);
+        fs::write(file.path(), format!("{good}\nsecret\n")).unwrap();
+        assert!(hashes(file.path()).unwrap_err().to_string().contains("line 2"));
+        fs::write(file.path(), "# none\n").unwrap();
+        assert!(hashes(file.path()).is_err());
+    }
+
+    #[test]
+    fn a_token_is_hashed_without_its_line_break() {
+        let expected = TokenHash::of("0123456789abcdef").unwrap();
+        assert_eq!(hash(&b"0123456789abcdef\r\nmore"[..]).unwrap(), expected);
+        assert!(hash(&b"short\n"[..]).is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! The best rows by meaning and by words, before they are read.
+
+use arrow::{
+    array::{AsArray, Float32Array, RecordBatch},
+    datatypes::{Float32Type, UInt64Type},
+};
+use lance::dataset::scanner::Scanner;
+use lance_index::scalar::FullTextSearchQuery;
+use lance_linalg::distance::DistanceType;
+use polylance_schema::columns::{DOC_ID, EMBEDDING, TEXT};
+
+use crate::{Effort, SearchError, SearchTable};
+
+/// Candidates per hit that an index yields, whose exact distances then decide.
+const REFINE_FACTOR: u32 = 10;
+
+/// Partitions of an index that are searched: all of them up to about 160,000 rows.
+const PROBES: usize = 20;
+
+/// Lance's columns.
+const DISTANCE: &str = "_distance";
+const BM25: &str = "_score";
+const ROW_ID: &str = "_rowid";
+
+/// A row and how well it fits.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Candidate {
+    /// Lance's id of the row, by which it is read.
+    pub(crate) row: u64,
+    /// Its document; empty unless it was asked for.
+    pub(crate) doc_id: String,
+    /// A distance or a BM25 score.
+    pub(crate) value: f32,
+}
+
+/// Which rows may be candidates, and how many are wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) limit: usize,
+    pub(crate) filter: Option<&'a str>,
+    /// At most one candidate a document.
+    pub(crate) by_document: bool,
+}
+
+/// The nearest rows, distances rising. Rows that the index does not cover are compared too.
+pub(crate) async fn nearest(
+    table: &SearchTable,
+    vector: &[f32],
+    effort: Effort,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Candidate>, SearchError> {
+    let query = Float32Array::from(vector.to_vec());
+    let metric = table.metric().unwrap_or(DistanceType::Cosine);
+    let plan = |scanner: &mut Scanner, limit: usize| plan_nearest(scanner, table, &query, limit, metric, effort);
+    gather(table, DISTANCE, wanted, plan).await
+}
+
+/// Asks for the `k` nearest rows, from the index where there is one, by exact distances.
+pub(crate) fn plan_nearest(
+    scanner: &mut Scanner,
+    table: &SearchTable,
+    vector: &Float32Array,
+    k: usize,
+    metric: DistanceType,
+    effort: Effort,
+) -> lance::Result<()> {
+    let effort = effort.or(table.tuned());
+    scanner.nearest(EMBEDDING, vector, k)?.distance_metric(metric);
+    if table.metric().is_some() {
+        scanner.refine(effort.refine.unwrap_or(REFINE_FACTOR)).nprobes(effort.nprobes.unwrap_or(PROBES));
+        if let Some(ef) = effort.ef {
+            scanner.ef(ef);
+        }
+    }
+    Ok(())
+}
+
+/// The rows that hold the query's words, BM25 scores falling.
+pub(crate) async fn by_words(
+    table: &SearchTable,
+    words: &str,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Candidate>, SearchError> {
+    if !table.has_text_index() {
+        return Err(SearchError::NoTextIndex { uri: table.uri().to_owned() });
+    }
+    let plan = |scanner: &mut Scanner, limit: usize| {
+        let query = FullTextSearchQuery::new(words.to_owned()).with_column(TEXT.to_owned())?;
+        scanner.full_text_search(query.limit(Some(limit as i64)))?.limit(Some(limit as i64), None)?;
+        Ok(())
+    };
+    gather(table, BM25, wanted, plan).await
+}
+
+/// Runs what `plan` plans. With one row a document asked for, it asks for more rows until there are enough documents or
+/// no more rows.
+async fn gather(
+    table: &SearchTable,
+    value: &str,
+    wanted: &Wanted<'_>,
+    plan: impl Fn(&mut Scanner, usize) -> lance::Result<()>,
+) -> Result<Vec<Candidate>, SearchError> {
+    let searching = |error| SearchError::storage(table.uri(), "searching")(error);
+    let mut limit = if wanted.by_document { wanted.limit.saturating_mul(3) } else { wanted.limit };
+    loop {
+        let mut scanner = table.dataset().scan();
+        if let Some(filter) = wanted.filter {
+            scanner.prefilter(true).filter(filter).map_err(searching)?;
+        }
+        plan(&mut scanner, limit).map_err(searching)?;
+        let columns: &[&str] = if wanted.by_document { &[DOC_ID, value] } else { &[value] };
+        scanner.project(columns).map_err(searching)?.with_row_id();
+        let rows = Box::pin(scanner.try_into_batch()).await.map_err(searching)?;
+        let mut candidates = candidates(&rows, value);
+        let all = candidates.len() < limit;
+        if wanted.by_document {
+            keep_one_a_document(&mut candidates);
+        }
+        if all || candidates.len() >= wanted.limit {
+            candidates.truncate(wanted.limit);
+            return Ok(candidates);
+        }
+        limit = limit.saturating_mul(4);
+    }
+}
+
+fn candidates(rows: &RecordBatch, value: &str) -> Vec<Candidate> {
+    let (Some(ids), Some(values)) = (rows.column_by_name(ROW_ID), rows.column_by_name(value)) else {
+        return Vec::new();
+    };
+    let (ids, values) = (ids.as_primitive::<UInt64Type>(), values.as_primitive::<Float32Type>());
+    let documents = rows.column_by_name(DOC_ID).map(AsArray::as_string::<i32>);
+    (0..rows.num_rows())
+        .map(|at| Candidate {
+            row: ids.value(at),
+            doc_id: documents.map(|documents| documents.value(at).to_owned()).unwrap_or_default(),
+            value: values.value(at),
+        })
+        .collect()
+}
+
+/// The first of each document, in the same order.
+fn keep_one_a_document(candidates: &mut Vec<Candidate>) {
+    let mut seen = std::collections::HashSet::new();
+    candidates.retain(|candidate| seen.insert(candidate.doc_id.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_chunk_of_a_document_stays() {
+        let one = |row, doc_id: &str| Candidate { row, doc_id: doc_id.to_owned(), value: 0.0 };
+        let mut all = vec![one(1, "a"), one(2, "b"), one(3, "a"), one(4, "c")];
+        keep_one_a_document(&mut all);
+        assert_eq!(all, [one(1, "a"), one(2, "b"), one(4, "c")]);
+    }
+}

@@ -1,0 +1,154 @@
+//! Searches as tables: `vector_search`, `text_search`, `hybrid_search`, `neighbors`.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{FieldRef, Schema, SchemaRef},
+};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableFunctionArgs, TableFunctionImpl},
+    common::plan_err,
+    datasource::{TableProvider, TableType, memory::MemorySourceConfig},
+    error::{DataFusionError, Result},
+    logical_expr::Expr,
+    physical_plan::ExecutionPlan,
+    scalar::ScalarValue,
+};
+use polylance_schema::columns::CHUNK;
+
+use super::{models::ModelSource, tables::Tables};
+use crate::{Query, SearchMode, SearchRequest, SearchTable, filter, hits::place_fields};
+
+/// Hits of a search that does not say how many it wants.
+const HITS: usize = 10;
+
+/// A table function and its arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Function {
+    /// `(table, query, [k], [condition])`
+    Search(SearchMode),
+    /// `(table, doc_id, [k], [condition])`: the rows nearest to the document's first chunk, other documents' only.
+    Neighbors,
+}
+
+impl Function {
+    pub(crate) const ALL: [(&'static str, Self); 4] = [
+        ("vector_search", Self::Search(SearchMode::Vector)),
+        ("text_search", Self::Search(SearchMode::Text)),
+        ("hybrid_search", Self::Search(SearchMode::Hybrid)),
+        ("neighbors", Self::Neighbors),
+    ];
+}
+
+/// [`Function`] in a session.
+#[derive(Debug)]
+pub(crate) struct SearchFunction {
+    pub(crate) name: &'static str,
+    pub(crate) function: Function,
+    pub(crate) tables: Arc<Tables>,
+}
+
+impl TableFunctionImpl for SearchFunction {
+    fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
+        let arguments = args.exprs();
+        let Some((of, rest)) = arguments.split_first().filter(|(_, rest)| (1..=3).contains(&rest.len())) else {
+            let asked = match self.function {
+                Function::Search(_) => "query",
+                Function::Neighbors => "doc_id",
+            };
+            return plan_err!("expected {}('table', '{asked}' [, k [, 'condition']])", self.name);
+        };
+        let (table, models) = self.tables.get(&text(self.name, of)?)?;
+        let query = text(self.name, &rest[0])?;
+        let k = rest.get(1).map_or(Ok(HITS), |k| number(self.name, k))?;
+        let condition = rest.get(2).map(|condition| text(self.name, condition)).transpose()?;
+        let (mode, query) = match self.function {
+            Function::Search(mode) => (mode, Query::Text(query)),
+            Function::Neighbors => (SearchMode::Vector, Query::Like { doc_id: query, chunk: 0 }),
+        };
+        let request =
+            SearchRequest { query, mode: Some(mode), filter: condition, ..SearchRequest::words(String::new(), k) };
+        Ok(Arc::new(Hits { schema: hits_schema(&table, mode), table, models, request }))
+    }
+}
+
+/// A constant text among the arguments of a table function.
+pub(super) fn text(function: &str, argument: &Expr) -> Result<String> {
+    match argument {
+        Expr::Literal(
+            ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)),
+            _,
+        ) => Ok(text.clone()),
+        // An unquoted name is what one writes for a table first.
+        Expr::Column(column) if column.relation.is_none() => Ok(column.name.clone()),
+        other => plan_err!("{function} takes constant texts, not {other}"),
+    }
+}
+
+fn number(function: &str, argument: &Expr) -> Result<usize> {
+    match argument {
+        Expr::Literal(ScalarValue::Int64(Some(number)), _) if *number > 0 => Ok(*number as usize),
+        other => plan_err!("{function} takes a number of hits from 1, not {other}"),
+    }
+}
+
+fn hits_schema(table: &SearchTable, mode: SearchMode) -> SchemaRef {
+    let schema = table.schema();
+    let shown = table.hit_columns();
+    let kept = schema.fields().iter().filter(|field| shown.contains(field.name())).cloned();
+    Arc::new(Schema::new(kept.chain(place_fields(mode, false)).collect::<Vec<FieldRef>>()))
+}
+
+/// The hits of one search; it runs when the table is read.
+#[derive(Debug)]
+struct Hits {
+    table: Arc<SearchTable>,
+    models: Arc<dyn ModelSource>,
+    request: SearchRequest,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for Hits {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let external = |error| DataFusionError::External(Box::new(error));
+        let models = match self.table.contract() {
+            Some(contract) => self.models.models(contract).await.map_err(external)?,
+            None => crate::Models::default(),
+        };
+        let mut request = self.request.clone();
+        if let Query::Like { doc_id, chunk } = &mut request.query {
+            *chunk = first_chunk(&self.table, doc_id).await.map_err(external)?;
+        }
+        let hits = Box::pin(self.table.search(&request, &models)).await.map_err(external)?;
+        // Without the table's metadata, which the function's schema has not.
+        let hits = RecordBatch::try_new(self.schema(), hits.columns().to_vec())?;
+        let batches: &[Vec<_>] = &[vec![hits]];
+        Ok(MemorySourceConfig::try_new_exec(batches, self.schema(), projection.cloned())?)
+    }
+}
+
+async fn first_chunk(table: &SearchTable, doc_id: &str) -> std::result::Result<u32, crate::SearchError> {
+    let chunks = table.document(doc_id).await?;
+    let first = chunks.column_by_name(CHUNK).filter(|chunks| !chunks.is_empty());
+    let missing =
+        || crate::SearchError::Query(format!("the table has no document with {}", filter::equals("doc_id", doc_id)));
+    let first = first.ok_or_else(missing)?;
+    Ok(arrow::array::AsArray::as_primitive::<arrow::datatypes::UInt32Type>(first.as_ref()).value(0))
+}

@@ -1,0 +1,176 @@
+//! SQL over Lance tables, reading only.
+
+mod embed;
+mod heads;
+mod hits;
+mod models;
+mod nearest;
+mod spans;
+mod tables;
+mod vectors;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use datafusion::{
+    error::DataFusionError,
+    execution::{
+        SendableRecordBatchStream, SessionStateBuilder,
+        context::{SQLOptions, SessionConfig, SessionContext},
+        memory_pool::FairSpillPool,
+        runtime_env::RuntimeEnvBuilder,
+    },
+    prelude::ParquetReadOptions,
+};
+
+pub use models::{LoadedModels, ModelSource};
+
+use crate::{SearchError, SearchTable};
+use tables::{Readable, Tables};
+
+/// A session in which each table is known by a name.
+///
+/// Beside DataFusion's own functions there are: `embed(text [, 'query' | 'passage'])`, `cosine_similarity`,
+/// `dot_product`, `l2_distance`, `truncate_embedding(vector, dims)`, `classify(text, 'head')`, `entities(text, 'head')`; as tables `vector_search`, `text_search` and
+/// `hybrid_search('table', 'query' [, k [, 'condition']])`, `neighbors('table', 'doc_id' [, k [, 'condition']])` and
+/// `spans('table', 'column')`. `ORDER BY cosine_similarity(embedding, …) DESC LIMIT k` searches the index.
+pub struct SqlSession {
+    context: SessionContext,
+    tables: Arc<Tables>,
+}
+
+impl std::fmt::Debug for SqlSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlSession").field("id", &self.context.session_id()).finish_non_exhaustive()
+    }
+}
+
+/// The name of a table that was given none: the last part of its address, without its ending, in lower case,
+/// with an underscore for what a plain SQL name cannot hold.
+///
+/// ```
+/// use polylance_search::default_table_name;
+/// assert_eq!(default_table_name("s3://corpus/UDHR-60.lance"), "udhr_60");
+/// assert_eq!(default_table_name("out/1st.quarantine.lance/"), "t_1st_quarantine");
+/// ```
+pub fn default_table_name(uri: &str) -> String {
+    let last = uri.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or_default();
+    let stem = last.strip_suffix(".lance").or_else(|| last.strip_suffix(".parquet")).unwrap_or(last);
+    let name: String =
+        stem.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect::<String>().to_lowercase();
+    if name.starts_with(|c: char| c.is_alphabetic() || c == '_') { name } else { format!("t_{name}") }
+}
+
+impl SqlSession {
+    /// Opens the latest version of each `(name, address)`; an empty name becomes [`default_table_name`]. An address that
+    /// ends in `.parquet` is a file or a folder of files on this machine.
+    ///
+    /// # Errors
+    /// [`SearchError::NoTable`], [`SearchError::DuplicateTable`], [`SearchError::Storage`].
+    pub async fn open(tables: &[(String, String)], models: Option<Arc<dyn ModelSource>>) -> Result<Self, SearchError> {
+        let (mut opened, mut files) = (Vec::with_capacity(tables.len()), Vec::new());
+        for (name, uri) in tables {
+            let name = if name.is_empty() { default_table_name(uri) } else { name.clone() };
+            if uri.trim_end_matches('/').ends_with(".parquet") {
+                files.push((name, uri));
+            } else {
+                opened.push((name, Arc::new(SearchTable::open(uri).await?)));
+            }
+        }
+        let session = Self::over(opened, models.unwrap_or_else(models::no_models), None)?;
+        for (name, uri) in files {
+            let reference = datafusion::sql::TableReference::bare(name.as_str());
+            if session.context.table_exist(reference.clone())? {
+                return Err(SearchError::DuplicateTable(name));
+            }
+            Box::pin(session.context.register_parquet(reference, uri, ParquetReadOptions::default())).await?;
+        }
+        Ok(session)
+    }
+
+    /// A session over tables that are open already. A statement that needs more than `memory` bytes is refused.
+    ///
+    /// # Errors
+    /// [`SearchError::DuplicateTable`].
+    pub fn over(
+        tables: impl IntoIterator<Item = (String, Arc<SearchTable>)>,
+        models: Arc<dyn ModelSource>,
+        memory: Option<usize>,
+    ) -> Result<Self, SearchError> {
+        let mut by_name = BTreeMap::new();
+        for (name, table) in tables {
+            if by_name.insert(name.clone(), table).is_some() {
+                return Err(SearchError::DuplicateTable(name));
+            }
+        }
+        let tables = Arc::new(Tables::new(by_name, models));
+        let mut runtime = RuntimeEnvBuilder::new();
+        if let Some(memory) = memory {
+            runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(memory)));
+        }
+        let state = SessionStateBuilder::new()
+            .with_config(SessionConfig::new().with_information_schema(true))
+            .with_runtime_env(runtime.build_arc()?)
+            .with_default_features()
+            .with_optimizer_rule(Arc::new(nearest::ReadNearest))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        for (name, table) in tables.iter() {
+            let reference = datafusion::sql::TableReference::bare(name.as_str());
+            context.register_table(reference, Arc::new(Readable::new(Arc::clone(table))))?;
+        }
+        for function in vectors::functions() {
+            context.register_udf(function);
+        }
+        context.register_udf(embed::function(&tables));
+        for function in heads::functions(&tables) {
+            context.register_udf(function);
+        }
+        for (name, function) in hits::Function::ALL {
+            let tables = Arc::clone(&tables);
+            context.register_udtf(name, Arc::new(hits::SearchFunction { name, function, tables }));
+        }
+        context.register_udtf("spans", Arc::new(spans::SpansFunction { tables: Arc::clone(&tables) }));
+        Ok(Self { context, tables })
+    }
+
+    /// Runs one query.
+    ///
+    /// # Errors
+    /// [`SearchError::ReadOnly`] for a statement that is not a query, [`SearchError::Sql`] for one that does
+    /// not fit the tables. Errors while running come out of the stream; [`SearchError::from`] tells what they are.
+    pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, SearchError> {
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let plan = Box::pin(self.context.state().create_logical_plan(sql)).await?;
+        reading.verify_plan(&plan)?;
+        let plan = Box::pin(embed::embed_constants(plan, &self.tables)).await?;
+        let frame = Box::pin(self.context.execute_logical_plan(plan)).await?;
+        Ok(Box::pin(frame.execute_stream()).await?)
+    }
+}
+
+impl From<DataFusionError> for SearchError {
+    /// What went wrong inside a plan: an error of a search as itself, a refused statement as
+    /// [`SearchError::ReadOnly`], anything else as [`SearchError::Sql`].
+    fn from(error: DataFusionError) -> Self {
+        let error = match error {
+            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => return Self::from(*inner),
+            DataFusionError::External(inner) => match inner.downcast::<Self>() {
+                Ok(own) => return *own,
+                Err(inner) => DataFusionError::External(inner),
+            },
+            error => error,
+        };
+        match error.find_root() {
+            // The statements that `SQLOptions` refuses are known by the beginning of its message.
+            DataFusionError::Plan(message)
+                if ["DDL", "DML", "Statement"]
+                    .iter()
+                    .any(|kind| message.starts_with(&format!("{kind} not supported"))) =>
+            {
+                let statement = message.rsplit(": ").next().unwrap_or(message);
+                Self::ReadOnly(format!("`{statement}` is not one"))
+            }
+            _ => Self::Sql(Box::new(error)),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Who may ask.
+//!
+//! Tokens are known by their hashes: what starts the server, its environment and its memory hold nothing that opens it.
+
+use std::{fmt, str::FromStr};
+
+use axum::{
+    extract::{Request, State},
+    http::header,
+    middleware::Next,
+    response::Response,
+};
+
+use crate::{error::ApiError, state::App};
+
+/// Characters of a token at least: what is shorter could be guessed from its hash.
+const SHORTEST: usize = 16;
+
+/// BLAKE3 of a token.
+///
+/// ```
+/// use polylance_server::TokenHash;
+///
+/// let hash = TokenHash::of("0123456789abcdef").unwrap();
+/// assert_eq!(hash.to_string().parse::<TokenHash>().unwrap(), hash);
+/// assert!(TokenHash::of("secret").is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash(blake3::Hash);
+
+/// The text is no token, or no hash of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// A hash has 64 hexadecimal digits.
+    #[error("expected the hash of a token, 64 hexadecimal digits")]
+    NotAHash,
+    /// It could be guessed.
+    #[error("a token has at least {SHORTEST} characters, without blanks")]
+    Short,
+}
+
+impl TokenHash {
+    /// The hash of a token.
+    ///
+    /// # Errors
+    /// [`TokenError::Short`] for a token of fewer than 16 characters or with blanks in it.
+    pub fn of(token: &str) -> Result<Self, TokenError> {
+        if token.len() < SHORTEST || token.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(TokenError::Short);
+        }
+        Ok(Self(blake3::hash(token.as_bytes())))
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        blake3::Hash::from_hex(text).map(Self).map_err(|_| TokenError::NotAHash)
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_hex())
+    }
+}
+
+/// Lets requests through that carry one of the tokens.
+pub(crate) async fn authorize(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    if is_known(&app.tokens, given) { Ok(next.run(request).await) } else { Err(ApiError::unauthorized()) }
+}
+
+/// The token in `Bearer TOKEN`.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn is_known(tokens: &[TokenHash], given: Option<&[u8]>) -> bool {
+    if tokens.is_empty() {
+        return true;
+    }
+    let Some(given) = given else { return false };
+    let given = blake3::hash(given);
+    // Hashes are compared in constant time, and all of them, so that time tells nothing of which one is near.
+    tokens.iter().filter(|token| token.0 == given).count() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_token_is_known() {
+        let tokens = ["a-token-of-my-own", "and-another-token"].map(|token| TokenHash::of(token).unwrap());
+        assert!(is_known(&tokens, Some(b"and-another-token")));
+        for wrong in [None, Some(&b""[..]), Some(b"and-another-toke"), Some(tokens[0].to_string().as_bytes())] {
+            assert!(!is_known(&tokens, wrong), "{wrong:?}");
+        }
+        assert!(is_known(&[], None));
+    }
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_case() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bearer  abc "), Some(&b"abc"[..]));
+        for wrong in [&b"Basic abc"[..], b"abc", b"Bearer", b""] {
+            assert_eq!(bearer(wrong), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_hash_is_refused() {
+        assert_eq!("abc".parse::<TokenHash>(), Err(TokenError::NotAHash));
+        assert_eq!(TokenHash::of("with blanks in between"), Err(TokenError::Short));
+    }
+}

@@ -1,0 +1,54 @@
+//! Whose pages may ask.
+//!
+//! A server without tokens answers this machine alone, and a browser on this machine runs other people's pages. Such a
+//! page reaches the server by a name of its own that it lets point here; the request then carries that name.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::Response,
+};
+
+use crate::{error::ApiError, state::App};
+
+/// Refuses requests for other names than this machine's, unless tokens say who asks.
+pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
+    if app.tokens.is_empty() && !is_this_machine(request.headers()) {
+        return Err(ApiError::foreign_host());
+    }
+    Ok(next.run(request).await)
+}
+
+fn is_this_machine(headers: &HeaderMap) -> bool {
+    // No browser leaves it out.
+    let Some(host) = headers.get(header::HOST) else { return true };
+    host.to_str().is_ok_and(is_local)
+}
+
+/// `localhost` or an address, with or without a port. Nobody can let an address point elsewhere.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_somebody_else_can_point_here_are_not_local() {
+        for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:80", "[::1]:8000", "10.0.0.7", "a.localhost:1"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["example.org", "localhost.example.org:8000", "127.0.0.1.example.org", "", ":80"] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What is counted, as Prometheus reads it.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Seconds between a cached answer and the longest that a request may take.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Inputs of a call to the devices.
+const INPUTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
+
+/// The counters, shared.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics(Arc<Counters>);
+
+#[derive(Debug)]
+struct Counters {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    in_work: IntGauge,
+    connections: IntGauge,
+    inputs: Histogram,
+    versions: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Every name and label here is a constant: that they fit is shown by the tests.
+    pub(crate) fn new() -> Self {
+        let constant = "constant names of metrics are valid";
+        let requests = Opts::new("polylance_http_requests_total", "Requests answered");
+        let seconds = HistogramOpts::new("polylance_http_request_seconds", "Time from a request's head to its answer");
+        let inputs = HistogramOpts::new("polylance_embed_inputs", "Inputs in a call to the devices");
+        let versions = Opts::new("polylance_table_version", "The version of a table that is served");
+        let counters = Counters {
+            registry: Registry::new(),
+            requests: IntCounterVec::new(requests, &["route", "method", "status"]).expect(constant),
+            seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["route"]).expect(constant),
+            in_work: IntGauge::new("polylance_http_in_work", "Requests being worked on").expect(constant),
+            connections: IntGauge::new("polylance_http_connections", "Open connections").expect(constant),
+            inputs: Histogram::with_opts(inputs.buckets(INPUTS.to_vec())).expect(constant),
+            versions: IntGaugeVec::new(versions, &["table"]).expect(constant),
+        };
+        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+            Box::new(counters.requests.clone()),
+            Box::new(counters.seconds.clone()),
+            Box::new(counters.in_work.clone()),
+            Box::new(counters.connections.clone()),
+            Box::new(counters.inputs.clone()),
+            Box::new(counters.versions.clone()),
+        ];
+        for collector in all {
+            counters.registry.register(collector).expect("each name is registered once");
+        }
+        Self(Arc::new(counters))
+    }
+
+    /// `route` is the pattern, not the path: labels must be few.
+    pub(crate) fn answered(&self, route: &str, method: &str, status: u16, time: Duration) {
+        self.0.requests.with_label_values(&[route, method, &status.to_string()]).inc();
+        self.0.seconds.with_label_values(&[route]).observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn embedded(&self, inputs: usize) {
+        self.0.inputs.observe(inputs as f64);
+    }
+
+    pub(crate) fn serves(&self, table: &str, version: u64) {
+        self.0.versions.with_label_values(&[table]).set(version as i64);
+    }
+
+    pub(crate) fn connections(&self, open: usize) {
+        self.0.connections.set(open as i64);
+    }
+
+    /// All of it, with the requests that are being worked on now.
+    pub(crate) fn text(&self, in_work: usize) -> String {
+        self.0.in_work.set(in_work as i64);
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and what was gathered has names.
+        let _written = TextEncoder::new().encode(&self.0.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_counted_can_be_read() {
+        let metrics = Metrics::new();
+        metrics.answered("/v1/search", "POST", 200, Duration::from_millis(3));
+        metrics.embedded(3);
+        metrics.serves("docs", 7);
+        metrics.connections(2);
+        let text = metrics.text(1);
+        for line in [
+            r#"polylance_http_requests_total{method="POST",route="/v1/search",status="200"} 1"#,
+            r#"polylance_http_request_seconds_bucket{route="/v1/search",le="0.005"} 1"#,
+            r#"polylance_embed_inputs_bucket{le="4"} 1"#,
+            r#"polylance_table_version{table="docs"} 7"#,
+            "polylance_http_connections 2",
+            "polylance_http_in_work 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The models: one for each contract that a table has, a reranker, and heads by name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+use polylance_backend::{AnnotatorHandle, BackendHandle};
+use polylance_schema::Contract;
+use polylance_search::{ModelSource, Models, SearchError};
+use tokio::sync::Mutex;
+
+use crate::{batching::Batched, metrics::Metrics};
+
+/// What a server computes with.
+#[derive(Debug, Clone)]
+pub struct ServedModels {
+    /// Opens the model of a contract: asked once for each.
+    pub embedders: Arc<dyn ModelSource>,
+    /// Reads query and passage together.
+    pub reranker: Option<AnnotatorHandle>,
+    /// What `predict` may be asked for.
+    pub heads: BTreeMap<String, AnnotatorHandle>,
+}
+
+/// The models that are loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    given: ServedModels,
+    metrics: Metrics,
+    embedders: Arc<Mutex<Vec<(Contract, BackendHandle)>>>,
+}
+
+impl Loaded {
+    pub(crate) fn new(given: ServedModels, metrics: Metrics) -> Self {
+        Self { given, metrics, embedders: Arc::default() }
+    }
+
+    pub(crate) fn reranker(&self) -> Option<&AnnotatorHandle> {
+        self.given.reranker.as_ref()
+    }
+
+    pub(crate) fn heads(&self) -> &BTreeMap<String, AnnotatorHandle> {
+        &self.given.heads
+    }
+
+    /// The model of a contract; the first who asks waits until it is loaded, and all others with them.
+    pub(crate) async fn embedder(&self, contract: &Contract) -> Result<BackendHandle, SearchError> {
+        let mut embedders = self.embedders.lock().await;
+        if let Some((_, known)) = embedders.iter().find(|(of, _)| of == contract) {
+            return Ok(known.clone());
+        }
+        let opened = self.given.embedders.models(contract).await?;
+        let Some(BackendHandle(backend)) = opened.embedder else {
+            return Err(SearchError::Query("no model is loaded to embed with".to_owned()));
+        };
+        let metrics = self.metrics.clone();
+        let batched = BackendHandle(Arc::new(Batched::new(backend, move |inputs| metrics.embedded(inputs))));
+        embedders.push((contract.clone(), batched.clone()));
+        Ok(batched)
+    }
+
+    /// Everything a search of a table with this contract may need.
+    pub(crate) async fn of(&self, contract: Option<&Contract>) -> Result<Models, SearchError> {
+        let embedder = match contract {
+            Some(contract) => Some(self.embedder(contract).await?),
+            None => None,
+        };
+        Ok(Models { embedder, reranker: self.given.reranker.clone() })
+    }
+
+    /// Lets go of the models that no table has any more.
+    pub(crate) async fn keep(&self, contracts: &[&Contract]) {
+        self.embedders.lock().await.retain(|(contract, _)| contracts.contains(&contract));
+    }
+}
+
+impl ModelSource for Loaded {
+    fn models(&self, contract: &Contract) -> BoxFuture<'static, Result<Models, SearchError>> {
+        let (loaded, contract) = (self.clone(), contract.clone());
+        async move { loaded.of(Some(&contract)).await }.boxed()
+    }
+
+    fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
+        let found = self.given.heads.get(name).cloned();
+        let found = found.ok_or_else(|| SearchError::Query(format!("there is no head named `{name}`")));
+        std::future::ready(found).boxed()
+    }
+}

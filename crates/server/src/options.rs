@@ -1,0 +1,112 @@
+//! How a server is started.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{ServerError, TokenHash};
+
+/// Where a server listens, whom it answers and how much it does for one request.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// The address; port 0 is any that is free.
+    pub listen: SocketAddr,
+    /// Who may ask: nobody is asked for a token when there is none, and then only this machine is listened to.
+    pub tokens: Vec<TokenHash>,
+    /// The certificate and its key; without them connections are not encrypted.
+    pub tls: Option<TlsFiles>,
+    /// What one request may cost.
+    pub limits: Limits,
+    /// How often each table is looked at for a newer version.
+    pub follow: Duration,
+    /// How long requests may take to end once the server is told to.
+    pub grace: Duration,
+}
+
+impl Default for ServerOptions {
+    /// `127.0.0.1:8000` without tokens and without TLS.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            tokens: Vec::new(),
+            tls: None,
+            limits: Limits::default(),
+            follow: Duration::from_secs(5),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Whether a server may be started so: to be asked before anything is loaded.
+    ///
+    /// # Errors
+    /// [`ServerError::Unprotected`] when other machines could ask and no token is asked for.
+    pub fn check(&self) -> Result<(), ServerError> {
+        if self.tokens.is_empty() && !self.listen.ip().is_loopback() {
+            return Err(ServerError::Unprotected(self.listen));
+        }
+        Ok(())
+    }
+}
+
+/// PEM files.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate, then those that signed it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What a request may cost. More is refused, never cut in silence.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body: usize,
+    /// Hits of a search.
+    pub hits: usize,
+    /// Texts, token lists or passages in a request.
+    pub inputs: usize,
+    /// Bytes of a SQL statement, or of a condition.
+    pub statement: usize,
+    /// Rows of a SQL answer; what is cut off is told.
+    pub rows: usize,
+    /// Bytes of the rows of an answer; what is cut off is told.
+    pub answer: usize,
+    /// Bytes that all SQL statements together may hold.
+    pub sql_memory: usize,
+    /// How long a request may be worked on.
+    pub time: Duration,
+    /// Requests that are worked on at once.
+    pub requests: usize,
+    /// SQL statements among them.
+    pub statements: usize,
+    /// How long a request waits for its turn before it is sent away.
+    pub queue: Duration,
+    /// Open connections; more wait to be accepted.
+    pub connections: usize,
+    /// How long a client may take to send the head of a request, or to begin the next one.
+    pub header_time: Duration,
+    /// How long a client may take to send a body, and to take a part of an answer.
+    pub body_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: 1 << 20,
+            hits: 1000,
+            inputs: 256,
+            statement: 16 << 10,
+            rows: 10_000,
+            answer: 32 << 20,
+            sql_memory: 512 << 20,
+            time: Duration::from_secs(30),
+            requests: 64,
+            statements: 8,
+            queue: Duration::from_secs(2),
+            connections: 512,
+            header_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! `POST /v1/search`: the best rows for a query.
+
+use std::time::Instant;
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Float32Type, UInt32Type},
+};
+use axum::{Json, extract::State, routing::post};
+use polylance_search::{
+    BM25, DISTANCE, Effort, Fusion, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest, SearchTable, TEXT_RANK,
+    VECTOR_RANK,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
+
+use super::Route;
+use crate::{
+    Limits, error::ApiError, extract::JsonBody, openapi::Operation, rows::rows, state::App, statement, work::Kind,
+};
+
+/// What to look for, in one of three ways, and how.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Search {
+    /// The table; may be left out when there is only one.
+    table: Option<String>,
+    /// Words, in any language that the model knows.
+    query: Option<String>,
+    /// A vector that was made as the table's are.
+    vector: Option<Vec<f32>>,
+    /// A row whose like is looked for.
+    like: Option<Like>,
+    /// By default hybrid for words where the text is indexed, else vector.
+    #[schemars(with = "Option<ModeName>")]
+    mode: Option<SearchMode>,
+    /// Hits at most.
+    #[serde(default = "ten")]
+    k: usize,
+    /// A SQL condition that every hit fulfils.
+    #[serde(rename = "where")]
+    condition: Option<String>,
+    /// One hit a document: its best chunk.
+    #[serde(default)]
+    by_document: bool,
+    #[serde(default)]
+    fusion: FusionName,
+    /// For weighted fusion, from 0 (words alone) to 1 (meaning alone).
+    #[serde(default = "half")]
+    vector_weight: f32,
+    /// Partitions of a vector index that are searched.
+    nprobes: Option<usize>,
+    /// Candidates per hit whose exact distance decides.
+    refine: Option<u32>,
+    /// Candidates that a graph keeps while it is walked.
+    ef: Option<usize>,
+    /// Whether the reranker orders the best anew.
+    #[serde(default)]
+    rerank: bool,
+    /// Columns of the rows; all of them when left out.
+    columns: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Like {
+    doc_id: String,
+    #[serde(default)]
+    chunk: u32,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "its schema is what is used")]
+enum ModeName {
+    Vector,
+    Text,
+    Hybrid,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum FusionName {
+    /// By ranks.
+    #[default]
+    Rrf,
+    /// By scores.
+    Weighted,
+}
+
+fn ten() -> usize {
+    10
+}
+
+fn half() -> f32 {
+    0.5
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Found {
+    table: String,
+    version: u64,
+    #[schemars(with = "ModeName")]
+    mode: SearchMode,
+    took_ms: f64,
+    /// Best first.
+    hits: Vec<Hit>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Hit {
+    /// From 1.
+    rank: usize,
+    /// More is better; null for a row that the reranker could not read.
+    score: Option<f32>,
+    /// Its place by meaning.
+    vector: Option<VectorPlace>,
+    /// Its place by words.
+    text: Option<TextPlace>,
+    /// Its place by the reranker.
+    rerank: Option<RerankPlace>,
+    /// The table's columns without the vector.
+    #[schemars(with = "Map<String, Value>")]
+    row: Box<RawValue>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct VectorPlace {
+    rank: u32,
+    distance: f32,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct TextPlace {
+    rank: u32,
+    bm25: f32,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RerankPlace {
+    rank: usize,
+    score: f32,
+}
+
+pub(super) fn route() -> Route {
+    Route {
+        operation: Operation::post("/v1/search", "The best rows for a query").body::<Search>().answer::<Found>(),
+        handler: post(search),
+    }
+}
+
+async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Result<Json<Found>, ApiError> {
+    let started = Instant::now();
+    let (table, columns) = (asked.table.clone(), asked.columns.clone());
+    let request = asked.request(&app.limits)?;
+    let found = app.work_on(Kind::Search, table.as_deref(), async move |app, _, name, table| {
+        if let Some(condition) = &request.filter {
+            statement::check_condition(condition, app.limits.statement)?;
+        }
+        let refused = |error| ApiError::of_search(&error, Some(&name));
+        let models = app.models.of(table.contract()).await.map_err(refused)?;
+        let mode = table.mode_of(&request);
+        let batch = Box::pin(table.search(&request, &models)).await.map_err(refused)?;
+        let hits = hits(&batch, mode, request.rerank, columns.as_deref(), &table)?;
+        Ok(Found { version: table.version(), table: name, mode, took_ms: 0.0, hits })
+    });
+    let found = found.await?;
+    Ok(Json(Found { took_ms: milliseconds(started), ..found }))
+}
+
+/// Since then, to the microsecond.
+pub(super) fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_micros() as f64 / 1000.0
+}
+
+impl Search {
+    fn request(self, limits: &Limits) -> Result<SearchRequest, ApiError> {
+        if self.k > limits.hits {
+            let message = format!("k is {}, and may be {} at most", self.k, limits.hits);
+            return Err(ApiError::too_much("too_many_hits", message).param("k"));
+        }
+        let query = match (self.query, self.vector, self.like) {
+            (Some(words), None, None) => Query::Text(words),
+            (None, Some(vector), None) => Query::Vector(vector),
+            (None, None, Some(Like { doc_id, chunk })) => Query::Like { doc_id, chunk },
+            _ => {
+                let error = ApiError::bad("invalid_query", "one of `query`, `vector` and `like` says what to look for");
+                return Err(error.param("query"));
+            }
+        };
+        // An index is searched in memory: what is asked of it is bounded too.
+        let bounded = |asked: Option<usize>, most: usize| asked.is_none_or(|asked| asked <= most);
+        if !bounded(self.nprobes, 1 << 16)
+            || !bounded(self.ef, 1 << 16)
+            || !bounded(self.refine.map(|n| n as usize), 1000)
+        {
+            let message = "nprobes and ef may be 65536 at most, refine 1000";
+            return Err(ApiError::too_much("too_much_effort", message).param("nprobes"));
+        }
+        Ok(SearchRequest {
+            query,
+            mode: self.mode,
+            k: self.k,
+            filter: self.condition.filter(|condition| !condition.trim().is_empty()),
+            by_document: self.by_document,
+            fusion: match self.fusion {
+                FusionName::Rrf => Fusion::ReciprocalRank,
+                FusionName::Weighted => Fusion::Weighted { vector: self.vector_weight },
+            },
+            effort: Effort { nprobes: self.nprobes, refine: self.refine, ef: self.ef },
+            rerank: self.rerank,
+        })
+    }
+}
+
+/// The places stand behind the table's own columns, which may have their names.
+fn hits(
+    batch: &RecordBatch,
+    mode: SearchMode,
+    reranked: bool,
+    columns: Option<&[String]>,
+    table: &SearchTable,
+) -> Result<Vec<Hit>, ApiError> {
+    let places = match mode {
+        SearchMode::Vector | SearchMode::Text => 3,
+        SearchMode::Hybrid => 5,
+    } + usize::from(reranked);
+    let own = batch.num_columns().saturating_sub(places);
+    let place = Places { batch, from: own };
+    let shown: Vec<usize> = match columns {
+        None => (0..own).collect(),
+        Some(columns) => columns.iter().map(|name| column(batch, own, name, table)).collect::<Result<_, _>>()?,
+    };
+    let project = |columns: &[usize]| batch.project(columns);
+    let rows = rows(&project(&shown).map_err(|error| ApiError::bad("invalid_request", error.to_string()))?)?;
+    let hit = |(at, row)| Hit {
+        rank: at + 1,
+        score: place.number(SCORE, at).filter(|score| score.is_finite()),
+        vector: place
+            .rank(VECTOR_RANK, at)
+            .zip(place.number(DISTANCE, at))
+            .map(|(rank, distance)| VectorPlace { rank, distance }),
+        text: place.rank(TEXT_RANK, at).zip(place.number(BM25, at)).map(|(rank, bm25)| TextPlace { rank, bm25 }),
+        rerank: place.number(RERANK_SCORE, at).map(|score| RerankPlace { rank: at + 1, score }),
+        row,
+    };
+    Ok(rows.into_iter().enumerate().map(hit).collect())
+}
+
+fn column(batch: &RecordBatch, own: usize, name: &str, table: &SearchTable) -> Result<usize, ApiError> {
+    let found = batch.schema().fields().iter().take(own).position(|field| field.name() == name);
+    found.ok_or_else(|| {
+        let message = match table.schema().field_with_name(name) {
+            Ok(_) => format!("the column `{name}` is not shown in hits"),
+            Err(_) => format!("there is no column `{name}`"),
+        };
+        ApiError::bad("no_column", message).param("columns").hint("`GET /v1/tables` lists the columns")
+    })
+}
+
+/// The columns of places of a batch of hits.
+struct Places<'b> {
+    batch: &'b RecordBatch,
+    from: usize,
+}
+
+impl Places<'_> {
+    fn column(&self, name: &str) -> Option<&dyn Array> {
+        let schema = self.batch.schema_ref();
+        let at = (self.from..self.batch.num_columns()).find(|at| schema.field(*at).name() == name)?;
+        Some(self.batch.column(at).as_ref())
+    }
+
+    fn rank(&self, name: &str, row: usize) -> Option<u32> {
+        let ranks = self.column(name)?.as_primitive_opt::<UInt32Type>()?;
+        ranks.is_valid(row).then(|| ranks.value(row))
+    }
+
+    fn number(&self, name: &str, row: usize) -> Option<f32> {
+        let numbers = self.column(name)?.as_primitive_opt::<Float32Type>()?;
+        numbers.is_valid(row).then(|| numbers.value(row))
+    }
+}

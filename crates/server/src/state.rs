@@ -1,0 +1,96 @@
+//! What every request can reach.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use polylance_search::SearchTable;
+
+use crate::{
+    Limits, ServedModels, TokenHash,
+    error::{ApiError, ServerError},
+    metrics::Metrics,
+    models::Loaded,
+    tables::{Snapshot, Tables},
+    work::{Kind, Work},
+};
+
+/// The state, shared.
+#[derive(Debug, Clone)]
+pub(crate) struct App(Arc<State>);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) tables: Tables,
+    pub(crate) models: Loaded,
+    pub(crate) metrics: Metrics,
+    pub(crate) tokens: Vec<TokenHash>,
+    pub(crate) limits: Limits,
+    work: Work,
+    ending: AtomicBool,
+}
+
+impl Deref for App {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) async fn open(
+        tables: &[(String, String)],
+        models: ServedModels,
+        tokens: Vec<TokenHash>,
+        limits: Limits,
+    ) -> Result<Self, ServerError> {
+        let metrics = Metrics::new();
+        let models = Loaded::new(models, metrics.clone());
+        let tables = Tables::open(tables, &models, &metrics, limits.sql_memory).await?;
+        let work = Work::new(&limits).map_err(ServerError::Threads)?;
+        let ending = AtomicBool::new(false);
+        Ok(Self(Arc::new(State { tables, models, metrics, tokens, limits, work, ending })))
+    }
+
+    /// Works on a request when it is its turn.
+    pub(crate) async fn work<T: Send + 'static, F: Future<Output = Result<T, ApiError>> + Send + 'static>(
+        &self,
+        kind: Kind,
+        work: impl FnOnce(Self, Arc<Snapshot>) -> F,
+    ) -> Result<T, ApiError> {
+        let work = work(self.clone(), self.tables.current());
+        Box::pin(self.0.work.run(kind, work)).await
+    }
+
+    /// Works on a request for one table.
+    pub(crate) async fn work_on<T: Send + 'static, F: Future<Output = Result<T, ApiError>> + Send + 'static>(
+        &self,
+        kind: Kind,
+        table: Option<&str>,
+        work: impl FnOnce(Self, Arc<Snapshot>, String, Arc<SearchTable>) -> F,
+    ) -> Result<T, ApiError> {
+        let snapshot = self.tables.current();
+        let (name, table) = snapshot.get(table)?;
+        let work = work(self.clone(), snapshot, name, table);
+        Box::pin(self.0.work.run(kind, work)).await
+    }
+
+    pub(crate) fn in_work(&self) -> usize {
+        self.0.work.in_work()
+    }
+
+    /// From now on the server is not ready.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,59 @@
+//! Bodies that are too large, too slow, cut off, or no JSON.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    http::{Request, StatusCode, header},
+};
+use futures::{StreamExt, stream};
+
+use super::{Fixture, right};
+use crate::Limits;
+
+const JSON: &str = "application/json";
+
+async fn status(server: &Fixture, kind: &str, body: Body) -> (StatusCode, String) {
+    let request = Request::post("/v1/search").header(header::CONTENT_TYPE, kind).body(body).unwrap();
+    let (status, _, text) = server.send(request).await;
+    (status, text)
+}
+
+#[tokio::test]
+async fn a_body_is_json_and_not_larger_than_allowed() {
+    let server = Fixture::with(Limits { body: 100, ..Limits::default() }, Vec::new()).await;
+    let right = r#"{"query": "right"}"#;
+    assert_eq!(status(&server, "application/json; charset=utf-8", right.into()).await.0, StatusCode::OK);
+    assert_eq!(status(&server, "text/plain", right.into()).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let large = format!(r#"{{"query": "{}"}}"#, "x".repeat(100));
+    assert_eq!(status(&server, JSON, large.clone().into()).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    // Without a length before it, too.
+    let parts: Vec<Result<Bytes, std::io::Error>> =
+        large.into_bytes().chunks(7).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+    let parts = Body::from_stream(stream::iter(parts));
+    assert_eq!(status(&server, JSON, parts).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    for broken in ["", "{", "[]", "null", "\u{0}", r#"{"query": "a"} {}"#, r#"{"query": 1}"#] {
+        assert_eq!(status(&server, JSON, broken.into()).await.0, StatusCode::BAD_REQUEST, "{broken}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nests_for_ever_is_refused() {
+    let server = Fixture::new().await;
+    for (path, _) in right() {
+        let body = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let request = Request::post(path).header(header::CONTENT_TYPE, JSON).body(body.into()).unwrap();
+        assert_eq!(server.send(request).await.0, StatusCode::BAD_REQUEST, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_not_waited_for() {
+    let server = Fixture::with(Limits { body_time: Duration::from_millis(1), ..Limits::default() }, Vec::new()).await;
+    let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{"))]);
+    let (got, text) = status(&server, JSON, Body::from_stream(first.chain(stream::pending()))).await;
+    assert!(got == StatusCode::REQUEST_TIMEOUT && text.contains("body_too_slow"), "{text}");
+    let broken = stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))]);
+    let (got, text) = status(&server, JSON, Body::from_stream(broken)).await;
+    assert!(got == StatusCode::BAD_REQUEST && text.contains("body_cut_off"), "{text}");
+}

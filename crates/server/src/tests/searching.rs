@@ -1,0 +1,112 @@
+//! `/v1/search`.
+
+use super::{DIM, Fixture, vectors};
+use serde_json::{Value, json};
+
+const SEARCH: &str = "/v1/search";
+
+fn ids(answer: &Value) -> Vec<&str> {
+    answer["hits"].as_array().unwrap().iter().map(|hit| hit["row"]["doc_id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn words_are_searched_by_meaning_and_by_words_where_both_is_possible() {
+    let server = Fixture::new().await;
+    let answer = server.ok(SEARCH, json!({ "query": "everyone has the right to life", "k": 2 })).await;
+    assert_eq!((&answer["table"], &answer["mode"], &answer["version"]), (&json!("docs"), &json!("hybrid"), &json!(2)));
+    assert!(answer["took_ms"].is_number());
+    assert_eq!(ids(&answer)[0], "d1");
+    let hit = &answer["hits"][0];
+    assert_eq!((&hit["rank"], &hit["vector"]["rank"], &hit["text"]["rank"]), (&json!(1), &json!(1), &json!(1)));
+    assert!(hit["vector"]["distance"].as_f64().unwrap() < 1e-5 && hit["text"]["bm25"].as_f64().unwrap() > 0.0);
+    assert_eq!(hit["rerank"], Value::Null);
+    assert_eq!((&hit["row"]["rating"], hit["row"].get("score")), (&json!(7.0), None));
+    assert!(hit["score"].as_f64().unwrap() < 1.0);
+    assert!(hit["row"].get("embedding").is_none());
+    assert_eq!(hit["row"]["topic"], json!({ "label": "life", "score": 0.5 }));
+}
+
+#[tokio::test]
+async fn each_mode_tells_its_own_places() {
+    let server = Fixture::new().await;
+    let places = async |mode: &str| {
+        let answer = server.ok(SEARCH, json!({ "query": "right", "mode": mode, "k": 1 })).await;
+        assert_eq!(answer["mode"], mode);
+        (answer["hits"][0]["vector"].is_object(), answer["hits"][0]["text"].is_object())
+    };
+    assert_eq!(places("vector").await, (true, false));
+    assert_eq!(places("text").await, (false, true));
+}
+
+#[tokio::test]
+async fn a_vector_and_a_row_can_be_looked_for() {
+    let server = Fixture::new().await;
+    let vector = vectors(&["jeder hat das Recht auf Leben"], "query: ").await;
+    let answer = server.ok(SEARCH, json!({ "vector": vector, "k": 1 })).await;
+    assert_eq!((ids(&answer), &answer["mode"]), (vec!["d3"], &json!("vector")));
+    let answer = server.ok(SEARCH, json!({ "like": { "doc_id": "d3" }, "k": 9 })).await;
+    assert!(!ids(&answer).contains(&"d3") && ids(&answer).len() == 5, "{answer}");
+}
+
+#[tokio::test]
+async fn a_condition_a_document_and_columns_are_kept_to() {
+    let server = Fixture::new().await;
+    let asked = json!({ "query": "law", "where": "lang = 'eng' AND kept", "k": 9, "columns": ["lang", "doc_id"] });
+    let answer = server.ok(SEARCH, asked).await;
+    assert_eq!(ids(&answer).len(), 3);
+    assert!(answer["hits"].as_array().unwrap().iter().all(|hit| hit["row"].as_object().unwrap().len() == 2));
+    assert_eq!(answer["hits"][0]["row"]["lang"], "eng");
+    let answer = server.ok(SEARCH, json!({ "query": "law", "by_document": true, "k": 9 })).await;
+    assert_eq!(ids(&answer).iter().filter(|id| **id == "long/one").count(), 1);
+}
+
+#[tokio::test]
+async fn a_reranker_decides_the_order() {
+    let server = Fixture::new().await;
+    let answer = server.ok(SEARCH, json!({ "query": "right", "rerank": true, "k": 3 })).await;
+    // The fake one prefers long passages.
+    assert_eq!(ids(&answer)[0], "d1");
+    assert_eq!(answer["hits"][1]["rerank"], json!({ "rank": 2, "score": 30.0 }));
+}
+
+#[tokio::test]
+async fn what_cannot_be_searched_for_says_why() {
+    let server = Fixture::new().await;
+    let nan: Vec<Value> = (0..DIM).map(|_| json!(1e300)).collect();
+    for (body, status, code) in [
+        (json!({}), 400, "invalid_query"),
+        (json!({ "query": "" }), 400, "invalid_query"),
+        (json!({ "query": "a", "vector": [1.0] }), 400, "invalid_query"),
+        (json!({ "vector": [1.0, 2.0] }), 400, "invalid_query"),
+        (json!({ "vector": nan }), 400, "invalid_query"),
+        (json!({ "vector": ["a"] }), 400, "invalid_request"),
+        (json!({ "query": "a", "k": 0 }), 400, "invalid_query"),
+        (json!({ "query": "a", "k": -1 }), 400, "invalid_request"),
+        (json!({ "query": "a", "k": 1001 }), 422, "too_many_hits"),
+        (json!({ "query": "a", "mode": "magic" }), 400, "invalid_request"),
+        (json!({ "query": "a", "nprobes": 10_000_000 }), 422, "too_much_effort"),
+        (json!({ "query": "a", "fusion": "weighted", "vector_weight": 2 }), 400, "invalid_query"),
+        (json!({ "query": "a", "table": "other" }), 404, "no_table"),
+        (json!({ "query": "a", "columns": ["embedding"] }), 400, "no_column"),
+        (json!({ "query": "a", "columns": ["nothing"] }), 400, "no_column"),
+        (json!({ "query": "a", "where": "nothing = 1" }), 400, "invalid_filter"),
+        (json!({ "query": "a", "where": "lang ==== " }), 400, "invalid_filter"),
+        (json!({ "query": "a", "where": format!("chunk{} = 0", "+1".repeat(2000)) }), 422, "too_long"),
+        (json!({ "like": { "doc_id": "nobody" } }), 400, "invalid_query"),
+        (json!({ "like": { "doc_id": "it's", "chunk": 1 } }), 400, "invalid_query"),
+        (json!({ "query": "a", "unknown": 1 }), 400, "invalid_request"),
+    ] {
+        assert_eq!(server.refused(SEARCH, body.clone()).await, (status, code.to_owned()), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_version_is_served() {
+    let server = Fixture::new().await;
+    server.write_again().await;
+    let before = server.ok(SEARCH, json!({ "query": "right", "k": 100 })).await;
+    server.app.tables.refresh(&server.app.models, &server.app.metrics).await.unwrap();
+    let after = server.ok(SEARCH, json!({ "query": "right", "k": 100 })).await;
+    assert_eq!((ids(&before).len(), ids(&after).len()), (6, 12));
+    assert!(after["version"].as_u64() > before["version"].as_u64());
+}

@@ -1,0 +1,159 @@
+//! A `polylance serve` that ends with its test, and requests as they go over the wire.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use polylance_tests::{built, polylance, repository};
+use serde_json::Value;
+
+/// Loading a model on a busy machine takes its time.
+const START: Duration = Duration::from_mins(5);
+
+/// The Declaration of Human Rights in three languages, with its words indexed.
+pub(crate) fn declaration(folder: &Path) -> String {
+    let table = folder.join("udhr.lance").display().to_string();
+    let source = "builtin:udhr?codes=eng,fra,jpn";
+    let _ = polylance(&["embed", "--source", source, "--table", &table, "--keep", "lang,article"]).exits_with(0);
+    let _ = polylance(&["index", "words", "--table", &table]).exits_with(0);
+    table
+}
+
+/// The server.
+pub(crate) struct Served {
+    child: Child,
+    /// `127.0.0.1:PORT`.
+    pub(crate) address: String,
+    said: Option<JoinHandle<String>>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status; 0 when the connection ended without one.
+    pub(crate) status: u16,
+    /// The head and everything else, as it came.
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn body(&self) -> &str {
+        self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(self.body()).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
+    }
+}
+
+impl Served {
+    /// Serves on a free port.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(built("polylance"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .current_dir(repository())
+            .envs([("NO_COLOR", "1"), ("HF_HUB_OFFLINE", "1")])
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let messages = BufReader::new(child.stderr.take().unwrap());
+        let (found, address) = mpsc::channel();
+        // Reads to the end, so that the server can always write.
+        let said = thread::spawn(move || {
+            let mut said = String::new();
+            for line in messages.lines().map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on ").and_then(|(_, url)| url.split_once("://"))
+                {
+                    let _gone = found.send(address.to_owned());
+                }
+                said.push_str(&line);
+                said.push('\n');
+            }
+            said
+        });
+        let mut served = Self { child, address: String::new(), said: Some(said) };
+        match address.recv_timeout(START) {
+            Ok(address) => served.address = address,
+            Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
+                panic!("the server does not listen:\n{}", served.stop("KILL").1)
+            }
+        }
+        served
+    }
+
+    /// Sends a request and reads to the end of the connection.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            request.extend([name, ": ", value, "\r\n"]);
+        }
+        if !body.is_empty() || method == "POST" {
+            request.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
+        }
+        request.push_str("\r\n");
+        self.raw(&[request.as_bytes(), body].concat())
+    }
+
+    /// A POST of JSON with a token, or without one.
+    pub(crate) fn post(&self, path: &str, token: Option<&str>, body: &str) -> Answer {
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(authorization.as_deref().map(|authorization| ("Authorization", authorization)));
+        self.send("POST", path, &headers, body.as_bytes())
+    }
+
+    /// A GET.
+    pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> =
+            authorization.as_deref().map(|authorization| ("Authorization", authorization)).into_iter().collect();
+        self.send("GET", path, &headers, b"")
+    }
+
+    /// Writes bytes and reads until the server ends the connection.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(START)).unwrap();
+        // A server that has seen enough closes while there is more to write, and its answer may be lost with that.
+        let _closed = stream.write_all(bytes);
+        read(stream)
+    }
+
+    /// Sends a signal and waits: the exit code, and everything that was said.
+    pub(crate) fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        let code = self.child.wait().unwrap().code();
+        (code, self.said.take().map(|said| said.join().unwrap()).unwrap_or_default())
+    }
+}
+
+/// Reads to the end of the connection.
+pub(crate) fn read(mut stream: TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let mut part = [0; 1 << 14];
+    while let Ok(read @ 1..) = stream.read(&mut part) {
+        bytes.extend_from_slice(&part[..read]);
+    }
+    let _gone = stream.shutdown(Shutdown::Both);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let status = text.strip_prefix("HTTP/1.1 ").and_then(|text| text.get(..3)?.parse().ok()).unwrap_or(0);
+    Answer { status, text }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}

@@ -1,0 +1,183 @@
+//! `polylance serve` as its clients meet it.
+
+mod served;
+
+use std::{fs, io::Write, net::TcpStream, process::Command, thread, time::Duration};
+
+use polylance_tests::{polylance, polylance_with, python, repository};
+use serde_json::{Value, json};
+use served::{Served, declaration, read};
+
+const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
+
+fn table() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let table = declaration(folder.path());
+    (folder, table)
+}
+
+fn hash_of(token: &str) -> String {
+    let hashed = polylance_with(&["serve", "--hash-token"], &[], format!("{token}\n").as_bytes()).exits_with(0);
+    hashed.stdout.trim().to_owned()
+}
+
+/// What `polylance encode` makes of these lines under the table's contract.
+fn encoded(table: &str, prefix: &str, texts: &[&str]) -> Vec<Value> {
+    let shown = polylance(&["show", table, "--json"]).exits_with(0).json();
+    let dtype = shown["contract"]["dtype"].as_str().unwrap();
+    let lines = texts.join("\n");
+    let encoded =
+        polylance_with(&["encode", "--prefix", prefix, "--dtype", dtype], &[], lines.as_bytes()).exits_with(0);
+    encoded.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["embedding"].clone()).collect()
+}
+
+/// Numbers as f32, as which they were computed: JSON may write one f32 in several ways.
+fn floats(vector: &Value) -> Vec<f32> {
+    vector.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+}
+
+fn ask_openai(url: &str, more: &[&str]) -> Value {
+    let script = repository().join("tests/python/openai_client.py");
+    let output = Command::new(python())
+        .arg(script)
+        .args([url, "multilingual-e5-small", "ça va?", "everyone has the right to rest"])
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn openais_client_gets_the_vectors_of_the_table() {
+    let (_folder, table) = table();
+    let hash = hash_of(TOKEN);
+    let server = Served::start(&["--table", &format!("udhr={table}"), "--token-hash", &hash]);
+    let answer = ask_openai(&format!("http://{}", server.address), &["--token", TOKEN]);
+
+    let texts = ["ça va?", "everyone has the right to rest"];
+    for (prefix, names) in [("query: ", &["float", "base64", "default"][..]), ("passage: ", &["passage"])] {
+        let expected: Vec<_> = encoded(&table, prefix, &texts).iter().map(floats).collect();
+        for name in names {
+            let got: Vec<_> = answer[name].as_array().unwrap().iter().map(floats).collect();
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+    let short = floats(&answer["short"][0]);
+    let length: f32 = short.iter().map(|value| value * value).sum();
+    assert!(short.len() == 8 && (length - 1.0).abs() < 1e-5, "{length}");
+    assert_eq!(answer["ids"].as_array().unwrap().len(), 2);
+    assert!(answer["usage"]["prompt_tokens"].as_u64().unwrap() > 10);
+    let errors = &answer["errors"];
+    assert_eq!(errors["model"], json!(["NotFoundError", 404, "model_not_found", "model"]));
+    assert_eq!(errors["long"], json!(["BadRequestError", 400, "context_length_exceeded", "input"]));
+    assert_eq!(errors["dimensions"], json!(["BadRequestError", 400, "invalid_dimensions", "dimensions"]));
+    assert_eq!(errors["stranger"], json!(["AuthenticationError", 401, "unauthorized", null]));
+}
+
+#[test]
+fn a_search_over_http_finds_what_the_command_finds() {
+    let (_folder, table) = table();
+    let mut server = Served::start(&["--table", &table]);
+    for (query, article) in [("nadie será sometido a torturas", 5), ("教育を受ける権利", 26)] {
+        let command = polylance(&["search", "--table", &table, query, "-k", "3", "--json"]).exits_with(0).json();
+        let body = json!({ "query": query, "k": 3 }).to_string();
+        let hits = server.post("/v1/search", None, &body).json()["hits"].clone();
+        for at in 0..3 {
+            let row = &hits[at]["row"];
+            assert_eq!((&row["doc_id"], &row["chunk"]), (&command[at]["doc_id"], &command[at]["chunk"]), "{query}");
+        }
+        assert_eq!(hits[0]["row"]["article"], article, "{query}");
+    }
+    let sql = "SELECT lang FROM hybrid_search('udhr', 'slavery', 3) GROUP BY 1";
+    let answer = server.post("/v1/sql", None, &json!({ "sql": sql }).to_string()).json();
+    assert!(!answer["rows"].as_array().unwrap().is_empty(), "{answer}");
+    assert_eq!(server.get("/readyz", None).json(), json!({ "status": "ready" }));
+    let listed = server.get("/v1/tables", None).json();
+    assert_eq!((&listed["tables"][0]["name"], &listed["tables"][0]["text_index"]), (&json!("udhr"), &json!(true)));
+    assert_eq!(server.get("/", None).status, 200);
+
+    let (code, said) = server.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("udhr  ") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn rows_that_a_run_adds_are_found_without_a_restart() {
+    let (_folder, table) = table();
+    let server = Served::start(&["--table", &format!("udhr={table}"), "--follow", "0.2"]);
+    let count = || {
+        let answer = server.post("/v1/sql", None, r#"{"sql": "SELECT DISTINCT lang FROM udhr"}"#).json();
+        answer["rows"].as_array().unwrap().len()
+    };
+    assert_eq!(count(), 3);
+    let more = ["embed", "--source", "builtin:udhr?codes=deu_1996", "--table", &table, "--keep", "lang,article"];
+    let _ = polylance(&more).exits_with(0);
+    while count() != 4 {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let found =
+        server.post("/v1/search", None, r#"{"query": "Recht auf Bildung", "where": "lang = 'de-1996'"}"#).json();
+    assert_eq!(found["hits"][0]["row"]["article"], 26, "{found}");
+}
+
+#[test]
+fn what_was_asked_before_the_end_is_answered() {
+    let (_folder, table) = table();
+    let mut server = Served::start(&["--table", &table]);
+    let body = br#"{"query": "rest"}"#;
+    let head = format!(
+        "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body[..3]).unwrap();
+    // The server has taken the head when it answers another.
+    assert_eq!(server.get("/healthz", None).status, 200);
+    let asking = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        stream.write_all(&body[3..]).unwrap();
+        read(stream)
+    });
+    let (code, said) = server.stop("TERM");
+    let answer = asking.join().unwrap();
+    assert_eq!((code, answer.status), (Some(0), 200), "{said}\n{}", answer.text);
+}
+
+#[test]
+fn a_certificate_makes_it_https() {
+    let (folder, table) = table();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = Command::new(python())
+        .arg(repository().join("tests/python/certificate.py"))
+        .args([&certificate, &key])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let server = Served::start(&["--table", &table, "--tls-cert", certificate, "--tls-key", key]);
+    let answer = ask_openai(&format!("https://{}", server.address), &["--ca", certificate]);
+    assert_eq!(answer["float"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["errors"]["stranger"][0], "nothing");
+    // Without encryption there is no answer.
+    assert_eq!(server.get("/healthz", None).status, 0);
+}
+
+#[test]
+fn a_server_that_would_be_unsafe_does_not_start() {
+    let open = polylance(&["serve", "--table", "none.lance", "--listen", "0.0.0.0:0"]).exits_with(2);
+    let _ = open.says(&["no token says who may ask", "hint: give --token-hash"]);
+    let missing = polylance(&["serve", "--table", "none.lance", "--listen", "127.0.0.1:0"]).exits_with(2);
+    let _ = missing.says(&["there is no lance table at none.lance"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hashes");
+    fs::write(&file, "# nobody\n").unwrap();
+    let empty = polylance(&["serve", "--table", "none.lance", "--token-file", file.to_str().unwrap()]).exits_with(2);
+    let _ = empty.says(&["has no hash of a token"]);
+    let short = polylance_with(&["serve", "--hash-token"], &[], b"secret\n").exits_with(2);
+    let _ = short.says(&["at least 16 characters"]);
+    assert_eq!(hash_of(TOKEN).len(), 64);
+    let nothing = polylance(&["serve"]).exits_with(2);
+    let _ = nothing.says(&["--table"]);
+}
