@@ -17,18 +17,23 @@ setup: ## install what the build needs beside rustup's toolchain, gcc and git
 
 .PHONY: setup-test
 setup-test: setup
-	@.ci/setup nextest deny python
+	@.ci/setup nextest deny python page chromium
 
 .PHONY: build
 build: setup ## the optimized binary
 	cargo build --release --locked --package polylance-cli
+
+.PHONY: page
+page: ## the page that `polylance serve` shows; the next build puts it into the binary
+	@.ci/setup page
+	cd crates/server/page && npm ci --no-audit --no-fund && npm run build
 
 .PHONY: demo
 demo: build ## embed the quickstart corpus, then search it in three languages
 	@POLYLANCE="$(POLYLANCE)" pipelines/demo.sh
 
 .PHONY: test
-test: setup-test ## everything that must hold
+test: setup-test page ## everything that must hold
 	cargo fmt --all --check
 	cargo deny --log-level error check bans licenses sources
 	cargo clippy --workspace --all-targets --locked -- -D warnings
