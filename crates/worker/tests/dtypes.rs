@@ -17,7 +17,7 @@ fn pool(dtype: Dtype) -> DevicePool {
 
 /// Texts in many scripts, from a few ids to the model's limit.
 fn inputs(pool: &DevicePool) -> Vec<Vec<u32>> {
-    let texts = SCRIPTS.iter().enumerate().map(|(at, (_, text))| long_document(text, 20 + 150 * (at % 8)));
+    let texts = SCRIPTS.iter().enumerate().map(|(at, (_, text))| long_document(text, 20 + 45 * (at % 8)));
     let chunking = Chunking::Split { max_tokens: 512, overlap: 0, cut: Cut::Sentence };
     let spec = TokenizeSpec { prefix: "passage: ".into(), chunking };
     let chunks = block_on(pool.tokenize(texts.collect(), &spec)).unwrap();

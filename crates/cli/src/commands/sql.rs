@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use arrow::{csv, datatypes::SchemaRef, ipc::writer::StreamWriter, json::LineDelimitedWriter};
+use arrow::{array::AsArray, csv, datatypes::SchemaRef, ipc::writer::StreamWriter, json::LineDelimitedWriter};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
 use parquet::{
@@ -145,6 +145,9 @@ fn of_file(file: &std::path::Path) -> Result<Format> {
 
 async fn for_people(mut batches: SendableRecordBatchStream, printer: &mut Printer) -> Result<()> {
     let header = batches.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    if header == PLAN {
+        return plans(batches, printer).await;
+    }
     let mut rows = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(SearchError::from)? {
         let room = ROWS - rows.len();
@@ -156,6 +159,42 @@ async fn for_people(mut batches: SendableRecordBatchStream, printer: &mut Printe
         }
     }
     Ok(printer.table(&header, rows)?)
+}
+
+/// The columns of `EXPLAIN`.
+const PLAN: [&str; 2] = ["plan_type", "plan"];
+
+/// A plan is a tree of lines, not cells of a table.
+async fn plans(mut batches: SendableRecordBatchStream, printer: &mut Printer) -> Result<()> {
+    while let Some(batch) = batches.try_next().await.map_err(SearchError::from)? {
+        let (kinds, plans) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+        for (kind, plan) in kinds.iter().zip(plans) {
+            printer.line(kind.unwrap_or_default())?;
+            for line in plan.unwrap_or_default().lines() {
+                printer.line(format_args!("  {}", without_vectors(line)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// With the first two numbers of each long list of numbers: a vector tells a person nothing.
+fn without_vectors(line: &str) -> String {
+    let mut short = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('[') {
+        short.push_str(before);
+        short.push('[');
+        rest = after;
+        let Some((list, behind)) = after.split_once(']') else { break };
+        let mut items = list.splitn(3, ',');
+        let numbers = list.split(',').all(|item| item.trim().parse::<f64>().is_ok());
+        if let (true, Some(first), Some(second), Some(_)) = (numbers, items.next(), items.next(), items.next()) {
+            short.extend([first, ",", second, ", …]"]);
+            rest = behind;
+        }
+    }
+    short + rest
 }
 
 type Destination = Box<dyn Write + Send>;
@@ -208,6 +247,15 @@ async fn write(mut batches: SendableRecordBatchStream, format: Format, destinati
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vector_in_a_plan_is_cut() {
+        let line = "SortExec: expr=[similarity(embedding@1, [0.5, -1e-3, 2, 4]) DESC], fetch=[3]";
+        assert_eq!(without_vectors(line), "SortExec: expr=[similarity(embedding@1, [0.5, -1e-3, …]) DESC], fetch=[3]");
+        for line in ["no list", "an [open one", "projection=[doc_id, chunk, text]", "[1, 2]"] {
+            assert_eq!(without_vectors(line), line);
+        }
+    }
 
     #[test]
     fn the_ending_says_the_format() {
