@@ -145,10 +145,7 @@ impl ApiError {
                 Self::too_much("too_much_memory", "the statement needs more memory than statements have here")
                     .hint("ask for fewer rows, groups or columns")
             }
-            DataFusionError::ObjectStore(_)
-            | DataFusionError::IoError(_)
-            | DataFusionError::External(_)
-            | DataFusionError::ExecutionJoin(_) => {
+            root if is_of_the_store(root) => {
                 tracing::error!(%error, "a statement failed");
                 Self::unavailable("unavailable", "reading the tables failed")
             }
@@ -167,6 +164,20 @@ impl ApiError {
                 Self::unavailable("model_unavailable", "the model failed")
             }
         }
+    }
+}
+
+/// Whether a table could not be read, whatever the statement was.
+fn is_of_the_store(error: &DataFusionError) -> bool {
+    match error {
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::ExecutionJoin(_) => true,
+        DataFusionError::External(inner) => match inner.downcast_ref::<lance_core::Error>() {
+            Some(error) => {
+                !matches!(error, lance_core::Error::InvalidInput { .. } | lance_core::Error::NotSupported { .. })
+            }
+            None => inner.is::<io::Error>(),
+        },
+        _ => false,
     }
 }
 
@@ -226,7 +237,7 @@ mod tests {
             SearchError::NoTable { uri: uri.clone() },
             SearchError::NoContract { uri: uri.clone() },
             SearchError::NoTextIndex { uri: uri.clone() },
-            SearchError::Sql(Box::new(DataFusionError::External(uri.clone().into()))),
+            SearchError::Sql(Box::new(DataFusionError::External(Box::new(io::Error::other(uri.clone()))))),
             SearchError::Model(uri.clone().into()),
             SearchError::Backend(BackendError::Device { device: "cpu".into(), message: uri.clone() }),
         ] {

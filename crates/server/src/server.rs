@@ -149,7 +149,7 @@ struct Connections {
 impl Connections {
     fn new(router: Router, tls: Option<TlsAcceptor>, limits: &Limits) -> Arc<Self> {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_buf_size(HEAD);
+        http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_header_size(HEAD);
         Arc::new(Self {
             router,
             tls,

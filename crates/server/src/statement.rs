@@ -6,10 +6,14 @@
 
 use std::ops::ControlFlow;
 
+use axum::http::StatusCode;
 use datafusion::sql::{
     parser::{DFParser, Statement as AnyStatement},
     sqlparser::{
-        ast::{BinaryOperator, Expr, Function, Statement, Visit, Visitor},
+        ast::{
+            BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Statement, Value,
+            ValueWithSpan, Visit, Visitor, visit_expressions_mut,
+        },
         dialect::GenericDialect,
         parser::Parser,
         tokenizer::{Token, Tokenizer},
@@ -37,19 +41,12 @@ const BOUNDLESS: [&str; 11] = [
     "string_to_list",
 ];
 
-/// Calls that join texts or lists, of which one may feed the next: each can double what it is given.
-const GROWING: [&str; 9] = [
-    "array_cat",
-    "array_concat",
-    "concat",
-    "concat_ws",
-    "list_cat",
-    "list_concat",
-    "overlay",
-    "regexp_replace",
-    "replace",
-];
-const GROWING_CALLS: usize = 16;
+/// Calls that join texts or lists: each makes a value as many times as large as it has arguments.
+const JOINING: [&str; 6] = ["array_cat", "array_concat", "concat", "concat_ws", "list_cat", "list_concat"];
+/// Calls that put a text in the places of others.
+const REPLACING: [&str; 3] = ["overlay", "regexp_replace", "replace"];
+/// How many times as large a statement may make a value, if each of its calls feeds the next.
+const GROWTH: usize = 4096;
 
 /// What an answer may tell of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +82,8 @@ pub(crate) fn check(sql: &str, longest: usize) -> Result<Tells, ApiError> {
     Ok(tells)
 }
 
-/// Checks a condition on a table's columns, and gives it back as the one expression that it is.
-pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<String, ApiError> {
+/// Checks a condition on a table's columns; Lance, which plans it, would leave out what stands behind it.
+pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<Condition, ApiError> {
     check_parts(condition, longest, "where")?;
     let invalid = |error: String| {
         let error = ApiError::bad("invalid_filter", format!("the condition does not fit: {error}")).param("where");
@@ -100,7 +97,54 @@ pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<String,
         return Err(invalid(format!("`{behind}` stands behind it")));
     }
     check_functions(&expression)?;
-    Ok(expression.to_string())
+    if let ControlFlow::Break(value) = expression.visit(&mut Plain) {
+        return Err(invalid(format!("`{value}` is no value that a condition can have")));
+    }
+    Ok(Condition(expression))
+}
+
+/// A condition that is one expression.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Condition(Expr);
+
+impl Condition {
+    /// The condition as SQL. In a condition as Lance reads it names are as they are written, backticks stand around
+    /// those that are no plain words, and double quotes around texts.
+    pub(crate) fn sql(&self) -> String {
+        let mut expression = self.0.clone();
+        let quote = |name: &mut Ident| name.quote_style = Some('"');
+        let _whole: ControlFlow<()> = visit_expressions_mut(&mut expression, |part| {
+            match part {
+                Expr::Identifier(name) if name.quote_style == Some('"') => {
+                    *part = Expr::value(Value::SingleQuotedString(std::mem::take(&mut name.value)));
+                }
+                Expr::Identifier(name) => quote(name),
+                Expr::CompoundIdentifier(names) => names.iter_mut().for_each(quote),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        expression.to_string()
+    }
+}
+
+/// Finds values that Lance's planner gives up on.
+struct Plain;
+
+impl Visitor for Plain {
+    type Break = String;
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<String> {
+        match value.value {
+            Value::Number(..)
+            | Value::SingleQuotedString(_)
+            | Value::DoubleQuotedString(_)
+            | Value::HexStringLiteral(_)
+            | Value::Boolean(_)
+            | Value::Null => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(value.to_string()),
+        }
+    }
 }
 
 fn check_parts(sql: &str, longest: usize, param: &'static str) -> Result<(), ApiError> {
@@ -121,7 +165,7 @@ fn check_parts(sql: &str, longest: usize, param: &'static str) -> Result<(), Api
 }
 
 fn check_functions(tree: &impl Visit) -> Result<(), ApiError> {
-    let mut functions = Functions { growing: 0 };
+    let mut functions = Functions { growth: 1 };
     match tree.visit(&mut functions) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
@@ -129,27 +173,64 @@ fn check_functions(tree: &impl Visit) -> Result<(), ApiError> {
 }
 
 struct Functions {
-    growing: usize,
+    growth: usize,
 }
 
 impl Functions {
     fn called(&mut self, function: &Function) -> ControlFlow<ApiError> {
         let name = function.name.to_string().to_lowercase();
-        if BOUNDLESS.contains(&name.as_str()) {
+        let name = name.trim_matches('"');
+        if BOUNDLESS.contains(&name) {
             let message = format!("`{name}` is not allowed here: its values have no limit");
-            return ControlFlow::Break(ApiError::new(axum::http::StatusCode::FORBIDDEN, "not_allowed", message));
+            return ControlFlow::Break(ApiError::new(StatusCode::FORBIDDEN, "not_allowed", message));
         }
-        if GROWING.contains(&name.as_str()) { self.grown() } else { ControlFlow::Continue(()) }
-    }
-
-    fn grown(&mut self) -> ControlFlow<ApiError> {
-        self.growing += 1;
-        if self.growing > GROWING_CALLS {
-            let message = format!("texts and lists may be joined {GROWING_CALLS} times in a statement");
-            return ControlFlow::Break(ApiError::too_much("too_long", message));
+        let arguments = arguments(function);
+        if JOINING.contains(&name) {
+            return self.grow(arguments.iter().filter(|argument| literal(argument).is_none()).count());
+        }
+        if REPLACING.contains(&name) {
+            return self.grow(match arguments.as_slice() {
+                [_, from, to, ..] => replaced(literal(from), literal(to)),
+                _ => 1,
+            });
         }
         ControlFlow::Continue(())
     }
+
+    fn grow(&mut self, times: usize) -> ControlFlow<ApiError> {
+        self.growth = self.growth.saturating_mul(times.max(1));
+        if self.growth > GROWTH {
+            let message = format!("the statement could make a value more than {GROWTH} times as large");
+            return ControlFlow::Break(ApiError::too_much("too_large", message).hint("join or replace fewer texts"));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn arguments(function: &Function) -> Vec<&Expr> {
+    let FunctionArguments::List(list) = &function.args else { return Vec::new() };
+    list.args
+        .iter()
+        .filter_map(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression),
+            _ => None,
+        })
+        .collect()
+}
+
+fn literal(expression: &Expr) -> Option<&str> {
+    let Expr::Value(value) = expression else { return None };
+    match &value.value {
+        Value::SingleQuotedString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// How many times as large a text becomes: a pattern may stand for one character, or for none between any two.
+fn replaced(from: Option<&str>, to: Option<&str>) -> usize {
+    let Some(to) = to else { return GROWTH };
+    let plain = from.filter(|from| !from.is_empty() && from.chars().all(char::is_alphanumeric));
+    plain.map_or(to.len() + 1, |from| to.len().div_ceil(from.len()))
 }
 
 impl Visitor for Functions {
@@ -158,7 +239,10 @@ impl Visitor for Functions {
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<ApiError> {
         match expression {
             Expr::Function(function) => self.called(function),
-            Expr::BinaryOp { op: BinaryOperator::StringConcat, .. } | Expr::Overlay { .. } => self.grown(),
+            Expr::BinaryOp { op: BinaryOperator::StringConcat, left, right } => {
+                let constant = [left, right].into_iter().any(|side| literal(side).is_some());
+                self.grow(if constant { 1 } else { 2 })
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -194,16 +278,41 @@ mod tests {
         assert_eq!(code("EXPLAIN SELECT a FROM (SELECT LPAD('x', 9) a)"), Some("not_allowed"));
         assert_eq!(code(&format!("SELECT 1{}", "+x".repeat(600))), Some("too_long"));
         assert_eq!(code(&format!("SELECT '{}'", "x".repeat(20_000))), Some("too_long"));
-        assert_eq!(code(&format!("SELECT v{} FROM t", "||v".repeat(20))), Some("too_long"));
+        assert_eq!(code(&format!("SELECT v{} FROM t", "||v".repeat(20))), Some("too_large"));
         assert_eq!(code("SELECT 1; SELECT 2"), Some("invalid_sql"));
         assert_eq!(code(""), Some("invalid_sql"));
         assert_eq!(code(&format!("SELECT {}1{}", "(".repeat(400), ")".repeat(400))), Some("invalid_sql"));
     }
 
     #[test]
+    fn what_grows_beyond_measure_is_refused() {
+        let nested =
+            |call: &str, end: &str, times| format!("SELECT {}text{} FROM t", call.repeat(times), end.repeat(times));
+        assert_eq!(code(&nested("replace(", ", 'e', 'ee')", 12)), None);
+        assert_eq!(code(&nested("replace(", ", 'e', 'ee')", 13)), Some("too_large"));
+        assert_eq!(code(&nested("replace(", ", 'ab', 'c')", 16)), None);
+        assert_eq!(code(&nested("regexp_replace(", ", '.', 'eeeeeee')", 5)), Some("too_large"));
+        assert_eq!(code("SELECT replace(replace(text, 'e', text), 'x', text) FROM t"), Some("too_large"));
+        assert_eq!(code("SELECT a || ', ' || b || ', ' || c || '.' FROM t"), None);
+        assert_eq!(code(&nested("concat(text, ", ")", 13)), Some("too_large"));
+    }
+
+    #[test]
     fn a_condition_is_one_expression() {
-        assert_eq!(check_condition("lang = 'it''s' and x>1", 99), Ok("lang = 'it''s' AND x > 1".to_owned()));
-        for wrong in ["", "a = 1; DROP TABLE t", "1 = 1) GROUP BY (1", "a = ", "SELECT 1"] {
+        let sql = |condition: &str| check_condition(condition, 99).unwrap().sql();
+        assert_eq!(sql("lang = 'it''s' and x>1"), "\"lang\" = 'it''s' AND \"x\" > 1");
+        assert_eq!(sql("`a b` = \"it's\" or t.Label = 1"), "\"a b\" = 'it''s' OR \"t\".\"Label\" = 1");
+        for wrong in [
+            "",
+            "a = 1 ORDER BY b",
+            "a = 1; DROP TABLE t",
+            "1 = 1) GROUP BY (1",
+            "a = ",
+            "SELECT 1",
+            "a = $1",
+            "a IN (1, ?)",
+            "a = $$x$$",
+        ] {
             assert_eq!(check_condition(wrong, 99).unwrap_err().code, "invalid_filter", "{wrong}");
         }
     }

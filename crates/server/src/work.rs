@@ -1,16 +1,22 @@
 //! Where requests are worked on: beside the threads that read and answer them, a few at a time, and not for ever.
 //!
-//! A statement that computes keeps a thread busy, and one that nests deeply needs a deep stack: planners go down a
-//! call for each level. So work runs on threads of its own, and SQL on others than searches.
+//! A statement that nests deeply needs a deep stack: planners go down a call for each level. And one that computes for
+//! seconds without a pause cannot be ended before, not even when its time is up: so each statement has threads that no
+//! other uses meanwhile, and they are given back when it has really ended.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
 use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{Semaphore, SemaphorePermit},
+    runtime::{Builder, Handle, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
@@ -19,6 +25,9 @@ use crate::{Limits, error::ApiError};
 
 /// Bytes of a thread's stack: only what is used takes memory.
 const STACK: usize = 256 << 20;
+
+/// How many may wait for each that works.
+const QUEUE: usize = 4;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,40 +42,46 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Work {
     searches: Threads,
-    statements: Threads,
+    lanes: Lanes,
     turns: Turns,
-    statement_turns: Turns,
     time: Duration,
 }
 
 impl Work {
-    pub(crate) fn new(limits: &Limits) -> std::io::Result<Self> {
+    pub(crate) fn new(limits: &Limits) -> io::Result<Self> {
         Ok(Self {
-            searches: Threads::start("polylance-search")?,
-            statements: Threads::start("polylance-sql")?,
+            searches: Threads::start("polylance-search", cores())?,
+            lanes: Lanes::new(limits),
             turns: Turns::new(limits.requests, limits.queue),
-            statement_turns: Turns::new(limits.statements, limits.queue),
             time: limits.time,
         })
     }
 
-    /// Does the work once it is its turn. Dropping the future ends the work.
+    /// Does the work once it is its turn. Dropping the future ends the work, at its next pause.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         kind: Kind,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let threads = match kind {
-            Kind::Search => &self.searches,
-            Kind::Statement => &self.statements,
-        };
-        let _statement = match kind {
-            Kind::Search => None,
-            Kind::Statement => Some(self.statement_turns.next().await?),
-        };
-        let _turn = self.turns.next().await?;
         let mut running = JoinSet::new();
-        running.spawn_on(work, threads.runtime().handle());
+        let _turn = match kind {
+            Kind::Search => {
+                let turn = self.turns.next().await?;
+                running.spawn_on(work, self.searches.handle());
+                turn
+            }
+            Kind::Statement => {
+                let lane = self.lanes.next().await?;
+                let turn = self.turns.next().await?;
+                let threads = lane.handle().clone();
+                let in_lane = async move {
+                    let _lane = lane;
+                    work.await
+                };
+                running.spawn_on(in_lane, &threads);
+                turn
+            }
+        };
         match timeout(self.time, running.join_next()).await {
             Ok(Some(Ok(done))) => done,
             Ok(failed) => {
@@ -87,33 +102,88 @@ impl Work {
     }
 }
 
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// A runtime whose end waits for nobody.
 #[derive(Debug)]
-struct Threads(Option<Runtime>);
+struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
 
 impl Threads {
-    fn start(name: &str) -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread().enable_all().thread_name(name).thread_stack_size(STACK).build()?;
-        Ok(Self(Some(runtime)))
+    fn start(name: &str, threads: usize) -> io::Result<Self> {
+        let mut builder = Builder::new_multi_thread();
+        builder.enable_all().worker_threads(threads).thread_name(name).thread_stack_size(STACK);
+        let runtime = builder.build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
-    fn runtime(&self) -> &Runtime {
-        self.0.as_ref().expect("the runtime is taken at the end only")
+    fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Threads for statements: as many lanes as statements may run at once, each made when it is first needed.
+#[derive(Debug)]
+struct Lanes {
+    turns: Turns,
+    free: Arc<Mutex<Vec<Threads>>>,
+}
+
+/// Threads with one statement on them.
+struct Lane {
+    threads: Option<Threads>,
+    free: Arc<Mutex<Vec<Threads>>>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Lanes {
+    fn new(limits: &Limits) -> Self {
+        Self { turns: Turns::new(limits.statements, limits.queue), free: Arc::default() }
+    }
+
+    async fn next(&self) -> Result<Lane, ApiError> {
+        let turn = self.turns.next().await?;
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let threads = match free {
+            Some(threads) => threads,
+            // Two at least: while one computes, the other reads.
+            None => Threads::start("polylance-sql", (cores() / 2).max(2)).map_err(|error| {
+                tracing::error!(%error, "the threads for a statement could not be started");
+                ApiError::busy()
+            })?,
+        };
+        Ok(Lane { threads: Some(threads), free: Arc::clone(&self.free), _turn: turn })
+    }
+}
+
+impl Lane {
+    fn handle(&self) -> &Handle {
+        self.threads.as_ref().expect("the threads are taken at the end only").handle()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).extend(self.threads.take());
     }
 }
 
 /// Who may work, and a short queue of those who want to.
 #[derive(Debug)]
 struct Turns {
-    free: Semaphore,
+    places: Arc<Semaphore>,
     all: usize,
     waiting: AtomicUsize,
     patience: Duration,
@@ -121,25 +191,25 @@ struct Turns {
 
 impl Turns {
     fn new(turns: usize, patience: Duration) -> Self {
-        Self { free: Semaphore::new(turns), all: turns, waiting: AtomicUsize::new(0), patience }
+        Self { places: Arc::new(Semaphore::new(turns)), all: turns, waiting: AtomicUsize::new(0), patience }
     }
 
-    async fn next(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        if let Ok(turn) = self.free.try_acquire() {
+    async fn next(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        if let Ok(turn) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(turn);
         }
         let waiting = Waiting::new(&self.waiting);
-        if waiting.before >= self.all {
+        if waiting.before >= QUEUE * self.all {
             return Err(ApiError::busy());
         }
-        match timeout(self.patience, self.free.acquire()).await {
+        match timeout(self.patience, Arc::clone(&self.places).acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(ApiError::busy()),
         }
     }
 
     fn taken(&self) -> usize {
-        self.all - self.free.available_permits()
+        self.all - self.places.available_permits()
     }
 }
 
@@ -202,6 +272,29 @@ mod tests {
         let work = work(|limits| limits.time = Duration::from_millis(1));
         let error = work.run(Kind::Statement, pending::<Result<(), ApiError>>()).await.unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::UNPROCESSABLE_ENTITY, "too_slow"));
+    }
+
+    #[tokio::test]
+    async fn a_statement_without_a_pause_holds_its_own_lane_alone() {
+        let work = work(|limits| {
+            (limits.statements, limits.queue, limits.time) = (2, Duration::ZERO, Duration::from_millis(50));
+        });
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (gone, went) = oneshot::channel();
+        let busy = async move {
+            // Cannot be ended: as a function that computes for long.
+            let _ended = ended.recv();
+            let _gone = gone.send(());
+            Ok(())
+        };
+        assert_eq!(work.run(Kind::Statement, busy).await.unwrap_err().code, "too_slow");
+        assert_eq!((work.lanes.turns.taken(), work.in_work()), (1, 0));
+        work.run(Kind::Statement, async { Ok(()) }).await.unwrap();
+        drop(end);
+        went.await.unwrap();
+        while work.lanes.turns.taken() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

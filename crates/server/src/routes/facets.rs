@@ -78,7 +78,10 @@ async fn facets(
         let value = facet_named(&table.schema(), &column)?;
         let condition = condition.filter(|condition| !condition.trim().is_empty());
         let condition = match condition {
-            Some(condition) => format!("WHERE ({})", statement::check_condition(&condition, app.limits.statement)?),
+            Some(condition) => {
+                let condition = statement::check_condition(&condition, app.limits.statement)?;
+                format!("WHERE ({})", condition.sql())
+            }
             None => String::new(),
         };
         let sql = format!(
