@@ -1,16 +1,59 @@
 //! SQL conditions on a table's columns.
 
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::{
+    ast::{Value, ValueWithSpan, Visit, Visitor},
+    dialect::GenericDialect,
+    parser::Parser,
+    tokenizer::Token,
+};
 use lance::Dataset;
 
 use crate::SearchError;
 
-/// Plans the condition alone, to tell its errors from others.
+/// Plans the condition alone, to tell its errors from others. It must be one expression of plain values: Lance's planner
+/// leaves out what stands behind one, and ends the process at a placeholder.
 pub(crate) async fn check(dataset: &Dataset, condition: &str) -> Result<(), SearchError> {
     let refused = |source| SearchError::Filter { filter: condition.to_owned(), source: Box::new(source) };
+    check_form(condition).map_err(|message| refused(lance::Error::invalid_input(message)))?;
     let mut scanner = dataset.scan();
     scanner.filter(condition).map_err(refused)?;
     Box::pin(scanner.create_plan()).await.map_err(refused)?;
     Ok(())
+}
+
+fn check_form(condition: &str) -> Result<(), String> {
+    let wrong = |error: datafusion::sql::sqlparser::parser::ParserError| error.to_string();
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(condition).map_err(wrong)?;
+    let expression = parser.parse_expr().map_err(wrong)?;
+    match parser.peek_token().token {
+        Token::EOF => {}
+        behind => return Err(format!("`{behind}` stands behind the condition")),
+    }
+    match expression.visit(&mut PlainValues) {
+        ControlFlow::Break(value) => Err(format!("`{value}` is no value that a condition can have")),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Stops at a value that Lance's planner cannot read.
+struct PlainValues;
+
+impl Visitor for PlainValues {
+    type Break = String;
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<String> {
+        match &value.value {
+            Value::Number(..)
+            | Value::SingleQuotedString(_)
+            | Value::DoubleQuotedString(_)
+            | Value::HexStringLiteral(_)
+            | Value::Boolean(_)
+            | Value::Null => ControlFlow::Continue(()),
+            other => ControlFlow::Break(other.to_string()),
+        }
+    }
 }
 
 /// `column = 'value'`, whatever the value holds.
@@ -29,6 +72,17 @@ pub(crate) fn and(one: Option<String>, other: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condition_is_one_expression_of_plain_values() {
+        for right in ["a = 1", "a IN ('x', 'y') AND NOT b", "`odd name` IS NULL OR c > -1.5e3", "x LIKE '%y'"] {
+            assert_eq!(check_form(right), Ok(()), "{right}");
+        }
+        for wrong in ["", "a =", "1 = 1) OR (1 = 1", "a = $1", "a = ?", "a = N'x'", "a = $$x$$", "a = 1; DROP TABLE t"]
+        {
+            assert!(check_form(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_quote_stays_inside_the_value() {

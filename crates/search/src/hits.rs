@@ -26,6 +26,9 @@ pub const BM25: &str = "bm25";
 /// What the cross-encoder says. Float32.
 pub const RERANK_SCORE: &str = "rerank_score";
 
+/// Names that columns of places have: a table's own columns of these names are left out of hits.
+pub(crate) const PLACES: [&str; 6] = [SCORE, VECTOR_RANK, DISTANCE, TEXT_RANK, BM25, RERANK_SCORE];
+
 /// The columns of places that a search of this mode adds, `score` last.
 pub(crate) fn place_fields(mode: SearchMode, reranked: bool) -> Vec<FieldRef> {
     let number = |name: &str, of: DataType, nullable| Arc::new(Field::new(name, of, nullable));

@@ -34,7 +34,7 @@ impl SearchTable {
 
     /// The best rows for a request, best first.
     ///
-    /// Yields the table's columns without `embedding` and `content_hash`, then, each only where the mode has it:
+    /// Yields the table's columns without `embedding`, `content_hash` and those that are named as what follows; then, each only where the mode has it:
     /// `vector_rank` (UInt32, from 1), `_distance` (Float32), `text_rank` (UInt32), `bm25` (Float32), `rerank_score`
     /// (Float32), and at last `score` (Float32, falling). By meaning the score is 1 − distance for cosine and dot
     /// and 1 / (1 + distance) for L2; by words it is BM25's; a hybrid search's is its [`crate::Fusion`]'s; with a

@@ -12,7 +12,7 @@ use polylance_schema::{
     search::{EF, NPROBES, REFINE},
 };
 
-use crate::{Effort, SearchError, filter, open};
+use crate::{Effort, SearchError, filter, hits::PLACES, open};
 
 /// One version of a table, with what searches need already read: a search itself opens nothing.
 #[derive(Debug, Clone)]
@@ -132,7 +132,8 @@ impl SearchTable {
     /// What a hit shows of its row.
     pub(crate) fn hit_columns(&self) -> Vec<String> {
         let fields = self.dataset.schema().fields.iter().map(|field| field.name.clone());
-        fields.filter(|name| ![EMBEDDING, CONTENT_HASH].contains(&name.as_str())).collect()
+        let hidden = |name: &str| [EMBEDDING, CONTENT_HASH].contains(&name) || PLACES.contains(&name);
+        fields.filter(|name| !hidden(name)).collect()
     }
 }
 
