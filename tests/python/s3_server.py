@@ -1,9 +1,24 @@
 """Starts moto's S3 server on a free port with one bucket, prints the endpoint, ends with its standard input."""
 
 import sys
+import threading
 
 import boto3
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+
+# S3 looks whether a key is there and writes it in one step (If-None-Match), which commits rely on. moto looks, then
+# writes, in as many threads as there are requests: of two commits of one version both could succeed.
+one_at_a_time = threading.RLock()
+put = S3Response._key_response_put
+
+
+def put_alone(self, *args, **kwargs):
+    with one_at_a_time:
+        return put(self, *args, **kwargs)
+
+
+S3Response._key_response_put = put_alone
 
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
