@@ -31,15 +31,14 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-/// The share of articles in other languages whose nearest English article is the same one.
-fn share_found(dtype: &str) -> f64 {
+#[test]
+fn an_article_finds_itself_in_english() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("udhr.lance").display().to_string();
     let pipeline = folder.path().join("retrieval.toml");
     let toml = format!(
         "version = 1\n[source]\nuri = \"builtin:udhr?codes=eng,{}\"\nkeep = [\"code\", \"article\"]\n\
-         [model]\ndtype = \"{dtype}\"\nprompts = {{ passage = \"query: \", query = \"query: \" }}\n\
-         [table]\nuri = \"{table}\"\n",
+         [model]\nprompts = {{ passage = \"query: \", query = \"query: \" }}\n[table]\nuri = \"{table}\"\n",
         LANGUAGES.join(",")
     );
     std::fs::write(&pipeline, toml).unwrap();
@@ -64,15 +63,6 @@ fn share_found(dtype: &str) -> f64 {
         }
     }
     assert_eq!(asked, 19 * 30);
-    right as f64 / f64::from(asked)
-}
-
-#[test]
-fn an_article_finds_itself_in_english_in_every_arithmetic() {
-    let exact = share_found("f32");
-    assert!(exact >= 0.95, "f32: {exact:.3}");
-    for dtype in ["bf16", "int8"] {
-        let share = share_found(dtype);
-        assert!((share - exact).abs() <= 0.01, "{dtype}: {share:.3}, f32: {exact:.3}");
-    }
+    let share = right as f64 / f64::from(asked);
+    assert!(share >= 0.95, "{right} of {asked} = {share:.3}");
 }
