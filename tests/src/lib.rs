@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: the built binary, small models, Python's Lance clients, an S3 server.
+//! What the end-to-end tests share: the built binary, small models, Python's Lance clients, an S3 server, a server of tables.
 #![expect(clippy::missing_panics_doc, reason = "a test helper panics to fail its test")]
 
 mod binary;
@@ -9,6 +9,7 @@ mod faults;
 mod head_model;
 mod python;
 mod s3;
+mod served;
 mod table;
 mod tiny_model;
 
@@ -20,5 +21,6 @@ pub use faults::FaultProxy;
 pub use head_model::write_head_model;
 pub use python::python;
 pub use s3::S3Server;
+pub use served::{Answer, Served, declaration, read_to_end};
 pub use table::{read_table, strings, vectors};
 pub use tiny_model::TinyModel;

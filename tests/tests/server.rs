@@ -1,12 +1,9 @@
 //! `polylance serve` as its clients meet it.
 
-mod served;
-
 use std::{fs, io::Write, net::TcpStream, process::Command, thread, time::Duration};
 
-use polylance_tests::{polylance, polylance_with, python, repository};
+use polylance_tests::{Served, declaration, polylance, polylance_with, python, read_to_end, repository};
 use serde_json::{Value, json};
-use served::{Served, declaration, read};
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
 
@@ -138,7 +135,7 @@ fn what_was_asked_before_the_end_is_answered() {
     let asking = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         stream.write_all(&body[3..]).unwrap();
-        read(stream)
+        read_to_end(stream)
     });
     let (code, said) = server.stop("TERM");
     let answer = asking.join().unwrap();

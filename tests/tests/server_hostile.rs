@@ -1,7 +1,6 @@
 //! Requests that mean no good, while others go on with their work.
 
 mod attacks;
-mod served;
 
 use std::{
     collections::VecDeque,
@@ -14,9 +13,8 @@ use std::{
 };
 
 use attacks::{TOKEN, attacks};
-use polylance_tests::{polylance_with, repository};
+use polylance_tests::{Answer, Served, declaration, polylance_with, repository};
 use serde_json::json;
-use served::{Answer, Served, declaration};
 
 const HONEST: usize = 20;
 const HOSTILE: usize = 6;

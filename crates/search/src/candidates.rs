@@ -9,7 +9,7 @@ use lance_index::scalar::FullTextSearchQuery;
 use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::{DOC_ID, EMBEDDING, TEXT};
 
-use crate::{Effort, SearchError, SearchTable};
+use crate::{DISTANCE, Effort, SearchError, SearchTable};
 
 /// Candidates per hit that an index yields, whose exact distances then decide.
 const REFINE_FACTOR: u32 = 10;
@@ -18,9 +18,8 @@ const REFINE_FACTOR: u32 = 10;
 const PROBES: usize = 20;
 
 /// Lance's columns.
-const DISTANCE: &str = "_distance";
-const BM25: &str = "_score";
-const ROW_ID: &str = "_rowid";
+const LANCE_BM25: &str = "_score";
+pub(crate) const ROW_ID: &str = "_rowid";
 
 /// A row and how well it fits.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +88,7 @@ pub(crate) async fn by_words(
         scanner.full_text_search(query.limit(Some(limit as i64)))?.limit(Some(limit as i64), None)?;
         Ok(())
     };
-    gather(table, BM25, wanted, plan).await
+    gather(table, LANCE_BM25, wanted, plan).await
 }
 
 /// Runs what `plan` plans. With one row a document asked for, it asks for more rows until there are enough documents or

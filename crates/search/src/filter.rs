@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
-    ast::{Value, ValueWithSpan, Visit, Visitor},
+    ast::{Expr, Value, ValueWithSpan, Visit, Visitor},
     dialect::GenericDialect,
     parser::Parser,
     tokenizer::Token,
@@ -12,18 +12,22 @@ use lance::Dataset;
 
 use crate::SearchError;
 
-/// Plans the condition alone, to tell its errors from others. It must be one expression of plain values: Lance's planner
-/// leaves out what stands behind one, and ends the process at a placeholder.
+/// Plans the condition alone, to tell its errors from others.
 pub(crate) async fn check(dataset: &Dataset, condition: &str) -> Result<(), SearchError> {
     let refused = |source| SearchError::Filter { filter: condition.to_owned(), source: Box::new(source) };
-    check_form(condition).map_err(|message| refused(lance::Error::invalid_input(message)))?;
+    parse_condition(condition).map_err(|message| refused(lance::Error::invalid_input(message)))?;
     let mut scanner = dataset.scan();
     scanner.filter(condition).map_err(refused)?;
     Box::pin(scanner.create_plan()).await.map_err(refused)?;
     Ok(())
 }
 
-fn check_form(condition: &str) -> Result<(), String> {
+/// A condition on a table's columns as the one expression of plain values that it must be: Lance's planner would leave out
+/// what stands behind it, and would end the process at a parameter such as `$1`.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_condition(condition: &str) -> Result<Expr, String> {
     let wrong = |error: datafusion::sql::sqlparser::parser::ParserError| error.to_string();
     let mut parser = Parser::new(&GenericDialect {}).try_with_sql(condition).map_err(wrong)?;
     let expression = parser.parse_expr().map_err(wrong)?;
@@ -33,7 +37,7 @@ fn check_form(condition: &str) -> Result<(), String> {
     }
     match expression.visit(&mut PlainValues) {
         ControlFlow::Break(value) => Err(format!("`{value}` is no value that a condition can have")),
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => Ok(expression),
     }
 }
 
@@ -76,11 +80,11 @@ mod tests {
     #[test]
     fn a_condition_is_one_expression_of_plain_values() {
         for right in ["a = 1", "a IN ('x', 'y') AND NOT b", "`odd name` IS NULL OR c > -1.5e3", "x LIKE '%y'"] {
-            assert_eq!(check_form(right), Ok(()), "{right}");
+            assert_eq!(parse_condition(right).map(drop), Ok(()), "{right}");
         }
         for wrong in ["", "a =", "1 = 1) OR (1 = 1", "a = $1", "a = ?", "a = N'x'", "a = $$x$$", "a = 1; DROP TABLE t"]
         {
-            assert!(check_form(wrong).is_err(), "{wrong}");
+            assert!(parse_condition(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -20,6 +20,7 @@ mod tune;
 pub use describe::{ColumnDescription, IndexDescription, TableDescription, VersionDescription, describe};
 pub use embed::{InputKind, embed};
 pub use error::SearchError;
+pub use filter::parse_condition;
 pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, VECTOR_RANK};
 pub use open::table_contract;
 pub use request::{Effort, Fusion, Models, Query, SearchMode, SearchRequest};

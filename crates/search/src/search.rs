@@ -1,7 +1,9 @@
 //! A search from the query to the rows.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Float32Type;
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Float32Type,
+};
 use lance_linalg::distance::DistanceType;
 use polylance_backend::{AnnotateInput, Annotation};
 use polylance_schema::columns::{CHUNK, DOC_ID, EMBEDDING, TEXT};
@@ -34,9 +36,9 @@ impl SearchTable {
 
     /// The best rows for a request, best first.
     ///
-    /// Yields the table's columns without `embedding`, `content_hash` and those that are named as what follows; then, each only where the mode has it:
-    /// `vector_rank` (UInt32, from 1), `_distance` (Float32), `text_rank` (UInt32), `bm25` (Float32), `rerank_score`
-    /// (Float32), and at last `score` (Float32, falling). By meaning the score is 1 − distance for cosine and dot
+    /// Yields the table's columns without `embedding`, `content_hash` and those that are named as what follows; then,
+    /// each only where the mode has it: `vector_rank` (UInt32, from 1), `_distance` (Float32), `text_rank` (UInt32),
+    /// `bm25` (Float32), `rerank_score` (Float32), and at last `score` (Float32, falling). By meaning the score is 1 − distance for cosine and dot
     /// and 1 / (1 + distance) for L2; by words it is BM25's; a hybrid search's is its [`crate::Fusion`]'s; with a
     /// reranker it is the reranker's. The metric is the index's, cosine without one. Distances are exact: candidates
     /// from an index are compared with the query again. Rows that no index covers yet are searched too.

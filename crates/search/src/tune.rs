@@ -13,7 +13,10 @@ use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::EMBEDDING;
 use serde::Serialize;
 
-use crate::{Effort, SearchError, SearchTable, candidates};
+use crate::{
+    Effort, SearchError, SearchTable,
+    candidates::{self, ROW_ID},
+};
 
 /// What is asked of the search.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -167,7 +170,7 @@ impl SearchTable {
         .map_err(searching)?;
         scanner.project::<&str>(&[]).map_err(searching)?.with_row_id();
         let rows = Box::pin(scanner.try_into_batch()).await.map_err(searching)?;
-        let Some(ids) = rows.column_by_name("_rowid") else { return Ok(HashSet::new()) };
+        let Some(ids) = rows.column_by_name(ROW_ID) else { return Ok(HashSet::new()) };
         let others = ids.as_primitive::<UInt64Type>().values().iter().filter(|id| **id != query.row);
         Ok(others.take(k).copied().collect())
     }
@@ -184,7 +187,7 @@ impl SearchTable {
             scanner.project(&[EMBEDDING]).map_err(reading)?.with_row_id();
             scanner.limit(Some(1), Some(offset)).map_err(reading)?;
             let row = Box::pin(scanner.try_into_batch()).await.map_err(reading)?;
-            let (Some(vector), Some(id)) = (row.column_by_name(EMBEDDING), row.column_by_name("_rowid")) else {
+            let (Some(vector), Some(id)) = (row.column_by_name(EMBEDDING), row.column_by_name(ROW_ID)) else {
                 continue;
             };
             if row.num_rows() == 1 {

@@ -12,13 +12,13 @@ use datafusion::sql::{
     sqlparser::{
         ast::{
             BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Statement, Value,
-            ValueWithSpan, Visit, Visitor, visit_expressions_mut,
+            Visit, Visitor, visit_expressions_mut,
         },
         dialect::GenericDialect,
-        parser::Parser,
         tokenizer::{Token, Tokenizer},
     },
 };
+use polylance_search::parse_condition;
 
 use crate::error::ApiError;
 
@@ -82,24 +82,15 @@ pub(crate) fn check(sql: &str, longest: usize) -> Result<Tells, ApiError> {
     Ok(tells)
 }
 
-/// Checks a condition on a table's columns; Lance, which plans it, would leave out what stands behind it.
+/// Checks a condition on a table's columns.
 pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<Condition, ApiError> {
     check_parts(condition, longest, "where")?;
     let invalid = |error: String| {
         let error = ApiError::bad("invalid_filter", format!("the condition does not fit: {error}")).param("where");
         error.hint("`GET /v1/tables` lists the columns")
     };
-    let mut parser =
-        Parser::new(&GenericDialect {}).try_with_sql(condition).map_err(|error| invalid(error.to_string()))?;
-    let expression = parser.parse_expr().map_err(|error| invalid(error.to_string()))?;
-    let behind = parser.peek_token().token;
-    if behind != Token::EOF {
-        return Err(invalid(format!("`{behind}` stands behind it")));
-    }
+    let expression = parse_condition(condition).map_err(invalid)?;
     check_functions(&expression)?;
-    if let ControlFlow::Break(value) = expression.visit(&mut Plain) {
-        return Err(invalid(format!("`{value}` is no value that a condition can have")));
-    }
     Ok(Condition(expression))
 }
 
@@ -125,25 +116,6 @@ impl Condition {
             ControlFlow::Continue(())
         });
         expression.to_string()
-    }
-}
-
-/// Finds values that Lance's planner gives up on.
-struct Plain;
-
-impl Visitor for Plain {
-    type Break = String;
-
-    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<String> {
-        match value.value {
-            Value::Number(..)
-            | Value::SingleQuotedString(_)
-            | Value::DoubleQuotedString(_)
-            | Value::HexStringLiteral(_)
-            | Value::Boolean(_)
-            | Value::Null => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(value.to_string()),
-        }
     }
 }
 

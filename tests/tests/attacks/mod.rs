@@ -6,9 +6,8 @@ mod wires;
 
 use std::{io::Write, net::TcpStream, time::Instant};
 
+use polylance_tests::{Answer, Served, read_to_end};
 use serde_json::json;
-
-use crate::served::{Answer, Served, read};
 
 /// The token of the server that is attacked.
 pub(crate) const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
@@ -42,7 +41,7 @@ impl Attack {
                 let started = Instant::now();
                 let mut stream = TcpStream::connect(&server.address).unwrap();
                 let _closed = stream.write_all(bytes);
-                let answer = read(stream);
+                let answer = read_to_end(stream);
                 let what = format!("slow, closed after {:?}: {:?}", started.elapsed(), String::from_utf8_lossy(bytes));
                 (what, answer)
             }

@@ -16,7 +16,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     scalar::ScalarValue,
 };
-use polylance_schema::columns::CHUNK;
+use polylance_schema::columns::{CHUNK, DOC_ID};
 
 use super::{models::ModelSource, tables::Tables};
 use crate::{Query, SearchMode, SearchRequest, SearchTable, filter, hits::place_fields};
@@ -148,7 +148,7 @@ async fn first_chunk(table: &SearchTable, doc_id: &str) -> std::result::Result<u
     let chunks = table.document(doc_id).await?;
     let first = chunks.column_by_name(CHUNK).filter(|chunks| !chunks.is_empty());
     let missing =
-        || crate::SearchError::Query(format!("the table has no document with {}", filter::equals("doc_id", doc_id)));
+        || crate::SearchError::Query(format!("the table has no document with {}", filter::equals(DOC_ID, doc_id)));
     let first = first.ok_or_else(missing)?;
     Ok(arrow::array::AsArray::as_primitive::<arrow::datatypes::UInt32Type>(first.as_ref()).value(0))
 }

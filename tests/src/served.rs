@@ -10,14 +10,15 @@ use std::{
     time::Duration,
 };
 
-use polylance_tests::{built, polylance, repository};
 use serde_json::Value;
+
+use crate::{built, polylance, repository};
 
 /// Loading a model on a busy machine takes its time.
 const START: Duration = Duration::from_mins(5);
 
 /// The Declaration of Human Rights in three languages, with its words indexed.
-pub(crate) fn declaration(folder: &Path) -> String {
+pub fn declaration(folder: &Path) -> String {
     let table = folder.join("udhr.lance").display().to_string();
     let source = "builtin:udhr?codes=eng,fra,jpn";
     let _ = polylance(&["embed", "--source", source, "--table", &table, "--keep", "lang,article"]).exits_with(0);
@@ -25,36 +26,39 @@ pub(crate) fn declaration(folder: &Path) -> String {
     table
 }
 
-/// The server.
-pub(crate) struct Served {
+/// A server of tables on a free port.
+#[derive(Debug)]
+pub struct Served {
     child: Child,
     /// `127.0.0.1:PORT`.
-    pub(crate) address: String,
+    pub address: String,
     said: Option<JoinHandle<String>>,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// The status; 0 when the connection ended without one.
-    pub(crate) status: u16,
+    pub status: u16,
     /// The head and everything else, as it came.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Answer {
-    pub(crate) fn body(&self) -> &str {
+    /// What stands behind the head.
+    pub fn body(&self) -> &str {
         self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
     }
 
-    pub(crate) fn json(&self) -> Value {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
         serde_json::from_str(self.body()).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
     }
 }
 
 impl Served {
     /// Serves on a free port.
-    pub(crate) fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(built("polylance"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
@@ -91,8 +95,13 @@ impl Served {
         served
     }
 
+    /// As a browser writes it.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
     /// Sends a request and reads to the end of the connection.
-    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for (name, value) in headers {
             request.extend([name, ": ", value, "\r\n"]);
@@ -105,7 +114,7 @@ impl Served {
     }
 
     /// A POST of JSON with a token, or without one.
-    pub(crate) fn post(&self, path: &str, token: Option<&str>, body: &str) -> Answer {
+    pub fn post(&self, path: &str, token: Option<&str>, body: &str) -> Answer {
         let authorization = token.map(|token| format!("Bearer {token}"));
         let mut headers = vec![("Content-Type", "application/json")];
         headers.extend(authorization.as_deref().map(|authorization| ("Authorization", authorization)));
@@ -113,7 +122,7 @@ impl Served {
     }
 
     /// A GET.
-    pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Answer {
+    pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
         let authorization = token.map(|token| format!("Bearer {token}"));
         let headers: Vec<_> =
             authorization.as_deref().map(|authorization| ("Authorization", authorization)).into_iter().collect();
@@ -121,16 +130,16 @@ impl Served {
     }
 
     /// Writes bytes and reads until the server ends the connection.
-    pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
+    pub fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(START)).unwrap();
         // A server that has seen enough closes while there is more to write, and its answer may be lost with that.
         let _closed = stream.write_all(bytes);
-        read(stream)
+        read_to_end(stream)
     }
 
     /// Sends a signal and waits: the exit code, and everything that was said.
-    pub(crate) fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
+    pub fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
         let code = self.child.wait().unwrap().code();
@@ -139,7 +148,7 @@ impl Served {
 }
 
 /// Reads to the end of the connection.
-pub(crate) fn read(mut stream: TcpStream) -> Answer {
+pub fn read_to_end(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let mut part = [0; 1 << 14];
     while let Ok(read @ 1..) = stream.read(&mut part) {
