@@ -1,9 +1,10 @@
-"""Open a table polylance wrote with pylance and with lancedb, read its vectors and search them.
+"""Open a table polylance wrote with pylance, lancedb and Polars, read its vectors and search them.
 
     python tests/python/open_table.py URI [--ordinal N]
 
-Searches with the vector of row N and expects that row first in both libraries. Prints one JSON object,
-`{"rows", "dim", "row", "pylance_first", "lancedb_first"}`, or one line of what is wrong, and exits with 1.
+Searches with the vector of row N and expects that row first in pylance and in lancedb; Polars finds the row by its key
+and reads the same vector. Prints one JSON object,
+`{"rows", "dim", "row", "pylance_first", "lancedb_first", "polars_rows"}`, or one line of what is wrong, and exits with 1.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import PurePosixPath
 
 import lance
 import lancedb
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -88,6 +90,16 @@ def with_lancedb(uri: str, row: dict, rows: int) -> list:
     return check_first("lancedb", query.to_list(), row)
 
 
+def with_polars(uri: str, row: dict) -> int:
+    """The number of rows."""
+    table = pl.scan_lance(uri)
+    wanted = pl.all_horizontal([pl.col(name) == row[name] for name in KEY])
+    found = table.filter(wanted).select(*KEY, COLUMN).collect().to_dicts()
+    if [{**hit, COLUMN: list(hit[COLUMN])} for hit in found] != [row]:
+        raise Wrong(f"Polars finds {[key(hit) for hit in found]}, expected {key(row)} with its vector")
+    return table.select(pl.len()).collect().item()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("uri", help="the table, a path or URI ending in .lance")
@@ -97,9 +109,10 @@ def main() -> None:
         found = with_pylance(args.uri, args.ordinal)
         row = found.pop("row")
         first = with_lancedb(args.uri, row, found["rows"])
+        counted = with_polars(args.uri, row)
     except (Wrong, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {args.uri}: {error}")
-    print(json.dumps(found | {"row": key(row), "lancedb_first": first}))
+    print(json.dumps(found | {"row": key(row), "lancedb_first": first, "polars_rows": counted}))
 
 
 if __name__ == "__main__":

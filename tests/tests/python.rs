@@ -1,11 +1,11 @@
-//! Python's own clients read the table: pylance and lancedb, installed from `PyPI`.
+//! Python's own clients read the table: pylance, lancedb and Polars, installed from `PyPI`.
 
 use std::process::Command;
 
 use polylance_tests::{polylance, python, repository};
 
 #[test]
-fn pylance_and_lancedb_open_the_table_and_search_it() {
+fn pylance_lancedb_and_polars_open_the_table_and_search_it() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("docs.lance").display().to_string();
     let source = "builtin:udhr?codes=eng,fra,jpn";
@@ -17,6 +17,7 @@ fn pylance_and_lancedb_open_the_table_and_search_it() {
     let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let shown = polylance(&["show", &table, "--json"]).exits_with(0).json();
     assert_eq!(read["rows"], shown["rows"]);
+    assert_eq!(read["polars_rows"], shown["rows"]);
     assert_eq!(read["dim"], 384);
     assert_eq!(read["pylance_first"], read["lancedb_first"]);
 }

@@ -46,6 +46,9 @@ pub struct Tuned {
     /// The median time of a search.
     #[serde(rename = "median_ms", serialize_with = "milliseconds")]
     pub median: Duration,
+    /// The time within which 99 of 100 searches end.
+    #[serde(rename = "p99_ms", serialize_with = "milliseconds")]
+    pub p99: Duration,
 }
 
 /// All that was measured.
@@ -148,7 +151,7 @@ impl SearchTable {
             wanted += truth.len();
         }
         let recall = if wanted == 0 { 1.0 } else { found as f64 / wanted as f64 };
-        Ok(Tuned { effort, recall, median: median(&mut times) })
+        Ok(Tuned { effort, recall, median: median(&mut times), p99: percentile(&mut times, 99) })
     }
 
     /// The rows around a query without its own; without effort by an exact search.
@@ -206,6 +209,26 @@ struct Sample {
 }
 
 fn median(times: &mut [Duration]) -> Duration {
+    percentile(times, 50)
+}
+
+/// The least time that is not below so many of 100.
+fn percentile(times: &mut [Duration], share: usize) -> Duration {
     times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+    let rank = (times.len() * share).div_ceil(100).max(1);
+    times.get(rank - 1).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_times() {
+        let times = |n: u64| (1..=n).rev().map(Duration::from_millis).collect::<Vec<_>>();
+        assert_eq!(percentile(&mut times(100), 99), Duration::from_millis(99));
+        assert_eq!(percentile(&mut times(10), 99), Duration::from_millis(10));
+        assert_eq!(median(&mut times(3)), Duration::from_millis(2));
+        assert_eq!(median(&mut []), Duration::ZERO);
+    }
 }

@@ -1,6 +1,7 @@
 //! SQL over tables that the sink wrote: reading, the functions of vectors, searches as tables, and what is refused.
 
 mod common;
+mod sqllogic;
 
 use std::sync::Arc;
 

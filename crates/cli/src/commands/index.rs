@@ -1,5 +1,7 @@
 //! `polylance index`
 
+use std::time::Duration;
+
 use polylance_search::{Effort, SearchTable, TuneRequest, Tuned, Tuning};
 use polylance_sink::{
     IndexAction, IndexKind, IndexSpec, Metric, Words, WordsOutcome, index_words, set_search_effort, update_index,
@@ -243,7 +245,7 @@ async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
 impl Report {
     fn print(&self, printer: &mut Printer) -> Result<()> {
         let Tuning { tried, best, enough, exact } = &self.tuning;
-        let header = ["", "nprobes", "refine", "recall", "median"].map(str::to_owned);
+        let header = ["", "nprobes", "refine", "recall", "median", "99 of 100"].map(str::to_owned);
         let row = |tuned: &Tuned| {
             let number = |number: Option<usize>| number.map(|number| number.to_string()).unwrap_or_default();
             vec![
@@ -251,11 +253,12 @@ impl Report {
                 number(tuned.effort.nprobes),
                 number(tuned.effort.refine.map(|refine| refine as usize)),
                 format!("{:.3}", tuned.recall),
-                format!("{:.2} ms", tuned.median.as_secs_f64() * 1e3),
+                milliseconds(tuned.median),
+                milliseconds(tuned.p99),
             ]
         };
         printer.table(&header, tried.iter().map(row).collect::<Vec<_>>())?;
-        printer.line(format_args!("exact search: {:.2} ms", exact.as_secs_f64() * 1e3))?;
+        printer.line(format_args!("exact search: {}", milliseconds(*exact)))?;
         if !enough {
             let wanted = self.recall_wanted;
             printer.warning(format_args!(
@@ -265,4 +268,8 @@ impl Report {
         }
         Ok(())
     }
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }

@@ -11,6 +11,7 @@ mod vectors;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arrow::datatypes::SchemaRef;
 use datafusion::{
     error::DataFusionError,
     execution::{
@@ -19,6 +20,7 @@ use datafusion::{
         memory_pool::FairSpillPool,
         runtime_env::RuntimeEnvBuilder,
     },
+    logical_expr::LogicalPlan,
     prelude::ParquetReadOptions,
 };
 
@@ -107,8 +109,13 @@ impl SqlSession {
         if let Some(memory) = memory {
             runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(memory)));
         }
+        let mut config = SessionConfig::new().with_information_schema(true);
+        // Readers of Arrow older than its views are many.
+        config.options_mut().optimizer.expand_views_at_output = true;
+        // Calls that wait for a model lose the table's metadata, which aggregates above them would miss.
+        config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         let state = SessionStateBuilder::new()
-            .with_config(SessionConfig::new().with_information_schema(true))
+            .with_config(config)
             .with_runtime_env(runtime.build_arc()?)
             .with_default_features()
             .with_optimizer_rule(Arc::new(nearest::ReadNearest))
@@ -139,12 +146,29 @@ impl SqlSession {
     /// [`SearchError::ReadOnly`] for a statement that is not a query, [`SearchError::Sql`] for one that does
     /// not fit the tables. Errors while running come out of the stream; [`SearchError::from`] tells what they are.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, SearchError> {
-        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let plan = Box::pin(self.context.state().create_logical_plan(sql)).await?;
-        reading.verify_plan(&plan)?;
+        let plan = Box::pin(self.plan(sql)).await?;
         let plan = Box::pin(embed::embed_constants(plan, &self.tables)).await?;
         let frame = Box::pin(self.context.execute_logical_plan(plan)).await?;
         Ok(Box::pin(frame.execute_stream()).await?)
+    }
+
+    /// The columns of a query's rows, as [`SqlSession::query`] returns them. Nothing is read, searched or embedded.
+    ///
+    /// # Errors
+    /// As [`SqlSession::query`], for what can be seen without reading.
+    pub async fn schema(&self, sql: &str) -> Result<SchemaRef, SearchError> {
+        let plan = Box::pin(self.plan(sql)).await?;
+        let state = self.context.state();
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        Ok(Arc::clone(plan.schema().inner()))
+    }
+
+    /// The plan of a statement that reads.
+    async fn plan(&self, sql: &str) -> Result<LogicalPlan, SearchError> {
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let plan = Box::pin(self.context.state().create_logical_plan(sql)).await?;
+        reading.verify_plan(&plan)?;
+        Ok(plan)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field};
 use datafusion::{
     catalog::{TableFunctionArgs, TableFunctionImpl, view::ViewTable},
-    common::{Column, UnnestOptions, plan_err},
+    common::{Column, RecursionUnnestOption, UnnestOptions, plan_err},
     datasource::{TableProvider, provider_as_source},
     error::Result,
     functions::core::expr_fn::get_field,
@@ -17,6 +17,9 @@ use super::{
     hits::text,
     tables::{Readable, Tables},
 };
+
+/// A span before it is taken apart.
+const SPAN: &str = "span";
 
 /// The function in a session.
 #[derive(Debug)]
@@ -37,9 +40,15 @@ impl TableFunctionImpl for SpansFunction {
         let DataType::Struct(fields) = span else {
             return plan_err!("`{column}` of `{table}` is no column of spans: spans takes a list of structs");
         };
-        let part = |name: &str| get_field(ident(&column), name).alias(name);
+        let part = |name: &str| get_field(ident(SPAN), name).alias(name);
         let parts = fields.iter().map(|field| part(field.name()));
-        let options = UnnestOptions::new().with_preserve_nulls(false);
+        // By another name than the list: a part that is read through the list's would be looked for in the list.
+        let one = RecursionUnnestOption {
+            input_column: Column::from_name(&column),
+            output_column: Column::from_name(SPAN),
+            depth: 1,
+        };
+        let options = UnnestOptions::new().with_preserve_nulls(false).with_recursions(one);
         let source = provider_as_source(Arc::new(Readable::new(rows)));
         let plan = LogicalPlanBuilder::scan(table.as_str(), source, None)?
             .project([col(DOC_ID), col(CHUNK), ident(&column)])?
