@@ -26,7 +26,9 @@ fn main() -> io::Result<()> {
         let relative = file.strip_prefix(&dist).map_err(io::Error::other)?;
         let parts: Vec<_> = relative.iter().map(|part| part.display().to_string()).collect();
         let path = format!("/{}", parts.join("/"));
-        writeln!(code, "    ({path:?}, {:?}, include_bytes!({:?})),", kind(&file), file.display().to_string())?;
+        // Found from where the crate is when it is compiled: a build folder may outlive a move of the sources.
+        let at = format!("include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", format!("/page/dist{path}"));
+        writeln!(code, "    ({path:?}, {:?}, {at}),", kind(&file))?;
     }
     writeln!(code, "];")
 }

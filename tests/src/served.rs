@@ -32,6 +32,8 @@ pub struct Served {
     child: Child,
     /// `127.0.0.1:PORT`.
     pub address: String,
+    /// Where Flight SQL is spoken, as its clients write it, when it is.
+    pub flight: Option<String>,
     said: Option<JoinHandle<String>>,
 }
 
@@ -71,23 +73,28 @@ impl Served {
             .spawn()
             .unwrap();
         let messages = BufReader::new(child.stderr.take().unwrap());
-        let (found, address) = mpsc::channel();
+        let (found, addresses) = mpsc::channel();
+        let speaks_flight = arguments.contains(&"--flight");
         // Reads to the end, so that the server can always write.
         let said = thread::spawn(move || {
             let mut said = String::new();
+            let mut address = String::new();
             for line in messages.lines().map_while(Result::ok) {
-                if let Some((_, address)) = line.split_once("listening on ").and_then(|(_, url)| url.split_once("://"))
-                {
-                    let _gone = found.send(address.to_owned());
+                let flight = line.split_once("Flight SQL on ").map(|(_, url)| url.to_owned());
+                if let Some((_, own)) = line.split_once("listening on ").and_then(|(_, url)| url.split_once("://")) {
+                    own.clone_into(&mut address);
+                }
+                if !address.is_empty() && flight.is_some() == speaks_flight {
+                    let _gone = found.send((std::mem::take(&mut address), flight));
                 }
                 said.push_str(&line);
                 said.push('\n');
             }
             said
         });
-        let mut served = Self { child, address: String::new(), said: Some(said) };
-        match address.recv_timeout(START) {
-            Ok(address) => served.address = address,
+        let mut served = Self { child, address: String::new(), flight: None, said: Some(said) };
+        match addresses.recv_timeout(START) {
+            Ok((address, flight)) => (served.address, served.flight) = (address, flight),
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
                 panic!("the server does not listen:\n{}", served.stop("KILL").1)
             }

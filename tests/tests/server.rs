@@ -1,6 +1,6 @@
 //! `polylance serve` as its clients meet it.
 
-use std::{fs, io::Write, net::TcpStream, process::Command, thread, time::Duration};
+use std::{fs, io::Write, net::TcpStream, path::Path, process::Command, thread, time::Duration};
 
 use polylance_tests::{Served, declaration, polylance, polylance_with, python, read_to_end, repository};
 use serde_json::{Value, json};
@@ -31,6 +31,15 @@ fn encoded(table: &str, prefix: &str, texts: &[&str]) -> Vec<Value> {
 /// Numbers as f32, as which they were computed: JSON may write one f32 in several ways.
 fn floats(vector: &Value) -> Vec<f32> {
     vector.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+}
+
+/// A certificate for this machine and its key.
+fn certificate(folder: &Path) -> (String, String) {
+    let files = ["cert.pem", "key.pem"].map(|name| folder.join(name).display().to_string());
+    let script = repository().join("tests/python/certificate.py");
+    assert!(Command::new(python()).arg(script).args(&files).status().unwrap().success());
+    let [certificate, key] = files;
+    (certificate, key)
 }
 
 fn ask_openai(url: &str, more: &[&str]) -> Value {
@@ -70,6 +79,52 @@ fn openais_client_gets_the_vectors_of_the_table() {
     assert_eq!(errors["long"], json!(["BadRequestError", 400, "context_length_exceeded", "input"]));
     assert_eq!(errors["dimensions"], json!(["BadRequestError", 400, "invalid_dimensions", "dimensions"]));
     assert_eq!(errors["stranger"], json!(["AuthenticationError", 401, "unauthorized", null]));
+}
+
+fn ask_flight(url: &str, more: &[&str]) -> Result<Value, String> {
+    let script = repository().join("tests/python/flight_client.py");
+    let output = Command::new(python()).arg(script).args([url, "udhr"]).args(more).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn adbc_reads_tables_and_searches_over_flight_sql() {
+    let (folder, table) = table();
+    let (certificate, key) = certificate(folder.path());
+    let hash = hash_of(TOKEN);
+    let tls = ["--tls-cert", &certificate, "--tls-key", &key];
+    let arguments = ["--table", &format!("udhr={table}"), "--token-hash", &hash, "--flight", "127.0.0.1:0"];
+    let server = Served::start(&[&arguments[..], &tls].concat());
+    let url = server.flight.as_deref().unwrap();
+    assert!(url.starts_with("grpc+tls://127.0.0.1:"), "{url}");
+
+    let answer = ask_flight(url, &["--ca", &certificate, "--token", TOKEN]).unwrap();
+    assert_eq!((&answer["name"], &answer["tables"]), (&json!("polylance"), &json!(["udhr"])));
+    assert_eq!(answer["types"], json!(["TABLE"]));
+    assert!(answer["columns"].as_array().unwrap().contains(&json!("embedding")), "{answer}");
+    assert_eq!(answer["counted"], json!([["en", 30], ["fr", 30], ["ja", 30]]));
+    assert!(answer["hits"].as_array().unwrap().contains(&json!(["en", 26])), "{answer}");
+    assert_eq!((&answer["vector"], &answer["empty"]), (&json!(384), &json!([0, ["doc_id", "text"]])));
+    assert_eq!(answer["prepared"], json!([[[90]], [[90]]]));
+    let plan = answer["plan"].as_str().unwrap();
+    assert!(plan.contains("LanceRead") && !plan.contains(folder.path().to_str().unwrap()), "{plan}");
+    let errors = &answer["errors"];
+    for name in ["nothing", "two"] {
+        assert_eq!(errors[name][1], "INVALID_ARGUMENT", "{name}: {errors}");
+    }
+    for name in ["delete", "copy", "file", "boundless"] {
+        assert_eq!(errors[name][1], "UNAUTHORIZED", "{name}: {errors}");
+    }
+
+    let by_password = ask_flight(url, &["--ca", &certificate, "--password", TOKEN]).unwrap();
+    assert_eq!(by_password["counted"], answer["counted"]);
+    for stranger in [&["--token", "not-the-token-of-this"][..], &["--password", "not-the-token-of-this"], &[]] {
+        let error = ask_flight(url, &[&["--ca", &certificate], stranger].concat()).unwrap_err();
+        assert!(error.contains("UNAUTHENTICATED"), "{stranger:?}: {error}");
+    }
 }
 
 #[test]
@@ -145,16 +200,9 @@ fn what_was_asked_before_the_end_is_answered() {
 #[test]
 fn a_certificate_makes_it_https() {
     let (folder, table) = table();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let made = Command::new(python())
-        .arg(repository().join("tests/python/certificate.py"))
-        .args([&certificate, &key])
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
-    let server = Served::start(&["--table", &table, "--tls-cert", certificate, "--tls-key", key]);
-    let answer = ask_openai(&format!("https://{}", server.address), &["--ca", certificate]);
+    let (certificate, key) = certificate(folder.path());
+    let server = Served::start(&["--table", &table, "--tls-cert", &certificate, "--tls-key", &key]);
+    let answer = ask_openai(&format!("https://{}", server.address), &["--ca", &certificate]);
     assert_eq!(answer["float"].as_array().unwrap().len(), 2);
     assert_eq!(answer["errors"]["stranger"][0], "nothing");
     // Without encryption there is no answer.
@@ -163,8 +211,10 @@ fn a_certificate_makes_it_https() {
 
 #[test]
 fn a_server_that_would_be_unsafe_does_not_start() {
-    let open = polylance(&["serve", "--table", "none.lance", "--listen", "0.0.0.0:0"]).exits_with(2);
-    let _ = open.says(&["no token says who may ask", "hint: give --token-hash"]);
+    for port in ["--listen", "--flight"] {
+        let open = polylance(&["serve", "--table", "none.lance", port, "0.0.0.0:0"]).exits_with(2);
+        let _ = open.says(&["no token says who may ask", "hint: give --token-hash"]);
+    }
     let missing = polylance(&["serve", "--table", "none.lance", "--listen", "127.0.0.1:0"]).exits_with(2);
     let _ = missing.says(&["there is no lance table at none.lance"]);
     let folder = tempfile::tempdir().unwrap();

@@ -73,12 +73,13 @@ pub(crate) async fn authorize(State(app): State<App>, request: Request, next: Ne
 }
 
 /// The token in `Bearer TOKEN`.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn is_known(tokens: &[TokenHash], given: Option<&[u8]>) -> bool {
+/// Whether the token is one of these, or nobody is asked for one.
+pub(crate) fn is_known(tokens: &[TokenHash], given: Option<&[u8]>) -> bool {
     if tokens.is_empty() {
         return true;
     }

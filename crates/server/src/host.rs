@@ -29,7 +29,7 @@ fn is_this_machine(headers: &HeaderMap) -> bool {
 }
 
 /// `localhost` or an address, with or without a port. Nobody can let an address point elsewhere.
-fn is_local(host: &str) -> bool {
+pub(crate) fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),

@@ -1,4 +1,4 @@
-//! Search, SQL and models over HTTP, and the page to use them in a browser.
+//! Search, SQL and models over HTTP, SQL over Arrow Flight too, and the page to use them in a browser.
 //!
 //! A server reads tables and never writes them. It answers this machine alone unless tokens say who may ask, bounds
 //! what one request may cost, and tells nobody where the tables are. Newer versions of a table are served as they are
@@ -9,8 +9,10 @@ mod annotations;
 mod auth;
 mod batching;
 mod connection;
+mod connections;
 mod error;
 mod extract;
+mod flight;
 mod host;
 mod metrics;
 mod models;

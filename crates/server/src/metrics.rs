@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tonic::Code;
 
 /// Seconds between a cached answer and the longest that a request may take.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -21,7 +22,8 @@ struct Counters {
     requests: IntCounterVec,
     seconds: HistogramVec,
     in_work: IntGauge,
-    connections: IntGauge,
+    connections: IntGaugeVec,
+    calls: IntCounterVec,
     inputs: Histogram,
     versions: IntGaugeVec,
 }
@@ -32,6 +34,8 @@ impl Metrics {
         let constant = "constant names of metrics are valid";
         let requests = Opts::new("polylance_http_requests_total", "Requests answered");
         let seconds = HistogramOpts::new("polylance_http_request_seconds", "Time from a request's head to its answer");
+        let connections = Opts::new("polylance_connections", "Open connections");
+        let calls = Opts::new("polylance_flight_calls_total", "Calls of Arrow Flight answered");
         let inputs = HistogramOpts::new("polylance_embed_inputs", "Inputs in a call to the devices");
         let versions = Opts::new("polylance_table_version", "The version of a table that is served");
         let counters = Counters {
@@ -39,15 +43,17 @@ impl Metrics {
             requests: IntCounterVec::new(requests, &["route", "method", "status"]).expect(constant),
             seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["route"]).expect(constant),
             in_work: IntGauge::new("polylance_http_in_work", "Requests being worked on").expect(constant),
-            connections: IntGauge::new("polylance_http_connections", "Open connections").expect(constant),
+            connections: IntGaugeVec::new(connections, &["protocol"]).expect(constant),
+            calls: IntCounterVec::new(calls, &["call", "code"]).expect(constant),
             inputs: Histogram::with_opts(inputs.buckets(INPUTS.to_vec())).expect(constant),
             versions: IntGaugeVec::new(versions, &["table"]).expect(constant),
         };
-        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+        let all: [Box<dyn prometheus::core::Collector>; 7] = [
             Box::new(counters.requests.clone()),
             Box::new(counters.seconds.clone()),
             Box::new(counters.in_work.clone()),
             Box::new(counters.connections.clone()),
+            Box::new(counters.calls.clone()),
             Box::new(counters.inputs.clone()),
             Box::new(counters.versions.clone()),
         ];
@@ -63,6 +69,11 @@ impl Metrics {
         self.0.seconds.with_label_values(&[route]).observe(time.as_secs_f64());
     }
 
+    /// `call` is one of the protocol's.
+    pub(crate) fn flew(&self, call: &str, code: Code) {
+        self.0.calls.with_label_values(&[call, &format!("{code:?}")]).inc();
+    }
+
     pub(crate) fn embedded(&self, inputs: usize) {
         self.0.inputs.observe(inputs as f64);
     }
@@ -71,8 +82,8 @@ impl Metrics {
         self.0.versions.with_label_values(&[table]).set(version as i64);
     }
 
-    pub(crate) fn connections(&self, open: usize) {
-        self.0.connections.set(open as i64);
+    pub(crate) fn connections(&self, protocol: &str, open: usize) {
+        self.0.connections.with_label_values(&[protocol]).set(open as i64);
     }
 
     /// All of it, with the requests that are being worked on now.
@@ -93,16 +104,18 @@ mod tests {
     fn everything_counted_can_be_read() {
         let metrics = Metrics::new();
         metrics.answered("/v1/search", "POST", 200, Duration::from_millis(3));
+        metrics.flew("DoGet", Code::NotFound);
         metrics.embedded(3);
         metrics.serves("docs", 7);
-        metrics.connections(2);
+        metrics.connections("http", 2);
         let text = metrics.text(1);
         for line in [
             r#"polylance_http_requests_total{method="POST",route="/v1/search",status="200"} 1"#,
             r#"polylance_http_request_seconds_bucket{route="/v1/search",le="0.005"} 1"#,
+            r#"polylance_flight_calls_total{call="DoGet",code="NotFound"} 1"#,
             r#"polylance_embed_inputs_bucket{le="4"} 1"#,
             r#"polylance_table_version{table="docs"} 7"#,
-            "polylance_http_connections 2",
+            r#"polylance_connections{protocol="http"} 2"#,
             "polylance_http_in_work 1",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");

@@ -9,6 +9,8 @@ use crate::{ServerError, TokenHash};
 pub struct ServerOptions {
     /// The address; port 0 is any that is free.
     pub listen: SocketAddr,
+    /// Where Arrow Flight SQL is spoken, if anywhere.
+    pub flight: Option<SocketAddr>,
     /// Who may ask: nobody is asked for a token when there is none, and then only this machine is listened to.
     pub tokens: Vec<TokenHash>,
     /// The certificate and its key; without them connections are not encrypted.
@@ -22,10 +24,11 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// `127.0.0.1:8000` without tokens and without TLS.
+    /// `127.0.0.1:8000` without Flight SQL, without tokens and without TLS.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            flight: None,
             tokens: Vec::new(),
             tls: None,
             limits: Limits::default(),
@@ -41,10 +44,11 @@ impl ServerOptions {
     /// # Errors
     /// [`ServerError::Unprotected`] when other machines could ask and no token is asked for.
     pub fn check(&self) -> Result<(), ServerError> {
-        if self.tokens.is_empty() && !self.listen.ip().is_loopback() {
-            return Err(ServerError::Unprotected(self.listen));
+        let mut addresses = [Some(self.listen), self.flight].into_iter().flatten();
+        match addresses.find(|address| !address.ip().is_loopback()) {
+            Some(address) if self.tokens.is_empty() => Err(ServerError::Unprotected(address)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -82,7 +86,7 @@ pub struct Limits {
     pub statements: usize,
     /// How long a request waits for its turn before it is sent away.
     pub queue: Duration,
-    /// Open connections; more wait to be accepted.
+    /// Open connections on each port; more wait to be accepted.
     pub connections: usize,
     /// How long a client may take to send the head of a request, or to begin the next one.
     pub header_time: Duration,

@@ -1,37 +1,25 @@
 //! Listening, and ending without cutting anybody off.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, future::pending, net::SocketAddr};
 
-use axum::Router;
 use datafusion::common::runtime::SpawnedTask;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-    service::TowerToHyperService,
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::{net::TcpListener, time::timeout};
+
+use crate::{
+    ServedModels, ServerOptions,
+    connections::{Connections, Port},
+    error::ServerError,
+    flight, routes,
+    state::App,
+    tls,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-    time::{sleep, timeout},
-};
-use tokio_rustls::TlsAcceptor;
 
-use crate::{Limits, ServedModels, ServerOptions, connection::Impatient, error::ServerError, routes, state::App, tls};
-
-/// Bytes of a request's head at most.
-const HEAD: usize = 64 << 10;
-
-/// How long to wait when the system accepts no connection: it has no file for it, and others will close theirs.
-const BREATH: Duration = Duration::from_millis(100);
-
-/// A server that is bound to its address.
+/// A server that is bound to its addresses.
 pub struct Server {
     app: App,
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    http: Port,
+    flight: Option<Port>,
     options: ServerOptions,
 }
 
@@ -63,11 +51,19 @@ impl Server {
         models: ServedModels,
     ) -> Result<Self, ServerError> {
         options.check()?;
-        let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
-        let listen = |source| ServerError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+        let tls = |protocol| options.tls.as_ref().map(|files| tls::acceptor(files, protocol)).transpose();
+        let (http_tls, flight_tls) = (tls("http/1.1")?, tls("h2")?);
+        let http = listen(options.listen).await?;
+        let flight = match options.flight {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let app = Box::pin(App::open(tables, models, options.tokens.clone(), options.limits.clone())).await?;
-        Ok(Self { app, listener, tls, options })
+        let limits = &options.limits;
+        let http = Port::new(http, Connections::http(routes::router(app.clone()), http_tls, limits));
+        let flight = flight
+            .map(|listener| Port::new(listener, Connections::flight(flight::router(app.clone()), flight_tls, limits)));
+        Ok(Self { app, http, flight, options })
     }
 
     /// Where it listens, as a browser writes it.
@@ -75,8 +71,21 @@ impl Server {
     /// # Errors
     /// When the system does not know the address.
     pub fn url(&self) -> Result<String, ServerError> {
-        let address = self.listener.local_addr().map_err(|source| self.listen_error(source))?;
-        Ok(format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" }))
+        self.address(&self.http, self.options.listen, "http", "https")
+    }
+
+    /// Where it speaks Flight SQL, as its clients write it.
+    ///
+    /// # Errors
+    /// When the system does not know the address.
+    pub fn flight_url(&self) -> Result<Option<String>, ServerError> {
+        let Some((port, asked)) = self.flight.as_ref().zip(self.options.flight) else { return Ok(None) };
+        self.address(port, asked, "grpc", "grpc+tls").map(Some)
+    }
+
+    fn address(&self, port: &Port, asked: SocketAddr, open: &str, encrypted: &str) -> Result<String, ServerError> {
+        let address = port.address().map_err(|source| ServerError::Listen { address: asked, source })?;
+        Ok(format!("{}://{address}", if self.options.tls.is_some() { encrypted } else { open }))
     }
 
     /// What it serves.
@@ -97,93 +106,34 @@ impl Server {
     ///
     /// # Errors
     /// Never by itself: what goes wrong with a connection ends that connection.
-    pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), ServerError> {
+    pub async fn run(mut self, end: impl Future<Output = ()>) -> Result<(), ServerError> {
         let follower = {
             let (app, every) = (self.app.clone(), self.options.follow);
             SpawnedTask::spawn(async move { Box::pin(app.tables.follow(&app.models, &app.metrics, every)).await })
         };
-        let connections = Connections::new(routes::router(self.app.clone()), self.tls.clone(), &self.options.limits);
         let ending = GracefulShutdown::new();
-        let mut open = JoinSet::new();
-        let mut end = std::pin::pin!(end);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut end => break,
-                accepted = connections.accept(&self.listener) => accepted,
-            };
-            while open.try_join_next().is_some() {}
-            match accepted {
-                Ok((stream, place)) => {
-                    open.spawn(Arc::clone(&connections).answer(stream, place, ending.watcher()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    sleep(BREATH).await;
-                }
+        let metrics = &self.app.metrics;
+        let flight = async {
+            match &mut self.flight {
+                Some(port) => port.accept(&ending, |open| metrics.connections("flight", open)).await,
+                None => pending().await,
             }
-            self.app.metrics.connections(open.len());
+        };
+        tokio::select! {
+            () = end => {}
+            () = self.http.accept(&ending, |open| metrics.connections("http", open)) => {}
+            () = flight => {}
         }
         self.app.end();
-        drop((self.listener, follower));
+        let _open = (self.http.close(), self.flight.map(Port::close));
+        drop(follower);
         if timeout(self.options.grace, ending.shutdown()).await.is_err() {
             tracing::warn!("requests were still being answered when the grace ended");
         }
         Ok(())
     }
-
-    fn listen_error(&self, source: std::io::Error) -> ServerError {
-        ServerError::Listen { address: self.options.listen, source }
-    }
 }
 
-/// How connections are answered.
-struct Connections {
-    router: Router,
-    tls: Option<TlsAcceptor>,
-    http: http1::Builder,
-    places: Arc<Semaphore>,
-    header_time: Duration,
-    body_time: Duration,
-}
-
-impl Connections {
-    fn new(router: Router, tls: Option<TlsAcceptor>, limits: &Limits) -> Arc<Self> {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_header_size(HEAD);
-        Arc::new(Self {
-            router,
-            tls,
-            http,
-            places: Arc::new(Semaphore::new(limits.connections)),
-            header_time: limits.header_time,
-            body_time: limits.body_time,
-        })
-    }
-
-    /// The next connection once there is a place for it: until then the system lets it wait.
-    async fn accept(&self, listener: &TcpListener) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(std::io::Error::other)?;
-        let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
-        // Answers are written whole: nothing is gained by waiting for more.
-        stream.set_nodelay(true)?;
-        Ok((stream, place))
-    }
-
-    async fn answer(self: Arc<Self>, stream: TcpStream, _place: OwnedSemaphorePermit, watcher: Watcher) {
-        let stream = Impatient::new(stream, self.body_time);
-        let Some(tls) = &self.tls else { return self.serve(stream, watcher).await };
-        match timeout(self.header_time, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, watcher).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-            Err(_) => tracing::debug!("a handshake took too long"),
-        }
-    }
-
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, watcher: Watcher) {
-        let service = TowerToHyperService::new(self.router.clone());
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%error, "a connection ended early");
-        }
-    }
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
 }

@@ -13,8 +13,8 @@ use tokio_rustls::{
 
 use crate::{TlsFiles, error::ServerError};
 
-/// Reads both files. TLS 1.2 and 1.3.
-pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
+/// Reads both files. TLS 1.2 and 1.3; `protocol` is the one that is spoken inside.
+pub(crate) fn acceptor(files: &TlsFiles, protocol: &str) -> Result<TlsAcceptor, ServerError> {
     let certificates = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| refused(&files.certificate, error))?;
@@ -26,7 +26,7 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
         .with_safe_default_protocol_versions()
         .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key));
     let mut config = config.map_err(|error| refused(&files.certificate, error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.into()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -47,7 +47,7 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&certificate, content).unwrap();
             }
-            let Err(error) = acceptor(&files) else { panic!("accepted") };
+            let Err(error) = acceptor(&files, "h2") else { panic!("accepted") };
             assert!(error.to_string().contains("cert.pem: "), "{error}");
         }
     }

@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Where to listen; other addresses than this machine's own need a token
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
+    /// Where to speak Arrow Flight SQL, for ADBC, JDBC and BI tools: 127.0.0.1:8001, say
+    #[arg(long, value_name = "ADDRESS")]
+    flight: Option<SocketAddr>,
     /// The hash of a token that lets in; may be given several times
     #[arg(long = "token-hash", value_name = "HEX")]
     token_hashes: Vec<TokenHash>,
@@ -69,6 +72,7 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance serve --table udhr.lance
   polylance serve --table docs=s3://b/docs.lance --reranker BAAI/bge-reranker-v2-m3 --head people=ner:./entities
+  polylance serve --table udhr.lance --flight 127.0.0.1:8001
   polylance serve --table udhr.lance --head topic='zero-shot:./xnli?labels=sport,law'
   openssl rand -hex 32 | tee token | polylance serve --hash-token > hashes
   polylance serve --table udhr.lance --listen 0.0.0.0:8443 --token-file hashes --tls-cert c.pem --tls-key k.pem
@@ -149,6 +153,7 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
     }
     let options = ServerOptions {
         listen: args.listen,
+        flight: args.flight,
         tokens,
         tls: args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
         limits: args.limits.limits(),
@@ -166,6 +171,9 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
     let server = Box::pin(Server::bind(options, &args.tables, models)).await.map_err(told)?;
 
     printer.message(format_args!("listening on {}", server.url().map_err(told)?));
+    if let Some(url) = server.flight_url().map_err(told)? {
+        printer.message(format_args!("Flight SQL on {url}"));
+    }
     for table in Box::pin(server.tables()).await.map_err(told)? {
         printer.message(format_args!("  {}  {}, version {}", table.name, counted(table.rows, "row"), table.version));
     }

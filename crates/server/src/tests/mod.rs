@@ -2,6 +2,7 @@
 
 mod access;
 mod bodies;
+mod flight;
 mod models;
 mod searching;
 mod sql;

@@ -1,0 +1,133 @@
+//! The rows of a statement while they are made.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray},
+    compute::cast,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
+};
+use datafusion::{common::runtime::SpawnedTask, error::DataFusionError};
+use futures::{Stream, TryStreamExt, stream};
+use polylance_search::SearchError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::{
+    addresses::Addresses,
+    error::ApiError,
+    state::App,
+    statement::{self, Tells},
+    tables::Snapshot,
+    work::Kind,
+};
+
+/// Batches that wait for their client: the statement waits with them.
+const AHEAD: usize = 1;
+
+/// The columns of a statement's rows.
+pub(super) async fn schema(app: &App, sql: String) -> Result<SchemaRef, ApiError> {
+    let planned = app.work(Kind::Statement, async move |app, snapshot| {
+        let hidden = |error: ApiError| ApiError { message: snapshot.addresses.hide(&error.message), ..error };
+        statement::check(&sql, app.limits.statement).map_err(hidden)?;
+        planned(&snapshot, &sql).await.map_err(hidden)
+    });
+    planned.await
+}
+
+/// The columns, and the rows as they come; the last item may be an error. Dropping the stream ends the statement.
+pub(super) async fn rows(
+    app: &App,
+    sql: String,
+) -> Result<(SchemaRef, impl Stream<Item = Result<RecordBatch, ApiError>> + Send + 'static), ApiError> {
+    let (sender, mut parts) = channel(AHEAD);
+    let app = app.clone();
+    let reading = SpawnedTask::spawn(async move {
+        let to_client = sender.clone();
+        let read = app.work(Kind::Statement, async move |app, snapshot| {
+            let hidden = |error: ApiError| ApiError { message: snapshot.addresses.hide(&error.message), ..error };
+            Box::pin(read(&app, &snapshot, &sql, &to_client)).await.map_err(hidden)
+        });
+        if let Err(error) = read.await {
+            // A client that is gone is told nothing.
+            let _gone = sender.send(Err(error)).await;
+        }
+    });
+    match parts.recv().await {
+        Some(Ok(Part::Columns(schema))) => Ok((schema, batches(parts, reading))),
+        Some(Err(error)) => Err(error),
+        Some(Ok(Part::Rows(_))) | None => Err(ApiError::unavailable("unavailable", "the statement ended early")),
+    }
+}
+
+/// What a statement sends: its columns once, then rows.
+enum Part {
+    Columns(SchemaRef),
+    Rows(RecordBatch),
+}
+
+fn batches(
+    parts: Receiver<Result<Part, ApiError>>,
+    reading: SpawnedTask<()>,
+) -> impl Stream<Item = Result<RecordBatch, ApiError>> + Send {
+    stream::unfold((parts, reading), async |(mut parts, reading)| {
+        loop {
+            match parts.recv().await? {
+                Ok(Part::Rows(batch)) => return Some((Ok(batch), (parts, reading))),
+                Ok(Part::Columns(_)) => {}
+                Err(error) => return Some((Err(error), (parts, reading))),
+            }
+        }
+    })
+}
+
+async fn read(
+    app: &App,
+    snapshot: &Snapshot,
+    sql: &str,
+    client: &Sender<Result<Part, ApiError>>,
+) -> Result<(), ApiError> {
+    let tells = statement::check(sql, app.limits.statement)?;
+    let schema = planned(snapshot, sql).await?;
+    let refused = |error: SearchError| ApiError::of_search(&error, None);
+    let in_rows = |error: ArrowError| refused(SearchError::from(DataFusionError::from(error)));
+    let mut batches = Box::pin(snapshot.sql.query(sql)).await.map_err(refused)?;
+    if client.send(Ok(Part::Columns(Arc::clone(&schema)))).await.is_err() {
+        return Ok(());
+    }
+    while let Some(batch) = batches.try_next().await.map_err(|error| refused(SearchError::from(error)))? {
+        let mut columns = batch.columns().to_vec();
+        if tells == Tells::Plans {
+            for column in &mut columns {
+                *column = hidden(column, &snapshot.addresses).map_err(in_rows)?;
+            }
+        }
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &rows).map_err(in_rows)?;
+        if client.send(Ok(Part::Rows(batch))).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn planned(snapshot: &Snapshot, sql: &str) -> Result<SchemaRef, ApiError> {
+    let schema = Box::pin(snapshot.sql.schema(sql)).await.map_err(|error| ApiError::of_search(&error, None))?;
+    Ok(Arc::new(plain(&schema)))
+}
+
+/// The columns without their metadata, which says where models were found.
+pub(super) fn plain(schema: &Schema) -> Schema {
+    let plain = |field: &Arc<Field>| field.as_ref().clone().with_metadata([].into());
+    Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())
+}
+
+/// The column with no address in its texts.
+fn hidden(column: &ArrayRef, addresses: &Addresses) -> Result<ArrayRef, ArrowError> {
+    if !matches!(column.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
+        return Ok(Arc::clone(column));
+    }
+    let texts = cast(column, &DataType::Utf8)?;
+    let hidden = texts.as_string::<i32>().iter().map(|text| text.map(|text| addresses.hide(text)));
+    cast(&hidden.collect::<StringArray>(), column.data_type())
+}

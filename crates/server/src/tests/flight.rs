@@ -1,0 +1,182 @@
+//! Arrow Flight SQL, over a port.
+
+use std::{net::SocketAddr, time::Duration};
+
+use arrow::{array::RecordBatch, util::pretty::pretty_format_batches};
+use arrow_flight::{FlightInfo, Ticket, sql::client::FlightSqlServiceClient};
+use datafusion::common::runtime::SpawnedTask;
+use futures::{StreamExt, TryStreamExt, future::pending};
+use tempfile::TempDir;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use super::{TOKEN, batch, models, uri, write};
+use crate::{Limits, Server, ServerOptions, TokenHash};
+
+struct Served {
+    folder: TempDir,
+    url: String,
+    http: SocketAddr,
+    _running: SpawnedTask<()>,
+}
+
+async fn serve(limits: Limits, tokens: Vec<TokenHash>) -> Served {
+    let folder = TempDir::new().unwrap();
+    write(&folder, batch().await, lance::dataset::WriteMode::Create).await;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = ServerOptions { listen: any, flight: Some(any), tokens, limits, ..ServerOptions::default() };
+    let tables = [("docs".to_owned(), uri(&folder))];
+    let server = Box::pin(Server::bind(options, &tables, models())).await.unwrap();
+    let url = server.flight_url().unwrap().unwrap().replace("grpc://", "http://");
+    let http = server.url().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+    let running = async move { Box::pin(server.run(pending())).await.unwrap() };
+    Served { folder, url, http, _running: SpawnedTask::spawn(running) }
+}
+
+impl Served {
+    async fn client(&self) -> FlightSqlServiceClient<Channel> {
+        FlightSqlServiceClient::new(Endpoint::from_shared(self.url.clone()).unwrap().connect().await.unwrap())
+    }
+
+    /// The folder of the tables is nobody's business.
+    fn clean(&self, text: &str) {
+        let folder = self.folder.path().display().to_string();
+        for secret in [folder.as_str(), folder.trim_start_matches('/'), "/secret/folder", ".cargo/"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+
+    async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.http).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}
+
+fn ticket(info: &FlightInfo) -> Ticket {
+    info.endpoint[0].ticket.clone().unwrap()
+}
+
+async fn rows(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Result<Vec<RecordBatch>, Status> {
+    let info = client.execute(sql.to_owned(), None).await?;
+    let announced = info.clone().try_decode_schema().unwrap();
+    let batches: Vec<RecordBatch> = client.do_get(ticket(&info)).await?.try_collect().await?;
+    for batch in &batches {
+        assert_eq!(batch.schema().as_ref(), &announced, "{sql}");
+    }
+    Ok(batches)
+}
+
+#[tokio::test]
+async fn rows_have_the_columns_that_were_announced() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let mut client = served.client().await;
+    for (sql, expected) in [
+        ("SELECT * FROM docs", 6),
+        ("SELECT count(*) AS n, max(rating), min(lang) FROM docs", 1),
+        ("SELECT upper(text), concat(lang, '-', doc_id), chunk + 1, NULL AS nothing FROM docs", 6),
+        ("SELECT a.doc_id, b.topic FROM docs a LEFT JOIN docs b ON a.doc_id = b.doc_id AND b.lang = 'x'", 6),
+        ("SELECT doc_id, score FROM vector_search('docs', 'right to life', 3)", 3),
+        ("SELECT doc_id FROM docs ORDER BY cosine_similarity(embedding, embed('life')) DESC LIMIT 2", 2),
+        ("SELECT label, \"start\" FROM spans('docs', 'entities')", 6),
+        ("SELECT count(*) FROM docs WHERE false", 1),
+        ("SELECT doc_id FROM docs WHERE false", 0),
+        ("VALUES (1, 'a'), (2, NULL)", 2),
+    ] {
+        let batches = rows(&mut client, sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{sql}");
+    }
+    for sql in ["EXPLAIN SELECT * FROM docs", "SHOW ALL", "DESCRIBE docs", "SELECT * FROM information_schema.tables"] {
+        let batches = rows(&mut client, sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+        let shown = pretty_format_batches(&batches).unwrap().to_string();
+        served.clean(&shown);
+        assert!(!shown.contains("docs.lance"), "{shown}");
+    }
+    let counted = served.metrics().await;
+    assert!(counted.contains(r#"polylance_flight_calls_total{call="DoGet",code="Ok"} 14"#), "{counted}");
+    assert!(counted.contains(r#"polylance_connections{protocol="flight"} 1"#), "{counted}");
+}
+
+#[tokio::test]
+async fn more_rows_than_an_answer_over_http_may_have_arrive() {
+    let served = serve(Limits { rows: 10, answer: 100, ..Limits::default() }, Vec::new()).await;
+    let batches = rows(&mut served.client().await, "SELECT * FROM generate_series(1, 100000)").await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100_000);
+}
+
+#[tokio::test]
+async fn what_http_refuses_is_refused() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let mut client = served.client().await;
+    for sql in [
+        "DELETE FROM docs",
+        "INSERT INTO docs SELECT * FROM docs",
+        "COPY docs TO '/tmp/never.parquet'",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "SET datafusion.execution.batch_size = 1",
+        "SELECT repeat('x', 1000000000)",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT nothing FROM docs",
+        "",
+    ] {
+        let status = rows(&mut client, sql).await.unwrap_err();
+        served.clean(status.message());
+        let prepared = client.prepare(sql.to_owned(), None).await.err();
+        assert!(prepared.is_some(), "{sql} was prepared");
+    }
+    let stranger = client.do_get(Ticket::new("no ticket of ours")).await;
+    assert!(stranger.is_err());
+    // It still answers.
+    assert_eq!(rows(&mut client, "SELECT 1").await.unwrap()[0].num_rows(), 1);
+}
+
+#[tokio::test]
+async fn a_prepared_statement_is_run_as_often_as_one_likes() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let mut client = served.client().await;
+    let mut statement = client.prepare("SELECT count(*) FROM docs".to_owned(), None).await.unwrap();
+    assert_eq!(statement.dataset_schema().unwrap().fields().len(), 1);
+    for _ in 0..2 {
+        let info = statement.execute().await.unwrap();
+        let batches: Vec<RecordBatch> = client.do_get(ticket(&info)).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(batches[0].num_rows(), 1);
+    }
+    statement.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_without_end_end_with_their_time() {
+    let limits = Limits { time: Duration::from_millis(500), statements: 1, ..Limits::default() };
+    let served = serve(limits, Vec::new()).await;
+    let mut client = served.client().await;
+    let endless = "SELECT * FROM generate_series(1, 1000000000000)";
+    let status = rows(&mut client, endless).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    // A client that goes away gives its place to the next.
+    let info = client.execute(endless.to_owned(), None).await.unwrap();
+    let mut stream = client.do_get(ticket(&info)).await.unwrap();
+    assert!(stream.next().await.unwrap().unwrap().num_rows() > 0);
+    drop(stream);
+    assert_eq!(rows(&mut client, "SELECT 1").await.unwrap()[0].num_rows(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_told_without_a_token() {
+    let served = serve(Limits::default(), vec![TokenHash::of(TOKEN).unwrap()]).await;
+    let mut client = served.client().await;
+    assert!(client.get_catalogs().await.is_err());
+    client.set_token("not-the-token-of-this".to_owned());
+    assert!(client.execute("SELECT 1".to_owned(), None).await.is_err());
+    let mut client = served.client().await;
+    assert!(client.handshake("anybody", "not-the-token-of-this").await.is_err());
+    // The password is the token; from then on the client sends what it was given.
+    assert_eq!(client.handshake("anybody", TOKEN).await.unwrap(), TOKEN);
+    client.set_token(TOKEN.to_owned());
+    assert_eq!(rows(&mut client, "SELECT 1").await.unwrap()[0].num_rows(), 1);
+}

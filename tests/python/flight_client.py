@@ -1,0 +1,89 @@
+"""Read a polylance server with ADBC's driver for Arrow Flight SQL.
+
+    python tests/python/flight_client.py URL [--token TOKEN] [--password TOKEN] [--ca FILE] TABLE
+
+Prints one JSON object: `{"name", "tables", "columns", "types"}` as the catalogue tells them, `"counted"` the rows of the
+table by language, `"hits"` those of a hybrid search, `"vector"` the length of the first vector, `"prepared"` the rows of
+a statement that is run twice, `"empty"` the columns of a statement without rows, `"plan"` a plan, and `"errors"`: what
+the client makes of statements that must be refused, as `[class, status]`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import adbc_driver_flightsql
+import adbc_driver_flightsql.dbapi as flight
+import adbc_driver_manager
+
+
+def refused(cursor, sql: str) -> list:
+    try:
+        cursor.execute(sql)
+        cursor.fetch_arrow_table()
+    except adbc_driver_manager.Error as error:
+        return [type(error).__name__, adbc_driver_manager.AdbcStatusCode(error.status_code).name]
+    return ["nothing", "OK"]
+
+
+def options(given: argparse.Namespace) -> dict:
+    names = adbc_driver_flightsql.DatabaseOptions
+    found = {}
+    if given.ca:
+        found[names.TLS_ROOT_CERTS.value] = Path(given.ca).read_text()
+    if given.token:
+        found[names.AUTHORIZATION_HEADER.value] = f"Bearer {given.token}"
+    if given.password:
+        found |= {"username": "anybody", "password": given.password}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("table")
+    parser.add_argument("--token")
+    parser.add_argument("--password")
+    parser.add_argument("--ca")
+    given = parser.parse_args()
+    with flight.connect(given.url, db_kwargs=options(given), autocommit=True) as connection:
+        objects = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+        schemas = objects[0]["catalog_db_schemas"]
+        with connection.cursor() as cursor:
+
+            def rows(sql: str) -> list:
+                cursor.execute(sql)
+                return [list(row) for row in cursor.fetchall()]
+
+            table = given.table
+            cursor.execute(f"SELECT embedding FROM {table} LIMIT 1")
+            vector = cursor.fetch_arrow_table().column(0)
+            cursor.execute(f"SELECT doc_id, text FROM {table} WHERE false")
+            empty = cursor.fetch_arrow_table()
+            twice = f"SELECT count(*) FROM {table}"
+            cursor.adbc_prepare(twice)
+            prepared = [rows(twice), rows(twice)]
+            print(json.dumps({
+                "name": connection.adbc_get_info()["vendor_name"],
+                "tables": [table["table_name"] for schema in schemas for table in schema["db_schema_tables"]],
+                "columns": connection.adbc_get_table_schema(table).names,
+                "types": connection.adbc_get_table_types(),
+                "counted": rows(f"SELECT lang, count(*) FROM {table} GROUP BY 1 ORDER BY 1"),
+                "hits": rows(f"SELECT lang, article FROM hybrid_search('{table}', 'right to education', 3)"),
+                "vector": vector.type.list_size,
+                "prepared": prepared,
+                "empty": [empty.num_rows, empty.column_names],
+                "plan": str(rows(f"EXPLAIN SELECT * FROM {table}")),
+                "errors": {
+                    "nothing": refused(cursor, "SELECT nothing FROM " + table),
+                    "delete": refused(cursor, "DELETE FROM " + table),
+                    "copy": refused(cursor, f"COPY {table} TO '/tmp/never.parquet'"),
+                    "file": refused(cursor, "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'"),
+                    "boundless": refused(cursor, "SELECT repeat('x', 1000000000)"),
+                    "two": refused(cursor, "SELECT 1; SELECT 2"),
+                },
+            }))
+
+
+if __name__ == "__main__":
+    main()
