@@ -1,6 +1,6 @@
 //! The command line, from arguments to the exit code.
 
-use std::process::ExitCode;
+use std::{future::pending, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -79,12 +79,15 @@ pub fn main() -> ExitCode {
 fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_) | Command::Fit(_));
+    // A prompt asks what was meant.
+    let asks = matches!(&command, Command::Sql(args) if args.is_prompt());
+    let interrupted = async { if asks { pending().await } else { interrupt::requested().await } };
     let result = runtime.block_on(async {
         let stopping = Stopping::default();
         let mut command = Box::pin(dispatch(command, &stopping, printer));
         tokio::select! {
             result = &mut command => result,
-            () = interrupt::requested() => match stopping.wait(command).await {
+            () = interrupted => match stopping.wait(command).await {
                 Some(result) => result,
                 None => Err(interrupt::Interrupted { resumable }.into()),
             },

@@ -17,3 +17,4 @@ pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod sql;
+mod sql_prompt;

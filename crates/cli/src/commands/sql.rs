@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, IsTerminal, Read, Write},
     path::PathBuf,
     sync::Arc,
 };
@@ -18,6 +18,7 @@ use parquet::{
 };
 use polylance_search::{SearchError, SqlSession};
 
+use super::sql_prompt;
 use crate::{
     batch,
     error::{Result, UsageError},
@@ -36,8 +37,8 @@ const ROWS: usize = 1000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The query
-    #[arg(value_name = "SELECT …", required_unless_present = "file")]
+    /// The query; without one, on a terminal, a prompt asks for one after another
+    #[arg(value_name = "SELECT …")]
     sql: Option<String>,
     /// Read the query from a file, or from stdin with `-`
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "sql")]
@@ -73,6 +74,7 @@ As tables, with k = 10 and no condition unless given:
   spans('table', 'column')            one row a span
 
 Examples:
+  polylance sql --table udhr.lance    # asks for statements: Tab completes, \\? helps
   polylance sql --table udhr.lance \"SELECT lang, count(*) FROM udhr GROUP BY lang ORDER BY 2 DESC\"
   polylance sql --table udhr.lance \"SELECT doc_id, score FROM vector_search('udhr', 'right to rest', 5)\"
   polylance sql --table udhr.lance \"SELECT doc_id FROM udhr
@@ -83,7 +85,7 @@ Examples:
 
 /// How rows leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// For people.
     Table,
     /// One object a line.
@@ -96,7 +98,15 @@ enum Format {
     Parquet,
 }
 
+impl Args {
+    /// Whether statements are asked for, which the user may interrupt without leaving.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.sql.is_none() && self.file.is_none() && io::stdin().is_terminal() && io::stdout().is_terminal()
+    }
+}
+
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let prompt = args.is_prompt();
     let format = match (&args.output, args.json) {
         (Some(file), _) => of_file(file)?,
         (None, true) => Format::Json,
@@ -105,20 +115,35 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let sql = match (args.sql, &args.file) {
         (Some(sql), _) => sql,
         (None, Some(file)) => read(file).with_context(|| format!("reading {}", file.display()))?,
-        (None, None) => return Err(UsageError::new("a query is needed").into()),
+        (None, None) if prompt && matches!(format, Format::Table | Format::Json | Format::Csv) => String::new(),
+        (None, None) => {
+            let error = UsageError::new("a query is needed");
+            return Err(error.with_hint("`--file -` reads it from stdin; a prompt is for terminals").into());
+        }
     };
     let models = Arc::new(TableModels::new(args.model, None).with_heads(args.heads));
     let session = SqlSession::open(&args.tables, Some(models)).await?;
+    if prompt {
+        Box::pin(sql_prompt::run(&session, format, printer)).await?;
+        return Ok(ExitStatus::Done);
+    }
     let rows = Box::pin(session.query(&sql)).await?;
-    match (format, args.output) {
-        (Format::Table, _) => for_people(rows, printer).await?,
-        (format, Some(file)) => {
+    match args.output {
+        Some(file) => {
             let created = File::create(&file).with_context(|| format!("creating {}", file.display()))?;
             write(rows, format, Box::new(BufWriter::new(created))).await?;
         }
-        (format, None) => write(rows, format, Box::new(BufWriter::new(io::stdout()))).await?,
+        None => print(rows, format, printer).await?,
     }
     Ok(ExitStatus::Done)
+}
+
+/// Writes rows to stdout.
+pub(super) async fn print(rows: SendableRecordBatchStream, format: Format, printer: &mut Printer) -> Result<()> {
+    match format {
+        Format::Table => for_people(rows, printer).await,
+        format => write(rows, format, Box::new(BufWriter::new(io::stdout()))).await,
+    }
 }
 
 fn read(file: &std::path::Path) -> io::Result<String> {

@@ -1,0 +1,27 @@
+//! The prompt of `polylance sql`, on a terminal.
+
+use std::{fs, process::Command};
+
+use polylance_tests::{built, declaration, polylance_with, python, repository};
+
+#[test]
+fn statements_are_typed_completed_ended_and_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = declaration(folder.path());
+    let talk = Command::new(python())
+        .arg(repository().join("tests/python/prompt.py"))
+        .arg(folder.path())
+        .arg(built("polylance"))
+        .args(["sql", "--table", &table])
+        .output()
+        .unwrap();
+    assert!(talk.status.success(), "{}", String::from_utf8_lossy(&talk.stderr));
+    let history = fs::read_to_string(folder.path().join("polylance/sql_history")).unwrap();
+    assert!(history.contains("max(article)") && history.contains("41 + 1") && !history.contains("lost"), "{history}");
+}
+
+#[test]
+fn without_a_terminal_a_query_is_needed() {
+    let none = polylance_with(&["sql", "--table", "none.lance"], &[], b"SELECT 1;").exits_with(2);
+    let _ = none.says(&["a query is needed", "--file -"]);
+}
