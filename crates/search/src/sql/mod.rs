@@ -8,6 +8,7 @@ mod nearest;
 mod spans;
 mod tables;
 mod vectors;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -148,6 +149,7 @@ impl SqlSession {
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, SearchError> {
         let plan = Box::pin(self.plan(sql)).await?;
         let plan = Box::pin(embed::embed_constants(plan, &self.tables)).await?;
+        let plan = waiting::move_calls(plan)?;
         let frame = Box::pin(self.context.execute_logical_plan(plan)).await?;
         Ok(Box::pin(frame.execute_stream()).await?)
     }

@@ -15,7 +15,7 @@ use datafusion::{
 use lance::datafusion::LanceTableProvider;
 use polylance_schema::Contract;
 
-use super::{embed, heads, models::ModelSource};
+use super::{models::ModelSource, waiting};
 use crate::SearchTable;
 
 /// Tables, and where their models are.
@@ -113,7 +113,7 @@ impl TableProvider for Readable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         // What waits for a model cannot run inside a scan.
-        let waits = |filter: &Expr| filter.exists(|part| Ok(embed::is_call(part) || heads::is_call(part)));
+        let waits = |filter: &Expr| filter.exists(|part| Ok(waiting::is_call(part)));
         let pushdown = |filter: &&Expr| {
             Ok(if waits(filter)? {
                 TableProviderFilterPushDown::Unsupported

@@ -1,0 +1,112 @@
+"""A whole run beside its bare encoder: Parquet to a committed Lance table, and the same ids from memory to vectors.
+
+    python tests/peers/bench_run.py BINARY [--texts N] [--rounds N] [--dtype DTYPE] [--json]
+
+The two take turns over the same articles. Loading the model is counted for neither: `run --json` reports its own rate,
+from the first row read to the last commit, and `bench --ids` that of the encoder. Exits with 1 if they count different
+tokens.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import peer_env
+
+ASSETS = peer_env.ROOT / "crates/builtin/assets"
+MODEL = "builtin:multilingual-e5-small"
+PREFIX = "passage: "
+LONGEST = 512
+
+PIPELINE = """\
+version = 1
+[source]
+uri = {source}
+id = "id"
+text = "text"
+[model]
+id = "{model}"
+dtype = "{dtype}"
+[table]
+uri = {table}
+[index]
+kind = "none"
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("binary", type=Path, help="the polylance binary")
+    parser.add_argument("--texts", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--venv", type=Path, default=peer_env.DEFAULT_VENV.with_name("venv-search"))
+    args = parser.parse_args()
+    peer_env.enter(args.venv, "requirements-search.txt")
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source, ids = folder / "sample.parquet", folder / "ids.jsonl"
+        tokens = sample(source, ids, args.texts)
+        bare, whole = [], []
+        for turn in range(args.rounds):
+            bare.append(encoder(args.binary, ids, args.dtype))
+            whole.append(run(args.binary, folder, source, turn, args.dtype))
+            print(f"turn {turn + 1}: bare {bare[-1]['tokens_per_second']:.0f}, run {whole[-1]['tokens_per_second']:.0f}", file=sys.stderr)
+    if any(one["tokens"] != tokens for one in bare + whole):
+        sys.exit(f"{tokens} tokens were prepared, the encoder counts {bare[0]['tokens']}, the run {whole[0]['tokens']}")
+    rates = {name: statistics.median(one["tokens_per_second"] for one in of) for name, of in [("bare", bare), ("run", whole)]}
+    figures = {"texts": args.texts, "tokens": tokens, "dtype": bare[0]["dtype"], **rates, "share": rates["run"] / rates["bare"]}
+    if args.json:
+        print(json.dumps(figures))
+        return
+    print(f"{args.texts} texts, {tokens} tokens, {figures['dtype']} on {bare[0]['instructions']}")
+    print(f"bare encoder {rates['bare']:.0f} tokens/s, whole run {rates['run']:.0f}: {figures['share']:.3f} of it")
+
+
+def sample(source: Path, ids: Path, count: int) -> int:
+    """Articles chosen by the hash of their id, as rows and as ids. Returns the number of ids."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import zstandard
+    from tokenizers import Tokenizer
+
+    packed = (ASSETS / "tokenizer.json.zst").read_bytes()
+    tokenizer = Tokenizer.from_str(zstandard.ZstdDecompressor().stream_reader(packed).read().decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    rows = pq.read_table(ASSETS / "udhr.parquet").to_pylist()
+    rows.sort(key=lambda row: hashlib.sha256(row["id"].encode("utf-8")).digest())
+    rows = [(row, tokenizer.encode(PREFIX + row["text"]).ids) for row in rows[: count + count // 10]]
+    # A long text is cut into several chunks by a run.
+    rows = [(row, found) for row, found in rows if len(found) <= LONGEST][:count]
+    pq.write_table(pa.Table.from_pylist([row for row, _ in rows]), source)
+    ids.write_text("".join(json.dumps({"input_ids": found}) + "\n" for _, found in rows))
+    return sum(len(found) for _, found in rows)
+
+
+def encoder(binary: Path, ids: Path, dtype: str) -> dict:
+    command = [binary, "bench", "--model", MODEL, "--dtype", dtype, "--ids", ids, "--rounds", "1", "--json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def run(binary: Path, folder: Path, source: Path, turn: int, dtype: str) -> dict:
+    pipeline, table = folder / f"turn-{turn}.toml", folder / f"turn-{turn}.lance"
+    pipeline.write_text(
+        PIPELINE.format(source=json.dumps(str(source)), model=MODEL, dtype=dtype, table=json.dumps(str(table)))
+    )
+    command = [binary, "run", pipeline, "--json", "--progress", "none"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"error: the run ended with {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
