@@ -86,17 +86,14 @@ pub struct IndexDescription {
 /// [`SearchError::NoTable`], [`SearchError::UnreadableContract`], [`SearchError::Storage`].
 pub async fn describe(uri: &str) -> Result<TableDescription, SearchError> {
     let dataset = open::open(uri).await?;
-    let versions = Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))?;
-    let mut recent_versions = Vec::new();
-    for version in versions.iter().rev().take(RECENT_VERSIONS) {
-        recent_versions.push(describe_version(&dataset, version).await);
-    }
+    let versions = Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))?.len();
+    let recent_versions = recent_versions(uri, &dataset, RECENT_VERSIONS).await?;
     let schema = Schema::from(dataset.schema());
     Ok(TableDescription {
         uri: uri.to_owned(),
         rows: count_rows(uri, &dataset).await?,
         version: dataset.version_id(),
-        versions: versions.len(),
+        versions,
         recent_versions,
         schema: schema
             .fields()
@@ -116,6 +113,20 @@ pub async fn describe(uri: &str) -> Result<TableDescription, SearchError> {
 async fn count_rows(uri: &str, dataset: &Dataset) -> Result<u64, SearchError> {
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(SearchError::storage(uri, "counting rows"))?;
     Ok(rows as u64)
+}
+
+/// The latest of a table's versions, newest first.
+pub(crate) async fn recent_versions(
+    uri: &str,
+    dataset: &Dataset,
+    most: usize,
+) -> Result<Vec<VersionDescription>, SearchError> {
+    let versions = Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))?;
+    let mut recent = Vec::new();
+    for version in versions.iter().rev().take(most) {
+        recent.push(describe_version(dataset, version).await);
+    }
+    Ok(recent)
 }
 
 /// A version whose transaction is gone is still a version: what is not known stays out.
@@ -154,12 +165,19 @@ async fn describe_indices(uri: &str, dataset: &Dataset) -> Result<Vec<IndexDescr
 }
 
 /// The quarantine is a table beside the table, named by the sink.
-async fn quarantine_rows(uri: &str) -> Result<u64, SearchError> {
+pub(crate) async fn quarantine(uri: &str) -> Result<Option<Dataset>, SearchError> {
     let table = uri.trim_end_matches('/');
     let quarantine = format!("{}.quarantine.lance", table.strip_suffix(".lance").unwrap_or(table));
     match open::open(&quarantine).await {
-        Ok(dataset) => count_rows(&quarantine, &dataset).await,
-        Err(SearchError::NoTable { .. }) => Ok(0),
+        Ok(dataset) => Ok(Some(dataset)),
+        Err(SearchError::NoTable { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+async fn quarantine_rows(uri: &str) -> Result<u64, SearchError> {
+    match quarantine(uri).await? {
+        Some(dataset) => count_rows(uri, &dataset).await,
+        None => Ok(0),
     }
 }

@@ -8,6 +8,7 @@ mod describe;
 mod embed;
 mod error;
 mod filter;
+mod history;
 mod hits;
 mod open;
 mod ranking;
@@ -21,6 +22,7 @@ pub use describe::{ColumnDescription, IndexDescription, TableDescription, Versio
 pub use embed::{InputKind, embed};
 pub use error::SearchError;
 pub use filter::parse_condition;
+pub use history::{History, Quarantined};
 pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, VECTOR_RANK};
 pub use open::table_contract;
 pub use request::{Effort, Fusion, Models, Query, SearchMode, SearchRequest};

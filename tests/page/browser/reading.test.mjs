@@ -20,6 +20,7 @@ const VIEWS = [
     await page.getByRole("button", { name: "first rows" }).click();
     await page.locator(".result tbody tr").first().waitFor();
   }],
+  ["runs", "#/runs", (page) => page.getByRole("region", { name: "Versions" }).locator("tbody tr").first().waitFor()],
   ["keys", "", async (page) => {
     await page.getByRole("button", { name: "Keys" }).click();
     await page.getByRole("dialog").waitFor();

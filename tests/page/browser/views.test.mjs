@@ -97,6 +97,42 @@ test("the map moves and zooms by keys, wheel and buttons", () =>
     await differs(whole);
   }));
 
+test("runs are shown with what they added and could not read", () =>
+  onPage("#/runs", async (page) => {
+    await page.getByRole("heading", { level: 1, name: "Runs of udhr" }).waitFor();
+    const runs = page.getByRole("region", { name: "Runs" }).locator("tbody tr");
+    await runs.first().waitFor();
+    assert.equal(await runs.count(), 1);
+    assert.match(await runs.first().innerText(), /\t15\d\t0\t/);
+    assert.match(await page.locator("main").innerText(), /Every row could be read/);
+    const versions = page.getByRole("region", { name: "Versions" }).locator("tbody tr");
+    assert.match(await versions.first().innerText(), /15\d/);
+    assert.ok((await versions.count()) >= 3);
+    await page.keyboard.press("3");
+    await page.waitForURL(/#\/sql/);
+    await page.keyboard.press("4");
+    await page.waitForURL(/#\/runs/);
+  }));
+
+test("runs that crowd a table and its quarantine are told apart", () =>
+  onPage("#/runs", async (page) => {
+    const runs = page.getByRole("region", { name: "Runs" }).locator("tbody tr");
+    await runs.nth(1).waitFor();
+    await page.locator(".growth svg").waitFor();
+    await picture(page, "runs");
+    assert.match(await runs.first().innerText(), /second.*\t2\t300\t5\s+10\.0/s);
+    assert.match(await runs.nth(1).innerText(), /first.*\t1\t100\t0\s+one commit/s);
+    assert.match(await page.getByRole("region", { name: "Quarantine" }).innerText(), /second\s+encode\s+5/);
+  }, { routes: { "**/v1/tables/*/history": (route) => route.fulfill({ json: {
+    versions: [
+      { version: 4, time: "2026-03-02T10:00:20Z", rows: 400, operation: "CreateIndex", run_id: null },
+      { version: 3, time: "2026-03-02T10:00:10Z", rows: 400, operation: "Append", run_id: "second" },
+      { version: 2, time: "2026-03-02T10:00:00Z", rows: 300, operation: "Append", run_id: "second" },
+      { version: 1, time: "2026-03-01T10:00:00Z", rows: 100, operation: "Append", run_id: "first" },
+    ],
+    quarantine: [{ run_id: "second", stage: "encode", rows: 5 }],
+  } }) } }));
+
 test("SQL runs with Ctrl+Enter, and its rows become a file", () =>
   onPage("#/sql", async (page) => {
     const box = page.getByRole("textbox", { name: "Statement" });

@@ -83,6 +83,27 @@ export interface MapPoints {
   color: (string | number | boolean | null)[] | null;
 }
 
+export interface Version {
+  version: number;
+  /** When it was committed, UTC. */
+  time: string;
+  rows: number | null;
+  operation: string | null;
+  run_id: string | null;
+}
+
+export interface Quarantine {
+  run_id: string;
+  stage: string;
+  rows: number;
+}
+
+export interface History {
+  /** Newest first. */
+  versions: Version[];
+  quarantine: Quarantine[];
+}
+
 export interface DocumentResponse {
   doc_id: string;
   chunks: Row[];
@@ -155,6 +176,7 @@ export const api = {
     const asked = query({ column, where, limit: String(limit) });
     return (await call<{ values: FacetValue[] }>(`v1/tables/${part(table)}/facets${asked}`, undefined, signal)).values;
   },
+  history: (table: string, signal?: AbortSignal) => call<History>(`v1/tables/${part(table)}/history`, undefined, signal),
   map: async (table: string, color: string | undefined, limit: number, signal?: AbortSignal) => {
     const asked = query({ color, limit: String(limit) });
     return (await call<{ points: MapPoints }>(`v1/tables/${part(table)}/map${asked}`, undefined, signal)).points;

@@ -12,6 +12,7 @@ import { Notice, Problem, Waiting } from "./parts/notice.tsx";
 import { toggleTheme } from "./theme.ts";
 import { DocumentView } from "./views/document.tsx";
 import { MapView } from "./views/map.tsx";
+import { RunsView } from "./views/runs.tsx";
 import { remember, SearchView } from "./views/search.tsx";
 import { SqlView } from "./views/sql.tsx";
 
@@ -86,6 +87,7 @@ function Body({ answer, tables, table, route, go, onToken }: BodyProps) {
     case "document": return <DocumentView key={route.document} table={table} route={route} go={go} />;
     case "map": return <MapView table={table} route={route} go={go} />;
     case "sql": return <SqlView tables={tables} table={table} route={route} go={go} />;
+    case "runs": return <RunsView table={table} />;
   }
 }
 
@@ -96,6 +98,7 @@ function useTitle(route: Route, table: Table | undefined): void {
       document: route.document,
       map: "map",
       sql: "SQL",
+      runs: "runs",
     }[route.view];
     document.title = [what, table?.name, "polylance"].filter(Boolean).join(" · ");
   }, [route, table]);
@@ -158,7 +161,7 @@ function perform(action: Action, route: Route, go: Go, showKeys: () => void, typ
       else if (route.view === "document") close(go);
       else return false;
       return true;
-    case "search": case "map": case "sql":
+    case "search": case "map": case "sql": case "runs":
       go({ view: action });
       return true;
     case "theme":

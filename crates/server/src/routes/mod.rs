@@ -4,6 +4,7 @@ mod documents;
 mod embeddings;
 mod facets;
 mod health;
+mod history;
 mod map;
 mod metrics;
 mod openapi;
@@ -39,6 +40,7 @@ fn api() -> Vec<Route> {
         search::route(),
         documents::route(),
         facets::route(),
+        history::route(),
         map::route(),
         sql::route(),
         embeddings::route(),

@@ -19,6 +19,24 @@ async fn a_table_tells_what_it_has() {
 }
 
 #[tokio::test]
+async fn a_tables_past_has_its_versions_newest_first() {
+    let server = Fixture::new().await;
+    server.write_again().await;
+    let (status, past) = server.get("/v1/tables/docs/history").await;
+    assert_eq!((status, &past["quarantine"]), (StatusCode::OK, &json!([])));
+    // Opened before the latest was written, the table knows it all the same.
+    let versions = past["versions"].as_array().unwrap();
+    let of = |name: &str| versions.iter().map(|version| version[name].clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (of("version"), of("rows")),
+        (json!([3, 2, 1]).as_array().unwrap().clone(), vec![json!(12), json!(6), json!(6)])
+    );
+    assert_eq!(of("operation")[0], "Append");
+    assert!(of("run_id").iter().all(serde_json::Value::is_null), "{past}");
+    assert_eq!(server.get("/v1/tables/other/history").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_document_has_its_chunks_in_order() {
     let server = Fixture::new().await;
     let (status, answer) = server.get("/v1/tables/docs/documents/long%2Fone").await;

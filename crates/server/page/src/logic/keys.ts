@@ -2,7 +2,7 @@
 
 export type Action =
   | "focus-search" | "next" | "previous" | "open" | "like" | "why" | "close"
-  | "search" | "map" | "sql" | "theme" | "keys";
+  | "search" | "map" | "sql" | "runs" | "theme" | "keys";
 
 /** What the page lists under `?`. */
 export const KEYS: { keys: string[]; action: Action; says: string }[] = [
@@ -16,6 +16,7 @@ export const KEYS: { keys: string[]; action: Action; says: string }[] = [
   { keys: ["1"], action: "search", says: "search" },
   { keys: ["2"], action: "map", says: "map" },
   { keys: ["3"], action: "sql", says: "SQL" },
+  { keys: ["4"], action: "runs", says: "runs" },
   { keys: ["t"], action: "theme", says: "light or dark" },
   { keys: ["?"], action: "keys", says: "these keys" },
 ];

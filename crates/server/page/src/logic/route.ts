@@ -3,7 +3,7 @@
 import type { Mode } from "../api.ts";
 import type { Facets } from "./conditions.ts";
 
-export const VIEWS = ["search", "document", "map", "sql"] as const;
+export const VIEWS = ["search", "document", "map", "sql", "runs"] as const;
 export type View = (typeof VIEWS)[number];
 
 export interface Route {

@@ -11,6 +11,7 @@ const LINKS: { view: View; name: string }[] = [
   { view: "search", name: "Search" },
   { view: "map", name: "Map" },
   { view: "sql", name: "SQL" },
+  { view: "runs", name: "Runs" },
 ];
 
 interface Props {

@@ -1,0 +1,60 @@
+//! What was done to a table, version by version, and what its runs could not read.
+
+use std::collections::BTreeMap;
+
+use arrow::array::AsArray;
+use futures::TryStreamExt;
+use polylance_schema::columns::{RUN_ID, STAGE};
+use serde::Serialize;
+
+use crate::{
+    SearchError, SearchTable, VersionDescription,
+    describe::{quarantine, recent_versions},
+};
+
+/// A table's past.
+#[derive(Debug, Clone, Serialize)]
+pub struct History {
+    /// The latest versions, newest first.
+    pub versions: Vec<VersionDescription>,
+    /// Rows in the quarantine.
+    pub quarantine: Vec<Quarantined>,
+}
+
+/// Rows that a run put into the quarantine at one stage of its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    /// The run.
+    pub run_id: String,
+    /// Where they failed: `read`, `tokenize`, `encode`, …
+    pub stage: String,
+    /// How many they are.
+    pub rows: u64,
+}
+
+impl SearchTable {
+    /// The latest `most` versions, and what is in the quarantine now. Each version costs a read.
+    ///
+    /// # Errors
+    /// [`SearchError::Storage`].
+    pub async fn history(&self, most: usize) -> Result<History, SearchError> {
+        let versions = recent_versions(self.uri(), self.dataset(), most).await?;
+        let reading = |error| SearchError::storage(self.uri(), "reading the quarantine")(error);
+        let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+        if let Some(quarantine) = quarantine(self.uri()).await? {
+            let mut scanner = quarantine.scan();
+            scanner.project(&[RUN_ID, STAGE]).map_err(reading)?;
+            let mut batches = Box::pin(scanner.try_into_stream()).await.map_err(reading)?;
+            while let Some(batch) = batches.try_next().await.map_err(reading)? {
+                let (runs, stages) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+                for (run, stage) in runs.iter().zip(stages) {
+                    let key = (run.unwrap_or_default().to_owned(), stage.unwrap_or_default().to_owned());
+                    *counts.entry(key).or_default() += 1;
+                }
+            }
+        }
+        let quarantine =
+            counts.into_iter().map(|((run_id, stage), rows)| Quarantined { run_id, stage, rows }).collect();
+        Ok(History { versions, quarantine })
+    }
+}
