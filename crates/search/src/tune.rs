@@ -69,8 +69,9 @@ fn milliseconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<
     serializer.serialize_f64(time.as_secs_f64() * 1e3)
 }
 
-/// Candidates per hit that are tried: each costs reading so many vectors.
-const REFINE: [u32; 5] = [1, 2, 4, 10, 20];
+/// Candidates per hit that are tried: each costs reading so many vectors. Where rows crowd, as a million that differ from
+/// 600 by noise, codes tell little apart and many are needed.
+const REFINE: [u32; 7] = [1, 2, 4, 10, 20, 50, 100];
 
 /// Probes double until they find enough or so many are searched.
 const MOST_PROBES: usize = 1024;
