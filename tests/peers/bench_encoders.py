@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import peer_env
-from export_model import ASSETS
+from ours import ASSETS
 
 HERE = Path(__file__).resolve().parent
 FOLDER = peer_env.DEFAULT_VENV.parent / "encoders"

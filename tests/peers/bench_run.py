@@ -8,7 +8,6 @@ tokens.
 """
 
 import argparse
-import hashlib
 import json
 import statistics
 import subprocess
@@ -17,26 +16,7 @@ import tempfile
 from pathlib import Path
 
 import peer_env
-
-ASSETS = peer_env.ROOT / "crates/builtin/assets"
-MODEL = "builtin:multilingual-e5-small"
-PREFIX = "passage: "
-LONGEST = 512
-
-PIPELINE = """\
-version = 1
-[source]
-uri = {source}
-id = "id"
-text = "text"
-[model]
-id = "{model}"
-dtype = "{dtype}"
-[table]
-uri = {table}
-[index]
-kind = "none"
-"""
+from ours import ASSETS, MODEL, PREFIX, run, sample
 
 
 def main() -> None:
@@ -53,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, ids = folder / "sample.parquet", folder / "ids.jsonl"
-        tokens = sample(source, ids, args.texts)
+        tokens = articles(source, ids, args.texts)
         bare, whole = [], []
         for turn in range(args.rounds):
             bare.append(encoder(args.binary, ids, args.dtype))
@@ -70,42 +50,29 @@ def main() -> None:
     print(f"bare encoder {rates['bare']:.0f} tokens/s, whole run {rates['run']:.0f}: {figures['share']:.3f} of it")
 
 
-def sample(source: Path, ids: Path, count: int) -> int:
-    """Articles chosen by the hash of their id, as rows and as ids. Returns the number of ids."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def articles(source: Path, ids: Path, count: int) -> int:
+    """Writes articles as rows and as ids. Returns the number of ids."""
     import zstandard
     from tokenizers import Tokenizer
 
     packed = (ASSETS / "tokenizer.json.zst").read_bytes()
-    tokenizer = Tokenizer.from_str(zstandard.ZstdDecompressor().stream_reader(packed).read().decode())
+    tokenizer = Tokenizer.from_str(zstandard.ZstdDecompressor().decompressobj().decompress(packed).decode())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    rows = pq.read_table(ASSETS / "udhr.parquet").to_pylist()
-    rows.sort(key=lambda row: hashlib.sha256(row["id"].encode("utf-8")).digest())
-    rows = [(row, tokenizer.encode(PREFIX + row["text"]).ids) for row in rows[: count + count // 10]]
-    # A long text is cut into several chunks by a run.
-    rows = [(row, found) for row, found in rows if len(found) <= LONGEST][:count]
-    pq.write_table(pa.Table.from_pylist([row for row, _ in rows]), source)
-    ids.write_text("".join(json.dumps({"input_ids": found}) + "\n" for _, found in rows))
-    return sum(len(found) for _, found in rows)
+
+    def ids_of(text: str) -> list:
+        return tokenizer.encode(PREFIX + text).ids
+
+    rows = [ids_of(text) for text in sample(source, count, lambda text: len(ids_of(text)))]
+    ids.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
+    return sum(map(len, rows))
 
 
 def encoder(binary: Path, ids: Path, dtype: str) -> dict:
-    command = [binary, "bench", "--model", MODEL, "--dtype", dtype, "--ids", ids, "--rounds", "1", "--json"]
+    command = [binary, "bench", "--model", MODEL, "--ids", ids, "--rounds", "1", "--json"]
+    # What `auto` is for a new table, `bench` takes unless told otherwise.
+    command += [] if dtype == "auto" else ["--dtype", dtype]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def run(binary: Path, folder: Path, source: Path, turn: int, dtype: str) -> dict:
-    pipeline, table = folder / f"turn-{turn}.toml", folder / f"turn-{turn}.lance"
-    pipeline.write_text(
-        PIPELINE.format(source=json.dumps(str(source)), model=MODEL, dtype=dtype, table=json.dumps(str(table)))
-    )
-    command = [binary, "run", pipeline, "--json", "--progress", "none"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"error: the run ended with {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

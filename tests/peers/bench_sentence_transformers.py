@@ -8,7 +8,6 @@ differs (cosine below 0.9999) or the numbers of tokens do.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
@@ -19,61 +18,11 @@ import time
 from pathlib import Path
 
 import peer_env
-from export_model import ASSETS, export
+from export_model import export
+from ours import MODEL, PREFIX, run, sample
 
-MODEL = "builtin:multilingual-e5-small"
-PREFIX = "passage: "
 BATCH = 32
 MIN_COSINE = 0.9999
-
-PIPELINE = """\
-version = 1
-
-[source]
-uri = {source}
-id = "id"
-text = "text"
-
-[model]
-id = "{model}"
-dtype = "f32"
-
-[table]
-uri = {table}
-
-[index]
-kind = "none"
-"""
-
-
-def sample(path: Path, count: int, tokens) -> list:
-    """Writes `count` articles, chosen by the hash of their id among those that need no cutting. Returns their texts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(ASSETS / "udhr.parquet").to_pylist()
-    rows.sort(key=lambda row: hashlib.sha256(row["id"].encode("utf-8")).digest())
-    # A long text is cut into several chunks by one and cut off by the other: that would not be the same work.
-    rows = [row for row in rows[: count + count // 10] if tokens(row["text"]) <= 512][:count]
-    assert len(rows) == count, f"{len(rows)} texts within the limit, asked for {count}"
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return [row["text"] for row in rows]
-
-
-def run_polylance(binary: Path, folder: Path, source: Path, turn: int) -> dict:
-    """One `run` into a new table: the summary it prints, with the whole command's time beside it."""
-    pipeline = folder / f"turn-{turn}.toml"
-    table = folder / f"turn-{turn}.lance"
-    pipeline.write_text(
-        PIPELINE.format(source=json.dumps(str(source)), model=MODEL, table=json.dumps(str(table))), encoding="utf-8"
-    )
-    start = time.perf_counter()
-    command = [binary, "run", pipeline, "--json", "--progress", "none"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wall = time.perf_counter() - start
-    if done.returncode != 0:
-        sys.exit(f"error: {' '.join(map(str, command))} ended with {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"wall": wall}
 
 
 def polylance_vectors(binary: Path, texts: list):
@@ -112,7 +61,7 @@ def measure(args) -> dict:
         ours, theirs, failures = [], [], []
         for turn in range(args.repeats):
             if args.binary:
-                ours.append(run_polylance(args.binary, folder, folder / "sample.parquet", turn))
+                ours.append(run(args.binary, folder, folder / "sample.parquet", turn, "f32"))
                 if ours[-1]["tokens"] != count:
                     failures.append(f"polylance counts {ours[-1]['tokens']} tokens, the peer {count}")
             start = time.perf_counter()

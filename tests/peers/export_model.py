@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 import peer_env
+from ours import ASSETS
 
-ASSETS = peer_env.ROOT / "crates" / "builtin" / "assets"
 GGUF = ASSETS / "multilingual-e5-small-q4_0.gguf"
 TOKENIZER = ASSETS / "tokenizer.json.zst"
 

@@ -13,17 +13,16 @@ words, by pylance on a copy of the table.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import peer_env
+from ours import ASSETS, serving
 from retrieval_reference import LANGUAGES
 
 PORT = 8391
@@ -52,7 +51,7 @@ def main() -> None:
         step = 1 if codes else max(1, 30 // args.articles)
         asked = [row for row in rows if row["article"] % step == 0 and row["code"] != "eng"]
         english = {row["article"]: row["doc_id"] for row in rows if row["code"] == "eng"}
-        with serving(args.binary, table):
+        with serving(args.binary, "udhr", table, PORT):
             for mode, label in MODES.items():
                 across = [rank({"query": row["text"], "mode": mode, "where": "code = 'eng'"}, english[row["article"]]) for row in asked]
                 within = [rank({"query": third(row["text"]), "mode": mode}, row["doc_id"]) for row in asked]
@@ -100,21 +99,6 @@ def third(text: str) -> str:
     return text[: max(12, len(text) // 3)]
 
 
-@contextlib.contextmanager
-def serving(binary: Path, table: Path):
-    server = subprocess.Popen([binary, "serve", "--table", f"udhr={table}", "--listen", f"127.0.0.1:{PORT}"])
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz").read()
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def rank(request: dict, right: str) -> int | None:
     """The rank of the document among the first ten, from 1."""
     body = json.dumps({"table": "udhr", "k": 10, "columns": ["doc_id"], **request}).encode()
@@ -148,7 +132,7 @@ def pieces_search(table: Path, copy: Path):
     import zstandard
     from tokenizers import Tokenizer
 
-    packed = (peer_env.ROOT / "crates/builtin/assets/tokenizer.json.zst").read_bytes()
+    packed = (ASSETS / "tokenizer.json.zst").read_bytes()
     tokenizer = Tokenizer.from_str(zstandard.ZstdDecompressor().decompressobj().decompress(packed).decode())
 
     def pieces(texts: list) -> list:

@@ -8,7 +8,6 @@ same effort, taking turns, warm, one query at a time. Last, clients ask `polylan
 """
 
 import argparse
-import contextlib
 import http.client
 import json
 import os
@@ -18,10 +17,10 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import peer_env
+from ours import serving
 from retrieval_reference import LANGUAGES
 
 PORT = 8392
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("binary", type=Path, help="the polylance binary")
     parser.add_argument("--work", type=Path, default=peer_env.DEFAULT_VENV.parent / "search-speed", help="a folder")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=50, help="each is searched exactly too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=20, help="how long the server is asked")
@@ -160,7 +159,6 @@ def percentiles(times: list) -> dict:
 
 def served(binary: Path, table: Path, texts: list, clients: int, seconds: float) -> dict:
     """Clients that ask one after the other, all at once."""
-    server = subprocess.Popen([binary, "serve", "--table", f"docs={table}", "--listen", f"127.0.0.1:{PORT}"])
     times, lock = [], threading.Lock()
 
     def ask(connection: http.client.HTTPConnection, text: str) -> float:
@@ -180,12 +178,7 @@ def served(binary: Path, table: Path, texts: list, clients: int, seconds: float)
         with lock:
             times.extend(own)
 
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz").read()
-                break
-            time.sleep(0.1)
+    with serving(binary, "docs", table, PORT):
         warm = http.client.HTTPConnection("127.0.0.1", PORT)
         for text in texts[:: max(1, len(texts) // 50)]:
             ask(warm, text)
@@ -196,9 +189,6 @@ def served(binary: Path, table: Path, texts: list, clients: int, seconds: float)
         for thread in threads:
             thread.join()
         took = time.perf_counter() - begun
-    finally:
-        server.terminate()
-        server.wait()
     return {"queries_per_s": len(times) / took, "clients": clients, **percentiles(times)}
 
 

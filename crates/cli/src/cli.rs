@@ -79,9 +79,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_) | Command::Fit(_));
-    // A prompt asks what was meant.
-    let asks = matches!(&command, Command::Sql(args) if args.is_prompt());
-    let interrupted = async { if asks { pending().await } else { interrupt::requested().await } };
+    // At a prompt, Ctrl-C ends a statement and not the command.
+    let is_prompt = matches!(&command, Command::Sql(args) if args.is_prompt());
+    let interrupted = async { if is_prompt { pending().await } else { interrupt::requested().await } };
     let result = runtime.block_on(async {
         let stopping = Stopping::default();
         let mut command = Box::pin(dispatch(command, &stopping, printer));

@@ -23,7 +23,6 @@ mod pipeline;
 mod printer;
 mod progress;
 mod spans;
-mod sql_editing;
 mod table_model;
 mod task_args;
 mod token_features;

@@ -86,14 +86,14 @@ pub struct IndexDescription {
 /// [`SearchError::NoTable`], [`SearchError::UnreadableContract`], [`SearchError::Storage`].
 pub async fn describe(uri: &str) -> Result<TableDescription, SearchError> {
     let dataset = open::open(uri).await?;
-    let versions = Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))?.len();
-    let recent_versions = recent_versions(uri, &dataset, RECENT_VERSIONS).await?;
+    let versions = versions(uri, &dataset).await?;
+    let recent_versions = describe_latest(&dataset, &versions, RECENT_VERSIONS).await;
     let schema = Schema::from(dataset.schema());
     Ok(TableDescription {
         uri: uri.to_owned(),
         rows: count_rows(uri, &dataset).await?,
         version: dataset.version_id(),
-        versions,
+        versions: versions.len(),
         recent_versions,
         schema: schema
             .fields()
@@ -115,18 +115,18 @@ async fn count_rows(uri: &str, dataset: &Dataset) -> Result<u64, SearchError> {
     Ok(rows as u64)
 }
 
+/// The versions that can be read, oldest first.
+pub(crate) async fn versions(uri: &str, dataset: &Dataset) -> Result<Vec<Version>, SearchError> {
+    Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))
+}
+
 /// The latest of a table's versions, newest first.
-pub(crate) async fn recent_versions(
-    uri: &str,
-    dataset: &Dataset,
-    most: usize,
-) -> Result<Vec<VersionDescription>, SearchError> {
-    let versions = Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))?;
-    let mut recent = Vec::new();
+pub(crate) async fn describe_latest(dataset: &Dataset, versions: &[Version], most: usize) -> Vec<VersionDescription> {
+    let mut latest = Vec::new();
     for version in versions.iter().rev().take(most) {
-        recent.push(describe_version(dataset, version).await);
+        latest.push(describe_version(dataset, version).await);
     }
-    Ok(recent)
+    latest
 }
 
 /// A version whose transaction is gone is still a version: what is not known stays out.
@@ -177,7 +177,7 @@ pub(crate) async fn quarantine(uri: &str) -> Result<Option<Dataset>, SearchError
 
 async fn quarantine_rows(uri: &str) -> Result<u64, SearchError> {
     match quarantine(uri).await? {
-        Some(dataset) => count_rows(uri, &dataset).await,
+        Some(dataset) => count_rows(dataset.uri(), &dataset).await,
         None => Ok(0),
     }
 }

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use arrow::array::AsArray;
 use futures::TryStreamExt;
 use polylance_schema::columns::{RUN_ID, STAGE};
-use serde::Serialize;
 
 use crate::{
     SearchError, SearchTable, VersionDescription,
-    describe::{quarantine, recent_versions},
+    describe::{describe_latest, quarantine, versions},
 };
 
 /// A table's past.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct History {
     /// The latest versions, newest first.
     pub versions: Vec<VersionDescription>,
@@ -22,7 +21,7 @@ pub struct History {
 }
 
 /// Rows that a run put into the quarantine at one stage of its work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// The run.
     pub run_id: String,
@@ -38,7 +37,8 @@ impl SearchTable {
     /// # Errors
     /// [`SearchError::Storage`].
     pub async fn history(&self, most: usize) -> Result<History, SearchError> {
-        let versions = recent_versions(self.uri(), self.dataset(), most).await?;
+        let versions = versions(self.uri(), self.dataset()).await?;
+        let versions = describe_latest(self.dataset(), &versions, most).await;
         let reading = |error| SearchError::storage(self.uri(), "reading the quarantine")(error);
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
         if let Some(quarantine) = quarantine(self.uri()).await? {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path};
 
-use crate::public_text::without_addresses;
+use crate::{error::ApiError, public_text::without_addresses};
 
 /// The addresses of the tables, as plans write them, and the names that stand for them.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,11 @@ impl Addresses {
         let mut names: Vec<_> = names.into_iter().collect();
         names.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
         Self { names }
+    }
+
+    /// The error with a message in which no address is.
+    pub(crate) fn hide_in(&self, error: ApiError) -> ApiError {
+        ApiError { message: self.hide(&error.message), ..error }
     }
 
     /// The text with a table's name for its address, and nothing for any other address.

@@ -8,9 +8,10 @@ use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
     ServedModels, ServerOptions,
-    connections::{Connections, Port},
     error::ServerError,
-    flight, routes,
+    flight,
+    port::{Connections, Port},
+    routes,
     state::App,
     tls,
 };

@@ -1,10 +1,12 @@
-//! For tests only: a fake device, what every backend must fulfil, and corpora.
+//! For tests only: a fake device, what every backend must fulfil, corpora, and columns of answers.
 
 mod annotator;
+mod columns;
 pub mod conformance;
 mod corpora;
 mod fake;
 
 pub use annotator::FakeAnnotator;
+pub use columns::{classes, spans};
 pub use corpora::{CorpusFormat, SCRIPTS, long_document, write_synthetic, write_synthetic_parquet};
 pub use fake::FakeBackend;

@@ -17,4 +17,3 @@ pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod sql;
-mod sql_prompt;

@@ -1,5 +1,8 @@
 //! `polylance sql`
 
+mod editing;
+mod prompt;
+
 use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal, Read, Write},
@@ -18,7 +21,6 @@ use parquet::{
 };
 use polylance_search::{SearchError, SqlSession};
 
-use super::sql_prompt;
 use crate::{
     batch,
     error::{Result, UsageError},
@@ -85,7 +87,7 @@ Examples:
 
 /// How rows leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
+enum Format {
     /// For people.
     Table,
     /// One object a line.
@@ -98,6 +100,13 @@ pub(super) enum Format {
     Parquet,
 }
 
+impl Format {
+    /// Whether a terminal can show it.
+    fn is_text(self) -> bool {
+        matches!(self, Self::Table | Self::Json | Self::Csv)
+    }
+}
+
 impl Args {
     /// Whether statements are asked for, which the user may interrupt without leaving.
     pub(crate) fn is_prompt(&self) -> bool {
@@ -106,16 +115,16 @@ impl Args {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let prompt = args.is_prompt();
+    let is_prompt = args.is_prompt();
     let format = match (&args.output, args.json) {
         (Some(file), _) => of_file(file)?,
         (None, true) => Format::Json,
         (None, false) => args.format,
     };
     let sql = match (args.sql, &args.file) {
-        (Some(sql), _) => sql,
-        (None, Some(file)) => read(file).with_context(|| format!("reading {}", file.display()))?,
-        (None, None) if prompt && matches!(format, Format::Table | Format::Json | Format::Csv) => String::new(),
+        (Some(sql), _) => Some(sql),
+        (None, Some(file)) => Some(read(file).with_context(|| format!("reading {}", file.display()))?),
+        (None, None) if is_prompt && args.output.is_none() && format.is_text() => None,
         (None, None) => {
             let error = UsageError::new("a query is needed");
             return Err(error.with_hint("`--file -` reads it from stdin; a prompt is for terminals").into());
@@ -123,10 +132,10 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     };
     let models = Arc::new(TableModels::new(args.model, None).with_heads(args.heads));
     let session = SqlSession::open(&args.tables, Some(models)).await?;
-    if prompt {
-        Box::pin(sql_prompt::run(&session, format, printer)).await?;
+    let Some(sql) = sql else {
+        Box::pin(prompt::run(&session, format, printer)).await?;
         return Ok(ExitStatus::Done);
-    }
+    };
     let rows = Box::pin(session.query(&sql)).await?;
     match args.output {
         Some(file) => {
@@ -139,7 +148,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
 }
 
 /// Writes rows to stdout.
-pub(super) async fn print(rows: SendableRecordBatchStream, format: Format, printer: &mut Printer) -> Result<()> {
+async fn print(rows: SendableRecordBatchStream, format: Format, printer: &mut Printer) -> Result<()> {
     match format {
         Format::Table => for_people(rows, printer).await,
         format => write(rows, format, Box::new(BufWriter::new(io::stdout()))).await,

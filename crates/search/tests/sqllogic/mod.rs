@@ -3,29 +3,23 @@
 use std::{fs, sync::Arc};
 
 use arrow::{
-    array::{
-        ArrayRef, FixedSizeListArray, Float32Array, ListArray, RecordBatch, RecordBatchIterator, StringArray,
-        StructArray, UInt32Array, UInt64Array,
-    },
-    buffer::OffsetBuffer,
-    datatypes::{DataType, Field, FieldRef, Fields, Schema},
+    array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, RecordBatchIterator, StringArray, UInt32Array},
+    datatypes::{DataType, Field, FieldRef, Schema},
     util::display::{ArrayFormatter, FormatOptions},
 };
 use async_trait::async_trait;
-use futures::{
-    FutureExt, TryStreamExt,
-    future::{BoxFuture, ready},
-};
+use futures::TryStreamExt;
 use lance::Dataset;
-use polylance_backend::AnnotatorHandle;
-use polylance_schema::{Contract, Scores, TaskSpec};
-use polylance_search::{ModelSource, Models, SearchError, SqlSession};
+use polylance_search::{SearchError, SqlSession};
 use polylance_sink::{Words, index_words};
-use polylance_testkit::FakeAnnotator;
+use polylance_testkit::{classes, spans};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, strict_column_validator};
 use tempfile::TempDir;
 
-use crate::common::{DIM, contract, models, vectors};
+use crate::{
+    Heads,
+    common::{DIM, contract, vectors},
+};
 
 /// Document, chunk, language, topic, text; a capital letter inside a text begins a name.
 const ROWS: [(&str, u32, &str, &str, &str); 6] = [
@@ -51,41 +45,18 @@ fn names(text: &str) -> Vec<(u64, &str)> {
     words.filter(|(_, word)| word.starts_with(char::is_uppercase)).collect()
 }
 
-fn entities() -> ListArray {
-    let found: Vec<_> = ROWS.iter().map(|row| names(row.4)).collect();
-    let fields = Fields::from(vec![
-        field("label", DataType::Utf8),
-        field("score", DataType::Float32),
-        field("start", DataType::UInt64),
-        field("end", DataType::UInt64),
-        field("text", DataType::Utf8),
-    ]);
-    let all = || found.iter().flatten();
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(vec!["PER"; all().count()])),
-        Arc::new(Float32Array::from_iter_values(all().map(|(_, name)| 1.0 / name.len() as f32))),
-        Arc::new(UInt64Array::from_iter_values(all().map(|(at, _)| *at))),
-        Arc::new(UInt64Array::from_iter_values(all().map(|(at, name)| at + name.len() as u64))),
-        Arc::new(all().map(|(_, name)| Some(*name)).collect::<StringArray>()),
-    ];
-    let spans = StructArray::new(fields.clone(), columns, None);
-    let offsets = OffsetBuffer::from_lengths(found.iter().map(Vec::len));
-    ListArray::new(field("item", DataType::Struct(fields)), offsets, Arc::new(spans), None)
-}
-
 async fn write(uri: &str) {
     let texts: Vec<String> = ROWS.iter().map(|row| row.4.to_owned()).collect();
-    let topics = Fields::from(vec![field("label", DataType::Utf8), field("score", DataType::Float32)]);
-    let scores = Arc::new(Float32Array::from_iter_values((0..ROWS.len()).map(|at| 0.5 + at as f32 / 16.0)));
-    let labels = Arc::new(StringArray::from_iter_values(ROWS.iter().map(|row| row.3)));
+    let topics = classes(&ROWS.map(|row| row.3), (0..ROWS.len()).map(|at| 0.5 + at as f32 / 16.0).collect());
+    let entities = spans("PER", &ROWS.map(|row| names(row.4)));
     let values = Arc::new(Float32Array::from(vectors(&texts).await));
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("doc_id", Arc::new(StringArray::from_iter_values(ROWS.iter().map(|row| row.0)))),
         ("lang", Arc::new(StringArray::from_iter_values(ROWS.iter().map(|row| row.2)))),
         ("chunk", Arc::new(UInt32Array::from_iter_values(ROWS.iter().map(|row| row.1)))),
         ("text", Arc::new(StringArray::from_iter_values(&texts))),
-        ("topic", Arc::new(StructArray::new(topics, vec![labels, scores], None))),
-        ("entities", Arc::new(entities())),
+        ("topic", Arc::new(topics)),
+        ("entities", Arc::new(entities)),
         ("embedding", Arc::new(FixedSizeListArray::new(field("item", DataType::Float32), DIM as i32, values, None))),
     ];
     let fields: Vec<FieldRef> = columns.iter().map(|(name, column)| field(name, column.data_type().clone())).collect();
@@ -94,21 +65,6 @@ async fn write(uri: &str) {
     let rows = RecordBatchIterator::new([batch], schema);
     Box::pin(Dataset::write(rows, uri, None)).await.unwrap();
     index_words(uri, Words::Build).await.unwrap().unwrap();
-}
-
-/// The fake model, and one head that tells short texts from long ones.
-#[derive(Debug)]
-struct Loaded;
-
-impl ModelSource for Loaded {
-    fn models(&self, _: &Contract) -> BoxFuture<'static, Result<Models, SearchError>> {
-        ready(Ok(models())).boxed()
-    }
-
-    fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
-        let head = AnnotatorHandle(Arc::new(FakeAnnotator::new(TaskSpec::Classify { scores: Scores::Best })));
-        ready(if name == "length" { Ok(head) } else { Err(SearchError::Query(format!("no head {name}"))) }).boxed()
-    }
 }
 
 struct Database(SqlSession);
@@ -160,7 +116,7 @@ async fn every_statement_has_its_rows() {
             continue;
         }
         let mut runner = Runner::new(|| async {
-            SqlSession::open(&[("docs".to_owned(), uri.clone())], Some(Arc::new(Loaded))).await.map(Database)
+            SqlSession::open(&[("docs".to_owned(), uri.clone())], Some(Arc::new(Heads))).await.map(Database)
         });
         runner.with_column_validator(strict_column_validator);
         if let Err(error) = runner.run_file_async(&file).await {

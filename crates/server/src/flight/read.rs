@@ -11,7 +11,7 @@ use arrow::{
 use datafusion::{common::runtime::SpawnedTask, error::DataFusionError};
 use futures::{Stream, TryStreamExt, stream};
 use polylance_search::SearchError;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{
     addresses::Addresses,
@@ -28,7 +28,7 @@ const AHEAD: usize = 1;
 /// The columns of a statement's rows.
 pub(super) async fn schema(app: &App, sql: String) -> Result<SchemaRef, ApiError> {
     let planned = app.work(Kind::Statement, async move |app, snapshot| {
-        let hidden = |error: ApiError| ApiError { message: snapshot.addresses.hide(&error.message), ..error };
+        let hidden = |error| snapshot.addresses.hide_in(error);
         statement::check(&sql, app.limits.statement).map_err(hidden)?;
         planned(&snapshot, &sql).await.map_err(hidden)
     });
@@ -40,59 +40,40 @@ pub(super) async fn rows(
     app: &App,
     sql: String,
 ) -> Result<(SchemaRef, impl Stream<Item = Result<RecordBatch, ApiError>> + Send + 'static), ApiError> {
-    let (sender, mut parts) = channel(AHEAD);
+    let (sender, mut batches) = channel(AHEAD);
     let app = app.clone();
     let reading = SpawnedTask::spawn(async move {
         let to_client = sender.clone();
         let read = app.work(Kind::Statement, async move |app, snapshot| {
-            let hidden = |error: ApiError| ApiError { message: snapshot.addresses.hide(&error.message), ..error };
-            Box::pin(read(&app, &snapshot, &sql, &to_client)).await.map_err(hidden)
+            Box::pin(read(&app, &snapshot, &sql, &to_client)).await.map_err(|error| snapshot.addresses.hide_in(error))
         });
         if let Err(error) = read.await {
             // A client that is gone is told nothing.
             let _gone = sender.send(Err(error)).await;
         }
     });
-    match parts.recv().await {
-        Some(Ok(Part::Columns(schema))) => Ok((schema, batches(parts, reading))),
-        Some(Err(error)) => Err(error),
-        Some(Ok(Part::Rows(_))) | None => Err(ApiError::unavailable("unavailable", "the statement ended early")),
-    }
+    let ended = || ApiError::unavailable("unavailable", "the statement ended early");
+    let schema = batches.recv().await.ok_or_else(ended)??.schema();
+    let rows = stream::unfold((batches, reading), async |(mut batches, reading)| {
+        let batch = batches.recv().await?;
+        Some((batch, (batches, reading)))
+    });
+    Ok((schema, rows))
 }
 
-/// What a statement sends: its columns once, then rows.
-enum Part {
-    Columns(SchemaRef),
-    Rows(RecordBatch),
-}
-
-fn batches(
-    parts: Receiver<Result<Part, ApiError>>,
-    reading: SpawnedTask<()>,
-) -> impl Stream<Item = Result<RecordBatch, ApiError>> + Send {
-    stream::unfold((parts, reading), async |(mut parts, reading)| {
-        loop {
-            match parts.recv().await? {
-                Ok(Part::Rows(batch)) => return Some((Ok(batch), (parts, reading))),
-                Ok(Part::Columns(_)) => {}
-                Err(error) => return Some((Err(error), (parts, reading))),
-            }
-        }
-    })
-}
-
+/// Sends the rows, and before them a batch without any, which tells the columns.
 async fn read(
     app: &App,
     snapshot: &Snapshot,
     sql: &str,
-    client: &Sender<Result<Part, ApiError>>,
+    client: &Sender<Result<RecordBatch, ApiError>>,
 ) -> Result<(), ApiError> {
     let tells = statement::check(sql, app.limits.statement)?;
     let schema = planned(snapshot, sql).await?;
     let refused = |error: SearchError| ApiError::of_search(&error, None);
     let in_rows = |error: ArrowError| refused(SearchError::from(DataFusionError::from(error)));
     let mut batches = Box::pin(snapshot.sql.query(sql)).await.map_err(refused)?;
-    if client.send(Ok(Part::Columns(Arc::clone(&schema)))).await.is_err() {
+    if client.send(Ok(RecordBatch::new_empty(Arc::clone(&schema)))).await.is_err() {
         return Ok(());
     }
     while let Some(batch) = batches.try_next().await.map_err(|error| refused(SearchError::from(error)))? {
@@ -104,7 +85,7 @@ async fn read(
         }
         let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &rows).map_err(in_rows)?;
-        if client.send(Ok(Part::Rows(batch))).await.is_err() {
+        if client.send(Ok(batch)).await.is_err() {
             return Ok(());
         }
     }

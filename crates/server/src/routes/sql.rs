@@ -62,7 +62,7 @@ async fn sql(State(app): State<App>, JsonBody(asked): JsonBody<Asked>) -> Result
     let started = Instant::now();
     let answer = app.work(Kind::Statement, async move |app, snapshot| {
         let addresses = &snapshot.addresses;
-        let hidden = |error: ApiError| ApiError { message: addresses.hide(&error.message), ..error };
+        let hidden = |error| addresses.hide_in(error);
         let tells = statement::check(&asked.sql, app.limits.statement).map_err(hidden)?;
         let read = Box::pin(read(&snapshot, &asked.sql, &app.limits)).await.map_err(hidden)?;
         let rows = match tells {

@@ -180,3 +180,11 @@ async fn nothing_is_told_without_a_token() {
     client.set_token(TOKEN.to_owned());
     assert_eq!(rows(&mut client, "SELECT 1").await.unwrap()[0].num_rows(), 1);
 }
+
+#[tokio::test]
+async fn without_tokens_other_names_than_this_machines_are_refused() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let foreign = Endpoint::from_shared(served.url.clone()).unwrap().origin("http://evil.example".parse().unwrap());
+    let mut client = FlightSqlServiceClient::new(foreign.connect().await.unwrap());
+    assert_eq!(rows(&mut client, "SELECT 1").await.unwrap_err().code(), Code::PermissionDenied);
+}

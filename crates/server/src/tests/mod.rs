@@ -13,10 +13,9 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, ListArray, RecordBatch, RecordBatchIterator,
-        StringArray, StructArray, UInt32Array, UInt64Array,
+        StringArray, UInt32Array,
     },
-    buffer::OffsetBuffer,
-    datatypes::{DataType, Field, FieldRef, Fields, Schema},
+    datatypes::{DataType, Field, FieldRef, Schema},
 };
 use axum::{
     Router,
@@ -31,7 +30,7 @@ use polylance_backend::{AnnotatorHandle, Backend, BackendHandle, TokenizeSpec};
 use polylance_schema::{Aggregation, Chunking, Contract, Pooling, Prompts, Scores, TaskSpec};
 use polylance_search::{LoadedModels, Models};
 use polylance_sink::{Words, index_words};
-use polylance_testkit::{FakeAnnotator, FakeBackend};
+use polylance_testkit::{FakeAnnotator, FakeBackend, classes, spans};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -80,25 +79,8 @@ fn field(name: &str, data_type: DataType) -> FieldRef {
 
 /// A span over the first word of each text.
 fn entities() -> ListArray {
-    let words: Vec<&str> = ROWS.iter().map(|row| row.4.split(' ').next().unwrap()).collect();
-    let n = ROWS.len();
-    let fields = Fields::from(vec![
-        field("label", DataType::Utf8),
-        field("score", DataType::Float32),
-        field("start", DataType::UInt64),
-        field("end", DataType::UInt64),
-        field("text", DataType::Utf8),
-    ]);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(vec!["WORD"; n])),
-        Arc::new(Float32Array::from(vec![1.0; n])),
-        Arc::new(UInt64Array::from(vec![0; n])),
-        Arc::new(UInt64Array::from_iter_values(words.iter().map(|word| word.chars().count() as u64))),
-        Arc::new(StringArray::from(words)),
-    ];
-    let spans = StructArray::new(fields.clone(), columns, None);
-    let offsets = OffsetBuffer::from_lengths(vec![1; n]);
-    ListArray::new(field("item", DataType::Struct(fields)), offsets, Arc::new(spans), None)
+    let words: Vec<_> = ROWS.iter().map(|row| vec![(0, row.4.split(' ').next().unwrap())]).collect();
+    spans("WORD", &words)
 }
 
 /// Columns of every kind that a route looks at.
@@ -108,8 +90,7 @@ async fn batch() -> RecordBatch {
     let strings = |of: fn(&(&'static str, u32, &'static str, &'static str, &'static str)) -> &'static str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(ROWS.iter().map(of)))
     };
-    let topics = Fields::from(vec![field("label", DataType::Utf8), field("score", DataType::Float32)]);
-    let topics = StructArray::new(topics, vec![strings(|row| row.3), Arc::new(Float32Array::from(vec![0.5; n]))], None);
+    let topics = classes(&ROWS.map(|row| row.3), vec![0.5; n]);
     let vectors = Arc::new(Float32Array::from(vectors(&texts, "query: ").await));
     let vectors = FixedSizeListArray::new(field("item", DataType::Float32), DIM as i32, vectors, None);
     let places = || -> ArrayRef { Arc::new(Float32Array::from_iter_values((0..n).map(|at| at as f32))) };

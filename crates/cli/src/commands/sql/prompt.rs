@@ -9,11 +9,14 @@ use polylance_search::{SearchError, SqlSession};
 use rustyline::{Config, Editor, error::ReadlineError, history::DefaultHistory};
 use tokio::task::spawn_blocking;
 
-use super::sql::{Format, print};
+use super::{
+    Format,
+    editing::{Editing, without_end},
+    print,
+};
 use crate::{
     error::{self, Result},
     printer::Printer,
-    sql_editing::{Editing, without_end},
 };
 
 const PROMPT: &str = "sql> ";
@@ -97,7 +100,7 @@ pub(super) async fn run(session: &SqlSession, mut format: Format, printer: &mut 
             Typed::Leave => break,
             Typed::Help => printer.line(HELP)?,
             Typed::Format(name) => match Format::from_str(name, true) {
-                Ok(chosen @ (Format::Table | Format::Json | Format::Csv)) => format = chosen,
+                Ok(chosen) if chosen.is_text() => format = chosen,
                 _ => printer.error(format_args!("`{name}` is no format for a terminal: table, json and csv are")),
             },
             Typed::Unknown(command) => printer.error(format_args!("{command} is no command; \\? lists them")),

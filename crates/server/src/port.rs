@@ -1,4 +1,4 @@
-//! Connections of a port: how many, how they are answered, and how long a client may take.
+//! A port and its connections: how many, how they are answered, and how long a client may take.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     Limits,
-    connection::{Greeted, Impatient},
+    streams::{Greeted, Impatient},
 };
 
 /// Bytes of a request's head at most.

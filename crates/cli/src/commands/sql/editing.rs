@@ -21,13 +21,13 @@ const WORDS: [&str; 36] = [
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Editing {
+pub(super) struct Editing {
     names: Vec<String>,
 }
 
 impl Editing {
     /// `names` are tables, columns and functions.
-    pub(crate) fn new(mut names: Vec<String>) -> Self {
+    pub(super) fn new(mut names: Vec<String>) -> Self {
         names.sort_unstable();
         names.dedup();
         Self { names }
@@ -88,7 +88,7 @@ fn is_whole(text: &str) -> bool {
 }
 
 /// A statement without its semicolon.
-pub(crate) fn without_end(text: &str) -> &str {
+pub(super) fn without_end(text: &str) -> &str {
     text.trim_end_matches(|c: char| c == ';' || c.is_whitespace())
 }
 
