@@ -33,7 +33,8 @@ use polylance_schema::columns::{DOC_ID, RUN_ID};
 
 use crate::{
     SinkError, TableTarget,
-    known_rows::{KnownRows, RowAddresses, key_hash},
+    copies::Copies,
+    known_rows::{KnownRows, RowAddresses, key_hash, visit},
     quarantine::Quarantine,
     storage, table,
     target::properties,
@@ -269,31 +270,38 @@ impl Committer {
         Ok(committed)
     }
 
-    /// Remembers the new version. Lance lets a commit pass over another writer's rows that came in between;
-    /// when one of our documents is among them, its other copy is taken away by a commit of its own.
+    /// Remembers the new version. When the commit has passed over another writer's, what is there twice is taken away
+    /// by a commit of its own.
     async fn settle(&self, state: &mut State, window: &Window, dataset: Dataset) -> Result<u64, SinkError> {
+        let uri = &self.target.uri;
         let expected = state.dataset.as_ref().map_or(1, |before| before.version_id() + 1);
         state.known.own(&dataset, &file_names(&window.fragments));
-        let mut version = dataset.version_id();
-        state.dataset = Some(dataset);
+        let mut committed = dataset;
         let mut attempts = 0;
-        while version != expected {
+        while committed.version_id() != expected {
             attempts += 1;
-            let Some(dataset) = &state.dataset else { break };
-            let replaced = self.replaced(&mut state.known, dataset, window).await?;
-            if replaced.is_empty() {
+            let superseded = self.superseded(&mut state.known, &committed, window).await?;
+            if superseded.is_empty() {
                 break;
             }
-            match self.change(dataset, &Window::default(), &replaced, self.properties(&Window::default())).await {
-                Ok(dataset) => {
-                    version = dataset.version_id();
-                    state.dataset = Some(dataset);
+            let nothing = Window::default();
+            match self.change(&committed, &nothing, &superseded, self.properties(&nothing)).await {
+                Ok(settled) => {
+                    committed = settled;
                     break;
                 }
-                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => self.refresh(state).await?,
-                Err(source) => return Err(SinkError::storage(&self.target.uri, "committing")(source)),
+                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => {
+                    let latest = Box::pin(committed.checkout_latest()).await;
+                    latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
+                }
+                Err(source) if is_conflict(&source) => {
+                    return Err(SinkError::Conflict { uri: uri.clone(), attempts, source: Box::new(source) });
+                }
+                Err(source) => return Err(SinkError::storage(uri, "committing")(source)),
             }
         }
+        let version = committed.version_id();
+        state.dataset = Some(committed);
         Ok(version)
     }
 
@@ -316,18 +324,7 @@ impl Committer {
         dataset: &Dataset,
         window: &Window,
     ) -> Result<RowAddresses, SinkError> {
-        let uri = &self.target.uri;
-        known
-            .learn(uri, dataset, &[DOC_ID], |batch, hashes| {
-                hashes.extend(batch.column(0).as_string::<i32>().iter().flatten().map(key_hash));
-            })
-            .await?;
-        let ids: HashSet<&str> = window
-            .documents
-            .iter()
-            .map(|document| document.doc_id.as_str())
-            .filter(|id| known.may_hold(key_hash(id)))
-            .collect();
+        let ids = self.contested(known, dataset, window).await?;
         if ids.is_empty() {
             return Ok(RowAddresses::new());
         }
@@ -336,7 +333,44 @@ impl Committer {
         let replaced = |batch: &RecordBatch, row: usize| {
             ids.contains(batch.column(0).as_string::<i32>().value(row)) && !own(batch, row)
         };
-        known.locate(uri, dataset, &[DOC_ID, RUN_ID], replaced).await
+        known.locate(&self.target.uri, dataset, &[DOC_ID, RUN_ID], replaced).await
+    }
+
+    /// Where the copies of the window's documents are that another copy supersedes, this run's own among them.
+    async fn superseded(
+        &self,
+        known: &mut KnownRows,
+        dataset: &Dataset,
+        window: &Window,
+    ) -> Result<RowAddresses, SinkError> {
+        let ids = self.contested(known, dataset, window).await?;
+        let mut copies = Copies::new();
+        if !ids.is_empty() {
+            let all = dataset.fragments().to_vec();
+            visit(&self.target.uri, dataset, all, &[DOC_ID, RUN_ID], |batch, row, address| {
+                if let Some(id) = ids.get(batch.column(0).as_string::<i32>().value(row)) {
+                    copies.add(*id, batch.column(1).as_string::<i32>().value(row), address);
+                }
+            })
+            .await?;
+        }
+        Ok(copies.superseded())
+    }
+
+    /// The window's documents that others may have written too.
+    async fn contested<'a>(
+        &self,
+        known: &mut KnownRows,
+        dataset: &Dataset,
+        window: &'a Window,
+    ) -> Result<HashSet<&'a str>, SinkError> {
+        known
+            .learn(&self.target.uri, dataset, &[DOC_ID], |batch, hashes| {
+                hashes.extend(batch.column(0).as_string::<i32>().iter().flatten().map(key_hash));
+            })
+            .await?;
+        let ids = window.documents.iter().map(|document| document.doc_id.as_str());
+        Ok(ids.filter(|id| known.may_hold(key_hash(id))).collect())
     }
 
     /// What the transaction says about itself.

@@ -8,6 +8,7 @@
 mod beside;
 mod columns;
 mod commit;
+mod copies;
 mod datafusion_error;
 mod documents;
 mod effort;

@@ -22,7 +22,8 @@ use polylance_schema::{columns::RUN_ID, quarantine_schema};
 use crate::{
     SinkError,
     beside::beside,
-    known_rows::{KnownRows, RowAddresses, key_hash},
+    copies::Copies,
+    known_rows::{KnownRows, RowAddresses, key_hash, visit},
     storage,
     table::column_differences,
     target::properties,
@@ -116,14 +117,13 @@ impl Quarantine {
         }
     }
 
-    /// Lance lets a commit pass over records that another writer has added meanwhile. Those of this window's documents
-    /// are taken away by a commit of their own.
+    /// Takes away, by a commit of its own, what is there twice when this run's commit has passed over another's.
     async fn settle(&mut self, window: &Window) -> Result<(), SinkError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let Some(dataset) = &mut self.dataset else { return Ok(()) };
-            let Before { rows, .. } = Before::read(&self.uri, dataset, &mut self.known, window, &self.run_id).await?;
+            let rows = superseded(&self.uri, dataset, &mut self.known, window, &self.run_id).await?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -210,37 +210,95 @@ impl Before {
         window: &Window,
         run_id: &str,
     ) -> Result<Self, SinkError> {
-        let columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
-        if !columns.is_empty() {
-            return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
-        }
-        known.learn(uri, dataset, &COLUMNS, record_hashes).await?;
-        let failed: HashSet<(&str, u64)> = window.quarantine.iter().map(|b| (b.source.as_str(), b.row)).collect();
-        let written: HashSet<(&str, u64)> = window.documents.iter().map(|d| (d.source.as_str(), d.row)).collect();
-        let ids: HashSet<&str> = window.documents.iter().map(|d| d.doc_id.as_str()).collect();
-        let hit = failed.iter().chain(&written).any(|key| known.may_hold(key_hash(key)))
-            || ids.iter().any(|id| known.may_hold(key_hash(id)));
+        learn(uri, dataset, known).await?;
+        let keys = Keys::of(window);
         let mut attempts = HashMap::new();
-        if !hit {
+        if !keys.may_be_among(known) {
             return Ok(Self::default());
         }
         let replaced = |batch: &RecordBatch, row: usize| {
+            let record = Record::at(batch, row);
             // This run's own records, when a compaction has moved them.
-            if batch.column(4).as_string::<i32>().value(row) == run_id {
+            if record.run_id == run_id {
                 return false;
             }
-            let record = Record::at(batch, row);
-            let key = (record.source, record.row);
-            if failed.contains(&key) {
+            if keys.failed.contains_key(&record.key()) {
                 let most: &mut u32 = attempts.entry((record.source.to_owned(), record.row)).or_default();
                 *most = record.attempts.max(*most);
                 return true;
             }
-            written.contains(&key) || record.doc_id.is_some_and(|id| ids.contains(id))
+            keys.are_written(&record)
         };
         let rows = known.locate(uri, dataset, &COLUMNS, replaced).await?;
         Ok(Self { rows, attempts })
     }
+}
+
+/// Where the records are that a commit of `run_id` and those that it passed over make superfluous: all but one of each
+/// document that failed in several runs, and other runs' of the documents that the window has written.
+async fn superseded(
+    uri: &str,
+    dataset: &Dataset,
+    known: &mut KnownRows,
+    window: &Window,
+    run_id: &str,
+) -> Result<RowAddresses, SinkError> {
+    learn(uri, dataset, known).await?;
+    let keys = Keys::of(window);
+    if !keys.may_be_among(known) {
+        return Ok(RowAddresses::new());
+    }
+    let (mut copies, mut rows) = (Copies::new(), RowAddresses::new());
+    visit(uri, dataset, dataset.fragments().to_vec(), &COLUMNS, |batch, row, address| {
+        let record = Record::at(batch, row);
+        if let Some(document) = keys.failed.get(&record.key()) {
+            copies.add(*document, record.run_id, address);
+        } else if record.run_id != run_id && keys.are_written(&record) {
+            rows.entry((address >> 32) as u32).or_default().push(address as u32);
+        }
+    })
+    .await?;
+    for (fragment, offsets) in copies.superseded() {
+        rows.entry(fragment).or_default().extend(offsets);
+    }
+    Ok(rows)
+}
+
+/// By what a window's documents are found in the quarantine.
+struct Keys<'a> {
+    /// Source and row of the documents that failed, with their number.
+    failed: HashMap<(&'a str, u64), usize>,
+    written: HashSet<(&'a str, u64)>,
+    written_ids: HashSet<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    fn of(window: &'a Window) -> Self {
+        let failed = window.quarantine.iter().enumerate().map(|(i, bad)| ((bad.source.as_str(), bad.row), i));
+        Self {
+            failed: failed.collect(),
+            written: window.documents.iter().map(|d| (d.source.as_str(), d.row)).collect(),
+            written_ids: window.documents.iter().map(|d| d.doc_id.as_str()).collect(),
+        }
+    }
+
+    fn may_be_among(&self, known: &KnownRows) -> bool {
+        self.failed.keys().chain(&self.written).any(|key| known.may_hold(key_hash(key)))
+            || self.written_ids.iter().any(|id| known.may_hold(key_hash(id)))
+    }
+
+    /// Whether the window has written the document that `record` calls bad.
+    fn are_written(&self, record: &Record<'_>) -> bool {
+        self.written.contains(&record.key()) || record.doc_id.is_some_and(|id| self.written_ids.contains(id))
+    }
+}
+
+async fn learn(uri: &str, dataset: &Dataset, known: &mut KnownRows) -> Result<(), SinkError> {
+    let columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
+    if !columns.is_empty() {
+        return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
+    }
+    known.learn(uri, dataset, &COLUMNS, record_hashes).await
 }
 
 /// The key columns of one quarantine row.
@@ -249,6 +307,7 @@ struct Record<'a> {
     row: u64,
     doc_id: Option<&'a str>,
     attempts: u32,
+    run_id: &'a str,
 }
 
 impl<'a> Record<'a> {
@@ -260,14 +319,19 @@ impl<'a> Record<'a> {
             row: batch.column(1).as_primitive::<UInt64Type>().value(row),
             doc_id: ids.is_valid(row).then(|| ids.value(row)),
             attempts: batch.column(3).as_primitive::<UInt32Type>().value(row),
+            run_id: batch.column(4).as_string::<i32>().value(row),
         }
+    }
+
+    fn key(&self) -> (&'a str, u64) {
+        (self.source, self.row)
     }
 }
 
 fn record_hashes(batch: &RecordBatch, hashes: &mut HashSet<u64>) {
     for row in 0..batch.num_rows() {
         let record = Record::at(batch, row);
-        hashes.insert(key_hash((record.source, record.row)));
+        hashes.insert(key_hash(record.key()));
         hashes.extend(record.doc_id.map(key_hash));
     }
 }

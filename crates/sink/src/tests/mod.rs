@@ -10,6 +10,7 @@ mod refusals;
 mod replace;
 mod upkeep;
 mod windows;
+mod writers;
 
 use std::{collections::HashMap, sync::Arc};
 
