@@ -1,6 +1,6 @@
 """How well the declaration's articles are found by meaning, by words and by both.
 
-    python tests/peers/search_quality.py BINARY [--work DIR] [--articles N] [--json]
+    python tests/peers/search_quality.py BINARY [--work DIR] [--articles N] [--dtype DTYPE] [--json]
 
 Two tasks, over 19 languages and over all of the corpus that have every article:
 
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("binary", type=Path, help="the polylance binary")
     parser.add_argument("--work", type=Path, default=peer_env.DEFAULT_VENV.parent / "search-quality", help="a folder")
     parser.add_argument("--articles", type=int, default=2, help="articles of each language that are asked for")
+    parser.add_argument("--dtype", default="auto", help="the model's arithmetic")
     parser.add_argument("--only-19", action="store_true", help="leave the other languages out")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--venv", type=Path, default=peer_env.DEFAULT_VENV.with_name("venv-search"))
@@ -45,8 +46,8 @@ def main() -> None:
     for name, codes in [("19 languages", [*LANGUAGES, "eng"]), ("all languages", None)]:
         if codes is None and args.only_19:
             continue
-        table = args.work / f"{name.replace(' ', '-')}.lance"
-        make_table(args.binary, table, codes)
+        table = args.work / f"{name.replace(' ', '-')}-{args.dtype}.lance"
+        make_table(args.binary, table, codes, args.dtype)
         rows = read(table)
         step = 1 if codes else max(1, 30 // args.articles)
         asked = [row for row in rows if row["article"] % step == 0 and row["code"] != "eng"]
@@ -71,14 +72,14 @@ def main() -> None:
         print(f"| {name} | {label} | {' | '.join(cells)} |")
 
 
-def make_table(binary: Path, table: Path, codes: list | None) -> None:
+def make_table(binary: Path, table: Path, codes: list | None, dtype: str) -> None:
     """The corpus as a table with both its languages and its words, made once."""
     if not table.exists():
         pipeline = table.with_suffix(".toml")
         source = "builtin:udhr" + (f"?codes={','.join(codes)}" if codes else "")
         pipeline.write_text(
             f'version = 1\n[source]\nuri = "{source}"\nkeep = ["code", "article"]\n'
-            f'[index]\nwords = true\n[table]\nuri = "{table}"\n'
+            f'[model]\ndtype = "{dtype}"\n[index]\nwords = true\n[table]\nuri = "{table}"\n'
         )
         subprocess.run([binary, "run", pipeline], check=True, stdout=sys.stderr)
 
