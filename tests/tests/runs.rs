@@ -10,7 +10,8 @@ use std::{
 };
 
 use polylance_tests::{
-    Outcome, S3Server, TinyModel, built, polylance, polylance_with, read_table, repository, strings,
+    Outcome, S3Server, TinyModel, built, fake_job, polylance, polylance_with, read_table, repository, strings,
+    write_fake_corpus,
 };
 
 /// A folder with a model, and a pipeline from `docs.jsonl` to `docs.lance` in it.
@@ -229,4 +230,23 @@ fn a_second_signal_ends_a_run_that_cannot_commit() {
         ["run", &job.text("job.toml"), "--json", "--set", "table.uri=s3://corpus/docs.lance"].map(str::to_owned);
     let rest = polylance_with(&table, &server.variables(), b"").exits_with(0).json();
     assert_eq!(rest["rows_skipped"].as_u64().unwrap() + rest["rows_written"].as_u64().unwrap(), 3000);
+}
+
+#[test]
+fn a_command_in_the_middle_of_a_computation_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (source, table) = (at("docs.jsonl"), at("docs.lance"));
+    write_fake_corpus(source.as_ref(), 30_000);
+    assert!(fake_job(&source, &table, 30_000).output().unwrap().status.success());
+    let mut command = Command::new(built("polylance"));
+    command.args(["index", "vectors", "--table", &table, "--kind", "ivf_hnsw_sq"]);
+    let index = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Long enough to be at work; the whole index takes a multiple of it.
+    thread::sleep(Duration::from_secs(1));
+    signal("-TERM", index.id());
+    drop(ended(index).exits_with(130).says(&["interrupted"]));
+    let shown = polylance(&["show", &table, "--json"]).exits_with(0).json();
+    let kinds: Vec<_> = shown["indices"].as_array().unwrap().iter().map(|index| &index["kind"]).collect();
+    assert_eq!(kinds, ["IVF_FLAT"], "the index that the run made is still the table's");
 }

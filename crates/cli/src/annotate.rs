@@ -16,7 +16,7 @@ use crate::{
     annotation::{AnnotationJob, AnnotationSummary, OpenAnnotation},
     error::Result,
     exit::ExitStatus,
-    interrupt::{Interrupted, Stopping},
+    interrupt::{self, Interrupted, Stopping},
     job::Stop,
     pipeline::{ProgressMode, dtype},
     printer::{Printer, counted, thousands},
@@ -181,7 +181,7 @@ impl Column {
         let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
         let mut shown = Shown::new(self.job.column, missing, progress);
         let stop = Stop::default();
-        stopping.set(stop.clone(), columns.grace);
+        stopping.set(stop.clone(), columns.grace, interrupt::FINISHES);
         let ended = open.run(Arc::new(pool), &stop, &mut |done| shown.done(done)).await;
         stopping.unset();
         Ok(ended?)

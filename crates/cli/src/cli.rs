@@ -81,9 +81,15 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     let resumable = matches!(command, Command::Run(_) | Command::Embed(_) | Command::Annotate(_) | Command::Fit(_));
     // At a prompt, Ctrl-C ends a statement and not the command.
     let is_prompt = matches!(&command, Command::Sql(args) if args.is_prompt());
-    let interrupted = async { if is_prompt { pending().await } else { interrupt::requested().await } };
     let result = runtime.block_on(async {
         let stopping = Stopping::default();
+        let requested = (!is_prompt).then(|| interrupt::requested(stopping.clone()));
+        let interrupted = async {
+            match requested {
+                Some(requested) => requested.await,
+                None => pending().await,
+            }
+        };
         let mut command = Box::pin(dispatch(command, &stopping, printer));
         tokio::select! {
             result = &mut command => result,

@@ -1,12 +1,15 @@
 //! Ctrl-C, and what a scheduler sends: the first stops the command, the second the process.
 //!
-//! A run that is stopped reads no more, finishes the batches in work, commits and ends, within its grace. Any other
-//! command ends where it is. Either way the same command continues from there: the next run skips what the table has.
+//! A run that is stopped reads no more, finishes the batches in work, commits and ends, within its grace; a server
+//! answers the requests that it has. Any other command ends where it is: what it would have committed is not there, what
+//! it has committed is, and the next run skips what the table has.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+
+use datafusion::common::runtime::SpawnedTask;
 
 use crate::{
     exit::ExitStatus,
@@ -14,15 +17,29 @@ use crate::{
     printer::{Printer, counted},
 };
 
+/// What a run does that is stopped.
+pub(crate) const FINISHES: &str = "what is in work is finished and committed";
+/// What a command that is dropped may still take to get there, in the middle of a computation.
+const DROP: Duration = Duration::from_secs(1);
+
 /// How the command in work is stopped, when it can do better than to be dropped.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stopping(Arc<Mutex<Option<(Stop, Duration)>>>);
+pub(crate) struct Stopping(Arc<Mutex<Option<Way>>>);
+
+/// Told to stop, a command has so long, twice at most.
+#[derive(Debug, Clone)]
+struct Way {
+    stop: Stop,
+    grace: Duration,
+    /// What it does until then.
+    does: &'static str,
+}
 
 impl Stopping {
     /// From now on the command is stopped so, in two graces at most: the first to finish what is in work, the second to
-    /// commit it.
-    pub(crate) fn set(&self, stop: Stop, grace: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, grace));
+    /// commit it. `does` says what it does meanwhile.
+    pub(crate) fn set(&self, stop: Stop, grace: Duration, does: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Way { stop, grace, does });
     }
 
     /// From now on the command is dropped again.
@@ -30,14 +47,16 @@ impl Stopping {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    fn way(&self) -> Option<Way> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits for a command that was interrupted, as long as it may take; `None` when it took longer.
     pub(crate) async fn wait<T>(&self, command: impl Future<Output = T>) -> Option<T> {
-        let (stop, grace) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let Way { stop, grace, does } = self.way()?;
         stop.begin();
         let seconds = counted(grace.as_secs(), "second");
-        let note =
-            format!("stopping: what is in work is finished and committed, in {seconds} at most; again to end at once");
-        Printer::new().message(note);
+        Printer::new().message(format!("stopping: {does}, in {seconds} at most; again to end at once"));
         let mut command = std::pin::pin!(command);
         if let Ok(ended) = tokio::time::timeout(grace, command.as_mut()).await {
             return Some(ended);
@@ -55,15 +74,31 @@ pub(crate) struct Interrupted {
     pub(crate) resumable: bool,
 }
 
-/// Ends when the user presses Ctrl-C or the process is told to terminate. From then on the next one ends the process.
-pub(crate) async fn requested() {
-    signal().await;
-    std::thread::spawn(|| {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(signal());
-        #[expect(clippy::exit, reason = "the user asked twice")]
-        std::process::exit(i32::from(ExitStatus::Interrupted as u8));
+/// Ends when the user presses Ctrl-C or the process is told to terminate. From then on the next one ends the process,
+/// and so does a while in which a command that is to be dropped goes on: it may compute on the very thread that drops it.
+pub(crate) fn requested(stopping: Stopping) -> impl Future<Output = ()> {
+    let signalled = SpawnedTask::spawn(async {
+        signal().await;
+        std::thread::spawn(move || end_soon(&stopping));
     });
+    async {
+        if signalled.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn end_soon(stopping: &Stopping) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        if stopping.way().is_some() {
+            signal().await;
+        } else if tokio::time::timeout(DROP, signal()).await.is_err() {
+            Printer::new().message("interrupted");
+        }
+    });
+    #[expect(clippy::exit, reason = "the user asked, and the command does not come to an end")]
+    std::process::exit(i32::from(ExitStatus::Interrupted as u8));
 }
 
 #[cfg(unix)]

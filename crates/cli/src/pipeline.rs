@@ -18,7 +18,7 @@ use crate::{
     backend::LazyPool,
     error::{Result, UsageError},
     exit::ExitStatus,
-    interrupt::{Interrupted, Stopping},
+    interrupt::{self, Interrupted, Stopping},
     job::{Job, Limits, OpenJob, RunSummary},
     printer::{Printer, counted, thousands},
     progress,
@@ -123,7 +123,7 @@ async fn run_open(
     for (field, declared) in fields.iter().zip(planned.declare().await?) {
         annotate::warn_replaced(field.name(), declared, printer);
     }
-    stopping.set(planned.stop(), Duration::from_secs(pipeline.run.grace));
+    stopping.set(planned.stop(), Duration::from_secs(pipeline.run.grace), interrupt::FINISHES);
     let mut observer = progress::observer(output.progress);
     let result = planned.run(observer.as_mut()).await;
     stopping.unset();

@@ -178,8 +178,8 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
         printer.message(format_args!("  {}  {}, version {}", table.name, counted(table.rows, "row"), table.version));
     }
     // Told to end, it lets requests be answered instead of being dropped with them.
-    stopping.set(Stop::default(), args.limits.grace);
-    Box::pin(server.run(interrupt::requested())).await.map_err(told)?;
+    stopping.set(Stop::default(), args.limits.grace, "requests that are here are answered");
+    Box::pin(server.run(interrupt::requested(stopping.clone()))).await.map_err(told)?;
     Ok(ExitStatus::Done)
 }
 
