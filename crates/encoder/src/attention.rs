@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor};
 use candle_nn::{VarBuilder, ops::softmax_last_dim};
-use polylance_kernels::Precision;
 use rayon::prelude::*;
 
 use crate::{
     arena::Arena, batch::CuSeqlens, config::ModelConfig, error::Result, key_values::KeyValues, linear::Linear,
+    packing::Packing,
 };
 
 /// What a token attends to within its sequence.
@@ -31,8 +31,8 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// Loads `query`, `key` and `value` and joins them into one map, packed for the CPU's kernels in `precision` where
-    /// it is given.
+    /// Loads `query`, `key` and `value` and joins them into one map, packed for the CPU's kernels where
+    /// `packing` says how.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -50,16 +50,16 @@ impl SelfAttention {
     /// assert_eq!(context.dims(), [5, config.hidden_size]);
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
-    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig, precision: Option<Precision>) -> Result<Self> {
+    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig, packing: Option<&Packing>) -> Result<Self> {
         let hidden = config.hidden_size;
         let parts = ["query", "key", "value"].map(|part| vb.pp(part));
         let scale = 1.0 / (config.head_size() as f32).sqrt();
         Ok(Self {
-            query_key_value: Linear::load_joined(hidden, hidden, &parts, precision)?,
+            query_key_value: Linear::load_joined(hidden, hidden, &parts, packing)?,
             heads: config.num_attention_heads,
             head_size: config.head_size(),
             scale,
-            packed: precision.is_some(),
+            packed: packing.is_some(),
         })
     }
 

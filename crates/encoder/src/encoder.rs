@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use polylance_kernels::Precision;
+use rayon::prelude::*;
 
 use crate::{
     arena::Arena,
@@ -15,6 +16,7 @@ use crate::{
     key_values::KeyValues,
     layer::Layer,
     norm::LayerNorm,
+    packing::Packing,
     weights::Weights,
 };
 
@@ -51,8 +53,10 @@ impl Encoder {
             let (weights, config) = (Arc::clone(weights), config.clone());
             Layers::Mapped { weights, config, dtype, device: device.clone() }
         } else {
+            let packing = precision.map(|precision| Packing::from_files(precision, weights));
             let layers = (0..config.num_hidden_layers)
-                .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, precision));
+                .into_par_iter()
+                .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, packing.as_ref()));
             Layers::Resident(layers.collect::<Result<_>>()?)
         };
         let norm = match config.kind.norm_placement() {
@@ -123,8 +127,9 @@ impl Encoder {
             Layers::Resident(layers) => layers.iter().enumerate().try_for_each(|(number, layer)| step(number, layer)),
             Layers::Mapped { weights, config, dtype, device } => {
                 let vb = weights.var_builder(*dtype, device).pp("encoder.layer");
+                let packing = self.precision.map(|precision| Packing::from_files(precision, weights));
                 (0..config.num_hidden_layers)
-                    .try_for_each(|number| step(number, &Layer::load(vb.pp(number), config, self.precision)?))
+                    .try_for_each(|number| step(number, &Layer::load(vb.pp(number), config, packing.as_ref())?))
             }
         }
     }

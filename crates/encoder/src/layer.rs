@@ -2,7 +2,6 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use polylance_kernels::Precision;
 
 use crate::{
     arena::Arena,
@@ -13,6 +12,7 @@ use crate::{
     key_values::KeyValues,
     linear::Linear,
     norm::LayerNorm,
+    packing::Packing,
 };
 
 /// Attention and feed-forward block, each with its residual and norm.
@@ -31,7 +31,7 @@ pub struct Layer {
 
 impl Layer {
     /// Loads a layer under Hugging Face's names, which depend on the norm placement; its maps are packed for the CPU's
-    /// kernels in `precision` where it is given.
+    /// kernels where `packing` says how.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -49,17 +49,17 @@ impl Layer {
     /// assert_eq!(hidden_states.dims(), [5, config.hidden_size]);
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
-    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig, precision: Option<Precision>) -> Result<Self> {
+    pub fn load(vb: VarBuilder<'_>, config: &ModelConfig, packing: Option<&Packing>) -> Result<Self> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         let placement = config.kind.norm_placement();
         let (attention_norm, feed_forward_norm) = match placement {
             NormPlacement::Pre => ("attention.self_attn_layer_norm", "LayerNorm"),
             NormPlacement::Post => ("attention.output.LayerNorm", "output.LayerNorm"),
         };
-        let linear = |inputs, outputs, name| Linear::load_joined(inputs, outputs, &[vb.pp(name)], precision);
+        let linear = |inputs, outputs, name| Linear::load_joined(inputs, outputs, &[vb.pp(name)], packing);
         Ok(Self {
             placement,
-            attention: SelfAttention::load(vb.pp("attention.self"), config, precision)?,
+            attention: SelfAttention::load(vb.pp("attention.self"), config, packing)?,
             attention_output: linear(hidden, hidden, "attention.output.dense")?,
             attention_norm: LayerNorm::load(hidden, config.layer_norm_eps, vb.pp(attention_norm))?,
             intermediate: linear(hidden, wide, "intermediate.dense")?,

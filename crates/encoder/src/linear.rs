@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Storage, Tensor, bail};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use polylance_kernels::{Epilogue, PackedWeights, Precision, Rows, RowsMut};
 
 use crate::{
     error::Result,
     ops::{self, Product},
+    packing::Packing,
 };
 
 /// `x Wᵀ + b`: `[rows, in]` to `[rows, out]`.
@@ -45,12 +46,12 @@ impl Linear {
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
     pub fn load(inputs: usize, outputs: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let precision = vb.device().is_cpu().then_some(Precision::F32);
-        Self::load_joined(inputs, outputs, &[vb], precision)
+        let packing = vb.device().is_cpu().then(|| Packing::from(Precision::F32));
+        Self::load_joined(inputs, outputs, &[vb], packing.as_ref())
     }
 
-    /// Loads several maps of one input as one, outputs one after another; packed for the CPU's kernels in `precision`
-    /// where it is given.
+    /// Loads several maps of one input as one, outputs one after another; packed for the CPU's kernels where `packing`
+    /// says how.
     ///
     /// # Errors
     /// As [`Linear::load`].
@@ -58,14 +59,14 @@ impl Linear {
         inputs: usize,
         outputs: usize,
         parts: &[VarBuilder<'_>],
-        precision: Option<Precision>,
+        packing: Option<&Packing>,
     ) -> Result<Self> {
-        let weights =
-            parts.iter().map(|vb| vb.get((outputs, inputs), "weight")).collect::<candle_core::Result<Vec<_>>>()?;
         let biases = parts.iter().map(|vb| vb.get(outputs, "bias")).collect::<candle_core::Result<Vec<_>>>()?;
-        let weight = match precision {
-            Some(precision) => Weight::Packed(Arc::new(pack(precision, inputs, outputs, &weights)?)),
-            None => Weight::Tensor(Tensor::cat(&weights, 0)?),
+        let weight = if let Some(packing) = packing {
+            Weight::Packed(Arc::new(packing.pack(inputs, outputs, parts)?))
+        } else {
+            let weights = parts.iter().map(|vb| vb.get((outputs, inputs), "weight"));
+            Weight::Tensor(Tensor::cat(&weights.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
         };
         Ok(Self { weight, bias: Tensor::cat(&biases, 0)? })
     }
@@ -123,17 +124,4 @@ impl Linear {
 fn between(weights: &PackedWeights, gelu: bool) -> Product<'_> {
     let out = if weights.precision() == Precision::F32 { DType::F32 } else { DType::BF16 };
     Product { weights, gelu, out }
-}
-
-/// Packs matrices in f32, each `[outputs, inputs]`, one below the other.
-fn pack(precision: Precision, inputs: usize, outputs: usize, parts: &[Tensor]) -> candle_core::Result<PackedWeights> {
-    let stored: Vec<_> = parts.iter().map(Tensor::storage_and_layout).collect();
-    let numbers = stored.iter().map(|(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) => Ok(&numbers[start..end]),
-        _ => bail!("expected weights in f32 on the CPU"),
-    });
-    let numbers = numbers.collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(PackedWeights::new(precision, parts.len() * outputs, inputs, |row, to| {
-        to.copy_from_slice(&numbers[row / outputs][row % outputs * inputs..][..inputs]);
-    }))
 }

@@ -29,7 +29,7 @@ impl ModelFiles {
         hasher.update(self.config.to_json().to_string().as_bytes());
         for spec in &specs {
             // A tensor that may be absent counts as such.
-            let Some(view) = weights.view(&spec.name) else { continue };
+            let Some(view) = weights.read(&spec.name) else { continue };
             let head = format!("\n{} {} {:?}\n", spec.name, view.stored.name(), view.shape);
             hasher.update(head.as_bytes());
             for part in view.bytes.chunks(STEP) {

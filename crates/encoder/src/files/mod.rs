@@ -199,8 +199,10 @@ fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> Result<()> {
     const STEP: usize = 64 << 20;
     let bytes = Bytes::map(path)?;
     for (number, part) in bytes.as_slice().chunks(STEP).enumerate() {
+        let range = number * STEP..number * STEP + part.len();
+        bytes.prefetch(&range);
         hasher.update(part);
-        bytes.release(&(number * STEP..number * STEP + part.len()));
+        bytes.release(&range);
     }
     Ok(())
 }

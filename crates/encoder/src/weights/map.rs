@@ -2,7 +2,7 @@
 
 use std::{fs::File, ops::Range, path::Path};
 
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use crate::error::{ModelError, Result};
 
@@ -35,6 +35,20 @@ impl Bytes {
         match self {
             Self::Static(bytes) => bytes,
             Self::Mapped(map) => map,
+        }
+    }
+
+    /// Tells the system that a range is about to be read: it maps the pages at once, instead of one at every stumble.
+    pub(crate) fn prefetch(&self, range: &Range<usize>) {
+        let Self::Mapped(map) = self else { return };
+        let start = range.start / PAGE * PAGE;
+        #[cfg(target_os = "linux")]
+        let advice = Advice::PopulateRead;
+        #[cfg(not(target_os = "linux"))]
+        let advice = Advice::WillNeed;
+        // An older system does not know the advice, and reading works without it.
+        if let Err(error) = map.advise_range(advice, start, range.end.saturating_sub(start)) {
+            tracing::debug!(%error, "the system does not map pages ahead");
         }
     }
 

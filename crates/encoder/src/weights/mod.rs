@@ -131,6 +131,13 @@ impl Weights {
         Some(TensorView { stored: &entry.stored, shape: &entry.shape, bytes })
     }
 
+    /// As [`Weights::view`], of a tensor that is about to be read whole.
+    pub(crate) fn read(&self, name: &str) -> Option<TensorView<'_>> {
+        let (file, entry) = self.tensors.get(name)?;
+        self.files.get(*file)?.bytes.prefetch(&entry.range);
+        self.view(name)
+    }
+
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
@@ -194,7 +201,7 @@ impl SimpleBackend for MappedBackend {
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_owned() };
-        let tensor = self.0.view(name).ok_or_else(missing)?.to_tensor(dtype, device)?;
+        let tensor = self.0.read(name).ok_or_else(missing)?.to_tensor(dtype, device)?;
         self.0.release(name);
         Ok(tensor)
     }

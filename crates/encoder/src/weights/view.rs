@@ -94,6 +94,12 @@ impl TensorView<'_> {
         TensorView { stored: self.stored, shape: &[count, width], bytes }.to_f32()
     }
 
+    /// Writes one row of a matrix, below the number of rows, to `out`, as long as it.
+    pub(crate) fn row(self, row: usize, out: &mut [f32]) {
+        let row_bytes = self.stored.bytes(out.len()).unwrap_or(0);
+        widen(self.stored, &self.bytes[row * row_bytes..(row + 1) * row_bytes], out);
+    }
+
     /// Rows of a matrix, one after another; `ids` are below the number of rows.
     pub(crate) fn rows(self, ids: &[u32]) -> Vec<f32> {
         let width = self.shape.iter().skip(1).product::<usize>();
@@ -198,5 +204,8 @@ mod tests {
         let all = view.to_f32();
         assert_eq!(view.rows(&[3, 0]), [&all[192..], &all[..64]].concat());
         assert_eq!(view.row_range(1, 2), all[64..192]);
+        let mut row = [0.0; 64];
+        view.row(2, &mut row);
+        assert_eq!(row, all[128..192]);
     }
 }

@@ -108,13 +108,16 @@ impl PackedWeights {
     }
 }
 
-/// Writes a panel: word by word, that of each column.
+/// Writes a panel: word by word, that of each column. Some words of each column are taken at a time, so that what is
+/// read and what is written both stay in the first cache.
 fn interleave<const N: usize>(bytes: &mut [u8], columns: &[f32], mut word: impl FnMut([f32; N], usize) -> [u8; 4]) {
     let width = columns.len() / PANEL;
-    for (at, line) in bytes.chunks_exact_mut(PANEL * 4).enumerate() {
-        for (column, to) in line.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let from = column * width + at * N;
-            *to = word(std::array::from_fn(|i| columns[from + i]), column);
+    for (step, lines) in bytes.chunks_exact_mut(WORD_STEP * PANEL * 4).enumerate() {
+        for (column, numbers) in columns.chunks_exact(width).enumerate() {
+            let words = &numbers[step * WORD_STEP * N..][..WORD_STEP * N];
+            for (line, numbers) in lines.as_chunks_mut::<{ PANEL * 4 }>().0.iter_mut().zip(words.as_chunks::<N>().0) {
+                line[column * 4..][..4].copy_from_slice(&word(*numbers, column));
+            }
         }
     }
 }
