@@ -1,6 +1,6 @@
 """How fast a large table is searched: by the library, by lancedb on the same index, and through the server.
 
-    python tests/peers/search_speed.py BINARY [--work DIR] [--rows N] [--json]
+    python tests/peers/search_speed.py BINARY [--work DIR] [--rows N] [--kind KIND] [--json]
 
 The table has N rows whose vectors are those of the declaration's articles with noise. Its index is built and tuned to a
 recall@10 of 0.95 by the program; then `polylance index tune` and lancedb search with the same rows of the table and the
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("binary", type=Path, help="the polylance binary")
     parser.add_argument("--work", type=Path, default=peer_env.DEFAULT_VENV.parent / "search-speed", help="a folder")
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--kind", default="auto", help="that of the index")
     parser.add_argument("--queries", type=int, default=50, help="each is searched exactly too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=32)
@@ -48,7 +49,7 @@ def main() -> None:
     table = args.work / f"rows-{args.rows}.lance"
     texts = make_table(args.binary, args.work / "real.lance", table, args.rows)
     figures = {"rows": args.rows}
-    figures["index"] = indexed(args.binary, table)
+    figures["index"] = indexed(args.binary, table, args.kind)
     best = tuned(args.binary, table, args.queries, write=True)["best"]
     figures["effort"] = {"nprobes": best["nprobes"], "refine": best["refine"]}
     ours, theirs = [], []
@@ -108,11 +109,11 @@ def make_table(binary: Path, real: Path, table: Path, rows: int) -> list:
     return texts
 
 
-def indexed(binary: Path, table: Path) -> dict:
+def indexed(binary: Path, table: Path, kind: str) -> dict:
     """Builds the index anew; seconds and the most memory."""
     subprocess.run([binary, "index", "vectors", "--table", table, "--kind", "none"], check=True, stdout=sys.stderr)
     begun = time.perf_counter()
-    build = subprocess.Popen([binary, "index", "vectors", "--table", table], stdout=sys.stderr)
+    build = subprocess.Popen([binary, "index", "vectors", "--table", table, "--kind", kind], stdout=sys.stderr)
     _, status, usage = os.wait4(build.pid, 0)
     if status:
         sys.exit("the index could not be built")
