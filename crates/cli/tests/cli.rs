@@ -6,6 +6,7 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
 use insta::assert_snapshot;
@@ -39,8 +40,12 @@ impl Workplace {
         self.folder.path()
     }
 
+    /// Writes a file as of an hour ago: of one that was written just now a run notes nothing, and how long "just now"
+    /// lasts must not matter here.
     fn write(&self, name: &str, content: &str) {
-        fs::write(self.path().join(name), content).unwrap();
+        let mut file = fs::File::create(self.path().join(name)).unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
