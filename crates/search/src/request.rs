@@ -108,6 +108,8 @@ pub struct SearchRequest {
     pub effort: Effort,
     /// Whether the best candidates are ordered anew by [`Models::reranker`].
     pub rerank: bool,
+    /// Columns of the rows, in this order: nothing else is read of them. `None` is all that a hit can show.
+    pub columns: Option<Vec<String>>,
 }
 
 impl SearchRequest {
@@ -122,6 +124,7 @@ impl SearchRequest {
             fusion: Fusion::default(),
             effort: Effort::default(),
             rerank: false,
+            columns: None,
         }
     }
 }

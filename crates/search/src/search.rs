@@ -1,8 +1,10 @@
 //! A search from the query to the rows.
 
+use std::sync::Arc;
+
 use arrow::{
-    array::{AsArray, RecordBatch},
-    datatypes::Float32Type,
+    array::{AsArray, RecordBatch, RecordBatchOptions},
+    datatypes::{Float32Type, Schema},
 };
 use lance_linalg::distance::DistanceType;
 use polylance_backend::{AnnotateInput, Annotation};
@@ -36,8 +38,8 @@ impl SearchTable {
 
     /// The best rows for a request, best first.
     ///
-    /// Yields the table's columns without `embedding`, `content_hash` and those that are named as what follows; then,
-    /// each only where the mode has it: `vector_rank` (UInt32, from 1), `_distance` (Float32), `text_rank` (UInt32),
+    /// Yields the columns that the request names, or all of [`SearchTable::hit_columns`]; then, each only where the mode
+    /// has it: `vector_rank` (UInt32, from 1), `_distance` (Float32), `text_rank` (UInt32),
     /// `bm25` (Float32), `rerank_score` (Float32), and at last `score` (Float32, falling). By meaning the score is 1 − distance for cosine and dot
     /// and 1 / (1 + distance) for L2; by words it is BM25's; a hybrid search's is its [`crate::Fusion`]'s; with a
     /// reranker it is the reranker's. The metric is the index's, cosine without one. Distances are exact: candidates
@@ -47,6 +49,7 @@ impl SearchTable {
     /// See [`SearchError`]; `models` must have what the mode needs.
     pub async fn search(&self, request: &SearchRequest, models: &Models) -> Result<RecordBatch, SearchError> {
         check(request)?;
+        let shown = self.shown(request)?;
         if let Some(condition) = &request.filter {
             filter::check(self.dataset(), condition).await?;
         }
@@ -55,11 +58,11 @@ impl SearchTable {
         let reranked = request.rerank;
         if reranked {
             ranked.truncate(depth(request.k, RERANK_PER_HIT, RERANK_DEPTH));
-            let rows = self.read(&ranked).await?;
+            let rows = self.read(&ranked, vec![TEXT.to_owned()]).await?;
             rerank(&mut ranked, &rows, request, models).await?;
         }
         ranked.truncate(request.k);
-        let rows = self.read(&ranked).await?;
+        let rows = self.read(&ranked, shown).await?;
         hits::with_places(&rows, &ranked, mode, reranked)
             .map_err(|error| SearchError::storage(self.uri(), "searching")(error.into()))
     }
@@ -142,11 +145,29 @@ impl SearchTable {
         Ok(row.column(0).as_fixed_size_list().value(0).as_primitive::<Float32Type>().values().to_vec())
     }
 
-    /// The rows, in the same order, with the columns of a hit.
-    async fn read(&self, ranked: &[Ranked]) -> Result<RecordBatch, SearchError> {
+    /// The columns that hits are to show.
+    fn shown(&self, request: &SearchRequest) -> Result<Vec<String>, SearchError> {
+        let all = self.hit_columns();
+        let Some(columns) = &request.columns else { return Ok(all) };
+        for (at, column) in columns.iter().enumerate() {
+            if !all.contains(column) || columns[..at].contains(column) {
+                let message = format!("`{column}` is not a column that hits show once: those are {}", all.join(", "));
+                return Err(SearchError::Query(message));
+            }
+        }
+        Ok(columns.clone())
+    }
+
+    /// The rows' columns, in the same order.
+    async fn read(&self, ranked: &[Ranked], columns: Vec<String>) -> Result<RecordBatch, SearchError> {
+        if columns.is_empty() {
+            let options = RecordBatchOptions::new().with_row_count(Some(ranked.len()));
+            let nothing = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+            return nothing.map_err(|error| SearchError::storage(self.uri(), "reading the hits")(error.into()));
+        }
         let ids: Vec<u64> = ranked.iter().map(|ranked| ranked.row).collect();
         let schema = self.dataset().schema();
-        let columns = lance::dataset::ProjectionRequest::from_columns(self.hit_columns(), schema);
+        let columns = lance::dataset::ProjectionRequest::from_columns(columns, schema);
         let rows = Box::pin(self.dataset().take_rows(&ids, columns)).await;
         rows.map_err(SearchError::storage(self.uri(), "reading the hits"))
     }

@@ -129,8 +129,8 @@ impl SearchTable {
         self.tuned
     }
 
-    /// What a hit shows of its row.
-    pub(crate) fn hit_columns(&self) -> Vec<String> {
+    /// What a hit can show of its row: all columns but the vector, the hash and those named as what a search adds.
+    pub fn hit_columns(&self) -> Vec<String> {
         let fields = self.dataset.schema().fields.iter().map(|field| field.name.clone());
         let hidden = |name: &str| [EMBEDDING, CONTENT_HASH].contains(&name) || PLACES.contains(&name);
         fields.filter(|name| !hidden(name)).collect()

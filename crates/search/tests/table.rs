@@ -3,7 +3,7 @@
 mod common;
 
 use arrow::{
-    array::AsArray,
+    array::{AsArray, RecordBatch},
     datatypes::{Float32Type, UInt32Type},
 };
 use common::{DIM, Place, backend, contract, models, owned, strings, write_three};
@@ -35,6 +35,26 @@ async fn the_text_itself_is_its_nearest_neighbour() {
     let (distance, score) = (number("_distance"), number("score"));
     assert!(distance.value(0).abs() < 1e-6 && distance.value(0) <= distance.value(1));
     assert!((score.value(1) - (1.0 - distance.value(1))).abs() < 1e-6);
+}
+
+#[tokio::test]
+async fn hits_show_the_columns_that_are_asked_for() {
+    let place = Place::new();
+    write_three(&place).await;
+    let table = place.open().await;
+    let ask = async |columns: &[&str]| {
+        let columns = Some(columns.iter().map(|name| (*name).to_owned()).collect());
+        table.search(&SearchRequest { columns, ..request("right", 2, None) }, &models()).await
+    };
+    let names = |hits: &RecordBatch| hits.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+    let hits = ask(&["text", "doc_id"]).await.unwrap();
+    assert_eq!(names(&hits), ["text", "doc_id", "vector_rank", "_distance", "score"]);
+    let nothing = ask(&[]).await.unwrap();
+    assert_eq!((names(&nothing).len(), nothing.num_rows()), (3, 2));
+    for wrong in [["doc_id", "embedding"], ["doc_id", "doc_id"], ["doc_id", "missing"]] {
+        let error = ask(&wrong).await.unwrap_err();
+        assert!(matches!(&error, SearchError::Query(said) if said.contains(wrong[1])), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,14 @@ const STACK: usize = 256 << 20;
 /// How many may wait for each that works.
 const QUEUE: usize = 4;
 
+/// Reads of local files that searches do at the same time, at least. A search does a hundred of some microseconds each:
+/// with hundreds of threads for them most of the time would go to waking one after another.
+const READERS: usize = 4;
+
+/// Threads of a statement that do what blocks. Each spilled run that is merged holds one until the merge is done, so few
+/// would wait for each other for ever.
+const SPILLED: usize = 512;
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -50,7 +58,7 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn new(limits: &Limits) -> io::Result<Self> {
         Ok(Self {
-            searches: Threads::start("polylance-search", cores())?,
+            searches: Threads::start("polylance-search", cores(), cores().max(READERS))?,
             lanes: Lanes::new(limits),
             turns: Turns::new(limits.requests, limits.queue),
             time: limits.time,
@@ -114,9 +122,11 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(name: &str, threads: usize) -> io::Result<Self> {
+    /// `readers` threads beside them do what blocks.
+    fn start(name: &str, threads: usize, readers: usize) -> io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
         builder.enable_all().worker_threads(threads).thread_name(name).thread_stack_size(STACK);
+        builder.max_blocking_threads(readers);
         let runtime = builder.build()?;
         Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
@@ -159,7 +169,7 @@ impl Lanes {
         let threads = match free {
             Some(threads) => threads,
             // Two at least: while one computes, the other reads.
-            None => Threads::start("polylance-sql", (cores() / 2).max(2)).map_err(|error| {
+            None => Threads::start("polylance-sql", (cores() / 2).max(2), SPILLED).map_err(|error| {
                 tracing::error!(%error, "the threads for a statement could not be started");
                 ApiError::busy()
             })?,

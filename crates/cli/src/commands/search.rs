@@ -112,6 +112,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         fusion: args.vector_weight.map_or(Fusion::ReciprocalRank, |vector| Fusion::Weighted { vector }),
         effort: Effort { nprobes: args.nprobes, refine: args.refine, ef: args.ef },
         rerank: args.rerank.is_some(),
+        columns: None,
     };
     // A search by words loads no model.
     let by_words = table.mode_of(&request) == SearchMode::Text && !request.rerank;

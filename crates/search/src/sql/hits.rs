@@ -136,11 +136,20 @@ impl TableProvider for Hits {
         if let Query::Like { doc_id, chunk } = &mut request.query {
             *chunk = first_chunk(&self.table, doc_id).await.map_err(external)?;
         }
+        // Of the rows only what the statement uses is read; the places stand behind it.
+        let all = self.table.hit_columns();
+        let wanted = |at: &usize| projection.is_none_or(|wanted| wanted.contains(at));
+        let (own, places): (Vec<usize>, Vec<usize>) =
+            (0..self.schema.fields().len()).filter(|at| *at >= all.len() || wanted(at)).partition(|at| *at < all.len());
+        request.columns = Some(own.iter().map(|at| all[*at].clone()).collect());
         let hits = Box::pin(self.table.search(&request, &models)).await.map_err(external)?;
+        let read: Vec<usize> = own.into_iter().chain(places).collect();
         // Without the table's metadata, which the function's schema has not.
-        let hits = RecordBatch::try_new(self.schema(), hits.columns().to_vec())?;
-        let batches: &[Vec<_>] = &[vec![hits]];
-        Ok(MemorySourceConfig::try_new_exec(batches, self.schema(), projection.cloned())?)
+        let hits = RecordBatch::try_new(Arc::new(self.schema.project(&read)?), hits.columns().to_vec())?;
+        let shown =
+            projection.map(|wanted| wanted.iter().filter_map(|at| read.iter().position(|of| of == at)).collect());
+        let schema = hits.schema();
+        Ok(MemorySourceConfig::try_new_exec(&[vec![hits]], schema, shown)?)
     }
 }
 

@@ -152,9 +152,10 @@ pub(super) fn route() -> Route {
 
 async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Result<Json<Found>, ApiError> {
     let started = Instant::now();
-    let (table, columns) = (asked.table.clone(), asked.columns.clone());
+    let table = asked.table.clone();
     let request = asked.request(&app.limits)?;
     let found = app.work_on(Kind::Search, table.as_deref(), async move |app, _, name, table| {
+        check_columns(&table, request.columns.as_deref().unwrap_or_default())?;
         if let Some(condition) = &request.filter {
             statement::check_condition(condition, app.limits.statement)?;
         }
@@ -162,7 +163,7 @@ async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Re
         let models = app.models.of(table.contract()).await.map_err(refused)?;
         let mode = table.mode_of(&request);
         let batch = Box::pin(table.search(&request, &models)).await.map_err(refused)?;
-        let hits = hits(&batch, mode, request.rerank, columns.as_deref(), &table)?;
+        let hits = hits(&batch, mode, request.rerank)?;
         Ok(Found { version: table.version(), table: name, mode, took_ms: 0.0, hits })
     });
     let found = found.await?;
@@ -210,30 +211,39 @@ impl Search {
             },
             effort: Effort { nprobes: self.nprobes, refine: self.refine, ef: self.ef },
             rerank: self.rerank,
+            columns: self.columns,
         })
     }
 }
 
+fn check_columns(table: &SearchTable, columns: &[String]) -> Result<(), ApiError> {
+    let all = table.hit_columns();
+    let refused =
+        |message| Err(ApiError::bad("no_column", message).param("columns").hint("`GET /v1/tables` lists the columns"));
+    for (at, name) in columns.iter().enumerate() {
+        if columns[..at].contains(name) {
+            return refused(format!("the column `{name}` is named twice"));
+        }
+        if !all.contains(name) {
+            return refused(match table.schema().field_with_name(name) {
+                Ok(_) => format!("the column `{name}` is not shown in hits"),
+                Err(_) => format!("there is no column `{name}`"),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The places stand behind the table's own columns, which may have their names.
-fn hits(
-    batch: &RecordBatch,
-    mode: SearchMode,
-    reranked: bool,
-    columns: Option<&[String]>,
-    table: &SearchTable,
-) -> Result<Vec<Hit>, ApiError> {
+fn hits(batch: &RecordBatch, mode: SearchMode, reranked: bool) -> Result<Vec<Hit>, ApiError> {
     let places = match mode {
         SearchMode::Vector | SearchMode::Text => 3,
         SearchMode::Hybrid => 5,
     } + usize::from(reranked);
     let own = batch.num_columns().saturating_sub(places);
     let place = Places { batch, from: own };
-    let shown: Vec<usize> = match columns {
-        None => (0..own).collect(),
-        Some(columns) => columns.iter().map(|name| column(batch, own, name, table)).collect::<Result<_, _>>()?,
-    };
-    let project = |columns: &[usize]| batch.project(columns);
-    let rows = rows(&project(&shown).map_err(|error| ApiError::bad("invalid_request", error.to_string()))?)?;
+    let own: Vec<usize> = (0..own).collect();
+    let rows = rows(&batch.project(&own).map_err(|error| ApiError::bad("invalid_request", error.to_string()))?)?;
     let hit = |(at, row)| Hit {
         rank: at + 1,
         score: place.number(SCORE, at).filter(|score| score.is_finite()),
@@ -246,17 +256,6 @@ fn hits(
         row,
     };
     Ok(rows.into_iter().enumerate().map(hit).collect())
-}
-
-fn column(batch: &RecordBatch, own: usize, name: &str, table: &SearchTable) -> Result<usize, ApiError> {
-    let found = batch.schema().fields().iter().take(own).position(|field| field.name() == name);
-    found.ok_or_else(|| {
-        let message = match table.schema().field_with_name(name) {
-            Ok(_) => format!("the column `{name}` is not shown in hits"),
-            Err(_) => format!("there is no column `{name}`"),
-        };
-        ApiError::bad("no_column", message).param("columns").hint("`GET /v1/tables` lists the columns")
-    })
 }
 
 /// The columns of places of a batch of hits.

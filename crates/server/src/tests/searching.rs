@@ -89,6 +89,7 @@ async fn what_cannot_be_searched_for_says_why() {
         (json!({ "query": "a", "table": "other" }), 404, "no_table"),
         (json!({ "query": "a", "columns": ["embedding"] }), 400, "no_column"),
         (json!({ "query": "a", "columns": ["nothing"] }), 400, "no_column"),
+        (json!({ "query": "a", "columns": ["lang", "lang"] }), 400, "no_column"),
         (json!({ "query": "a", "where": "nothing = 1" }), 400, "invalid_filter"),
         (json!({ "query": "a", "where": "lang ==== " }), 400, "invalid_filter"),
         (json!({ "query": "a", "where": format!("chunk{} = 0", "+1".repeat(2000)) }), 422, "too_long"),
