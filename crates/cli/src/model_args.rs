@@ -11,7 +11,7 @@ pub(crate) struct ModelArgs {
     /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
     #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
     model: String,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA) [default: bf16 where the CPU has it, else f32]
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA) [default: bf16 where the CPU is faster at it, else f32]
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<Dtype>,
     /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]

@@ -45,7 +45,7 @@ impl Workplace {
     fn write(&self, name: &str, content: &str) {
         let mut file = fs::File::create(self.path().join(name)).unwrap();
         file.write_all(content.as_bytes()).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
@@ -93,7 +93,7 @@ fn settings() -> insta::Settings {
     settings.add_filter(r"(weights|tokenizer)( +)[0-9a-f]{16}", "$1$2[hash]");
     settings.add_filter(r"window_tokens=[0-9]+", "window_tokens=[by cores]");
     settings.add_filter(r"@ [0-9a-f]{8}", "@ [hash]");
-    // By default the arithmetic is bf16 where the CPU has it.
+    // By default the arithmetic is bf16 where the CPU is faster at it.
     settings.add_filter(r"(mean|mean pooling), (bf16|f32)", "$1, [dtype]");
     settings
 }

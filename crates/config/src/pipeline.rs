@@ -143,7 +143,7 @@ pub struct Prompts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
-    /// That of the table, when there is one; else `bf16` where the CPU has instructions for it, and `f32` elsewhere.
+    /// That of the table, when there is one; else `bf16` where the CPU multiplies it faster, and `f32` elsewhere.
     #[default]
     Auto,
     /// 32-bit floats.

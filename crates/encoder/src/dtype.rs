@@ -15,7 +15,8 @@ pub enum Dtype {
     /// 32-bit floats, on every device.
     #[default]
     F32,
-    /// bfloat16, on every device; fast on CPUs with instructions for it. States between the layers are f32 on a CPU.
+    /// bfloat16, on every device; faster than f32 on CPUs that multiply it at full rate, and never slower. States between
+    /// the layers are f32 on a CPU.
     Bf16,
     /// 16-bit IEEE floats, on CUDA.
     F16,
@@ -36,8 +37,8 @@ impl Dtype {
         }
     }
 
-    /// The fastest format that keeps a vector's direction: bf16 where this machine's CPU has instructions for it, f32
-    /// elsewhere.
+    /// The fastest format that keeps a vector's direction: bf16 where this machine's CPU multiplies it faster than f32,
+    /// and f32 elsewhere.
     pub fn of_this_cpu() -> Self {
         if Isa::detect() >= Isa::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
     }

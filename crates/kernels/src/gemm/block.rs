@@ -12,7 +12,8 @@ pub(super) enum Start {
     Sums,
 }
 
-/// `sums[rows, GROUP * PANEL] += left[rows, words] · right[panels, words, PANEL]`.
+/// `sums[rows, GROUP * PANEL] += left[rows, words] · right[panels, words, PANEL]`. Where [`Precision::widens`], the left
+/// side has two f32 for each word, and all that is said of its words is said of those.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block {
     /// The first row's first word of the chunk.
@@ -45,13 +46,15 @@ impl Block {
         unsafe {
             match (isa, precision) {
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, Precision::F32) => strips::avx512::f32(self),
+                (Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx, Precision::F32) => {
+                    strips::avx512::f32(self);
+                }
                 #[cfg(target_arch = "x86_64")]
                 (Isa::Avx512Bf16, Precision::Bf16) => strips::avx512::bf16(self),
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512Bf16, Precision::Int8) => strips::avx512::int8(self),
+                (Isa::Avx512Vnni | Isa::Avx512Bf16, Precision::Int8) => strips::avx512::int8(self),
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512, Precision::Bf16) => strips::avx512::bf16_by_f32(self),
+                (Isa::Avx512 | Isa::Avx512Vnni, Precision::Bf16) => strips::avx512::bf16_by_f32(self),
                 #[cfg(target_arch = "x86_64")]
                 (Isa::Avx2, Precision::F32) => strips::avx2::f32(self),
                 #[cfg(target_arch = "x86_64")]

@@ -17,6 +17,8 @@ const LINE_WORDS: usize = 16;
 pub(super) struct Left<'a> {
     words: *const u32,
     stride: usize,
+    /// Words for a word of the weights.
+    per_word: usize,
     scales: &'a mut [f32],
     /// The step that stands for 0.
     zeros: &'a mut [i32],
@@ -24,9 +26,10 @@ pub(super) struct Left<'a> {
 
 impl<'a> Left<'a> {
     /// Room for the words, the scales and the zeros.
-    pub(super) fn bytes(padded: usize, weights: &PackedWeights) -> [usize; 3] {
+    pub(super) fn bytes(isa: Isa, padded: usize, weights: &PackedWeights) -> [usize; 3] {
+        let words = weights.words() * weights.precision().left_words(isa);
         let quantized = if weights.precision() == Precision::Int8 { padded * 4 } else { 0 };
-        [padded * stride(weights.words()) * 4, quantized, quantized]
+        [padded * stride(words) * 4, quantized, quantized]
     }
 
     /// Takes `rows` rows as they are where they are words already, and converts them otherwise. There are `padded` rows
@@ -38,7 +41,8 @@ impl<'a> Left<'a> {
         [rows, padded]: [usize; 2],
         weights: &PackedWeights,
     ) -> Self {
-        let (k, words) = (weights.k(), weights.words());
+        let per_word = weights.precision().left_words(isa);
+        let (k, words) = (weights.k(), weights.words() * per_word);
         let stride = stride(words);
         let to = room.take::<u32>(padded * stride);
         let quantized = if weights.precision() == Precision::Int8 { padded } else { 0 };
@@ -53,12 +57,12 @@ impl<'a> Left<'a> {
             && (!weights.precision().tiled(isa) || (there >= padded && from.addr().is_multiple_of(LINE)))
             && !words.is_multiple_of(32 * LINE_WORDS)
         {
-            return Self { words: from, stride: words, scales, zeros };
+            return Self { words: from, stride: words, per_word, scales, zeros };
         }
-        let convert =
-            Convert { x, rows, k, words, stride, to: to.as_mut_ptr(), scales, zeros, precision: weights.precision() };
+        let (precision, widened) = (weights.precision(), weights.precision().widens(isa));
+        let convert = Convert { x, rows, k, words, stride, to: to.as_mut_ptr(), scales, zeros, precision, widened };
         let (scales, zeros) = run(isa, convert);
-        Self { words: to.as_ptr(), stride, scales, zeros }
+        Self { words: to.as_ptr(), stride, per_word, scales, zeros }
     }
 
     /// The first row's first word.
@@ -69,6 +73,11 @@ impl<'a> Left<'a> {
     /// Words from a row to the next.
     pub(super) fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// Words for a word of the weights.
+    pub(super) fn per_word(&self) -> usize {
+        self.per_word
     }
 
     pub(super) fn scales(&self) -> &[f32] {
@@ -96,6 +105,8 @@ struct Convert<'a, 'b> {
     scales: &'a mut [f32],
     zeros: &'a mut [i32],
     precision: Precision,
+    /// Of bf16: whether a word is a number of them, as f32.
+    widened: bool,
 }
 
 impl<'a> Kernel for Convert<'a, '_> {
@@ -103,7 +114,7 @@ impl<'a> Kernel for Convert<'a, '_> {
 
     #[inline(always)]
     fn run<S: Lanes>(self, simd: S) -> Self::Output {
-        let Self { x, rows, k, words, stride, to, scales, zeros, precision } = self;
+        let Self { x, rows, k, words, stride, to, scales, zeros, precision, widened } = self;
         for row in 0..rows {
             // SAFETY: `to` has room for `rows` rows of `stride` words, and `words` are at most that.
             let to = unsafe { std::slice::from_raw_parts_mut(to.add(row * stride), words) };
@@ -111,6 +122,8 @@ impl<'a> Kernel for Convert<'a, '_> {
             match (x, precision) {
                 (Rows::F32(x), Precision::F32) => convert_f32(&x[numbers], to),
                 (Rows::Bf16(x), Precision::F32) => widen(simd, &x[numbers], to),
+                (Rows::Bf16(x), Precision::Bf16) if widened => widen(simd, &x[numbers], to),
+                (Rows::F32(x), Precision::Bf16) if widened => round_and_widen(simd, &x[numbers], to),
                 (Rows::F32(x), Precision::Bf16) => round(simd, &x[numbers], to),
                 (Rows::Bf16(x), Precision::Bf16) => convert_bf16(&x[numbers], to),
                 (Rows::F32(x), Precision::Int8) => {
@@ -170,6 +183,25 @@ fn round<S: Lanes>(simd: S, from: &[f32], to: &mut [u32]) {
             Portable::<1>.store_bf16(out.add(at), Portable::<1>.load(from.as_ptr().add(at)));
         }
     }
+}
+
+#[inline(always)]
+fn round_and_widen<S: Lanes>(simd: S, from: &[f32], to: &mut [u32]) {
+    let mut rounded = [bf16::ZERO; 16];
+    for (from, to) in from.chunks(S::WIDTH).zip(to.chunks_mut(S::WIDTH)) {
+        if from.len() == S::WIDTH {
+            // SAFETY: both hold a vector, and no vector is longer than what is rounded into.
+            unsafe {
+                simd.store_bf16(rounded.as_mut_ptr(), simd.load(from.as_ptr()));
+                simd.store(to.as_mut_ptr().cast(), simd.load_bf16(rounded.as_ptr()));
+            }
+        } else {
+            for (from, to) in from.iter().zip(to) {
+                *to = bf16::from_f32(*from).to_f32().to_bits();
+            }
+        }
+    }
+    to[from.len()..].fill(0);
 }
 
 /// Rounds a row to steps from its least number to its greatest; what a step is worth, and the one that stands for 0. A

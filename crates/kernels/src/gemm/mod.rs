@@ -58,6 +58,17 @@ impl Precision {
         isa == Isa::Amx && self != Self::F32
     }
 
+    /// Whether pairs of bf16 are multiplied as f32 on `isa`. The left side is widened once then, when it is taken; the
+    /// weights are each time that they are read, which leaves half the memory to be read.
+    fn widens(self, isa: Isa) -> bool {
+        self == Self::Bf16 && matches!(isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni)
+    }
+
+    /// Words of the left side for a word of the weights.
+    fn left_words(self, isa: Isa) -> usize {
+        if self.widens(isa) { 2 } else { 1 }
+    }
+
     /// Numbers in a word.
     const fn per_word(self) -> usize {
         match self {
@@ -176,8 +187,9 @@ pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue
     let m = room / n;
     let isa = isa.min(Isa::best());
     SCRATCH.with_borrow_mut(|scratch| {
-        for first in (0..m).step_by(block_rows(weights)) {
-            let end = (first + block_rows(weights)).min(m);
+        let at_once = block_rows(isa, weights);
+        for first in (0..m).step_by(at_once) {
+            let end = (first + at_once).min(m);
             let x = x.part(first * k..end.next_multiple_of(ROW_STEP).min(rows) * k);
             multiply(isa, scratch, x, weights, epilogue, out.part(first * n..end * n));
         }
@@ -185,8 +197,8 @@ pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue
 }
 
 /// Rows that are taken at once.
-fn block_rows(weights: &PackedWeights) -> usize {
-    let rows = LEFT_BYTES / (weights.words() * 4);
+fn block_rows(isa: Isa, weights: &PackedWeights) -> usize {
+    let rows = LEFT_BYTES / (weights.words() * weights.precision().left_words(isa) * 4);
     (rows / ROW_STEP * ROW_STEP).clamp(LEAST_ROWS, 1024)
 }
 
@@ -202,7 +214,7 @@ fn multiply(
     let rows = out.len() / weights.n();
     let padded = rows.next_multiple_of(ROW_STEP);
     let (words, panels) = (weights.words(), weights.n().div_ceil(PANEL));
-    let sizes = Left::bytes(padded, weights);
+    let sizes = Left::bytes(isa, padded, weights);
     #[cfg(target_arch = "x86_64")]
     if weights.precision().tiled(isa)
         && let Some(simd) = Avx512Bf16::of(isa)
@@ -218,7 +230,7 @@ fn multiply(
             }
         };
     }
-    let plan = vectors::Plan::new(padded, words, panels);
+    let plan = vectors::Plan::new(padded, weights.precision().left_words(isa), words, panels);
     let mut room = scratch.room(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
     let left = Left::new(isa, &mut room, x, [rows, padded], weights);
     let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));

@@ -14,8 +14,8 @@ use crate::{Isa, aligned::Scratch};
 /// How long one try takes, about.
 const TRY: Duration = Duration::from_millis(20);
 const TRIES: usize = 5;
-/// Rows of a strip of vectors.
-const ROWS: usize = 6;
+/// Rows of a strip of vectors, or of two.
+const ROWS: usize = 12;
 
 /// Operations a second (a multiplication and an addition are two) of one thread, the best of some tries: of tiles in
 /// registers alone, and of vectors with operands in the first cache, as each of their products reads one of them.
@@ -35,13 +35,14 @@ pub fn peak(isa: Isa, precision: Precision) -> f64 {
     }
     let (words, panels) = (CHUNK / 2, GROUP);
     let mut scratch = Scratch::new();
-    let sizes = [ROWS * words, panels * words * PANEL, ROWS * SUM_STRIDE].map(|words| words * 4);
+    let left_words = words * precision.left_words(isa);
+    let sizes = [ROWS * left_words, panels * words * PANEL, ROWS * SUM_STRIDE].map(|words| words * 4);
     let mut room = scratch.room(&sizes);
-    let (left, right) = (room.take::<u32>(ROWS * words), room.take::<u32>(panels * words * PANEL));
+    let (left, right) = (room.take::<u32>(ROWS * left_words), room.take::<u32>(panels * words * PANEL));
     let sums = room.take::<u32>(ROWS * SUM_STRIDE);
     let block = Block {
         left: left.as_ptr(),
-        left_stride: words,
+        left_stride: left_words,
         rows: ROWS,
         right: right.as_ptr(),
         panel_stride: words * PANEL,

@@ -29,9 +29,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// For so many rows and panels of so many words.
-    pub(super) fn new(rows: usize, words: usize, panels: usize) -> Self {
-        let slab = (LEFT_BYTES / (4 * rows) / CHUNK * CHUNK).max(CHUNK);
+    /// For so many rows and panels of so many words, for each of which a row has `left_words`.
+    pub(super) fn new(rows: usize, left_words: usize, words: usize, panels: usize) -> Self {
+        let slab = (LEFT_BYTES / (4 * rows * left_words) / CHUNK * CHUNK).max(CHUNK);
         let waiting = if slab < words { panels.div_ceil(GROUP) } else { 1 };
         Self { words, slab, waiting, group_sums: rows * SUM_STRIDE }
     }
@@ -53,7 +53,7 @@ pub(super) fn multiply(isa: Isa, plan: Plan, rows: usize, sums: &mut [u32], fini
             let sums = &mut sums[panel / GROUP % plan.waiting * plan.group_sums..][..plan.group_sums];
             for word in (from..to).step_by(CHUNK) {
                 let block = Block {
-                    left: left.words().wrapping_add(word),
+                    left: left.words().wrapping_add(word * left.per_word()),
                     left_stride: left.stride(),
                     rows,
                     right: weights.panel(panel).wrapping_add(word * PANEL),

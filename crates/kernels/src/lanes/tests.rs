@@ -57,7 +57,7 @@ impl Kernel for EveryMethod {
 fn by_method(isa: Isa, x: [f32; 16]) -> Vec<u32> {
     let width = match isa {
         Isa::Portable | Isa::Avx2 => 8,
-        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => 16,
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => 16,
     };
     let values = run(isa, EveryMethod { x });
     let methods = values.len() / 16;

@@ -1,7 +1,7 @@
 //! Eight lanes: six rows by one panel are 12 of 16 registers.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    __m256, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
@@ -9,7 +9,7 @@ use super::{Block, Words, portable, rows};
 
 /// Words are f32.
 struct Floats;
-/// Words are pairs of bf16, widened.
+/// Words are pairs of bf16 that are widened; a row's are so already.
 struct WidenedPairs;
 
 macro_rules! float_sums {
@@ -43,7 +43,7 @@ impl Words<2> for Floats {
     float_sums!();
 
     #[inline(always)]
-    unsafe fn right(from: *const u32) -> __m256 {
+    unsafe fn right<const STEP: usize>(from: *const u32) -> __m256 {
         // SAFETY: a vector is there.
         unsafe { _mm256_loadu_ps(from.cast()) }
     }
@@ -62,37 +62,36 @@ impl Words<2> for Floats {
 }
 
 impl Words<2> for WidenedPairs {
-    /// The lower and the upper halves.
-    type Right = [__m256; 2];
-    type Left = [__m256; 2];
+    type Right = __m256;
+    type Left = __m256;
+
+    const STEPS: usize = 2;
 
     float_sums!();
 
     #[inline(always)]
-    unsafe fn right(from: *const u32) -> [__m256; 2] {
-        // SAFETY: a vector is there.
-        unsafe { halves(_mm256_loadu_si256(from.cast())) }
+    unsafe fn right<const STEP: usize>(from: *const u32) -> __m256 {
+        // SAFETY: a vector is there. A bf16 is the upper half of an f32.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            _mm256_castsi256_ps(if STEP == 0 {
+                _mm256_slli_epi32::<16>(pairs)
+            } else {
+                _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed()))
+            })
+        }
     }
 
     #[inline(always)]
-    unsafe fn left(from: *const u32) -> [__m256; 2] {
+    unsafe fn left(from: *const u32) -> __m256 {
         // SAFETY: a word is there.
-        unsafe { halves(_mm256_set1_epi32(*from.cast())) }
+        unsafe { _mm256_set1_ps(*from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn add(sums: __m256, left: [__m256; 2], right: [__m256; 2]) -> __m256 {
+    unsafe fn add(sums: __m256, left: __m256, right: __m256) -> __m256 {
         // SAFETY: the CPU has FMA.
-        unsafe { _mm256_fmadd_ps(left[1], right[1], _mm256_fmadd_ps(left[0], right[0], sums)) }
-    }
-}
-
-#[inline(always)]
-unsafe fn halves(pairs: __m256i) -> [__m256; 2] {
-    // SAFETY: the CPU has AVX2. A bf16 is the upper half of an f32.
-    unsafe {
-        let upper = _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed()));
-        [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(upper)]
+        unsafe { _mm256_fmadd_ps(left, right, sums) }
     }
 }
 
@@ -103,7 +102,7 @@ unsafe fn halves(pairs: __m256i) -> [__m256; 2] {
 pub(in crate::gemm) unsafe fn f32(block: &Block) {
     for panel in 0..block.panels {
         // SAFETY: the caller's promise.
-        unsafe { rows::<Floats, 2, 1>(block, panel) };
+        unsafe { rows::<Floats, 2, 1, false>(block, panel) };
     }
 }
 
@@ -114,7 +113,7 @@ pub(in crate::gemm) unsafe fn f32(block: &Block) {
 pub(in crate::gemm) unsafe fn bf16_by_f32(block: &Block) {
     for panel in 0..block.panels {
         // SAFETY: the caller's promise.
-        unsafe { rows::<WidenedPairs, 2, 1>(block, panel) };
+        unsafe { rows::<WidenedPairs, 2, 1, false>(block, panel) };
     }
 }
 

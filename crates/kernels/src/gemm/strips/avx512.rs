@@ -1,4 +1,4 @@
-//! Sixteen lanes: six rows by four panels are 24 of 32 registers.
+//! Sixteen lanes: six rows by four panels are 24 of 32 registers, and so are twelve rows by two panels.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
@@ -13,7 +13,7 @@ use super::{Block, Words, rows};
 struct Floats;
 /// Words are pairs of bf16, multiplied by the instruction for them.
 struct Pairs;
-/// Words are pairs of bf16, widened.
+/// Words are pairs of bf16 that are widened; a row's are so already.
 struct WidenedPairs;
 /// Words are four bytes.
 struct Bytes;
@@ -49,7 +49,7 @@ impl Words<1> for Floats {
     float_sums!();
 
     #[inline(always)]
-    unsafe fn right(from: *const u32) -> __m512 {
+    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512 {
         // SAFETY: a vector is there.
         unsafe { _mm512_loadu_ps(from.cast()) }
     }
@@ -74,7 +74,7 @@ impl Words<1> for Pairs {
     float_sums!();
 
     #[inline(always)]
-    unsafe fn right(from: *const u32) -> __m512bh {
+    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512bh {
         // SAFETY: a vector is there, and any bits are pairs of bf16.
         unsafe { transmute(_mm512_loadu_si512(from.cast())) }
     }
@@ -93,37 +93,36 @@ impl Words<1> for Pairs {
 }
 
 impl Words<1> for WidenedPairs {
-    /// The lower and the upper halves.
-    type Right = [__m512; 2];
-    type Left = [__m512; 2];
+    type Right = __m512;
+    type Left = __m512;
+
+    const STEPS: usize = 2;
 
     float_sums!();
 
     #[inline(always)]
-    unsafe fn right(from: *const u32) -> [__m512; 2] {
-        // SAFETY: a vector is there.
-        unsafe { halves(_mm512_loadu_si512(from.cast())) }
+    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512 {
+        // SAFETY: a vector is there. A bf16 is the upper half of an f32.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            _mm512_castsi512_ps(if STEP == 0 {
+                _mm512_slli_epi32::<16>(pairs)
+            } else {
+                _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed()))
+            })
+        }
     }
 
     #[inline(always)]
-    unsafe fn left(from: *const u32) -> [__m512; 2] {
+    unsafe fn left(from: *const u32) -> __m512 {
         // SAFETY: a word is there.
-        unsafe { halves(_mm512_set1_epi32(*from.cast())) }
+        unsafe { _mm512_set1_ps(*from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn add(sums: __m512, left: [__m512; 2], right: [__m512; 2]) -> __m512 {
+    unsafe fn add(sums: __m512, left: __m512, right: __m512) -> __m512 {
         // SAFETY: the CPU has AVX-512.
-        unsafe { _mm512_fmadd_ps(left[1], right[1], _mm512_fmadd_ps(left[0], right[0], sums)) }
-    }
-}
-
-#[inline(always)]
-unsafe fn halves(pairs: __m512i) -> [__m512; 2] {
-    // SAFETY: the CPU has AVX-512. A bf16 is the upper half of an f32.
-    unsafe {
-        let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed()));
-        [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(upper)]
+        unsafe { _mm512_fmadd_ps(left, right, sums) }
     }
 }
 
@@ -151,7 +150,7 @@ impl Words<1> for Bytes {
     }
 
     #[inline(always)]
-    unsafe fn right(from: *const u32) -> __m512i {
+    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512i {
         // SAFETY: a vector is there.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
@@ -180,10 +179,10 @@ macro_rules! kernel {
             // SAFETY: the caller's promise.
             unsafe {
                 match block.panels {
-                    4 => rows::<$words, 1, 4>(block, 0),
-                    3 => rows::<$words, 1, 3>(block, 0),
-                    2 => rows::<$words, 1, 2>(block, 0),
-                    _ => rows::<$words, 1, 1>(block, 0),
+                    4 => rows::<$words, 1, 4, false>(block, 0),
+                    3 => rows::<$words, 1, 3, false>(block, 0),
+                    2 => rows::<$words, 1, 2, false>(block, 0),
+                    _ => rows::<$words, 1, 1, false>(block, 0),
                 }
             }
         }
@@ -191,6 +190,23 @@ macro_rules! kernel {
 }
 
 kernel!(f32, Floats, "avx512f,avx512bw,avx512dq,avx512vl");
-kernel!(bf16_by_f32, WidenedPairs, "avx512f,avx512bw,avx512dq,avx512vl");
 kernel!(bf16, Pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
 kernel!(int8, Bytes, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+
+/// Two panels at a time: both forms of each are held, and widening them serves more rows.
+///
+/// # Safety
+///
+/// As for [`Block::multiply`], and the CPU has the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(in crate::gemm) unsafe fn bf16_by_f32(block: &Block) {
+    for panel in (0..block.panels).step_by(2) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match block.panels - panel {
+                1 => rows::<WidenedPairs, 1, 1, true>(block, panel),
+                _ => rows::<WidenedPairs, 1, 2, true>(block, panel),
+            }
+        }
+    }
+}
