@@ -66,6 +66,18 @@ def run(binary: Path, folder: Path, source: Path, turn: int, dtype: str) -> dict
     return json.loads(done.stdout.strip().splitlines()[-1]) | {"wall": wall}
 
 
+def embed_udhr(binary: Path, table: Path, dtype: str, codes: list | None = None) -> None:
+    """The declaration's articles, of all languages or some, as a table with their words indexed, made once."""
+    if not table.exists():
+        pipeline = table.with_suffix(".toml")
+        source = "builtin:udhr" + (f"?codes={','.join(codes)}" if codes else "")
+        pipeline.write_text(
+            f'version = 1\n[source]\nuri = "{source}"\nkeep = ["code", "article"]\n'
+            f'[model]\ndtype = "{dtype}"\n[index]\nwords = true\n[table]\nuri = "{table}"\n'
+        )
+        subprocess.run([binary, "run", pipeline], check=True, stdout=sys.stderr)
+
+
 @contextlib.contextmanager
 def serving(binary: Path, name: str, table: Path, port: int):
     """A server of one table, from when it is ready to the end of the block."""

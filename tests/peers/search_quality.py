@@ -22,7 +22,7 @@ import urllib.request
 from pathlib import Path
 
 import peer_env
-from ours import ASSETS, serving
+from ours import ASSETS, embed_udhr, serving
 from retrieval_reference import LANGUAGES
 
 PORT = 8391
@@ -47,7 +47,7 @@ def main() -> None:
         if codes is None and args.only_19:
             continue
         table = args.work / f"{name.replace(' ', '-')}-{args.dtype}.lance"
-        make_table(args.binary, table, codes, args.dtype)
+        embed_udhr(args.binary, table, args.dtype, codes)
         rows = read(table)
         step = 1 if codes else max(1, 30 // args.articles)
         asked = [row for row in rows if row["article"] % step == 0 and row["code"] != "eng"]
@@ -70,18 +70,6 @@ def main() -> None:
     for (name, label), tasks in results.items():
         cells = [f"{tasks[task][figure]:.3f}" for task in ("across", "within") for figure in ("recall@1", "mrr@10", "ndcg@10")]
         print(f"| {name} | {label} | {' | '.join(cells)} |")
-
-
-def make_table(binary: Path, table: Path, codes: list | None, dtype: str) -> None:
-    """The corpus as a table with both its languages and its words, made once."""
-    if not table.exists():
-        pipeline = table.with_suffix(".toml")
-        source = "builtin:udhr" + (f"?codes={','.join(codes)}" if codes else "")
-        pipeline.write_text(
-            f'version = 1\n[source]\nuri = "{source}"\nkeep = ["code", "article"]\n'
-            f'[model]\ndtype = "{dtype}"\n[index]\nwords = true\n[table]\nuri = "{table}"\n'
-        )
-        subprocess.run([binary, "run", pipeline], check=True, stdout=sys.stderr)
 
 
 def read(table: Path) -> list:

@@ -1,6 +1,6 @@
 """How fast a large table is searched: by the library, by lancedb on the same index, and through the server.
 
-    python tests/peers/search_speed.py BINARY [--work DIR] [--rows N] [--kind KIND] [--json]
+    python tests/peers/search_speed.py BINARY [--work DIR] [--rows N] [--kind KIND] [--dtype DTYPE] [--json]
 
 The table has N rows whose vectors are those of the declaration's articles with noise. Its index is built and tuned to a
 recall@10 of 0.95 by the program; then `polylance index tune` and lancedb search with the same rows of the table and the
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import peer_env
-from ours import serving
+from ours import embed_udhr, serving
 
 PORT = 8392
 # Cosine of a vector to the real one that it was made from, about.
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=peer_env.DEFAULT_VENV.parent / "search-speed", help="a folder")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kind", default="auto", help="that of the index")
+    parser.add_argument("--dtype", default="auto", help="the arithmetic that embeds rows and queries")
     parser.add_argument("--queries", type=int, default=50, help="each is searched exactly too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=32)
@@ -45,8 +46,8 @@ def main() -> None:
     peer_env.enter(args.venv, "requirements-search.txt")
 
     args.work.mkdir(parents=True, exist_ok=True)
-    table = args.work / f"rows-{args.rows}.lance"
-    texts = make_table(args.binary, args.work / "real.lance", table, args.rows)
+    table = args.work / f"rows-{args.rows}-{args.dtype}.lance"
+    texts = make_table(args.binary, args.work / f"real-{args.dtype}.lance", table, args.rows, args.dtype)
     figures = {"rows": args.rows}
     figures["index"] = indexed(args.binary, table, args.kind)
     best = tuned(args.binary, table, args.queries, write=True)["best"]
@@ -72,14 +73,13 @@ def main() -> None:
     print(f"server     {server['queries_per_s']:.0f} queries/s, median {server['median_ms']:.0f} ms of {args.clients} clients")
 
 
-def make_table(binary: Path, real: Path, table: Path, rows: int) -> list:
+def make_table(binary: Path, real: Path, table: Path, rows: int, dtype: str) -> list:
     """Makes the table once; returns short texts to ask for."""
     import lance
     import numpy as np
     import pyarrow as pa
 
-    if not real.exists():
-        subprocess.run([binary, "embed", "--source", "builtin:udhr", "--table", real], check=True, stdout=sys.stderr)
+    embed_udhr(binary, real, dtype)
     known = lance.dataset(real).to_table()
     texts = [" ".join(text.split()[:6])[:60] for text in known["text"].to_pylist()]
     if table.exists() and lance.dataset(table).count_rows() == rows:

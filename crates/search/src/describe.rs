@@ -1,7 +1,11 @@
 //! What a table is, for people and for scripts.
 
 use arrow::datatypes::Schema;
-use lance::{Dataset, dataset::Version, index::DatasetIndexExt};
+use lance::{
+    Dataset,
+    dataset::{Version, transaction::Operation},
+    index::DatasetIndexExt,
+};
 use polylance_schema::Contract;
 use serde::Serialize;
 
@@ -138,8 +142,20 @@ async fn describe_version(dataset: &Dataset, version: &Version) -> VersionDescri
         version: version.version,
         time: version.timestamp.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         rows: version.metadata.get("total_rows").and_then(|rows| rows.parse().ok()),
-        operation: transaction.as_ref().map(|t| t.operation.name().to_owned()),
+        operation: transaction.as_ref().map(|t| operation_name(&t.operation).to_owned()),
         run_id: properties.and_then(|properties| properties.get(RUN_ID_PROPERTY).cloned()),
+    }
+}
+
+/// The operation's name. An update that takes nothing away is how the sink adds rows with their keys.
+fn operation_name(operation: &Operation) -> &str {
+    match operation {
+        Operation::Update { updated_fragments, removed_fragment_ids, .. }
+            if updated_fragments.is_empty() && removed_fragment_ids.is_empty() =>
+        {
+            "Append"
+        }
+        other => other.name(),
     }
 }
 

@@ -33,13 +33,13 @@ use polylance_schema::columns::{DOC_ID, RUN_ID};
 
 use crate::{
     SinkError, TableTarget,
-    copies::Copies,
-    known_rows::{KnownRows, RowAddresses, key_hash, visit},
+    known_rows::{KnownRows, RowAddresses, key_hash},
     quarantine::Quarantine,
     storage, table,
     target::properties,
-    transact::{ATTEMPTS, change, check_field_ids, create, file_names, is_conflict},
+    transact::{Attempts, change, check_field_ids, create, file_names, is_conflict},
     window::{Window, window_schema},
+    written::written,
 };
 
 /// `version, documents, chunks, quarantined, tokens`, all UInt64.
@@ -225,9 +225,8 @@ impl Committer {
         properties: &HashMap<String, String>,
     ) -> Result<u64, SinkError> {
         let uri = &self.target.uri;
-        let mut attempts = 0;
+        let mut attempts = Attempts::default();
         loop {
-            attempts += 1;
             self.refresh(state).await?;
             let committed = match &state.dataset {
                 Some(dataset) if window.fragments.is_empty() => return Ok(dataset.version_id()),
@@ -245,11 +244,14 @@ impl Committer {
             match committed {
                 Ok(dataset) => {
                     self.metrics.commits.add(1);
-                    return self.settle(state, window, dataset).await;
+                    state.known.own(&dataset, &file_names(&window.fragments));
+                    let version = dataset.version_id();
+                    state.dataset = Some(dataset);
+                    return Ok(version);
                 }
-                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => self.metrics.conflicts.add(1),
                 Err(source) if is_conflict(&source) => {
-                    return Err(SinkError::Conflict { uri: uri.clone(), attempts, source: Box::new(source) });
+                    self.metrics.conflicts.add(1);
+                    attempts.conflict(uri, source).await?;
                 }
                 Err(source) => return Err(SinkError::storage(uri, "committing")(source)),
             }
@@ -265,44 +267,11 @@ impl Committer {
     ) -> lance::Result<Dataset> {
         let rows = replaced.values().map(Vec::len).sum::<usize>();
         properties.insert(properties::REPLACED.to_owned(), rows.to_string());
-        let committed = Box::pin(change(dataset, window.fragments.clone(), replaced, properties)).await?;
+        let ids = window.documents.iter().map(|document| document.doc_id.as_str());
+        let written = Some(written(dataset, &[DOC_ID], ids));
+        let committed = Box::pin(change(dataset, window.fragments.clone(), written, replaced, properties)).await?;
         self.metrics.replaced.add(rows);
         Ok(committed)
-    }
-
-    /// Remembers the new version. When the commit has passed over another writer's, what is there twice is taken away
-    /// by a commit of its own.
-    async fn settle(&self, state: &mut State, window: &Window, dataset: Dataset) -> Result<u64, SinkError> {
-        let uri = &self.target.uri;
-        let expected = state.dataset.as_ref().map_or(1, |before| before.version_id() + 1);
-        state.known.own(&dataset, &file_names(&window.fragments));
-        let mut committed = dataset;
-        let mut attempts = 0;
-        while committed.version_id() != expected {
-            attempts += 1;
-            let superseded = self.superseded(&mut state.known, &committed, window).await?;
-            if superseded.is_empty() {
-                break;
-            }
-            let nothing = Window::default();
-            match self.change(&committed, &nothing, &superseded, self.properties(&nothing)).await {
-                Ok(settled) => {
-                    committed = settled;
-                    break;
-                }
-                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => {
-                    let latest = Box::pin(committed.checkout_latest()).await;
-                    latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
-                }
-                Err(source) if is_conflict(&source) => {
-                    return Err(SinkError::Conflict { uri: uri.clone(), attempts, source: Box::new(source) });
-                }
-                Err(source) => return Err(SinkError::storage(uri, "committing")(source)),
-            }
-        }
-        let version = committed.version_id();
-        state.dataset = Some(committed);
-        Ok(version)
     }
 
     /// Moves to the latest version.
@@ -334,27 +303,6 @@ impl Committer {
             ids.contains(batch.column(0).as_string::<i32>().value(row)) && !own(batch, row)
         };
         known.locate(&self.target.uri, dataset, &[DOC_ID, RUN_ID], replaced).await
-    }
-
-    /// Where the copies of the window's documents are that another copy supersedes, this run's own among them.
-    async fn superseded(
-        &self,
-        known: &mut KnownRows,
-        dataset: &Dataset,
-        window: &Window,
-    ) -> Result<RowAddresses, SinkError> {
-        let ids = self.contested(known, dataset, window).await?;
-        let mut copies = Copies::new();
-        if !ids.is_empty() {
-            let all = dataset.fragments().to_vec();
-            visit(&self.target.uri, dataset, all, &[DOC_ID, RUN_ID], |batch, row, address| {
-                if let Some(id) = ids.get(batch.column(0).as_string::<i32>().value(row)) {
-                    copies.add(*id, batch.column(1).as_string::<i32>().value(row), address);
-                }
-            })
-            .await?;
-        }
-        Ok(copies.superseded())
     }
 
     /// The window's documents that others may have written too.

@@ -148,6 +148,9 @@ fn leaves_rows(transaction: &Transaction) -> bool {
         | Operation::CreateIndex { .. }
         | Operation::ReserveFragments { .. }
         | Operation::UpdateConfig { .. } => true,
+        Operation::Update { updated_fragments, removed_fragment_ids, .. } => {
+            updated_fragments.is_empty() && removed_fragment_ids.is_empty()
+        }
         // A head's column that was filled; anyone else may have replaced the vectors.
         Operation::DataReplacement { .. } => {
             let properties = transaction.transaction_properties.as_ref();

@@ -12,7 +12,7 @@ use lance_core::ROW_ADDR;
 
 use crate::{
     SinkError,
-    known_rows::RowAddresses,
+    known_rows::{RowAddresses, add_row},
     quarantine::quarantine_uri,
     storage,
     transact::{change, is_conflict},
@@ -136,7 +136,7 @@ pub(crate) async fn forget_moved(table_uri: &str) -> Result<(), SinkError> {
     if moved.is_empty() {
         return Ok(());
     }
-    match Box::pin(change(&quarantine, vec![], &moved, std::collections::HashMap::new())).await {
+    match Box::pin(change(&quarantine, vec![], None, &moved, std::collections::HashMap::new())).await {
         Ok(_) => Ok(()),
         Err(error) if is_conflict(&error) => Ok(()),
         Err(error) => Err(forgetting()(error)),
@@ -155,7 +155,7 @@ async fn moved(table: &Dataset, quarantine: &Dataset) -> lance::Result<RowAddres
         let addresses = addresses.as_primitive::<UInt64Type>();
         let is_moved = |&row: &usize| stages.value(row) == ANNOTATE && !fragments.contains(&(numbers.value(row) >> 32));
         for address in (0..batch.num_rows()).filter(is_moved).map(|row| addresses.value(row)) {
-            moved.entry((address >> 32) as u32).or_default().push(address as u32);
+            add_row(&mut moved, address);
         }
     }
     Ok(moved)

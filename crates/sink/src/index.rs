@@ -20,7 +20,7 @@ use crate::{
     SinkError,
     retrain::{Retrain, partition_sizes},
     storage,
-    transact::{ATTEMPTS, is_conflict},
+    transact::{Attempts, is_conflict},
 };
 
 /// The name under which Lance knows the index.
@@ -133,15 +133,10 @@ pub struct IndexOutcome {
 /// [`SinkError::Index`] when there is no table, [`SinkError::Storage`] when it cannot be read or the build fails,
 /// [`SinkError::Conflict`] when other runs kept changing the index.
 pub async fn update_index(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkError> {
-    let mut attempts = 0;
+    let mut attempts = Attempts::default();
     loop {
-        attempts += 1;
         match Box::pin(update_once(uri, spec)).await {
-            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => {
-                if attempts == ATTEMPTS {
-                    return Err(SinkError::Conflict { uri: uri.to_owned(), attempts, source });
-                }
-            }
+            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => attempts.conflict(uri, source).await?,
             ended => return ended,
         }
     }

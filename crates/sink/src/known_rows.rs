@@ -24,6 +24,11 @@ use crate::SinkError;
 /// Row offsets by fragment.
 pub(crate) type RowAddresses = BTreeMap<u32, Vec<u32>>;
 
+/// Adds a row by its address.
+pub(crate) fn add_row(rows: &mut RowAddresses, address: u64) {
+    rows.entry((address >> 32) as u32).or_default().push(address as u32);
+}
+
 /// Hashes of the keys that may already be in the table.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRows {
@@ -84,13 +89,18 @@ impl KnownRows {
     ) -> Result<RowAddresses, SinkError> {
         let mut found = RowAddresses::new();
         let fragments = self.foreign(dataset);
-        if !fragments.is_empty() {
-            visit(uri, dataset, fragments, columns, |batch, row, address| {
-                if replaced(batch, row) {
-                    found.entry((address >> 32) as u32).or_default().push(address as u32);
-                }
-            })
-            .await?;
+        if fragments.is_empty() {
+            return Ok(found);
+        }
+        let mut batches = Box::pin(scan(uri, dataset, fragments, columns)).await?;
+        while let Some(batch) = batches.try_next().await.map_err(SinkError::storage(uri, "reading the table's ids"))? {
+            let Some(addresses) = batch.column_by_name(ROW_ADDR) else {
+                return Err(SinkError::rows(uri, "a scan without row addresses"));
+            };
+            let addresses = addresses.as_primitive::<UInt64Type>();
+            for row in (0..batch.num_rows()).filter(|row| replaced(&batch, *row)) {
+                add_row(&mut found, addresses.value(row));
+            }
         }
         Ok(found)
     }
@@ -98,27 +108,6 @@ impl KnownRows {
     fn foreign(&self, dataset: &Dataset) -> Vec<Fragment> {
         dataset.fragments().iter().filter(|fragment| !self.own.contains(&fragment.id)).cloned().collect()
     }
-}
-
-/// Calls `each` with a batch of `columns`, a row of it, and the row's address.
-pub(crate) async fn visit(
-    uri: &str,
-    dataset: &Dataset,
-    fragments: Vec<Fragment>,
-    columns: &[&str],
-    mut each: impl FnMut(&RecordBatch, usize, u64),
-) -> Result<(), SinkError> {
-    let mut batches = Box::pin(scan(uri, dataset, fragments, columns)).await?;
-    while let Some(batch) = batches.try_next().await.map_err(SinkError::storage(uri, "reading the table's ids"))? {
-        let Some(addresses) = batch.column_by_name(ROW_ADDR) else {
-            return Err(SinkError::rows(uri, "a scan without row addresses"));
-        };
-        let addresses = addresses.as_primitive::<UInt64Type>();
-        for row in 0..batch.num_rows() {
-            each(&batch, row, addresses.value(row));
-        }
-    }
-    Ok(())
 }
 
 async fn scan(

@@ -8,7 +8,6 @@
 mod beside;
 mod columns;
 mod commit;
-mod copies;
 mod datafusion_error;
 mod documents;
 mod effort;
@@ -35,6 +34,7 @@ mod upkeep;
 mod window;
 mod words;
 mod write;
+mod written;
 
 pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_columns, fill_schema, missing_rows};
 pub use commit::{LanceCommitExec, commit_schema};

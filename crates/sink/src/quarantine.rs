@@ -22,13 +22,12 @@ use polylance_schema::{columns::RUN_ID, quarantine_schema};
 use crate::{
     SinkError,
     beside::beside,
-    copies::Copies,
-    known_rows::{KnownRows, RowAddresses, key_hash, visit},
+    known_rows::{KnownRows, RowAddresses, key_hash},
     storage,
     table::column_differences,
-    target::properties,
-    transact::{ATTEMPTS, change, create, file_names, is_conflict},
+    transact::{Attempts, change, create, file_names, is_conflict},
     window::{BadDocument, Window},
+    written::written,
 };
 
 const COLUMNS: [&str; 5] = ["source", "row", "doc_id", "attempts", RUN_ID];
@@ -69,17 +68,12 @@ impl Quarantine {
         if self.dataset.is_none() && window.quarantine.is_empty() {
             return Ok(());
         }
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.try_update(window, properties.clone()).await? {
-                Ok(()) => return Ok(()),
-                Err(source) if attempts >= ATTEMPTS => {
-                    return Err(SinkError::Conflict { uri: self.uri.clone(), attempts, source: Box::new(source) });
-                }
-                Err(_) => self.dataset = storage::open(&self.uri).await?,
-            }
+        let mut attempts = Attempts::default();
+        while let Err(conflict) = self.try_update(window, properties.clone()).await? {
+            attempts.conflict(&self.uri, conflict).await?;
+            self.dataset = storage::open(&self.uri).await?;
         }
+        Ok(())
     }
 
     /// One attempt; the inner error is a conflict.
@@ -98,50 +92,20 @@ impl Quarantine {
         let fragments = self.write(&window.quarantine, &before.attempts).await?;
         let files = file_names(&fragments);
         let committed = match &self.dataset {
-            Some(dataset) => Box::pin(change(dataset, fragments, &before.rows, properties)).await,
+            Some(dataset) => {
+                let written = Some(written(dataset, &["source", "row"], Keys::of(window).bytes()));
+                Box::pin(change(dataset, fragments, written, &before.rows, properties)).await
+            }
             None => Box::pin(create(&self.uri, &quarantine_schema(), fragments, properties)).await,
         };
         match committed {
             Ok(dataset) => {
-                let expected = self.dataset.as_ref().map_or(1, |before| before.version_id() + 1);
                 self.known.own(&dataset, &files);
-                let passed = dataset.version_id() != expected;
                 self.dataset = Some(dataset);
-                if passed {
-                    self.settle(window).await?;
-                }
                 Ok(Ok(()))
             }
             Err(error) if is_conflict(&error) => Ok(Err(error)),
             Err(error) => Err(SinkError::storage(&self.uri, "committing the quarantine")(error)),
-        }
-    }
-
-    /// Takes away, by a commit of its own, what is there twice when this run's commit has passed over another's.
-    async fn settle(&mut self, window: &Window) -> Result<(), SinkError> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let Some(dataset) = &mut self.dataset else { return Ok(()) };
-            let rows = superseded(&self.uri, dataset, &mut self.known, window, &self.run_id).await?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            let properties = HashMap::from([(properties::RUN_ID.to_owned(), self.run_id.clone())]);
-            match Box::pin(change(dataset, Vec::new(), &rows, properties)).await {
-                Ok(changed) => {
-                    self.dataset = Some(changed);
-                    return Ok(());
-                }
-                Err(error) if is_conflict(&error) && attempts < ATTEMPTS => {
-                    let latest = Box::pin(dataset.checkout_latest()).await;
-                    latest.map_err(SinkError::storage(&self.uri, "looking for a newer version"))?;
-                }
-                Err(source) if is_conflict(&source) => {
-                    return Err(SinkError::Conflict { uri: self.uri.clone(), attempts, source: Box::new(source) });
-                }
-                Err(error) => return Err(SinkError::storage(&self.uri, "committing the quarantine")(error)),
-            }
         }
     }
 
@@ -222,7 +186,7 @@ impl Before {
             if record.run_id == run_id {
                 return false;
             }
-            if keys.failed.contains_key(&record.key()) {
+            if keys.failed.contains(&record.key()) {
                 let most: &mut u32 = attempts.entry((record.source.to_owned(), record.row)).or_default();
                 *most = record.attempts.max(*most);
                 return true;
@@ -234,57 +198,33 @@ impl Before {
     }
 }
 
-/// Where the records are that a commit of `run_id` and those that it passed over make superfluous: all but one of each
-/// document that failed in several runs, and other runs' of the documents that the window has written.
-async fn superseded(
-    uri: &str,
-    dataset: &Dataset,
-    known: &mut KnownRows,
-    window: &Window,
-    run_id: &str,
-) -> Result<RowAddresses, SinkError> {
-    learn(uri, dataset, known).await?;
-    let keys = Keys::of(window);
-    if !keys.may_be_among(known) {
-        return Ok(RowAddresses::new());
-    }
-    let (mut copies, mut rows) = (Copies::new(), RowAddresses::new());
-    visit(uri, dataset, dataset.fragments().to_vec(), &COLUMNS, |batch, row, address| {
-        let record = Record::at(batch, row);
-        if let Some(document) = keys.failed.get(&record.key()) {
-            copies.add(*document, record.run_id, address);
-        } else if record.run_id != run_id && keys.are_written(&record) {
-            rows.entry((address >> 32) as u32).or_default().push(address as u32);
-        }
-    })
-    .await?;
-    for (fragment, offsets) in copies.superseded() {
-        rows.entry(fragment).or_default().extend(offsets);
-    }
-    Ok(rows)
-}
-
 /// By what a window's documents are found in the quarantine.
 struct Keys<'a> {
-    /// Source and row of the documents that failed, with their number.
-    failed: HashMap<(&'a str, u64), usize>,
+    /// Source and row of the documents that failed.
+    failed: HashSet<(&'a str, u64)>,
     written: HashSet<(&'a str, u64)>,
     written_ids: HashSet<&'a str>,
 }
 
 impl<'a> Keys<'a> {
     fn of(window: &'a Window) -> Self {
-        let failed = window.quarantine.iter().enumerate().map(|(i, bad)| ((bad.source.as_str(), bad.row), i));
         Self {
-            failed: failed.collect(),
+            failed: window.quarantine.iter().map(|bad| (bad.source.as_str(), bad.row)).collect(),
             written: window.documents.iter().map(|d| (d.source.as_str(), d.row)).collect(),
             written_ids: window.documents.iter().map(|d| d.doc_id.as_str()).collect(),
         }
     }
 
     fn may_be_among(&self, known: &KnownRows) -> bool {
-        self.failed.keys().chain(&self.written).any(|key| known.may_hold(key_hash(key)))
+        self.failed.union(&self.written).any(|key| known.may_hold(key_hash(key)))
             || self.written_ids.iter().any(|id| known.may_hold(key_hash(id)))
+    }
+
+    /// All of them, as writers compare them.
+    fn bytes(&self) -> impl Iterator<Item = Vec<u8>> {
+        let places =
+            self.failed.union(&self.written).map(|(source, row)| [source.as_bytes(), &row.to_le_bytes()].concat());
+        places.chain(self.written_ids.iter().map(|id| id.as_bytes().to_vec()))
     }
 
     /// Whether the window has written the document that `record` calls bad.

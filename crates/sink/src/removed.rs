@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::{
     SinkError,
-    known_rows::RowAddresses,
+    known_rows::{RowAddresses, add_row},
     storage,
     target::properties,
-    transact::{ATTEMPTS, change, is_conflict},
+    transact::{Attempts, change, is_conflict},
 };
 
 /// What [`remove_documents`] took out.
@@ -41,9 +41,8 @@ pub async fn remove_documents(
     mut stays: impl FnMut(&str) -> io::Result<bool> + Send,
 ) -> Result<RemovedDocuments, SinkError> {
     let Some(mut dataset) = storage::open(uri).await? else { return Ok(RemovedDocuments::default()) };
-    let mut attempts = 0;
+    let mut attempts = Attempts::default();
     loop {
-        attempts += 1;
         let (rows, mut removed) = find(uri, &dataset, &mut stays).await?;
         if rows.is_empty() {
             return Ok(removed);
@@ -52,17 +51,15 @@ pub async fn remove_documents(
             (properties::RUN_ID.to_owned(), run_id.to_owned()),
             (properties::REMOVED.to_owned(), removed.documents.to_string()),
         ]);
-        match Box::pin(change(&dataset, Vec::new(), &rows, said)).await {
+        match Box::pin(change(&dataset, Vec::new(), None, &rows, said)).await {
             Ok(changed) => {
                 removed.version = Some(changed.version_id());
                 return Ok(removed);
             }
-            Err(source) if is_conflict(&source) && attempts < ATTEMPTS => {
+            Err(source) if is_conflict(&source) => {
+                attempts.conflict(uri, source).await?;
                 let latest = Box::pin(dataset.checkout_latest()).await;
                 latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
-            }
-            Err(source) if is_conflict(&source) => {
-                return Err(SinkError::Conflict { uri: uri.to_owned(), attempts, source: Box::new(source) });
             }
             Err(source) => return Err(SinkError::storage(uri, "taking documents out")(source)),
         }
@@ -100,7 +97,7 @@ async fn find(
             };
             if goes {
                 let address = addresses.value(row);
-                rows.entry((address >> 32) as u32).or_default().push(address as u32);
+                add_row(&mut rows, address);
                 removed.chunks += 1;
             }
         }

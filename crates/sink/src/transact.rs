@@ -13,12 +13,36 @@ use lance::{
         transaction::{Operation, TransactionBuilder, UpdateMode},
     },
 };
-use lance_table::format::Fragment;
+use lance_core::utils::backoff::SlotBackoff;
+use lance_table::format::{Fragment, key_existence::KeyExistenceFilter};
 
 use crate::{SinkError, known_rows::RowAddresses};
 
-/// Attempts to commit against other writers before giving up.
-pub(crate) const ATTEMPTS: u32 = 10;
+/// Tries of one commit against other writers before giving up.
+const ATTEMPTS: u32 = 30;
+
+/// Tries of one commit, with a pause before each but the first.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    failed: u32,
+    pauses: SlotBackoff,
+}
+
+impl Attempts {
+    /// Waits a little, after which the commit may be tried again on the latest version. Those who were in each other's
+    /// way wait for different times, up to some seconds.
+    ///
+    /// # Errors
+    /// [`SinkError::Conflict`] when it was tried often enough.
+    pub(crate) async fn conflict(&mut self, uri: &str, source: impl Into<Box<lance::Error>>) -> Result<(), SinkError> {
+        self.failed += 1;
+        if self.failed == ATTEMPTS {
+            return Err(SinkError::Conflict { uri: uri.to_owned(), attempts: ATTEMPTS, source: source.into() });
+        }
+        tokio::time::sleep(self.pauses.next_backoff()).await;
+        Ok(())
+    }
+}
 
 /// Whether another writer was faster, and the commit may be tried again on the latest version.
 pub(crate) fn is_conflict(error: &lance::Error) -> bool {
@@ -54,29 +78,27 @@ pub(crate) async fn create(
     }
 }
 
-/// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away.
+/// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away. What is added has its
+/// keys in `written`: with them the commit is an update even where it takes nothing away, as an append cannot say them.
 pub(crate) async fn change(
     dataset: &Dataset,
     fragments: Vec<Fragment>,
+    written: Option<KeyExistenceFilter>,
     removed: &RowAddresses,
     properties: HashMap<String, String>,
 ) -> lance::Result<Dataset> {
-    let operation = if removed.is_empty() {
-        Operation::Append { fragments }
-    } else {
-        let (updated_fragments, removed_fragment_ids) = Box::pin(delete_rows(dataset, removed)).await?;
-        Operation::Update {
-            removed_fragment_ids,
-            updated_fragments,
-            new_fragments: fragments,
-            fields_modified: vec![],
-            compacted_sstables: vec![],
-            // Every value of the new rows may be new: no index covers them until it is updated.
-            fields_for_preserving_frag_bitmap: dataset.schema().fields_pre_order().map(|f| f.id as u32).collect(),
-            update_mode: Some(UpdateMode::RewriteRows),
-            inserted_rows_filter: None,
-            updated_fragment_offsets: None,
-        }
+    let (updated_fragments, removed_fragment_ids) = Box::pin(delete_rows(dataset, removed)).await?;
+    let operation = Operation::Update {
+        removed_fragment_ids,
+        updated_fragments,
+        new_fragments: fragments,
+        fields_modified: vec![],
+        compacted_sstables: vec![],
+        // Every value of the new rows may be new: no index covers them until it is updated.
+        fields_for_preserving_frag_bitmap: dataset.schema().fields_pre_order().map(|f| f.id as u32).collect(),
+        update_mode: Some(UpdateMode::RewriteRows),
+        inserted_rows_filter: written,
+        updated_fragment_offsets: None,
     };
     let transaction = TransactionBuilder::new(dataset.version_id(), operation)
         .transaction_properties(Some(Arc::new(properties)))
@@ -87,6 +109,9 @@ pub(crate) async fn change(
 /// Writes deletion files; returns the fragments that have rows left, and the ids of those that have none.
 async fn delete_rows(dataset: &Dataset, removed: &RowAddresses) -> lance::Result<(Vec<Fragment>, Vec<u64>)> {
     let (mut updated, mut emptied) = (Vec::new(), Vec::new());
+    if removed.is_empty() {
+        return Ok((updated, emptied));
+    }
     for fragment in dataset.get_fragments() {
         let id = fragment.id();
         let Some(rows) = removed.get(&(id as u32)) else { continue };

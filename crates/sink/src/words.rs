@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     IndexAction, SinkError, storage,
-    transact::{ATTEMPTS, is_conflict},
+    transact::{Attempts, is_conflict},
 };
 
 /// The name under which Lance knows the index.
@@ -46,15 +46,10 @@ pub enum Words {
 /// [`SinkError::NoTable`], [`SinkError::MissingColumn`] when it is to be built and there is no text,
 /// [`SinkError::Storage`], [`SinkError::Conflict`] when other runs kept changing the index.
 pub async fn index_words(uri: &str, words: Words) -> Result<Option<WordsOutcome>, SinkError> {
-    let mut attempts = 0;
+    let mut attempts = Attempts::default();
     loop {
-        attempts += 1;
         match Box::pin(once(uri, words)).await {
-            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => {
-                if attempts == ATTEMPTS {
-                    return Err(SinkError::Conflict { uri: uri.to_owned(), attempts, source });
-                }
-            }
+            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => attempts.conflict(uri, source).await?,
             ended => return ended,
         }
     }

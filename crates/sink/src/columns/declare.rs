@@ -8,7 +8,7 @@ use polylance_schema::{HeadContract, columns::RESERVED};
 
 use crate::{
     SinkError, storage,
-    transact::{ATTEMPTS, is_conflict},
+    transact::{Attempts, is_conflict},
 };
 
 /// What was done for one column.
@@ -40,29 +40,27 @@ pub async fn declare_columns(uri: &str, columns: &[Field]) -> Result<Vec<Declare
 }
 
 async fn declare(uri: &str, dataset: &mut Dataset, column: &Field) -> Result<Declared, SinkError> {
-    let mut attempts = 0;
-    let mut declared = Declared::Added;
+    let mut attempts = Attempts::default();
+    let mut declared = None;
     loop {
-        attempts += 1;
         let changed = match state(uri, dataset, column)? {
-            Declared::Kept => return Ok(if attempts == 1 { Declared::Kept } else { declared }),
+            Declared::Kept => return Ok(declared.unwrap_or(Declared::Kept)),
             Declared::Replaced => {
-                declared = Declared::Replaced;
+                declared = Some(Declared::Replaced);
                 Box::pin(dataset.drop_columns(&[column.name().as_str()])).await
             }
             Declared::Added => {
+                declared = declared.or(Some(Declared::Added));
                 let schema = Arc::new(Schema::new(vec![column.clone()]));
                 Box::pin(dataset.add_columns(NewColumnTransform::AllNulls(schema), None, None)).await
             }
         };
         match changed {
             Ok(()) => {}
-            Err(source) if is_conflict(&source) && attempts < ATTEMPTS => {
+            Err(source) if is_conflict(&source) => {
+                attempts.conflict(uri, source).await?;
                 let latest = Box::pin(dataset.checkout_latest()).await;
                 latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
-            }
-            Err(source) if is_conflict(&source) => {
-                return Err(SinkError::Conflict { uri: uri.to_owned(), attempts, source: Box::new(source) });
             }
             Err(source) => return Err(SinkError::storage(uri, "adding a column")(source)),
         }

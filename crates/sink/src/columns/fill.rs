@@ -53,7 +53,7 @@ use crate::{
     storage,
     table::check_head,
     target::properties,
-    transact::{ATTEMPTS, is_conflict},
+    transact::{Attempts, is_conflict},
     window::{BadDocument, Document, Window},
 };
 
@@ -255,9 +255,8 @@ impl FillTarget {
     /// their value.
     async fn write(&self, open: &mut Open, rows: &Rows, conflicts: &Count) -> Result<(u64, u64), SinkError> {
         let uri = &self.uri;
-        let mut attempts = 0;
+        let mut attempts = Attempts::default();
         loop {
-            attempts += 1;
             let latest = Box::pin(open.dataset.checkout_latest()).await;
             latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
             check_head(uri, &open.dataset, &self.column)?;
@@ -281,9 +280,9 @@ impl FillTarget {
                     open.dataset = dataset;
                     return Ok((open.dataset.version_id(), written));
                 }
-                Err(source) if is_conflict(&source) && attempts < ATTEMPTS => conflicts.add(1),
                 Err(source) if is_conflict(&source) => {
-                    return Err(SinkError::Conflict { uri: uri.clone(), attempts, source: Box::new(source) });
+                    conflicts.add(1);
+                    attempts.conflict(uri, source).await?;
                 }
                 Err(source) => return Err(SinkError::storage(uri, "committing annotations")(source)),
             }

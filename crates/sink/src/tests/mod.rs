@@ -20,7 +20,7 @@ use arrow::{
         StringArray, StructArray, UInt32Array, UInt64Array,
     },
     buffer::NullBuffer,
-    datatypes::{DataType, Field, FieldRef, SchemaRef, UInt64Type},
+    datatypes::{DataType, Field, FieldRef, SchemaRef, UInt32Type, UInt64Type},
 };
 use datafusion::{
     datasource::memory::MemorySourceConfig,
@@ -171,7 +171,7 @@ impl Place {
         let batch = self.dataset().await.scan().try_into_batch().await.unwrap();
         let text = |name: &str| batch.column_by_name(name).unwrap().as_string::<i32>().clone();
         let (ids, texts, runs) = (text("doc_id"), text("text"), text("run_id"));
-        let chunks = batch.column_by_name("chunk").unwrap().as_primitive::<arrow::datatypes::UInt32Type>();
+        let chunks = batch.column_by_name("chunk").unwrap().as_primitive::<UInt32Type>();
         (0..batch.num_rows())
             .map(|i| (ids.value(i).into(), chunks.value(i), texts.value(i).into(), runs.value(i).into()))
             .collect()

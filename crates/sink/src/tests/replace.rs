@@ -1,7 +1,13 @@
-use lance::dataset::{InsertBuilder, WriteMode, WriteParams};
+use lance::dataset::{CommitBuilder, InsertBuilder, WriteMode, WriteParams, transaction::Operation};
 
 use super::*;
-use crate::{Table, properties};
+use crate::{
+    Table,
+    known_rows::RowAddresses,
+    properties,
+    transact::{change, is_conflict},
+    written::written,
+};
 
 #[tokio::test]
 async fn longer_documents_that_shrink_leave_no_stale_chunk() {
@@ -61,24 +67,31 @@ async fn rows_that_another_writer_adds_between_windows_are_replaced_too() {
 }
 
 #[tokio::test]
-async fn a_commit_on_an_old_version_passes_over_a_foreign_append() {
+async fn a_commit_on_an_old_version_passes_over_other_documents_alone() {
     let place = Place::new();
     run(vec![batch(&[Doc::new(0, "a", &["1", "2"])])], place.target("r1", 1)).await.unwrap();
     let before = place.dataset().await;
-    run(vec![batch(&[Doc::new(1, "b", &["1"])])], place.target("other", 1)).await.unwrap();
+    run(vec![batch(&[Doc::new(1, "b", &["1"])])], place.target("r2", 1)).await.unwrap();
 
     let rows = place.dataset().await.scan().try_into_batch().await.unwrap();
-    let params = WriteParams { mode: WriteMode::Append, ..WriteParams::default() };
-    let transaction = InsertBuilder::new(Arc::new(before.clone()))
-        .with_params(&params)
-        .execute_uncommitted(vec![rows.slice(2, 1)])
-        .await
-        .unwrap();
-    let lance::dataset::transaction::Operation::Append { fragments } = transaction.operation else { panic!("append") };
-    let removed = std::collections::BTreeMap::from([(0, vec![0])]);
-    let after = crate::transact::change(&before, fragments, &removed, HashMap::new()).await.unwrap();
-    assert_eq!(after.version_id(), 3);
-    assert_eq!(after.count_rows(None).await.unwrap(), 3);
+    let append = async |dataset: &Dataset| {
+        let params = WriteParams { mode: WriteMode::Append, ..WriteParams::default() };
+        let insert = InsertBuilder::new(Arc::new(dataset.clone())).with_params(&params);
+        insert.execute_uncommitted(vec![rows.slice(2, 1)]).await.unwrap()
+    };
+    let commit = async |dataset: &Dataset, ids: &[&str]| {
+        let Operation::Append { fragments } = append(dataset).await.operation else { panic!("an append") };
+        let written = Some(written(dataset, &["doc_id"], ids.iter()));
+        change(dataset, fragments, written, &RowAddresses::new(), HashMap::new()).await
+    };
+    let refused = commit(&before, &["c", "b"]).await.unwrap_err();
+    assert!(is_conflict(&refused), "{refused:?}");
+    let after = commit(&before, &["c", "d"]).await.unwrap();
+    assert_eq!((after.version_id(), after.count_rows(None).await.unwrap()), (3, 4));
+    // What another program appends may be any document.
+    CommitBuilder::new(Arc::new(after.clone())).execute(append(&after).await).await.unwrap();
+    let refused = commit(&after, &["e"]).await.unwrap_err();
+    assert!(is_conflict(&refused), "{refused:?}");
 }
 
 #[tokio::test]
@@ -103,7 +116,7 @@ async fn a_first_commit_never_replaces_a_table_that_came_in_between() {
     run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
     let schema = place.target("r2", 1).schema();
     let error = crate::transact::create(&place.uri(), &schema, vec![], HashMap::new()).await.unwrap_err();
-    assert!(crate::transact::is_conflict(&error), "{error:?}");
+    assert!(is_conflict(&error), "{error:?}");
     assert_eq!(place.rows().await.len(), 1);
 }
 

@@ -1,11 +1,11 @@
-//! Many writers of the same documents at once: whoever wins, each document is there once.
+//! Many writers of the same documents at once: whoever wins, each document is there once, in every version.
 
 use std::collections::BTreeSet;
 
 use datafusion::common::runtime::SpawnedTask;
 
 use super::*;
-use crate::{copies::Copies, quarantine_uri};
+use crate::quarantine_uri;
 
 /// Several runs at once; all have the same documents, every third of which is bad, two a window.
 async fn run_at_once(place: &Place, round: u64, writers: usize) {
@@ -26,7 +26,7 @@ async fn run_at_once(place: &Place, round: u64, writers: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn writers_that_pass_over_each_other_neither_lose_nor_double_a_document() {
+async fn writers_in_each_others_way_neither_lose_nor_double_a_document() {
     let place = Place::new();
     for round in 0..6 {
         run_at_once(&place, round, 4).await;
@@ -44,23 +44,12 @@ async fn writers_that_pass_over_each_other_neither_lose_nor_double_a_document() 
         assert_eq!(rows.len(), bad.len(), "after round {round}: {rows:?}");
         assert_eq!(rows.into_iter().collect::<BTreeSet<_>>(), bad.into_iter().collect(), "after round {round}");
     }
-}
-
-/// Each writer settles from the version that it has: one may know of copies that another does not.
-#[test]
-fn whichever_copies_writers_see_they_spare_the_same_one() {
-    let copy = |run: usize| (format!("r{run}"), (run as u64) << 32 | 7);
-    let mut gone = BTreeSet::new();
-    for seen in [[1, 2], [1, 3], [3, 2], [1, 1]] {
-        let mut copies = Copies::new();
-        for (run, address) in seen.map(copy) {
-            copies.add("d0", &run, address);
-        }
-        copies.add("another", "r1", 9 << 32);
-        for (fragment, rows) in copies.superseded() {
-            assert_eq!(rows, [7]);
-            gone.insert(fragment);
-        }
+    let dataset = place.dataset().await;
+    for version in dataset.versions().await.unwrap() {
+        let rows = dataset.checkout_version(version.version).await.unwrap().scan().try_into_batch().await.unwrap();
+        let ids = rows.column_by_name("doc_id").unwrap().as_string::<i32>().iter();
+        let chunks = rows.column_by_name("chunk").unwrap().as_primitive::<UInt32Type>().iter();
+        let keys: BTreeSet<_> = ids.zip(chunks).collect();
+        assert_eq!(keys.len(), rows.num_rows(), "version {}", version.version);
     }
-    assert_eq!(gone, BTreeSet::from([1, 2]));
 }

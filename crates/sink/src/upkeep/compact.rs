@@ -12,7 +12,7 @@ use crate::{
     held::forget_moved,
     index::dimensions,
     storage,
-    transact::{ATTEMPTS, is_conflict},
+    transact::{Attempts, is_conflict},
 };
 
 /// Bytes of vectors in a full fragment, and the rows between which that may be.
@@ -70,14 +70,13 @@ pub async fn compact(uri: &str, above: usize, contention: Contention) -> Result<
     let fragments_before = dataset.count_fragments() as u64;
     let (mut merged, mut left) = (0, false);
     if above == 0 || small_fragments(&dataset, options.target_rows_per_fragment) > above {
-        let mut attempts = 0;
+        let mut attempts = Attempts::default();
         loop {
-            attempts += 1;
             match Box::pin(compact_files(&mut dataset, options.clone(), None)).await {
                 Ok(metrics) if metrics.fragments_removed == 0 => break,
                 Ok(metrics) => {
                     merged += metrics.fragments_removed as u64;
-                    attempts = 0;
+                    attempts = Attempts::default();
                     // One commit is all that a run spends on it.
                     if contention == Contention::Leave {
                         break;
@@ -87,10 +86,7 @@ pub async fn compact(uri: &str, above: usize, contention: Contention) -> Result<
                     left = true;
                     break;
                 }
-                Err(error) if is_conflict(&error) && attempts < ATTEMPTS => {}
-                Err(error) if is_conflict(&error) => {
-                    return Err(SinkError::Conflict { uri: uri.to_owned(), attempts, source: Box::new(error) });
-                }
+                Err(error) if is_conflict(&error) => attempts.conflict(uri, error).await?,
                 Err(error) => return Err(SinkError::storage(uri, "merging fragments")(error)),
             }
             let latest = Box::pin(dataset.checkout_latest()).await;
