@@ -4,7 +4,7 @@
 
 Prints one JSON object: `{"name", "tables", "columns", "types"}` as the catalogue tells them, `"counted"` the rows of the
 table by language, `"hits"` those of a hybrid search, `"vector"` the length of the first vector, `"prepared"` the rows of
-a statement that is run twice, `"empty"` the columns of a statement without rows, `"plan"` a plan, and `"errors"`: what
+a statement that is run twice, `"bound"` those of one with two sets of values, `"empty"` the columns of a statement without rows, `"plan"` a plan, and `"errors"`: what
 the client makes of statements that must be refused, as `[class, status]`.
 """
 
@@ -63,6 +63,11 @@ def main() -> None:
             twice = f"SELECT count(*) FROM {table}"
             cursor.adbc_prepare(twice)
             prepared = [rows(twice), rows(twice)]
+            asked = f"SELECT lang, article FROM vector_search('{table}', ?, 3) WHERE lang = ? ORDER BY article LIMIT ?"
+            bound = []
+            for values in [("right to education", "fr", 1), ("教育を受ける権利", "nobody's", 1)]:
+                cursor.execute(asked, values)
+                bound.append([list(row) for row in cursor.fetchall()])
             print(json.dumps({
                 "name": connection.adbc_get_info()["vendor_name"],
                 "tables": [table["table_name"] for schema in schemas for table in schema["db_schema_tables"]],
@@ -72,6 +77,7 @@ def main() -> None:
                 "hits": rows(f"SELECT lang, article FROM hybrid_search('{table}', 'right to education', 3)"),
                 "vector": vector.type.list_size,
                 "prepared": prepared,
+                "bound": bound,
                 "empty": [empty.num_rows, empty.column_names],
                 "plan": str(rows(f"EXPLAIN SELECT * FROM {table}")),
                 "errors": {

@@ -109,6 +109,7 @@ fn adbc_reads_tables_and_searches_over_flight_sql() {
     assert!(answer["hits"].as_array().unwrap().contains(&json!(["en", 26])), "{answer}");
     assert_eq!((&answer["vector"], &answer["empty"]), (&json!(384), &json!([0, ["doc_id", "text"]])));
     assert_eq!(answer["prepared"], json!([[[90]], [[90]]]));
+    assert_eq!(answer["bound"], json!([[["fr", 26]], []]));
     let plan = answer["plan"].as_str().unwrap();
     assert!(plan.contains("LanceRead") && !plan.contains(folder.path().to_str().unwrap()), "{plan}");
     let errors = &answer["errors"];

@@ -10,9 +10,12 @@ mod tables;
 mod vectors;
 mod waiting;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
     error::DataFusionError,
     execution::{
@@ -163,6 +166,14 @@ impl SqlSession {
         let state = self.context.state();
         let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         Ok(Arc::clone(plan.schema().inner()))
+    }
+
+    /// The types of a query's parameters (`$1`, …) by their names, where the query tells them.
+    ///
+    /// # Errors
+    /// As [`SqlSession::schema`].
+    pub async fn parameters(&self, sql: &str) -> Result<HashMap<String, Option<DataType>>, SearchError> {
+        Ok(Box::pin(self.plan(sql)).await?.get_parameter_types()?)
     }
 
     /// The plan of a statement that reads.

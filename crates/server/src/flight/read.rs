@@ -1,6 +1,6 @@
 //! The rows of a statement while they are made.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray},
@@ -31,6 +31,34 @@ pub(super) async fn schema(app: &App, sql: String) -> Result<SchemaRef, ApiError
         let hidden = |error| snapshot.addresses.hide_in(error);
         statement::check(&sql, app.limits.statement).map_err(hidden)?;
         planned(&snapshot, &sql).await.map_err(hidden)
+    });
+    planned.await
+}
+
+/// The columns of the rows of a statement with parameters `$1` to the last one, and those of its parameters. A parameter
+/// whose type the statement leaves open is a text. Where a constant must be known to tell the columns, such as the table
+/// of a search, they are not known.
+pub(super) async fn prepared(
+    app: &App,
+    sql: String,
+    parameters: usize,
+) -> Result<(Option<SchemaRef>, SchemaRef), ApiError> {
+    let planned = app.work(Kind::Statement, async move |app, snapshot| {
+        let hidden = |error| snapshot.addresses.hide_in(error);
+        statement::check(&sql, app.limits.statement).map_err(hidden)?;
+        let (schema, types) = match Box::pin(snapshot.sql.parameters(&sql)).await {
+            Ok(types) => (Some(planned(&snapshot, &sql).await.map_err(hidden)?), types),
+            // What is wrong with it is a parameter: it may be right with a value.
+            Err(SearchError::Sql(error)) if error.to_string().contains('$') => (None, HashMap::new()),
+            Err(error) => return Err(hidden(ApiError::of_search(&error, None))),
+        };
+        let parameter = |at: usize| {
+            let name = format!("${at}");
+            let data_type = types.get(&name).cloned().flatten().unwrap_or(DataType::Utf8);
+            Field::new(name, data_type, true)
+        };
+        let fields: Vec<_> = (1..=parameters).map(parameter).collect();
+        Ok((schema, Arc::new(Schema::new(fields))))
     });
     planned.await
 }

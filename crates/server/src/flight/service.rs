@@ -1,18 +1,20 @@
 //! The calls of the protocol.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::Schema, ipc::writer::IpcWriteOptions};
+use arrow::{array::RecordBatch, compute::concat_batches, datatypes::Schema, ipc::writer::IpcWriteOptions};
 use arrow_flight::{
     Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
     SchemaAsIpc, Ticket,
+    decode::FlightRecordBatchStream,
     encode::FlightDataEncoderBuilder,
     error::FlightError,
     sql::{
         ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
         CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-        CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt, SqlInfo, TicketStatementQuery,
-        server::FlightSqlService,
+        CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
+        TicketStatementQuery,
+        server::{FlightSqlService, PeekableFlightDataStream},
     },
 };
 use axum::http::header;
@@ -24,7 +26,7 @@ use futures::{Stream, StreamExt, TryStreamExt, future::ready, stream};
 use prost::{Message, bytes::Bytes};
 use tonic::{Request, Response, Status, Streaming, async_trait, metadata::MetadataMap};
 
-use super::{catalog::Listed, read};
+use super::{catalog::Listed, parameters::Prepared, read};
 use crate::{auth, state::App};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -86,9 +88,15 @@ fn info(
     Ok(Response::new(info.with_endpoint(endpoint).with_descriptor(request.into_inner())))
 }
 
-/// The text of a statement from its handle.
-fn text(handle: Bytes) -> Result<String, Status> {
-    String::from_utf8(handle.into()).map_err(|_| Status::invalid_argument("the handle is no statement of this server"))
+/// What a prepared statement is to be run as.
+fn bound(query: &CommandPreparedStatementQuery) -> Result<String, Status> {
+    Ok(Prepared::from_handle(query.prepared_statement_handle.clone())?.sql()?)
+}
+
+fn encoded(schema: &Schema) -> Result<Bytes, Status> {
+    let message: IpcMessage =
+        SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into().map_err(FlightError::from)?;
+    Ok(message.0)
 }
 
 /// Some drivers fill the last group, others do not.
@@ -141,11 +149,11 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.statement_info(text(query.prepared_statement_handle.clone())?, query, request).await
+        self.statement_info(bound(&query)?, query, request).await
     }
 
     async fn do_get_statement(&self, ticket: TicketStatementQuery, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.statement_rows(text(ticket.statement_handle)?).await
+        self.statement_rows(Prepared::from_handle(ticket.statement_handle)?.sql()?).await
     }
 
     async fn do_get_prepared_statement(
@@ -153,7 +161,7 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         _: Request<Ticket>,
     ) -> Result<Rows, Status> {
-        self.statement_rows(text(query.prepared_statement_handle)?).await
+        self.statement_rows(bound(&query)?).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -161,14 +169,37 @@ impl FlightSqlService for Flight {
         query: ActionCreatePreparedStatementRequest,
         _: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let schema = read::schema(&self.app, query.query.clone()).await?;
-        let schema: IpcMessage =
-            SchemaAsIpc::new(&schema, &IpcWriteOptions::default()).try_into().map_err(FlightError::from)?;
-        Ok(ActionCreatePreparedStatementResult {
-            prepared_statement_handle: query.query.into(),
-            dataset_schema: schema.0,
-            parameter_schema: Bytes::new(),
-        })
+        let statement = Prepared::new(query.query);
+        let (parameters, text) = statement.numbered()?;
+        let (dataset_schema, parameter_schema) = if parameters == 0 {
+            (encoded(&*read::schema(&self.app, text).await?)?, Bytes::new())
+        } else {
+            let (columns, parameters) = read::prepared(&self.app, text, parameters).await?;
+            (columns.map_or(Ok(Bytes::new()), |columns| encoded(&columns))?, encoded(&parameters)?)
+        };
+        let prepared_statement_handle = statement.handle();
+        Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let statement = Prepared::from_handle(query.prepared_statement_handle)?;
+        let values = request.into_inner().map_err(FlightError::from);
+        let mut values = FlightRecordBatchStream::new_from_flight_data(values);
+        // One row is expected; a batch more or two say that there are too many.
+        let mut batches = Vec::new();
+        while let Some(batch) = values.try_next().await? {
+            batches.push(batch);
+            if batches.iter().map(RecordBatch::num_rows).sum::<usize>() > 1 {
+                break;
+            }
+        }
+        let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        let values = concat_batches(&schema, &batches).map_err(FlightError::from)?;
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(statement.bind(&values)?.handle()) })
     }
 
     async fn do_action_close_prepared_statement(

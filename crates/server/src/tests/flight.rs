@@ -1,8 +1,12 @@
 //! Arrow Flight SQL, over a port.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use arrow::{array::RecordBatch, util::pretty::pretty_format_batches};
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
+    datatypes::DataType,
+    util::pretty::pretty_format_batches,
+};
 use arrow_flight::{FlightInfo, Ticket, sql::client::FlightSqlServiceClient};
 use datafusion::common::runtime::SpawnedTask;
 use futures::{StreamExt, TryStreamExt, future::pending};
@@ -148,6 +152,53 @@ async fn a_prepared_statement_is_run_as_often_as_one_likes() {
         assert_eq!(batches[0].num_rows(), 1);
     }
     statement.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prepared_statement_takes_values() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let mut client = served.client().await;
+    let text = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+    let number = |number: i64| Arc::new(Int64Array::from(vec![number])) as ArrayRef;
+    for (sql, columns, types, values, expected) in [
+        (
+            "SELECT doc_id FROM docs WHERE lang = $1 AND chunk < $2 ORDER BY doc_id LIMIT 1",
+            1,
+            vec![DataType::Utf8, DataType::UInt32],
+            [vec![text("fra"), number(1)], vec![text("'; DROP TABLE docs"), number(1)]],
+            [Some("d2"), None],
+        ),
+        (
+            "SELECT doc_id FROM vector_search('docs', ?, ?)",
+            0,
+            vec![DataType::Utf8, DataType::Utf8],
+            [
+                vec![text("everyone has the right to life"), number(1)],
+                vec![text("jeder hat das Recht auf Leben"), number(3)],
+            ],
+            [Some("d1"), Some("d3")],
+        ),
+    ] {
+        let mut statement = client.prepare(sql.to_owned(), None).await.unwrap();
+        assert_eq!(statement.dataset_schema().unwrap().fields().len(), columns, "{sql}");
+        let found: Vec<_> =
+            statement.parameter_schema().unwrap().fields().iter().map(|f| f.data_type().clone()).collect();
+        assert_eq!(found, types, "{sql}");
+        let unbound = statement.execute().await.unwrap_err().to_string();
+        assert!(unbound.contains("values for 2 parameters are missing"), "{unbound}");
+        for (values, expected) in values.into_iter().zip(expected) {
+            let values = RecordBatch::try_from_iter(["1", "2"].into_iter().zip(values)).unwrap();
+            statement.set_parameters(values).unwrap();
+            let info = statement.execute().await.unwrap();
+            let batches: Vec<RecordBatch> = client.do_get(ticket(&info)).await.unwrap().try_collect().await.unwrap();
+            let first = batches.iter().find(|batch| batch.num_rows() > 0);
+            let first = first.map(|batch| batch.column(0).as_string::<i32>().value(0).to_owned());
+            assert_eq!(first.as_deref(), expected, "{sql}");
+        }
+    }
+    // Values make no statement of another kind.
+    let refused = client.prepare("DELETE FROM docs WHERE doc_id = $1".to_owned(), None).await;
+    assert!(refused.is_err());
 }
 
 #[tokio::test]
