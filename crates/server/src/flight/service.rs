@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use arrow::{array::RecordBatch, compute::concat_batches, datatypes::Schema, ipc::writer::IpcWriteOptions};
+use arrow::{array::RecordBatch, datatypes::Schema, ipc::writer::IpcWriteOptions};
 use arrow_flight::{
     Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
     SchemaAsIpc, Ticket,
@@ -189,17 +189,17 @@ impl FlightSqlService for Flight {
         let statement = Prepared::from_handle(query.prepared_statement_handle)?;
         let values = request.into_inner().map_err(FlightError::from);
         let mut values = FlightRecordBatchStream::new_from_flight_data(values);
-        // One row is expected; a batch more or two say that there are too many.
-        let mut batches = Vec::new();
+        // One row is expected, in one batch. Of more than that nothing is kept.
+        let mut row = RecordBatch::new_empty(Arc::new(Schema::empty()));
         while let Some(batch) = values.try_next().await? {
-            batches.push(batch);
-            if batches.iter().map(RecordBatch::num_rows).sum::<usize>() > 1 {
-                break;
+            if batch.num_rows() > 0 && row.num_rows() > 0 {
+                return Err(Status::invalid_argument("the parameters have more than one row of values"));
+            }
+            if batch.num_rows() > 0 {
+                row = batch;
             }
         }
-        let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-        let values = concat_batches(&schema, &batches).map_err(FlightError::from)?;
-        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(statement.bind(&values)?.handle()) })
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(statement.bind(&row)?.handle()) })
     }
 
     async fn do_action_close_prepared_statement(
