@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import shutil
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
