@@ -2,7 +2,10 @@
 
 use std::{fs, io::Write, net::TcpStream, path::Path, process::Command, thread, time::Duration};
 
-use polylance_tests::{Served, declaration, polylance, polylance_with, python, read_to_end, repository};
+use polylance_encoder::Task;
+use polylance_tests::{
+    Served, declaration, polylance, polylance_with, python, read_to_end, repository, write_head_model,
+};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
@@ -125,6 +128,40 @@ fn adbc_reads_tables_and_searches_over_flight_sql() {
     for stranger in [&["--token", "not-the-token-of-this"][..], &["--password", "not-the-token-of-this"], &[]] {
         let error = ask_flight(url, &[&["--ca", &certificate], stranger].concat()).unwrap_err();
         assert!(error.contains("UNAUTHENTICATED"), "{stranger:?}: {error}");
+    }
+}
+
+#[test]
+fn a_cross_encoder_orders_hits_by_what_it_says_of_each() {
+    let (folder, table) = table();
+    let model = folder.path().join("ranks");
+    write_head_model(&model, Task::SequenceClassification, &["relevance"]);
+    let model = model.display().to_string();
+    let query = "derecho a la educación";
+    let search = |more: &[&str]| {
+        let args = ["search", "--table", &table, query, "--mode", "vector", "--json"];
+        polylance(&[&args[..], more].concat()).exits_with(0).json().as_array().unwrap().clone()
+    };
+    // What it says of the candidates, asked by hand.
+    let candidates = search(&["-k", "30"]);
+    let passages: Vec<_> = candidates.iter().map(|hit| hit["text"].clone()).collect();
+    let line = format!("{}\n", json!({ "query": query, "passages": passages }));
+    let said = polylance_with(&["predict", "--task", "rerank", "--model", &model], &[], line.as_bytes()).exits_with(0);
+    let said = said.json()["scores"].clone();
+    let mut expected: Vec<_> = floats(&said).into_iter().zip(candidates.iter().map(|hit| &hit["doc_id"])).collect();
+    expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+    expected.truncate(5);
+    assert!(expected[0].0 > expected[4].0, "{expected:?}");
+
+    let by_command = search(&["-k", "5", "--rerank", &model]);
+    let server = Served::start(&["--table", &table, "--reranker", &model]);
+    let body = json!({ "query": query, "mode": "vector", "k": 5, "rerank": true }).to_string();
+    let by_server = server.post("/v1/search", None, &body).json()["hits"].clone();
+    for (at, (score, doc_id)) in expected.into_iter().enumerate() {
+        let (command, server) = (&by_command[at], &by_server[at]);
+        assert_eq!((&command["doc_id"], &server["row"]["doc_id"]), (doc_id, doc_id), "{at}");
+        let scores = json!([command["rerank_score"], server["rerank"]["score"]]);
+        assert!(floats(&scores).iter().all(|found| (found - score).abs() < 1e-5), "{at}: {scores}, {score}");
     }
 }
 

@@ -37,9 +37,8 @@ use crate::{
     quarantine::Quarantine,
     storage, table,
     target::properties,
-    transact::{Attempts, change, check_field_ids, create, file_names, is_conflict},
+    transact::{Attempts, Others, change, check_field_ids, create, file_names, is_conflict},
     window::{Window, window_schema},
-    written::written,
 };
 
 /// `version, documents, chunks, quarantined, tokens`, all UInt64.
@@ -267,9 +266,8 @@ impl Committer {
     ) -> lance::Result<Dataset> {
         let rows = replaced.values().map(Vec::len).sum::<usize>();
         properties.insert(properties::REPLACED.to_owned(), rows.to_string());
-        let ids = window.documents.iter().map(|document| document.doc_id.as_str());
-        let written = Some(written(dataset, &[DOC_ID], ids));
-        let committed = Box::pin(change(dataset, window.fragments.clone(), written, replaced, properties)).await?;
+        let fragments = window.fragments.clone();
+        let committed = Box::pin(change(dataset, fragments, replaced, Others::Heed, properties)).await?;
         self.metrics.replaced.add(rows);
         Ok(committed)
     }

@@ -15,7 +15,7 @@ use crate::{
     known_rows::{RowAddresses, add_row},
     quarantine::quarantine_uri,
     storage,
-    transact::{change, is_conflict},
+    transact::{Others, change, is_conflict},
 };
 
 /// The stage of a row that a head refused: a row of the table, and not of the source.
@@ -136,7 +136,7 @@ pub(crate) async fn forget_moved(table_uri: &str) -> Result<(), SinkError> {
     if moved.is_empty() {
         return Ok(());
     }
-    match Box::pin(change(&quarantine, vec![], None, &moved, std::collections::HashMap::new())).await {
+    match Box::pin(change(&quarantine, vec![], &moved, Others::Pass, std::collections::HashMap::new())).await {
         Ok(_) => Ok(()),
         Err(error) if is_conflict(&error) => Ok(()),
         Err(error) => Err(forgetting()(error)),

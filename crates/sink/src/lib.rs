@@ -34,7 +34,6 @@ mod upkeep;
 mod window;
 mod words;
 mod write;
-mod written;
 
 pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_columns, fill_schema, missing_rows};
 pub use commit::{LanceCommitExec, commit_schema};

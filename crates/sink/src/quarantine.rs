@@ -25,9 +25,8 @@ use crate::{
     known_rows::{KnownRows, RowAddresses, key_hash},
     storage,
     table::column_differences,
-    transact::{Attempts, change, create, file_names, is_conflict},
+    transact::{Attempts, Others, change, create, file_names, is_conflict},
     window::{BadDocument, Window},
-    written::written,
 };
 
 const COLUMNS: [&str; 5] = ["source", "row", "doc_id", "attempts", RUN_ID];
@@ -92,10 +91,7 @@ impl Quarantine {
         let fragments = self.write(&window.quarantine, &before.attempts).await?;
         let files = file_names(&fragments);
         let committed = match &self.dataset {
-            Some(dataset) => {
-                let written = Some(written(dataset, &["source", "row"], Keys::of(window).bytes()));
-                Box::pin(change(dataset, fragments, written, &before.rows, properties)).await
-            }
+            Some(dataset) => Box::pin(change(dataset, fragments, &before.rows, Others::Heed, properties)).await,
             None => Box::pin(create(&self.uri, &quarantine_schema(), fragments, properties)).await,
         };
         match committed {
@@ -218,13 +214,6 @@ impl<'a> Keys<'a> {
     fn may_be_among(&self, known: &KnownRows) -> bool {
         self.failed.union(&self.written).any(|key| known.may_hold(key_hash(key)))
             || self.written_ids.iter().any(|id| known.may_hold(key_hash(id)))
-    }
-
-    /// All of them, as writers compare them.
-    fn bytes(&self) -> impl Iterator<Item = Vec<u8>> {
-        let places =
-            self.failed.union(&self.written).map(|(source, row)| [source.as_bytes(), &row.to_le_bytes()].concat());
-        places.chain(self.written_ids.iter().map(|id| id.as_bytes().to_vec()))
     }
 
     /// Whether the window has written the document that `record` calls bad.

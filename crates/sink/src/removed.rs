@@ -14,7 +14,7 @@ use crate::{
     known_rows::{RowAddresses, add_row},
     storage,
     target::properties,
-    transact::{Attempts, change, is_conflict},
+    transact::{Attempts, Others, change, is_conflict},
 };
 
 /// What [`remove_documents`] took out.
@@ -51,7 +51,7 @@ pub async fn remove_documents(
             (properties::RUN_ID.to_owned(), run_id.to_owned()),
             (properties::REMOVED.to_owned(), removed.documents.to_string()),
         ]);
-        match Box::pin(change(&dataset, Vec::new(), None, &rows, said)).await {
+        match Box::pin(change(&dataset, Vec::new(), &rows, Others::Pass, said)).await {
             Ok(changed) => {
                 removed.version = Some(changed.version_id());
                 return Ok(removed);

@@ -14,7 +14,10 @@ use lance::{
     },
 };
 use lance_core::utils::backoff::SlotBackoff;
-use lance_table::format::{Fragment, key_existence::KeyExistenceFilter};
+use lance_table::format::{
+    Fragment,
+    key_existence::{FilterType, KeyExistenceFilter},
+};
 
 use crate::{SinkError, known_rows::RowAddresses};
 
@@ -78,13 +81,22 @@ pub(crate) async fn create(
     }
 }
 
-/// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away. What is added has its
-/// keys in `written`: with them the commit is an update even where it takes nothing away, as an append cannot say them.
+/// Whether a commit may pass over those that others have made since the version it builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Over those that touch none of its fragments: it brings no rows.
+    Pass,
+    /// Over none that brings rows, nor over an append: they may be the same documents. So no version has one twice, not
+    /// even until a commit that settles it.
+    Heed,
+}
+
+/// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away.
 pub(crate) async fn change(
     dataset: &Dataset,
     fragments: Vec<Fragment>,
-    written: Option<KeyExistenceFilter>,
     removed: &RowAddresses,
+    others: Others,
     properties: HashMap<String, String>,
 ) -> lance::Result<Dataset> {
     let (updated_fragments, removed_fragment_ids) = Box::pin(delete_rows(dataset, removed)).await?;
@@ -97,13 +109,21 @@ pub(crate) async fn change(
         // Every value of the new rows may be new: no index covers them until it is updated.
         fields_for_preserving_frag_bitmap: dataset.schema().fields_pre_order().map(|f| f.id as u32).collect(),
         update_mode: Some(UpdateMode::RewriteRows),
-        inserted_rows_filter: written,
+        inserted_rows_filter: (others == Others::Heed).then(|| claim(dataset)),
         updated_fragment_offsets: None,
     };
     let transaction = TransactionBuilder::new(dataset.version_id(), operation)
         .transaction_properties(Some(Arc::new(properties)))
         .build();
     Box::pin(CommitBuilder::new(Arc::new(dataset.clone())).execute(transaction)).await
+}
+
+/// What Lance compares of two commits that bring rows: keys of theirs, as its merge insert says which ones of the primary
+/// key it brings. Here it is one key, the same for all. Two commits rarely cross, and then it costs the later one another
+/// look at the table; the keys of all documents would cost every commit megabytes, in its transaction and in memory.
+fn claim(dataset: &Dataset) -> KeyExistenceFilter {
+    let field_ids = dataset.schema().fields.first().map(|field| field.id).into_iter().collect();
+    KeyExistenceFilter { field_ids, filter: FilterType::ExactSet(HashSet::from([0])) }
 }
 
 /// Writes deletion files; returns the fragments that have rows left, and the ids of those that have none.

@@ -5,8 +5,7 @@ use crate::{
     Table,
     known_rows::RowAddresses,
     properties,
-    transact::{change, is_conflict},
-    written::written,
+    transact::{Others, change, is_conflict},
 };
 
 #[tokio::test]
@@ -67,7 +66,7 @@ async fn rows_that_another_writer_adds_between_windows_are_replaced_too() {
 }
 
 #[tokio::test]
-async fn a_commit_on_an_old_version_passes_over_other_documents_alone() {
+async fn a_commit_that_brings_rows_passes_over_none_that_does() {
     let place = Place::new();
     run(vec![batch(&[Doc::new(0, "a", &["1", "2"])])], place.target("r1", 1)).await.unwrap();
     let before = place.dataset().await;
@@ -79,18 +78,19 @@ async fn a_commit_on_an_old_version_passes_over_other_documents_alone() {
         let insert = InsertBuilder::new(Arc::new(dataset.clone())).with_params(&params);
         insert.execute_uncommitted(vec![rows.slice(2, 1)]).await.unwrap()
     };
-    let commit = async |dataset: &Dataset, ids: &[&str]| {
+    let commit = async |dataset: &Dataset| {
         let Operation::Append { fragments } = append(dataset).await.operation else { panic!("an append") };
-        let written = Some(written(dataset, &["doc_id"], ids.iter()));
-        change(dataset, fragments, written, &RowAddresses::new(), HashMap::new()).await
+        change(dataset, fragments, &RowAddresses::new(), Others::Heed, HashMap::new()).await
     };
-    let refused = commit(&before, &["c", "b"]).await.unwrap_err();
+    let refused = commit(&before).await.unwrap_err();
     assert!(is_conflict(&refused), "{refused:?}");
-    let after = commit(&before, &["c", "d"]).await.unwrap();
-    assert_eq!((after.version_id(), after.count_rows(None).await.unwrap()), (3, 4));
+    // One that only takes away does.
+    let removed = RowAddresses::from([(0, vec![0])]);
+    let after = change(&before, Vec::new(), &removed, Others::Pass, HashMap::new()).await.unwrap();
+    assert_eq!((after.version_id(), after.count_rows(None).await.unwrap()), (3, 2));
     // What another program appends may be any document.
     CommitBuilder::new(Arc::new(after.clone())).execute(append(&after).await).await.unwrap();
-    let refused = commit(&after, &["e"]).await.unwrap_err();
+    let refused = commit(&after).await.unwrap_err();
     assert!(is_conflict(&refused), "{refused:?}");
 }
 
