@@ -15,8 +15,8 @@ pub enum Dtype {
     /// 32-bit floats, on every device.
     #[default]
     F32,
-    /// bfloat16, on every device; faster than f32 on CPUs that multiply it at full rate, and never slower. States between
-    /// the layers are f32 on a CPU.
+    /// bfloat16, on every device; faster than f32 on CPUs that multiply it at full rate, about as fast on others that have
+    /// AVX2, in half the memory. States between the layers are f32 on a CPU.
     Bf16,
     /// 16-bit IEEE floats, on CUDA.
     F16,

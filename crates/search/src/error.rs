@@ -36,6 +36,12 @@ pub enum SearchError {
     /// The query cannot be answered as it is: change it.
     #[error("{0}")]
     Query(String),
+    /// Hits cannot show this column, or not twice: name another.
+    #[error("{0}")]
+    Column(String),
+    /// A constant is needed where the statement has this parameter: give it a value.
+    #[error("the parameter `{0}` has no value")]
+    Parameter(String),
     /// The filter is not a condition on the table's columns: change it.
     #[error("the filter `{filter}` does not fit the table: {source}")]
     Filter {

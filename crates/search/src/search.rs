@@ -150,9 +150,14 @@ impl SearchTable {
         let all = self.hit_columns();
         let Some(columns) = &request.columns else { return Ok(all) };
         for (at, column) in columns.iter().enumerate() {
-            if !all.contains(column) || columns[..at].contains(column) {
-                let message = format!("`{column}` is not a column that hits show once: those are {}", all.join(", "));
-                return Err(SearchError::Query(message));
+            if columns[..at].contains(column) {
+                return Err(SearchError::Column(format!("the column `{column}` is named twice")));
+            }
+            if !all.contains(column) {
+                return Err(SearchError::Column(match self.dataset().schema().field(column) {
+                    Some(_) => format!("the column `{column}` is not shown in hits"),
+                    None => format!("there is no column `{column}`"),
+                }));
             }
         }
         Ok(columns.clone())

@@ -130,7 +130,7 @@ impl SearchTable {
     }
 
     /// What a hit can show of its row: all columns but the vector, the hash and those named as what a search adds.
-    pub fn hit_columns(&self) -> Vec<String> {
+    pub(crate) fn hit_columns(&self) -> Vec<String> {
         let fields = self.dataset.schema().fields.iter().map(|field| field.name.clone());
         let hidden = |name: &str| [EMBEDDING, CONTENT_HASH].contains(&name) || PLACES.contains(&name);
         fields.filter(|name| !hidden(name)).collect()

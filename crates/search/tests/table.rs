@@ -53,7 +53,7 @@ async fn hits_show_the_columns_that_are_asked_for() {
     assert_eq!((names(&nothing).len(), nothing.num_rows()), (3, 2));
     for wrong in [["doc_id", "embedding"], ["doc_id", "doc_id"], ["doc_id", "missing"]] {
         let error = ask(&wrong).await.unwrap_err();
-        assert!(matches!(&error, SearchError::Query(said) if said.contains(wrong[1])), "{error}");
+        assert!(matches!(&error, SearchError::Column(said) if said.contains(wrong[1])), "{error}");
     }
 }
 

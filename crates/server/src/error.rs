@@ -122,6 +122,10 @@ impl ApiError {
                 Self::bad("no_text_index", format!("{named} has no index of its words")).param("mode")
             }
             SearchError::Query(message) => Self::bad("invalid_query", public_text(message)).param("query"),
+            SearchError::Column(message) => {
+                Self::bad("no_column", message.clone()).hint("`GET /v1/tables` lists the columns").param("columns")
+            }
+            SearchError::Parameter(_) => Self::bad("invalid_sql", error.to_string()).param("sql"),
             SearchError::Filter { source, .. } => {
                 Self::bad("invalid_filter", format!("the condition does not fit: {}", public_text(&source.to_string())))
                     .hint("`GET /v1/tables` lists the columns")

@@ -33,11 +33,12 @@ use polylance_schema::columns::{DOC_ID, RUN_ID};
 
 use crate::{
     SinkError, TableTarget,
+    attempts::{Attempts, is_conflict},
     known_rows::{KnownRows, RowAddresses, key_hash},
     quarantine::Quarantine,
     storage, table,
     target::properties,
-    transact::{Attempts, Others, change, check_field_ids, create, file_names, is_conflict},
+    transact::{Others, change, check_field_ids, create, file_names},
     window::{Window, window_schema},
 };
 

@@ -12,10 +12,11 @@ use lance_core::ROW_ADDR;
 
 use crate::{
     SinkError,
+    attempts::is_conflict,
     known_rows::{RowAddresses, add_row},
     quarantine::quarantine_uri,
     storage,
-    transact::{Others, change, is_conflict},
+    transact::{Others, change},
 };
 
 /// The stage of a row that a head refused: a row of the table, and not of the source.

@@ -18,9 +18,9 @@ use serde::Serialize;
 
 use crate::{
     SinkError,
+    attempts::{Attempts, is_conflict},
     retrain::{Retrain, partition_sizes},
     storage,
-    transact::{Attempts, is_conflict},
 };
 
 /// The name under which Lance knows the index.

@@ -5,6 +5,7 @@
 //! that adds its rows and takes away older rows of the same documents, so that a reader sees a document
 //! whole, old or new, and a run that is killed leaves the last committed version.
 
+mod attempts;
 mod beside;
 mod columns;
 mod commit;

@@ -21,11 +21,12 @@ use polylance_schema::{columns::RUN_ID, quarantine_schema};
 
 use crate::{
     SinkError,
+    attempts::{Attempts, is_conflict},
     beside::beside,
     known_rows::{KnownRows, RowAddresses, key_hash},
     storage,
     table::column_differences,
-    transact::{Attempts, Others, change, create, file_names, is_conflict},
+    transact::{Others, change, create, file_names},
     window::{BadDocument, Window},
 };
 

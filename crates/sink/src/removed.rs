@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use crate::{
     SinkError,
+    attempts::{Attempts, is_conflict},
     known_rows::{RowAddresses, add_row},
     storage,
     target::properties,
-    transact::{Attempts, Others, change, is_conflict},
+    transact::{Others, change},
 };
 
 /// What [`remove_documents`] took out.

@@ -6,8 +6,9 @@ use polylance_schema::columns::TEXT;
 use serde::Serialize;
 
 use crate::{
-    IndexAction, SinkError, storage,
-    transact::{Attempts, is_conflict},
+    IndexAction, SinkError,
+    attempts::{Attempts, is_conflict},
+    storage,
 };
 
 /// The name under which Lance knows the index.

@@ -12,7 +12,7 @@ use datafusion::{
     common::plan_err,
     datasource::{TableProvider, TableType, memory::MemorySourceConfig},
     error::{DataFusionError, Result},
-    logical_expr::Expr,
+    logical_expr::{Expr, expr::Placeholder},
     physical_plan::ExecutionPlan,
     scalar::ScalarValue,
 };
@@ -81,6 +81,7 @@ pub(super) fn text(function: &str, argument: &Expr) -> Result<String> {
             ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)),
             _,
         ) => Ok(text.clone()),
+        Expr::Placeholder(parameter) => Err(without_value(parameter)),
         // An unquoted name is what one writes for a table first.
         Expr::Column(column) if column.relation.is_none() => Ok(column.name.clone()),
         other => plan_err!("{function} takes constant texts, not {other}"),
@@ -90,8 +91,13 @@ pub(super) fn text(function: &str, argument: &Expr) -> Result<String> {
 fn number(function: &str, argument: &Expr) -> Result<usize> {
     match argument {
         Expr::Literal(ScalarValue::Int64(Some(number)), _) if *number > 0 => Ok(*number as usize),
+        Expr::Placeholder(parameter) => Err(without_value(parameter)),
         other => plan_err!("{function} takes a number of hits from 1, not {other}"),
     }
+}
+
+fn without_value(parameter: &Placeholder) -> DataFusionError {
+    DataFusionError::External(Box::new(crate::SearchError::Parameter(parameter.id.clone())))
 }
 
 fn hits_schema(table: &SearchTable, mode: SearchMode) -> SchemaRef {
@@ -139,11 +145,10 @@ impl TableProvider for Hits {
         // Of the rows only what the statement uses is read; the places stand behind it.
         let all = self.table.hit_columns();
         let wanted = |at: &usize| projection.is_none_or(|wanted| wanted.contains(at));
-        let (own, places): (Vec<usize>, Vec<usize>) =
-            (0..self.schema.fields().len()).filter(|at| *at >= all.len() || wanted(at)).partition(|at| *at < all.len());
+        let own: Vec<usize> = (0..all.len()).filter(wanted).collect();
         request.columns = Some(own.iter().map(|at| all[*at].clone()).collect());
         let hits = Box::pin(self.table.search(&request, &models)).await.map_err(external)?;
-        let read: Vec<usize> = own.into_iter().chain(places).collect();
+        let read: Vec<usize> = own.into_iter().chain(all.len()..self.schema.fields().len()).collect();
         // Without the table's metadata, which the function's schema has not.
         let hits = RecordBatch::try_new(Arc::new(self.schema.project(&read)?), hits.columns().to_vec())?;
         let shown =

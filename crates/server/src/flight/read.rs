@@ -48,8 +48,7 @@ pub(super) async fn prepared(
         statement::check(&sql, app.limits.statement).map_err(hidden)?;
         let (schema, types) = match Box::pin(snapshot.sql.parameters(&sql)).await {
             Ok(types) => (Some(planned(&snapshot, &sql).await.map_err(hidden)?), types),
-            // What is wrong with it is a parameter: it may be right with a value.
-            Err(SearchError::Sql(error)) if error.to_string().contains('$') => (None, HashMap::new()),
+            Err(SearchError::Parameter(_)) => (None, HashMap::new()),
             Err(error) => return Err(hidden(ApiError::of_search(&error, None))),
         };
         let parameter = |at: usize| {

@@ -8,8 +8,7 @@ use arrow::{
 };
 use axum::{Json, extract::State, routing::post};
 use polylance_search::{
-    BM25, DISTANCE, Effort, Fusion, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest, SearchTable, TEXT_RANK,
-    VECTOR_RANK,
+    BM25, DISTANCE, Effort, Fusion, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest, TEXT_RANK, VECTOR_RANK,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -155,7 +154,6 @@ async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Re
     let table = asked.table.clone();
     let request = asked.request(&app.limits)?;
     let found = app.work_on(Kind::Search, table.as_deref(), async move |app, _, name, table| {
-        check_columns(&table, request.columns.as_deref().unwrap_or_default())?;
         if let Some(condition) = &request.filter {
             statement::check_condition(condition, app.limits.statement)?;
         }
@@ -214,24 +212,6 @@ impl Search {
             columns: self.columns,
         })
     }
-}
-
-fn check_columns(table: &SearchTable, columns: &[String]) -> Result<(), ApiError> {
-    let all = table.hit_columns();
-    let refused =
-        |message| Err(ApiError::bad("no_column", message).param("columns").hint("`GET /v1/tables` lists the columns"));
-    for (at, name) in columns.iter().enumerate() {
-        if columns[..at].contains(name) {
-            return refused(format!("the column `{name}` is named twice"));
-        }
-        if !all.contains(name) {
-            return refused(match table.schema().field_with_name(name) {
-                Ok(_) => format!("the column `{name}` is not shown in hits"),
-                Err(_) => format!("there is no column `{name}`"),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The places stand behind the table's own columns, which may have their names.

@@ -7,8 +7,9 @@ use lance::{Dataset, dataset::NewColumnTransform};
 use polylance_schema::{HeadContract, columns::RESERVED};
 
 use crate::{
-    SinkError, storage,
-    transact::{Attempts, is_conflict},
+    SinkError,
+    attempts::{Attempts, is_conflict},
+    storage,
 };
 
 /// What was done for one column.

@@ -48,12 +48,12 @@ use tokio::time::Instant;
 use super::missing::has_column;
 use crate::{
     CommitPolicy, SinkError,
+    attempts::{Attempts, is_conflict},
     documents::{MAX_ERROR, MAX_TEXT, cut},
     quarantine::Quarantine,
     storage,
     table::check_head,
     target::properties,
-    transact::{Attempts, is_conflict},
     window::{BadDocument, Document, Window},
 };
 

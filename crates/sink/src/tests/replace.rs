@@ -3,9 +3,10 @@ use lance::dataset::{CommitBuilder, InsertBuilder, WriteMode, WriteParams, trans
 use super::*;
 use crate::{
     Table,
+    attempts::is_conflict,
     known_rows::RowAddresses,
     properties,
-    transact::{Others, change, is_conflict},
+    transact::{Others, change},
 };
 
 #[tokio::test]

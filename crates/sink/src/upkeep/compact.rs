@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::{
     SinkError,
+    attempts::{Attempts, is_conflict},
     held::forget_moved,
     index::dimensions,
     storage,
-    transact::{Attempts, is_conflict},
 };
 
 /// Bytes of vectors in a full fragment, and the rows between which that may be.

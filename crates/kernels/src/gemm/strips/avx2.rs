@@ -36,38 +36,42 @@ macro_rules! float_sums {
     };
 }
 
-impl Words<2> for Floats {
-    type Right = __m256;
-    type Left = __m256;
+/// What is multiplied is f32, whatever it is in memory.
+macro_rules! float_products {
+    () => {
+        type Right = __m256;
+        type Left = __m256;
 
-    float_sums!();
+        float_sums!();
+
+        #[inline(always)]
+        unsafe fn left(from: *const u32) -> __m256 {
+            // SAFETY: a word is there.
+            unsafe { _mm256_set1_ps(*from.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(sums: __m256, left: __m256, right: __m256) -> __m256 {
+            // SAFETY: the CPU has FMA.
+            unsafe { _mm256_fmadd_ps(left, right, sums) }
+        }
+    };
+}
+
+impl Words<2> for Floats {
+    float_products!();
 
     #[inline(always)]
     unsafe fn right<const STEP: usize>(from: *const u32) -> __m256 {
         // SAFETY: a vector is there.
         unsafe { _mm256_loadu_ps(from.cast()) }
     }
-
-    #[inline(always)]
-    unsafe fn left(from: *const u32) -> __m256 {
-        // SAFETY: a word is there.
-        unsafe { _mm256_set1_ps(*from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sums: __m256, left: __m256, right: __m256) -> __m256 {
-        // SAFETY: the CPU has FMA.
-        unsafe { _mm256_fmadd_ps(left, right, sums) }
-    }
 }
 
 impl Words<2> for WidenedPairs {
-    type Right = __m256;
-    type Left = __m256;
-
     const STEPS: usize = 2;
 
-    float_sums!();
+    float_products!();
 
     #[inline(always)]
     unsafe fn right<const STEP: usize>(from: *const u32) -> __m256 {
@@ -80,18 +84,6 @@ impl Words<2> for WidenedPairs {
                 _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed()))
             })
         }
-    }
-
-    #[inline(always)]
-    unsafe fn left(from: *const u32) -> __m256 {
-        // SAFETY: a word is there.
-        unsafe { _mm256_set1_ps(*from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sums: __m256, left: __m256, right: __m256) -> __m256 {
-        // SAFETY: the CPU has FMA.
-        unsafe { _mm256_fmadd_ps(left, right, sums) }
     }
 }
 

@@ -42,28 +42,35 @@ macro_rules! float_sums {
     };
 }
 
-impl Words<1> for Floats {
-    type Right = __m512;
-    type Left = __m512;
+/// What is multiplied is f32, whatever it is in memory.
+macro_rules! float_products {
+    () => {
+        type Right = __m512;
+        type Left = __m512;
 
-    float_sums!();
+        float_sums!();
+
+        #[inline(always)]
+        unsafe fn left(from: *const u32) -> __m512 {
+            // SAFETY: a word is there.
+            unsafe { _mm512_set1_ps(*from.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(sums: __m512, left: __m512, right: __m512) -> __m512 {
+            // SAFETY: the CPU has AVX-512.
+            unsafe { _mm512_fmadd_ps(left, right, sums) }
+        }
+    };
+}
+
+impl Words<1> for Floats {
+    float_products!();
 
     #[inline(always)]
     unsafe fn right<const STEP: usize>(from: *const u32) -> __m512 {
         // SAFETY: a vector is there.
         unsafe { _mm512_loadu_ps(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn left(from: *const u32) -> __m512 {
-        // SAFETY: a word is there.
-        unsafe { _mm512_set1_ps(*from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sums: __m512, left: __m512, right: __m512) -> __m512 {
-        // SAFETY: the CPU has AVX-512.
-        unsafe { _mm512_fmadd_ps(left, right, sums) }
     }
 }
 
@@ -93,12 +100,9 @@ impl Words<1> for Pairs {
 }
 
 impl Words<1> for WidenedPairs {
-    type Right = __m512;
-    type Left = __m512;
-
     const STEPS: usize = 2;
 
-    float_sums!();
+    float_products!();
 
     #[inline(always)]
     unsafe fn right<const STEP: usize>(from: *const u32) -> __m512 {
@@ -111,18 +115,6 @@ impl Words<1> for WidenedPairs {
                 _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed()))
             })
         }
-    }
-
-    #[inline(always)]
-    unsafe fn left(from: *const u32) -> __m512 {
-        // SAFETY: a word is there.
-        unsafe { _mm512_set1_ps(*from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sums: __m512, left: __m512, right: __m512) -> __m512 {
-        // SAFETY: the CPU has AVX-512.
-        unsafe { _mm512_fmadd_ps(left, right, sums) }
     }
 }
 
