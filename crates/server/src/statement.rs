@@ -119,7 +119,8 @@ impl Condition {
     }
 }
 
-fn check_parts(sql: &str, longest: usize, param: &'static str) -> Result<(), ApiError> {
+/// Checks how much there is of a statement: what is parsed nests no deeper.
+pub(crate) fn check_parts(sql: &str, longest: usize, param: &'static str) -> Result<(), ApiError> {
     let too_long = |message: String| Err(ApiError::too_much("too_long", message).param(param));
     if sql.len() > longest {
         return too_long(format!("it has {} bytes, and may have {longest}", sql.len()));

@@ -2,7 +2,8 @@
 //!
 //! Values take the places of parameters in the parsed statement, before anything is planned: so a parameter may stand
 //! wherever a constant may, as the question of a search or as a limit, and a statement with values is checked like any
-//! other. Nothing is kept: the handle of a statement is its text, and behind it the text with the values.
+//! other. Nothing is kept: the handle of a statement is its text, and behind it the text with the values. What parses a
+//! statement belongs on the threads for statements, whose stacks are deep.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +18,10 @@ use datafusion::sql::{
 };
 use prost::bytes::Bytes;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, statement::check_parts};
+
+/// Parameters that a statement may have.
+const MOST: usize = 1000;
 
 /// Parts a handle's two texts; no statement can have it.
 const PART: char = '\0';
@@ -51,9 +55,9 @@ impl Prepared {
     }
 
     /// How many parameters it has, and its text with a number for each `?`; 0 where it cannot be parsed: whoever plans
-    /// it says why.
-    pub(super) fn numbered(&self) -> Result<(usize, String), ApiError> {
-        let Some(mut statement) = parsed(&self.text) else { return Ok((0, self.text.clone())) };
+    /// it says why. A text of more than `longest` bytes is refused.
+    pub(super) fn numbered(&self, longest: usize) -> Result<(usize, String), ApiError> {
+        let Some(mut statement) = parsed(&self.text, longest)? else { return Ok((0, self.text.clone())) };
         let mut count = 0;
         replace(&mut statement, |at| {
             count = count.max(at + 1);
@@ -63,11 +67,13 @@ impl Prepared {
     }
 
     /// What is to be run.
-    pub(super) fn sql(self) -> Result<String, ApiError> {
-        match (self.bound, Self::new(self.text.clone()).numbered()?) {
-            (Some(bound), _) => Ok(bound),
-            (None, (0, _)) => Ok(self.text),
-            (None, (count, _)) => {
+    pub(super) fn sql(self, longest: usize) -> Result<String, ApiError> {
+        if let Some(bound) = self.bound {
+            return Ok(bound);
+        }
+        match self.numbered(longest)?.0 {
+            0 => Ok(self.text),
+            count => {
                 let error = ApiError::bad("invalid_sql", format!("values for {count} parameters are missing"));
                 Err(error.param("sql"))
             }
@@ -75,24 +81,34 @@ impl Prepared {
     }
 
     /// The same statement with the values of one row, a column a parameter.
-    pub(super) fn bind(self, values: &RecordBatch) -> Result<Self, ApiError> {
+    pub(super) fn bind(self, values: &RecordBatch, longest: usize) -> Result<Self, ApiError> {
         if values.num_rows() != 1 {
             let message = format!("the parameters have {} rows of values: one is expected", values.num_rows());
             return Err(ApiError::bad("invalid_request", message));
         }
-        let Some(mut statement) = parsed(&self.text) else { return Ok(self) };
+        let Some(mut statement) = parsed(&self.text, longest)? else { return Ok(self) };
         let missing =
             |at: usize| ApiError::bad("invalid_request", format!("there is no value for the parameter ${}", at + 1));
-        replace(&mut statement, |at| literal(values.columns().get(at).ok_or_else(|| missing(at))?))?;
+        let mut bytes = self.text.len();
+        replace(&mut statement, |at| {
+            let constant = literal(values.columns().get(at).ok_or_else(|| missing(at))?)?;
+            // A value may be large, and stand in many places.
+            bytes += constant.to_string().len();
+            if bytes > longest {
+                let message = format!("with its values it has more than {longest} bytes");
+                return Err(ApiError::too_much("too_long", message).param("sql"));
+            }
+            Ok(constant)
+        })?;
         Ok(Self { bound: Some(statement.to_string()), ..self })
     }
 }
 
 /// The one statement of the text.
-fn parsed(text: &str) -> Option<Statement> {
-    let mut statements = DFParser::parse_sql(text).ok()?;
-    let first = statements.pop_front()?;
-    statements.is_empty().then_some(first)
+fn parsed(text: &str, longest: usize) -> Result<Option<Statement>, ApiError> {
+    check_parts(text, longest, "sql")?;
+    let statements = DFParser::parse_sql(text).unwrap_or_default();
+    Ok(if statements.len() == 1 { statements.into_iter().next() } else { None })
 }
 
 /// Puts what `value` yields in the place of each parameter, which it is given the number of, from 0.
@@ -110,12 +126,15 @@ fn replace(statement: &mut Statement, mut value: impl FnMut(usize) -> Result<Exp
         };
         let at = if name == "?" {
             marks += 1;
-            Some(marks - 1)
+            Some(marks)
         } else {
-            name.strip_prefix('$').and_then(|number| number.parse::<usize>().ok()?.checked_sub(1))
+            name.strip_prefix('$').and_then(|number| number.parse().ok())
         };
-        let unknown = || ApiError::bad("invalid_sql", format!("the parameter `{name}` has no number")).param("sql");
-        *expression = value(at.ok_or_else(unknown)?)?;
+        let Some(at) = at.filter(|at| (1..=MOST).contains(at)) else {
+            let message = format!("the parameter `{name}` has no number from 1 to {MOST}");
+            return Err(ApiError::bad("invalid_sql", message).param("sql"));
+        };
+        *expression = value(at - 1)?;
         Ok(())
     };
     match visit_expressions_mut(inner.as_mut(), |expression| match replaced(expression) {
@@ -187,14 +206,16 @@ mod tests {
 
     use super::*;
 
+    const LONGEST: usize = 1 << 20;
+
     fn values(columns: Vec<ArrayRef>) -> RecordBatch {
         let names = (0..columns.len()).map(|at| at.to_string());
         RecordBatch::try_from_iter_with_nullable(names.zip(columns).map(|(name, column)| (name, column, true))).unwrap()
     }
 
     fn bound(sql: &str, columns: Vec<ArrayRef>) -> Result<String, ApiError> {
-        let bound = Prepared::new(sql.to_owned()).bind(&values(columns))?;
-        Prepared::from_handle(bound.handle())?.sql()
+        let bound = Prepared::new(sql.to_owned()).bind(&values(columns), LONGEST)?;
+        Prepared::from_handle(bound.handle())?.sql(LONGEST)
     }
 
     #[test]
@@ -220,7 +241,7 @@ mod tests {
     fn marks_are_parameters_in_their_order_but_not_in_texts() {
         let two: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![2]))];
         assert_eq!(bound("EXPLAIN SELECT '?', ? + ?", two).unwrap(), "EXPLAIN SELECT '?', 1 + 2");
-        let numbered = |sql: &str| Prepared::new(sql.to_owned()).numbered().unwrap();
+        let numbered = |sql: &str| Prepared::new(sql.to_owned()).numbered(LONGEST).unwrap();
         assert_eq!(numbered("SELECT ?, ?"), (2, "SELECT $1, $2".to_owned()));
         assert_eq!(numbered("select  1"), (0, "select  1".to_owned()));
         assert_eq!(numbered("SELECT ("), (0, "SELECT (".to_owned()));
@@ -229,25 +250,30 @@ mod tests {
     #[test]
     fn a_statement_is_bound_anew() {
         let one = |number: i64| values(vec![Arc::new(Int64Array::from(vec![number]))]);
-        let first = Prepared::new("SELECT $1".to_owned()).bind(&one(1)).unwrap();
-        let second = Prepared::from_handle(first.handle()).unwrap().bind(&one(2)).unwrap();
-        assert_eq!(second.sql().unwrap(), "SELECT 2");
+        let first = Prepared::new("SELECT $1".to_owned()).bind(&one(1), LONGEST).unwrap();
+        let second = Prepared::from_handle(first.handle()).unwrap().bind(&one(2), LONGEST).unwrap();
+        assert_eq!(second.sql(LONGEST).unwrap(), "SELECT 2");
     }
 
     #[test]
     fn what_does_not_fit_says_why() {
         let number = |number: f32| -> Vec<ArrayRef> { vec![Arc::new(Float32Array::from(vec![number]))] };
+        let large: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(LONGEST / 50)]));
         let nested: ArrayRef = Arc::new(StructArray::new_empty_fields(1, None));
-        let rows = Prepared::new("SELECT $1".to_owned()).bind(&values(vec![Arc::new(Int64Array::from(vec![1, 2]))]));
+        let rows =
+            Prepared::new("SELECT $1".to_owned()).bind(&values(vec![Arc::new(Int64Array::from(vec![1, 2]))]), LONGEST);
         for (error, says) in [
             (bound("SELECT $2", number(1.0)).unwrap_err(), "no value for the parameter $2"),
             (bound("SELECT $name", number(1.0)).unwrap_err(), "`$name` has no number"),
             (bound("SELECT $0", number(1.0)).unwrap_err(), "`$0` has no number"),
+            (bound("SELECT $4000000000", number(1.0)).unwrap_err(), "`$4000000000` has no number from 1 to 1000"),
+            (bound(&format!("SELECT 1{}", "+1".repeat(100_000)), number(1.0)).unwrap_err(), "may have"),
             (bound("SELECT $1", number(f32::NAN)).unwrap_err(), "is NaN, which is not finite"),
             (bound("SELECT $1", number(f32::NEG_INFINITY)).unwrap_err(), "is -inf, which is not finite"),
             (bound("SELECT $1", vec![nested]).unwrap_err(), "which no constant has"),
+            (bound(&format!("SELECT $1{}", ", $1".repeat(99)), vec![large]).unwrap_err(), "with its values"),
             (rows.unwrap_err(), "have 2 rows of values: one is expected"),
-            (Prepared::new("SELECT ?".to_owned()).sql().unwrap_err(), "values for 1 parameters are missing"),
+            (Prepared::new("SELECT ?".to_owned()).sql(LONGEST).unwrap_err(), "values for 1 parameters are missing"),
             (Prepared::from_handle(Bytes::from_static(b"\xff")).unwrap_err(), "no statement of this server"),
         ] {
             assert!(error.message.contains(says), "{}", error.message);

@@ -13,6 +13,7 @@ use futures::{Stream, TryStreamExt, stream};
 use polylance_search::SearchError;
 use tokio::sync::mpsc::{Sender, channel};
 
+use super::parameters::Prepared;
 use crate::{
     addresses::Addresses,
     error::ApiError,
@@ -26,25 +27,22 @@ use crate::{
 const AHEAD: usize = 1;
 
 /// The columns of a statement's rows.
-pub(super) async fn schema(app: &App, sql: String) -> Result<SchemaRef, ApiError> {
+pub(super) async fn schema(app: &App, statement: Prepared) -> Result<SchemaRef, ApiError> {
     let planned = app.work(Kind::Statement, async move |app, snapshot| {
         let hidden = |error| snapshot.addresses.hide_in(error);
+        let sql = statement.sql(app.limits.statement).map_err(hidden)?;
         statement::check(&sql, app.limits.statement).map_err(hidden)?;
         planned(&snapshot, &sql).await.map_err(hidden)
     });
     planned.await
 }
 
-/// The columns of the rows of a statement with parameters `$1` to the last one, and those of its parameters. A parameter
-/// whose type the statement leaves open is a text. Where a constant must be known to tell the columns, such as the table
-/// of a search, they are not known.
-pub(super) async fn prepared(
-    app: &App,
-    sql: String,
-    parameters: usize,
-) -> Result<(Option<SchemaRef>, SchemaRef), ApiError> {
+/// The columns of a statement's rows, and its parameters as columns. A parameter whose type the statement leaves open is
+/// a text. Where a constant must be known to tell the columns, such as the table of a search, they are not known.
+pub(super) async fn prepared(app: &App, statement: Prepared) -> Result<(Option<SchemaRef>, SchemaRef), ApiError> {
     let planned = app.work(Kind::Statement, async move |app, snapshot| {
         let hidden = |error| snapshot.addresses.hide_in(error);
+        let (parameters, sql) = statement.numbered(app.limits.statement).map_err(hidden)?;
         statement::check(&sql, app.limits.statement).map_err(hidden)?;
         let (schema, types) = match Box::pin(snapshot.sql.parameters(&sql)).await {
             Ok(types) => (Some(planned(&snapshot, &sql).await.map_err(hidden)?), types),
@@ -62,17 +60,23 @@ pub(super) async fn prepared(
     planned.await
 }
 
+/// The same statement with the values of one row.
+pub(super) async fn bind(app: &App, statement: Prepared, values: RecordBatch) -> Result<Prepared, ApiError> {
+    app.work(Kind::Statement, async move |app, _| statement.bind(&values, app.limits.statement)).await
+}
+
 /// The columns, and the rows as they come; the last item may be an error. Dropping the stream ends the statement.
 pub(super) async fn rows(
     app: &App,
-    sql: String,
+    statement: Prepared,
 ) -> Result<(SchemaRef, impl Stream<Item = Result<RecordBatch, ApiError>> + Send + 'static), ApiError> {
     let (sender, mut batches) = channel(AHEAD);
     let app = app.clone();
     let reading = SpawnedTask::spawn(async move {
         let to_client = sender.clone();
         let read = app.work(Kind::Statement, async move |app, snapshot| {
-            Box::pin(read(&app, &snapshot, &sql, &to_client)).await.map_err(|error| snapshot.addresses.hide_in(error))
+            let read = Box::pin(read(&app, &snapshot, statement, &to_client)).await;
+            read.map_err(|error| snapshot.addresses.hide_in(error))
         });
         if let Err(error) = read.await {
             // A client that is gone is told nothing.
@@ -92,9 +96,10 @@ pub(super) async fn rows(
 async fn read(
     app: &App,
     snapshot: &Snapshot,
-    sql: &str,
+    statement: Prepared,
     client: &Sender<Result<RecordBatch, ApiError>>,
 ) -> Result<(), ApiError> {
+    let sql = &statement.sql(app.limits.statement)?;
     let tells = statement::check(sql, app.limits.statement)?;
     let schema = planned(snapshot, sql).await?;
     let refused = |error: SearchError| ApiError::of_search(&error, None);

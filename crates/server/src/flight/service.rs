@@ -42,16 +42,16 @@ impl Flight {
     /// Where the rows of a statement are to be had, and which columns they have.
     async fn statement_info(
         &self,
-        sql: String,
+        statement: Prepared,
         ticket: impl ProstMessageExt,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let schema = read::schema(&self.app, sql).await?;
+        let schema = read::schema(&self.app, statement).await?;
         info(&schema, ticket, request)
     }
 
-    async fn statement_rows(&self, sql: String) -> Result<Rows, Status> {
-        let (schema, rows) = Box::pin(read::rows(&self.app, sql)).await?;
+    async fn statement_rows(&self, statement: Prepared) -> Result<Rows, Status> {
+        let (schema, rows) = Box::pin(read::rows(&self.app, statement)).await?;
         let rows = rows.map_err(|error| FlightError::from(Status::from(error)));
         let data = FlightDataEncoderBuilder::new().with_schema(schema).build(rows);
         Ok(Response::new(data.map_err(Status::from).boxed()))
@@ -86,11 +86,6 @@ fn info(
     let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket.as_any().encode_to_vec()));
     let info = FlightInfo::new().try_with_schema(schema).map_err(FlightError::from)?;
     Ok(Response::new(info.with_endpoint(endpoint).with_descriptor(request.into_inner())))
-}
-
-/// What a prepared statement is to be run as.
-fn bound(query: &CommandPreparedStatementQuery) -> Result<String, Status> {
-    Ok(Prepared::from_handle(query.prepared_statement_handle.clone())?.sql()?)
 }
 
 fn encoded(schema: &Schema) -> Result<Bytes, Status> {
@@ -141,7 +136,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let ticket = TicketStatementQuery { statement_handle: query.query.clone().into() };
-        self.statement_info(query.query, ticket, request).await
+        self.statement_info(Prepared::new(query.query), ticket, request).await
     }
 
     async fn get_flight_info_prepared_statement(
@@ -149,11 +144,11 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.statement_info(bound(&query)?, query, request).await
+        self.statement_info(Prepared::from_handle(query.prepared_statement_handle.clone())?, query, request).await
     }
 
     async fn do_get_statement(&self, ticket: TicketStatementQuery, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.statement_rows(Prepared::from_handle(ticket.statement_handle)?.sql()?).await
+        self.statement_rows(Prepared::from_handle(ticket.statement_handle)?).await
     }
 
     async fn do_get_prepared_statement(
@@ -161,7 +156,7 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         _: Request<Ticket>,
     ) -> Result<Rows, Status> {
-        self.statement_rows(bound(&query)?).await
+        self.statement_rows(Prepared::from_handle(query.prepared_statement_handle)?).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -170,14 +165,10 @@ impl FlightSqlService for Flight {
         _: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let statement = Prepared::new(query.query);
-        let (parameters, text) = statement.numbered()?;
-        let (dataset_schema, parameter_schema) = if parameters == 0 {
-            (encoded(&*read::schema(&self.app, text).await?)?, Bytes::new())
-        } else {
-            let (columns, parameters) = read::prepared(&self.app, text, parameters).await?;
-            (columns.map_or(Ok(Bytes::new()), |columns| encoded(&columns))?, encoded(&parameters)?)
-        };
         let prepared_statement_handle = statement.handle();
+        let (columns, parameters) = read::prepared(&self.app, statement).await?;
+        let dataset_schema = columns.map_or(Ok(Bytes::new()), |columns| encoded(&columns))?;
+        let parameter_schema = encoded(&parameters)?;
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
     }
 
@@ -199,7 +190,8 @@ impl FlightSqlService for Flight {
                 row = batch;
             }
         }
-        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(statement.bind(&row)?.handle()) })
+        let bound = read::bind(&self.app, statement, row).await?;
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.handle()) })
     }
 
     async fn do_action_close_prepared_statement(

@@ -125,6 +125,8 @@ async fn what_http_refuses_is_refused() {
         "SET datafusion.execution.batch_size = 1",
         "SELECT repeat('x', 1000000000)",
         "SELECT 1; SELECT 2",
+        "SELECT $4000000000",
+        &format!("SELECT 1{}", "+1".repeat(50_000)),
         "SELECT * FROM '/etc/passwd'",
         "SELECT nothing FROM docs",
         "",
