@@ -56,6 +56,12 @@ fuzz: setup ## look for input that breaks a reader, FUZZ_SECONDS a target (60)
 	        -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096; \
 	done
 
+# Every instruction set that the CPU has; the runtime of the sanitizer comes with the stable toolchain.
+.PHONY: sanitize
+sanitize: ## the kernels' tests under AddressSanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Copt-level=1" CARGO_TARGET_DIR="$(CACHE)/sanitize" \
+	    cargo test --locked --package polylance-kernels --lib --target "$$(rustc --print host-tuple)"
+
 # The folder for the ten million rows; it takes 3 GB.
 SOAK ?= $(CACHE)/soak
 

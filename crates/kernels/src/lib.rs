@@ -18,6 +18,7 @@ mod isa;
 mod lanes;
 mod math;
 mod norm;
+mod number;
 mod sums;
 #[cfg(test)]
 mod testing;

@@ -1,16 +1,17 @@
-//! Attention in f32, on vectors of any width.
+//! Attention in f32, on vectors of any width, to a batch of f32 or bf16.
 
 use std::cell::RefCell;
 
 use super::{
     packed::{Head, Packed},
     product::{Contexts, Floats, Left, Right, Scores, product},
+    rows::{gather, scatter},
 };
 use crate::{
     Isa,
-    aligned::{Room, Scratch},
+    aligned::Scratch,
     lanes::{Kernel, Lanes, Transpose, run},
-    math::exp2,
+    number::Number,
 };
 
 thread_local! {
@@ -21,24 +22,22 @@ thread_local! {
 const VECTORS: usize = 2;
 
 /// Attends to a batch.
-pub(super) fn forward(isa: Isa, batch: &Packed<'_, f32>) {
+pub(super) fn forward<N: Number>(isa: Isa, batch: &Packed<'_, N>) {
     // The scratch is borrowed here because a closure would not be compiled for the instructions.
     SCRATCH.with_borrow_mut(|scratch| run(isa, Forward { batch, scratch }));
 }
 
-struct Forward<'a, 'b> {
-    batch: &'a Packed<'b, f32>,
+struct Forward<'a, 'b, N> {
+    batch: &'a Packed<'b, N>,
     scratch: &'a mut Scratch,
 }
 
-impl Kernel for Forward<'_, '_> {
+impl<N: Number> Kernel for Forward<'_, '_, N> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Lanes>(self, simd: S) {
-        let (tokens, size) = (self.batch.longest(), self.batch.head_size());
-        let mut room = self.scratch.room(&Work::bytes(simd, tokens, size));
-        let mut work = Work::new(simd, &mut room, tokens, size);
+        let mut work = Work::new(simd, self.scratch, self.batch.longest(), self.batch.head_size());
         for head in self.batch.heads() {
             // SAFETY: `heads` makes heads whose rows are inside the batch, and none is longer than the longest.
             unsafe { attend(simd, &head, &mut work) };
@@ -46,28 +45,36 @@ impl Kernel for Forward<'_, '_> {
     }
 }
 
-/// Room for a block of queries: all `[.., VECTORS vectors]`.
+/// Room for a head, and for a block of its queries.
 #[derive(Debug)]
-pub(super) struct Work<'a> {
-    /// A row for each number of the head.
+struct Work<'a> {
+    /// `[tokens, size]` each.
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+    /// Queries of a block, then their contexts: `[VECTORS vectors, size]`.
+    rows: &'a mut [f32],
+    /// The queries again: `[size, VECTORS vectors]`.
     queries: &'a mut [f32],
-    /// A row for each token: scores, then probabilities.
+    /// Scores, then probabilities: `[tokens, VECTORS vectors]`.
     scores: &'a mut [f32],
-    /// A row for each number of the head.
+    /// `[size, VECTORS vectors]`.
     contexts: &'a mut [f32],
 }
 
 impl<'a> Work<'a> {
-    /// What to ask of the scratch for heads of `size` in sequences of up to `tokens`.
+    /// Numbers of each part, for heads of `size` in sequences of up to `tokens`.
     #[inline(always)]
-    pub(super) fn bytes<S: Lanes>(_: S, tokens: usize, size: usize) -> [usize; 3] {
-        [size, tokens, size].map(|rows| rows * VECTORS * S::WIDTH * size_of::<f32>())
+    fn numbers<S: Lanes>(_: S, tokens: usize, size: usize) -> [usize; 6] {
+        let lanes = VECTORS * S::WIDTH;
+        [tokens * size, tokens * size, lanes * size, size * lanes, tokens * lanes, size * lanes]
     }
 
     #[inline(always)]
-    pub(super) fn new<S: Lanes>(_: S, room: &mut Room<'a>, tokens: usize, size: usize) -> Self {
-        let row = VECTORS * S::WIDTH;
-        Self { queries: room.take(size * row), scores: room.take(tokens * row), contexts: room.take(size * row) }
+    fn new<S: Lanes>(simd: S, scratch: &'a mut Scratch, tokens: usize, size: usize) -> Self {
+        let numbers = Self::numbers(simd, tokens, size);
+        let mut room = scratch.room(&numbers.map(|numbers| numbers * size_of::<f32>()));
+        let [keys, values, rows, queries, scores, contexts] = numbers.map(|numbers| room.take(numbers));
+        Self { keys, values, rows, queries, scores, contexts }
     }
 }
 
@@ -77,16 +84,19 @@ impl<'a> Work<'a> {
 ///
 /// The rows of the head can be read and those of its context written, and `work` has room for it.
 #[inline(always)]
-pub(super) unsafe fn attend<S: Lanes>(simd: S, head: &Head<f32>, work: &mut Work<'_>) {
+unsafe fn attend<S: Lanes, N: Number>(simd: S, head: &Head<N>, work: &mut Work<'_>) {
+    let all = [head.tokens, head.size];
     let mut query = 0;
-    while query < head.tokens {
-        // SAFETY: the caller's promise, and `query` is a token of the head.
-        unsafe {
+    // SAFETY: the caller's promise, and `query` is a token of the head.
+    unsafe {
+        gather(simd, head.keys, head.stride, all, work.keys.as_mut_ptr());
+        gather(simd, head.values, head.stride, all, work.values.as_mut_ptr());
+        while query < head.tokens {
             if head.tokens - query > S::WIDTH {
-                block::<S, 2>(simd, head, query, work);
+                block::<S, N, 2>(simd, head, query, work);
                 query += 2 * S::WIDTH;
             } else {
-                block::<S, 1>(simd, head, query, work);
+                block::<S, N, 1>(simd, head, query, work);
                 query += S::WIDTH;
             }
         }
@@ -99,51 +109,58 @@ pub(super) unsafe fn attend<S: Lanes>(simd: S, head: &Head<f32>, work: &mut Work
 ///
 /// As for `attend`, and each of the V vectors has a token of the head in its first lane.
 #[inline(always)]
-unsafe fn block<S: Lanes, const V: usize>(simd: S, head: &Head<f32>, query: usize, work: &mut Work<'_>) {
-    let lanes = S::WIDTH * V;
-    // SAFETY: `work` has `lanes` or more words in a row, for each number of the head and each of its tokens.
+unsafe fn block<S: Lanes, N: Number, const V: usize>(simd: S, head: &Head<N>, query: usize, work: &mut Work<'_>) {
+    let (lanes, size) = (S::WIDTH * V, head.size);
+    let block = [lanes.min(head.tokens - query), size];
+    let rows = work.rows.as_mut_ptr();
+    // SAFETY: `work` has room for `lanes` queries of the head, and has its keys and values.
     unsafe {
-        for first in (0..lanes).step_by(S::WIDTH) {
-            let from = head.queries.add((query + first) * head.stride);
-            let to = work.queries.as_mut_ptr().add(first);
-            let rows = (head.tokens - query - first).min(S::WIDTH);
-            for number in (0..head.size).step_by(S::WIDTH) {
-                simd.transpose(Transpose {
-                    from: from.add(number),
-                    from_stride: head.stride,
-                    to: to.add(number * lanes),
-                    to_stride: lanes,
-                    rows,
-                    columns: (head.size - number).min(S::WIDTH),
-                });
-            }
-        }
-        scale(simd, work.queries.as_mut_ptr(), head.size * V, head.exponent_scale);
+        gather(simd, head.queries.add(query * head.stride), head.stride, block, rows);
+        let queries = work.queries.as_mut_ptr();
+        transpose(simd, block, [rows, queries], [size, lanes]);
+        scale(simd, queries, size * V, head.exponent_scale);
 
-        let keys = Left { start: head.keys, row: head.stride, step: 1, rows: head.tokens };
-        let queries = Right { start: work.queries.as_ptr(), depth: head.size };
+        let keys = Left { start: work.keys.as_ptr(), row: size, step: 1, rows: head.tokens };
+        let queries = Right { start: queries, depth: size };
         let scores = work.scores.as_mut_ptr();
         let mut sink = Scores::<S::F32, V> { to: scores, highest: [simd.splat(f32::NEG_INFINITY); V] };
         product(simd, Floats, keys, queries, &mut sink);
 
-        let inverse = softmax(simd, scores, head.tokens, sink.highest);
+        let inverse = softmax::<S, N, V>(simd, scores, head.tokens, sink.highest);
 
-        let values = Left { start: head.values, row: 1, step: head.stride, rows: head.size };
+        let values = Left { start: work.values.as_ptr(), row: 1, step: size, rows: size };
         let probabilities = Right { start: scores, depth: head.tokens };
         let contexts = work.contexts.as_mut_ptr();
         product(simd, Floats, values, probabilities, &mut Contexts::<S::F32, V> { to: contexts, inverse });
 
-        for first in (0..lanes).step_by(S::WIDTH) {
-            let columns = (head.tokens - query - first).min(S::WIDTH);
-            let to = head.context.add((query + first) * head.context_stride);
-            for number in (0..head.size).step_by(S::WIDTH) {
+        transpose(simd, [size, block[0]], [contexts, rows], [lanes, size]);
+        scatter(simd, rows, block, head.context.add(query * head.context_stride), head.context_stride);
+    }
+}
+
+/// Transposes a block of any size: `[rows, columns]`, rows `from_stride` apart, to rows `to_stride` apart.
+///
+/// # Safety
+///
+/// All of it can be read, and written transposed.
+#[inline(always)]
+unsafe fn transpose<S: Lanes>(
+    simd: S,
+    [rows, columns]: [usize; 2],
+    [from, to]: [*mut f32; 2],
+    [from_stride, to_stride]: [usize; 2],
+) {
+    for row in (0..rows).step_by(S::WIDTH) {
+        for column in (0..columns).step_by(S::WIDTH) {
+            // SAFETY: the caller's promise; parts end with the last row and the last column.
+            unsafe {
                 simd.transpose(Transpose {
-                    from: contexts.add(number * lanes + first),
-                    from_stride: lanes,
-                    to: to.add(number),
-                    to_stride: head.context_stride,
-                    rows: (head.size - number).min(S::WIDTH),
-                    columns,
+                    from: from.add(row * from_stride + column),
+                    from_stride,
+                    to: to.add(column * to_stride + row),
+                    to_stride,
+                    rows: (rows - row).min(S::WIDTH),
+                    columns: (columns - column).min(S::WIDTH),
                 });
             }
         }
@@ -172,7 +189,7 @@ unsafe fn scale<S: Lanes>(simd: S, queries: *mut f32, vectors: usize, factor: f3
 ///
 /// `scores` is `[tokens, V vectors]`.
 #[inline(always)]
-unsafe fn softmax<S: Lanes, const V: usize>(
+unsafe fn softmax<S: Lanes, N: Number, const V: usize>(
     simd: S,
     scores: *mut f32,
     tokens: usize,
@@ -184,7 +201,7 @@ unsafe fn softmax<S: Lanes, const V: usize>(
             // SAFETY: the token's V vectors are inside the scores.
             unsafe {
                 let at = scores.add((token * V + v) * S::WIDTH);
-                let probability = exp2(simd, simd.sub(simd.load(at), highest));
+                let probability = N::exp2(simd, simd.sub(simd.load(at), highest));
                 simd.store(at, probability);
                 *sum = simd.add(*sum, probability);
             }

@@ -10,7 +10,7 @@
 //! | AVX-512 BF16, on bf16 | dot products of pairs of bf16 | f32, probabilities rounded to bf16 |
 //! | AMX, on bf16 | tiles of bf16 | as above |
 //!
-//! A batch in bf16 is widened, head by head, where the instructions know f32 only.
+//! Where the instructions know f32 only, a batch in bf16 is widened head by head, as its rows are gathered.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -21,9 +21,9 @@ mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 mod product;
+mod rows;
 #[cfg(test)]
 mod tests;
-mod widened;
 
 use half::bf16;
 
@@ -102,7 +102,7 @@ impl SelfAttention {
                 None => bf16_pairs::forward(simd, &packed),
             };
         }
-        widened::forward(isa, &packed);
+        floats::forward(isa, &packed);
     }
 
     /// What scores are multiplied by so that softmax is a power of two.

@@ -11,7 +11,7 @@ use std::{
 
 use half::bf16;
 
-use super::{packed::Head, product::Dot, widened::round};
+use super::{packed::Head, product::Dot, rows::scatter};
 use crate::{
     lanes::{Avx512Bf16, Lanes, Transpose},
     math::exp2_bf16,
@@ -191,10 +191,8 @@ pub(super) unsafe fn write_contexts(
                 columns: queries,
             });
         }
-        for query in 0..queries {
-            let to = head.context.add((first + query) * head.context_stride);
-            round(simd, rows.add(query * head.size), to, head.size);
-        }
+        let to = head.context.add(first * head.context_stride);
+        scatter(simd, rows, [queries, head.size], to, head.context_stride);
     }
 }
 

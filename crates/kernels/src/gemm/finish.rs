@@ -7,7 +7,7 @@ use half::bf16;
 use super::{Epilogue, PackedWeights, Precision, RowsMut, left::Left};
 use crate::{
     lanes::{Lanes, Portable},
-    math,
+    number::Number,
 };
 
 /// What becomes of the sums of a block of rows.
@@ -105,13 +105,15 @@ impl Out {
     }
 }
 
-/// What steps are worth: those of each row times those of each column.
+/// What sums of steps stand for: `rows · columns · (sum − zeros · steps of the column)`.
 #[derive(Debug, Clone, Copy)]
 struct Steps<'a> {
+    /// What a step of each row is worth, and which stands for 0.
     rows: &'a [f32],
     zeros: &'a [i32],
+    /// What a step of each column is worth, and what all its steps are.
     columns: *const f32,
-    sums: *const i32,
+    sums: *const f32,
 }
 
 impl Columns<'_> {
@@ -123,19 +125,33 @@ impl Columns<'_> {
     #[inline(always)]
     pub(super) unsafe fn row<S: Lanes>(&self, simd: S, sums: *const u32, row: usize) {
         assert!(row < self.rows, "a row of the block");
-        let steps = self.steps.map(|steps| (steps.rows[row], steps.zeros[row]));
-        // SAFETY: there are so many rows.
-        let out = unsafe { self.out.add(row * self.n) };
+        let step = self.steps.map(|steps| (steps.rows[row], steps.zeros[row] as f32));
+        // SAFETY: the caller's promise, and there are so many rows.
+        unsafe {
+            match self.out.add(row * self.n) {
+                Out::F32(out) => self.write(simd, sums, step, out),
+                Out::Bf16(out) => self.write(simd, sums, step, out),
+            }
+        }
+    }
+
+    /// Writes a row to `out`. `step`: of int8, what a step of the row is worth, and which stands for 0.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Columns::row`]; `out` is the row's first column.
+    #[inline(always)]
+    unsafe fn write<S: Lanes, N: Number>(&self, simd: S, sums: *const u32, step: Option<(f32, f32)>, out: *mut N) {
         let mut at = 0;
         // Loops, as the closures of iterators would not be compiled for the vectors of `S`.
         // SAFETY: vectors end with the last whole one, numbers with the last column.
         unsafe {
             while at + S::WIDTH <= self.len {
-                self.finish(simd, sums, steps, out, at);
+                self.finish(simd, sums, step, out, at);
                 at += S::WIDTH;
             }
             while at < self.len {
-                self.finish(Portable::<1>, sums, steps, out, at);
+                self.finish(Portable::<1>, sums, step, out, at);
                 at += 1;
             }
         }
@@ -145,30 +161,31 @@ impl Columns<'_> {
     ///
     /// A vector from `at` ends with the last column or before; `out` is a row's first column.
     #[inline(always)]
-    unsafe fn finish<S: Lanes>(&self, simd: S, sums: *const u32, steps: Option<(f32, i32)>, out: Out, at: usize) {
+    unsafe fn finish<S: Lanes, N: Number>(
+        &self,
+        simd: S,
+        sums: *const u32,
+        step: Option<(f32, f32)>,
+        out: *mut N,
+        at: usize,
+    ) {
         // SAFETY: the caller's promise, and the pointers are to a number of each column.
         unsafe {
-            let sums = sums.add(at);
-            let x = match (steps, self.steps) {
+            let (sums, bias, out) = (sums.add(at), simd.load(self.bias.add(at)), out.add(at));
+            let x = match (step, self.steps) {
                 (Some((scale, zero)), Some(steps)) => {
-                    let scales = simd.mul(simd.splat(scale), simd.load(steps.columns.add(at)));
-                    simd.mul(simd.load_steps(sums.cast(), zero, steps.sums.add(at)), scales)
+                    let sums = simd.mul(simd.load_i32(sums.cast()), simd.load(steps.columns.add(at)));
+                    let sums = simd.neg_mul_add(simd.splat(zero), simd.load(steps.sums.add(at)), sums);
+                    simd.mul_add(simd.splat(scale), sums, bias)
                 }
-                _ => simd.load(sums.cast()),
+                _ => simd.add(simd.load(sums.cast()), bias),
             };
-            let x = simd.add(x, simd.load(self.bias.add(at)));
-            let out = out.add(at);
-            let x = match (self.then, out) {
-                (Then::Write, _) => x,
-                (Then::Gelu, Out::F32(_)) => math::gelu(simd, x),
-                (Then::Gelu, Out::Bf16(_)) => math::gelu_bf16(simd, x),
-                (Then::Add, Out::F32(out)) => simd.add(simd.load(out), x),
-                (Then::Add, Out::Bf16(out)) => simd.add(simd.load_bf16(out), x),
+            let x = match self.then {
+                Then::Write => x,
+                Then::Gelu => N::gelu(simd, x),
+                Then::Add => simd.add(N::load(simd, out), x),
             };
-            match out {
-                Out::F32(out) => simd.store(out, x),
-                Out::Bf16(out) => simd.store_bf16(out, x),
-            }
+            N::store(simd, out, x);
         }
     }
 }

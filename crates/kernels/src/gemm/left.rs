@@ -7,6 +7,7 @@ use crate::{
     Isa,
     aligned::{LINE, Room},
     lanes::{Kernel, Lanes, Portable, run},
+    number::Number,
 };
 
 /// Words in a cache line.
@@ -209,79 +210,71 @@ fn round_and_widen<S: Lanes>(simd: S, from: &[f32], to: &mut [u32]) {
 #[inline(always)]
 fn quantize<S: Lanes, N: Number>(simd: S, from: &[N], to: &mut [u32]) -> (f32, i32) {
     to[from.len() / 4..].fill(0);
-    let whole = from.len() / S::WIDTH * S::WIDTH;
-    let place = |at: usize| from[at..].as_ptr();
-    let (mut least, mut greatest, mut seen) = (simd.splat(0.0), simd.splat(0.0), simd.splat(0.0));
-    let (mut rest_least, mut rest_greatest, mut rest_seen) = (0.0_f32, 0.0_f32, 0.0);
-    let mut at = 0;
-    // SAFETY: vectors up to the last whole one, then single numbers up to the row's end.
-    unsafe {
-        while at < whole {
-            let x = N::load(simd, place(at));
-            least = simd.min(x, least);
-            greatest = simd.max(x, greatest);
-            // 0, or not a number.
-            seen = simd.mul_add(x, simd.splat(0.0), seen);
-            at += S::WIDTH;
-        }
-        while at < from.len() {
-            let x = N::load(Portable::<1>, place(at))[0];
-            rest_least = rest_least.min(x);
-            rest_greatest = rest_greatest.max(x);
-            rest_seen += x * 0.0;
-            at += 1;
-        }
-    }
-    let (mut lanes, mut most) = ([0.0_f32; 16], [0.0_f32; 16]);
-    // SAFETY: no vector is wider.
-    unsafe {
-        simd.store(lanes.as_mut_ptr(), least);
-        simd.store(most.as_mut_ptr(), greatest);
-    }
-    let least = lanes.into_iter().fold(rest_least, f32::min);
-    let greatest = most.into_iter().fold(rest_greatest, f32::max);
+    let Range { least, greatest, seen } = range(simd, from);
     let scale = if greatest > least { (greatest - least) / 255.0 } else { 1.0 };
     let zero = (-least / scale).round();
     let inverse = 1.0 / scale;
     let mut at = 0;
     // The step for 0 is rounded, so the ends of the range may be half a step outside: at 255.5 a byte would be full.
-    // SAFETY: as above; a word has room for four steps.
+    // SAFETY: vectors up to the last whole one, then single numbers up to the row's end; a word has room for four steps.
     unsafe {
         let steps = to.as_mut_ptr().cast::<u8>();
-        while at < whole {
-            let x = simd.mul_add(N::load(simd, place(at)), simd.splat(inverse), simd.splat(zero));
-            simd.store_u8(steps.add(at), simd.min(simd.max(x, simd.splat(0.0)), simd.splat(255.0)));
+        while at + S::WIDTH <= from.len() {
+            let x = N::load(simd, from.as_ptr().add(at));
+            simd.store_u8(steps.add(at), simd.mul_add(x, simd.splat(inverse), simd.splat(zero)));
             at += S::WIDTH;
         }
         while at < from.len() {
-            let x = N::load(Portable::<1>, place(at))[0];
-            Portable::<1>.store_u8(steps.add(at), [x.mul_add(inverse, zero).clamp(0.0, 255.0)]);
+            let [x] = N::load(Portable::<1>, from.as_ptr().add(at));
+            Portable::<1>.store_u8(steps.add(at), [x.mul_add(inverse, zero)]);
             at += 1;
         }
     }
-    (scale + simd.sum_of_lanes(seen) + rest_seen, zero as i32)
+    (scale + seen, zero as i32)
 }
 
-/// Numbers of a row.
-trait Number: Copy {
-    /// # Safety
-    ///
-    /// A vector can be read from `from`.
-    unsafe fn load<S: Lanes>(simd: S, from: *const Self) -> S::F32;
+/// Of a row's numbers and 0, the least and the greatest.
+struct Range {
+    least: f32,
+    greatest: f32,
+    /// 0, or not a number where the row has one that is not finite.
+    seen: f32,
 }
 
-impl Number for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Lanes>(simd: S, from: *const Self) -> S::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { simd.load(from) }
+/// Four vectors at a time, as many as hide how long each step of three takes.
+#[inline(always)]
+fn range<S: Lanes, N: Number>(simd: S, from: &[N]) -> Range {
+    let none = [simd.splat(0.0); 4];
+    let (mut least, mut greatest, mut seen) = (none, none, none);
+    let mut rest = Range { least: 0.0, greatest: 0.0, seen: 0.0 };
+    let mut at = 0;
+    // SAFETY: vectors up to the last whole one, then single numbers up to the row's end.
+    unsafe {
+        while at + S::WIDTH <= from.len() {
+            let four = (from.len() - at) / S::WIDTH;
+            for lane in 0..4 {
+                if lane < four {
+                    let x = N::load(simd, from.as_ptr().add(at));
+                    least[lane] = simd.min(x, least[lane]);
+                    greatest[lane] = simd.max(x, greatest[lane]);
+                    seen[lane] = simd.mul_add(x, simd.splat(0.0), seen[lane]);
+                    at += S::WIDTH;
+                }
+            }
+        }
+        while at < from.len() {
+            let [x] = N::load(Portable::<1>, from.as_ptr().add(at));
+            rest.least = rest.least.min(x);
+            rest.greatest = rest.greatest.max(x);
+            rest.seen += x * 0.0;
+            at += 1;
+        }
     }
-}
-
-impl Number for bf16 {
-    #[inline(always)]
-    unsafe fn load<S: Lanes>(simd: S, from: *const Self) -> S::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { simd.load_bf16(from) }
-    }
+    let [a, b, c, d] = least;
+    let least = simd.least_of_lanes(simd.min(simd.min(a, b), simd.min(c, d)));
+    let [a, b, c, d] = greatest;
+    let greatest = simd.greatest_of_lanes(simd.max(simd.max(a, b), simd.max(c, d)));
+    let [a, b, c, d] = seen;
+    let seen = simd.sum_of_lanes(simd.add(simd.add(a, b), simd.add(c, d)));
+    Range { least: least.min(rest.least), greatest: greatest.max(rest.greatest), seen: seen + rest.seen }
 }

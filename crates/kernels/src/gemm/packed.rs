@@ -19,8 +19,8 @@ pub struct PackedWeights {
     bytes: AlignedBytes,
     /// Of int8: what a step of each column is worth.
     scales: Vec<f32>,
-    /// Of int8: the sum of each column's steps.
-    column_sums: Vec<i32>,
+    /// Of int8: what each column's steps add up to.
+    column_sums: Vec<f32>,
 }
 
 impl PackedWeights {
@@ -63,7 +63,7 @@ impl PackedWeights {
                         four.map(i8::cast_unsigned)
                     });
                     scales.extend(&steps[..count]);
-                    column_sums.extend(&sums[..count]);
+                    column_sums.extend(sums.iter().zip(&steps).take(count).map(|(sum, step)| *sum as f32 * step));
                 }
             }
         }
@@ -103,7 +103,7 @@ impl PackedWeights {
         &self.scales
     }
 
-    pub(super) fn column_sums(&self) -> &[i32] {
+    pub(super) fn column_sums(&self) -> &[f32] {
         &self.column_sums
     }
 }

@@ -7,10 +7,10 @@ use std::arch::x86_64::{
     _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
     _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_cvtusepi32_epi8, _mm512_div_ps, _mm512_extractf32x8_ps,
     _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_or_epi32,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_mullo_epi32,
-    _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-    _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
-    _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_max_ps, _mm512_reduce_min_ps, _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_slli_epi32,
+    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
 };
 
 use half::bf16;
@@ -37,6 +37,12 @@ impl Avx512Bf16 {
     /// The proof, where `isa` lets kernels use it and the CPU has it.
     pub(crate) fn of(isa: Isa) -> Option<Self> {
         (isa.min(Isa::best()) >= Isa::Avx512Bf16).then_some(Self(()))
+    }
+
+    /// The proof for kernels that round to bf16 and do not multiply pairs: rounding is fast on every CPU that has the
+    /// instruction for it, so it is used as well where [`Isa::Avx512Vnni`] stands in for the slow products.
+    pub(crate) fn to_round(isa: Isa) -> Option<Self> {
+        (isa >= Isa::Avx512Vnni && Isa::best() >= Isa::Avx512Bf16).then_some(Self(()))
     }
 }
 
@@ -128,6 +134,16 @@ macro_rules! sixteen_lanes {
         }
 
         #[inline(always)]
+        fn least_of_lanes(self, x: __m512) -> f32 {
+            avx512!(_mm512_reduce_min_ps(x))
+        }
+
+        #[inline(always)]
+        fn greatest_of_lanes(self, x: __m512) -> f32 {
+            avx512!(_mm512_reduce_max_ps(x))
+        }
+
+        #[inline(always)]
         unsafe fn load(self, from: *const f32) -> __m512 {
             avx512!(_mm512_loadu_ps(from))
         }
@@ -147,15 +163,15 @@ macro_rules! sixteen_lanes {
 
         #[inline(always)]
         unsafe fn store_u8(self, to: *mut u8, x: __m512) {
-            avx512!(to.cast::<__m128i>().write_unaligned(_mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x))));
+            avx512!({
+                let steps = _mm512_max_epi32(_mm512_cvtps_epi32(x), _mm512_setzero_si512());
+                to.cast::<__m128i>().write_unaligned(_mm512_cvtusepi32_epi8(steps));
+            });
         }
 
         #[inline(always)]
-        unsafe fn load_steps(self, sums: *const i32, zero: i32, column_sums: *const i32) -> __m512 {
-            avx512!({
-                let columns = _mm512_mullo_epi32(_mm512_set1_epi32(zero), _mm512_loadu_si512(column_sums.cast()));
-                _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(sums.cast()), columns))
-            })
+        unsafe fn load_i32(self, from: *const i32) -> __m512 {
+            avx512!(_mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast())))
         }
 
         #[inline(always)]

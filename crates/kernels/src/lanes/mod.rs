@@ -60,6 +60,12 @@ pub(crate) trait Lanes: Copy {
     /// The sum of the lanes: halves are added until one lane is left.
     fn sum_of_lanes(self, x: Self::F32) -> f32;
 
+    /// The least of lanes that are numbers.
+    fn least_of_lanes(self, x: Self::F32) -> f32;
+
+    /// The greatest of lanes that are numbers.
+    fn greatest_of_lanes(self, x: Self::F32) -> f32;
+
     /// # Safety
     ///
     /// `WIDTH` numbers can be read from `from`.
@@ -84,19 +90,20 @@ pub(crate) trait Lanes: Copy {
     /// `WIDTH` numbers can be written to `to`.
     unsafe fn store_bf16(self, to: *mut bf16, x: Self::F32);
 
-    /// Writes the lanes rounded to integers, ties to even, for numbers in `[0, 255]`; any byte for others.
+    /// Writes the lanes rounded to integers, ties to even, and those below 0 as 0, those above 255 as 255; for numbers
+    /// below 2^31 and above -2^31, any byte for others.
     ///
     /// # Safety
     ///
     /// `WIDTH` bytes can be written to `to`.
     unsafe fn store_u8(self, to: *mut u8, x: Self::F32);
 
-    /// `sums − zero · column_sums` as f32.
+    /// Reads `WIDTH` integers as f32, to the nearest.
     ///
     /// # Safety
     ///
-    /// `WIDTH` numbers can be read from each.
-    unsafe fn load_steps(self, sums: *const i32, zero: i32, column_sums: *const i32) -> Self::F32;
+    /// `WIDTH` numbers can be read from `from`.
+    unsafe fn load_i32(self, from: *const i32) -> Self::F32;
 
     /// Transposes a block: `to[column][row] = from[row][column]`, where a step of a row is `stride` words.
     ///
@@ -132,7 +139,7 @@ pub(crate) trait Kernel {
 pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        if let Some(simd) = Avx512Bf16::of(isa) {
+        if let Some(simd) = Avx512Bf16::to_round(isa) {
             return simd.run(kernel);
         }
         if let Some(simd) = Avx512::of(isa) {

@@ -98,6 +98,16 @@ impl<const N: usize> Lanes for Portable<N> {
     }
 
     #[inline(always)]
+    fn least_of_lanes(self, x: [f32; N]) -> f32 {
+        x.into_iter().fold(f32::INFINITY, f32::min)
+    }
+
+    #[inline(always)]
+    fn greatest_of_lanes(self, x: [f32; N]) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
     unsafe fn load(self, from: *const f32) -> [f32; N] {
         // SAFETY: the caller vouches for N numbers; an array asks for no more alignment than its numbers.
         unsafe { *from.cast() }
@@ -125,14 +135,14 @@ impl<const N: usize> Lanes for Portable<N> {
     #[inline(always)]
     unsafe fn store_u8(self, to: *mut u8, x: [f32; N]) {
         // SAFETY: as for `store`.
-        unsafe { *to.cast() = x.map(|x| (x + ROUND).to_bits() as u8) };
+        unsafe { *to.cast() = x.map(|x| (x.clamp(0.0, 255.0) + ROUND).to_bits() as u8) };
     }
 
     #[inline(always)]
-    unsafe fn load_steps(self, sums: *const i32, zero: i32, column_sums: *const i32) -> [f32; N] {
+    unsafe fn load_i32(self, from: *const i32) -> [f32; N] {
         // SAFETY: as for `load`.
-        let (sums, column_sums) = unsafe { (*sums.cast::<[i32; N]>(), *column_sums.cast::<[i32; N]>()) };
-        array::from_fn(|lane| (sums[lane] - zero * column_sums[lane]) as f32)
+        let steps = unsafe { *from.cast::<[i32; N]>() };
+        steps.map(|step| step as f32)
     }
 
     #[inline(always)]
