@@ -28,10 +28,15 @@ impl ModelArgs {
         Ok(ModelFiles::find(&self.model)?)
     }
 
-    /// Loads the model onto its devices.
-    pub(crate) async fn open(&self, files: &ModelFiles, batch_tokens: Option<usize>) -> Result<DevicePool> {
-        let (files, dtype, devices) = (files.clone(), Some(self.dtype()), self.devices.clone());
-        let options = PoolOptions { devices, dtype, batch_tokens, ..PoolOptions::default() };
+    /// Loads the model onto its devices, to compute in `dtype`.
+    pub(crate) async fn open(
+        &self,
+        files: &ModelFiles,
+        dtype: Dtype,
+        batch_tokens: Option<usize>,
+    ) -> Result<DevicePool> {
+        let (files, devices) = (files.clone(), self.devices.clone());
+        let options = PoolOptions { devices, dtype: Some(dtype), batch_tokens, ..PoolOptions::default() };
         Ok(tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??)
     }
 }

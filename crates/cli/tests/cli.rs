@@ -10,6 +10,7 @@ use std::{
 };
 
 use insta::assert_snapshot;
+use serde_json::json;
 use tempfile::TempDir;
 
 /// A folder in which `polylance` runs, with a small source and a pipeline over it.
@@ -258,6 +259,27 @@ fn an_interrupted_command_ends_with_exit_code_130() {
     drop(stdin);
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "interrupted\n");
+}
+
+#[test]
+fn a_bench_measures_and_tells_what_rounding_costs() {
+    let place = Workplace::new();
+    place.write("ids.jsonl", "{\"input_ids\":[0,5,6,7,2]}\n{\"input_ids\":[0,2000,2]}\n");
+    let bench = ["bench", "--ids", "ids.jsonl", "--rounds", "2", "--dtype", "int8", "--against", "f32"];
+    let shown = place.run(&bench);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    assert!(shown.stdout.contains("vectors          at a cosine to those of f32 of 0.99"), "{}", shown.stdout);
+
+    let measured = place.run(&[&bench[..], &["--vectors", "vectors.f32", "--json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&measured.stdout).unwrap();
+    assert_eq!((&report["dtype"], &report["sequences"], &report["tokens"]), (&json!("int8"), &json!(2), &json!(8)));
+    assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
+    assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0);
+    let against = &report["against"];
+    let [mean, least] = ["cosine", "least_cosine"].map(|field| against[field].as_f64().unwrap());
+    assert_eq!(against["dtype"], "f32");
+    assert!(0.98 < least && least <= mean && mean < 1.0, "rounding shows, and costs little: {least} {mean}");
+    assert_eq!(fs::metadata(place.path().join("vectors.f32")).unwrap().len(), 2 * 384 * 4);
 }
 
 #[test]

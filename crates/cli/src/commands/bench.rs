@@ -6,7 +6,8 @@ use anyhow::Context;
 use arrow::array::AsArray;
 use indicatif::HumanBytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-use polylance_backend::{Backend, TokenizeSpec};
+use polylance_backend::{Backend, Embeddings, TokenizeSpec};
+use polylance_encoder::Dtype;
 use polylance_schema::Chunking;
 use polylance_worker::{BenchReport, DevicePool};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Ids in a batch of a device at most
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
+    /// Compute the vectors again in another arithmetic, and say how near the two are
+    #[arg(long, value_name = "DTYPE")]
+    against: Option<Dtype>,
     /// Write the vectors: f32, little-endian, one input after another
     #[arg(long, value_name = "FILE")]
     vectors: Option<PathBuf>,
@@ -52,6 +56,7 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance bench
   polylance bench --model intfloat/multilingual-e5-base --dtype int8
+  polylance bench --dtype int8 --against f32             # what rounding costs
   POLYLANCE_KERNELS=avx2 polylance bench --dtype f32     # as on an older CPU";
 
 #[derive(Deserialize)]
@@ -65,25 +70,46 @@ struct Report {
     measured: BenchReport,
     load_seconds: f64,
     peak_memory: Option<u64>,
+    against: Option<Nearness>,
+}
+
+/// How near vectors are to those of another arithmetic.
+#[derive(Serialize)]
+struct Nearness {
+    dtype: String,
+    /// The mean of all pairs of vectors.
+    cosine: f64,
+    /// The least of them.
+    least_cosine: f64,
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let (files, dtype) = (args.model.files()?, args.model.dtype());
     let started = Instant::now();
-    let pool = args.model.open(&files, args.batch_tokens).await?;
+    let pool = args.model.open(&files, dtype, args.batch_tokens).await?;
     let load_seconds = started.elapsed().as_secs_f64();
     let inputs = match &args.ids {
         Some(path) => read_ids(path)?,
         None => articles(&pool, args.texts as usize).await?,
     };
     let rounds = args.rounds as usize;
-    let measure = move || polylance_worker::bench(&pool, files.config(), dtype, &inputs, rounds);
+    let (config, texts) = (files.config().clone(), inputs.clone());
+    // The pool and its weights are gone with the closure, before those of another arithmetic are loaded.
+    let measure = move || polylance_worker::bench(&pool, &config, dtype, &texts, rounds);
     let (measured, vectors) = tokio::task::spawn_blocking(measure).await??;
+    let peak_memory = peak_memory();
     if let Some(path) = &args.vectors {
         let bytes: Vec<u8> = vectors.values.iter().flat_map(|x| x.to_le_bytes()).collect();
         fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))?;
     }
-    let report = Report { measured, load_seconds, peak_memory: peak_memory() };
+    let against = match args.against {
+        Some(other) => {
+            let pool = args.model.open(&files, other, args.batch_tokens).await?;
+            Some(Nearness::of(&vectors, &pool.encode(inputs).await?, other))
+        }
+        None => None,
+    };
+    let report = Report { measured, load_seconds, peak_memory, against };
     if args.json {
         printer.json(&report)?;
     } else {
@@ -117,9 +143,23 @@ async fn articles(pool: &DevicePool, count: usize) -> Result<Vec<Vec<u32>>> {
     Ok(chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect())
 }
 
+impl Nearness {
+    /// Of the vectors of the same inputs.
+    fn of(vectors: &Embeddings, others: &Embeddings, dtype: Dtype) -> Self {
+        let pairs = vectors.values.chunks_exact(vectors.dim).zip(others.values.chunks_exact(others.dim));
+        let cosines: Vec<f64> = pairs.map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).collect();
+        let least_cosine = cosines.iter().copied().fold(f64::INFINITY, f64::min);
+        Self { dtype: dtype.to_string(), cosine: cosines.iter().sum::<f64>() / cosines.len() as f64, least_cosine }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
 impl Report {
     fn print(&self, printer: &mut Printer) -> Result<()> {
-        let Self { measured, load_seconds, peak_memory } = self;
+        let Self { measured, load_seconds, peak_memory, against } = self;
         let sequences = measured.sequences as f64;
         let mut fields = vec![
             (
@@ -146,6 +186,12 @@ impl Report {
         };
         fields.push(("arithmetic rate", format!("{:.0} G operations a second{share}", measured.gflops)));
         fields.extend(peak_memory.map(|bytes| ("memory", format!("{} at most", HumanBytes(bytes)))));
+        fields.extend(against.as_ref().map(|Nearness { dtype, cosine, least_cosine }| {
+            (
+                "vectors",
+                format!("at a cosine to those of {dtype} of {cosine:.5} on average, {least_cosine:.5} at least"),
+            )
+        }));
         Ok(printer.fields(&fields)?)
     }
 }

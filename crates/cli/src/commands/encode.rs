@@ -38,7 +38,7 @@ struct Encoded<'v> {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let pool = args.model.open(&args.model.files()?, None).await?;
+    let pool = args.model.open(&args.model.files()?, args.model.dtype(), None).await?;
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };
 
