@@ -1,6 +1,6 @@
 """polylance's encoder against its peers: the same ids, the same weights, the same cores, taking turns.
 
-    python tests/peers/bench_encoders.py PROGRAM [--rounds N] [--texts N] [--cases e5,short,…] [--out DIR] [--venv DIR]
+    python tests/peers/bench_encoders.py PROGRAM [--rounds N] [--texts N] [--cases e5,short,…] [--cores N] [--out DIR]
 
 PROGRAM is `polylance` (its `bench` command is measured) or the example `encode_ids` of polylance-worker. Every turn is a
 process of its own; tokenizing and loading are not counted, and loading is reported beside it. Medians are compared.
@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=600)
     parser.add_argument("--cases", default=",".join([*CASES, "lengths"]))
+    parser.add_argument("--cores", type=int, default=2, help="how many each may use, the same ones; default 2")
     parser.add_argument("--out", type=Path, default=FOLDER / "report", help=f"default {FOLDER / 'report'}")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the models are, made if absent")
     peer_env.add_arguments(parser)
@@ -196,6 +197,8 @@ def main() -> None:
     from encoder_models import make
 
     make(args.folder)
+    cores = sorted(os.sched_getaffinity(0))[: args.cores]
+    os.sched_setaffinity(0, cores)  # every turn's process inherits it
     write_ids(args.folder, args.texts)
     args.program = args.program.resolve()
     cases, results, report = args.cases.split(","), {}, []

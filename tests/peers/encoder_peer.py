@@ -7,6 +7,7 @@ batches are 32 texts of nearly equal length, as sentence-transformers makes them
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 32
-THREADS = 2
+THREADS = len(os.sched_getaffinity(0))
 
 
 def batches(path: Path):
