@@ -153,8 +153,8 @@ pub enum Dtype {
     /// 16-bit floats, on CUDA devices.
     F16,
     /// 8-bit integers inside the layers, on the CPU: faster still. Vectors of the built-in model are at a cosine of
-    /// 0.9997 to those of `f32` on average and of 0.9989 at least (600 articles); `polylance bench --dtype int8
-    /// --against f32` tells that of another model.
+    /// 0.9997 to those of `f32` on average and of 0.998 at least; `polylance bench --dtype int8 --against f32` tells
+    /// that of another model.
     Int8,
 }
 
