@@ -21,7 +21,13 @@ enum Batches {
 }
 
 impl Batches {
-    fn open(mut file: File) -> Result<Self, ReadError> {
+    /// On a thread that may block, where a reader that panics over a damaged header is an error of its file alone.
+    async fn open(file: File) -> Result<Self, ReadError> {
+        let opened = tokio::task::spawn_blocking(|| Self::read_header(file)).await;
+        opened.map_err(|error| ReadError::Content(format!("the reader broke down: {error}")))?
+    }
+
+    fn read_header(mut file: File) -> Result<Self, ReadError> {
         let mut magic = [0; 6];
         file.read_exact(&mut magic)?;
         file.rewind()?;
@@ -52,11 +58,11 @@ impl Iterator for Batches {
 }
 
 pub(super) async fn schema(file: &OpenFile) -> Result<SchemaRef, ReadError> {
-    Ok(Batches::open(file.local().await?)?.schema())
+    Ok(Batches::open(file.local().await?).await?.schema())
 }
 
 pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> Result<RowStream, ReadError> {
-    let batches = Batches::open(file.local().await?)?;
+    let batches = Batches::open(file.local().await?).await?;
     columnar::positions(&batches.schema(), columns)?;
     let (columns, bytes_read, size) = (columns.clone(), file.bytes_read.clone(), file.file.size);
     Ok(spawn_rows(move |send| {
