@@ -17,7 +17,7 @@ setup: ## install what the build needs beside rustup's toolchain, gcc and git
 
 .PHONY: setup-test
 setup-test: setup
-	@.ci/setup nextest deny python page chromium
+	@.ci/setup nextest deny python page chromium cxx nvcc
 
 .PHONY: build
 build: setup ## the optimized binary
@@ -86,6 +86,11 @@ bench: build ## criterion benchmarks, then the encoder and whole runs against th
 	python3 tests/peers/bench_sentence_transformers.py "$(POLYLANCE)"
 	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 
-.PHONY: check-cuda
-check-cuda: setup ## type-check the `cuda` feature on a machine without a GPU
-	@.ci/check-cuda "$(CACHE)"
+.PHONY: cuda-kernels
+cuda-kernels: ## compile the GPU's kernels anew into crates/cuda/assets
+	@.ci/setup nvcc
+	crates/cuda/kernels/build.sh "$$(.ci/setup nvcc-path)" crates/cuda/assets/polylance.fatbin
+
+.PHONY: gpu-kit
+gpu-kit: ## what a machine with a GPU needs to check and measure the engine, in .gpu
+	@gpu/kit.sh

@@ -100,6 +100,9 @@ fn the_page_of_errors_shows_what_is_said() {
     folder.fails(1, &embed(docs, table, "DIR/cut-off", &[]), &[]);
     folder.fails(1, &embed(docs, table, "DIR/wrong-shape", &[]), &[]);
     folder.fails(2, &embed(docs, table, model, &["--devices", "tpu"]), &[]);
+    folder.fails(2, &embed(docs, table, model, &["--devices", "cpu,cuda:0"]), &[]);
+    folder.pipeline("half.toml", "model.dtype = \"f16\"\nmodel.devices = [\"cpu\"]\n");
+    folder.fails(2, &["run", "DIR/half.toml"], &[]);
 
     // Pipeline files.
     folder.pipeline("typo.toml", "[quarantine]\nmax_row = 5\n");

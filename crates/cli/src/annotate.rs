@@ -7,10 +7,10 @@ use std::{
 
 use arrow::datatypes::FieldRef;
 use polylance_config::{Annotate, Pipeline};
-use polylance_encoder::{Dtype, ModelFiles};
+use polylance_encoder::ModelFiles;
 use polylance_schema::Contract;
 use polylance_sink::{CommitPolicy, Declared};
-use polylance_worker::{PassHead, PoolOptions, TaskPool, head_contract, shares_pass};
+use polylance_worker::{PassHead, PoolOptions, Selection, TaskPool, head_contract, shares_pass};
 
 use crate::{
     annotation::{AnnotationJob, AnnotationSummary, OpenAnnotation},
@@ -18,7 +18,7 @@ use crate::{
     exit::ExitStatus,
     interrupt::{self, Interrupted, Stopping},
     job::Stop,
-    pipeline::{ProgressMode, dtype},
+    pipeline::ProgressMode,
     printer::{Printer, counted, thousands},
     task_args::usage,
 };
@@ -32,8 +32,8 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Columns {
     pub(crate) table: String,
     pub(crate) columns: Vec<Annotate>,
-    pub(crate) dtype: Dtype,
-    pub(crate) devices: Vec<String>,
+    /// What the heads are computed on, and in which arithmetic.
+    pub(crate) selection: Selection,
     pub(crate) commit_rows: u64,
     pub(crate) commit_seconds: u64,
     /// How long what is in work may take when the command is told to stop.
@@ -44,12 +44,11 @@ pub(crate) struct Columns {
 
 impl Columns {
     /// Those of a pipeline file.
-    pub(crate) fn of(pipeline: &Pipeline) -> Self {
+    pub(crate) fn of(pipeline: &Pipeline, selection: &Selection) -> Self {
         Self {
             table: pipeline.table.uri.clone(),
             columns: pipeline.annotate.clone(),
-            dtype: dtype(pipeline.model.dtype),
-            devices: pipeline.model.devices.clone(),
+            selection: selection.clone(),
             commit_rows: pipeline.table.commit.rows,
             commit_seconds: pipeline.table.commit.seconds,
             grace: Duration::from_secs(pipeline.run.grace),
@@ -143,7 +142,7 @@ impl Column {
     async fn open(annotate: &Annotate, columns: &Columns) -> Result<Self> {
         let (spec, inputs) = annotate.task().map_err(usage)?;
         let files = ModelFiles::find(&annotate.model)?;
-        let options = PoolOptions { dtype: Some(columns.dtype), ..PoolOptions::default() };
+        let options = columns.selection.options();
         let hashed = files.clone();
         let contract = tokio::task::spawn_blocking(move || head_contract(&hashed, spec, inputs, &options)).await??;
         let commit = CommitPolicy { rows: columns.commit_rows, seconds: columns.commit_seconds };
@@ -171,12 +170,7 @@ impl Column {
             return Ok(open.nothing());
         }
         let spec = self.job.contract.spec.clone();
-        let options = PoolOptions {
-            devices: columns.devices.clone(),
-            dtype: Some(columns.dtype),
-            stall: columns.stall,
-            ..PoolOptions::default()
-        };
+        let options = PoolOptions { stall: columns.stall, ..columns.selection.options() };
         let files = self.files;
         let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
         let mut shown = Shown::new(self.job.column, missing, progress);

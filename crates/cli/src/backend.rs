@@ -14,12 +14,13 @@ use polylance_backend::{
 };
 use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
-use polylance_worker::{DevicePool, PassHead, PoolError, PoolOptions};
+use polylance_worker::{DevicePool, GPU_LANES, Machine, PassHead, PoolError, PoolOptions, SelectedDevices};
 use tokio::sync::OnceCell;
 
-/// Ids in a device's batch, and batches for each device that a plan gathers before it asks for vectors.
+/// Ids in a batch, and batches for each worker that a plan gathers before it asks for vectors. How many ids a GPU takes
+/// depends on the model and on its free memory, which is known when the model is loaded.
 const BATCH_TOKENS: usize = 2048;
-const BATCH_TOKENS_CUDA: usize = 16 * 1024;
+const BATCH_TOKENS_GPU: usize = 32 * 1024;
 const BATCHES: usize = 2;
 
 /// The model could not be loaded.
@@ -45,13 +46,18 @@ struct State {
 }
 
 impl LazyPool {
-    pub(crate) fn new(files: ModelFiles, heads: Vec<PassHead>, options: PoolOptions) -> Self {
-        let devices = if options.devices.is_empty() { vec!["auto".to_owned()] } else { options.devices.clone() };
+    /// `devices` are those that `options` name.
+    pub(crate) fn new(
+        files: ModelFiles,
+        heads: Vec<PassHead>,
+        options: PoolOptions,
+        devices: &SelectedDevices,
+    ) -> Self {
         let info = BackendInfo {
             dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
             max_tokens: files.defaults().max_tokens,
-            window_tokens: window_tokens(&devices, options.batch_tokens),
-            devices,
+            window_tokens: window_tokens(devices, options.batch_tokens, Machine::this()),
+            devices: devices.names(),
         };
         let asked = heads.iter().map(|head| head.spec.clone()).collect();
         let state = State { files, heads, options, pool: OnceCell::new(), failure: Mutex::new(None) };
@@ -65,14 +71,13 @@ impl LazyPool {
 }
 
 /// Enough ids to keep all devices busy, estimated without opening them.
-fn window_tokens(devices: &[String], batch_tokens: Option<usize>) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let of_device = |name: &String| match name.as_str() {
-        "auto" => cores * batch_tokens.unwrap_or(BATCH_TOKENS),
-        name if name.starts_with("cuda") => batch_tokens.unwrap_or(BATCH_TOKENS_CUDA),
-        _ => batch_tokens.unwrap_or(BATCH_TOKENS),
+fn window_tokens(devices: &SelectedDevices, batch_tokens: Option<usize>, machine: &Machine) -> usize {
+    let (workers, usual) = match devices {
+        SelectedDevices::AllCores => (machine.cores().len(), BATCH_TOKENS),
+        SelectedDevices::Cpu(specs) => (specs.len(), BATCH_TOKENS),
+        SelectedDevices::Cuda(gpus) => (gpus.len() * GPU_LANES, BATCH_TOKENS_GPU),
     };
-    devices.iter().map(of_device).sum::<usize>().saturating_mul(BATCHES)
+    workers.saturating_mul(batch_tokens.unwrap_or(usual)).saturating_mul(BATCHES)
 }
 
 impl State {
@@ -141,14 +146,24 @@ impl Backend for LazyPool {
 
 #[cfg(test)]
 mod tests {
+    use polylance_worker::{VisibleGpu, resolve};
+
     use super::*;
 
     #[test]
     fn a_window_has_batches_for_every_device() {
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(window_tokens(&names(&["cpu:0", "cpu:1"]), None), 8192);
-        assert_eq!(window_tokens(&names(&["cuda:0"]), None), 32 * 1024);
-        assert_eq!(window_tokens(&names(&["cpu:0"]), Some(100)), 200);
-        assert!(window_tokens(&names(&["auto"]), None) >= 4096);
+        let gpu = |ordinal| VisibleGpu { ordinal, name: "GPU".to_owned(), compute: (9, 0), near_cores: None };
+        let without = Machine::new(vec![0, 1, 2], Ok(Vec::new()));
+        let with = Machine::new(vec![0, 1, 2], Ok(vec![gpu(0), gpu(1)]));
+        let window = |names: &[&str], batch_tokens, machine| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            window_tokens(&resolve(&names, None, machine).unwrap().devices, batch_tokens, machine)
+        };
+        assert_eq!(window(&["cpu:0", "cpu:1"], None, &with), 8192);
+        assert_eq!(window(&["cpu:0"], Some(100), &with), 200);
+        assert_eq!(window(&["auto"], None, &without), 3 * 4096);
+        assert_eq!(window(&["cuda:1"], None, &with), 128 * 1024);
+        assert_eq!(window(&["auto"], None, &with), 2 * 128 * 1024);
+        assert_eq!(window(&["auto"], Some(1000), &with), 8000);
     }
 }

@@ -151,10 +151,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<SearchError>() {
         return search_hint(error).map(str::to_owned);
     }
-    if let Some(PoolError::Device { .. }) = error.downcast_ref() {
-        return Some("devices are `auto`, `cpu`, `cpu:0` (a core), `cpu:0-3` (cores) and `cuda:0`".to_owned());
-    }
-    None
+    error.downcast_ref::<PoolError>().and_then(PoolError::hint).map(str::to_owned)
 }
 
 fn sink_hint(error: &SinkError) -> &'static str {
@@ -257,7 +254,7 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
     } else if let Some(error) = error.downcast_ref::<FitError>() {
         matches!(error, FitError::Data(_))
     } else if let Some(error) = error.downcast_ref::<PoolError>() {
-        matches!(error, PoolError::Device { .. })
+        matches!(error, PoolError::Device { .. } | PoolError::Gpu { .. })
     } else {
         return None;
     };

@@ -10,7 +10,7 @@ use polylance_dataflow::{Format, RowSet, SourceSpec};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
 use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, Table, UpkeepPolicy, Upkept};
-use polylance_worker::PoolOptions;
+use polylance_worker::{PoolOptions, Selection};
 
 use crate::{
     advice::advise,
@@ -20,6 +20,7 @@ use crate::{
     exit::ExitStatus,
     interrupt::{self, Interrupted, Stopping},
     job::{Job, Limits, OpenJob, RunSummary},
+    model_args,
     printer::{Printer, counted, thousands},
     progress,
 };
@@ -57,12 +58,12 @@ pub(crate) enum ProgressMode {
 
 /// Runs a pipeline without a word but its progress, and says how many rows went to the quarantine.
 pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -> Result<u64> {
-    let pipeline = &resolved(pipeline).await?;
+    let selection = select(pipeline).await?;
     let open = job(pipeline).open().await?;
     let files = ModelFiles::find(&pipeline.model.id)?;
-    let options = pool_options(pipeline);
+    let options = pool_options(pipeline, &selection);
     let contract = contract(pipeline, &files, &options)?;
-    let pool = Arc::new(LazyPool::new(files, Vec::new(), options));
+    let pool = Arc::new(LazyPool::new(files, Vec::new(), options, &selection.devices));
     let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, Vec::new()).await?;
     let mut observer = progress::observer(progress);
     let result = planned.run(observer.as_mut()).await;
@@ -103,15 +104,15 @@ async fn run_open(
     stopping: &Stopping,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let pipeline = &resolved(pipeline).await?;
+    let selection = select(pipeline).await?;
     let files = ModelFiles::find(&pipeline.model.id)?;
-    let options = pool_options(pipeline);
+    let options = pool_options(pipeline, &selection);
     let contract = contract(pipeline, &files, &options)?;
-    let columns = Columns::of(pipeline);
+    let columns = Columns::of(pipeline, &selection);
     let mut heads = annotate::prepare(&columns).await?;
     annotate::share(&mut heads, &files, &contract).await?;
     let (of_pass, fields): (Vec<_>, Vec<_>) = heads.iter().filter_map(Column::of_pass).unzip();
-    let pool = Arc::new(LazyPool::new(files, of_pass, options));
+    let pool = Arc::new(LazyPool::new(files, of_pass, options, &selection.devices));
     let planned = open.plan(&BackendHandle(Arc::<LazyPool>::clone(&pool)), contract, fields.clone()).await?;
     if output.explain {
         printer.line(planned.to_string().trim_end())?;
@@ -272,51 +273,36 @@ fn upkeep(upkeep: &config::Upkeep) -> UpkeepPolicy {
     UpkeepPolicy { compact: upkeep.compact, retention: upkeep.cleanup.then_some(retention) }
 }
 
-fn pool_options(pipeline: &Pipeline) -> PoolOptions {
+fn pool_options(pipeline: &Pipeline, selection: &Selection) -> PoolOptions {
     let model = &pipeline.model;
     PoolOptions {
-        devices: model.devices.clone(),
-        dtype: Some(dtype(model.dtype)),
         pooling: model.pooling,
         normalize: model.normalize,
         dims: model.dims,
         tokenizer_threads: model.tokenizer_threads,
         batch_tokens: model.batch_tokens,
         stall: Some(Duration::from_secs(pipeline.run.stall)),
+        ..selection.options()
     }
 }
 
-/// The pipeline with an arithmetic that is not `auto`: a table that is there has its own, on whatever machine a run goes
-/// on.
-pub(crate) async fn resolved(pipeline: &Pipeline) -> Result<Pipeline> {
-    let mut pipeline = pipeline.clone();
-    if pipeline.model.dtype == config::Dtype::Auto {
-        let contract = match Table::open(&pipeline.table.uri).await? {
-            Some(table) => table.contract()?,
-            None => None,
-        };
-        let dtype = match contract {
-            Some(contract) => contract.dtype.parse()?,
-            None => Dtype::of_this_cpu(),
-        };
-        pipeline.model.dtype = match dtype {
-            Dtype::F32 => config::Dtype::F32,
-            Dtype::Bf16 => config::Dtype::Bf16,
-            Dtype::F16 => config::Dtype::F16,
-            Dtype::Int8 => config::Dtype::Int8,
-        };
-    }
-    Ok(pipeline)
+/// The devices of a pipeline and their dtype: the file's, else the table's own, on whatever machine a run goes on, and
+/// for a new table what the devices are fastest at.
+pub(crate) async fn select(pipeline: &Pipeline) -> Result<Selection> {
+    let dtype = match pipeline.model.dtype {
+        config::Dtype::Auto => dtype_of_table(&pipeline.table.uri).await?,
+        config::Dtype::F32 => Some(Dtype::F32),
+        config::Dtype::Bf16 => Some(Dtype::Bf16),
+        config::Dtype::F16 => Some(Dtype::F16),
+        config::Dtype::Int8 => Some(Dtype::Int8),
+    };
+    model_args::select(&pipeline.model.devices, dtype)
 }
 
-pub(crate) fn dtype(dtype: config::Dtype) -> Dtype {
-    match dtype {
-        config::Dtype::Auto => Dtype::of_this_cpu(),
-        config::Dtype::F32 => Dtype::F32,
-        config::Dtype::Int8 => Dtype::Int8,
-        config::Dtype::Bf16 => Dtype::Bf16,
-        config::Dtype::F16 => Dtype::F16,
-    }
+/// The dtype of a table's vectors; `None` where there is no table, or one without a contract.
+pub(crate) async fn dtype_of_table(uri: &str) -> Result<Option<Dtype>> {
+    let Some(table) = Table::open(uri).await? else { return Ok(None) };
+    Ok(table.contract()?.map(|contract| contract.dtype.parse()).transpose()?)
 }
 
 /// Everything that decides the pipeline's vectors.

@@ -9,21 +9,23 @@ use std::{
 use anyhow::Context;
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotatorHandle, BackendHandle};
-use polylance_encoder::{Dtype, ModelFiles};
+use polylance_encoder::ModelFiles;
 use polylance_schema::{Contract, TaskSpec};
 use polylance_search::{ModelSource, Models, SearchError};
 use polylance_worker::{DevicePool, PoolOptions, TaskPool};
 
 use crate::{
     error::{Result, UsageError},
+    model_args::DeviceArgs,
     named::Head,
 };
 
-/// The table's model with the table's settings, checked to be the same weights.
+/// The table's model with the table's settings, checked to be the same weights, on the selected devices.
 ///
 /// # Errors
 /// [`UsageError`] when `model` has other weights or another tokenizer than the contract says.
-pub(crate) fn open(model: &str, contract: &Contract) -> Result<DevicePool> {
+pub(crate) fn open(model: &str, contract: &Contract, devices: &DeviceArgs) -> Result<DevicePool> {
+    let selection = devices.select_query(contract)?;
     let files = ModelFiles::find(model)?;
     let same = files.weights_hash()? == contract.weights_hash && files.tokenizer_hash()? == contract.tokenizer_hash;
     if !same {
@@ -33,14 +35,12 @@ pub(crate) fn open(model: &str, contract: &Contract) -> Result<DevicePool> {
             .with_hint(format!("the table has {}; name its files with --model", contract.summary()))
             .into());
     }
-    let dtype: Dtype = contract.dtype.parse()?;
     let dims = (contract.dim != files.config().hidden_size).then_some(contract.dim);
     let options = PoolOptions {
-        dtype: Some(dtype),
         pooling: Some(contract.pooling),
         normalize: Some(contract.normalize),
         dims,
-        ..PoolOptions::default()
+        ..selection.options()
     };
     Ok(DevicePool::open(&files, &options)?)
 }
@@ -49,19 +49,19 @@ pub(crate) fn open(model: &str, contract: &Contract) -> Result<DevicePool> {
 ///
 /// # Errors
 /// Those of the model's files and its head.
-pub(crate) fn open_reranker(model: &str) -> Result<TaskPool> {
+pub(crate) fn open_reranker(model: &str, devices: &DeviceArgs) -> Result<TaskPool> {
     let files = ModelFiles::find(model)?;
-    Ok(TaskPool::open(&files, TaskSpec::Rerank, &PoolOptions::default())?)
+    Ok(TaskPool::open(&files, TaskSpec::Rerank, &devices.select(None)?.options())?)
 }
 
 /// The heads, by name.
 ///
 /// # Errors
 /// [`UsageError`] when two have one name; those of the models' files.
-pub(crate) fn open_heads(heads: Vec<Head>) -> Result<BTreeMap<String, AnnotatorHandle>> {
+pub(crate) fn open_heads(heads: Vec<Head>, devices: &DeviceArgs) -> Result<BTreeMap<String, AnnotatorHandle>> {
     let mut opened = BTreeMap::new();
     for Head { name, spec, model } in heads {
-        let pool = TaskPool::open(&ModelFiles::find(&model)?, spec, &PoolOptions::default())?;
+        let pool = TaskPool::open(&ModelFiles::find(&model)?, spec, &devices.select(None)?.options())?;
         if opened.insert(name.clone(), AnnotatorHandle(Arc::new(pool))).is_some() {
             return Err(UsageError::new(format!("two heads are named `{name}`")).into());
         }
@@ -75,14 +75,15 @@ pub(crate) struct TableModels {
     /// Where the tables' model is now, when it has moved.
     model: Option<String>,
     reranker: Option<String>,
+    devices: DeviceArgs,
     heads: Vec<Head>,
     opened: Arc<Mutex<HashMap<String, Models>>>,
     opened_heads: Arc<Mutex<BTreeMap<String, AnnotatorHandle>>>,
 }
 
 impl TableModels {
-    pub(crate) fn new(model: Option<String>, reranker: Option<String>) -> Self {
-        Self { model, reranker, ..Self::default() }
+    pub(crate) fn new(model: Option<String>, reranker: Option<String>, devices: DeviceArgs) -> Self {
+        Self { model, reranker, devices, ..Self::default() }
     }
 
     /// With heads that are opened when a statement asks for them.
@@ -96,6 +97,7 @@ impl fmt::Debug for TableModels {
         f.debug_struct("TableModels")
             .field("model", &self.model)
             .field("reranker", &self.reranker)
+            .field("devices", &self.devices.devices)
             .finish_non_exhaustive()
     }
 }
@@ -104,14 +106,15 @@ impl ModelSource for TableModels {
     fn models(&self, contract: &Contract) -> BoxFuture<'static, Result<Models, SearchError>> {
         let (opened, contract, reranker) = (Arc::clone(&self.opened), contract.clone(), self.reranker.clone());
         let model = self.model.clone().unwrap_or_else(|| contract.model.clone());
+        let devices = self.devices.clone();
         let opening = move || {
             // The lock is held while the model loads: a second statement waits for it instead of loading it again.
             let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(models) = opened.get(&contract.summary()) {
                 return Ok(models.clone());
             }
-            let embedder = BackendHandle(Arc::new(open(&model, &contract)?));
-            let reranker = reranker.map(|model| open_reranker(&model)).transpose()?;
+            let embedder = BackendHandle(Arc::new(open(&model, &contract, &devices)?));
+            let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
             let reranker = reranker.map(|pool| AnnotatorHandle(Arc::new(pool)));
             let models = Models { embedder: Some(embedder), reranker };
             opened.insert(contract.summary(), models.clone());
@@ -130,10 +133,11 @@ impl ModelSource for TableModels {
             };
             return std::future::ready(Err(SearchError::Query(message))).boxed();
         };
+        let devices = self.devices.clone();
         loading(move || {
             let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
             if !opened.contains_key(&name) {
-                opened.extend(open_heads(vec![head])?);
+                opened.extend(open_heads(vec![head], &devices)?);
             }
             opened.get(&name).cloned().with_context(|| format!("the head {name} is not open"))
         })
@@ -151,4 +155,46 @@ fn loading<T: Send + 'static>(
         opened.map_err(|error| failed(error.into()))?.map_err(failed)
     }
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use polylance_encoder::{Dtype, ModelConfig, synthetic::Checkpoint};
+    use polylance_schema::{Chunking, Prompts};
+
+    use super::*;
+
+    /// A small model, and the contract of a table that it was made with.
+    fn model(folder: &tempfile::TempDir, dtype: Dtype) -> (String, Contract) {
+        let config = ModelConfig { vocab_size: 250_002, ..ModelConfig::tiny() };
+        Checkpoint::new(config).write(folder.path()).unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
+        let model = folder.path().to_str().unwrap();
+        let options = PoolOptions { dtype: Some(dtype), ..PoolOptions::default() };
+        let chunking = Chunking::Truncate { max_tokens: 16 };
+        let files = ModelFiles::find(model).unwrap();
+        (model.to_owned(), polylance_worker::contract(&files, &options, Prompts::default(), chunking).unwrap())
+    }
+
+    #[test]
+    fn a_table_is_queried_in_its_own_dtype_and_one_of_f16_in_f32_where_the_cpu_computes() {
+        let (folder, on_cores) = (tempfile::tempdir().unwrap(), DeviceArgs { devices: vec!["cpu".to_owned()] });
+        for (of_table, of_query) in
+            [(Dtype::F32, "f32"), (Dtype::Bf16, "bf16"), (Dtype::Int8, "int8"), (Dtype::F16, "f32")]
+        {
+            let (model, contract) = model(&folder, of_table);
+            let pool = open(&model, &contract, &on_cores).unwrap();
+            assert_eq!(pool.report().compute_dtype, of_query, "a table of {of_table}");
+        }
+    }
+
+    #[test]
+    fn a_named_device_that_is_not_there_is_refused_before_a_model_is_loaded() {
+        let (folder, nowhere) = (tempfile::tempdir().unwrap(), DeviceArgs { devices: vec!["cuda:4000".to_owned()] });
+        let (model, contract) = model(&folder, Dtype::F32);
+        let error = open("no/such-model", &contract, &nowhere).unwrap_err().to_string();
+        assert!(error.starts_with("device `cuda:4000`: "), "{error}");
+        let error = open_reranker(&model, &nowhere).unwrap_err().to_string();
+        assert!(error.starts_with("device `cuda:4000`: "), "{error}");
+    }
 }

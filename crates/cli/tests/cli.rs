@@ -132,7 +132,7 @@ fn wrong_usage_is_named_with_what_would_be_right() {
     place.write("misspelled.toml", "version = 1\n[source]\nuir = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
     place.write("version.toml", "version = 2\n[sauce]\n");
     place.write("type.toml", "version = 1\n[source]\nuri = 7\n[table]\nuri = \"docs.lance\"\n");
-    let cases: [(&str, &[&str]); 15] = [
+    let cases: [(&str, &[&str]); 16] = [
         ("unknown command", &["serach", "x"]),
         ("misspelled key", &["run", "misspelled.toml"]),
         ("another version", &["run", "version.toml"]),
@@ -145,7 +145,11 @@ fn wrong_usage_is_named_with_what_would_be_right() {
         ("no model", &["embed", "--source", "docs.jsonl", "--table", "t.lance", "--model", "./missing"]),
         ("no such device", &["run", "job.toml", "--set", "model.devices=[\"gpu\"]"]),
         ("too many tokens", &["run", "job.toml", "--set", "model.max_tokens=513"]),
-        ("dtype of another device", &["run", "job.toml", "--set", "model.dtype=f16"]),
+        (
+            "dtype of another device",
+            &["run", "job.toml", "--set", "model.dtype=f16", "--set", "model.devices=[\"cpu\"]"],
+        ),
+        ("two kinds of devices", &["encode", "--devices", "cpu,cuda:0"]),
         ("no table", &["search", "--table", "missing.lance", "x"]),
         ("a statement that writes", &["sql", "CREATE TABLE t (x INT)"]),
     ];
@@ -157,6 +161,19 @@ fn wrong_usage_is_named_with_what_would_be_right() {
     }
     assert!(!place.path().join("t.lance").exists() && !place.path().join("docs.lance").exists());
     settings().bind(|| assert_snapshot!(seen));
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_refused_with_the_reason_and_what_would_do() {
+    let place = Workplace::new();
+    for command in [&["encode"][..], &["model", "check", "builtin:multilingual-e5-small"], &["bench"]] {
+        let outcome = place.run(&[command, &["--devices", "cuda:4000"]].concat());
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{command:?}: {}", outcome.shown());
+        // The driver's words on this machine: there is no driver, or no such device.
+        let expected =
+            ["error: device `cuda:4000`: ", "hint: `auto` takes the GPUs that can be used, or else the cores"];
+        assert!(expected.iter().all(|words| outcome.stderr.contains(words)), "{command:?}: {}", outcome.stderr);
+    }
 }
 
 #[test]
@@ -285,7 +302,7 @@ fn a_bench_measures_and_tells_what_rounding_costs() {
 #[test]
 fn a_model_is_described() {
     let place = Workplace::new();
-    let outcome = place.run(&["model", "check", "builtin:multilingual-e5-small"]);
+    let outcome = place.run(&["model", "check", "builtin:multilingual-e5-small", "--dtype", "f32"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
     let without_devices: Vec<_> = outcome.stdout.lines().filter(|line| !line.starts_with("devices")).collect();
     assert_snapshot!(without_devices.join("\n"));

@@ -106,7 +106,8 @@ pub struct Model {
     pub id: String,
     /// The arithmetic.
     pub dtype: Dtype,
-    /// Devices that share the work: `auto`, `cpu`, `cpu:0` (a set of cores), `cuda:0`.
+    /// Devices that share the work, all of one kind: `cpu`, `cpu:0` (a set of cores), `cuda:0`. `auto` is all GPUs, and
+    /// without one all cores.
     #[schemars(length(min = 1))]
     pub devices: Vec<String>,
     /// Ids in one input at most, special tokens included; the model's own limit when left out.
@@ -143,14 +144,15 @@ pub struct Prompts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
-    /// That of the table, when there is one; else `bf16` where the CPU multiplies it faster, and `f32` elsewhere.
+    /// That of the table, when there is one; else `bf16` on GPUs and where the CPU multiplies it faster, and `f32`
+    /// elsewhere.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
     /// bfloat16 inside the layers: vectors within 0.0001 of the cosine of `f32`, several times as fast.
     Bf16,
-    /// 16-bit floats, on CUDA devices.
+    /// 16-bit floats, on GPUs. On a CPU the table's queries are computed in `f32`.
     F16,
     /// 8-bit integers inside the layers, on the CPU: faster still. Vectors of the built-in model are at a cosine of
     /// 0.9997 to those of `f32` on average and of 0.998 at least; `polylance bench --dtype int8 --against f32` tells

@@ -23,6 +23,17 @@ pub(crate) fn validate(file: &Pipeline, place: impl Fn(&str) -> Place) -> Result
     if file.table.uri == file.source.uri {
         return invalid("table.uri", "`table.uri` and `source.uri` are the same".to_owned());
     }
+    let of_kind = |kind: &str| {
+        let name = file.model.devices.iter().find(|name| name.split(':').next() == Some(kind));
+        name.map(String::as_str)
+    };
+    if let (Some(cpu), Some(gpu)) = (of_kind("cpu"), of_kind("cuda")) {
+        let message = format!(
+            "`model.devices` names {cpu:?} and {gpu:?}: CPU and GPU vectors differ in the last bits, and which of the \
+             two computes a text would depend on timing"
+        );
+        return invalid("model.devices", message);
+    }
     let chunk = &file.chunk;
     if chunk.mode == ChunkMode::Truncate {
         for (key, set) in [("chunk.overlap", chunk.overlap.is_some()), ("chunk.cut", chunk.cut.is_some())] {

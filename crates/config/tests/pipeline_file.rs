@@ -105,6 +105,7 @@ fn a_wrong_file_is_refused_with_line_key_expected_and_found() {
         ("size of another type", SHORTEST.replace("[table]", "max_bytes = true\n[table]")),
         ("empty", SHORTEST.replace("\"udhr.lance\"", "\"\"")),
         ("no device", format!("{SHORTEST}[model]\ndevices = []\n")),
+        ("two kinds of devices", format!("{SHORTEST}[model]\ndevices = [\"cuda:0\", \"cpu:0-3\"]\n")),
         ("not TOML", SHORTEST.replace("[table]", "[table")),
         ("twice", SHORTEST.replace("[table]", "uri = \"other\"\n[table]")),
         ("reserved column", SHORTEST.replace("[table]", "keep = [\"lang\", \"embedding\"]\n[table]")),

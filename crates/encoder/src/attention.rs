@@ -26,21 +26,19 @@ pub struct SelfAttention {
     heads: usize,
     head_size: usize,
     scale: f32,
-    /// Whether the map is packed for the CPU's kernels.
-    packed: bool,
 }
 
 impl SelfAttention {
-    /// Loads `query`, `key` and `value` and joins them into one map, packed for the CPU's kernels where
-    /// `packing` says how.
+    /// Loads `query`, `key` and `value` and joins them into one map, packed as `packing`
+    /// says, else in f32.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
     ///
     /// ```
-    /// use candle_core::{DType, Tensor};
+    /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{CuSeqlens, Device, ModelConfig, SelfAttention};
+    /// use polylance_encoder::{CuSeqlens, ModelConfig, SelfAttention};
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
@@ -59,7 +57,6 @@ impl SelfAttention {
             heads: config.num_attention_heads,
             head_size: config.head_size(),
             scale,
-            packed: packing.is_some(),
         })
     }
 
@@ -103,34 +100,23 @@ impl SelfAttention {
 
     fn attend(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
         let query_key_value = self.query_key_value(hidden_states)?;
-        #[cfg(feature = "flash-attn")]
-        if query_key_value.device().is_cuda() && query_key_value.dtype() != candle_core::DType::F32 {
-            return self.flash(&query_key_value, cu_seqlens, direction);
-        }
         self.packed(&query_key_value, cu_seqlens, direction)
     }
 
     /// `[tokens, 3 * heads, head_size]`.
     fn query_key_value(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let tokens = hidden_states.dim(0)?;
-        let mut query_key_value = self.query_key_value.forward(hidden_states)?;
-        if self.packed {
-            query_key_value = query_key_value.to_dtype(DType::F32)?;
-        }
+        let query_key_value = self.query_key_value.forward(hidden_states)?.to_dtype(DType::F32)?;
         Ok(query_key_value.reshape((tokens, 3 * self.heads, self.head_size))?)
     }
 
-    /// One sequence after another, or side by side on the CPU's threads.
+    /// Sequences side by side on the device's threads.
     fn packed(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
         let ranges: Vec<_> = cu_seqlens.ranges().collect();
         let one = |range: &std::ops::Range<usize>| {
             self.sequence(&query_key_value.narrow(0, range.start, range.len())?, direction)
         };
-        let contexts: Vec<Tensor> = if query_key_value.device().is_cpu() {
-            ranges.par_iter().map(one).collect::<Result<_>>()?
-        } else {
-            ranges.iter().map(one).collect::<Result<_>>()?
-        };
+        let contexts: Vec<Tensor> = ranges.par_iter().map(one).collect::<Result<_>>()?;
         Ok(Tensor::cat(&contexts, 0)?)
     }
 
@@ -140,10 +126,9 @@ impl SelfAttention {
         self.context(&part(0)?, &part(1)?, &part(2)?, direction)
     }
 
-    /// Queries, keys or values as `[heads, tokens, head_size]`, on the CPU without a copy: its products take any strides.
+    /// Queries, keys or values as `[heads, tokens, head_size]`, without a copy: the products take any strides.
     fn part(&self, query_key_value: &Tensor, index: usize) -> Result<Tensor> {
-        let part = query_key_value.narrow(1, index * self.heads, self.heads)?.transpose(0, 1)?;
-        Ok(if part.device().is_cpu() { part } else { part.contiguous()? })
+        Ok(query_key_value.narrow(1, index * self.heads, self.heads)?.transpose(0, 1)?)
     }
 
     /// `query`: `[heads, tokens, head_size]` of a sequence's last tokens; `key` and `value` of all. Returns
@@ -160,29 +145,9 @@ impl SelfAttention {
         let context = probabilities.matmul(value)?;
         Ok(context.transpose(0, 1)?.reshape((tokens, self.heads * self.head_size))?)
     }
-
-    /// All sequences in one kernel, half precision on CUDA.
-    #[cfg(feature = "flash-attn")]
-    fn flash(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
-        let part = |index: usize| query_key_value.narrow(1, index * self.heads, self.heads)?.contiguous();
-        let borders = Tensor::new(cu_seqlens.as_slice(), query_key_value.device())?;
-        let longest = cu_seqlens.longest();
-        let context = candle_flash_attn::flash_attn_varlen(
-            &part(0)?,
-            &part(1)?,
-            &part(2)?,
-            &borders,
-            &borders,
-            longest,
-            longest,
-            self.scale,
-            direction == Direction::Causal,
-        )?;
-        Ok(context.reshape((query_key_value.dim(0)?, self.heads * self.head_size))?)
-    }
 }
 
-/// `[tokens, all]`, in the format and on the device of `like`: 0 where one of a sequence's last tokens attends, and
+/// `[tokens, all]`, in the format of `like`: 0 where one of a sequence's last tokens attends, and
 /// minus infinity where what it would attend to comes after it.
 fn causal_mask(tokens: usize, all: usize, like: &Tensor) -> Result<Tensor> {
     let before = all - tokens;

@@ -2,11 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use candle_core::{DType, Device};
 use polylance_kernels::{Isa, Precision};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ModelError, Result};
+use crate::{
+    device::Device,
+    error::{ModelError, Result},
+};
 
 /// The format of weights and states during computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -15,10 +17,10 @@ pub enum Dtype {
     /// 32-bit floats, on every device.
     #[default]
     F32,
-    /// bfloat16, on every device; faster than f32 on CPUs that multiply it at full rate, about as fast on others that have
-    /// AVX2, in half the memory. States between the layers are f32 on a CPU.
+    /// bfloat16, on every device; faster than f32 on GPUs and on CPUs that multiply it at full rate, about as fast on
+    /// other CPUs that have AVX2, in half the memory. States between the layers are f32.
     Bf16,
-    /// 16-bit IEEE floats, on CUDA.
+    /// 16-bit IEEE floats, on a GPU. States between the layers are f32.
     F16,
     /// 8-bit integers in the layers' products and bfloat16 between them, on a CPU. Changes vectors measurably.
     Int8,
@@ -32,7 +34,9 @@ impl Dtype {
     pub fn check(self, device: &Device) -> Result<()> {
         match (self, device.is_cpu()) {
             (Self::F16, true) => Err(ModelError::Option("dtype f16 needs a CUDA device; the CPU has bf16".to_owned())),
-            (Self::Int8, false) => Err(ModelError::Option("dtype int8 is computed on the CPU alone".to_owned())),
+            (Self::Int8, false) => {
+                Err(ModelError::Option("dtype int8 is computed on the CPU alone; a GPU has bf16".to_owned()))
+            }
             _ => Ok(()),
         }
     }
@@ -43,22 +47,12 @@ impl Dtype {
         if Isa::detect() >= Isa::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
     }
 
-    /// The format of tensors on `device`: on a CPU what is not f32 is inside the packed weights.
-    pub(crate) fn tensors(self, device: &Device) -> DType {
+    /// How the layers' weights are packed on a CPU, which computes f16 in f32.
+    pub(crate) fn precision(self) -> Precision {
         match self {
-            Self::Bf16 if !device.is_cpu() => DType::BF16,
-            Self::F16 => DType::F16,
-            Self::F32 | Self::Bf16 | Self::Int8 => DType::F32,
-        }
-    }
-
-    /// How a CPU's weights are packed.
-    pub(crate) fn precision(self, device: &Device) -> Option<Precision> {
-        match self {
-            Self::F32 => device.is_cpu().then_some(Precision::F32),
-            Self::Bf16 => device.is_cpu().then_some(Precision::Bf16),
-            Self::Int8 => Some(Precision::Int8),
-            Self::F16 => None,
+            Self::F32 | Self::F16 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+            Self::Int8 => Precision::Int8,
         }
     }
 }

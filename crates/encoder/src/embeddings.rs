@@ -17,7 +17,8 @@ pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
 /// The sum of three embeddings, normed in the post-norm kinds.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    words: Words,
+    /// The word embeddings are half of a small model: the rows of a batch are converted where they lie in the file.
+    words: Arc<Weights>,
     /// `[max_position_embeddings, hidden]`.
     positions: Tensor,
     /// `[type_vocab_size, hidden]`.
@@ -28,37 +29,24 @@ pub struct Embeddings {
     first_position: usize,
     max_tokens: usize,
     vocab_size: usize,
-    dtype: DType,
-}
-
-/// The word embeddings are half of a small model: on the CPU the rows of a batch are converted where they lie.
-#[derive(Debug, Clone)]
-enum Words {
-    Mapped(Arc<Weights>),
-    Resident(Tensor),
 }
 
 impl Embeddings {
-    /// Loads the embeddings; on the CPU the word embeddings stay in their file's format.
-    pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig, dtype: DType, device: &Device) -> Result<Self> {
-        let vb = weights.var_builder(dtype, device).pp("embeddings");
+    /// Loads the embeddings; the word embeddings stay in their file's format.
+    pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig) -> Result<Self> {
+        let vb = weights.var_builder().pp("embeddings");
         let (hidden, vocab_size) = (config.hidden_size, config.vocab_size);
-        let words = if device.is_cpu() {
-            Words::Mapped(Arc::clone(weights))
-        } else {
-            Words::Resident(vb.get((vocab_size, hidden), "word_embeddings.weight")?)
-        };
         let token_types = if vb.contains_tensor("token_type_embeddings.weight") {
             vb.get((config.type_vocab_size, hidden), "token_type_embeddings.weight")?
         } else {
-            Tensor::zeros((config.type_vocab_size, hidden), dtype, device)?
+            Tensor::zeros((config.type_vocab_size, hidden), DType::F32, &Device::Cpu)?
         };
         let norm = match config.kind.norm_placement() {
             NormPlacement::Pre => None,
             NormPlacement::Post => Some(LayerNorm::load(hidden, config.layer_norm_eps, vb.pp("LayerNorm"))?),
         };
         Ok(Self {
-            words,
+            words: Arc::clone(weights),
             positions: vb.get((config.max_position_embeddings, hidden), "position_embeddings.weight")?,
             first_type: token_types.narrow(0, 0, 1)?.contiguous()?,
             token_types,
@@ -66,7 +54,6 @@ impl Embeddings {
             first_position: config.first_position(),
             max_tokens: config.max_tokens(),
             vocab_size,
-            dtype,
         })
     }
 
@@ -132,24 +119,10 @@ impl Embeddings {
         Ok(self.token_types.index_select(&Tensor::new(types, self.token_types.device())?, 0)?)
     }
 
-    /// The word embeddings where they lie on the device; `None` where they stay in their file.
-    pub(crate) fn resident_words(&self) -> Option<&Tensor> {
-        match &self.words {
-            Words::Resident(words) => Some(words),
-            Words::Mapped(_) => None,
-        }
-    }
-
     fn words(&self, ids: &[u32]) -> Result<Tensor> {
-        let device = self.positions.device();
-        match &self.words {
-            Words::Resident(words) => Ok(words.index_select(&Tensor::new(ids, device)?, 0)?),
-            Words::Mapped(weights) => {
-                let view = weights.view(WORDS).ok_or_else(|| ModelError::Option(format!("{WORDS} was not loaded")))?;
-                let rows = Tensor::from_vec(view.rows(ids), (ids.len(), self.positions.dim(1)?), device)?;
-                weights.release(WORDS);
-                Ok(rows.to_dtype(self.dtype)?)
-            }
-        }
+        let view = self.words.view(WORDS).ok_or_else(|| ModelError::Option(format!("{WORDS} was not loaded")))?;
+        let rows = Tensor::from_vec(view.rows(ids), (ids.len(), self.positions.dim(1)?), &Device::Cpu)?;
+        self.words.release(WORDS);
+        Ok(rows)
     }
 }

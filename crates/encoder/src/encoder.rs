@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use polylance_kernels::Precision;
 use rayon::prelude::*;
 
@@ -25,8 +25,8 @@ use crate::{
 pub struct Encoder {
     embeddings: Embeddings,
     layers: Layers,
-    /// That of the layers' packed weights, where the CPU's own kernels compute them.
-    precision: Option<Precision>,
+    /// That of the layers' packed weights.
+    precision: Precision,
     norm: Option<LayerNorm>,
 }
 
@@ -36,34 +36,27 @@ enum Layers {
     /// Ready to compute.
     Resident(Vec<Layer>),
     /// In the files, in half precision: each is widened when its turn comes.
-    Mapped { weights: Arc<Weights>, config: ModelConfig, dtype: DType, device: Device },
+    Mapped { weights: Arc<Weights>, config: ModelConfig },
 }
 
 impl Encoder {
-    pub(crate) fn load(
-        weights: &Arc<Weights>,
-        config: &ModelConfig,
-        dtype: Dtype,
-        device: &Device,
-        per_layer: bool,
-    ) -> Result<Self> {
-        let (precision, dtype) = (dtype.precision(device), dtype.tensors(device));
-        let vb = weights.var_builder(dtype, device).pp("encoder");
+    pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig, dtype: Dtype, per_layer: bool) -> Result<Self> {
+        let precision = dtype.precision();
+        let vb = weights.var_builder().pp("encoder");
         let layers = if per_layer {
-            let (weights, config) = (Arc::clone(weights), config.clone());
-            Layers::Mapped { weights, config, dtype, device: device.clone() }
+            Layers::Mapped { weights: Arc::clone(weights), config: config.clone() }
         } else {
-            let packing = precision.map(|precision| Packing::from_files(precision, weights));
+            let packing = Packing::from_files(precision, weights);
             let layers = (0..config.num_hidden_layers)
                 .into_par_iter()
-                .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, packing.as_ref()));
+                .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, Some(&packing)));
             Layers::Resident(layers.collect::<Result<_>>()?)
         };
         let norm = match config.kind.norm_placement() {
             NormPlacement::Pre => Some(LayerNorm::load(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?),
             NormPlacement::Post => None,
         };
-        Ok(Self { embeddings: Embeddings::load(weights, config, dtype, device)?, layers, precision, norm })
+        Ok(Self { embeddings: Embeddings::load(weights, config)?, layers, precision, norm })
     }
 
     /// The last hidden states: `[total_tokens, hidden]`.
@@ -75,10 +68,7 @@ impl Encoder {
     pub fn forward(&self, batch: &PackedBatch) -> Result<Tensor> {
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
         let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
-        let Some(precision) = self.precision else {
-            return self.through(embedded, |_, layer, hidden_states| layer.forward(hidden_states, &cu_seqlens));
-        };
-        let hidden_states = Arena::compute(&embedded, precision, |arena| {
+        let hidden_states = Arena::compute(&embedded, self.precision, |arena| {
             self.each_layer(|_, layer| layer.forward_in(arena, &cu_seqlens))
         })?;
         self.last_norm(hidden_states)
@@ -103,11 +93,6 @@ impl Encoder {
         self.through(embedded, |number, layer, hidden_states| layer.forward_cached(hidden_states, &mut kept[number]))
     }
 
-    /// The word embeddings where they lie on the device; `None` where they stay in their file.
-    pub(crate) fn resident_words(&self) -> Option<&Tensor> {
-        self.embeddings.resident_words()
-    }
-
     /// Takes token states through every layer and the last norm; `step` computes one layer, given its number.
     fn through(
         &self,
@@ -125,11 +110,11 @@ impl Encoder {
     fn each_layer(&self, mut step: impl FnMut(usize, &Layer) -> Result<()>) -> Result<()> {
         match &self.layers {
             Layers::Resident(layers) => layers.iter().enumerate().try_for_each(|(number, layer)| step(number, layer)),
-            Layers::Mapped { weights, config, dtype, device } => {
-                let vb = weights.var_builder(*dtype, device).pp("encoder.layer");
-                let packing = self.precision.map(|precision| Packing::from_files(precision, weights));
+            Layers::Mapped { weights, config } => {
+                let vb = weights.var_builder().pp("encoder.layer");
+                let packing = Packing::from_files(self.precision, weights);
                 (0..config.num_hidden_layers)
-                    .try_for_each(|number| step(number, &Layer::load(vb.pp(number), config, packing.as_ref())?))
+                    .try_for_each(|number| step(number, &Layer::load(vb.pp(number), config, Some(&packing))?))
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What can go wrong with a model, by what a caller can do about it.
 
-use std::{io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
+
+use polylance_cuda::CudaError;
 
 /// A result whose error is a [`ModelError`].
 pub type Result<T> = std::result::Result<T, ModelError>;
@@ -93,10 +95,32 @@ pub enum ModelError {
     },
     /// The device ran out of memory: split the batch.
     #[error("the device is out of memory")]
-    OutOfMemory(#[source] Box<candle_core::Error>),
+    OutOfMemory(#[source] Box<CudaError>),
+    /// The model and a batch do not fit into the device's free memory: compute in fewer bits, in smaller batches, or on
+    /// another device.
+    #[error(
+        "{device} has {} free; the model takes {} in {dtype}, a batch of {batch_tokens} ids {}: {advice}",
+        gib(*free), gib(*weights), gib(*batch)
+    )]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// Its free memory in bytes.
+        free: u64,
+        /// The arithmetic.
+        dtype: String,
+        /// Bytes of the weights.
+        weights: u64,
+        /// Ids in a batch.
+        batch_tokens: usize,
+        /// Bytes that such a batch takes.
+        batch: u64,
+        /// What to change.
+        advice: String,
+    },
     /// The device failed.
     #[error("computation failed: {0}")]
-    Device(#[source] Box<candle_core::Error>),
+    Device(#[source] Box<dyn Error + Send + Sync>),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -128,12 +152,17 @@ impl ModelError {
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        // candle passes the driver's status on as text only.
-        let text = error.to_string().to_ascii_lowercase();
-        if text.contains("out_of_memory") || text.contains("out of memory") {
-            Self::OutOfMemory(Box::new(error))
-        } else {
-            Self::Device(Box::new(error))
-        }
+        Self::Device(Box::new(error))
     }
+}
+
+impl From<CudaError> for ModelError {
+    fn from(error: CudaError) -> Self {
+        if error.is_out_of_memory() { Self::OutOfMemory(Box::new(error)) } else { Self::Device(Box::new(error)) }
+    }
+}
+
+/// Bytes as people read them.
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }

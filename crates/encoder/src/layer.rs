@@ -30,16 +30,16 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Loads a layer under Hugging Face's names, which depend on the norm placement; its maps are packed for the CPU's
-    /// kernels where `packing` says how.
+    /// Loads a layer under Hugging Face's names, which depend on the norm placement; its maps are packed as
+    /// `packing` says, else in f32.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
     ///
     /// ```
-    /// use candle_core::{DType, Tensor};
+    /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{CuSeqlens, Device, Layer, ModelConfig};
+    /// use polylance_encoder::{CuSeqlens, Layer, ModelConfig};
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);

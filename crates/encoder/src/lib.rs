@@ -1,4 +1,4 @@
-//! XLM-RoBERTa-XL, XLM-RoBERTa and BERT in candle, over packed batches.
+//! XLM-RoBERTa-XL, XLM-RoBERTa and BERT over packed batches, on CPUs and NVIDIA GPUs.
 //!
 //! One [`Encoder`] with a norm placement serves all three kinds. A batch is packed: all tokens of all
 //! sequences in one `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders; there is no
@@ -25,6 +25,8 @@ mod arena;
 mod attention;
 mod batch;
 mod config;
+mod cuda;
+mod device;
 mod dtype;
 mod embeddings;
 mod encoder;
@@ -50,8 +52,8 @@ mod weights;
 
 pub use attention::SelfAttention;
 pub use batch::{CuSeqlens, PackedBatch};
-pub use candle_core::Device;
 pub use config::{ModelConfig, ModelKind, NormPlacement};
+pub use device::Device;
 pub use dtype::Dtype;
 pub use embeddings::Embeddings;
 pub use encoder::Encoder;
@@ -64,6 +66,7 @@ pub use linear::Linear;
 pub use loading::{LoadOptions, LoadReport, Widen};
 pub use norm::LayerNorm;
 pub use packing::Packing;
+pub use polylance_cuda::{CudaError, Gpu, GpuInfo, KernelTime, gpus, gpus_or_why};
 pub use polylance_schema::{Generation, Pooling, Prompts};
 pub use pooling::pool;
 pub use sentence_encoder::SentenceEncoder;

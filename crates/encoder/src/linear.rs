@@ -15,18 +15,10 @@ use crate::{
 /// `x Wᵀ + b`: `[rows, in]` to `[rows, out]`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Weight,
+    /// `[out, in]`, packed for the CPU's kernels.
+    weight: Arc<PackedWeights>,
     /// `[out]`.
     bias: Tensor,
-}
-
-/// `[out, in]`.
-#[derive(Debug, Clone)]
-enum Weight {
-    /// On a device with its own products.
-    Tensor(Tensor),
-    /// For the CPU's kernels.
-    Packed(Arc<PackedWeights>),
 }
 
 impl Linear {
@@ -36,8 +28,9 @@ impl Linear {
     /// When one is missing or of another shape.
     ///
     /// ```
+    /// use candle_core::Device;
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{Device, Linear};
+    /// use polylance_encoder::Linear;
     ///
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), candle_core::DType::F32, &Device::Cpu);
     /// let linear = Linear::load(3, 5, vb)?;
@@ -46,12 +39,11 @@ impl Linear {
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
     pub fn load(inputs: usize, outputs: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let packing = vb.device().is_cpu().then(|| Packing::from(Precision::F32));
-        Self::load_joined(inputs, outputs, &[vb], packing.as_ref())
+        Self::load_joined(inputs, outputs, &[vb], None)
     }
 
-    /// Loads several maps of one input as one, outputs one after another; packed for the CPU's kernels where `packing`
-    /// says how.
+    /// Loads several maps of one input as one, outputs one after another; packed as `packing`
+    /// says, else in f32.
     ///
     /// # Errors
     /// As [`Linear::load`].
@@ -62,13 +54,11 @@ impl Linear {
         packing: Option<&Packing>,
     ) -> Result<Self> {
         let biases = parts.iter().map(|vb| vb.get(outputs, "bias")).collect::<candle_core::Result<Vec<_>>>()?;
-        let weight = if let Some(packing) = packing {
-            Weight::Packed(Arc::new(packing.pack(inputs, outputs, parts)?))
-        } else {
-            let weights = parts.iter().map(|vb| vb.get((outputs, inputs), "weight"));
-            Weight::Tensor(Tensor::cat(&weights.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+        let weight = match packing {
+            Some(packing) => packing.pack(inputs, outputs, parts)?,
+            None => Packing::from(Precision::F32).pack(inputs, outputs, parts)?,
         };
-        Ok(Self { weight, bias: Tensor::cat(&biases, 0)? })
+        Ok(Self { weight: Arc::new(weight), bias: Tensor::cat(&biases, 0)? })
     }
 
     /// `x Wᵀ + b`. Packed weights of fewer bits than f32 give bf16.
@@ -76,10 +66,7 @@ impl Linear {
     /// # Errors
     /// When the device fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match &self.weight {
-            Weight::Packed(weights) => between(weights, false).forward(x, &self.bias)?,
-            Weight::Tensor(weight) => x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?,
-        })
+        Ok(between(&self.weight, false).forward(x, &self.bias)?)
     }
 
     /// Numbers in a row of the result.
@@ -94,29 +81,18 @@ impl Linear {
         epilogue: impl Fn(&[f32]) -> Epilogue<'_>,
         out: RowsMut<'_>,
     ) -> Result<()> {
-        let Weight::Packed(weights) = &self.weight else {
-            return Err(candle_core::Error::Msg("expected packed weights".to_owned()).into());
-        };
-        Ok(ops::with_numbers(&self.bias, |bias| ops::multiply(x, weights, epilogue(bias), out))?)
+        Ok(ops::with_numbers(&self.bias, |bias| ops::multiply(x, &self.weight, epilogue(bias), out))?)
     }
 
     /// `gelu(x Wᵀ + b)` in the erf form. Packed weights of fewer bits than f32 give bf16.
     pub(crate) fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match &self.weight {
-            Weight::Packed(weights) => between(weights, true).forward(x, &self.bias)?,
-            Weight::Tensor(weight) => x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?.gelu_erf()?,
-        })
+        Ok(between(&self.weight, true).forward(x, &self.bias)?)
     }
 
     /// `residual + x Wᵀ + b`, in the format of `residual`.
     pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        Ok(match &self.weight {
-            Weight::Packed(weights) => {
-                let product = Product { weights, gelu: false, out: DType::F32 };
-                product.forward_residual(x, &self.bias, residual)?
-            }
-            Weight::Tensor(weight) => (residual + x.matmul(&weight.t()?)?.broadcast_add(&self.bias)?)?,
-        })
+        let product = Product { weights: &self.weight, gelu: false, out: DType::F32 };
+        Ok(product.forward_residual(x, &self.bias, residual)?)
     }
 }
 

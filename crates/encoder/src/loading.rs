@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use polylance_schema::Pooling;
 use serde::Serialize;
 
 use crate::{
+    config::ModelConfig,
+    cuda::CudaEncoder,
+    device::Device,
     dtype::Dtype,
     encoder::Encoder,
     error::Result,
@@ -42,6 +44,8 @@ pub struct LoadOptions {
     pub dims: Option<usize>,
     /// When half-precision weights become f32.
     pub widen: Widen,
+    /// Ids that a GPU computes at once at most; by its free memory unless given.
+    pub batch_tokens: Option<usize>,
 }
 
 /// What loading found.
@@ -62,6 +66,19 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// That of weights which are made and not read.
+    pub(crate) fn synthetic(config: &ModelConfig, dtype: Dtype) -> Self {
+        let numbers = |spec: &TensorSpec| spec.shape.iter().map(|size| *size as u64).product::<u64>();
+        Self {
+            parameters: tensors(config).iter().map(numbers).sum(),
+            stored_dtype: "none".to_owned(),
+            compute_dtype: dtype.to_string(),
+            missing: Vec::new(),
+            unused: Vec::new(),
+            per_layer: false,
+        }
+    }
+
     pub(crate) fn new(checked: CheckedWeights, dtype: Dtype, per_layer: bool) -> Self {
         Self {
             parameters: checked.parameters,
@@ -74,9 +91,28 @@ impl LoadReport {
     }
 }
 
+/// An encoder where it computes.
+#[derive(Debug)]
+pub(crate) enum Engine {
+    /// On the CPU.
+    Cpu(Encoder),
+    /// On a GPU.
+    Cuda(Box<CudaEncoder>),
+}
+
+impl Engine {
+    /// Ids that the device computes at once at most.
+    pub(crate) fn batch_tokens(&self) -> Option<usize> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(encoder) => Some(encoder.batch_tokens()),
+        }
+    }
+}
+
 /// An encoder, and the weights that a head may be taken from.
 pub(crate) struct Loaded {
-    pub(crate) encoder: Encoder,
+    pub(crate) engine: Engine,
     pub(crate) weights: Arc<Weights>,
     pub(crate) report: LoadReport,
 }
@@ -97,17 +133,23 @@ impl Loaded {
         specs.extend(head(&weights)?);
         let checked = CheckedWeights::new(weights, &specs)?;
         let per_layer = match options.widen {
+            _ if !device.is_cpu() => false,
             Widen::AtLoad => false,
             Widen::PerLayer => true,
             Widen::Auto => {
                 // Packed weights of fewer bits are no larger than the stored ones.
-                let wide = device.is_cpu() && dtype == Dtype::F32 && checked.stored.is_half();
+                let wide = dtype == Dtype::F32 && checked.stored.is_half();
                 wide && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
             }
         };
-        let encoder = Encoder::load(&checked.weights, config, dtype, device, per_layer)?;
+        let engine = match device {
+            Device::Cpu => Engine::Cpu(Encoder::load(&checked.weights, config, dtype, per_layer)?),
+            Device::Cuda(gpu) => {
+                Engine::Cuda(Box::new(CudaEncoder::load(&checked.weights, config, dtype, options.batch_tokens, gpu)?))
+            }
+        };
         checked.weights.release_all();
         let weights = Arc::clone(&checked.weights);
-        Ok(Self { encoder, weights, report: LoadReport::new(checked, dtype, per_layer) })
+        Ok(Self { engine, weights, report: LoadReport::new(checked, dtype, per_layer) })
     }
 }

@@ -20,9 +20,9 @@ impl LayerNorm {
     /// When one is missing or of another shape.
     ///
     /// ```
-    /// use candle_core::{DType, Tensor};
+    /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{Device, LayerNorm};
+    /// use polylance_encoder::LayerNorm;
     ///
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
     /// let norm = LayerNorm::load(4, 1e-5, vb)?;

@@ -10,8 +10,8 @@ use crate::{batch::CuSeqlens, error::Result};
 /// Source: `Pooling` in sentence-transformers 6.2, over all tokens, special tokens included.
 ///
 /// ```
-/// use candle_core::Tensor;
-/// use polylance_encoder::{CuSeqlens, Device, Pooling, pool};
+/// use candle_core::{Device, Tensor};
+/// use polylance_encoder::{CuSeqlens, Pooling, pool};
 ///
 /// let states = Tensor::new(&[[1f32, 2.], [3., 4.], [5., 6.]], &Device::Cpu)?;
 /// let vectors = pool(&states, &CuSeqlens::new(vec![0, 2, 3], 3)?, Pooling::Mean)?;

@@ -1,23 +1,27 @@
 //! From a packed batch to vectors: encoder, pooling, dimensions, normalization.
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device as CandleDevice, Tensor};
+use polylance_cuda::KernelTime;
 use polylance_schema::Pooling;
 
 use crate::{
     batch::{CuSeqlens, PackedBatch},
-    encoder::Encoder,
+    config::ModelConfig,
+    cuda::{Attention, CudaEncoder, CudaHead, Request, Vectors},
+    device::Device,
     error::{ModelError, Result},
     files::ModelFiles,
-    loading::{LoadOptions, LoadReport, Loaded},
+    loading::{Engine, LoadOptions, LoadReport, Loaded},
     pooling::{normalize, pool},
     shared_head::SharedHead,
     task_model::Logits,
 };
 
-/// A loaded model that embeds. It is immutable, and CPU devices share one.
+/// A loaded model that embeds. It is immutable, and CPU devices share one. On a GPU several threads may
+/// compute at once: their batches follow one another without a gap.
 #[derive(Debug)]
 pub struct SentenceEncoder {
-    encoder: Encoder,
+    engine: Engine,
     pooling: Pooling,
     normalize: bool,
     hidden_size: usize,
@@ -39,9 +43,9 @@ impl SentenceEncoder {
         if dim == 0 || dim > config.hidden_size {
             return Err(ModelError::Option(format!("dims is {dim}, the model has {} dimensions", config.hidden_size)));
         }
-        let Loaded { encoder, report, .. } = Loaded::new(files, options, device, |_| Ok(Vec::new()))?;
+        let Loaded { engine, report, .. } = Loaded::new(files, options, device, |_| Ok(Vec::new()))?;
         Ok(Self {
-            encoder,
+            engine,
             pooling: options.pooling.unwrap_or(defaults.pooling),
             normalize: options.normalize.unwrap_or(defaults.normalize),
             hidden_size: config.hidden_size,
@@ -50,12 +54,49 @@ impl SentenceEncoder {
         })
     }
 
-    /// The last hidden states: `[total_tokens, hidden]`.
+    /// A model of this geometry on a GPU whose weights are made there, by the formula of [`crate::synthetic`]: to
+    /// measure sizes without a file. Vectors are the mean of the states, of length one, unless options say otherwise.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] on a CPU, [`ModelError::Unsupported`] for a geometry that is padded on a GPU; when the
+    /// device has too little memory or fails.
+    pub fn synthetic(config: &ModelConfig, options: &LoadOptions, device: &Device) -> Result<Self> {
+        let Device::Cuda(gpu) = device else {
+            return Err(ModelError::Option("weights are made by the formula on a GPU alone".to_owned()));
+        };
+        let dtype = options.dtype.unwrap_or_default();
+        let encoder = CudaEncoder::synthetic(config, dtype, options.batch_tokens, gpu)?;
+        Ok(Self {
+            engine: Engine::Cuda(Box::new(encoder)),
+            pooling: options.pooling.unwrap_or(Pooling::Mean),
+            normalize: options.normalize.unwrap_or(true),
+            hidden_size: config.hidden_size,
+            dim: options.dims.unwrap_or(config.hidden_size).clamp(1, config.hidden_size),
+            report: LoadReport::synthetic(config, dtype),
+        })
+    }
+
+    /// Times of a GPU's kernels since the last call, while [`polylance_cuda::Gpu::set_profile`] is on.
+    pub fn take_kernel_times(&self) -> Vec<KernelTime> {
+        match &self.engine {
+            Engine::Cpu(_) => Vec::new(),
+            Engine::Cuda(encoder) => encoder.take_kernel_times(),
+        }
+    }
+
+    /// The last hidden states: `[total_tokens, hidden]` in f32, in the host's memory.
     ///
     /// # Errors
     /// When an input cannot be computed or the device fails.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Result<Tensor> {
-        self.encoder.forward(batch)
+        match &self.engine {
+            Engine::Cpu(encoder) => encoder.forward(batch),
+            Engine::Cuda(encoder) => {
+                let request = Request { states: true, ..Request::default() };
+                let states = encoder.compute(batch, Attention::Both, request)?.states;
+                Ok(Tensor::from_vec(states, (batch.input_ids.len(), self.hidden_size), &CandleDevice::Cpu)?)
+            }
+        }
     }
 
     /// One vector a sequence: `[sequences, dim]`, row major.
@@ -63,9 +104,7 @@ impl SentenceEncoder {
     /// # Errors
     /// When an input cannot be computed or the device fails.
     pub fn embed(&self, batch: &PackedBatch) -> Result<Vec<f32>> {
-        let hidden_states = self.hidden_states(batch)?;
-        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
-        self.vectors(&hidden_states, &cu_seqlens)
+        Ok(self.embed_with(batch, &[])?.0)
     }
 
     /// One vector a sequence (`[sequences, dim]`, row major) and every head's logits, by head and sequence, from one
@@ -73,12 +112,29 @@ impl SentenceEncoder {
     /// [`ModelFiles::backbone_hash`] first.
     ///
     /// # Errors
-    /// When an input cannot be computed or the device fails.
+    /// [`ModelError::Option`] for a head on another device; when an input cannot be computed or the device fails.
     pub fn embed_with(&self, batch: &PackedBatch, heads: &[SharedHead]) -> Result<(Vec<f32>, Vec<Logits>)> {
-        let hidden_states = self.hidden_states(batch)?;
-        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
-        let logits = heads.iter().map(|head| head.forward(&hidden_states, &cu_seqlens)).collect::<Result<_>>()?;
-        Ok((self.vectors(&hidden_states, &cu_seqlens)?, logits))
+        match &self.engine {
+            Engine::Cpu(encoder) => {
+                let hidden_states = encoder.forward(batch)?;
+                let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+                let logits =
+                    heads.iter().map(|head| head.forward(&hidden_states, &cu_seqlens)).collect::<Result<_>>()?;
+                Ok((self.vectors(&hidden_states, &cu_seqlens)?, logits))
+            }
+            Engine::Cuda(encoder) => {
+                let heads: Vec<&CudaHead> = heads.iter().map(SharedHead::on_gpu).collect::<Result<_>>()?;
+                let vectors = Vectors { pooling: self.pooling, normalize: self.normalize, dim: self.dim };
+                let request = Request { vectors: Some(vectors), heads: &heads, states: false };
+                let response = encoder.compute(batch, Attention::Both, request)?;
+                Ok((response.vectors, response.logits))
+            }
+        }
+    }
+
+    /// Ids that the device computes at once at most; `None` on a CPU, which takes any number.
+    pub fn batch_tokens(&self) -> Option<usize> {
+        self.engine.batch_tokens()
     }
 
     fn vectors(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Vec<f32>> {

@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::{
     batch::CuSeqlens,
     config::ModelConfig,
+    cuda::CudaHead,
+    device::Device,
     error::{ModelError, Result},
     files::ModelFiles,
     head_config::{HeadConfig, ProblemType},
-    heads::{Head, Place, Residence},
+    heads::{Head, Residence},
     loading::{LoadOptions, LoadReport},
     task::Task,
     task_model::{Logits, labels},
@@ -39,11 +41,18 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct SharedHead {
-    head: Head,
+    head: Placed,
     task: Task,
     labels: Vec<String>,
     head_config: HeadConfig,
     report: LoadReport,
+}
+
+/// A head where it computes.
+#[derive(Debug)]
+enum Placed {
+    Cpu(Head),
+    Cuda(Box<CudaHead>),
 }
 
 impl SharedHead {
@@ -78,8 +87,13 @@ impl SharedHead {
         let weights = Weights::open(files.weights())?;
         let specs = Head::tensors(task, backbone, head_config, &weights)?;
         let checked = CheckedWeights::new(weights, &specs)?;
-        let place = Place { dtype: dtype.tensors(device), device, words: None, residence: Residence::Mapped };
-        let head = Head::load(task, backbone, head_config, &checked.weights, &place)?;
+        let weights = &checked.weights;
+        let head = match device {
+            Device::Cpu => Placed::Cpu(Head::load(task, backbone, head_config, weights, Residence::Mapped)?),
+            Device::Cuda(gpu) => {
+                Placed::Cuda(Box::new(CudaHead::load(task, backbone, head_config, weights, dtype, gpu)?))
+            }
+        };
         let mut report = LoadReport::new(checked, dtype, false);
         let backbone: HashSet<String> = tensors(backbone).into_iter().map(|spec| spec.name).collect();
         report.unused.retain(|name| !backbone.contains(name));
@@ -90,9 +104,23 @@ impl SharedHead {
     /// [`crate::TaskModel::forward`] does.
     ///
     /// # Errors
-    /// When the device fails.
+    /// [`ModelError::Option`] for a head on a GPU, which reads the states there: [`crate::SentenceEncoder::embed_with`].
     pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Logits> {
-        self.head.forward(hidden_states, cu_seqlens)
+        match &self.head {
+            Placed::Cpu(head) => head.forward(hidden_states, cu_seqlens),
+            Placed::Cuda(_) => Err(ModelError::Option("the head is on a GPU, the states are on the CPU".to_owned())),
+        }
+    }
+
+    /// The head on its GPU.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] for one on the CPU.
+    pub(crate) fn on_gpu(&self) -> Result<&CudaHead> {
+        match &self.head {
+            Placed::Cpu(_) => Err(ModelError::Option("the head is on the CPU, the states are on a GPU".to_owned())),
+            Placed::Cuda(head) => Ok(head),
+        }
     }
 
     /// What the head was loaded for.

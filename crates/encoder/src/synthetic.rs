@@ -305,8 +305,18 @@ impl Checkpoint {
     }
 }
 
-/// Numbers `first..first + count` of a tensor.
-pub fn numbers(name: &str, shape: &[usize], first: usize, count: usize) -> Vec<f32> {
+/// What makes the numbers of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Formula {
+    /// Added to a number's index before it is mixed.
+    pub(crate) seed: u64,
+    /// The middle of the numbers, and how far they lie from it at most.
+    pub(crate) offset: f32,
+    pub(crate) scale: f32,
+}
+
+/// The formula of a tensor, by name and shape.
+pub(crate) fn formula(name: &str, shape: &[usize]) -> Formula {
     let seed = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -319,6 +329,12 @@ pub fn numbers(name: &str, shape: &[usize], first: usize, count: usize) -> Vec<f
     } else {
         (0.0, 0.05)
     };
+    Formula { seed, offset, scale }
+}
+
+/// Numbers `first..first + count` of a tensor.
+pub fn numbers(name: &str, shape: &[usize], first: usize, count: usize) -> Vec<f32> {
+    let Formula { seed, offset, scale } = formula(name, shape);
     let number = |index: usize| {
         let bits = splitmix64(seed.wrapping_add(index as u64)) >> 40;
         offset + scale * (bits as f32 / (1 << 23) as f32 - 1.0)

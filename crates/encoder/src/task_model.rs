@@ -1,16 +1,18 @@
 //! A model with its head: packed batches in, logits out.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device as CandleDevice, Tensor};
 
 use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::ModelConfig,
+    cuda::{Attention, CudaEncoder, CudaHead, Request},
+    device::Device,
     encoder::Encoder,
     error::{ModelError, Result},
     files::ModelFiles,
     head_config::{HeadConfig, ProblemType},
-    heads::{Head, Place, Residence},
-    loading::{LoadOptions, LoadReport, Loaded},
+    heads::{Head, Residence},
+    loading::{Engine, LoadOptions, LoadReport, Loaded},
     task::Task,
 };
 
@@ -35,13 +37,19 @@ pub type Logits = Vec<Vec<f32>>;
 /// ```
 #[derive(Debug)]
 pub struct TaskModel {
-    pub(crate) encoder: Encoder,
-    pub(crate) head: Head,
+    pub(crate) model: Placed,
     task: Task,
     labels: Vec<String>,
     config: ModelConfig,
     head_config: HeadConfig,
     report: LoadReport,
+}
+
+/// An encoder and its head where they compute.
+#[derive(Debug)]
+pub(crate) enum Placed {
+    Cpu { encoder: Box<Encoder>, head: Box<Head> },
+    Cuda { encoder: Box<CudaEncoder>, head: Box<CudaHead> },
 }
 
 impl TaskModel {
@@ -54,16 +62,27 @@ impl TaskModel {
         let (config, head_config) = (files.config(), files.head_config());
         head_config.check(task)?;
         let labels = labels(task, head_config)?;
-        let Loaded { encoder, weights, report } =
+        let Loaded { engine, weights, report } =
             Loaded::new(files, options, device, |weights| Head::tensors(task, config, head_config, weights))?;
-        let residence =
-            if task == Task::CausalLm && !report.per_layer { Residence::Resident } else { Residence::Mapped };
-        let dtype = options.dtype.unwrap_or_default().tensors(device);
-        let place = Place { dtype, device, words: encoder.resident_words(), residence };
-        let head = Head::load(task, config, head_config, &weights, &place)?;
+        let model = match (engine, device) {
+            (Engine::Cuda(encoder), Device::Cuda(gpu)) => {
+                let dtype = options.dtype.unwrap_or_default();
+                let head = Box::new(CudaHead::load(task, config, head_config, &weights, dtype, gpu)?);
+                Placed::Cuda { encoder, head }
+            }
+            (Engine::Cpu(encoder), _) => {
+                let resident = task == Task::CausalLm && !report.per_layer;
+                let residence = if resident { Residence::Resident } else { Residence::Mapped };
+                let head = Head::load(task, config, head_config, &weights, residence)?;
+                Placed::Cpu { encoder: Box::new(encoder), head: Box::new(head) }
+            }
+            (Engine::Cuda(_), Device::Cpu) => {
+                return Err(ModelError::Option("the encoder is on a GPU, its head on the CPU".to_owned()));
+            }
+        };
         weights.release_all();
         let (config, head_config) = (config.clone(), head_config.clone());
-        Ok(Self { encoder, head, task, labels, config, head_config, report })
+        Ok(Self { model, task, labels, config, head_config, report })
     }
 
     /// The logits: one row-major vector a sequence.
@@ -83,7 +102,19 @@ impl TaskModel {
             return Ok(Vec::new());
         }
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
-        self.head.forward(&self.hidden_states(batch)?, &cu_seqlens)
+        match &self.model {
+            Placed::Cpu { encoder, head } => head.forward(&self.hidden_states(encoder, batch)?, &cu_seqlens),
+            Placed::Cuda { encoder, head } if head.is_language() => {
+                let all: Vec<u32> = (0..batch.input_ids.len() as u32).collect();
+                let mut rows = encoder.vocabulary_logits(batch, self.attention(), head, &all)?.into_iter();
+                Ok(cu_seqlens.ranges().map(|range| rows.by_ref().take(range.len()).flatten().collect()).collect())
+            }
+            Placed::Cuda { encoder, head } => {
+                let request = Request { heads: &[head], ..Request::default() };
+                let mut logits = encoder.compute(batch, self.attention(), request)?.logits;
+                Ok(logits.pop().unwrap_or_default())
+            }
+        }
     }
 
     /// A language model's logits where they are asked for: one vector `[vocab]` a position, in order of sequences and
@@ -93,7 +124,7 @@ impl TaskModel {
     /// [`ModelError::Option`] for a model of another task, [`ModelError::Input`] for a position outside its sequence;
     /// when an input cannot be computed or the device fails.
     pub fn mask_logits(&self, batch: &PackedBatch, positions: &[Vec<usize>]) -> Result<Logits> {
-        let head = self.head.language()?;
+        self.check_language()?;
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
         if positions.len() != cu_seqlens.sequences() {
             let message = format!("{} lists of positions for {} sequences", positions.len(), cu_seqlens.sequences());
@@ -110,13 +141,41 @@ impl TaskModel {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let hidden_states = self.hidden_states(batch)?;
-        let chosen = hidden_states.index_select(&Tensor::new(rows, hidden_states.device())?, 0)?;
-        Ok(head.forward(&chosen)?.to_dtype(DType::F32)?.to_vec2()?)
+        match &self.model {
+            Placed::Cpu { encoder, head } => {
+                let hidden_states = self.hidden_states(encoder, batch)?;
+                let chosen = hidden_states.index_select(&Tensor::new(rows, &CandleDevice::Cpu)?, 0)?;
+                Ok(head.language()?.forward(&chosen)?.to_vec2()?)
+            }
+            Placed::Cuda { encoder, head } => {
+                in_rising_order(&rows, |rows| encoder.vocabulary_logits(batch, self.attention(), head, rows))
+            }
+        }
     }
 
-    fn hidden_states(&self, batch: &PackedBatch) -> Result<Tensor> {
-        if self.task == Task::CausalLm { self.encoder.forward_causal(batch) } else { self.encoder.forward(batch) }
+    /// # Errors
+    /// [`ModelError::Option`] for a head without a vocabulary.
+    fn check_language(&self) -> Result<()> {
+        match &self.model {
+            Placed::Cpu { head, .. } => head.language().map(|_| ()),
+            Placed::Cuda { head, .. } => head.check_language(),
+        }
+    }
+
+    fn hidden_states(&self, encoder: &Encoder, batch: &PackedBatch) -> Result<Tensor> {
+        if self.task == Task::CausalLm { encoder.forward_causal(batch) } else { encoder.forward(batch) }
+    }
+
+    fn attention(&self) -> Attention {
+        if self.task == Task::CausalLm { Attention::Causal } else { Attention::Both }
+    }
+
+    /// Ids that the device computes at once at most; `None` on a CPU, which takes any number.
+    pub fn batch_tokens(&self) -> Option<usize> {
+        match &self.model {
+            Placed::Cpu { .. } => None,
+            Placed::Cuda { encoder, .. } => Some(encoder.batch_tokens()),
+        }
     }
 
     /// What the model was loaded for.
@@ -161,6 +220,16 @@ impl TaskModel {
     pub(crate) fn end_at(&mut self, id: u32) {
         self.head_config.eos_token_ids = vec![id];
     }
+}
+
+/// The results of `compute` for rows in any order; it is given them in rising order, each once.
+fn in_rising_order(rows: &[u32], compute: impl FnOnce(&[u32]) -> Result<Logits>) -> Result<Logits> {
+    let mut rising = rows.to_vec();
+    rising.sort_unstable();
+    rising.dedup();
+    let logits = compute(&rising)?;
+    let of_row = |row: &u32| rising.binary_search(row).ok().and_then(|at| logits.get(at)).cloned().unwrap_or_default();
+    Ok(rows.iter().map(of_row).collect())
 }
 
 /// The labels of a task that has them.

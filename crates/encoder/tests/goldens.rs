@@ -3,9 +3,11 @@
 use std::{fs, path::Path};
 
 use polylance_encoder::{
-    CuSeqlens, Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, Widen, pool,
+    CuSeqlens, Device, Dtype, Gpu, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, Widen,
+    pool,
     synthetic::{Checkpoint, Format},
 };
+use polylance_fake_cuda::{Entry, FakeDriver, Session};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -58,11 +60,15 @@ fn inputs(case: &Value) -> Vec<Vec<u32>> {
 }
 
 fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> SentenceEncoder {
+    load_on(checkpoint, options, &Device::Cpu)
+}
+
+fn load_on(checkpoint: &Checkpoint, options: &LoadOptions, device: &Device) -> SentenceEncoder {
     let folder = tempfile::tempdir().unwrap();
     checkpoint.write(folder.path()).unwrap();
     fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
     let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
-    SentenceEncoder::load(&files, options, &Device::Cpu).unwrap()
+    SentenceEncoder::load(&files, options, device).unwrap()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -76,11 +82,11 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Holds one case against the reference: hidden states within 1e-4, pooled vectors at a cosine of 0.99999.
-fn check(goldens: &Goldens, name: &str) {
+fn check(goldens: &Goldens, name: &str, device: &Device) {
     let case = goldens.case(name);
     let config = config(case);
     let width = config.hidden_size;
-    let model = load(&Checkpoint::new(config), &LoadOptions::default());
+    let model = load_on(&Checkpoint::new(config), &LoadOptions::default(), device);
     let batch = PackedBatch::new(&inputs(case)).unwrap();
     let states = model.hidden_states(&batch).unwrap();
 
@@ -104,13 +110,13 @@ fn hidden_states_and_vectors_are_those_of_transformers() {
     let count = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
     assert!(count("xl-") >= 6 && count("xlmr-") >= 2 && count("bert-") >= 2);
     for name in names.iter().filter(|name| **name != "xl-true-geometry") {
-        check(&goldens, name);
+        check(&goldens, name, &Device::Cpu);
     }
 }
 
 #[test]
 fn two_layers_of_the_true_geometry_are_those_of_transformers() {
-    check(&Goldens::read(), "xl-true-geometry");
+    check(&Goldens::read(), "xl-true-geometry", &Device::Cpu);
 }
 
 #[test]
@@ -184,4 +190,159 @@ fn inputs_that_no_model_takes_are_refused() {
     };
     refuse(vec![1; 21], "21 ids, the model takes at most 20");
     refuse(vec![32], "id 32 is not below the vocabulary of 32");
+}
+
+/// A GPU whose kernels run on the CPU.
+fn gpu(compute: &str) -> (Session, Device) {
+    let session = FakeDriver::session_with(&[("FAKE_CUDA_COMPUTE", compute)]);
+    (session, Device::Cuda(Gpu::open(0).unwrap()))
+}
+
+/// In the fake driver a product of the true width takes minutes.
+fn small(goldens: &Goldens) -> Vec<&str> {
+    goldens.names().into_iter().filter(|name| *name != "xl-true-geometry").collect()
+}
+
+#[test]
+fn a_gpu_gives_the_hidden_states_of_transformers_in_f32() {
+    let (_session, device) = gpu("8.0");
+    let goldens = Goldens::read();
+    for name in small(&goldens) {
+        check(&goldens, name, &device);
+    }
+}
+
+/// Mean vectors on a GPU, against those of transformers in f32.
+fn check_rounded(device: &Device, dtype: Dtype) {
+    let goldens = Goldens::read();
+    for name in small(&goldens) {
+        let case = goldens.case(name);
+        let options = LoadOptions { dtype: Some(dtype), pooling: Some(Pooling::Mean), ..LoadOptions::default() };
+        let model = load_on(&Checkpoint::new(config(case)), &options, device);
+        let found = model.embed(&PackedBatch::new(&inputs(case)).unwrap()).unwrap();
+        let expected = goldens.values(&format!("{name}.mean"));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.chunks(model.dim()).zip(expected.chunks(model.dim())) {
+            let cosine = cosine(found, expected);
+            assert!(cosine >= 0.9999, "{name} in {dtype}: cosine {cosine}");
+        }
+    }
+}
+
+#[test]
+fn a_gpu_gives_the_vectors_of_transformers_in_bf16() {
+    check_rounded(&gpu("8.0").1, Dtype::Bf16);
+}
+
+#[test]
+fn a_gpu_gives_the_vectors_of_transformers_in_f16() {
+    check_rounded(&gpu("8.0").1, Dtype::F16);
+}
+
+#[test]
+fn a_hopper_gpu_gives_the_vectors_of_transformers_in_bf16() {
+    let (session, device) = gpu("9.0");
+    check_rounded(&device, Dtype::Bf16);
+    let launched = |name: &str| {
+        session.take_log().iter().any(|entry| matches!(entry, Entry::Launch { name: found, .. } if found == name))
+    };
+    let Device::Cuda(gpu) = &device else { unreachable!("it is a GPU") };
+    // Another test of this process may have configured the driver before.
+    assert_eq!(launched("gemm_sm90_bf16"), gpu.info().compute == (9, 0));
+}
+
+#[test]
+fn on_a_gpu_an_item_has_the_same_bits_in_any_batch() {
+    let (_session, device) = gpu("8.0");
+    let goldens = Goldens::read();
+    for name in ["xl-mixed-lengths", "xlmr-odd-ffn", "bert-small"] {
+        let case = goldens.case(name);
+        let options = LoadOptions { dtype: Some(Dtype::Bf16), ..LoadOptions::default() };
+        let model = load_on(&Checkpoint::new(config(case)), &options, &device);
+        let inputs = inputs(case);
+        let together = model.embed(&PackedBatch::new(&inputs).unwrap()).unwrap();
+        let backwards: Vec<Vec<u32>> = inputs.iter().rev().cloned().collect();
+        let backwards = model.embed(&PackedBatch::new(&backwards).unwrap()).unwrap();
+        let reversed: Vec<f32> = backwards.chunks(model.dim()).rev().flatten().copied().collect();
+        assert_eq!(together, reversed, "{name}");
+        for (input, expected) in inputs.iter().zip(together.chunks(model.dim())) {
+            let alone = model.embed(&PackedBatch::new(std::slice::from_ref(input)).unwrap()).unwrap();
+            assert_eq!(alone, expected, "{name}: {} ids", input.len());
+        }
+    }
+}
+
+#[test]
+fn a_batch_on_a_gpu_is_one_upload_seven_launches_a_layer_and_one_download() {
+    let (session, device) = gpu("8.0");
+    let goldens = Goldens::read();
+    let case = goldens.case("xl-4-heads");
+    let options = LoadOptions { dtype: Some(Dtype::Bf16), ..LoadOptions::default() };
+    let model = load_on(&Checkpoint::new(config(case)), &options, &device);
+    let batch = PackedBatch::new(&inputs(case)).unwrap();
+    // The first batch makes room for its outputs.
+    let first = model.embed(&batch).unwrap();
+    session.take_log();
+    assert_eq!(model.embed(&batch).unwrap(), first);
+    let log = session.take_log();
+    let names: Vec<&str> = log
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Launch { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let layer = [
+        "gemm_bf16",
+        "attention_bf16_32",
+        "gemm_bf16",
+        "add_norm_bf16_4",
+        "gemm_gelu_bf16",
+        "gemm_bf16",
+        "add_norm_bf16_4",
+    ];
+    let layers = config(case).num_hidden_layers;
+    assert_eq!(names[1..=7 * layers], layer.repeat(layers));
+    assert!(names[0].starts_with("embed_bf16") && names[7 * layers + 1..] == ["pool"], "{names:?}");
+    let bytes = |wanted: fn(&Entry) -> Option<u64>| log.iter().filter_map(wanted).collect::<Vec<_>>();
+    let uploads = bytes(|entry| if let Entry::Upload { bytes, .. } = entry { Some(*bytes) } else { None });
+    let downloads = bytes(|entry| if let Entry::Download { bytes, .. } = entry { Some(*bytes) } else { None });
+    assert!(uploads.len() == 1 && uploads[0] <= 512, "{uploads:?}");
+    assert_eq!(downloads, [64 * 4]);
+    let allocated = |entry: &Entry| matches!(entry, Entry::Alloc { .. } | Entry::AllocHost { .. });
+    assert!(!log.iter().any(allocated), "{log:?}");
+}
+
+#[test]
+fn batches_larger_than_a_gpu_takes_at_once_are_computed_in_parts() {
+    let (_session, device) = gpu("8.0");
+    let config = ModelConfig { max_position_embeddings: 200, ..ModelConfig::tiny() };
+    let checkpoint = Checkpoint::new(config);
+    let inputs: Vec<Vec<u32>> = (0..23).map(|row| vec![row + 1; 5 + 8 * row as usize]).collect();
+    let batch = PackedBatch::new(&inputs).unwrap();
+    let options = LoadOptions { batch_tokens: Some(256), ..LoadOptions::default() };
+    let model = load_on(&checkpoint, &options, &device);
+    assert_eq!(model.batch_tokens(), Some(256));
+    assert!(batch.input_ids.len() > 2000);
+    let expected = load(&checkpoint, &LoadOptions::default()).embed(&batch).unwrap();
+    assert!(largest_difference(&model.embed(&batch).unwrap(), &expected) <= 1e-5);
+    let error = model.embed(&PackedBatch::new(&[vec![1; 200], vec![2; 200], vec![32]]).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "sequence 2: id 32 is not below the vocabulary of 32");
+}
+
+#[test]
+fn a_model_that_does_not_fit_names_what_is_needed_and_what_is_free() {
+    let (_session, device) = gpu("8.0");
+    let checkpoint = Checkpoint::new(ModelConfig::tiny());
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint.write(folder.path()).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
+    let options = LoadOptions { batch_tokens: Some(50_000_000), ..LoadOptions::default() };
+    let error = SentenceEncoder::load(&files, &options, &device).unwrap_err().to_string();
+    assert!(
+        error.starts_with("cuda:0 (") && error.contains("has 4.0 GiB free; the model takes 0.0 GiB in f32"),
+        "{error}"
+    );
+    assert!(error.contains("a batch of 50000128 ids") && error.contains("set model.batch_tokens lower"), "{error}");
 }

@@ -4,10 +4,11 @@
 use std::{fs, path::Path};
 
 use polylance_encoder::{
-    Device, FittedHead, FittedKind, Generation, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles, PackedBatch,
-    Pooling, SentenceEncoder, SharedHead, Task, TaskModel, Widen,
+    Device, Dtype, FittedHead, FittedKind, Generation, Gpu, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles,
+    PackedBatch, Pooling, SentenceEncoder, SharedHead, Task, TaskModel, Widen,
     synthetic::{Checkpoint, Format, Names, numbers},
 };
+use polylance_fake_cuda::{FakeDriver, Session};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -106,6 +107,17 @@ fn files_of(checkpoint: &Checkpoint) -> (TempDir, ModelFiles) {
 
 fn load(files: &ModelFiles, task: Task) -> Result<TaskModel, ModelError> {
     TaskModel::load(files, task, &LoadOptions::default(), &Device::Cpu)
+}
+
+/// A GPU whose kernels run on the CPU.
+fn gpu() -> (Session, Device) {
+    let session = FakeDriver::session();
+    (session, Device::Cuda(Gpu::open(0).unwrap()))
+}
+
+fn model_on(checkpoint: &Checkpoint, task: Task, dtype: Dtype, device: &Device) -> TaskModel {
+    let options = LoadOptions { dtype: Some(dtype), ..LoadOptions::default() };
+    TaskModel::load(&files_of(checkpoint).1, task, &options, device).unwrap()
 }
 
 fn model(checkpoint: &Checkpoint, task: Task) -> TaskModel {
@@ -391,4 +403,83 @@ fn a_model_with_one_token_type_has_nothing_to_tell_apart() {
     let batch = case.batch();
     let typed = PackedBatch { token_types: Some(vec![1; batch.input_ids.len()]), ..batch.clone() };
     assert_eq!(model.forward(&typed).unwrap(), model.forward(&batch).unwrap());
+}
+
+#[test]
+fn on_a_gpu_logits_are_those_of_transformers() {
+    let (_session, device) = gpu();
+    let goldens = Goldens::read();
+    let mut tasks = Vec::new();
+    for case in goldens.cases().into_iter().filter(|case| case.json["saved"].is_null()) {
+        check(&case, &model_on(&case.checkpoint(), case.task(), Dtype::F32, &device));
+        let rounded = model_on(&case.checkpoint(), case.task(), Dtype::Bf16, &device);
+        let apart = apart(&logits(&rounded, &case.batch()), &case.expected());
+        assert!(apart <= 0.1, "{} in bf16: logits differ by {apart}", case.name());
+        tasks.push(case.task());
+    }
+    assert!(Task::ALL.iter().all(|task| tasks.contains(task)));
+}
+
+#[test]
+fn on_a_gpu_generated_ids_are_those_of_transformers() {
+    let (_session, device) = gpu();
+    let goldens = Goldens::read();
+    let decoders: Vec<Case<'_>> = goldens.cases().into_iter().filter(|case| case.task() == Task::CausalLm).collect();
+    assert_eq!(decoders.len(), 6);
+    for case in decoders {
+        let model = model_on(&case.checkpoint(), Task::CausalLm, Dtype::F32, &device);
+        for text in case.json["generated"].as_array().unwrap() {
+            let ids = |key: &str| -> Vec<u32> { serde_json::from_value(text[key].clone()).unwrap() };
+            let (prompt, expected) = (ids("prompt"), ids("ids"));
+            let options = Generation { max_new_tokens: 32, ..Generation::default() };
+            assert_eq!(model.generate(&prompt, &options).unwrap(), expected, "{} after {prompt:?}", case.name());
+        }
+    }
+}
+
+#[test]
+fn on_a_gpu_heads_on_one_pass_give_what_they_give_alone() {
+    let (_session, device) = gpu();
+    let goldens = Goldens::read();
+    let options = LoadOptions::default();
+    for kind in ["xl", "xlmr", "bert"] {
+        let names = ["sequence-classification", "token-classification", "question-answering"];
+        let cases: Vec<Case<'_>> = names.iter().map(|task| goldens.case(&format!("{kind}-{task}"))).collect();
+        let (_folder, files) = files_of(&cases[0].checkpoint());
+        let encoder = SentenceEncoder::load(&files, &options, &device).unwrap();
+        let load = |case: &Case<'_>| {
+            SharedHead::load(&files_of(&case.checkpoint()).1, files.config(), case.task(), &options, &device).unwrap()
+        };
+        let heads: Vec<SharedHead> = cases.iter().map(load).collect();
+        let batch = cases[0].batch();
+        let (vectors, logits) = encoder.embed_with(&batch, &heads).unwrap();
+        assert_eq!(vectors, encoder.embed(&batch).unwrap());
+        for (case, logits) in cases.iter().zip(&logits) {
+            let apart = apart(logits, &case.expected());
+            assert!(apart <= 1e-4, "{} shared: logits differ by {apart}", case.name());
+        }
+        let error =
+            SentenceEncoder::load(&files, &options, &Device::Cpu).unwrap().embed_with(&batch, &heads).unwrap_err();
+        assert_eq!(error.to_string(), "the head is on a GPU, the states are on the CPU");
+    }
+}
+
+#[test]
+fn on_a_gpu_a_fitted_head_is_that_of_the_cpu() {
+    let (_session, device) = gpu();
+    for (pooling, normalize) in [(Pooling::Mean, true), (Pooling::Max, false)] {
+        let fitted = FittedHead {
+            head: Some(FittedKind::PooledLinear),
+            pooling,
+            normalize,
+            prefix: String::new(),
+            backbone: None,
+        };
+        let task = Task::SequenceClassification;
+        let checkpoint = Checkpoint::new(ModelConfig::tiny()).task(task).labels(&["a", "b", "c"]).fitted(&fitted);
+        let batch = PackedBatch::new(&[vec![1, 2, 3], vec![31; 20]]).unwrap();
+        let expected = model(&checkpoint, task).forward(&batch).unwrap();
+        let found = model_on(&checkpoint, task, Dtype::F32, &device).forward(&batch).unwrap();
+        assert!(apart(&found, &expected) < 1e-5);
+    }
 }

@@ -1,7 +1,8 @@
 //! Encodes rows of ids from a JSON Lines file (`{"input_ids": [0, 5, 2]}`) and prints how fast that was, as one JSON
 //! object: what `polylance bench` measures, without the rest of the binary.
 //!
-//! `encode_ids --ids FILE [--model MODEL] [--dtype DTYPE] [--rounds N] [--batch-tokens N] [--vectors FILE]`
+//! `encode_ids --ids FILE [--model MODEL] [--dtype DTYPE] [--devices DEVICE,…] [--rounds N] [--batch-tokens N]
+//! [--vectors FILE]`
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::{
@@ -27,7 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let files = ModelFiles::find(option("--model").unwrap_or("builtin:multilingual-e5-small"))?;
     let batch_tokens = option("--batch-tokens").map(str::parse).transpose()?;
-    let pool = DevicePool::open(&files, &PoolOptions { dtype: Some(dtype), batch_tokens, ..PoolOptions::default() })?;
+    let devices = option("--devices").map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    let options = PoolOptions { devices, dtype: Some(dtype), batch_tokens, ..PoolOptions::default() };
+    let pool = DevicePool::open(&files, &options)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let rounds = option("--rounds").unwrap_or("3").parse()?;
     let (report, vectors) = bench(&pool, files.config(), dtype, &inputs, rounds)?;

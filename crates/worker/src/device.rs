@@ -22,17 +22,18 @@ pub trait DeviceWorker: Send + Sync + Sized + 'static {
     /// What becomes of it.
     type Output: Send + 'static;
 
-    /// The device's name, as configured.
+    /// The device's name, as configured. Workers of one name share a device.
     fn name(&self) -> &str;
 
     /// Computes a batch: an output an input, in their order.
     ///
     /// # Errors
-    /// [`polylance_backend::BackendError::OutOfMemory`] makes the pool try again with half the batch.
+    /// [`polylance_backend::BackendError::OutOfMemory`] makes the pool try again with half the batch,
+    /// [`polylance_backend::BackendError::Device`] with another worker. Any other error is the batch's own.
     fn run(&self, inputs: &[Self::Input]) -> Result<Vec<Self::Output>>;
 
-    /// A worker for a new thread, after [`DeviceWorker::run`] has panicked or while it makes no progress: it has
-    /// nothing in common with this one that such a batch may have left broken or locked.
+    /// A worker for a new thread, after [`DeviceWorker::run`] has panicked or returned an error of the device, or while
+    /// it makes no progress: it has nothing in common with this one that such a batch may have left broken or locked.
     ///
     /// # Errors
     /// When the device cannot be used any more: others take its work.

@@ -1,24 +1,28 @@
 //! The threads that are a device's own.
 
+use core_affinity::CoreId;
 use polylance_backend::{BackendError, Result};
 use polylance_encoder::ModelError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{PoolError, spec::DeviceSpec};
 
-/// A device's name and its threads, pinned where the device is a set of cores.
+/// A device's name and its threads, pinned to its cores or near its GPU.
 #[derive(Debug)]
 pub(crate) struct DeviceThreads {
     name: String,
     spec: DeviceSpec,
+    near: Option<usize>,
     threads: ThreadPool,
 }
 
 impl DeviceThreads {
-    pub(crate) fn new(spec: &DeviceSpec) -> std::result::Result<Self, PoolError> {
+    /// `near` is the core on which a GPU's thread runs; `None` for any.
+    pub(crate) fn new(spec: &DeviceSpec, near: Option<usize>) -> std::result::Result<Self, PoolError> {
         let pinned = match spec {
             DeviceSpec::Cores(cores) => cores.clone(),
-            DeviceSpec::Cpu | DeviceSpec::Cuda(_) => Vec::new(),
+            DeviceSpec::Cpu => Vec::new(),
+            DeviceSpec::Cuda(_) => near.into_iter().collect(),
         };
         let name = spec.to_string();
         let device = name.clone();
@@ -28,18 +32,18 @@ impl DeviceThreads {
             .start_handler(move |at| {
                 if let Some(&id) = pinned.get(at) {
                     // A thread that may not be pinned still computes.
-                    let _pinned: bool = core_affinity::set_for_current(core_affinity::CoreId { id });
+                    let _pinned: bool = core_affinity::set_for_current(CoreId { id });
                 }
             })
             .build()
             .map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
-        Ok(Self { name, spec: spec.clone(), threads })
+        Ok(Self { name, spec: spec.clone(), near, threads })
     }
 
     /// New threads on the same cores, beside those that a panic went through or that make no progress.
     pub(crate) fn another(&self) -> Result<Self> {
         let failed = |error: PoolError| BackendError::Device { device: self.name.clone(), message: error.to_string() };
-        Self::new(&self.spec).map_err(failed)
+        Self::new(&self.spec, self.near).map_err(failed)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -53,5 +57,34 @@ impl DeviceThreads {
             ModelError::OutOfMemory(_) => BackendError::OutOfMemory { device: self.name.clone() },
             error => BackendError::Device { device: self.name.clone(), message: error.to_string() },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::cores;
+
+    /// The cores that the device's first thread may run on.
+    fn cores_of(threads: &DeviceThreads) -> Vec<usize> {
+        threads.run(|| Ok(cores())).unwrap()
+    }
+
+    #[test]
+    fn threads_run_on_the_cores_of_their_device() {
+        let allowed = cores();
+        let last = allowed[allowed.len() - 1];
+        let of_core = DeviceThreads::new(&DeviceSpec::Cores(vec![last]), None).unwrap();
+        let near_gpu = DeviceThreads::new(&DeviceSpec::Cuda(0), Some(last)).unwrap();
+        for threads in [of_core.another().unwrap(), of_core, near_gpu.another().unwrap(), near_gpu] {
+            assert_eq!(cores_of(&threads), [last], "{}", threads.name());
+        }
+        assert_eq!(cores_of(&DeviceThreads::new(&DeviceSpec::Cuda(0), None).unwrap()), allowed);
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_does_not_end_a_thread() {
+        let threads = DeviceThreads::new(&DeviceSpec::Cuda(0), Some(1 << 9)).unwrap();
+        assert_eq!(cores_of(&threads), cores());
     }
 }

@@ -23,7 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The devices, their queues and the bound of all queues together.
 #[derive(Debug)]
 pub(crate) struct Devices<I: Ids, O> {
+    /// Each device once, however many workers it has.
     names: Vec<String>,
+    workers: usize,
     shared: Arc<Shared<I, O>>,
     threads: Vec<JoinHandle<()>>,
     batch_tokens: usize,
@@ -45,8 +47,15 @@ impl<I: Ids, O> Devices<I, O> {
         let batch_tokens = batch_tokens.max(1);
         let capacity = batch_tokens.saturating_mul(workers.len() * (QUEUED_BATCHES + 1)).min(Semaphore::MAX_PERMITS);
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
+        let mut names: Vec<String> = Vec::new();
+        for worker in &workers {
+            if !names.iter().any(|name| name == worker.name()) {
+                names.push(worker.name().to_owned());
+            }
+        }
         let mut devices = Self {
-            names: workers.iter().map(|worker| worker.name().to_owned()).collect(),
+            names,
+            workers: workers.len(),
             shared: Arc::new(Shared { queues: Queues::new(workers.len()), refused: Refused::new() }),
             threads: Vec::with_capacity(workers.len()),
             batch_tokens,
@@ -59,13 +68,14 @@ impl<I: Ids, O> Devices<I, O> {
         Ok(devices)
     }
 
+    /// The devices' names, as configured.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Ids that keep all devices busy once.
+    /// Ids that keep all workers busy once.
     pub(crate) fn window_tokens(&self) -> usize {
-        self.names.len().saturating_mul(self.batch_tokens)
+        self.workers.saturating_mul(self.batch_tokens)
     }
 
     /// What waits and what is in work.
@@ -80,7 +90,7 @@ impl<I: Ids, O> Devices<I, O> {
         let lengths: Vec<usize> = inputs.iter().map(Ids::ids).collect();
         let mut inputs = inputs.into_iter();
         let mut answers = Vec::new();
-        for batch in batches(&lengths, self.batch_tokens, self.names.len()) {
+        for batch in batches(&lengths, self.batch_tokens, self.workers) {
             let ids: usize = lengths[batch.clone()].iter().sum();
             // One batch may be larger than all the room there is; it then waits until it is alone.
             let permits = u32::try_from(ids).unwrap_or(u32::MAX).min(self.capacity);

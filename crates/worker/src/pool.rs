@@ -17,24 +17,13 @@ use crate::{
     device::DeviceWorker,
     device_threads::DeviceThreads,
     devices::Devices,
+    machine::Machine,
+    placement::{LoadModel, Placed, Placement, place},
+    resolve::{Selection, resolve},
     shared_pass::{self, PassHead, Passed, Readers},
-    spec::{DeviceSpec, cores},
+    spec::cores,
     tokenizers::Tokenizers,
 };
-
-/// Ids in a batch: enough to fill a core's caches, and more where weights have to be read anew for every batch.
-const BATCH_TOKENS: usize = 2048;
-const BATCH_TOKENS_PER_LAYER: usize = 8192;
-const BATCH_TOKENS_CUDA: usize = 16384;
-
-/// Ids in a batch of a device, unless the options say it.
-pub(crate) fn batch_tokens(device: &DeviceSpec, per_layer: bool) -> usize {
-    match device {
-        DeviceSpec::Cuda(_) => BATCH_TOKENS_CUDA,
-        _ if per_layer => BATCH_TOKENS_PER_LAYER,
-        _ => BATCH_TOKENS,
-    }
-}
 
 /// How long a batch may take: a large model on a few cores needs many minutes for one.
 const STALL: Duration = Duration::from_mins(30);
@@ -42,7 +31,7 @@ const STALL: Duration = Duration::from_mins(30);
 /// How a pool is opened. The default is what the model and the machine suggest.
 #[derive(Debug, Clone, Default)]
 pub struct PoolOptions {
-    /// Device names, see [`DeviceSpec`]; empty is `auto`.
+    /// Device names, see [`crate::DeviceSpec`]; empty is `auto`.
     pub devices: Vec<String>,
     /// The arithmetic; f32 unless given.
     pub dtype: Option<Dtype>,
@@ -54,13 +43,18 @@ pub struct PoolOptions {
     pub dims: Option<usize>,
     /// Threads that tokenize; one a core unless given.
     pub tokenizer_threads: Option<usize>,
-    /// Ids in a batch at most.
+    /// Ids in a batch at most; what each device suggests unless given.
     pub batch_tokens: Option<usize>,
     /// A batch that takes longer makes no progress and is given up; half an hour unless given, zero for never.
     pub stall: Option<Duration>,
 }
 
 impl PoolOptions {
+    /// The devices and the dtype that these options select on a machine.
+    pub(crate) fn select(&self, machine: &Machine) -> std::result::Result<Selection, PoolError> {
+        resolve(&self.devices, Some(self.dtype.unwrap_or_default()), machine)
+    }
+
     /// How long a batch may take, when there is a limit.
     pub(crate) fn stall(&self) -> Option<Duration> {
         Some(self.stall.unwrap_or(STALL)).filter(|stall| !stall.is_zero())
@@ -96,30 +90,24 @@ impl DevicePool {
         heads: &[PassHead],
         options: &PoolOptions,
     ) -> std::result::Result<Self, PoolError> {
+        let machine = Machine::this();
+        let selection = options.select(machine)?;
         let threads = options.tokenizer_threads.unwrap_or_else(|| cores().len());
         let tokenizers = Tokenizers::open(files.name(), &files.tokenizer_json()?, threads)?;
         let load = LoadOptions {
-            dtype: options.dtype,
+            dtype: Some(selection.dtype),
             pooling: options.pooling,
             normalize: options.normalize,
             dims: options.dims,
+            batch_tokens: options.batch_tokens,
             ..LoadOptions::default()
         };
-        let mut models = Models { files, heads, load, cpu: None };
-        // What `auto` means depends on how the weights lie in memory.
-        let per_core = options.devices.iter().all(|name| name == "auto") && !models.cpu()?.encoder.report().per_layer;
-        let specs = DeviceSpec::list(&options.devices, per_core)?;
-        let mut workers = Vec::with_capacity(specs.len());
-        let mut loaded = None;
-        for spec in &specs {
-            let model = models.on(spec)?;
-            workers.push(ModelWorker { threads: DeviceThreads::new(spec)?, model: Arc::clone(&model) });
-            loaded = Some(model);
-        }
-        let loaded = loaded.ok_or_else(|| ModelError::Option("no device was given".to_owned()))?;
+        let load = LoadEmbedder { files: files.clone(), heads: heads.to_vec(), options: load };
+        let Placement { workers, model: loaded, batch_tokens } =
+            place(load, &selection.devices, options.batch_tokens, machine)?;
+        let worker = |(threads, placed)| ModelWorker { threads, placed };
+        let devices = Devices::start(workers.into_iter().map(worker).collect(), batch_tokens, options.stall())?;
         let model = &loaded.encoder;
-        let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
-        let devices = Devices::start(workers, batch, options.stall())?;
         let readers = Readers::new(heads, &loaded.heads, tokenizers.tokenizer())?;
         let info = BackendInfo {
             dim: model.dim(),
@@ -254,47 +242,39 @@ fn check(ids: &[u32], limit: usize, vocabulary: usize) -> Result<()> {
     }
 }
 
-/// The model and its heads on a kind of device.
-struct Model {
+/// The model and its heads on a device.
+struct Embedder {
     encoder: SentenceEncoder,
     heads: Vec<SharedHead>,
 }
 
-/// The model on each kind of device: loaded once for all CPU devices, once for each other.
-struct Models<'a> {
-    files: &'a ModelFiles,
-    heads: &'a [PassHead],
-    load: LoadOptions,
-    cpu: Option<Arc<Model>>,
+struct LoadEmbedder {
+    files: ModelFiles,
+    heads: Vec<PassHead>,
+    options: LoadOptions,
 }
 
-impl Models<'_> {
-    fn cpu(&mut self) -> std::result::Result<Arc<Model>, PoolError> {
-        if let Some(model) = &self.cpu {
-            return Ok(Arc::clone(model));
-        }
-        let model = self.load(&Hardware::Cpu)?;
-        self.cpu = Some(Arc::clone(&model));
-        Ok(model)
+impl LoadModel for LoadEmbedder {
+    type Model = Embedder;
+
+    fn on(&self, device: &Hardware) -> std::result::Result<Embedder, ModelError> {
+        let encoder = SentenceEncoder::load(&self.files, &self.options, device)?;
+        Ok(Embedder { encoder, heads: shared_pass::load(&self.heads, &self.files, &self.options, device)? })
     }
 
-    fn on(&mut self, spec: &DeviceSpec) -> std::result::Result<Arc<Model>, PoolError> {
-        match spec.hardware()? {
-            Hardware::Cpu => self.cpu(),
-            hardware => self.load(&hardware),
-        }
+    fn report(model: &Embedder) -> &LoadReport {
+        model.encoder.report()
     }
 
-    fn load(&self, hardware: &Hardware) -> std::result::Result<Arc<Model>, PoolError> {
-        let encoder = SentenceEncoder::load(self.files, &self.load, hardware)?;
-        Ok(Arc::new(Model { encoder, heads: shared_pass::load(self.heads, self.files, &self.load, hardware)? }))
+    fn batch_tokens(model: &Embedder) -> Option<usize> {
+        model.encoder.batch_tokens()
     }
 }
 
 /// A model on a device.
 struct ModelWorker {
     threads: DeviceThreads,
-    model: Arc<Model>,
+    placed: Placed<LoadEmbedder>,
 }
 
 impl DeviceWorker for ModelWorker {
@@ -306,14 +286,14 @@ impl DeviceWorker for ModelWorker {
     }
 
     fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<Passed>> {
-        let Model { encoder, heads } = &*self.model;
-        let (vectors, logits) = self.threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
-        shared_pass::by_sequence(&vectors, encoder.dim(), logits)
+        self.placed.pass(|Embedder { encoder, heads }| {
+            let (vectors, logits) = self.threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
+            shared_pass::by_sequence(&vectors, encoder.dim(), logits)
+        })
     }
 
     fn another(&self) -> Result<Self> {
-        // Weights are never written to: those in memory are as good as new ones.
-        Ok(Self { threads: self.threads.another()?, model: Arc::clone(&self.model) })
+        Ok(Self { threads: self.threads.another()?, placed: self.placed.another() })
     }
 }
 

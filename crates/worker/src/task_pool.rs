@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotateInput, Annotated, Annotator, BackendError, Result};
-use polylance_encoder::{Device as Hardware, LoadOptions, LoadReport, ModelFiles, PackedBatch, Task, TaskModel};
+use polylance_encoder::{
+    Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, Task, TaskModel,
+};
 use polylance_schema::{HeadContract, HeadInputs, TaskSpec};
 use tokenizers::Encoding;
 
@@ -13,8 +15,10 @@ use crate::{
     device::DeviceWorker,
     device_threads::DeviceThreads,
     devices::Devices,
-    pool::{batch_tokens, finite},
-    spec::{DeviceSpec, cores},
+    machine::Machine,
+    placement::{LoadModel, Placed, Placement, place},
+    pool::finite,
+    spec::cores,
     tasks::{self, TaskInput, TaskOutput, TaskRunner, masks_top},
     tokenizers::{Threads, guarded, tokenizer},
 };
@@ -38,21 +42,17 @@ impl TaskPool {
     /// # Errors
     /// When the model cannot be loaded, has no such head, or a device does not exist.
     pub fn open(files: &ModelFiles, spec: TaskSpec, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
-        let load = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
-        let mut models = Models { files, task: tasks::head(&spec), load, cpu: None };
-        let per_core = options.devices.iter().all(|name| name == "auto") && !models.cpu()?.report().per_layer;
-        let specs = DeviceSpec::list(&options.devices, per_core)?;
+        let machine = Machine::this();
+        let selection = options.select(machine)?;
+        let load =
+            LoadOptions { dtype: Some(selection.dtype), batch_tokens: options.batch_tokens, ..LoadOptions::default() };
+        let load = LoadTask { files: files.clone(), task: tasks::head(&spec), options: load };
+        let Placement { workers, model, batch_tokens } =
+            place(load, &selection.devices, options.batch_tokens, machine)?;
         let top = if let TaskSpec::FillMask { top_k } = &spec { *top_k } else { 0 };
-        let mut workers = Vec::with_capacity(specs.len());
-        let mut loaded = None;
-        for device in &specs {
-            let model = models.on(device)?;
-            loaded = Some(Arc::clone(&model));
-            workers.push(TaskWorker { threads: DeviceThreads::new(device)?, model, spec: spec.clone(), top });
-        }
-        let model = loaded.ok_or_else(|| polylance_encoder::ModelError::Option("no device was given".to_owned()))?;
-        let batch = options.batch_tokens.unwrap_or_else(|| batch_tokens(&specs[0], model.report().per_layer));
-        let devices = Devices::start(workers, batch, options.stall())?;
+        let worker = |(threads, placed)| TaskWorker { threads, placed, spec: spec.clone(), top };
+        let workers = workers.into_iter().map(worker).collect();
+        let devices = Devices::start(workers, batch_tokens, options.stall())?;
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
         let runner = TaskRunner::new(
             spec,
@@ -97,7 +97,7 @@ pub fn head_contract(
     spec: TaskSpec,
     inputs: HeadInputs,
     options: &PoolOptions,
-) -> std::result::Result<HeadContract, polylance_encoder::ModelError> {
+) -> std::result::Result<HeadContract, ModelError> {
     let labels = match tasks::head(&spec) {
         Task::SequenceClassification | Task::TokenClassification => files.head_config().labels()?.to_vec(),
         _ => Vec::new(),
@@ -217,36 +217,32 @@ async fn run(
     }
 }
 
-/// The model on each kind of device: loaded once for all CPU devices, once for each other.
-struct Models<'a> {
-    files: &'a ModelFiles,
+struct LoadTask {
+    files: ModelFiles,
     task: Task,
-    load: LoadOptions,
-    cpu: Option<Arc<TaskModel>>,
+    options: LoadOptions,
 }
 
-impl Models<'_> {
-    fn cpu(&mut self) -> std::result::Result<Arc<TaskModel>, PoolError> {
-        if let Some(model) = &self.cpu {
-            return Ok(Arc::clone(model));
-        }
-        let model = Arc::new(TaskModel::load(self.files, self.task, &self.load, &Hardware::Cpu)?);
-        self.cpu = Some(Arc::clone(&model));
-        Ok(model)
+impl LoadModel for LoadTask {
+    type Model = TaskModel;
+
+    fn on(&self, device: &Hardware) -> std::result::Result<TaskModel, ModelError> {
+        TaskModel::load(&self.files, self.task, &self.options, device)
     }
 
-    fn on(&mut self, spec: &DeviceSpec) -> std::result::Result<Arc<TaskModel>, PoolError> {
-        match spec.hardware()? {
-            Hardware::Cpu => self.cpu(),
-            hardware => Ok(Arc::new(TaskModel::load(self.files, self.task, &self.load, &hardware)?)),
-        }
+    fn report(model: &TaskModel) -> &LoadReport {
+        model.report()
+    }
+
+    fn batch_tokens(model: &TaskModel) -> Option<usize> {
+        model.batch_tokens()
     }
 }
 
 /// A model with a head on a device.
 struct TaskWorker {
     threads: DeviceThreads,
-    model: Arc<TaskModel>,
+    placed: Placed<LoadTask>,
     spec: TaskSpec,
     /// Words to tell for each mask.
     top: usize,
@@ -261,13 +257,23 @@ impl DeviceWorker for TaskWorker {
     }
 
     fn run(&self, inputs: &[TaskInput]) -> Result<Vec<TaskOutput>> {
-        let (model, spec, top) = (&self.model, &self.spec, self.top);
+        self.placed.pass(|model| self.threads.run(|| self.outputs(model, inputs)))
+    }
+
+    fn another(&self) -> Result<Self> {
+        let (threads, placed) = (self.threads.another()?, self.placed.another());
+        Ok(Self { threads, placed, spec: self.spec.clone(), top: self.top })
+    }
+}
+
+impl TaskWorker {
+    fn outputs(&self, model: &TaskModel, inputs: &[TaskInput]) -> std::result::Result<Vec<TaskOutput>, ModelError> {
         let batch = || {
             let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
             let types: Vec<Vec<u32>> = inputs.iter().map(|input| input.types.clone()).collect();
             PackedBatch::with_token_types(&rows, &types)
         };
-        self.threads.run(|| match spec {
+        match &self.spec {
             TaskSpec::Generate(generation) => {
                 let made = inputs.iter().map(|input| model.generate(&input.ids, generation).map(TaskOutput::Ids));
                 made.collect()
@@ -275,16 +281,11 @@ impl DeviceWorker for TaskWorker {
             TaskSpec::FillMask { .. } => {
                 let positions: Vec<Vec<usize>> = inputs.iter().map(|input| input.positions.clone()).collect();
                 let mut logits = model.mask_logits(&batch()?, &positions)?.into_iter();
-                let of_input = |count: usize| logits.by_ref().take(count).map(|row| masks_top(&row, top)).collect();
+                let of_input =
+                    |count: usize| logits.by_ref().take(count).map(|row| masks_top(&row, self.top)).collect();
                 Ok(positions.iter().map(Vec::len).map(of_input).map(TaskOutput::Top).collect())
             }
             _ => Ok(model.forward(&batch()?)?.into_iter().map(TaskOutput::Logits).collect()),
-        })
-    }
-
-    fn another(&self) -> Result<Self> {
-        // Weights are never written to: those in memory are as good as new ones.
-        let (threads, model) = (self.threads.another()?, Arc::clone(&self.model));
-        Ok(Self { threads, model, spec: self.spec.clone(), top: self.top })
+        }
     }
 }

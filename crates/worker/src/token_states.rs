@@ -3,7 +3,9 @@
 use std::{ops::Range, sync::Arc};
 
 use polylance_backend::{BackendError, Result};
-use polylance_encoder::{Device as Hardware, LoadOptions, ModelFiles, PackedBatch, SentenceEncoder};
+use polylance_encoder::{
+    Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
+};
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::{
@@ -11,11 +13,16 @@ use crate::{
     device::DeviceWorker,
     device_threads::DeviceThreads,
     devices::Devices,
-    pool::batch_tokens,
+    machine::Machine,
+    placement::{LoadModel, Placed, Placement, place},
     queues::Ids,
-    spec::{DeviceSpec, cores},
+    resolve::resolve_cores,
+    spec::cores,
     tokenizers::{Threads, guarded, tokenizer},
 };
+
+/// Why no GPU is used.
+const ON_CORES: &str = "states of tokens are computed on the CPU: name cores, or no device";
 
 /// A model on CPU devices that gives the state of each word's first token.
 #[derive(Debug)]
@@ -52,25 +59,22 @@ impl Ids for WordInput {
 }
 
 impl TokenStates {
-    /// Loads the model. `prefix` is put before every text.
+    /// Loads the model onto cores, also where `auto` would take GPUs. `prefix` is put before every text.
     ///
     /// # Errors
-    /// When the model cannot be loaded or a device does not exist.
+    /// When the model cannot be loaded, a device does not exist or is a GPU.
     pub fn open(files: &ModelFiles, prefix: &str, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
+        let machine = Machine::this();
+        let devices = resolve_cores(&options.devices, ON_CORES, machine)?;
         let load = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
-        let model = Arc::new(SentenceEncoder::load(files, &load, &Hardware::Cpu)?);
-        let per_core = options.devices.iter().all(|name| name == "auto") && !model.report().per_layer;
-        let specs = DeviceSpec::list(&options.devices, per_core)?;
-        let batch = batch_tokens(&specs[0], model.report().per_layer);
-        let worker = |spec: &DeviceSpec| match spec.hardware()? {
-            Hardware::Cpu => Ok(StateWorker { threads: DeviceThreads::new(spec)?, model: Arc::clone(&model) }),
-            _ => Err(PoolError::Device { device: spec.to_string(), message: "a head is fitted on the CPU".to_owned() }),
-        };
-        let workers = specs.iter().map(worker).collect::<std::result::Result<Vec<_>, _>>()?;
+        let load = LoadStates { files: files.clone(), options: load };
+        let Placement { workers, batch_tokens, .. } = place(load, &devices, options.batch_tokens, machine)?;
+        let worker = |(threads, placed)| StateWorker { threads, placed };
+        let workers = workers.into_iter().map(worker).collect();
         Ok(Self {
             tokenizer: Arc::new(tokenizer(files.name(), &files.tokenizer_json()?)?),
             threads: Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?,
-            devices: Devices::start(workers, batch, options.stall())?,
+            devices: Devices::start(workers, batch_tokens, options.stall())?,
             prefix: prefix.to_owned(),
             width: files.config().hidden_size,
             max_tokens: files.config().max_tokens(),
@@ -168,9 +172,30 @@ fn input(tokenizer: &Tokenizer, prefix: &str, words: &[String], most: usize) -> 
     Ok(WordInput { ids: encoding.get_ids().to_vec(), words })
 }
 
+struct LoadStates {
+    files: ModelFiles,
+    options: LoadOptions,
+}
+
+impl LoadModel for LoadStates {
+    type Model = SentenceEncoder;
+
+    fn on(&self, device: &Hardware) -> std::result::Result<SentenceEncoder, ModelError> {
+        SentenceEncoder::load(&self.files, &self.options, device)
+    }
+
+    fn report(model: &SentenceEncoder) -> &LoadReport {
+        model.report()
+    }
+
+    fn batch_tokens(model: &SentenceEncoder) -> Option<usize> {
+        model.batch_tokens()
+    }
+}
+
 struct StateWorker {
     threads: DeviceThreads,
-    model: Arc<SentenceEncoder>,
+    placed: Placed<LoadStates>,
 }
 
 impl DeviceWorker for StateWorker {
@@ -182,13 +207,13 @@ impl DeviceWorker for StateWorker {
     }
 
     fn run(&self, inputs: &[WordInput]) -> Result<Vec<Vec<f32>>> {
-        let model = &self.model;
-        let states = || {
-            let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
-            let states = model.hidden_states(&PackedBatch::new(&rows)?)?;
-            Ok(states.to_vec2::<f32>()?)
-        };
-        let states = self.threads.run(states)?;
+        let states = self.placed.pass(|model| {
+            self.threads.run(|| {
+                let rows: Vec<Vec<u32>> = inputs.iter().map(|input| input.ids.clone()).collect();
+                let states = model.hidden_states(&PackedBatch::new(&rows)?)?;
+                Ok(states.to_vec2::<f32>()?)
+            })
+        })?;
         let mut start = 0;
         let of_input = inputs.iter().map(|input| {
             let words = input.words.iter().flatten().flat_map(|at| states[start + at].iter().copied()).collect();
@@ -199,8 +224,7 @@ impl DeviceWorker for StateWorker {
     }
 
     fn another(&self) -> Result<Self> {
-        // Weights are never written to: those in memory are as good as new ones.
-        Ok(Self { threads: self.threads.another()?, model: Arc::clone(&self.model) })
+        Ok(Self { threads: self.threads.another()?, placed: self.placed.another() })
     }
 }
 

@@ -10,7 +10,8 @@ use crate::{
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
-    pipeline::{ProgressMode, resolved},
+    model_args::DeviceArgs,
+    pipeline::{self, ProgressMode},
     printer::Printer,
     task_args::{TaskArg, TaskArgs, usage},
 };
@@ -49,12 +50,11 @@ pub(crate) struct Args {
     /// choose: the column with each row's choices
     #[arg(long, value_name = "COLUMN")]
     choices_column: Option<String>,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA)
-    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
-    dtype: Dtype,
-    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
+    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (GPU) [default: the table's]
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Rows after which a commit is made
     #[arg(long, value_name = "N", default_value_t = Commit::default().rows)]
     commit_rows: u64,
@@ -92,7 +92,8 @@ async fn columns(args: &Args) -> Result<Columns> {
         if let Some(table) = &args.table {
             pipeline.table.uri.clone_from(table);
         }
-        return Ok(Columns::of(&resolved(&pipeline).await?));
+        let selection = pipeline::select(&pipeline).await?;
+        return Ok(Columns::of(&pipeline, &selection));
     }
     let (Some(table), Some(name), Some(model), Some(task)) = (&args.table, &args.name, &args.model, &args.task) else {
         return Err(UsageError::new("--table, --name, --task and --model are needed".to_owned()).into());
@@ -106,11 +107,14 @@ async fn columns(args: &Args) -> Result<Columns> {
         ..Annotate::new(name.clone(), (*task).into(), model.clone())
     };
     annotate.task().map_err(usage)?;
+    let dtype = match args.dtype {
+        Some(dtype) => Some(dtype),
+        None => pipeline::dtype_of_table(table).await?,
+    };
     Ok(Columns {
         table: table.clone(),
         columns: vec![annotate],
-        dtype: args.dtype,
-        devices: args.devices.clone(),
+        selection: args.devices.select(dtype)?,
         commit_rows: args.commit_rows,
         commit_seconds: Commit::default().seconds,
         grace: Duration::from_secs(Run::default().grace),

@@ -16,14 +16,14 @@ use crate::{
     error::Result,
     exit::ExitStatus,
     job::peak_memory,
-    model_args::ModelArgs,
+    model_args::{self, ModelArgs},
     printer::{Printer, thousands},
 };
 
 /// Measure how fast a model is on this machine, and how near to what the machine can do
 ///
 /// The texts are articles of the built-in corpus, tokenized before; loading is not counted. The peak is what the CPU's
-/// kernels reach, in the same moment, with nothing to read from memory.
+/// kernels reach, in the same moment, with nothing to read from memory; a GPU's is not measured.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -84,9 +84,10 @@ struct Nearness {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let (files, dtype) = (args.model.files()?, args.model.dtype());
+    let (files, selection) = (args.model.files()?, args.model.compute.select()?);
+    let dtype = selection.dtype;
     let started = Instant::now();
-    let pool = args.model.open(&files, dtype, args.batch_tokens).await?;
+    let pool = model_args::open(&files, &selection, args.batch_tokens).await?;
     let load_seconds = started.elapsed().as_secs_f64();
     let inputs = match &args.ids {
         Some(path) => read_ids(path)?,
@@ -104,7 +105,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     }
     let against = match args.against {
         Some(other) => {
-            let pool = args.model.open(&files, other, args.batch_tokens).await?;
+            let pool = model_args::open(&files, &args.model.compute.select_with(other)?, args.batch_tokens).await?;
             Some(Nearness::of(&vectors, &pool.encode(inputs).await?, other))
         }
         None => None,
@@ -157,15 +158,18 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
+/// The devices, and what GPUs they are.
+fn devices(measured: &BenchReport) -> String {
+    let devices = measured.devices.join(", ");
+    if measured.gpus.is_empty() { devices } else { format!("{devices} ({})", measured.gpus.join(", ")) }
+}
+
 impl Report {
     fn print(&self, printer: &mut Printer) -> Result<()> {
         let Self { measured, load_seconds, peak_memory, against } = self;
         let sequences = measured.sequences as f64;
         let mut fields = vec![
-            (
-                "arithmetic",
-                format!("{} with {} on {}", measured.dtype, measured.instructions, measured.devices.join(", ")),
-            ),
+            ("arithmetic", format!("{} with {} on {}", measured.dtype, measured.instructions, devices(measured))),
             (
                 "texts",
                 format!("{}, {} tokens", thousands(measured.sequences as u64), thousands(measured.tokens as u64)),

@@ -2,7 +2,7 @@
 
 use polylance_config::{Pipeline, Source, Table};
 
-use crate::{error::Result, exit::ExitStatus, interrupt::Stopping, pipeline, printer::Printer};
+use crate::{error::Result, exit::ExitStatus, interrupt::Stopping, model_args::DeviceArgs, pipeline, printer::Printer};
 
 /// Embed a source into a table, without a pipeline file
 ///
@@ -28,9 +28,8 @@ pub(crate) struct Args {
     /// Columns to carry into the table; `*` carries all
     #[arg(long, value_name = "COL,…", value_delimiter = ',')]
     keep: Vec<String>,
-    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     #[command(flatten)]
     output: pipeline::OutputArgs,
 }
@@ -52,8 +51,8 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
     if let Some(id) = args.id {
         pipeline.source.id = id;
     }
-    if !args.devices.is_empty() {
-        pipeline.model.devices = args.devices;
+    if !args.devices.devices.is_empty() {
+        pipeline.model.devices = args.devices.devices;
     }
     pipeline.source.keep = args.keep;
     pipeline.validate()?;

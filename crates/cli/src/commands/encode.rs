@@ -6,7 +6,13 @@ use polylance_schema::Chunking;
 use polylance_worker::DevicePool;
 use serde::Serialize;
 
-use crate::{error::Result, exit::ExitStatus, lines::lines, model_args::ModelArgs, printer::Printer};
+use crate::{
+    error::Result,
+    exit::ExitStatus,
+    lines::lines,
+    model_args::{self, ModelArgs},
+    printer::Printer,
+};
 
 /// Lines that are encoded together, when so many are waiting.
 const BATCH: usize = 256;
@@ -38,7 +44,7 @@ struct Encoded<'v> {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let pool = args.model.open(&args.model.files()?, args.model.dtype(), None).await?;
+    let pool = model_args::open(&args.model.files()?, &args.model.compute.select()?, None).await?;
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };
 

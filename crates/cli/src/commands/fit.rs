@@ -18,6 +18,7 @@ use crate::{
     entities::{self, Labelled},
     error::{Result, UsageError},
     exit::ExitStatus,
+    model_args::DeviceArgs,
     pipeline::{self, ProgressMode},
     printer::{Printer, counted, thousands},
 };
@@ -82,9 +83,8 @@ pub(crate) struct Args {
     /// The Lance table with the vectors [default: FOLDER.features.lance]
     #[arg(long, value_name = "URI")]
     features: Option<String>,
-    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// End with one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -137,7 +137,8 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
                 Labelled::Spans(SourceSpec { uri, format: None, id, text, keep: vec![spans], max_bytes })
             }
         };
-        let request = entities::Request { labelled, out: args.out, features: table, devices: args.devices, options };
+        let request =
+            entities::Request { labelled, out: args.out, features: table, devices: args.devices.devices, options };
         return entities::fit(request, files, args.json, printer).await;
     };
     let pipeline = pipeline(&args, &table);
@@ -223,8 +224,8 @@ fn pipeline(args: &Args, table: &str) -> Pipeline {
     };
     let mut pipeline = Pipeline::new(source, Table { text: false, ..Table::new(table.to_owned()) });
     pipeline.model.id.clone_from(&args.model);
-    if !args.devices.is_empty() {
-        pipeline.model.devices.clone_from(&args.devices);
+    if !args.devices.devices.is_empty() {
+        pipeline.model.devices.clone_from(&args.devices.devices);
     }
     pipeline.chunk.mode = ChunkMode::Truncate;
     pipeline.index.kind = polylance_config::IndexKind::None;

@@ -2,14 +2,15 @@
 
 use clap::Subcommand;
 use polylance_backend::{Backend, TokenizeSpec};
-use polylance_encoder::{Dtype, EmbeddingDefaults, LoadReport, ModelConfig, ModelFiles};
+use polylance_encoder::{EmbeddingDefaults, LoadReport, ModelConfig, ModelFiles};
 use polylance_schema::Chunking;
-use polylance_worker::{DevicePool, PoolOptions};
+use polylance_worker::DevicePool;
 use serde::Serialize;
 
 use crate::{
     error::Result,
     exit::ExitStatus,
+    model_args::{self, ComputeArgs},
     printer::{Printer, thousands},
 };
 
@@ -32,12 +33,8 @@ struct Check {
     /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
     #[arg(value_name = "MODEL")]
     model: String,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA)
-    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
-    dtype: Dtype,
-    /// Devices to load it onto: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -69,12 +66,7 @@ struct Checked<'a> {
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let Command::Check(args) = args.command;
     let files = ModelFiles::find(&args.model)?;
-    let options = PoolOptions { devices: args.devices, dtype: Some(args.dtype), ..PoolOptions::default() };
-    let (files, pool) = tokio::task::spawn_blocking(move || {
-        let pool = DevicePool::open(&files, &options)?;
-        Ok::<_, anyhow::Error>((files, pool))
-    })
-    .await??;
+    let pool = model_args::open(&files, &args.compute.select()?, None).await?;
     let (test_tokens, test_norm) = test(&pool, &files.defaults().prompts.query).await?;
     let checked = Checked {
         model: files.name(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use polylance_backend::{AnnotateInput, Annotated, Annotation, Annotator, LabelScore, TokenScore};
-use polylance_encoder::{Dtype, ModelFiles};
+use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
-use polylance_worker::{PoolOptions, TaskPool};
+use polylance_worker::TaskPool;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     exit::ExitStatus,
     lines::lines,
+    model_args::ComputeArgs,
     printer::Printer,
     task_args::{TaskArg, TaskArgs},
 };
@@ -35,12 +36,8 @@ pub(crate) struct Args {
     /// What the head is asked
     #[arg(long, value_name = "TASK", value_enum)]
     task: TaskArg,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (CUDA)
-    #[arg(long, value_name = "DTYPE", default_value_t = Dtype::F32)]
-    dtype: Dtype,
-    /// Devices that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto]
-    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
-    devices: Vec<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
     #[command(flatten)]
     options: TaskArgs,
 }
@@ -54,7 +51,7 @@ Examples:
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let spec = args.options.spec(args.task)?;
     let files = ModelFiles::find(&args.model)?;
-    let options = PoolOptions { devices: args.devices, dtype: Some(args.dtype), ..PoolOptions::default() };
+    let options = args.compute.select()?.options();
     let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
     let pool: Arc<dyn Annotator> = Arc::new(pool);
 

@@ -15,6 +15,7 @@ use crate::{
     batch::{self, short},
     error::Result,
     exit::ExitStatus,
+    model_args::DeviceArgs,
     printer::Printer,
     table_model::TableModels,
 };
@@ -73,6 +74,8 @@ pub(crate) struct Args {
     /// Where the table's model is now, when it has moved
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Print one JSON array with all columns
     #[arg(long)]
     json: bool,
@@ -117,7 +120,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     // A search by words loads no model.
     let by_words = table.mode_of(&request) == SearchMode::Text && !request.rerank;
     let models = match table.contract() {
-        Some(contract) if !by_words => TableModels::new(args.model, args.rerank).models(contract).await?,
+        Some(contract) if !by_words => TableModels::new(args.model, args.rerank, args.devices).models(contract).await?,
         _ => Models::default(),
     };
     let hits = Box::pin(table.search(&request, &models)).await?;

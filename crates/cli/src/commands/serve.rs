@@ -19,6 +19,7 @@ use crate::{
     exit::ExitStatus,
     interrupt::{self, Stopping},
     job::Stop,
+    model_args::DeviceArgs,
     named::{self, Head},
     printer::{Printer, counted},
     table_model::{TableModels, open_heads, open_reranker},
@@ -64,6 +65,8 @@ pub(crate) struct Args {
     /// A head for /v1/predict; options stand behind a `?`, as in a pipeline file; may be given several times
     #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
     heads: Vec<Head>,
+    #[command(flatten)]
+    devices: DeviceArgs,
     #[command(flatten)]
     limits: LimitArgs,
 }
@@ -161,13 +164,14 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
         grace: args.limits.grace,
     };
     options.check().map_err(told)?;
-    let (heads, reranker) = (args.heads, args.reranker);
+    let (heads, reranker, devices) = (args.heads, args.reranker, args.devices.clone());
     let opening = move || {
-        let reranker = reranker.map(|model| open_reranker(&model)).transpose()?;
-        Ok::<_, anyhow::Error>((open_heads(heads)?, reranker.map(|pool| AnnotatorHandle(Arc::new(pool)))))
+        let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
+        Ok::<_, anyhow::Error>((open_heads(heads, &devices)?, reranker.map(|pool| AnnotatorHandle(Arc::new(pool)))))
     };
     let (heads, reranker) = tokio::task::spawn_blocking(opening).await??;
-    let models = ServedModels { embedders: Arc::new(TableModels::new(args.model, None)), reranker, heads };
+    let models =
+        ServedModels { embedders: Arc::new(TableModels::new(args.model, None, args.devices)), reranker, heads };
     let server = Box::pin(Server::bind(options, &args.tables, models)).await.map_err(told)?;
 
     printer.message(format_args!("listening on {}", server.url().map_err(told)?));

@@ -25,6 +25,7 @@ use crate::{
     batch,
     error::{Result, UsageError},
     exit::ExitStatus,
+    model_args::DeviceArgs,
     named::{self, Head},
     printer::Printer,
     table_model::TableModels,
@@ -63,6 +64,8 @@ pub(crate) struct Args {
     /// A head for classify and entities; options stand behind a `?`, as in a pipeline file; may be given several times
     #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
     heads: Vec<Head>,
+    #[command(flatten)]
+    devices: DeviceArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -130,7 +133,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
             return Err(error.with_hint("`--file -` reads it from stdin; a prompt is for terminals").into());
         }
     };
-    let models = Arc::new(TableModels::new(args.model, None).with_heads(args.heads));
+    let models = Arc::new(TableModels::new(args.model, None, args.devices).with_heads(args.heads));
     let session = SqlSession::open(&args.tables, Some(models)).await?;
     let Some(sql) = sql else {
         Box::pin(prompt::run(&session, format, printer)).await?;

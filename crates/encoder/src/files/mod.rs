@@ -57,6 +57,7 @@ pub struct ModelFiles {
 
 #[derive(Debug, Clone)]
 enum TokenizerFile {
+    #[cfg(feature = "builtin")]
     Builtin,
     Path(PathBuf),
 }
@@ -89,6 +90,13 @@ impl ModelFiles {
         Err(ModelError::NotFound { model: model.to_owned(), reason: reason.to_owned() })
     }
 
+    #[cfg(not(feature = "builtin"))]
+    fn builtin(model: &str, _: &str) -> Result<Self> {
+        let reason = "this binary carries no model: it was built without the feature `builtin`".to_owned();
+        Err(ModelError::NotFound { model: model.to_owned(), reason })
+    }
+
+    #[cfg(feature = "builtin")]
     fn builtin(model: &str, name: &str) -> Result<Self> {
         if name != polylance_builtin::MODEL {
             let reason = format!("the binary carries {BUILTIN}{}", polylance_builtin::MODEL);
@@ -159,6 +167,7 @@ impl ModelFiles {
     /// When the file cannot be read.
     pub fn tokenizer_json(&self) -> Result<Vec<u8>> {
         match &self.tokenizer {
+            #[cfg(feature = "builtin")]
             TokenizerFile::Builtin => Ok(polylance_builtin::tokenizer_json()),
             TokenizerFile::Path(path) => fs::read(path).map_err(ModelError::io(path)),
         }
@@ -181,6 +190,7 @@ impl ModelFiles {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.config.to_json().to_string().as_bytes());
         match &self.weights {
+            #[cfg(feature = "builtin")]
             WeightFiles::Builtin(bytes) => {
                 hasher.update(bytes);
             }
@@ -275,6 +285,7 @@ mod tests {
     use super::*;
     use crate::synthetic::Checkpoint;
 
+    #[cfg(feature = "builtin")]
     #[test]
     fn the_builtin_model_says_how_it_is_used() {
         let files = ModelFiles::find("builtin:multilingual-e5-small").unwrap();

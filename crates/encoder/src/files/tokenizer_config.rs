@@ -58,6 +58,7 @@ pub(super) fn tokenizer_config(tokenizer_json: &[u8], max_tokens: usize) -> serd
 mod tests {
     use super::*;
 
+    #[cfg(feature = "builtin")]
     #[test]
     fn the_parts_of_special_tokens_are_named() {
         let config = tokenizer_config(&polylance_builtin::tokenizer_json(), 512).unwrap();

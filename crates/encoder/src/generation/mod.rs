@@ -2,16 +2,23 @@
 
 mod sampling;
 
-use candle_core::DType;
 use polylance_schema::Generation;
 
 use self::sampling::Sampler;
 use crate::{
+    cuda::Cache,
     error::{ModelError, Result},
     key_values::KeyValues,
     task::Task,
-    task_model::TaskModel,
+    task_model::{Placed, TaskModel},
 };
+
+/// Keys and values of the tokens so far.
+enum Kept {
+    /// A layer each.
+    Cpu(Vec<KeyValues>),
+    Cuda(Cache),
+}
 
 impl TaskModel {
     /// Continues a prompt, special tokens included, and returns the new ids. The id that ends the text is not among
@@ -52,7 +59,7 @@ impl TaskModel {
         }
         let mut sampler = Sampler::new(generation)?;
         let most = generation.max_new_tokens.min(self.max_tokens() - prompt.len());
-        let mut kept = self.nothing_kept();
+        let mut kept = self.nothing_kept()?;
         let mut ids = Vec::with_capacity(most);
         let mut next = prompt.to_vec();
         let mut before = 0;
@@ -68,26 +75,34 @@ impl TaskModel {
         Ok(ids)
     }
 
-    fn nothing_kept(&self) -> Vec<KeyValues> {
-        vec![KeyValues::default(); self.config().num_hidden_layers]
+    fn nothing_kept(&self) -> Result<Kept> {
+        Ok(match &self.model {
+            Placed::Cpu { .. } => Kept::Cpu(vec![KeyValues::default(); self.config().num_hidden_layers]),
+            Placed::Cuda { encoder, .. } => Kept::Cuda(encoder.cache()?),
+        })
     }
 
     /// The logits after the last of these ids, `[vocab]`; `before` earlier ones have their keys and values kept.
-    fn last_logits(&self, ids: &[u32], before: usize, kept: &mut [KeyValues]) -> Result<Vec<f32>> {
-        let hidden_states = self.encoder.forward_cached(ids, before, kept)?;
-        let last = hidden_states.narrow(0, ids.len() - 1, 1)?.contiguous()?;
-        Ok(self.head.language()?.forward(&last)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+    fn last_logits(&self, ids: &[u32], before: usize, kept: &mut Kept) -> Result<Vec<f32>> {
+        match (&self.model, kept) {
+            (Placed::Cpu { encoder, head }, Kept::Cpu(kept)) => {
+                let hidden_states = encoder.forward_cached(ids, before, kept)?;
+                let last = hidden_states.narrow(0, ids.len() - 1, 1)?.contiguous()?;
+                Ok(head.language()?.forward(&last)?.flatten_all()?.to_vec1()?)
+            }
+            (Placed::Cuda { encoder, head }, Kept::Cuda(cache)) => encoder.next_logits(ids, before, cache, head),
+            _ => Err(ModelError::Option("keys and values are kept on another device".to_owned())),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
     use crate::{
         batch::PackedBatch,
         config::{ModelConfig, ModelKind},
+        device::Device,
         files::ModelFiles,
         loading::LoadOptions,
         synthetic::Checkpoint,
@@ -113,7 +128,7 @@ mod tests {
         let mut sampler = Sampler::new(generation).unwrap();
         let mut text = prompt.to_vec();
         while text.len() < prompt.len() + generation.max_new_tokens {
-            let id = sampler.next(&model.last_logits(&text, 0, &mut model.nothing_kept()).unwrap());
+            let id = sampler.next(&model.last_logits(&text, 0, &mut model.nothing_kept().unwrap()).unwrap());
             if model.head_config().eos_token_ids.contains(&id) {
                 break;
             }
@@ -142,7 +157,7 @@ mod tests {
         let ids = [3, 8, 1, 30, 12];
         let batch = PackedBatch::new(&[vec![2, 2], ids.to_vec()]).unwrap();
         let packed = model.mask_logits(&batch, &[vec![], vec![4]]).unwrap().remove(0);
-        let mut kept = model.nothing_kept();
+        let mut kept = model.nothing_kept().unwrap();
         model.last_logits(&ids[..3], 0, &mut kept).unwrap();
         let stepped = model.last_logits(&ids[3..], 3, &mut kept).unwrap();
         let apart = packed.iter().zip(&stepped).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::{
-    Place,
-    vocabulary::{self, Residence, Vocabulary},
-};
+use super::vocabulary::{self, Residence, Vocabulary};
 use crate::{
     config::{ModelConfig, ModelKind},
     embeddings::WORDS,
@@ -27,15 +24,15 @@ pub struct LanguageModelHead {
 }
 
 /// Hugging Face's names of one kind.
-struct Names {
-    dense: &'static str,
-    norm: &'static str,
+pub(crate) struct Names {
+    pub(crate) dense: &'static str,
+    pub(crate) norm: &'static str,
     decoder_weight: &'static str,
     decoder_bias: &'static str,
     bias: &'static str,
 }
 
-fn names(kind: ModelKind) -> Names {
+pub(crate) fn names(kind: ModelKind) -> Names {
     match kind {
         ModelKind::XlmRobertaXl | ModelKind::XlmRoberta => Names {
             dense: "lm_head.dense",
@@ -57,8 +54,8 @@ fn names(kind: ModelKind) -> Names {
 /// Which tensors are the last map: a table may be the word embeddings, and the bias has two names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DecoderTensors {
-    table: &'static str,
-    bias: &'static str,
+    pub(crate) table: &'static str,
+    pub(crate) bias: &'static str,
 }
 
 impl DecoderTensors {
@@ -105,9 +102,9 @@ impl LanguageModelHead {
     /// When a tensor is missing or of another shape.
     ///
     /// ```
-    /// use candle_core::{DType, Tensor};
+    /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{Device, LanguageModelHead, ModelConfig};
+    /// use polylance_encoder::{LanguageModelHead, ModelConfig};
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
@@ -123,25 +120,19 @@ impl LanguageModelHead {
         Self::with(vb, config, Vocabulary::resident(table, bias))
     }
 
-    /// Loads a head whose last map is where `decoder` says; on the CPU the table can stay in its file.
+    /// Loads a head whose last map is where `decoder` says; the table can stay in its file.
     pub(crate) fn from_weights(
         weights: &Arc<Weights>,
         config: &ModelConfig,
         decoder: &DecoderTensors,
-        place: &Place<'_>,
+        residence: Residence,
     ) -> Result<Self> {
-        let vb = weights.var_builder(place.dtype, place.device);
+        let vb = weights.var_builder();
         let bias = vb.get(config.vocab_size, decoder.bias)?;
         let shape = (config.vocab_size, config.hidden_size);
-        let vocabulary = match place.words.filter(|_| decoder.table == WORDS) {
-            Some(words) => Vocabulary::resident(words.clone(), bias),
-            None if place.device.is_cpu() && place.residence == Residence::Mapped => {
-                Vocabulary::mapped(weights, decoder.table, shape, bias)
-            }
-            None => {
-                let table = vocabulary::read(weights, decoder.table, shape, place.dtype, place.device)?;
-                Vocabulary::resident(table, bias)
-            }
+        let vocabulary = match residence {
+            Residence::Mapped => Vocabulary::mapped(weights, decoder.table, shape, bias),
+            Residence::Resident => Vocabulary::resident(vocabulary::read(weights, decoder.table, shape)?, bias),
         };
         Self::with(vb, config, vocabulary)
     }

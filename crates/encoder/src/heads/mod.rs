@@ -10,14 +10,15 @@ mod vocabulary;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 pub use self::{
     language_model::LanguageModelHead, multiple_choice::MultipleChoice, question_answering::QuestionAnswering,
     sequence_classification::SequenceClassifier, token_classification::TokenClassifier,
 };
 pub(crate) use self::{
-    language_model::{DecoderTensors, tensors as language_model_tensors},
+    language_model::{DecoderTensors, names as language_model_names, tensors as language_model_tensors},
+    sequence_classification::names as pooled_names,
     vocabulary::Residence,
 };
 use crate::{
@@ -38,15 +39,6 @@ pub(crate) enum Head {
     Question(QuestionAnswering),
     Language(LanguageModelHead),
     Choice(MultipleChoice),
-}
-
-/// Where a head is to be computed, and how.
-pub(crate) struct Place<'a> {
-    pub(crate) dtype: DType,
-    pub(crate) device: &'a Device,
-    /// The word embeddings, where they lie on the device already.
-    pub(crate) words: Option<&'a Tensor>,
-    pub(crate) residence: Residence,
 }
 
 impl Head {
@@ -71,9 +63,9 @@ impl Head {
         config: &ModelConfig,
         head: &HeadConfig,
         weights: &Arc<Weights>,
-        place: &Place<'_>,
+        residence: Residence,
     ) -> Result<Self> {
-        let vb = weights.var_builder(place.dtype, place.device);
+        let vb = weights.var_builder();
         Ok(match task {
             Task::SequenceClassification => {
                 let labels = head.labels()?.len();
@@ -87,7 +79,7 @@ impl Head {
             Task::MultipleChoice => Self::Choice(MultipleChoice::load(vb, config)?),
             Task::MaskedLm | Task::CausalLm => {
                 let tensors = DecoderTensors::find(config, head.tie_word_embeddings, weights);
-                Self::Language(LanguageModelHead::from_weights(weights, config, &tensors, place)?)
+                Self::Language(LanguageModelHead::from_weights(weights, config, &tensors, residence)?)
             }
         })
     }
@@ -152,12 +144,12 @@ pub(crate) fn tensors(task: Task, config: &ModelConfig, shape: Shape) -> Vec<Ten
 
 /// `[rows, width]` as one vector a row.
 fn rows(logits: &Tensor) -> Result<Logits> {
-    Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
+    Ok(logits.to_vec2()?)
 }
 
 /// `[total_tokens, width]` as one row-major vector a sequence.
 fn by_sequence(logits: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Logits> {
     let width = logits.dim(1)?;
-    let numbers = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let numbers = logits.flatten_all()?.to_vec1::<f32>()?;
     Ok(cu_seqlens.ranges().map(|range| numbers[range.start * width..range.end * width].to_vec()).collect())
 }

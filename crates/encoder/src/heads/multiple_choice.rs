@@ -26,9 +26,9 @@ impl MultipleChoice {
     /// When a tensor is missing or of another shape.
     ///
     /// ```
-    /// use candle_core::{DType, Tensor};
+    /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{CuSeqlens, Device, ModelConfig, MultipleChoice};
+    /// use polylance_encoder::{CuSeqlens, ModelConfig, MultipleChoice};
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);

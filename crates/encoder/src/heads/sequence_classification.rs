@@ -32,7 +32,7 @@ enum Features {
 }
 
 /// The names of both maps.
-fn names(kind: ModelKind) -> (&'static str, &'static str) {
+pub(crate) fn names(kind: ModelKind) -> (&'static str, &'static str) {
     match kind {
         ModelKind::XlmRobertaXl | ModelKind::XlmRoberta => ("classifier.dense", "classifier.out_proj"),
         ModelKind::Bert => ("pooler.dense", "classifier"),
@@ -53,9 +53,9 @@ impl SequenceClassifier {
     /// When a tensor is missing or of another shape.
     ///
     /// ```
-    /// use candle_core::{DType, Tensor};
+    /// use candle_core::{DType, Device, Tensor};
     /// use candle_nn::{VarBuilder, VarMap};
-    /// use polylance_encoder::{CuSeqlens, Device, ModelConfig, SequenceClassifier};
+    /// use polylance_encoder::{CuSeqlens, ModelConfig, SequenceClassifier};
     ///
     /// let config = ModelConfig::tiny();
     /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{
     error::{ModelError, Result},
     weights::Weights,
 };
 
-/// Numbers of the table that are converted at once on the CPU: 16 MiB.
+/// Numbers of the table that are converted at once: 16 MiB.
 const BLOCK: usize = 4 << 20;
 
-/// Whether a table that lies in a file may be made resident on the CPU.
+/// Whether a table that lies in a file is converted once or at every use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Residence {
     /// Converted in blocks at every use: for uses with many rows, and for models that hardly fit.
@@ -34,7 +34,7 @@ pub(super) struct Vocabulary {
 enum Table {
     /// In the file.
     Mapped { weights: Arc<Weights>, name: String, rows: usize, width: usize },
-    /// `[vocab, hidden]` on the device, shared with the word embeddings where they are tied.
+    /// `[vocab, hidden]`.
     Resident(Tensor),
 }
 
@@ -70,15 +70,9 @@ impl Vocabulary {
     }
 }
 
-/// The table's tensor on the device, in the arithmetic's format.
-pub(super) fn read(
-    weights: &Arc<Weights>,
-    name: &str,
-    shape: (usize, usize),
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
-    Ok(weights.var_builder(dtype, device).get(shape, name)?)
+/// The table's tensor.
+pub(super) fn read(weights: &Arc<Weights>, name: &str, shape: (usize, usize)) -> Result<Tensor> {
+    Ok(weights.var_builder().get(shape, name)?)
 }
 
 #[cfg(test)]
@@ -103,7 +97,7 @@ mod tests {
         let bias = Tensor::rand(-1f32, 1., shape.0, &Device::Cpu).unwrap();
         let x = Tensor::rand(-1f32, 1., (3, shape.1), &Device::Cpu).unwrap();
 
-        let table = read(&weights, WORDS, shape, DType::F32, &Device::Cpu).unwrap();
+        let table = read(&weights, WORDS, shape).unwrap();
         let expected = Vocabulary::resident(table, bias.clone()).forward(&x).unwrap();
         let found = Vocabulary::mapped(&weights, WORDS, shape, bias).forward(&x).unwrap();
         assert_eq!(found.dims(), [3, shape.0]);

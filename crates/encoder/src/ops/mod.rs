@@ -1,5 +1,5 @@
 //! The CPU's own kernels, shared between the threads of a device: a row's result is the same bits whichever of them
-//! computes it. On other devices operations are candle's.
+//! computes it.
 
 mod attention;
 mod norm;

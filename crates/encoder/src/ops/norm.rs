@@ -9,11 +9,7 @@ use super::numbers;
 /// `(x − mean) / sqrt(variance + eps) · weight + bias` a row, `[rows, width]` and `[width]` twice.
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let eps = eps as f32;
-    if x.device().is_cpu() {
-        x.apply_op3_no_bwd(weight, bias, &Norm { eps })
-    } else {
-        candle_nn::ops::layer_norm(x, weight, bias, eps)
-    }
+    x.apply_op3_no_bwd(weight, bias, &Norm { eps })
 }
 
 /// Numbers of the rows that a thread takes, of `len` numbers.

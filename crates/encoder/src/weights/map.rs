@@ -12,6 +12,7 @@ const PAGE: usize = 4096;
 /// Bytes that live as long as the model: a mapped file, or the binary itself.
 #[derive(Debug)]
 pub(crate) enum Bytes {
+    #[cfg(feature = "builtin")]
     Static(&'static [u8]),
     Mapped(Mmap),
 }
@@ -31,8 +32,21 @@ impl Bytes {
         Ok(Self::Mapped(map))
     }
 
+    #[cfg_attr(
+        not(feature = "builtin"),
+        expect(clippy::unnecessary_wraps, reason = "without a model in the binary every file is mapped")
+    )]
+    fn mapped(&self) -> Option<&Mmap> {
+        match self {
+            #[cfg(feature = "builtin")]
+            Self::Static(_) => None,
+            Self::Mapped(map) => Some(map),
+        }
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
+            #[cfg(feature = "builtin")]
             Self::Static(bytes) => bytes,
             Self::Mapped(map) => map,
         }
@@ -40,7 +54,7 @@ impl Bytes {
 
     /// Tells the system that a range is about to be read: it maps the pages at once, instead of one at every stumble.
     pub(crate) fn prefetch(&self, range: &Range<usize>) {
-        let Self::Mapped(map) = self else { return };
+        let Some(map) = self.mapped() else { return };
         let start = range.start / PAGE * PAGE;
         #[cfg(target_os = "linux")]
         let advice = Advice::PopulateRead;
@@ -54,7 +68,7 @@ impl Bytes {
 
     /// Tells the system that a range was used and its pages may go; reading it again brings them back.
     pub(crate) fn release(&self, range: &Range<usize>) {
-        let Self::Mapped(map) = self else { return };
+        let Some(map) = self.mapped() else { return };
         // Only whole pages inside the range: a neighbour may still be in use.
         let start = range.start.next_multiple_of(PAGE);
         let end = range.end.min(map.len()) / PAGE * PAGE;

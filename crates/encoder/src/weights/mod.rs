@@ -33,6 +33,7 @@ pub(crate) enum WeightFiles {
     Pytorch(Vec<PathBuf>),
     Gguf(PathBuf),
     /// The model inside the binary.
+    #[cfg(feature = "builtin")]
     Builtin(&'static [u8]),
 }
 
@@ -103,6 +104,7 @@ impl Weights {
                 }
             }
             WeightFiles::Gguf(path) => weights.add(path, Bytes::map(path)?, gguf::read)?,
+            #[cfg(feature = "builtin")]
             WeightFiles::Builtin(bytes) => {
                 weights.add(Path::new("builtin"), Bytes::Static(bytes), gguf::read)?;
             }
@@ -167,9 +169,9 @@ impl Weights {
         self.release("");
     }
 
-    /// Weights for candle's layers: each tensor is converted when it is asked for, and its pages are given up.
-    pub(crate) fn var_builder(self: &Arc<Self>, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(MappedBackend(Arc::clone(self))), dtype, device.clone())
+    /// Weights for candle's layers: each tensor is converted to f32 when it is asked for, and its pages are given up.
+    pub(crate) fn var_builder(self: &Arc<Self>) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(MappedBackend(Arc::clone(self))), DType::F32, Device::Cpu)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What happens when a device fails: its thread panics, makes no progress, or has too little memory for a batch.
+//! What happens when a device fails: it returns an error, its thread panics or makes no progress, or it has too little
+//! memory for a batch.
 
 use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -64,9 +65,20 @@ impl From<Stop> for Failure {
 /// What came of one try.
 enum Tried<O> {
     Done(Vec<O>),
+    /// The device is well, and has no outputs for these inputs.
     Failed(BackendError),
+    /// The device returned an error of its own, in its words, and another worker takes its place.
+    Broken(String),
+    /// Its thread panicked, and another takes its place.
     Panicked(String),
     Stalled,
+}
+
+impl<O> Tried<O> {
+    /// Whether the device failed in a way that a new worker may mend.
+    fn is_device_failure(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Panicked(_))
+    }
 }
 
 impl<W: DeviceWorker> Supervisor<W> {
@@ -124,14 +136,21 @@ impl<W: DeviceWorker> Supervisor<W> {
         Ok(outputs)
     }
 
-    /// Computes a part: in halves when it is too much for the device at once, twice when it panics.
+    /// Computes a part: in halves when it is too much for the device at once, again when the device fails. A part with
+    /// which the device fails three times, and computes something else between, is at fault itself.
     fn run(&mut self, part: &Part<W::Input>) -> Result<Vec<W::Output>, Failure> {
         let (inputs, ids) = (part.inputs().len(), part.ids());
         if inputs > 1 && ids > self.most {
             return self.halves(part);
         }
         let mut tried = self.once(part)?;
-        if matches!(tried, Tried::Panicked(_)) {
+        if tried.is_device_failure() {
+            tried = self.once(part)?;
+        }
+        // A panic over an input that came first and alone says nothing about the device. An error of the device does.
+        let is_telling = inputs > 1 || self.known.is_some() || matches!(tried, Tried::Broken(_));
+        if tried.is_device_failure() && is_telling {
+            self.prove(part)?;
             tried = self.once(part)?;
         }
         match tried {
@@ -147,11 +166,11 @@ impl<W: DeviceWorker> Supervisor<W> {
                 Err(Stop::Job(BackendError::Input(message)).into())
             }
             Tried::Failed(error) => Err(Stop::Job(error).into()),
+            Tried::Broken(message) => {
+                let message = format!("device {} failed each time: {message}", self.first.name());
+                Err(Stop::Job(BackendError::Input(message)).into())
+            }
             Tried::Panicked(message) => {
-                // Of an input that came first and alone nothing can be told.
-                if inputs > 1 || self.known.is_some() {
-                    self.prove(part)?;
-                }
                 let message = format!("device {} panicked: {message}", self.first.name());
                 Err(Stop::Job(BackendError::Input(message)).into())
             }
@@ -166,12 +185,12 @@ impl<W: DeviceWorker> Supervisor<W> {
         Ok(outputs)
     }
 
-    /// Asks whether the device still computes what it can: then it is the input that brings it down. A device that has
-    /// computed nothing so far may show it with `others`.
+    /// Finds out whether the device still computes what it once did: then the inputs bring it down. A device that has
+    /// computed nothing so far may prove it with `others`.
     fn prove(&mut self, others: &Part<W::Input>) -> Result<(), Stop> {
         if let Some(known) = self.known.clone() {
             let known = Part::whole(Arc::from([known]));
-            while matches!(self.once(&known)?, Tried::Panicked(_) | Tried::Stalled) {}
+            while matches!(self.once(&known)?, Tried::Broken(_) | Tried::Panicked(_) | Tried::Stalled) {}
         } else {
             for other in others.halves() {
                 if !other.inputs().is_empty() {
@@ -189,6 +208,13 @@ impl<W: DeviceWorker> Supervisor<W> {
             None => self.restart()?,
         };
         match computing.ask(part.clone(), self.stall) {
+            Ok(Answer::Computed(Err(BackendError::Device { message, .. }))) => {
+                // The thread has nothing to do and ends at once; another one may make the device usable again.
+                computing.end();
+                tracing::warn!(device = self.first.name(), message, "the device failed and is restarted");
+                self.count(&message)?;
+                Ok(Tried::Broken(message))
+            }
             Ok(Answer::Computed(answer)) => {
                 self.computing = Some(computing);
                 Ok(answer.map_or_else(Tried::Failed, |outputs| self.computed(part, outputs)))

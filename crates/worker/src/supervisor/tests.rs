@@ -1,7 +1,10 @@
-//! Devices that make no progress, and threads that die.
+//! Devices that return errors or make no progress, and threads that die.
 
 use std::{
-    sync::{Condvar, Mutex},
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, ThreadId},
 };
 
@@ -244,6 +247,151 @@ impl DeviceWorker for Clumsy {
 #[test]
 fn a_thread_that_dies_where_the_worker_is_made_is_replaced() {
     let devices = Devices::start(vec![Clumsy(Arc::default())], 64, None).unwrap();
-    // Both panics count as the batch's, of which a caller asks for parts.
     assert_eq!(each(&devices, &sequences([1, 2, 3])), [Ok(1), Ok(2), Ok(3)]);
+}
+
+/// Which of a device's calls return an error of the device, counted from 0 over all its workers.
+type Fails = fn(usize) -> bool;
+
+/// Answers each sequence with its first id, unless the device fails.
+struct Failing {
+    name: &'static str,
+    fails: Fails,
+    calls: Arc<AtomicUsize>,
+}
+
+impl DeviceWorker for Failing {
+    type Input = Vec<u32>;
+    type Output = u32;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        if (self.fails)(call) {
+            return Err(BackendError::Device {
+                device: self.name.to_owned(),
+                message: "uncorrectable error".to_owned(),
+            });
+        }
+        if bad(inputs) {
+            return Err(BackendError::Input("it is bad".to_owned()));
+        }
+        Ok(inputs.iter().map(|ids| ids[0]).collect())
+    }
+
+    fn another(&self) -> polylance_backend::Result<Self> {
+        Ok(Self { calls: Arc::clone(&self.calls), ..*self })
+    }
+}
+
+/// Devices by how they fail, and the calls that each gets.
+fn failing(devices: &[(&'static str, Fails)]) -> (Devices<Vec<u32>, u32>, Vec<Arc<AtomicUsize>>) {
+    let calls: Vec<Arc<AtomicUsize>> = devices.iter().map(|_| Arc::default()).collect();
+    let worker = |(&(name, fails), calls): (&(_, _), &Arc<_>)| Failing { name, fails, calls: Arc::clone(calls) };
+    let workers = devices.iter().zip(&calls).map(worker).collect();
+    (Devices::start(workers, 16, None).unwrap(), calls)
+}
+
+const ALWAYS: Fails = |_| true;
+const TWICE: Fails = |call| call < 2;
+const FROM_THE_FIFTH: Fails = |call| call >= 4;
+const NOW_AND_THEN: Fails = |call| call % 7 == 5;
+const NEVER: Fails = |_| false;
+
+#[test]
+fn no_row_is_lost_or_doubled_when_a_device_returns_errors_beside_others() {
+    let inputs = sequences(0..500);
+    for fails in [ALWAYS, TWICE, FROM_THE_FIFTH, NOW_AND_THEN] {
+        for devices in [
+            vec![("failing", fails), ("well", NEVER)],
+            vec![("well", NEVER), ("failing", fails), ("another", NEVER)],
+            // As the lanes of one GPU.
+            vec![("failing", fails), ("failing", fails), ("well", NEVER)],
+        ] {
+            let (devices, _) = failing(&devices);
+            for _ in 0..3 {
+                assert_eq!(block_on(devices.run(inputs.clone())).unwrap(), (0..500).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_that_returns_errors_for_a_while_computes_everything_alone() {
+    for fails in [TWICE, NOW_AND_THEN] {
+        let (devices, _) = failing(&[("failing", fails)]);
+        assert_eq!(block_on(devices.run(sequences(0..500))).unwrap(), (0..500).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_device_that_keeps_returning_errors_is_given_up_and_alone_ends_the_run_with_its_words() {
+    for (fails, well) in [(ALWAYS, 0), (FROM_THE_FIFTH, 4)] {
+        let (devices, calls) = failing(&[("down", fails)]);
+        for _ in 0..2 {
+            let error = block_on(devices.run(sequences(0..500))).unwrap_err();
+            assert_eq!(error.to_string(), "device down failed: uncorrectable error");
+        }
+        assert_eq!(calls[0].load(Ordering::SeqCst), well + RESTARTS + 1);
+    }
+}
+
+#[test]
+fn the_only_input_of_a_broken_device_is_not_refused_for_it() {
+    let (devices, _) = failing(&[("down", ALWAYS)]);
+    let error = block_on(devices.run(sequences([1]))).unwrap_err();
+    assert!(matches!(error, BackendError::Device { .. }), "{error}");
+}
+
+#[test]
+fn an_input_error_is_no_failure_of_the_device() {
+    let (devices, calls) = failing(&[("well", NEVER)]);
+    for _ in 0..10 * RESTARTS {
+        let error = block_on(devices.run(sequences([STUCK]))).unwrap_err();
+        assert_eq!(error.to_string(), "input refused: it is bad");
+    }
+    assert_eq!(calls[0].load(Ordering::SeqCst), 10 * RESTARTS, "it is tried once each time");
+}
+
+#[test]
+fn an_input_with_which_a_well_device_fails_each_time_is_refused_and_no_other() {
+    /// Fails with a bad input, as a kernel that writes where it must not.
+    struct Fragile;
+
+    impl DeviceWorker for Fragile {
+        type Input = Vec<u32>;
+        type Output = u32;
+
+        fn name(&self) -> &'static str {
+            "fragile"
+        }
+
+        fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
+            if bad(inputs) {
+                return Err(BackendError::Device {
+                    device: "fragile".to_owned(),
+                    message: "illegal address".to_owned(),
+                });
+            }
+            Ok(inputs.iter().map(|ids| ids[0]).collect())
+        }
+
+        fn another(&self) -> polylance_backend::Result<Self> {
+            Ok(Self)
+        }
+    }
+
+    let devices = Devices::start(vec![Fragile, Fragile], 16, None).unwrap();
+    let inputs = sequences((0..20).chain([STUCK]).chain(20..40));
+    for (input, found) in inputs.iter().zip(each(&devices, &inputs)) {
+        match found {
+            Ok(id) => assert_eq!(id, input[0]),
+            Err(why) => {
+                assert_eq!((input[0], why.as_str()), (STUCK, "device fragile failed each time: illegal address"));
+            }
+        }
+    }
 }

@@ -1,0 +1,45 @@
+//! NVIDIA GPUs without a toolkit: the driver found at run time, device memory, and checked launches of our kernels.
+//!
+//! [`gpus`] lists the devices and never fails; [`Gpu::open`] opens one. Memory is [`DeviceBuffer`] and
+//! [`PinnedBuffer`]. A [`Pass`] queues copies and kernels on the device's one stream, in order, and
+//! [`Pass::finish`] returns a [`Pending`] to wait for. The kernels' binary is part of the program: a machine needs the
+//! driver, and nothing else.
+//!
+//! The interface is safe. Every kernel's operands are checked against the buffers that hold them before the launch, and
+//! host memory that a copy still uses belongs to the [`Pending`] until that has been waited for. What the device itself
+//! reads from its memory, such as token ids, is the caller's to check: a wrong id makes the device fail
+//! ([`CudaError::Lost`]), never the host.
+//!
+//! | module | content |
+//! |---|---|
+//! | `driver` | the driver's C functions |
+//! | [`error`](CudaError) | what can go wrong, by what a caller can do |
+//! | [`gpu`](Gpu) | devices, their contexts, loss and reset |
+//! | [`memory`](DeviceBuffer) | buffers on the device and page-locked buffers on the host |
+//! | [`pass`](Pass) | copies and launches of one batch, and waiting for them |
+//! | [`upload`](Uploader) | weights from ordinary memory |
+//! | `kernel`, `launch` | kernels by name, and the grids they are launched with |
+//! | [`ops`] | one checked launch for every kernel |
+
+#![expect(unsafe_code, reason = "the driver is a C library")]
+
+mod device_list;
+mod driver;
+mod error;
+mod gpu;
+mod kernel;
+mod launch;
+mod memory;
+pub mod ops;
+mod pass;
+mod tensor_map;
+mod upload;
+
+pub use device_list::{GpuInfo, gpus, gpus_or_why};
+pub use error::{CudaError, Result};
+pub use gpu::Gpu;
+pub use kernel::NumberType;
+pub use launch::padded_rows;
+pub use memory::{DeviceBuffer, DeviceSlice, PinnedBuffer, Plain};
+pub use pass::{Done, HostSlot, KernelTime, Pass, Pending};
+pub use upload::Uploader;

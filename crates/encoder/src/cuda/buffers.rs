@@ -1,0 +1,316 @@
+//! The memory of a pass: what layers compute on the way, and what crosses between host and GPU.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+};
+
+use polylance_cuda::{DeviceBuffer, DeviceSlice, Gpu, KernelTime, NumberType, Pass, PinnedBuffer};
+
+use super::{
+    batch::{self, Block, Part},
+    layout::Geometry,
+};
+use crate::{
+    config::ModelConfig,
+    dtype::Dtype,
+    error::{ModelError, Result},
+};
+
+/// Kernels may touch rows up to a multiple of this many.
+const ROW_STEP: usize = 256;
+
+/// Where a part of the outputs begins is a multiple of this many numbers.
+const OUTPUT_STEP: usize = 64;
+
+/// Batches in flight: one computes while the host prepares or reads another.
+const SLOTS: usize = 2;
+
+/// Memory of a device that is left free for others: its outputs, its driver, other programs.
+const SPARE: u64 = 512 << 20;
+
+/// Ids in a batch of a model that wide: products large enough to keep a whole GPU busy.
+fn suggested_tokens(hidden: usize) -> usize {
+    match hidden {
+        2048.. => 16_384,
+        1024.. => 32_768,
+        _ => 65_536,
+    }
+}
+
+/// How many ids and sequences a pass takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) tokens: usize,
+    pub(super) sequences: usize,
+}
+
+/// Bytes that layers need for so many tokens.
+fn bytes(geometry: &Geometry, numbers: NumberType, tokens: usize) -> u64 {
+    let row = 4 * geometry.hidden + numbers.bytes() * (2 * geometry.hidden + geometry.wide() + geometry.context());
+    let block = 4 * batch::capacity(tokens, tokens);
+    ((tokens.next_multiple_of(ROW_STEP) + ROW_STEP) * row + SLOTS * block) as u64
+}
+
+/// Holds the memory against what is free, and makes batches smaller where that was left open.
+///
+/// # Errors
+/// [`ModelError::DeviceMemory`] when it does not fit.
+pub(super) fn plan(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    geometry: &Geometry,
+    dtype: Dtype,
+    numbers: NumberType,
+    weights: usize,
+    batch_tokens: Option<usize>,
+) -> Result<Plan> {
+    let free = gpu.free_memory()?;
+    let least = config.max_tokens().next_multiple_of(ROW_STEP);
+    let suggested = batch_tokens.unwrap_or_else(|| suggested_tokens(geometry.hidden));
+    let mut tokens = suggested.next_multiple_of(ROW_STEP).max(least);
+    let room = free.saturating_sub(weights as u64).saturating_sub(SPARE);
+    if batch_tokens.is_none() {
+        while tokens > least && bytes(geometry, numbers, tokens) > room {
+            tokens = (tokens / 2).next_multiple_of(ROW_STEP).max(least);
+        }
+    }
+    let batch = bytes(geometry, numbers, tokens);
+    if batch > room {
+        let mut advice = Vec::new();
+        if batch_tokens.is_some_and(|tokens| tokens > least) {
+            advice.push("set model.batch_tokens lower");
+        }
+        if dtype == Dtype::F32 {
+            advice.push("set model.dtype to bf16");
+        }
+        advice.push("end other programs on the device, or name another in model.devices");
+        return Err(ModelError::DeviceMemory {
+            device: format!("cuda:{} ({})", gpu.info().ordinal, gpu.info().name),
+            free,
+            dtype: dtype.to_string(),
+            weights: weights as u64,
+            batch_tokens: tokens,
+            batch,
+            advice: advice.join("; "),
+        });
+    }
+    Ok(Plan { tokens, sequences: tokens })
+}
+
+/// Buffers of `[tokens, …]` on the device, and slots that batches cross in.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    plan: Plan,
+    /// `[tokens, hidden]` in f32: the residual stream.
+    pub(super) states: DeviceBuffer,
+    /// `[tokens, hidden]`: the normed states, as the next map takes them.
+    pub(super) input: DeviceBuffer,
+    /// `[tokens, hidden]`: what a block adds to the states.
+    pub(super) added: DeviceBuffer,
+    /// `[tokens, wide]`: queries, keys and values, or the inner numbers of a feed-forward block.
+    pub(super) wide: DeviceBuffer,
+    /// `[tokens, heads * padded_head]`.
+    pub(super) context: DeviceBuffer,
+    /// Outputs, and behind them what heads compute on the way. Grows with what is requested; used by one pass after
+    /// another, in the order of the stream.
+    outputs: Mutex<DeviceBuffer>,
+    slots: Mutex<Slots>,
+    given_back: Condvar,
+    /// Times of the kernels, where the device takes them.
+    times: Mutex<Vec<KernelTime>>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    idle: Vec<Slot>,
+    /// Those in use and those idle.
+    alive: usize,
+}
+
+/// The memory of one batch in flight.
+#[derive(Debug)]
+struct Slot {
+    host_block: PinnedBuffer,
+    block: DeviceBuffer,
+    /// Grows with what is requested.
+    host_outputs: PinnedBuffer,
+}
+
+/// Where a pass finds its batch and leaves its outputs.
+pub(super) struct Places<'a> {
+    pub(super) buffers: &'a Buffers,
+    block: &'a DeviceBuffer,
+    /// In f32, as many numbers as were requested.
+    pub(super) outputs: Vec<DeviceSlice<'a>>,
+    /// As many bytes as were requested.
+    pub(super) scratch: DeviceSlice<'a>,
+}
+
+impl<'a> Places<'a> {
+    /// A part of the batch on the device.
+    pub(super) fn part(&self, part: Part) -> Result<DeviceSlice<'a>> {
+        Ok(self.block.slice(4 * part.start..4 * (part.start + part.len))?)
+    }
+}
+
+/// The outputs of a pass that is done.
+pub(super) struct Downloaded<'a> {
+    lease: Lease<'a>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Downloaded<'_> {
+    /// The numbers of each output that was requested, in order.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &[f32]> {
+        let numbers = self.lease.slot.as_ref().map_or(&[][..], |slot| slot.host_outputs.as_slice::<f32>());
+        self.ranges.iter().map(move |range| &numbers[range.clone()])
+    }
+}
+
+/// A slot in use. Dropped, it goes back; a slot that is lost with its device makes room for a new one.
+struct Lease<'a> {
+    buffers: &'a Buffers,
+    slot: Option<Slot>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.buffers.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.slot.take() {
+            Some(slot) => slots.idle.push(slot),
+            None => slots.alive -= 1,
+        }
+        self.buffers.given_back.notify_one();
+    }
+}
+
+impl Slot {
+    fn new(gpu: &Arc<Gpu>, plan: Plan) -> Result<Self> {
+        let bytes = 4 * batch::capacity(plan.tokens, plan.sequences);
+        Ok(Self {
+            host_block: PinnedBuffer::new(gpu, bytes)?,
+            block: DeviceBuffer::new(gpu, bytes)?,
+            host_outputs: PinnedBuffer::new(gpu, 0)?,
+        })
+    }
+}
+
+impl Buffers {
+    pub(super) fn new(gpu: &Arc<Gpu>, geometry: &Geometry, numbers: NumberType, plan: Plan) -> Result<Self> {
+        // A sequence that goes on begins at any row, and products may touch rows behind its end.
+        let rows = plan.tokens.next_multiple_of(ROW_STEP) + ROW_STEP;
+        let of = |width: usize, bytes: usize| DeviceBuffer::new(gpu, rows * width * bytes);
+        let idle = (0..SLOTS).map(|_| Slot::new(gpu, plan)).collect::<Result<_>>()?;
+        Ok(Self {
+            plan,
+            states: of(geometry.hidden, 4)?,
+            input: of(geometry.hidden, numbers.bytes())?,
+            added: of(geometry.hidden, numbers.bytes())?,
+            wide: of(geometry.wide(), numbers.bytes())?,
+            context: of(geometry.context(), numbers.bytes())?,
+            outputs: Mutex::new(DeviceBuffer::new(gpu, 0)?),
+            slots: Mutex::new(Slots { idle, alive: SLOTS }),
+            given_back: Condvar::new(),
+            times: Mutex::default(),
+        })
+    }
+
+    /// Ids of a pass at most.
+    pub(super) fn tokens(&self) -> usize {
+        self.plan.tokens
+    }
+
+    /// Sequences of a pass at most.
+    pub(super) fn sequences(&self) -> usize {
+        self.plan.sequences
+    }
+
+    /// Uploads a batch, queues what `queue` launches, and waits for the outputs, of so many numbers each; `scratch` is
+    /// in bytes.
+    pub(super) fn run(
+        &self,
+        gpu: &Arc<Gpu>,
+        batch: &Block,
+        outputs: &[usize],
+        scratch: usize,
+        queue: impl FnOnce(&mut Pass<'_>, &Places<'_>) -> Result<()>,
+    ) -> Result<Downloaded<'_>> {
+        let mut used = 0;
+        let mut range = |&len: &usize| {
+            let start = used;
+            used = (start + len).next_multiple_of(OUTPUT_STEP);
+            start..start + len
+        };
+        let ranges: Vec<Range<usize>> = outputs.iter().map(&mut range).collect();
+        let downloaded = 4 * used;
+        let mut lease = self.lease(gpu)?;
+        let Some(Slot { mut host_block, block, mut host_outputs }) = lease.slot.take() else {
+            return Ok(Downloaded { lease, ranges: Vec::new() });
+        };
+        host_block.as_mut_slice::<u32>()[..batch.words.len()].copy_from_slice(&batch.words);
+        if host_outputs.bytes() < downloaded {
+            host_outputs = PinnedBuffer::new(gpu, downloaded.next_power_of_two())?;
+        }
+        let mut device_outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        if device_outputs.bytes() < downloaded + scratch {
+            *device_outputs = DeviceBuffer::new(gpu, (downloaded + scratch).next_power_of_two())?;
+        }
+        let mut pass = gpu.begin()?;
+        let (from, to) = (pass.hold(host_block)?, pass.hold(host_outputs)?);
+        pass.upload(from, 0, block.slice(0..4 * batch.words.len())?)?;
+        let slice = |range: &Range<usize>| device_outputs.slice(4 * range.start..4 * range.end);
+        let places = Places {
+            buffers: self,
+            block: &block,
+            outputs: ranges.iter().map(slice).collect::<std::result::Result<_, _>>()?,
+            scratch: device_outputs.slice(downloaded..downloaded + scratch)?,
+        };
+        queue(&mut pass, &places)?;
+        pass.download(device_outputs.slice(0..downloaded)?, to, 0)?;
+        let pending = pass.finish()?;
+        drop(device_outputs);
+        let mut done = pending.wait()?;
+        self.add_times(done.times());
+        if let (Some(host_block), Some(host_outputs)) = (done.take(from), done.take(to)) {
+            lease.slot = Some(Slot { host_block, block, host_outputs });
+        }
+        Ok(Downloaded { lease, ranges })
+    }
+
+    /// Times of the kernels since the last call, by label and kernel.
+    pub(super) fn take_times(&self) -> Vec<KernelTime> {
+        std::mem::take(&mut *self.times.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add_times(&self, of_pass: &[KernelTime]) {
+        if of_pass.is_empty() {
+            return;
+        }
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        for time in of_pass {
+            match times.iter_mut().find(|known| known.label == time.label && known.kernel == time.kernel) {
+                Some(known) => {
+                    known.launches += time.launches;
+                    known.milliseconds += time.milliseconds;
+                }
+                None => times.push(time.clone()),
+            }
+        }
+    }
+
+    fn lease(&self, gpu: &Arc<Gpu>) -> Result<Lease<'_>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(slot) = slots.idle.pop() {
+                return Ok(Lease { buffers: self, slot: Some(slot) });
+            }
+            if slots.alive < SLOTS {
+                let slot = Slot::new(gpu, self.plan)?;
+                slots.alive += 1;
+                return Ok(Lease { buffers: self, slot: Some(slot) });
+            }
+            slots = self.given_back.wait(slots).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The launches of a pass, in order. Per layer: four products, one attention, two norms.
+
+use polylance_cuda::{
+    DeviceBuffer, DeviceSlice, Pass,
+    ops::{
+        AddNorm, Attention as AttentionLaunch, Embed, Epilogue, GatherRowsF32, Gemm, Norm, Placement, Pool, PoolMode,
+    },
+};
+use polylance_schema::Pooling;
+
+use super::{
+    Attention, CudaEncoder, Request,
+    batch::Block,
+    buffers::Places,
+    decode::LayerCache,
+    layout::{self, Layer},
+};
+use crate::{config::NormPlacement, error::Result};
+
+impl CudaEncoder {
+    /// The last hidden states of a batch, in the buffer of states; in the input buffer they are rounded.
+    ///
+    /// With a cache, the batch is the next tokens of one sequence: their keys and values are added to the cache.
+    pub(super) fn layers(
+        &self,
+        pass: &mut Pass<'_>,
+        places: &Places<'_>,
+        block: &Block,
+        attention: Attention,
+        cache: Option<&LayerCache<'_>>,
+    ) -> Result<()> {
+        let tensors = &self.tensors;
+        let rows = block.tokens();
+        let [input, wide, added] =
+            [&places.buffers.input, &places.buffers.wide, &places.buffers.added].map(DeviceBuffer::all);
+        pass.mark("embeddings");
+        self.embed(pass, places, block)?;
+        for (number, layer) in tensors.layers.iter().enumerate() {
+            self.attend(pass, places, block, layer, attention, cache.map(|cache| cache.layer(number)).transpose()?)?;
+            pass.mark("norm");
+            let norm = match self.config.kind.norm_placement() {
+                NormPlacement::Pre => Placement::Pre(self.norm(&layer.feed_forward_norm)?),
+                NormPlacement::Post => Placement::Post(self.norm(&layer.attention_norm)?),
+            };
+            self.add_norm(pass, places, block, &layer.attention_output, norm)?;
+            pass.mark("up");
+            self.map(pass, &layer.intermediate, Epilogue::Gelu, rows, [input, wide])?;
+            pass.mark("down");
+            pass.gemm(&self.product(&layer.output, rows, [wide, added])?)?;
+            pass.mark("norm");
+            let norm = match (self.config.kind.norm_placement(), tensors.layers.get(number + 1), &tensors.last_norm) {
+                (NormPlacement::Post, ..) => Placement::Post(self.norm(&layer.feed_forward_norm)?),
+                (NormPlacement::Pre, Some(next), _) => Placement::Pre(self.norm(&next.attention_norm)?),
+                (NormPlacement::Pre, None, Some(last)) => Placement::Post(self.norm(last)?),
+                (NormPlacement::Pre, None, None) => Placement::None,
+            };
+            self.add_norm(pass, places, block, &layer.output, norm)?;
+        }
+        Ok(())
+    }
+
+    /// The sum of the embeddings, normed as the first layer takes it.
+    fn embed(&self, pass: &mut Pass<'_>, places: &Places<'_>, block: &Block) -> Result<()> {
+        let tensors = &self.tensors;
+        let placement = match (&tensors.embedding_norm, tensors.layers.first()) {
+            (Some(norm), _) => Placement::Post(self.norm(norm)?),
+            (None, Some(first)) => Placement::Pre(self.norm(&first.attention_norm)?),
+            (None, None) => Placement::None,
+        };
+        Ok(pass.embed(&Embed {
+            number: self.numbers,
+            words: self.weight(tensors.words)?,
+            position_table: self.weight(tensors.positions)?,
+            type_table: self.weight(tensors.types)?,
+            ids: places.part(block.ids)?,
+            positions: places.part(block.positions)?,
+            types: block.types.map(|types| places.part(types)).transpose()?,
+            placement,
+            states: places.buffers.states.all(),
+            x: Some(places.buffers.input.all()),
+            tokens: block.tokens(),
+            hidden: self.geometry.hidden,
+        })?)
+    }
+
+    /// From the normed states to what the attention adds to them.
+    fn attend(
+        &self,
+        pass: &mut Pass<'_>,
+        places: &Places<'_>,
+        block: &Block,
+        layer: &Layer,
+        attention: Attention,
+        cache: Option<(DeviceSlice<'_>, usize)>,
+    ) -> Result<()> {
+        let buffers = places.buffers;
+        let geometry = &self.geometry;
+        let (qkv, before) = cache.unwrap_or_else(|| (buffers.wide.all(), 0));
+        let row_bytes = |width: usize| width * self.numbers.bytes();
+        let newest = qkv.slice(before * row_bytes(3 * geometry.context())..qkv.bytes())?;
+        pass.mark("query, key, value");
+        self.map(pass, &layer.query_key_value, Epilogue::None, block.tokens(), [buffers.input.all(), newest])?;
+        pass.mark("attention");
+        pass.attention(&AttentionLaunch {
+            number: self.numbers,
+            qkv,
+            cu_seqlens: places.part(block.cu_seqlens)?,
+            tile_list: places.part(block.tiles)?,
+            out: buffers.context.all(),
+            tokens: before + block.tokens(),
+            sequences: block.sequences(),
+            tiles: block.tiles.len / 2,
+            heads: geometry.heads,
+            head_size: geometry.padded_head,
+            scale: 1.0 / (geometry.head_size as f32).sqrt(),
+            causal: attention == Attention::Causal,
+        })?;
+        pass.mark("attention output");
+        let context = buffers.context.slice(before * row_bytes(geometry.context())..buffers.context.bytes())?;
+        Ok(pass.gemm(&self.product(&layer.attention_output, block.tokens(), [context, buffers.added.all()])?)?)
+    }
+
+    /// `out = x Wᵀ + b`, or GELU of that.
+    fn map(
+        &self,
+        pass: &mut Pass<'_>,
+        linear: &layout::Linear,
+        epilogue: Epilogue,
+        rows: usize,
+        [x, out]: [DeviceSlice<'_>; 2],
+    ) -> Result<()> {
+        let bias = Some(self.weight(linear.bias)?);
+        Ok(pass.gemm(&Gemm { bias, epilogue, ..self.product(linear, rows, [x, out])? })?)
+    }
+
+    /// `out = x Wᵀ`, of a map whose bias is added to the states in f32.
+    fn product<'a>(&'a self, linear: &layout::Linear, rows: usize, [x, out]: [DeviceSlice<'a>; 2]) -> Result<Gemm<'a>> {
+        Ok(Gemm {
+            number: self.numbers,
+            x,
+            w: self.weight(linear.weight)?,
+            bias: None,
+            out,
+            epilogue: Epilogue::None,
+            m: rows,
+            n: linear.outputs,
+            k: linear.inputs,
+        })
+    }
+
+    /// Adds a product and its bias to the states, and norms the sum for the next product.
+    fn add_norm(
+        &self,
+        pass: &mut Pass<'_>,
+        places: &Places<'_>,
+        block: &Block,
+        linear: &layout::Linear,
+        placement: Placement<'_>,
+    ) -> Result<()> {
+        Ok(pass.add_norm(&AddNorm {
+            number: self.numbers,
+            y: Some(places.buffers.added.all()),
+            bias: Some(self.weight(linear.bias)?),
+            placement,
+            states: places.buffers.states.all(),
+            x: Some(places.buffers.input.all()),
+            tokens: block.tokens(),
+            hidden: self.geometry.hidden,
+        })?)
+    }
+
+    fn norm(&self, norm: &layout::Norm) -> Result<Norm<'_>> {
+        let eps = self.config.layer_norm_eps as f32;
+        Ok(Norm { weight: self.weight(norm.weight)?, bias: self.weight(norm.bias)?, eps })
+    }
+
+    /// Numbers of each output of a request: the vectors, each head's logits, the states.
+    pub(super) fn output_lens(&self, block: &Block, request: &Request<'_>) -> Vec<usize> {
+        let mut lens = Vec::new();
+        lens.extend(request.vectors.map(|vectors| block.sequences() * vectors.dim));
+        lens.extend(request.heads.iter().map(|head| head.output_len(block)));
+        lens.extend(request.states.then(|| block.tokens() * self.geometry.hidden));
+        lens
+    }
+
+    /// Writes the outputs of a request, in the order of [`CudaEncoder::output_lens`].
+    pub(super) fn outputs(
+        &self,
+        pass: &mut Pass<'_>,
+        places: &Places<'_>,
+        block: &Block,
+        request: &Request<'_>,
+    ) -> Result<()> {
+        let mut outputs = places.outputs.iter().copied();
+        if let (Some(vectors), Some(out)) = (request.vectors, request.vectors.and_then(|_| outputs.next())) {
+            pass.mark("pooling");
+            pass.pool(&self.pooling(places, block, vectors.pooling, vectors.normalize, vectors.dim, out)?)?;
+        }
+        for (head, out) in request.heads.iter().zip(&mut outputs) {
+            pass.mark("heads");
+            head.launch(self, pass, places, block, out)?;
+        }
+        if let Some(out) = request.states.then(|| outputs.next()).flatten() {
+            pass.mark("states");
+            pass.gather_rows_f32(&GatherRowsF32 {
+                states: places.buffers.states.all(),
+                rows: places.part(block.rows)?,
+                out,
+                count: block.tokens(),
+                hidden: self.geometry.hidden,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One vector for each sequence of the batch.
+    pub(super) fn pooling<'a>(
+        &self,
+        places: &Places<'a>,
+        block: &Block,
+        pooling: Pooling,
+        normalize: bool,
+        dim: usize,
+        out: DeviceSlice<'a>,
+    ) -> Result<Pool<'a>> {
+        Ok(Pool {
+            states: places.buffers.states.all(),
+            cu_seqlens: places.part(block.cu_seqlens)?,
+            out,
+            tokens: block.tokens(),
+            sequences: block.sequences(),
+            hidden: self.geometry.hidden,
+            dim,
+            mode: pool_mode(pooling),
+            normalize,
+        })
+    }
+}
+
+fn pool_mode(pooling: Pooling) -> PoolMode {
+    match pooling {
+        Pooling::Cls => PoolMode::Cls,
+        Pooling::Mean => PoolMode::Mean,
+        Pooling::Max => PoolMode::Max,
+        Pooling::MeanSqrtLen => PoolMode::MeanSqrtLen,
+        Pooling::WeightedMean => PoolMode::WeightedMean,
+        Pooling::LastToken => PoolMode::LastToken,
+    }
+}

@@ -1,0 +1,287 @@
+//! The encoder on an NVIDIA GPU: weights on the device, and a pass as a list of kernel launches.
+//!
+//! A batch is one upload, seven launches a layer and one download. All memory of a batch is allocated at load. Several
+//! threads may compute at once: while one waits for its batch the next one's is queued behind it, so the GPU is never
+//! idle between two batches.
+
+mod batch;
+mod buffers;
+mod decode;
+mod head;
+mod layers;
+mod layout;
+mod upload;
+
+use std::{fmt, sync::Arc};
+
+use polylance_cuda::{DeviceBuffer, DeviceSlice, Gpu, KernelTime, NumberType};
+use polylance_schema::Pooling;
+
+use self::{
+    batch::Block,
+    buffers::Buffers,
+    layout::{Geometry, Layout, Place, Tensors},
+};
+pub(crate) use self::{decode::Cache, head::CudaHead};
+use crate::{
+    batch::{CuSeqlens, PackedBatch},
+    config::ModelConfig,
+    dtype::Dtype,
+    error::{ModelError, Result},
+    task_model::Logits,
+    weights::Weights,
+};
+
+/// Rows of logits over the vocabulary that a pass makes at most, unless one sequence has more: each is a megabyte.
+const VOCABULARY_ROWS: usize = 256;
+
+/// Which tokens a token attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// All of its sequence.
+    Both,
+    /// Itself and those before it.
+    Causal,
+}
+
+/// How states become vectors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Vectors {
+    pub(crate) pooling: Pooling,
+    pub(crate) normalize: bool,
+    pub(crate) dim: usize,
+}
+
+/// What to compute from the last hidden states of a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Request<'a> {
+    pub(crate) vectors: Option<Vectors>,
+    pub(crate) heads: &'a [&'a CudaHead],
+    /// The hidden states themselves.
+    pub(crate) states: bool,
+}
+
+/// What was computed, in the order of the batch.
+#[derive(Debug, Default)]
+pub(crate) struct Response {
+    /// `[sequences, dim]`, row major.
+    pub(crate) vectors: Vec<f32>,
+    /// By head and sequence.
+    pub(crate) logits: Vec<Logits>,
+    /// `[tokens, hidden]`, row major.
+    pub(crate) states: Vec<f32>,
+}
+
+/// A model's encoder on a GPU.
+pub(crate) struct CudaEncoder {
+    gpu: Arc<Gpu>,
+    config: ModelConfig,
+    numbers: NumberType,
+    geometry: Geometry,
+    tensors: Tensors,
+    weights: DeviceBuffer,
+    buffers: Buffers,
+}
+
+impl CudaEncoder {
+    /// Loads the weights, and allocates what a batch of `batch_tokens` ids takes: as many as fit well unless given.
+    ///
+    /// # Errors
+    /// [`ModelError::DeviceMemory`] when model and batch do not fit, [`ModelError::Unsupported`] for a geometry that no
+    /// kernel takes; when the device fails.
+    pub(crate) fn load(
+        weights: &Weights,
+        config: &ModelConfig,
+        dtype: Dtype,
+        batch_tokens: Option<usize>,
+        gpu: &Arc<Gpu>,
+    ) -> Result<Self> {
+        Self::with(config, dtype, batch_tokens, gpu, |layout, buffer| upload::upload(layout, weights, &[buffer]))
+    }
+
+    /// As [`CudaEncoder::load`], with weights made on the device by the formula of [`crate::synthetic`].
+    ///
+    /// # Errors
+    /// As [`CudaEncoder::load`]; [`ModelError::Unsupported`] for a geometry that is padded.
+    pub(crate) fn synthetic(
+        config: &ModelConfig,
+        dtype: Dtype,
+        batch_tokens: Option<usize>,
+        gpu: &Arc<Gpu>,
+    ) -> Result<Self> {
+        Self::with(config, dtype, batch_tokens, gpu, upload::synthesize)
+    }
+
+    fn with(
+        config: &ModelConfig,
+        dtype: Dtype,
+        batch_tokens: Option<usize>,
+        gpu: &Arc<Gpu>,
+        fill: impl FnOnce(&Layout, &DeviceBuffer) -> Result<()>,
+    ) -> Result<Self> {
+        let numbers = numbers(dtype)?;
+        let geometry = Geometry::new(config, numbers)?;
+        let mut layout = Layout::new(numbers);
+        let tensors = Tensors::lay_out(&mut layout, config, &geometry);
+        let plan = buffers::plan(gpu, config, &geometry, dtype, numbers, layout.bytes, batch_tokens)?;
+        let on_device = DeviceBuffer::new(gpu, layout.bytes)?;
+        let buffers = Buffers::new(gpu, &geometry, numbers, plan)?;
+        fill(&layout, &on_device)?;
+        Ok(Self {
+            gpu: Arc::clone(gpu),
+            config: config.clone(),
+            numbers,
+            geometry,
+            tensors,
+            weights: on_device,
+            buffers,
+        })
+    }
+
+    /// Times of the kernels since the last call, where the device takes them.
+    pub(crate) fn take_kernel_times(&self) -> Vec<KernelTime> {
+        self.buffers.take_times()
+    }
+
+    /// Ids that a pass takes at most; a longer batch is computed in several.
+    pub(crate) fn batch_tokens(&self) -> usize {
+        self.buffers.tokens()
+    }
+
+    /// Computes a batch.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when an input cannot be computed; when the device fails.
+    pub(crate) fn compute(&self, batch: &PackedBatch, attention: Attention, request: Request<'_>) -> Result<Response> {
+        let mut response = Response { logits: vec![Logits::new(); request.heads.len()], ..Response::default() };
+        for part in self.parts(batch, &[])? {
+            let cu_seqlens = CuSeqlens::new(part.batch.cu_seqlens.clone(), part.batch.input_ids.len())?;
+            let tokens = if request.states { part.batch.input_ids.len() as u32 } else { 0 };
+            let block = self.block(&part, &cu_seqlens, &(0..tokens).collect::<Vec<_>>())?;
+            let lens = self.output_lens(&block, &request);
+            let downloaded =
+                self.buffers.run(&self.gpu, &block, &lens, self.scratch(&block, request.heads), |pass, places| {
+                    self.layers(pass, places, &block, attention, None)?;
+                    self.outputs(pass, places, &block, &request)
+                })?;
+            let mut outputs = downloaded.outputs();
+            if request.vectors.is_some() {
+                response.vectors.extend_from_slice(outputs.next().unwrap_or_default());
+            }
+            for (head, logits) in request.heads.iter().zip(&mut response.logits) {
+                logits.extend(head.by_sequence(outputs.next().unwrap_or_default(), &cu_seqlens));
+            }
+            if request.states {
+                response.states.extend_from_slice(outputs.next().unwrap_or_default());
+            }
+        }
+        Ok(response)
+    }
+
+    /// A language model's logits of some rows of the states, `[vocab]` each; `rows` rise.
+    ///
+    /// # Errors
+    /// As [`CudaEncoder::compute`].
+    pub(crate) fn vocabulary_logits(
+        &self,
+        batch: &PackedBatch,
+        attention: Attention,
+        head: &CudaHead,
+        rows: &[u32],
+    ) -> Result<Logits> {
+        let mut logits = Logits::with_capacity(rows.len());
+        for part in self.parts(batch, rows)? {
+            let cu_seqlens = CuSeqlens::new(part.batch.cu_seqlens.clone(), part.batch.input_ids.len())?;
+            let first = part.first_token as u32;
+            let rows: Vec<u32> = part.rows.iter().map(|row| row - first).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let block = self.block(&part, &cu_seqlens, &rows)?;
+            let len = rows.len() * self.config.vocab_size;
+            let downloaded = self.buffers.run(&self.gpu, &block, &[len], 0, |pass, places| {
+                self.layers(pass, places, &block, attention, None)?;
+                self.vocabulary(pass, places, &block, head)
+            })?;
+            let numbers = downloaded.outputs().next().unwrap_or_default();
+            logits.extend(numbers.chunks(self.config.vocab_size).map(<[f32]>::to_vec));
+        }
+        Ok(logits)
+    }
+
+    fn block(&self, part: &BatchPart, cu_seqlens: &CuSeqlens, rows: &[u32]) -> Result<Block> {
+        Block::new(&self.config, &part.batch, cu_seqlens, rows).map_err(|error| match error {
+            ModelError::Input { sequence, message } => {
+                ModelError::Input { sequence: part.first_sequence + sequence, message }
+            }
+            error => error,
+        })
+    }
+
+    /// The weights of a tensor.
+    fn weight(&self, place: Place) -> Result<DeviceSlice<'_>> {
+        Ok(self.weights.slice(place.offset..place.offset + place.bytes())?)
+    }
+
+    /// Neighbouring sequences that fit into a pass together.
+    fn parts<'a>(&self, batch: &PackedBatch, rows: &'a [u32]) -> Result<Vec<BatchPart<'a>>> {
+        let borders = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+        let ranges: Vec<_> = borders.ranges().collect();
+        let rows_before = |token: usize| rows.partition_point(|&row| (row as usize) < token);
+        let mut parts = Vec::new();
+        let mut first = 0;
+        while first < ranges.len() {
+            let start = ranges[first].start;
+            let fits = |last: usize| {
+                let end = ranges[last].end;
+                end - start <= self.buffers.tokens()
+                    && last - first < self.buffers.sequences()
+                    && rows_before(end) - rows_before(start) <= VOCABULARY_ROWS
+            };
+            // A sequence of its own is within the model's limit, which the buffers hold.
+            let last = (first + 1..ranges.len()).take_while(|&last| fits(last)).last().unwrap_or(first);
+            let end = ranges[last].end;
+            let part = PackedBatch {
+                input_ids: batch.input_ids[start..end].to_vec(),
+                cu_seqlens: borders.as_slice()[first..=last + 1].iter().map(|border| border - start as u32).collect(),
+                token_types: batch
+                    .token_types
+                    .as_ref()
+                    .map(|types| types.get(start..end.min(types.len())).map(<[u32]>::to_vec).unwrap_or_default()),
+            };
+            let rows = &rows[rows_before(start)..rows_before(end)];
+            parts.push(BatchPart { batch: part, first_sequence: first, first_token: start, rows });
+            first = last + 1;
+        }
+        Ok(parts)
+    }
+}
+
+impl fmt::Debug for CudaEncoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaEncoder")
+            .field("gpu", &self.gpu.info().ordinal)
+            .field("numbers", &self.numbers)
+            .field("batch_tokens", &self.batch_tokens())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sequences of a batch that are computed in one pass.
+struct BatchPart<'a> {
+    batch: PackedBatch,
+    first_sequence: usize,
+    first_token: usize,
+    /// Rows of the whole batch's states that are in this part.
+    rows: &'a [u32],
+}
+
+/// The format that a GPU computes a dtype in.
+fn numbers(dtype: Dtype) -> Result<NumberType> {
+    match dtype {
+        Dtype::F32 => Ok(NumberType::F32),
+        Dtype::Bf16 => Ok(NumberType::Bf16),
+        Dtype::F16 => Ok(NumberType::F16),
+        Dtype::Int8 => Err(ModelError::Option("dtype int8 is computed on the CPU alone; a GPU has bf16".to_owned())),
+    }
+}

@@ -1,0 +1,220 @@
+//! Weights on their way to GPUs: read from the files and narrowed once, or made on the device by a formula.
+
+use half::{bf16, f16};
+use polylance_cuda::{DeviceBuffer, NumberType, Uploader, ops::Fill};
+use rayon::prelude::*;
+
+use super::layout::{Groups, Item, Layout};
+use crate::{
+    error::{ModelError, Result},
+    synthetic,
+    weights::{Stored, TensorView, Weights},
+};
+
+/// Bytes that are narrowed and uploaded at once.
+const CHUNK: usize = 32 << 20;
+
+/// Writes every tensor of a layout to the buffers, one of each GPU.
+pub(super) fn upload(layout: &Layout, weights: &Weights, buffers: &[&DeviceBuffer]) -> Result<()> {
+    let uploader = |buffer: &&DeviceBuffer| Ok(Uploader::new(buffer.gpu(), CHUNK)?);
+    let mut uploaders = buffers.iter().map(uploader).collect::<Result<Vec<_>>>()?;
+    let mut write = |offset: usize, bytes: &[u8]| -> Result<()> {
+        for (uploader, buffer) in uploaders.iter_mut().zip(buffers) {
+            uploader.upload(bytes, buffer.slice(offset..offset + bytes.len())?)?;
+        }
+        Ok(())
+    };
+    let mut bytes = Vec::new();
+    for item in &layout.items {
+        let views: Vec<_> = item.sources.iter().map(|name| weights.read(name)).collect();
+        if let [Some(view)] = views[..]
+            && is_stored_as_computed(view.stored, item)
+        {
+            for (at, part) in view.bytes.chunks(CHUNK).enumerate() {
+                write(item.place.offset + at * CHUNK, part)?;
+            }
+        } else {
+            let row_bytes = item.columns.total() * item.place.numbers.bytes();
+            let step = (CHUNK / row_bytes).max(1);
+            for first in (0..item.rows.total()).step_by(step) {
+                let count = step.min(item.rows.total() - first);
+                bytes.resize(count * row_bytes, 0);
+                narrow_rows(item, &views, first, &mut bytes);
+                write(item.place.offset + first * row_bytes, &bytes)?;
+            }
+        }
+        for name in &item.sources {
+            weights.release(name);
+        }
+    }
+    uploaders.into_iter().try_for_each(|uploader| Ok(uploader.finish()?))
+}
+
+/// Makes every tensor of a layout on the device, as [`synthetic`] makes checkpoints.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] for a layout with padding; when the device fails.
+pub(super) fn synthesize(layout: &Layout, buffer: &DeviceBuffer) -> Result<()> {
+    let mut pass = buffer.gpu().begin()?;
+    for item in &layout.items {
+        if !item.rows.is_plain() || !item.columns.is_plain() {
+            let reason = "heads of 32, 64, 80, 96 or 128 and a feed-forward block of a multiple of 8 are";
+            return Err(ModelError::unsupported("a geometry that is padded on a GPU", reason));
+        }
+        let rows = item.rows.total() / item.sources.len();
+        for (at, name) in item.sources.iter().enumerate() {
+            let shape = [rows, item.columns.total()];
+            let formula = synthetic::formula(name, if shape[1] == 1 { &shape[..1] } else { &shape });
+            let (count, width) = (shape[0] * shape[1], item.place.numbers.bytes());
+            let start = item.place.offset + at * count * width;
+            pass.fill(&Fill {
+                number: item.place.numbers,
+                out: buffer.slice(start..start + count * width)?,
+                seed: formula.seed,
+                first: 0,
+                count,
+                offset: formula.offset,
+                scale: formula.scale,
+            })?;
+        }
+    }
+    pass.finish()?.wait()?;
+    Ok(())
+}
+
+/// Whether the bytes of the file are those of the GPU.
+fn is_stored_as_computed(stored: &Stored, item: &Item) -> bool {
+    let same = matches!(
+        (stored, item.place.numbers),
+        (Stored::Bf16, NumberType::Bf16) | (Stored::F16, NumberType::F16) | (Stored::F32, NumberType::F32)
+    );
+    same && item.rows.is_plain() && item.columns.is_plain()
+}
+
+/// Rows of a tensor from `first` on, as they lie on the GPU; a source that is not in the files is zero.
+fn narrow_rows(item: &Item, views: &[Option<TensorView<'_>>], first: usize, bytes: &mut [u8]) {
+    let (columns, width) = (item.columns, item.place.numbers.bytes());
+    let rows_of_source = item.rows.count * item.rows.size / views.len();
+    let vectors: Vec<Option<Vec<f32>>> =
+        views.iter().map(|view| view.filter(|view| view.shape.len() == 1).map(TensorView::to_f32)).collect();
+    let row_numbers = |buffer: &mut [f32], row: usize| -> bool {
+        let Some(logical) = item.rows.source(row) else { return false };
+        let (source, row) = (logical / rows_of_source, logical % rows_of_source);
+        match (&vectors[source], views[source]) {
+            (Some(vector), _) => buffer[0] = vector[row],
+            (None, Some(view)) => view.row(row, buffer),
+            (None, None) => return false,
+        }
+        true
+    };
+    let stored_columns = columns.count * columns.size;
+    let row_bytes = columns.total() * width;
+    // Enough rows a task that vectors, whose rows are single numbers, are not all overhead.
+    let task = ((1 << 16) / columns.total().max(1)).max(1);
+    bytes.par_chunks_mut(task * row_bytes).enumerate().for_each(|(at, bytes)| {
+        let mut numbers = vec![0.0; stored_columns];
+        for (row, bytes) in bytes.chunks_mut(row_bytes).enumerate() {
+            if row_numbers(&mut numbers, first + at * task + row) {
+                scatter(&numbers, columns, item.place.numbers, bytes);
+            } else {
+                bytes.fill(0);
+            }
+        }
+    });
+}
+
+/// Numbers of a row as bytes, with zeros behind each group.
+fn scatter(numbers: &[f32], columns: Groups, format: NumberType, bytes: &mut [u8]) {
+    let width = format.bytes();
+    let groups = bytes.chunks_mut(columns.padded * width).zip(numbers.chunks(columns.size));
+    for (bytes, numbers) in groups {
+        let (filled, padding) = bytes.split_at_mut(columns.size * width);
+        padding.fill(0);
+        match format {
+            NumberType::F32 => {
+                for (bytes, number) in filled.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+                    *bytes = number.to_le_bytes();
+                }
+            }
+            NumberType::Bf16 => {
+                for (bytes, number) in filled.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
+                    *bytes = bf16::from_f32(*number).to_le_bytes();
+                }
+            }
+            NumberType::F16 => {
+                for (bytes, number) in filled.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
+                    *bytes = f16::from_f32(*number).to_le_bytes();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::layout::Place;
+
+    fn item(numbers: NumberType, rows: Groups, columns: Groups, sources: usize) -> Item {
+        let place = Place { offset: 0, numbers, count: rows.total() * columns.total() };
+        Item { place, sources: vec![String::new(); sources], rows, columns }
+    }
+
+    fn bytes_of(numbers: &[f32]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    }
+
+    fn f32s(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    #[test]
+    fn rows_and_columns_are_padded_with_zeros() {
+        let stored = [bytes_of(&[1., 2., 3., 4.]), bytes_of(&[5., 6., 7., 8.])];
+        let shape = [2, 2];
+        let view = |bytes| Some(TensorView { stored: &Stored::F32, shape: &shape, bytes });
+        let rows = Groups { count: 2, size: 2, padded: 3 };
+        let columns = Groups { count: 2, size: 1, padded: 2 };
+        let item = item(NumberType::F32, rows, columns, 2);
+        let mut bytes = vec![0xff; 6 * 4 * 4];
+        narrow_rows(&item, &[view(&stored[0]), view(&stored[1])], 0, &mut bytes);
+        let expected = [
+            [1., 0., 2., 0.],
+            [3., 0., 4., 0.],
+            [0., 0., 0., 0.],
+            [5., 0., 6., 0.],
+            [7., 0., 8., 0.],
+            [0., 0., 0., 0.],
+        ];
+        assert_eq!(f32s(&bytes), expected.concat());
+        let mut later = vec![0xff; 2 * 4 * 4];
+        narrow_rows(&item, &[view(&stored[0]), view(&stored[1])], 3, &mut later);
+        assert_eq!(f32s(&later), expected[3..5].concat());
+    }
+
+    #[test]
+    fn vectors_are_joined_and_what_is_missing_is_zero() {
+        let stored = bytes_of(&[1., 2.]);
+        let view = TensorView { stored: &Stored::F32, shape: &[2], bytes: &stored };
+        let item = item(NumberType::F32, Groups::plain(4), Groups::plain(1), 2);
+        let mut bytes = vec![0xff; 16];
+        narrow_rows(&item, &[Some(view), None], 0, &mut bytes);
+        assert_eq!(f32s(&bytes), [1., 2., 0., 0.]);
+    }
+
+    #[test]
+    fn half_formats_are_rounded_to_nearest() {
+        let stored = bytes_of(&[1.003_906_3, -0.1]);
+        let view = TensorView { stored: &Stored::F32, shape: &[1, 2], bytes: &stored };
+        for numbers in [NumberType::Bf16, NumberType::F16] {
+            let item = item(numbers, Groups::plain(1), Groups::plain(2), 1);
+            let mut bytes = vec![0; 4];
+            narrow_rows(&item, &[Some(view)], 0, &mut bytes);
+            let expected: Vec<u8> = match numbers {
+                NumberType::Bf16 => [1.003_906_3, -0.1].iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+                _ => [1.003_906_3, -0.1].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+            };
+            assert_eq!(bytes, expected);
+        }
+    }
+}

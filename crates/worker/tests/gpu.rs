@@ -1,0 +1,248 @@
+//! Pools on two GPUs of a fake driver, whose kernels run on the CPU and fail where a test wants it.
+
+#![cfg(target_os = "linux")]
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures::executor::block_on;
+use polylance_backend::{
+    AnnotateInput, Annotated, Annotation, Annotator, Backend, BackendError, Embeddings, EncodeInput,
+};
+use polylance_encoder::{Dtype, ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
+use polylance_fake_cuda::{Entry, FakeDriver, Session};
+use polylance_schema::{Scores, TaskSpec};
+use polylance_worker::{
+    DevicePool, GPU_LANES, Machine, PassHead, PoolError, PoolOptions, TaskPool, TokenStates, VisibleGpu,
+};
+
+/// Between the vectors of a GPU and a CPU in f32.
+const TOLERANCE: f32 = 1e-5;
+const BATCH: usize = 64;
+const CLASSIFY: TaskSpec = TaskSpec::Classify { scores: Scores::Best };
+/// An illegal address: the context is lost.
+const LOST: i32 = 700;
+/// The call does not return until the test lets it.
+const HANGS: i32 = -1;
+/// How long a load may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn driver() -> Session {
+    FakeDriver::session_with(&[("FAKE_CUDA_DEVICES", "2")])
+}
+
+fn model(folder: &Path) -> ModelFiles {
+    model_of(folder, ModelConfig::tiny())
+}
+
+fn model_of(folder: &Path, config: ModelConfig) -> ModelFiles {
+    let config = ModelConfig { vocab_size: 250_002, ..config };
+    let checkpoint = Checkpoint::new(config).task(Task::SequenceClassification).labels(&["a", "b", "c"]);
+    checkpoint.head_scale(6.0).write(folder).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
+    ModelFiles::find(folder.to_str().unwrap()).unwrap()
+}
+
+fn options(devices: &[&str]) -> PoolOptions {
+    let devices = devices.iter().map(|&name| name.to_owned()).collect();
+    PoolOptions { devices, dtype: Some(Dtype::F32), batch_tokens: Some(BATCH), ..PoolOptions::default() }
+}
+
+fn open(files: &ModelFiles, devices: &[&str]) -> DevicePool {
+    DevicePool::open(files, &options(devices)).unwrap()
+}
+
+fn inputs(count: u32) -> Vec<Vec<u32>> {
+    let input = |number: u32| [0].into_iter().chain((0..number % 9).map(|at| 5 + number * 7 + at)).chain([2]).collect();
+    (0..count).map(input).collect()
+}
+
+fn encode(pool: &DevicePool, inputs: &[Vec<u32>]) -> Embeddings {
+    block_on(pool.encode(inputs.to_vec())).unwrap()
+}
+
+fn assert_near(found: &Embeddings, expected: &Embeddings) {
+    assert_eq!(found.values.len(), expected.values.len());
+    let apart = found.values.iter().zip(&expected.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart <= TOLERANCE, "vectors are {apart} apart");
+}
+
+/// How often contexts were destroyed since the last call.
+fn resets(driver: &Session) -> usize {
+    let is_reset = |entry: &Entry| matches!(entry, Entry::Call { name, .. } if name == "cuDevicePrimaryCtxReset");
+    driver.take_log().iter().filter(|entry| is_reset(entry)).count()
+}
+
+#[test]
+fn auto_takes_all_gpus_and_their_vectors_are_those_of_the_cpu() {
+    let _driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let expected = encode(&open(&files, &["cpu"]), &inputs(60));
+    let pool = open(&files, &[]);
+    assert_eq!(pool.info().devices, ["cuda:0", "cuda:1"]);
+    assert_eq!(pool.info().window_tokens, 2 * GPU_LANES * BATCH);
+    let found = encode(&pool, &inputs(60));
+    assert_near(&found, &expected);
+    assert_eq!(encode(&open(&files, &["cuda:1"]), &inputs(60)), found, "one GPU gives the same bits as two");
+    let machine = Machine::this();
+    assert_eq!(machine.gpus().unwrap().len(), 2);
+    assert_eq!(machine.gpu(1).map(VisibleGpu::architecture).as_deref(), Some("sm_80"));
+}
+
+#[test]
+fn the_pool_on_gpus_fulfils_the_contract() {
+    let _driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig { max_position_embeddings: 512, num_hidden_layers: 1, ..ModelConfig::tiny() };
+    let pool = open(&model_of(folder.path(), config), &["cuda:0", "cuda:1"]);
+    block_on(polylance_testkit::conformance::backend(&pool));
+}
+
+#[test]
+fn gpus_are_loaded_at_the_same_time() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    // The first of the two to open its GPU waits until the other one has its weights.
+    driver.fail("cuModuleLoadData", 1, HANGS);
+    let opening = thread::spawn(move || open(&files, &["cuda:0", "cuda:1"]));
+    let started = Instant::now();
+    let is_upload = |entry: &Entry| matches!(entry, Entry::Upload { .. });
+    let mut is_loaded = false;
+    while !is_loaded && started.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(10));
+        is_loaded = driver.take_log().iter().any(is_upload);
+    }
+    driver.release();
+    assert_eq!(opening.join().unwrap().info().devices, ["cuda:0", "cuda:1"]);
+    assert!(is_loaded, "one GPU waited for the other");
+}
+
+#[test]
+fn a_gpu_that_is_lost_is_loaded_again_and_no_row_is_lost() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let pool = open(&files, &["cuda:0"]);
+    let expected = encode(&pool, &inputs(60));
+    // At its first launch, amid a pass, and while its outputs are read.
+    for (call, nth) in [("cuLaunchKernel", 1), ("cuLaunchKernel", 20), ("cuMemcpyDtoHAsync", 2)] {
+        driver.take_log();
+        driver.fail(call, nth, LOST);
+        assert_eq!(encode(&pool, &inputs(60)), expected, "{call} {nth}");
+        assert_eq!(resets(&driver), 1, "{call} {nth}");
+    }
+}
+
+#[test]
+fn a_second_pool_on_a_lost_gpu_makes_room_and_goes_on() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let pool = open(&files, &["cuda:0"]);
+    let heads = TaskPool::open(&files, CLASSIFY, &options(&["cuda:0"])).unwrap();
+    let ask = || AnnotateInput { text: "tea".to_owned(), ..AnnotateInput::default() };
+    let (vectors, said) = (encode(&pool, &inputs(20)), block_on(heads.annotate(vec![ask()])).unwrap());
+    driver.take_log();
+    driver.fail("cuLaunchKernel", 3, LOST);
+    assert_eq!(encode(&pool, &inputs(20)), vectors);
+    assert_eq!(block_on(heads.annotate(vec![ask()])).unwrap(), said);
+    assert_eq!(encode(&pool, &inputs(20)), vectors);
+    assert_eq!(resets(&driver), 1);
+}
+
+/// The first launch loses a GPU, and it comes back for neither of its lanes: the next resets fail.
+fn break_a_gpu(driver: &Session) {
+    driver.fail("cuLaunchKernel", 1, LOST);
+    (0..64).for_each(|_| driver.fail("cuDevicePrimaryCtxReset", 1, 999));
+}
+
+#[test]
+fn a_gpu_that_cannot_be_loaded_again_leaves_its_work_to_the_other() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(&model(folder.path()), &["cuda:0", "cuda:1"]);
+    let expected = encode(&pool, &inputs(60));
+    break_a_gpu(&driver);
+    for _ in 0..2 {
+        assert_eq!(encode(&pool, &inputs(60)), expected);
+    }
+}
+
+#[test]
+fn the_last_gpu_that_cannot_be_loaded_again_ends_the_run_with_the_drivers_words() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(&model(folder.path()), &["cuda:1"]);
+    break_a_gpu(&driver);
+    for _ in 0..2 {
+        let error = block_on(pool.encode(inputs(60))).map(|vectors| vectors.values.len()).unwrap_err();
+        let named = matches!(&error, BackendError::Device { device, .. } if device == "cuda:1");
+        assert!(named && error.to_string().contains("cuDevicePrimaryCtxReset returned 999"), "{error}");
+    }
+}
+
+#[test]
+fn heads_in_the_pass_and_alone_agree_on_a_gpu() {
+    let _driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let head = PassHead { files: files.clone(), spec: CLASSIFY };
+    let pool = DevicePool::open_with_heads(&files, &[head], &options(&["cuda:0"])).unwrap();
+    let heads = TaskPool::open(&files, CLASSIFY, &options(&["cuda:0", "cuda:1"])).unwrap();
+    assert_eq!(heads.devices(), ["cuda:0", "cuda:1"]);
+    let spec = polylance_backend::TokenizeSpec {
+        prefix: String::new(),
+        chunking: polylance_schema::Chunking::Truncate { max_tokens: 16 },
+    };
+    let texts: Vec<String> = ["green tea", "São Paulo", "教育"].map(str::to_owned).to_vec();
+    let chunks = block_on(pool.tokenize(texts.clone(), &spec)).unwrap();
+    let inputs = texts
+        .iter()
+        .zip(chunks)
+        .map(|(text, chunks)| EncodeInput { input_ids: chunks[0].input_ids.clone(), text: text.clone() });
+    let in_pass = block_on(pool.encode_with_heads(inputs.collect())).unwrap().annotations;
+    let ask = |text: &String| AnnotateInput { text: text.clone(), ..AnnotateInput::default() };
+    let alone = block_on(heads.annotate(texts.iter().map(ask).collect())).unwrap();
+    let label = |said: &Annotated| match said {
+        Ok(Annotation::Labels(labels)) => (labels[0].label.clone(), labels[0].score),
+        other => panic!("{other:?}"),
+    };
+    for (in_pass, alone) in in_pass.iter().zip(&alone) {
+        let ((found, score), (expected, other)) = (label(&in_pass[0]), label(alone));
+        assert!(found == expected && (score - other).abs() <= TOLERANCE, "{found} {score}, {expected} {other}");
+    }
+}
+
+#[test]
+fn states_of_tokens_stay_on_the_cores_and_a_named_gpu_is_refused() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let states = TokenStates::open(&files, "", &PoolOptions::default()).unwrap();
+    assert_eq!(block_on(states.of_texts(vec!["tea".to_owned()])).unwrap().len(), 1);
+    assert!(driver.take_log().is_empty(), "the driver is not even called");
+    let error = TokenStates::open(&files, "", &options(&["cuda:0"])).unwrap_err();
+    assert!(matches!(&error, PoolError::Device { device, .. } if device == "cuda:0"), "{error}");
+    assert!(error.to_string().contains("on the CPU"), "{error}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_names_the_gpu_and_what_to_do() {
+    let _driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let huge = PoolOptions { batch_tokens: Some(1 << 28), ..options(&["cuda:1"]) };
+    let error = DevicePool::open(&files, &huge).unwrap_err().to_string();
+    assert!(error.starts_with("cuda:1 (") && error.contains("set model.batch_tokens lower"), "{error}");
+    let int8 = PoolOptions { dtype: Some(Dtype::Int8), ..options(&["cuda:1"]) };
+    let error = DevicePool::open(&files, &int8).unwrap_err().to_string();
+    assert_eq!(error, "dtype int8 is computed on the CPU alone; a GPU has bf16");
+    // `auto` leaves int8 to the cores.
+    let int8 = PoolOptions { dtype: Some(Dtype::Int8), ..options(&[]) };
+    assert!(DevicePool::open(&files, &int8).unwrap().info().devices.iter().all(|name| name.starts_with("cpu")));
+}
