@@ -63,7 +63,7 @@ pub enum CudaError {
         free: Option<u64>,
     },
     /// The device failed. Nothing on it can be used any more: drop everything that was made from it, then
-    /// [`Gpu::reset`](crate::Gpu::reset) and open it anew.
+    /// [`Gpu::reset`](crate::Gpu::reset) and open it again.
     #[error("{device} is lost: {call} returned {code} ({name}); its memory is gone, reset the device and load again")]
     Lost {
         /// The device's number and name.

@@ -64,7 +64,7 @@ pub struct KernelTime {
 }
 
 impl Gpu {
-    /// Begins a pass. Waits while another thread queues one: a thread that begins a second pass before the first is
+    /// Starts a pass. Waits while another thread queues one: a thread that starts a second pass before the first is
     /// finished or dropped waits for itself, for ever.
     ///
     /// # Errors

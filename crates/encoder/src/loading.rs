@@ -44,7 +44,7 @@ pub struct LoadOptions {
     pub dims: Option<usize>,
     /// When half-precision weights become f32.
     pub widen: Widen,
-    /// Ids that a GPU computes at once at most; by its free memory unless given.
+    /// The largest number of tokens in a pass on a GPU; chosen by its free memory unless given.
     pub batch_tokens: Option<usize>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// Ids that the device computes at once at most.
+    /// The largest number of tokens in a pass; `None` on a CPU, which has no limit.
     pub(crate) fn batch_tokens(&self) -> Option<usize> {
         match self {
             Self::Cpu(_) => None,

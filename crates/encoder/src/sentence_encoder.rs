@@ -39,10 +39,7 @@ impl SentenceEncoder {
             return Err(files.head_config().decoder_refused("embedding"));
         }
         let (config, defaults) = (files.config(), files.defaults());
-        let dim = options.dims.unwrap_or(config.hidden_size);
-        if dim == 0 || dim > config.hidden_size {
-            return Err(ModelError::Option(format!("dims is {dim}, the model has {} dimensions", config.hidden_size)));
-        }
+        let dim = dimensions(options, config)?;
         let Loaded { engine, report, .. } = Loaded::new(files, options, device, |_| Ok(Vec::new()))?;
         Ok(Self {
             engine,
@@ -58,20 +55,20 @@ impl SentenceEncoder {
     /// measure sizes without a file. Vectors are the mean of the states, of length one, unless options say otherwise.
     ///
     /// # Errors
-    /// [`ModelError::Option`] on a CPU, [`ModelError::Unsupported`] for a geometry that is padded on a GPU; when the
+    /// [`ModelError::Option`] on a CPU or for dimensions that the model does not have, [`ModelError::Unsupported`] for a geometry that is padded on a GPU; when the
     /// device has too little memory or fails.
     pub fn synthetic(config: &ModelConfig, options: &LoadOptions, device: &Device) -> Result<Self> {
         let Device::Cuda(gpu) = device else {
             return Err(ModelError::Option("weights are made by the formula on a GPU alone".to_owned()));
         };
-        let dtype = options.dtype.unwrap_or_default();
+        let (dtype, dim) = (options.dtype.unwrap_or_default(), dimensions(options, config)?);
         let encoder = CudaEncoder::synthetic(config, dtype, options.batch_tokens, gpu)?;
         Ok(Self {
             engine: Engine::Cuda(Box::new(encoder)),
             pooling: options.pooling.unwrap_or(Pooling::Mean),
             normalize: options.normalize.unwrap_or(true),
             hidden_size: config.hidden_size,
-            dim: options.dims.unwrap_or(config.hidden_size).clamp(1, config.hidden_size),
+            dim,
             report: LoadReport::synthetic(config, dtype),
         })
     }
@@ -132,7 +129,7 @@ impl SentenceEncoder {
         }
     }
 
-    /// Ids that the device computes at once at most; `None` on a CPU, which takes any number.
+    /// The largest number of tokens in a pass; `None` on a CPU, which has no limit.
     pub fn batch_tokens(&self) -> Option<usize> {
         self.engine.batch_tokens()
     }
@@ -157,4 +154,16 @@ impl SentenceEncoder {
     pub fn report(&self) -> &LoadReport {
         &self.report
     }
+}
+
+/// The dimensions of a vector.
+///
+/// # Errors
+/// [`ModelError::Option`] for more than the model has, or none.
+fn dimensions(options: &LoadOptions, config: &ModelConfig) -> Result<usize> {
+    let dim = options.dims.unwrap_or(config.hidden_size);
+    if dim == 0 || dim > config.hidden_size {
+        return Err(ModelError::Option(format!("dims is {dim}, the model has {} dimensions", config.hidden_size)));
+    }
+    Ok(dim)
 }

@@ -310,7 +310,7 @@ impl Checkpoint {
 pub(crate) struct Formula {
     /// Added to a number's index before it is mixed.
     pub(crate) seed: u64,
-    /// The middle of the numbers, and how far they lie from it at most.
+    /// The middle of the numbers' range, and half its width.
     pub(crate) offset: f32,
     pub(crate) scale: f32,
 }

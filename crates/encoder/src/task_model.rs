@@ -64,20 +64,17 @@ impl TaskModel {
         let labels = labels(task, head_config)?;
         let Loaded { engine, weights, report } =
             Loaded::new(files, options, device, |weights| Head::tensors(task, config, head_config, weights))?;
-        let model = match (engine, device) {
-            (Engine::Cuda(encoder), Device::Cuda(gpu)) => {
+        let model = match engine {
+            Engine::Cuda(encoder) => {
                 let dtype = options.dtype.unwrap_or_default();
-                let head = Box::new(CudaHead::load(task, config, head_config, &weights, dtype, gpu)?);
+                let head = Box::new(CudaHead::load(task, config, head_config, &weights, dtype, encoder.gpu())?);
                 Placed::Cuda { encoder, head }
             }
-            (Engine::Cpu(encoder), _) => {
+            Engine::Cpu(encoder) => {
                 let resident = task == Task::CausalLm && !report.per_layer;
                 let residence = if resident { Residence::Resident } else { Residence::Mapped };
                 let head = Head::load(task, config, head_config, &weights, residence)?;
                 Placed::Cpu { encoder: Box::new(encoder), head: Box::new(head) }
-            }
-            (Engine::Cuda(_), Device::Cpu) => {
-                return Err(ModelError::Option("the encoder is on a GPU, its head on the CPU".to_owned()));
             }
         };
         weights.release_all();
@@ -170,7 +167,7 @@ impl TaskModel {
         if self.task == Task::CausalLm { Attention::Causal } else { Attention::Both }
     }
 
-    /// Ids that the device computes at once at most; `None` on a CPU, which takes any number.
+    /// The largest number of tokens in a pass; `None` on a CPU, which has no limit.
     pub fn batch_tokens(&self) -> Option<usize> {
         match &self.model {
             Placed::Cpu { .. } => None,

@@ -132,7 +132,7 @@ struct Launch {
   uint64_t random = 1;
   // Called when no thread can run, before that is an error: completes asynchronous operations. True: something changed.
   bool (*settle)() = nullptr;
-  // A number that no other cluster of blocks has had; models of asynchronous operations begin anew when it changes.
+  // A number that no other cluster of blocks has had; models of asynchronous operations reset when it changes.
   uint64_t epoch = 0;
   // Called when all threads of a cluster have returned: whatever was begun must be complete by then.
   void (*finish)() = nullptr;

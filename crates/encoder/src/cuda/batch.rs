@@ -9,7 +9,7 @@ use crate::{
 /// Query rows that a block of the attention kernel computes.
 const TILE: usize = 64;
 
-/// Parts begin at multiples of so many words: 16 bytes.
+/// Every part starts at a multiple of this many words, which is 16 bytes.
 const ALIGNMENT: usize = 4;
 
 /// Words from `start` on.
@@ -37,7 +37,7 @@ pub(super) struct Block {
     pub(super) rows: Part,
 }
 
-/// Words that a block of so many tokens takes at most.
+/// The largest size in words of a block of `tokens` tokens in `sequences` sequences.
 pub(super) fn capacity(tokens: usize, sequences: usize) -> usize {
     let tiles = tokens / TILE + sequences;
     // Each of the six parts may be followed by padding.

@@ -1,4 +1,4 @@
-//! The memory of a pass: what layers compute on the way, and what crosses between host and GPU.
+//! The memory of a pass: the layers' intermediate results, and the transfers between host and GPU.
 
 use std::{
     ops::Range,
@@ -45,7 +45,7 @@ pub(super) struct Plan {
     pub(super) sequences: usize,
 }
 
-/// Bytes that layers need for so many tokens.
+/// Bytes of device memory for a batch of `tokens` tokens.
 fn bytes(geometry: &Geometry, numbers: NumberType, tokens: usize) -> u64 {
     let row = 4 * geometry.hidden + numbers.bytes() * (2 * geometry.hidden + geometry.wide() + geometry.context());
     let block = 4 * batch::capacity(tokens, tokens);
@@ -112,8 +112,8 @@ pub(super) struct Buffers {
     pub(super) wide: DeviceBuffer,
     /// `[tokens, heads * padded_head]`.
     pub(super) context: DeviceBuffer,
-    /// Outputs, and behind them what heads compute on the way. Grows with what is requested; used by one pass after
-    /// another, in the order of the stream.
+    /// Outputs, followed by the heads' intermediate results. Grows with the requests; passes use it one after another,
+    /// in the order of the stream.
     outputs: Mutex<DeviceBuffer>,
     slots: Mutex<Slots>,
     given_back: Condvar,
@@ -154,7 +154,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The outputs of a pass that is done.
+/// The outputs of a finished pass.
 pub(super) struct Downloaded<'a> {
     lease: Lease<'a>,
     ranges: Vec<Range<usize>>,
@@ -216,18 +216,18 @@ impl Buffers {
         })
     }
 
-    /// Ids of a pass at most.
+    /// The largest number of tokens in a pass.
     pub(super) fn tokens(&self) -> usize {
         self.plan.tokens
     }
 
-    /// Sequences of a pass at most.
+    /// The largest number of sequences in a pass.
     pub(super) fn sequences(&self) -> usize {
         self.plan.sequences
     }
 
-    /// Uploads a batch, queues what `queue` launches, and waits for the outputs, of so many numbers each; `scratch` is
-    /// in bytes.
+    /// Uploads a batch, queues the launches of `queue`, and waits for the outputs. `outputs` are the lengths of the
+    /// outputs in numbers, `scratch` is in bytes.
     pub(super) fn run(
         &self,
         gpu: &Arc<Gpu>,

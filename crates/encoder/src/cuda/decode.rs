@@ -12,7 +12,7 @@ pub(crate) struct Cache {
     layer_bytes: usize,
 }
 
-/// The cache of a pass that adds the tokens behind `before` earlier ones.
+/// The cache in a pass that appends tokens after the `before` earlier ones.
 pub(super) struct LayerCache<'a> {
     cache: &'a Cache,
     before: usize,

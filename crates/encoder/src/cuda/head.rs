@@ -128,7 +128,7 @@ impl CudaHead {
         rows * self.width
     }
 
-    /// Bytes of what is computed on the way, for the largest batch of so many sequences.
+    /// Bytes of the head's intermediate results for `sequences` sequences.
     pub(super) fn scratch(&self, sequences: usize, hidden: usize) -> usize {
         let vectors = match self.layers {
             Layers::First { .. } => 2,

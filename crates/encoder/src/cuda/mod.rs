@@ -32,7 +32,7 @@ use crate::{
     weights::Weights,
 };
 
-/// Rows of logits over the vocabulary that a pass makes at most, unless one sequence has more: each is a megabyte.
+/// The largest number of rows of logits over the vocabulary in a pass, unless one sequence has more: each is a megabyte.
 const VOCABULARY_ROWS: usize = 256;
 
 /// Which tokens a token attends to.
@@ -138,12 +138,17 @@ impl CudaEncoder {
         })
     }
 
+    /// The device.
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
     /// Times of the kernels since the last call, where the device takes them.
     pub(crate) fn take_kernel_times(&self) -> Vec<KernelTime> {
         self.buffers.take_times()
     }
 
-    /// Ids that a pass takes at most; a longer batch is computed in several.
+    /// The largest number of tokens in a pass; a larger batch is computed in several.
     pub(crate) fn batch_tokens(&self) -> usize {
         self.buffers.tokens()
     }

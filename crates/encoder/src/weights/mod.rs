@@ -169,7 +169,7 @@ impl Weights {
         self.release("");
     }
 
-    /// Weights for candle's layers: each tensor is converted to f32 when it is asked for, and its pages are given up.
+    /// Weights for candle's layers: each tensor is converted to f32 when it is loaded, and its pages are released.
     pub(crate) fn var_builder(self: &Arc<Self>) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(MappedBackend(Arc::clone(self))), DType::F32, Device::Cpu)
     }
