@@ -76,6 +76,13 @@ DEVICE uint32_t pack_f16(float a, float b) { return f16_bits(a) | (uint32_t)f16_
 #endif
 DEVICE float to_f32(f32 x) { return x; }
 
+// The address of a byte in the 32-bit window of shared memory, which the instructions for it take.
+#ifdef __CUDACC__
+DEVICE uint32_t shared_address(const void* pointer) { return (uint32_t)__cvta_generic_to_shared(pointer); }
+#else
+using host::shared_address;
+#endif
+
 template <class T>
 DEVICE T from_f32(float x);
 template <>

@@ -2,7 +2,7 @@
 // reallocation. Each function is one instruction on the device and has a model on the host (host/async_model.h,
 // host/wgmma_model.h).
 //
-// Shared memory is addressed by 32-bit addresses of the shared window, which `shared_address` returns.
+// Addresses of shared memory are those that `shared_address` (common.cuh) returns.
 #pragma once
 #include "common.cuh"
 #ifndef __CUDACC__
@@ -29,7 +29,6 @@ constexpr uint64_t kDescriptorStep = 32 >> 4;
 
 #ifdef __CUDACC__
 
-DEVICE uint32_t shared_address(const void* pointer) { return (uint32_t)__cvta_generic_to_shared(pointer); }
 // True in one lane of the warp, the same lane each time.
 DEVICE bool elect_one() {
   uint32_t elected;
@@ -228,7 +227,6 @@ using host_async::mbarrier_arrive_expect_tx;
 using host_async::mbarrier_init;
 using host_async::mbarrier_init_fence;
 using host_async::mbarrier_wait;
-using host_async::shared_address;
 using host_async::stmatrix_x4;
 using host_async::tma_load_multicast;
 using host_async::tma_store;

@@ -1,7 +1,4 @@
 // Tensor-core products on sm_80 and later (mma.sync), and the loads that feed them: cp.async and ldmatrix.
-//
-// An address in shared memory is a 32-bit number of bytes here: on the device in the shared window, on the host from
-// the start of the block's dynamic shared memory.
 #pragma once
 #include "common.cuh"
 
@@ -49,15 +46,10 @@ inline CopyQueue& copy_queue() {
   return copy_queues[&self()];
 }
 
-inline unsigned char* shared_bytes_at(uint32_t at, const char* what) {
-  if (at % 16) fail(std::string(what) + ": a shared address is not a multiple of 16 bytes");
-  if (at + 16 > block().shared_bytes) fail(std::string(what) + ": outside the block's shared memory");
-  return block().shared + at;
-}
-
 inline void perform(const Copy& copy) {
-  if (copy.valid) memcpy(block().shared + copy.to, copy.from, 16);
-  else memset(block().shared + copy.to, 0, 16);
+  unsigned char* to = shared_bytes(block(), copy.to, 16, 16);
+  if (copy.valid) memcpy(to, copy.from, 16);
+  else memset(to, 0, 16);
 }
 
 struct Matrices { uint32_t words[4]; };
@@ -69,7 +61,7 @@ inline void read_rows(const uint32_t* const* in, uint16_t (&values)[4][8][8]) {
     uint32_t banks_used = 0;
     for (int row = 0; row < 8; row++) {
       uint32_t at = *in[8 * i + row], bank = 1u << at / 16 % 8;
-      memcpy(values[i][row], shared_bytes_at(at, "ldmatrix"), 16);
+      memcpy(values[i][row], shared_bytes(block(), at, 16, 16), 16);
       if (banks_used & bank) bank_conflicts++;
       banks_used |= bank;
     }
@@ -117,14 +109,6 @@ template <class T> inline void mma(const MmaIn* const* in, MmaOut** out) {
 }  // namespace host
 #endif
 
-DEVICE uint32_t shared_address(const void* at) {
-#ifdef __CUDACC__
-  return (uint32_t)__cvta_generic_to_shared(at);
-#else
-  return (uint32_t)((const unsigned char*)at - host::block().shared);
-#endif
-}
-
 // Starts to copy 16 bytes from global to shared memory, both aligned to 16 bytes. If not valid, the destination becomes
 // zero and nothing is read.
 DEVICE void copy16_async(uint32_t to, const void* from, bool valid) {
@@ -132,7 +116,7 @@ DEVICE void copy16_async(uint32_t to, const void* from, bool valid) {
   int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 #else
-  unsigned char* bytes = host::shared_bytes_at(to, "cp.async");
+  unsigned char* bytes = host::shared_bytes(host::block(), to, 16, 16);
   if (valid && (uintptr_t)from % 16) host::fail("cp.async: a global address is not a multiple of 16 bytes");
   if (host::copy_time == host::CopyTime::Early) return host::perform({to, from, valid});
   memset(bytes, 0xff, 16);

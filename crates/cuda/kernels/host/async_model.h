@@ -14,7 +14,10 @@ namespace host_async {
 
 using host::Block;
 using host::block;
+using host::kSystemBytes;
 using host::self;
+using host::shared_address;
+using host::shared_bytes;
 using host::Thread;
 
 struct Timing {
@@ -36,24 +39,6 @@ inline uint64_t bank_conflicts = 0;
   char place[96];
   snprintf(place, sizeof place, ": block %u thread %u: ", thread.block->index.x, thread.linear);
   host::fail(host::launch_now->name + (place + message));
-}
-
-// The shared window begins with 1 KiB that belongs to the system, as on a device.
-constexpr uint32_t kSystemBytes = 1024;
-
-inline uint32_t shared_address(const void* pointer) {
-  auto* byte = static_cast<const unsigned char*>(pointer);
-  if (byte < block().shared || byte > block().shared + block().shared_bytes)
-    fail("not a pointer to the block's shared memory");
-  return uint32_t(byte - block().shared) + kSystemBytes;
-}
-
-inline unsigned char* shared_bytes(Block& of, uint32_t address, uint32_t bytes, uint32_t alignment) {
-  if (address % alignment) fail("a shared address is not a multiple of " + std::to_string(alignment));
-  if (address < kSystemBytes || address - kSystemBytes + bytes > of.shared_bytes) {
-    fail("an access outside of the block's shared memory");
-  }
-  return of.shared + (address - kSystemBytes);
 }
 
 // ---- State of the running cluster ----

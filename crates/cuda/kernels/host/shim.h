@@ -231,6 +231,29 @@ inline void arrive(uint32_t id, uint32_t count) {
   }
 }
 
+// The shared window begins with 1 KiB that belongs to the system, as on a device.
+constexpr uint32_t kSystemBytes = 1024;
+
+// The 32-bit address of a byte of the block's shared memory.
+inline uint32_t shared_address(const void* pointer) {
+  auto* byte = static_cast<const unsigned char*>(pointer);
+  if (byte < block().shared || byte > block().shared + block().shared_bytes) {
+    fail(std::string(launch_now->name) + ": not a pointer to the block's shared memory");
+  }
+  return uint32_t(byte - block().shared) + kSystemBytes;
+}
+
+// The bytes at an address of a block's shared memory.
+inline unsigned char* shared_bytes(Block& of, uint32_t address, uint32_t bytes, uint32_t alignment) {
+  if (address % alignment) {
+    fail(std::string(launch_now->name) + ": a shared address is not a multiple of " + std::to_string(alignment));
+  }
+  if (address < kSystemBytes || address - kSystemBytes + bytes > of.shared_bytes) {
+    fail(std::string(launch_now->name) + ": an access outside of the block's shared memory");
+  }
+  return of.shared + (address - kSystemBytes);
+}
+
 // All lanes of the warp leave `in`; `combine` makes each lane's result of all, once.
 template <class Out, class In>
 inline Out collective(const In& in, void (*combine)(const In* const*, Out**), const char* what) {

@@ -68,7 +68,7 @@ template <int Rows>
 HOST_WGMMA_FAST inline void read_rows(Type type, const Descriptor& from, int first, float (&to)[kDepth][Rows]) {
   for (int row = 0; row < Rows; row++) {
     for (int chunk = 0; chunk < kDepth / 8; chunk++) {
-      const unsigned char* at = host_async::shared_bytes(block(), from.address(first + row, chunk), 16, 16);
+      const unsigned char* at = host::shared_bytes(block(), from.address(first + row, chunk), 16, 16);
       for (int i = 0; i < 8; i++) to[8 * chunk + i][row] = number(type, uint16_t(at[2 * i] | at[2 * i + 1] << 8));
     }
   }
