@@ -25,7 +25,7 @@ const BATCH: usize = 64;
 const CLASSIFY: TaskSpec = TaskSpec::Classify { scores: Scores::Best };
 /// An illegal address: the context is lost.
 const LOST: i32 = 700;
-/// The call does not return until the test lets it.
+/// The call does not return until the test releases it.
 const HANGS: i32 = -1;
 /// How long a load may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -145,12 +145,12 @@ fn a_second_pool_on_a_lost_gpu_makes_room_and_goes_on() {
     let files = model(folder.path());
     let pool = open(&files, &["cuda:0"]);
     let heads = TaskPool::open(&files, CLASSIFY, &options(&["cuda:0"])).unwrap();
-    let ask = || AnnotateInput { text: "tea".to_owned(), ..AnnotateInput::default() };
-    let (vectors, said) = (encode(&pool, &inputs(20)), block_on(heads.annotate(vec![ask()])).unwrap());
+    let input = || AnnotateInput { text: "tea".to_owned(), ..AnnotateInput::default() };
+    let (vectors, annotations) = (encode(&pool, &inputs(20)), block_on(heads.annotate(vec![input()])).unwrap());
     driver.take_log();
     driver.fail("cuLaunchKernel", 3, LOST);
     assert_eq!(encode(&pool, &inputs(20)), vectors);
-    assert_eq!(block_on(heads.annotate(vec![ask()])).unwrap(), said);
+    assert_eq!(block_on(heads.annotate(vec![input()])).unwrap(), annotations);
     assert_eq!(encode(&pool, &inputs(20)), vectors);
     assert_eq!(resets(&driver), 1);
 }
@@ -187,6 +187,20 @@ fn the_last_gpu_that_cannot_be_loaded_again_ends_the_run_with_the_drivers_words(
 }
 
 #[test]
+fn a_gpu_that_hangs_is_given_up_and_the_other_computes_every_row() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let limited = PoolOptions { stall: Some(Duration::from_secs(2)), ..options(&["cuda:0", "cuda:1"]) };
+    let pool = DevicePool::open(&model(folder.path()), &limited).unwrap();
+    let expected = encode(&pool, &inputs(60));
+    driver.fail("cuEventSynchronize", 1, HANGS);
+    for _ in 0..2 {
+        assert_eq!(encode(&pool, &inputs(60)), expected);
+    }
+    driver.release();
+}
+
+#[test]
 fn heads_in_the_pass_and_alone_agree_on_a_gpu() {
     let _driver = driver();
     let folder = tempfile::tempdir().unwrap();
@@ -206,9 +220,9 @@ fn heads_in_the_pass_and_alone_agree_on_a_gpu() {
         .zip(chunks)
         .map(|(text, chunks)| EncodeInput { input_ids: chunks[0].input_ids.clone(), text: text.clone() });
     let in_pass = block_on(pool.encode_with_heads(inputs.collect())).unwrap().annotations;
-    let ask = |text: &String| AnnotateInput { text: text.clone(), ..AnnotateInput::default() };
-    let alone = block_on(heads.annotate(texts.iter().map(ask).collect())).unwrap();
-    let label = |said: &Annotated| match said {
+    let input = |text: &String| AnnotateInput { text: text.clone(), ..AnnotateInput::default() };
+    let alone = block_on(heads.annotate(texts.iter().map(input).collect())).unwrap();
+    let label = |annotated: &Annotated| match annotated {
         Ok(Annotation::Labels(labels)) => (labels[0].label.clone(), labels[0].score),
         other => panic!("{other:?}"),
     };
