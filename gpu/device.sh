@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Checks and measures the GPU engine on this machine: correctness first, then speed, PyTorch beside it where it is here.
+# Checks and measures the GPU engine on this machine: correctness first, then speed, compared with PyTorch where
+# that is installed.
 #
 #   gpu/device.sh           everything, in at most six minutes
 #   gpu/device.sh quick     ceilings, kernels, goldens, batches, one speed: in at most 100 seconds
 #   gpu/device.sh --tiny    tiny sizes, to try the script on a machine whose driver is emulated
 #
-# Takes polylance-gpu-bench from this folder, or from .gpu beside it (`make gpu-kit`). Results go to $OUT, or gpu-out:
+# Takes polylance-gpu-bench from this folder, or from the neighbouring .gpu (`make gpu-kit`). Results go to $OUT, or gpu-out:
 # gpu-report.json, run.log, clocks.csv. A step that fails or hangs ends alone. The card's settings are left as they are.
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -17,7 +17,7 @@ use polylance_schema::TaskSpec;
 use polylance_worker::{DevicePool, GPU_LANES, Machine, PassHead, PoolError, PoolOptions, SelectedDevices};
 use tokio::sync::OnceCell;
 
-/// Ids in a batch, and batches for each worker that a plan gathers before it asks for vectors. How many ids a GPU takes
+/// Ids in a batch, and batches per worker that a plan collects before it requests vectors. How many ids a GPU takes
 /// depends on the model and on its free memory, which is known when the model is loaded.
 const BATCH_TOKENS: usize = 2048;
 const BATCH_TOKENS_GPU: usize = 32 * 1024;

@@ -31,7 +31,7 @@ struct Arguments {
     /// The GPU, by the driver's number
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     gpu: u32,
-    /// Abort when nothing was done for so many seconds
+    /// Abort after this many seconds without progress
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 20)]
     patience: u64,
 }
@@ -54,7 +54,7 @@ enum Step {
     Speed(steps::speed::SpeedArguments),
     /// Milliseconds of one short text
     Latency(steps::latency::LatencyArguments),
-    /// Tokens per second through the device pool, beside the bare engine
+    /// Tokens per second through the device pool, compared with the bare engine
     Pool(steps::pool::PoolArguments),
     /// What happens without memory, and with input that no model takes
     Memory(steps::memory::MemoryArguments),

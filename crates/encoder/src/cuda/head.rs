@@ -105,7 +105,7 @@ impl CudaHead {
             }
         };
         let on_device = DeviceBuffer::new(gpu, layout.bytes)?;
-        upload::upload(&layout, weights, &[&on_device])?;
+        upload::upload(&layout, weights, &on_device)?;
         Ok(Self { weights: on_device, numbers, layers, width })
     }
 

@@ -96,7 +96,7 @@ impl CudaEncoder {
         batch_tokens: Option<usize>,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
-        Self::with(config, dtype, batch_tokens, gpu, |layout, buffer| upload::upload(layout, weights, &[buffer]))
+        Self::with(config, dtype, batch_tokens, gpu, |layout, buffer| upload::upload(layout, weights, buffer))
     }
 
     /// As [`CudaEncoder::load`], with weights made on the device by the formula of [`crate::synthetic`].

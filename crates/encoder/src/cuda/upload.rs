@@ -1,4 +1,4 @@
-//! Weights on their way to GPUs: read from the files and narrowed once, or made on the device by a formula.
+//! Weights on their way to a GPU: read from the files and narrowed, or made on the device by a formula.
 
 use half::{bf16, f16};
 use polylance_cuda::{DeviceBuffer, NumberType, Uploader, ops::Fill};
@@ -14,16 +14,10 @@ use crate::{
 /// Bytes that are narrowed and uploaded at once.
 const CHUNK: usize = 32 << 20;
 
-/// Writes every tensor of a layout to the buffers, one of each GPU.
-pub(super) fn upload(layout: &Layout, weights: &Weights, buffers: &[&DeviceBuffer]) -> Result<()> {
-    let uploader = |buffer: &&DeviceBuffer| Ok(Uploader::new(buffer.gpu(), CHUNK)?);
-    let mut uploaders = buffers.iter().map(uploader).collect::<Result<Vec<_>>>()?;
-    let mut write = |offset: usize, bytes: &[u8]| -> Result<()> {
-        for (uploader, buffer) in uploaders.iter_mut().zip(buffers) {
-            uploader.upload(bytes, buffer.slice(offset..offset + bytes.len())?)?;
-        }
-        Ok(())
-    };
+/// Writes every tensor of a layout to the buffer.
+pub(super) fn upload(layout: &Layout, weights: &Weights, buffer: &DeviceBuffer) -> Result<()> {
+    let mut uploader = Uploader::new(buffer.gpu(), CHUNK)?;
+    let mut write = |offset: usize, bytes: &[u8]| uploader.upload(bytes, buffer.slice(offset..offset + bytes.len())?);
     let mut bytes = Vec::new();
     for item in &layout.items {
         let views: Vec<_> = item.sources.iter().map(|name| weights.read(name)).collect();
@@ -47,7 +41,7 @@ pub(super) fn upload(layout: &Layout, weights: &Weights, buffers: &[&DeviceBuffe
             weights.release(name);
         }
     }
-    uploaders.into_iter().try_for_each(|uploader| Ok(uploader.finish()?))
+    Ok(uploader.finish()?)
 }
 
 /// Makes every tensor of a layout on the device, as [`synthetic`] makes checkpoints.

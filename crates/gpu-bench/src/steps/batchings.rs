@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &BatchingsArguments) -> Resu
     Ok(())
 }
 
-/// Rows of random lengths, and of those beside which tiles begin and end.
+/// Rows of random lengths, and of lengths around the borders of tiles.
 fn random_rows(config: &ModelConfig, count: usize, longest: usize, random: &mut Random) -> Vec<Vec<u32>> {
     const BORDERS: [usize; 13] = [1, 2, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512];
     let borders: Vec<usize> = BORDERS.into_iter().filter(|&length| length <= longest).collect();

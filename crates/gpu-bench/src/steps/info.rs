@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Context;
 
-/// What is asked of `nvidia-smi`, where there is one.
+/// The fields that `nvidia-smi` is queried for, where it exists.
 const QUERY: &str = "name,driver_version,power.limit,clocks.max.sm,clocks.max.mem,clocks.sm,power.draw,temperature.gpu";
 
 /// Lists the GPUs.

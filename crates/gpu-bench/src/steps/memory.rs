@@ -78,7 +78,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &MemoryArguments) -> Result<
     Ok(())
 }
 
-/// Allocates device memory until so many bytes are left.
+/// Allocates device memory until only this many bytes are free.
 fn take_memory(report: &Report, gpu: &Arc<Gpu>, leave: u64) -> Result<Vec<DeviceBuffer>> {
     const CHUNK: u64 = 1 << 30;
     report.doing("taking the memory");

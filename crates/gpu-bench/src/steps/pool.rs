@@ -1,4 +1,5 @@
-//! Tokens per second through the device pool, from ids to vectors, beside the bare engine with the same model.
+//! Tokens per second through the device pool, from ids to vectors, compared with the bare engine on the same
+//! model.
 
 use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration, time::Instant};
 

@@ -99,7 +99,7 @@ fn embed(model: &SentenceEncoder, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// A rate beside what the card can do.
+/// A rate as a share of the card's ceiling.
 fn described(
     config: &ModelConfig,
     batches: &[Batch],

@@ -1,7 +1,7 @@
 //! A model in a GPU's memory: its lanes share it, and it is loaded again when the GPU was lost.
 //!
 //! A GPU that fails loses its context: every call returns an error until the context is destroyed, with everything of
-//! this process in it, and made anew. So there is one lock a GPU. Passes hold it shared; a lane that destroys the
+//! this process in it, and created again. So there is one lock per GPU. Passes hold it shared; a lane that destroys the
 //! context, loads into a new one, or has to be alone to learn whether its own batch brings the GPU down, holds it
 //! exclusively.
 
@@ -124,8 +124,8 @@ impl<L: GpuLoader> GpuModel<L> {
         self.current().filter(|model| !self.loader.is_lost(model))
     }
 
-    /// Computes with the model beside other lanes.
-    fn beside_others<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
+    /// Computes with the model while other lanes may compute too.
+    fn shared<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         loop {
             {
                 // The lock is held longer than the model, so that whoever holds it exclusively finds the GPU closed.
@@ -150,7 +150,7 @@ impl<L: GpuLoader> GpuModel<L> {
         if let Some(model) = self.usable() {
             return Ok(model);
         }
-        // A model that is there was lost; one that is not is only missing from a context that others made anew.
+        // A model that is there was lost; one that is not there is only missing from a context that another pool created.
         context.is_lost |= self.current().is_some();
         let device = self.loader.device();
         // Out of memory or a missing file: whatever it is, it is no fault of the inputs.
@@ -215,7 +215,7 @@ impl<L: GpuLoader> Lane<L> {
         // A lane is used by one thread at a time.
         let alone = self.alone.load(Ordering::Relaxed);
         if alone == 0 {
-            return self.model.beside_others(compute);
+            return self.model.shared(compute);
         }
         let computed = self.model.alone(compute);
         if computed.is_ok() {

@@ -203,11 +203,11 @@ fn a_model_that_cannot_be_loaded_again_is_a_failure_of_the_device_and_tried_agai
         assert_eq!(error.to_string(), "device cuda:7 failed: device `cuda:7`: out of memory");
     }
     assert_eq!(number(&lane).unwrap(), 2);
-    assert_eq!(gpu.state().resets, 1, "the context that was made anew is well");
+    assert_eq!(gpu.state().resets, 1, "the new context works");
 }
 
 #[test]
-fn a_model_that_is_opened_on_a_lost_gpu_makes_it_anew() {
+fn a_model_that_is_opened_on_a_lost_gpu_resets_it() {
     let (gpu, context) = (FakeGpu::default(), Arc::default());
     let first = Lane::new(load(&gpu, &context));
     gpu.lose();

@@ -151,7 +151,7 @@ fn gemm(checks: &mut Checks<'_>, number: NumberType, epilogue: Epilogue, shape: 
             let other: Vec<f64> = other.par_iter().map(|&number| f64::from(number)).collect();
             checks.add(
                 &kernel,
-                &format!("{described} beside mma"),
+                &format!("{described} compared with mma"),
                 Distance::between(&found, &other),
                 tolerance(number),
             );
