@@ -10,8 +10,9 @@ use std::{
 use lance::{Dataset, dataset::DeleteBuilder};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_cli::job::{self, Job, RunSummary};
+use polylance_dataflow::RowSet;
 use polylance_schema::Chunking;
-use polylance_sink::{IndexKind, IndexSpec, UpkeepPolicy};
+use polylance_sink::{HeldRows, IndexKind, IndexSpec, UpkeepPolicy, count_held, draw_map, held_sources};
 use polylance_testkit::FakeBackend;
 use polylance_tests::{Row, fake_contract, fake_pipeline, write_parquet};
 
@@ -64,6 +65,11 @@ impl Corpus {
         job::run(job, BackendHandle(backend), contract, &mut ()).await.unwrap()
     }
 
+    /// Rows in the quarantine.
+    async fn held(&self) -> u64 {
+        count_held(&self.job().table, &HeldRows::default()).await.unwrap()
+    }
+
     async fn ids(&self) -> Vec<String> {
         let dataset = Dataset::open(self.path("docs.lance").to_str().unwrap()).await.unwrap();
         let rows = dataset.scan().project(&["doc_id"]).unwrap().try_into_batch().await.unwrap();
@@ -75,6 +81,7 @@ impl Corpus {
 
 const ONE: &str = r#"{"id": "1", "text": "one"}"#;
 const TWO: &str = r#"{"id": "2", "text": "two"}"#;
+const EMPTY: &str = r#"{"id": "1", "text": ""}"#;
 const TEN: &str = r#"{"id": "1", "text": "ten"}"#;
 
 #[tokio::test]
@@ -231,4 +238,82 @@ async fn another_pipeline_and_a_run_that_asks_for_it_read_the_source() {
     let other = corpus.run_as(other).await;
     assert_eq!((other.source_unchanged, other.rows_skipped), (false, 1));
     assert!(corpus.run().await.source_unchanged);
+}
+
+#[tokio::test]
+async fn the_record_of_a_row_goes_when_a_bad_edit_is_undone() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
+    corpus.run().await;
+    corpus.write("a.jsonl", &[EMPTY, TWO], 1800);
+    let bad = corpus.run().await;
+    assert_eq!((bad.rows_quarantined, bad.records_dropped, corpus.held().await), (1, 0, 1));
+    corpus.write("a.jsonl", &[ONE, TWO], 900);
+    let undone = corpus.run().await;
+    assert_eq!(
+        (undone.rows_written, undone.rows_skipped, undone.records_dropped),
+        (0, 2, 1),
+        "the table has it already"
+    );
+    assert_eq!(corpus.held().await, 0);
+    assert!(corpus.run().await.source_unchanged, "no record keeps the file from being finished");
+}
+
+#[tokio::test]
+async fn the_records_of_rows_and_files_that_are_gone_go_too() {
+    let corpus = Corpus::of(&[("a.jsonl", &[TWO, EMPTY]), ("b.jsonl", &[EMPTY])]);
+    assert_eq!(corpus.run().await.rows_quarantined, 2);
+    corpus.write("a.jsonl", &[TWO], 1800);
+    fs::rename(corpus.path("docs/b.jsonl"), corpus.path("docs/c.jsonl")).unwrap();
+    let moved = corpus.run().await;
+    assert_eq!((moved.rows_quarantined, moved.records_dropped, corpus.held().await), (1, 2, 1));
+    fs::remove_file(corpus.path("docs/c.jsonl")).unwrap();
+    assert_eq!((corpus.run().await.records_dropped, corpus.held().await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_replay_drops_the_records_of_rows_that_the_table_has() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
+    corpus.run().await;
+    corpus.write("a.jsonl", &[EMPTY, r#"{"id": "2", "text": ""}"#], 1800);
+    assert_eq!(corpus.run().await.rows_quarantined, 2);
+    corpus.write("a.jsonl", &[ONE, r#"{"id": "2", "text": ""}"#], 900);
+    let mut rows = RowSet::default();
+    for held in held_sources(&corpus.job().table, &HeldRows::default()).await.unwrap() {
+        rows.insert(&held.source, held.row, &held.error);
+    }
+    let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
+    let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
+    let open = corpus.job().open().await.unwrap().only(rows);
+    let planned = open.plan(&BackendHandle(backend), contract, Vec::new()).await.unwrap();
+    let replayed = planned.run(&mut ()).await.unwrap();
+    assert_eq!((replayed.rows_quarantined, replayed.records_dropped, corpus.held().await), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn another_writers_version_is_not_counted_as_ones_own() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO]), ("b.jsonl", &[EMPTY])]);
+    corpus.run().await;
+    corpus.age("b.jsonl", 1800);
+    let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
+    let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
+    let open = Job { reread: true, ..corpus.job() }.open().await.unwrap();
+    let planned = open.plan(&BackendHandle(backend), contract, Vec::new()).await.unwrap();
+    // Between the opening of the table and the only window, which has nothing but a refused row.
+    DeleteBuilder::new(Arc::new(Dataset::open(&corpus.job().table).await.unwrap()), "doc_id = '2'")
+        .execute()
+        .await
+        .unwrap();
+    assert_eq!(planned.run(&mut ()).await.unwrap().rows_quarantined, 1);
+    assert_eq!(corpus.run().await.rows_written, 1, "the file is read again");
+    assert_eq!(corpus.ids().await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_map_leaves_the_note() {
+    let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
+    corpus.run().await;
+    for _ in 0..2 {
+        draw_map(&corpus.job().table, 100).await.unwrap();
+        assert!(corpus.run().await.source_unchanged);
+    }
 }

@@ -182,6 +182,7 @@ fn sink_hint(error: &SinkError) -> &'static str {
             "wait for it, or let runs write side by side with `concurrent = \"merge\"` in [table]; \
              a run that died is forgotten after a minute"
         }
+        SinkError::NoLease { .. } => "let runs write side by side with `concurrent = \"merge\"` in [table]",
         SinkError::Ids { .. } => "look at the space in the folder for temporary files (TMPDIR), then run again",
         SinkError::Index { .. } => "the rows are committed; change `kind` or `metric` in [index] and run again",
         SinkError::Rows { .. } => "this is a defect of polylance: please report it",

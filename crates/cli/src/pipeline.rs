@@ -174,6 +174,10 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         if summary.documents_removed > 0 {
             fields.push(("removed", counted(summary.documents_removed, "document")));
         }
+        if summary.records_dropped > 0 {
+            let records = counted(summary.records_dropped, "record");
+            fields.push(("quarantine", format!("{records} dropped: those rows are good now, or gone from the source")));
+        }
         fields.extend(summary.peak_memory.map(|bytes| ("memory", format!("{} at most", HumanBytes(bytes)))));
         fields.extend(index.map(|index| ("index", index)));
         fields.extend(upkept(&summary.upkeep).map(|done| ("upkeep", done)));

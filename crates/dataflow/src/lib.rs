@@ -10,6 +10,7 @@ mod annotations;
 mod anti_join;
 mod batches;
 mod content_hash;
+mod coverage;
 mod datafusion_error;
 mod distinct;
 mod encode;
@@ -34,6 +35,7 @@ mod tokenize;
 
 pub use annotate::AnnotateExec;
 pub use anti_join::AntiJoinExec;
+pub use coverage::Coverage;
 pub use distinct::DistinctIdExec;
 pub use encode::EncodeExec;
 pub use error::{REFUSED, SourceError};

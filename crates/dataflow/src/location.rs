@@ -48,6 +48,8 @@ pub(crate) struct Location {
     pub(crate) files: Vec<SourceFile>,
     /// Translations of the built-in corpus to read; `None` is all.
     pub(crate) codes: Option<Vec<String>>,
+    /// The URI as it was understood: what stands before paths in a file's address, and the path or glob.
+    pub(crate) named: (String, String),
 }
 
 const BUILTIN: &str = "builtin:";
@@ -66,7 +68,7 @@ impl Location {
         if files.is_empty() {
             return Err(SourceError::NotFound { uri: uri.to_owned() });
         }
-        Ok(Self { store, files, codes: None })
+        Ok(Self { store, files, codes: None, named: (base, path) })
     }
 }
 
@@ -140,7 +142,7 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
     store.put(&path, PutPayload::from_static(bytes)).await.map_err(storage)?;
     let file =
         SourceFile { uri: format!("{BUILTIN}{name}"), path, size: bytes.len() as u64, state: None, trusted: false };
-    Ok(Location { store: Arc::new(store), files: vec![file], codes })
+    Ok(Location { store: Arc::new(store), files: vec![file], codes, named: (String::new(), String::new()) })
 }
 
 /// The file itself, or everything below the folder.

@@ -61,7 +61,8 @@ impl RowSet {
         self.files.is_empty()
     }
 
-    fn contains(&self, source: &str, row: u64) -> bool {
+    /// Whether a row is in the set.
+    pub fn contains(&self, source: &str, row: u64) -> bool {
         let Some(file) = self.files.get(source) else { return false };
         file.rows.contains(&row) || file.from.is_some_and(|from| row >= from)
     }

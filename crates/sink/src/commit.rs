@@ -1,7 +1,8 @@
 //! Makes each window one version of the table.
 //!
 //! in:  one row a window, see [`crate::window`]
-//! out: `version, documents, chunks, quarantined, tokens`, one row a commit
+//! out: `version, documents, chunks, quarantined, tokens`, one row a window; a window that has nothing but refused rows
+//!      makes no version of the table, and its `version` is null
 //!
 //! A commit adds the window's data files and takes away older rows of the same documents in one Lance
 //! transaction on the latest version, after checking that this version still has the run's contract and
@@ -42,11 +43,14 @@ use crate::{
     window::{Window, window_schema},
 };
 
-/// `version, documents, chunks, quarantined, tokens`, all UInt64.
+/// `version, documents, chunks, quarantined, tokens`, all UInt64; only `version` may be null.
 pub fn commit_schema() -> SchemaRef {
     let names = ["version", "documents", "chunks", "quarantined", "tokens"];
-    Arc::new(Schema::new(names.map(|name| Field::new(name, DataType::UInt64, false)).to_vec()))
+    Arc::new(Schema::new(names.map(|name| Field::new(name, DataType::UInt64, name == "version")).to_vec()))
 }
+
+/// What became of a window: its version, if it made one, then documents, chunks, quarantined rows and tokens.
+type Report = (Option<u64>, [u64; 4]);
 
 /// Commits windows.
 #[derive(Debug)]
@@ -207,29 +211,31 @@ impl Committer {
         Ok(State { dataset, known: KnownRows::default(), quarantine })
     }
 
-    async fn commit(&self, state: &mut State, window: Window) -> Result<[u64; 5], SinkError> {
+    async fn commit(&self, state: &mut State, window: Window) -> Result<Report, SinkError> {
         let timer = self.metrics.commit_time.timer();
         let properties = self.properties(&window);
         let version = self.commit_rows(state, &window, &properties).await?;
         state.quarantine.update(&window, &properties).await?;
         timer.done();
         let (documents, quarantined) = (window.documents.len() as u64, window.quarantine.len() as u64);
-        Ok([version, documents, window.chunks, quarantined, window.tokens])
+        Ok((version, [documents, window.chunks, quarantined, window.tokens]))
     }
 
-    /// Commits the window's files to the latest version, and again until no other writer is in the way.
+    /// Commits the window's files to the latest version, and again until no other writer is in the way. The version
+    /// that this makes; `None` when there was nothing to commit.
     async fn commit_rows(
         &self,
         state: &mut State,
         window: &Window,
         properties: &HashMap<String, String>,
-    ) -> Result<u64, SinkError> {
+    ) -> Result<Option<u64>, SinkError> {
         let uri = &self.target.uri;
         let mut attempts = Attempts::default();
         loop {
             self.refresh(state).await?;
             let committed = match &state.dataset {
-                Some(dataset) if window.fragments.is_empty() => return Ok(dataset.version_id()),
+                // The latest version is another writer's, and says nothing of this run.
+                Some(_) if window.fragments.is_empty() => return Ok(None),
                 Some(dataset) => {
                     table::check(dataset, &self.target)?;
                     for column in &self.target.heads {
@@ -247,7 +253,7 @@ impl Committer {
                     state.known.own(&dataset, &file_names(&window.fragments));
                     let version = dataset.version_id();
                     state.dataset = Some(dataset);
-                    return Ok(version);
+                    return Ok(Some(version));
                 }
                 Err(source) if is_conflict(&source) => {
                     self.metrics.conflicts.add(1);
@@ -335,7 +341,8 @@ impl Committer {
     }
 }
 
-fn report(rows: &[[u64; 5]]) -> Result<RecordBatch> {
-    let column = |i: usize| Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row[i]))) as ArrayRef;
-    Ok(RecordBatch::try_new(commit_schema(), (0..5).map(column).collect())?)
+fn report(rows: &[Report]) -> Result<RecordBatch> {
+    let versions: ArrayRef = Arc::new(rows.iter().map(|(version, _)| *version).collect::<UInt64Array>());
+    let column = |i: usize| Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(_, n)| n[i]))) as ArrayRef;
+    Ok(RecordBatch::try_new(commit_schema(), [versions].into_iter().chain((0..4).map(column)).collect())?)
 }

@@ -120,6 +120,12 @@ pub enum SinkError {
         /// Who writes, and when it was last heard of.
         holder: String,
     },
+    /// The store lets two writers create one object, so it keeps no lease: let runs merge instead.
+    #[error("the store of {uri} has no conditional writes, so a run cannot be alone with the table")]
+    NoLease {
+        /// The table.
+        uri: String,
+    },
     /// The ids of the source, in a temporary file, could not be read: look at the folder for temporary files.
     #[error("reading the ids of the source from a temporary file failed")]
     Ids {

@@ -11,10 +11,13 @@ use lance::{
     Dataset,
     dataset::transaction::{Operation, Transaction},
 };
+use lance_table::format::Fragment;
+use polylance_schema::{HeadContract, search::MAP_METADATA_KEY};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     SinkError, Table,
+    attempts::{Attempts, is_conflict},
     beside::{Beside, beside},
     storage,
     target::properties,
@@ -75,8 +78,19 @@ impl Table {
 /// says so already, or when another writer took rows away meanwhile.
 ///
 /// # Errors
-/// [`SinkError::Storage`].
+/// [`SinkError::Storage`], [`SinkError::Conflict`] when other writers keep changing the same entry.
 pub async fn finish(uri: &str, run: &Finished) -> Result<Option<u64>, SinkError> {
+    let mut attempts = Attempts::default();
+    loop {
+        match Box::pin(try_finish(uri, run)).await {
+            // Another run of the same pipeline ended at the same moment.
+            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => attempts.conflict(uri, source).await?,
+            ended => return ended,
+        }
+    }
+}
+
+async fn try_finish(uri: &str, run: &Finished) -> Result<Option<u64>, SinkError> {
     let Some(mut dataset) = storage::open(uri).await? else { return Ok(None) };
     // Of a source of one file its own hash says it all.
     let listed = run.files.len() > usize::from(run.source.is_some());
@@ -133,6 +147,7 @@ async fn only_additions(uri: &str, dataset: &Dataset, since: u64, own: &BTreeSet
     for version in (since + 1..=dataset.version_id()).filter(|version| !own.contains(version)) {
         match Box::pin(dataset.read_transaction_by_version(version)).await {
             Ok(Some(transaction)) if leaves_rows(&transaction) => {}
+            Ok(Some(transaction)) if changes_columns_alone(uri, dataset, version, &transaction.operation).await? => {}
             // A version that was cleaned up does not tell what it did.
             Ok(_) | Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(SinkError::storage(uri, "reading the table's transactions")(error)),
@@ -158,4 +173,35 @@ fn leaves_rows(transaction: &Transaction) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a version added columns, or removed those of a head or the map, and left rows and all other columns.
+async fn changes_columns_alone(
+    uri: &str,
+    dataset: &Dataset,
+    version: u64,
+    operation: &Operation,
+) -> Result<bool, SinkError> {
+    if !matches!(operation, Operation::Merge { .. } | Operation::Project { .. }) {
+        return Ok(false);
+    }
+    let before = match Box::pin(dataset.checkout_version(version - 1)).await {
+        Ok(before) => before,
+        Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => return Ok(false),
+        Err(error) => return Err(SinkError::storage(uri, "reading the table's versions")(error)),
+    };
+    let (Operation::Merge { schema, .. } | Operation::Project { schema, .. }) = operation else { return Ok(false) };
+    let kept = before.schema().fields.iter().all(|field| {
+        let computed =
+            field.metadata.contains_key(HeadContract::METADATA_KEY) || field.metadata.contains_key(MAP_METADATA_KEY);
+        computed || schema.fields.iter().any(|after| after.id == field.id && after.name == field.name)
+    });
+    let Operation::Merge { fragments, .. } = operation else { return Ok(kept) };
+    let same = |before: &Fragment, after: &Fragment| {
+        before.id == after.id
+            && before.deletion_file == after.deletion_file
+            && before.files.iter().all(|file| after.files.iter().any(|kept| kept.path == file.path))
+    };
+    let rows = before.fragments();
+    Ok(kept && rows.len() == fragments.len() && rows.iter().zip(fragments).all(|(before, after)| same(before, after)))
 }

@@ -9,6 +9,7 @@ use arrow::{
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use lance::Dataset;
 use lance_core::ROW_ADDR;
+use polylance_schema::columns::RUN_ID;
 
 use crate::{
     SinkError,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The stage of a row that a head refused: a row of the table, and not of the source.
-const ANNOTATE: &str = "annotate";
+pub(crate) const ANNOTATE: &str = "annotate";
 
 /// Some rows of a quarantine; without a condition, all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct HeldRow {
     pub row: u64,
     /// What was wrong with it.
     pub error: String,
+    /// The run that found it last.
+    pub run_id: String,
 }
 
 /// Rows of the quarantine of the table at `table_uri`, at most `limit`, in the order in which they came
@@ -110,16 +113,17 @@ pub async fn held_sources(table_uri: &str, rows: &HeldRows) -> Result<Vec<HeldRo
     let Some(dataset) = storage::open(&uri).await? else { return Ok(Vec::new()) };
     let reading = || SinkError::storage(&uri, "reading the quarantine");
     let mut scanner = dataset.scan();
-    let columns = ["source", "row", "error", "stage"];
+    let columns = ["source", "row", "error", "stage", RUN_ID];
     scanner.project(&columns).and_then(|scanner| scanner.filter(&rows.condition())).map_err(reading())?;
     let mut batches = Box::pin(scanner.try_into_stream()).await.map_err(reading())?;
     let mut held = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(reading())? {
         let (sources, numbers) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<UInt64Type>());
         let (errors, stages) = (batch.column(2).as_string::<i32>(), batch.column(3).as_string::<i32>());
+        let runs = batch.column(4).as_string::<i32>();
         for row in (0..batch.num_rows()).filter(|&row| stages.value(row) != ANNOTATE) {
             let (source, error) = (sources.value(row).to_owned(), errors.value(row).to_owned());
-            held.push(HeldRow { source, row: numbers.value(row), error });
+            held.push(HeldRow { source, row: numbers.value(row), error, run_id: runs.value(row).to_owned() });
         }
     }
     Ok(held)

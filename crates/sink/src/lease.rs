@@ -3,17 +3,19 @@
 //! `docs.lease/` beside `docs.lance` holds one small object a generation. Who wants the lease creates the next
 //! generation, which the store lets only one do; the newest is the holder's, as long as it is renewed. A holder that
 //! is done says so, one whose process is gone from this machine is not waited for, and any other that has not been
-//! heard of for a minute by the store's clock is taken for dead. Should that be wrong, nothing is lost: the lease only
-//! decides who writes, the commits themselves never trust it.
+//! heard of for a minute is taken for dead. Both times are the store's: that of the last renewal, and that of a small
+//! object which is written for the comparison, so a machine whose clock is wrong takes no lease from a living holder.
+//! A holder that finds a newer generation has lost its lease and is told so. Should any of this be wrong, nothing is
+//! lost: the lease only decides who writes, the commits themselves never trust it.
 
 use std::{fs, sync::Arc, time::Duration};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use lance::io::ObjectStore;
-use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{SinkError, beside::beside};
 
@@ -51,6 +53,8 @@ pub struct Lease {
     holder: Holder,
     /// Ends when it is dropped.
     renewal: JoinSet<()>,
+    /// Becomes true when another run has taken the lease.
+    lost: watch::Receiver<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,7 +78,8 @@ impl Lease {
     /// Takes the lease of the table at `table_uri` for a run.
     ///
     /// # Errors
-    /// [`SinkError::Held`] when another run has it, [`SinkError::Storage`] when the store fails.
+    /// [`SinkError::Held`] when another run has it, [`SinkError::NoLease`] when the store lets two writers create one
+    /// object, [`SinkError::Storage`] when the store fails.
     pub async fn acquire(table_uri: &str, run_id: &str) -> Result<Self, SinkError> {
         let place = Place::open(lease_uri(table_uri)).await?;
         let holder = Holder { run_id: run_id.to_owned(), process: Process::own(), released: false };
@@ -87,32 +92,54 @@ impl Lease {
             if !place.create(next, &holder).await? {
                 continue;
             }
+            if place.create(next, &holder).await? {
+                return Err(SinkError::NoLease { uri: table_uri.to_owned() });
+            }
             for (_, old) in &generations {
                 // What stays is older than the newest, and so nobody's.
                 drop(place.store.inner.delete(&old.location).await);
             }
+            let (loses, lost) = watch::channel(false);
             let mut renewal = JoinSet::new();
-            renewal.spawn(renew(place.clone(), next, holder.clone()));
-            return Ok(Self { place, generation: next, holder, renewal });
+            renewal.spawn(renew(place.clone(), next, holder.clone(), loses));
+            return Ok(Self { place, generation: next, holder, renewal, lost });
         }
         Err(SinkError::Held { uri: table_uri.to_owned(), holder: "another run, and another after it".to_owned() })
     }
 
+    /// Ends when another run has taken the lease, which happens when this one could not renew it for a minute.
+    pub async fn lost(&self) -> SinkError {
+        let mut lost = self.lost.clone();
+        // The sender lives as long as the renewal, and that as long as this.
+        if lost.wait_for(|lost| *lost).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let holder = "another run, which took the lease because this one had not renewed it for a minute".to_owned();
+        SinkError::Held { uri: self.place.uri.clone(), holder }
+    }
+
     /// Lets the next one have it. When the store fails, the next one waits until this process has ended.
     pub async fn release(self) {
-        let Self { place, generation, holder, mut renewal } = self;
+        let Self { place, generation, holder, mut renewal, lost } = self;
         renewal.shutdown().await;
+        if *lost.borrow() {
+            return;
+        }
         drop(place.write(generation, &Holder { released: true, ..holder }, PutMode::Overwrite).await);
     }
 }
 
-async fn renew(place: Place, generation: u64, holder: Holder) {
+async fn renew(place: Place, generation: u64, holder: Holder, loses: watch::Sender<bool>) {
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.tick().await;
     loop {
         ticks.tick().await;
         // One renewal may fail: the next is soon enough.
-        drop(place.write(generation, &holder, PutMode::Overwrite).await);
+        if place.renew(generation, &holder).await.is_ok_and(|renewed| !renewed) {
+            loses.send_replace(true);
+            // The receiver must see the value before the sender is gone.
+            return loses.closed().await;
+        }
     }
 }
 
@@ -151,11 +178,13 @@ impl Place {
             Err(object_store::Error::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(self.failed()(error)),
         };
-        let silent = (Utc::now() - newest.last_modified).to_std().unwrap_or_default();
         // Half written, or of another version: only time tells.
         let holder: Option<Holder> = serde_json::from_slice(&bytes).ok();
-        let gone = holder.as_ref().is_some_and(|holder| holder.released || holder.process.is_gone());
-        if gone || silent > PATIENCE {
+        if holder.as_ref().is_some_and(|holder| holder.released || holder.process.is_gone()) {
+            return Ok(());
+        }
+        let silent = (self.now().await? - newest.last_modified).to_std().unwrap_or_default();
+        if silent > PATIENCE {
             return Ok(());
         }
         let holder = holder.map_or_else(
@@ -164,6 +193,25 @@ impl Place {
         );
         let holder = format!("{holder}, last heard of {} s ago", silent.as_secs());
         Err(SinkError::Held { uri: table_uri.to_owned(), holder })
+    }
+
+    /// Says that the holder of a generation is alive; false when a newer generation has taken its place.
+    async fn renew(&self, generation: u64, holder: &Holder) -> Result<bool, SinkError> {
+        if self.generations().await?.last().is_some_and(|(newest, _)| *newest > generation) {
+            return Ok(false);
+        }
+        self.write(generation, holder, PutMode::Overwrite).await
+    }
+
+    /// The time by the store's clock.
+    async fn now(&self) -> Result<DateTime<Utc>, SinkError> {
+        let unique = Utc::now().timestamp_nanos_opt().unwrap_or_default();
+        let probe = self.folder.clone().join(format!("clock-{}-{unique}", std::process::id()));
+        self.store.inner.put(&probe, PutPayload::new()).await.map_err(self.failed())?;
+        let written = self.store.inner.head(&probe).await;
+        // An object that stays is read by nobody.
+        drop(self.store.inner.delete(&probe).await);
+        Ok(written.map_err(self.failed())?.last_modified)
     }
 
     /// False when another was faster.
@@ -254,6 +302,29 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(Lease::acquire(&uri, "next").await.unwrap().generation, 2);
+    }
+
+    #[tokio::test]
+    async fn a_holder_whose_lease_was_taken_does_not_renew_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = table(&folder);
+        let first = Lease::acquire(&uri, "first").await.unwrap();
+        assert!(first.place.renew(1, &first.holder).await.unwrap());
+        // As another run does that takes this one for dead.
+        assert!(first.place.create(2, &Holder { run_id: "second".into(), ..first.holder.clone() }).await.unwrap());
+        fs::remove_file(folder.path().join("docs.lease/000000000001.json")).unwrap();
+        assert!(!first.place.renew(1, &first.holder).await.unwrap());
+        assert_eq!(fs::read_dir(folder.path().join("docs.lease")).unwrap().count(), 1, "nothing is written again");
+    }
+
+    #[tokio::test]
+    async fn the_silence_of_a_holder_is_measured_by_the_clock_of_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::open(lease_uri(&table(&folder))).await.unwrap();
+        fs::create_dir(folder.path().join("docs.lease")).unwrap();
+        let before = Utc::now() - Duration::from_secs(2);
+        assert!(place.now().await.unwrap() > before);
+        assert_eq!(fs::read_dir(folder.path().join("docs.lease")).unwrap().count(), 0, "the probe is removed");
     }
 
     #[tokio::test]

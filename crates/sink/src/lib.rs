@@ -21,6 +21,7 @@ mod keys;
 mod known_rows;
 mod lease;
 mod map;
+mod outdated;
 mod plan;
 mod quarantine;
 mod removed;
@@ -47,6 +48,7 @@ pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_i
 pub use keys::TableKeysExec;
 pub use lease::{Lease, lease_uri};
 pub use map::{MapOutcome, draw_map};
+pub use outdated::{drop_outdated, quarantine_version};
 pub use plan::{plan_commit, quarantined};
 pub use quarantine::quarantine_uri;
 pub use removed::{RemovedDocuments, remove_documents};

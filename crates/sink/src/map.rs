@@ -1,22 +1,34 @@
 //! The map of a table: its vectors in two dimensions, as two columns.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Float32Array, RecordBatch},
-    datatypes::{DataType, Field, Float32Type, Schema},
+    datatypes::{DataType, Field, Float32Type, Schema, UInt64Type},
 };
+use futures::{TryStreamExt, stream};
 use lance::{
     Dataset,
-    dataset::{BatchUDF, NewColumnTransform},
+    dataset::{
+        CommitBuilder, NewColumnTransform,
+        fragment::FileFragment,
+        transaction::{DataReplacementGroup, Operation, TransactionBuilder},
+    },
 };
+use lance_core::ROW_ADDR;
 use polylance_schema::{
     columns::EMBEDDING,
     search::{MAP_METADATA_KEY, MAP_X, MAP_Y},
 };
 use serde::Serialize;
 
-use crate::{SinkError, index::dimensions, storage};
+use crate::{
+    SinkError,
+    attempts::{Attempts, is_conflict},
+    index::dimensions,
+    storage,
+    target::properties,
+};
 
 /// How maps are drawn: written into the columns' metadata.
 const METHOD: &str = "pca";
@@ -40,55 +52,126 @@ pub struct MapOutcome {
 /// Draws the map of the table at `uri` anew: the two principal axes of at most `sample` rows that are spread over the
 /// table, and each row's place on them. Rows that are written later have no place until the map is drawn again.
 ///
+/// A map that is there is replaced in one commit: readers see the old one or the new one. Runs may add rows meanwhile.
+///
 /// # Errors
 /// [`SinkError::NoTable`], [`SinkError::MissingColumn`], [`SinkError::NotAnAnnotation`] when a column of that name is
-/// something else, [`SinkError::Storage`].
+/// something else, [`SinkError::Conflict`] when other writers kept changing the table, [`SinkError::Storage`].
 pub async fn draw_map(uri: &str, sample: usize) -> Result<MapOutcome, SinkError> {
     let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
     if dataset.schema().field(EMBEDDING).is_none() {
         return Err(SinkError::MissingColumn { uri: uri.to_owned(), column: EMBEDDING.to_owned() });
     }
-    let old = old_columns(uri, &dataset)?;
+    let mut attempts = Attempts::default();
+    while !is_declared(uri, &dataset)? {
+        match Box::pin(dataset.add_columns(NewColumnTransform::AllNulls(map_schema()), None, None)).await {
+            Ok(()) => {}
+            Err(source) if is_conflict(&source) => conflict(uri, &mut dataset, &mut attempts, source).await?,
+            Err(source) => return Err(SinkError::storage(uri, "adding the map's columns")(source)),
+        }
+    }
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))?;
     let vectors = read_sample(uri, &dataset, rows, sample).await?;
     let sampled = (vectors.len() / dimensions(&dataset)) as u64;
-    let axes = Arc::new(Axes::of(&vectors, dimensions(&dataset)));
-    let explained = axes.explained;
-    if !old.is_empty() {
-        let old: Vec<&str> = old.iter().map(String::as_str).collect();
-        Box::pin(dataset.drop_columns(&old)).await.map_err(SinkError::storage(uri, "removing the old map"))?;
+    let axes = Axes::of(&vectors, dimensions(&dataset));
+    drop(vectors);
+    loop {
+        let (mut replacements, mut rows) = (Vec::new(), 0);
+        for fragment in dataset.get_fragments() {
+            let (replacement, placed) = places_of(uri, &dataset, &fragment, &axes).await?;
+            replacements.push(replacement);
+            rows += placed;
+        }
+        let explained = axes.explained;
+        if replacements.is_empty() {
+            return Ok(MapOutcome { sampled, rows, explained, version: dataset.version_id() });
+        }
+        let operation = Operation::DataReplacement { replacements };
+        let properties = HashMap::from([(properties::COLUMN.to_owned(), MAP_X.to_owned())]);
+        let transaction = TransactionBuilder::new(dataset.version_id(), operation)
+            .transaction_properties(Some(Arc::new(properties)))
+            .build();
+        match Box::pin(CommitBuilder::new(Arc::new(dataset.clone())).execute(transaction)).await {
+            Ok(drawn) => return Ok(MapOutcome { sampled, rows, explained, version: drawn.version_id() }),
+            // Rows were moved to other fragments meanwhile.
+            Err(source) if is_conflict(&source) => conflict(uri, &mut dataset, &mut attempts, source).await?,
+            Err(source) => return Err(SinkError::storage(uri, "committing the map")(source)),
+        }
     }
-    let schema = map_schema();
-    let output = Arc::clone(&schema);
-    let places = BatchUDF {
-        mapper: Box::new(move |batch| axes.places(batch, &output)),
-        output_schema: schema,
-        result_checkpoint: None,
-    };
-    let read = Some(vec![EMBEDDING.to_owned()]);
-    Box::pin(dataset.add_columns(NewColumnTransform::BatchUDF(places), read, None))
-        .await
-        .map_err(SinkError::storage(uri, "writing the map"))?;
-    Ok(MapOutcome { sampled, rows: rows as u64, explained, version: dataset.version_id() })
+}
+
+/// Waits, and looks at what another writer has done.
+async fn conflict(
+    uri: &str,
+    dataset: &mut Dataset,
+    attempts: &mut Attempts,
+    source: lance::Error,
+) -> Result<(), SinkError> {
+    attempts.conflict(uri, source).await?;
+    let latest = Box::pin(dataset.checkout_latest()).await;
+    latest.map_err(SinkError::storage(uri, "looking for a newer version"))
+}
+
+/// Whether the table has the map's columns.
+fn is_declared(uri: &str, dataset: &Dataset) -> Result<bool, SinkError> {
+    let mut found = 0;
+    for name in [MAP_X, MAP_Y] {
+        match dataset.schema().field(name) {
+            Some(field) if field.metadata.contains_key(MAP_METADATA_KEY) => found += 1,
+            Some(_) => return Err(SinkError::NotAnAnnotation { uri: uri.to_owned(), column: name.to_owned() }),
+            None => {}
+        }
+    }
+    match found {
+        0 => Ok(false),
+        2 => Ok(true),
+        _ => Err(SinkError::MissingColumn { uri: uri.to_owned(), column: format!("{MAP_X}` or `{MAP_Y}") }),
+    }
+}
+
+/// Writes the two columns of a fragment, null where a row was deleted; and how many rows have a place.
+async fn places_of(
+    uri: &str,
+    dataset: &Dataset,
+    fragment: &FileFragment,
+    axes: &Axes,
+) -> Result<(DataReplacementGroup, u64), SinkError> {
+    let reading = || SinkError::storage(uri, "reading vectors");
+    let count = Box::pin(fragment.physical_rows()).await.map_err(reading())?;
+    let mut columns = [vec![None; count], vec![None; count]];
+    let mut placed = 0;
+    let mut scanner = dataset.scan();
+    scanner.with_fragments(vec![fragment.metadata().clone()]).with_row_address();
+    scanner.project(&[EMBEDDING]).map_err(reading())?;
+    let mut batches = Box::pin(scanner.try_into_stream()).await.map_err(reading())?;
+    while let Some(batch) = batches.try_next().await.map_err(reading())? {
+        let Some(addresses) = batch.column_by_name(ROW_ADDR) else {
+            return Err(SinkError::rows(uri, "a scan without row addresses"));
+        };
+        let offsets = addresses.as_primitive::<UInt64Type>().values().iter().map(|&address| address as u32 as usize);
+        for (offset, place) in offsets.zip(axes.places(&flat(&batch))) {
+            for (column, value) in columns.iter_mut().zip(place) {
+                match column.get_mut(offset) {
+                    Some(at) => *at = Some(value),
+                    None => return Err(SinkError::rows(uri, format!("row {offset} of a fragment with {count} rows"))),
+                }
+            }
+            placed += 1;
+        }
+    }
+    let writing = || SinkError::storage(uri, "writing the map");
+    let schema = dataset.schema().project(&[MAP_X, MAP_Y]).map_err(writing())?;
+    let columns = columns.map(|column| Arc::new(Float32Array::from(column)) as ArrayRef);
+    let batch = RecordBatch::try_new(map_schema(), columns.to_vec());
+    let batch = batch.map_err(|error| SinkError::rows(uri, error.to_string()))?;
+    let group = Box::pin(fragment.write_columns(stream::iter([Ok(batch)]), &schema)).await.map_err(writing())?;
+    Ok((group, placed))
 }
 
 fn map_schema() -> Arc<Schema> {
     let metadata = [(MAP_METADATA_KEY.to_owned(), METHOD.to_owned())];
     let field = |name| Field::new(name, DataType::Float32, true).with_metadata(metadata.clone().into());
     Arc::new(Schema::new(vec![field(MAP_X), field(MAP_Y)]))
-}
-
-/// The columns of a map that is there.
-fn old_columns(uri: &str, dataset: &Dataset) -> Result<Vec<String>, SinkError> {
-    let mut old = Vec::new();
-    for name in [MAP_X, MAP_Y] {
-        match dataset.schema().field(name) {
-            Some(field) if field.metadata.contains_key(MAP_METADATA_KEY) => old.push(name.to_owned()),
-            Some(_) => return Err(SinkError::NotAnAnnotation { uri: uri.to_owned(), column: name.to_owned() }),
-            None => {}
-        }
-    }
-    Ok(old)
 }
 
 /// The vectors of every n-th row, flat.
@@ -150,14 +233,12 @@ impl Axes {
         Self { mean, directions: axes, explained }
     }
 
-    fn places(&self, batch: &RecordBatch, schema: &Arc<Schema>) -> lance::Result<RecordBatch> {
-        let dim = self.mean.len();
-        let vectors = if batch.num_rows() == 0 { Vec::new() } else { flat(batch) };
-        let along = |axis: &Vec<f32>| -> ArrayRef {
-            let cross = dot(axis, &self.mean);
-            Arc::new(vectors.chunks_exact(dim).map(|vector| Some(dot(axis, vector) - cross)).collect::<Float32Array>())
-        };
-        Ok(RecordBatch::try_new(Arc::clone(schema), self.directions.iter().map(along).collect())?)
+    /// The place of each of the vectors.
+    fn places<'a>(&'a self, vectors: &'a [f32]) -> impl Iterator<Item = [f32; 2]> + 'a {
+        let cross = [0, 1].map(|axis: usize| dot(&self.directions[axis], &self.mean));
+        vectors
+            .chunks_exact(self.mean.len())
+            .map(move |vector| [0, 1].map(|axis: usize| dot(&self.directions[axis], vector) - cross[axis]))
     }
 }
 

@@ -1,10 +1,13 @@
 //! Which files of a source a run has finished, and which ones need not be read again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
-use polylance_dataflow::Source;
-use polylance_sink::{Finished, HeldRows, Table, finish, held_sources};
+use polylance_dataflow::{Coverage, RowSet, Source};
+use polylance_sink::{Finished, HeldRows, Table, drop_outdated, finish, held_sources};
 
 use super::{JobError, RunSummary};
 
@@ -46,7 +49,36 @@ impl Finish {
     }
 }
 
+/// Which rows of the source the run has examined, and so can tell whether a record in the quarantine is outdated.
+#[derive(Debug)]
+pub(super) struct Examined {
+    /// The quarantine's version when the run began.
+    pub(super) quarantine: Option<u64>,
+    pub(super) coverage: Coverage,
+    /// Only these rows, in a replay.
+    pub(super) only: Option<Arc<RowSet>>,
+}
+
 impl RunSummary {
+    /// Takes records out of the quarantine whose rows are good by now, or gone from the source.
+    pub(super) async fn drop_outdated(&mut self, examined: &Examined) -> Result<(), JobError> {
+        let Some(before) = examined.quarantine else { return Ok(()) };
+        // What comes after the place where a file broke off was not read.
+        let mut unread = RowSet::default();
+        for held in held_sources(&self.table, &HeldRows::default()).await? {
+            if held.run_id == self.run_id {
+                unread.insert(&held.source, held.row, &held.error);
+            }
+        }
+        let examines = |source: &str, row: u64| {
+            examined.coverage.examines(source)
+                && examined.only.as_ref().is_none_or(|only| only.contains(source, row))
+                && !unread.contains(source, row)
+        };
+        self.records_dropped = drop_outdated(&self.table, &self.run_id, before, examines).await?;
+        Ok(())
+    }
+
     /// Notes which files the table has all rows of. Files with rows in the quarantine are read again by the next run.
     pub(super) async fn finish(
         &mut self,

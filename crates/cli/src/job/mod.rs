@@ -34,12 +34,12 @@ use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_em
 use polylance_schema::{Contract, TextColumn};
 use polylance_sink::{
     CommitPolicy, Declared, IndexSpec, Lease, Table, TableTarget, UpkeepPolicy, Upkept, declare_columns, plan_commit,
-    properties,
+    properties, quarantine_version,
 };
 use uuid::Uuid;
 
 pub use error::JobError;
-use finish::{Finish, Known};
+use finish::{Examined, Finish, Known};
 pub use observer::{Observer, Stage};
 pub use polylance_dataflow::{SourceProgress, Stop};
 pub use summary::RunSummary;
@@ -110,6 +110,8 @@ pub struct OpenJob {
     run_id: String,
     /// When the source's files were listed.
     listed: DateTime<Utc>,
+    /// The quarantine's version then.
+    quarantine: Option<u64>,
 }
 
 /// A job as a plan.
@@ -128,6 +130,7 @@ pub struct Planned {
     /// What can be noted as finished.
     finish: Option<Finish>,
     known: Known,
+    examined: Examined,
 }
 
 /// Opens, plans and runs a job.
@@ -152,7 +155,8 @@ impl Job {
         let listed = Utc::now();
         let source = Source::open(self.source.clone()).await?;
         let table = Table::open(&self.table).await?;
-        Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed })
+        let quarantine = quarantine_version(&self.table).await?;
+        Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed, quarantine })
     }
 }
 
@@ -201,6 +205,11 @@ impl OpenJob {
             known = Box::pin(finish.known(table)).await?;
             known.files = self.source.trust(self.listed, &known.hashes);
         }
+        let examined = Examined {
+            quarantine: self.quarantine,
+            coverage: self.source.coverage(),
+            only: self.only.as_ref().map(Arc::clone),
+        };
         let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
@@ -210,17 +219,20 @@ impl OpenJob {
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
         let backend = backend.clone();
         let OpenJob { job, table, run_id, .. } = self;
-        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known })
+        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known, examined })
     }
 }
+
+/// The rules by which files are read and rows are made. Raised whenever the same file may give other rows: then what a
+/// table notes of finished files no longer holds, and everything is read once more.
+const RULES: u32 = 2;
 
 /// What decides the rows of a run: two runs with one hash make the same table of the same source.
 fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
     let SourceSpec { uri, format, id, text, keep, max_bytes } = &job.source;
     let source = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {:?} {}", job.text, job.remove);
     let mut hasher = blake3::Hasher::new();
-    // Another version may read a file otherwise.
-    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.update(&RULES.to_le_bytes());
     hasher.update(source.as_bytes());
     for head in &target.heads {
         hasher.update(format!("{} {:?}", head.name(), BTreeMap::from_iter(head.metadata())).as_bytes());
@@ -276,7 +288,10 @@ impl Planned {
             return self.run_beside_others(observer).await;
         }
         let lease = Box::pin(Lease::acquire(&self.job.table, &self.run_id)).await?;
-        let summary = self.run_beside_others(observer).await;
+        let summary = tokio::select! {
+            summary = self.run_beside_others(observer) => summary,
+            lost = lease.lost() => Err(lost.into()),
+        };
         lease.release().await;
         summary
     }
@@ -306,6 +321,7 @@ impl Planned {
             rows_written: commits.documents,
             chunks_written: commits.chunks,
             rows_quarantined: commits.quarantined,
+            records_dropped: 0,
             documents_removed: 0,
             removal_skipped: None,
             stopped: commits.stopped,
@@ -326,6 +342,9 @@ impl Planned {
             observer.stage(Stage::Indexing);
             if let Some(ids) = self.ids.filter(|_| !unchanged) {
                 Box::pin(summary.remove(&ids)).await?;
+            }
+            if !unchanged {
+                Box::pin(summary.drop_outdated(&self.examined)).await?;
             }
             if let Some(finish) = self.finish.filter(|_| !unchanged) {
                 Box::pin(summary.finish(finish, since, commits.versions)).await?;
@@ -409,7 +428,7 @@ impl Commits {
         self.chunks += sum("chunks")?;
         self.quarantined += sum("quarantined")?;
         self.tokens += sum("tokens")?;
-        self.versions.extend(column("version")?.values());
+        self.versions.extend(column("version")?.iter().flatten());
         Ok(())
     }
 }

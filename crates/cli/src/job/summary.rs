@@ -27,6 +27,8 @@ pub struct RunSummary {
     pub chunks_written: u64,
     /// Rows that went to the quarantine.
     pub rows_quarantined: u64,
+    /// Records that left the quarantine because their rows are good by now, or gone from the source.
+    pub records_dropped: u64,
     /// Documents taken out of the table because the source no longer has them.
     pub documents_removed: u64,
     /// Why none was taken out although that was asked for.

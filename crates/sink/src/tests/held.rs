@@ -67,7 +67,7 @@ async fn dropped_rows_are_gone_and_the_others_stay() {
 async fn the_places_of_rows_are_those_of_the_source() {
     let place = place().await;
     let held = held_sources(&place.uri(), &of(Some("encode"), None)).await.unwrap();
-    let row = |row| HeldRow { source: "corpus.csv".into(), row, error: "refused".into() };
+    let row = |row| HeldRow { source: "corpus.csv".into(), row, error: "refused".into(), run_id: "r1".into() };
     assert_eq!(held, [row(3), row(5), row(6)]);
 }
 

@@ -24,6 +24,9 @@ async fn every_row_has_a_place_and_later_rows_when_it_is_drawn_again() {
     assert!(map.explained > 0.2 && map.explained <= 1.0, "{map:?}");
     let first = places(&place).await;
     assert!(first.iter().all(Option::is_some));
+    let drawn = draw_map(&place.uri(), 1000).await.unwrap();
+    assert_eq!(drawn.version, map.version + 1, "the old map is replaced in one commit");
+    assert_eq!(places(&place).await, first);
 
     // The columns do not stand in the way of the next run.
     run(vec![batch(&[doc(100)])], place.target("r2", 100)).await.unwrap();

@@ -1,7 +1,7 @@
 use arrow::datatypes::UInt32Type;
 
 use super::*;
-use crate::{Table, quarantine_uri};
+use crate::{Table, drop_outdated, quarantine_uri, quarantine_version};
 
 impl Place {
     /// `(row, doc_id, stage, error, attempts, run_id, text)` of the quarantine, by row.
@@ -83,4 +83,32 @@ async fn long_texts_are_cut_between_characters() {
     let kept = place.quarantined().await.remove(0).6.unwrap();
     assert_eq!(kept.len(), (64 << 10) - 1);
     assert!(text.starts_with(&kept));
+}
+
+#[tokio::test]
+async fn records_of_rows_that_a_run_found_good_or_gone_are_dropped() {
+    let place = Place::new();
+    let bad = |row, id: &str| Doc::new(row, id, &["t"]).failing_at(0);
+    run(vec![batch(&[bad(0, "a"), bad(1, "b"), bad(2, "c"), bad(3, "d")])], place.target("r1", 10)).await.unwrap();
+    let before = quarantine_version(&place.uri()).await.unwrap().unwrap();
+    // While `r3` reads the source, `r2` finds one of the rows bad, and `r3` itself another.
+    run(vec![batch(&[bad(0, "a")])], place.target("r2", 10)).await.unwrap();
+    run(vec![batch(&[bad(1, "b")])], place.target("r3", 10)).await.unwrap();
+    let examined = |source: &str, row: u64| source == "corpus.csv" && row != 3;
+    assert_eq!(drop_outdated(&place.uri(), "r3", before, examined).await.unwrap(), 1);
+    let left = [record(0, "a", 2, "r2", "t"), record(1, "b", 2, "r3", "t"), record(3, "d", 1, "r1", "t")];
+    assert_eq!(place.quarantined().await, left);
+    assert_eq!(drop_outdated(&place.uri(), "r3", before, examined).await.unwrap(), 0);
+    assert_eq!(drop_outdated(&Place::new().uri(), "r3", 1, examined).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_window_of_refused_rows_alone_reports_no_version() {
+    let place = Place::new();
+    run(vec![batch(&[Doc::new(0, "a", &["t"])])], place.target("r1", 10)).await.unwrap();
+    let bad = batch(&[Doc::new(1, "b", &["t"]).failing_at(0)]);
+    let commits = collect(plan(vec![bad], place.target("r2", 10)), SessionContext::new().task_ctx()).await.unwrap();
+    assert_eq!(commits.len(), 1);
+    assert!(commits[0].column_by_name("version").unwrap().is_null(0), "another writer may have made the latest one");
+    assert_eq!(place.dataset().await.version_id(), 1);
 }

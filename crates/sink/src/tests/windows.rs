@@ -107,5 +107,5 @@ async fn a_document_longer_than_memory_allows_goes_through_a_file() {
     let bad = batch(&[whole.failing_at(79)]);
     let parts: Vec<_> = (0..8).map(|i| bad.slice(i * 10, 10)).collect();
     let commits = run(parts, place.target("r2", 1)).await.unwrap();
-    assert_eq!(commits, [[2, 0, 0, 1, 0]]);
+    assert_eq!(commits, [[0, 0, 0, 1, 0]], "no version of the table");
 }
