@@ -5,6 +5,7 @@ mod held;
 mod index;
 mod kill;
 mod map;
+mod protocol;
 mod quarantine;
 mod refusals;
 mod replace;
@@ -188,7 +189,7 @@ fn plan(batches: Vec<RecordBatch>, target: TableTarget) -> Arc<dyn ExecutionPlan
     plan_commit(input, target).unwrap()
 }
 
-/// Runs to the end; the commits as `[version, documents, chunks, quarantined, tokens]`.
+/// Runs to the end; the commits as `[version, documents, chunks, quarantined, tokens]`, version 0 where there is none.
 async fn run(batches: Vec<RecordBatch>, target: TableTarget) -> datafusion::error::Result<Vec<[u64; 5]>> {
     let commits = collect(plan(batches, target), SessionContext::new().task_ctx()).await?;
     let row = |batch: &RecordBatch, i: usize| {
