@@ -33,6 +33,19 @@ impl UsageError {
     }
 }
 
+/// The same error, or what is behind it: a table that cannot be opened because its newest version is damaged.
+pub(crate) async fn with_damage(error: anyhow::Error) -> anyhow::Error {
+    let unopened = causes(error.as_ref()).iter().find_map(|cause| match cause.downcast_ref() {
+        Some(SearchError::Storage { uri, .. }) => Some(uri.clone()),
+        _ => None,
+    });
+    let damaged = match unopened {
+        Some(uri) => Box::pin(polylance_sink::damage(&uri)).await,
+        None => None,
+    };
+    damaged.map_or(error, Into::into)
+}
+
 /// Prints the error, its causes and what to do about it.
 pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus {
     let causes = causes(error.as_ref());
@@ -160,7 +173,8 @@ fn sink_hint(error: &SinkError) -> &'static str {
             "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it"
         }
         SinkError::SchemaMismatch { .. } => {
-            "set `keep` in [source] and `text` in [table] as for the table, or write to a new table"
+            "set `keep` in [source] and `text` in [table] as for the table, or write to a new table; columns that \
+             others add to a table must be nullable"
         }
         SinkError::OtherFeatures { .. } => "name another table with --features, or delete this one",
         SinkError::NotATable { .. } | SinkError::NoContract { .. } => "write to an address where nothing is yet",
@@ -173,6 +187,14 @@ fn sink_hint(error: &SinkError) -> &'static str {
         }
         SinkError::NotAnAnnotation { .. } => "choose another name for the annotation",
         SinkError::ColumnChanged { .. } => "let one run at a time fill a column, then run again",
+        SinkError::Damaged { .. } => {
+            "`polylance compact --repair` sets the file aside, after which the version before it is the latest"
+        }
+        SinkError::Replaced { .. } | SinkError::FilesGone { .. } => {
+            "run the same command again: it begins with what is there now"
+        }
+        SinkError::LaterTable { .. } => "use the version of polylance that wrote the table",
+        SinkError::Clock { .. } => "set the clock of this machine, then clean up",
         SinkError::Conflict { .. } => "run the same command again: it continues from what is committed",
         SinkError::Storage { .. } if error.is_refusal() => polylance_dataflow::REFUSED,
         SinkError::Storage { .. } => {

@@ -11,7 +11,7 @@ use arrow::{
     datatypes::{DataType, FieldRef, SchemaRef},
     error::ArrowError,
 };
-use polylance_schema::{columns::ERROR, error_fields};
+use polylance_schema::{ContentRule, columns::ERROR, error_fields};
 
 use crate::content_hash::content_hashes;
 
@@ -67,12 +67,19 @@ impl Rows {
     }
 
     /// As a batch of `source_schema(keep)`.
-    pub(crate) fn into_batch(self, schema: &SchemaRef, source: &str) -> Result<RecordBatch, ArrowError> {
+    pub(crate) fn into_batch(
+        self,
+        rule: ContentRule,
+        schema: &SchemaRef,
+        source: &str,
+    ) -> Result<RecordBatch, ArrowError> {
         let rows = self.id.len();
         let good: BooleanArray = self.errors.iter().map(|error| Some(error.is_none())).collect();
         // A refused row has no hash, so that it never counts as a document that the table has.
         let hashed = arrow::compute::nullif(&self.text, &arrow::compute::not(&good)?)?;
-        let hashes = content_hashes(hashed.as_string(), &self.keep)?;
+        // The kept columns stand right after the id.
+        let fields = &schema.fields()[1..=self.keep.len()];
+        let hashes = content_hashes(rule, hashed.as_string(), fields, &self.keep)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(self.id)];
         columns.extend(self.keep);
         columns.push(Arc::new(self.text));

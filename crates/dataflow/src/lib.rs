@@ -32,6 +32,7 @@ mod source;
 mod source_ids;
 mod stop;
 mod tokenize;
+mod value_bytes;
 
 pub use annotate::AnnotateExec;
 pub use anti_join::AntiJoinExec;

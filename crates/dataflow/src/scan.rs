@@ -23,7 +23,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use polylance_schema::source_schema;
+use polylance_schema::{ContentRule, source_schema};
 
 use crate::{
     Source, SourceError,
@@ -46,6 +46,7 @@ const OPEN_FILES: usize = 2;
 #[derive(Debug)]
 pub struct SourceScanExec {
     source: Source,
+    rule: ContentRule,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -54,7 +55,13 @@ impl SourceScanExec {
     /// A scan of a source that was opened, and so checked.
     pub fn new(source: Source) -> Self {
         let properties = operator::properties(source_schema(source.keep_fields()));
-        Self { source, properties, metrics: ExecutionPlanMetricsSet::new() }
+        Self { source, rule: ContentRule::default(), properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// Makes the content hashes by the rule of a table.
+    #[must_use]
+    pub fn with_rule(self, rule: ContentRule) -> Self {
+        Self { rule, ..self }
     }
 
     /// Bytes of all files.
@@ -91,10 +98,10 @@ impl ExecutionPlan for SourceScanExec {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let bytes_read = MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition);
         let (schema, source) = (self.schema(), self.source.clone());
-        let batch_schema = Arc::clone(&schema);
+        let (batch_schema, rule) = (Arc::clone(&schema), self.rule);
         let batches = documents(source, bytes_read).map(move |item| {
             let (file, rows) = item?;
-            let batch = rows.into_batch(&batch_schema, &file.uri)?;
+            let batch = rows.into_batch(rule, &batch_schema, &file.uri)?;
             Ok(batch.record_output(&baseline))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))

@@ -16,7 +16,7 @@ use datafusion::{
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
 use polylance_dataflow::{Source, SourceSpec, plan_embeddings};
 use polylance_schema::{
-    Aggregation, Chunking, Cut, HeadContract, HeadInputs, Scores, TaskSpec,
+    Aggregation, Chunking, ContentRule, Cut, HeadContract, HeadInputs, Scores, TaskSpec,
     columns::{DOC_ID, EMBEDDING, ERROR},
     encoded_schema, with_heads,
 };
@@ -64,7 +64,7 @@ async fn encode(
     let info = polylance_backend::BackendInfo { window_tokens, ..backend.info().clone() };
     let tokenize =
         TokenizeSpec { prefix: String::new(), chunking: Chunking::Split { max_tokens: 5, overlap: 0, cut: Cut::Word } };
-    let plan = plan_embeddings(&source, None, None, tokenize, &info, heads)?;
+    let plan = plan_embeddings(&source, None, None, tokenize, &info, heads, ContentRule::default())?;
     assert!(displayable(plan.as_ref()).indent(false).to_string().contains("heads=people,length"));
     let schema = plan.schema();
     assert_eq!(schema.fields(), with_heads(&encoded_schema(&[], DIM), heads).fields());

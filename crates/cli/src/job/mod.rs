@@ -187,6 +187,7 @@ impl OpenJob {
             keep: self.source.keep_fields().to_vec(),
             heads,
             run_id: self.run_id.clone(),
+            mark: self.table.as_ref().map(Table::mark).transpose()?.unwrap_or_default(),
             properties: HashMap::new(),
         };
         let pipeline = pipeline_hash(&self.job, &target);
@@ -210,7 +211,8 @@ impl OpenJob {
             coverage: self.source.coverage(),
             only: self.only.as_ref().map(Arc::clone),
         };
-        let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads)?;
+        let embeddings =
+            plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads, target.mark.rule)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
         let stop = Stop::default();
