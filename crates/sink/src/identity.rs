@@ -72,7 +72,7 @@ pub(crate) async fn advance(uri: &str, dataset: &mut Dataset) -> Result<(), Sink
         Err(error) => return Err(SinkError::storage(uri, "looking for a newer version")(error)),
     }
     let version = dataset.version_id();
-    if TableMark::of(uri, dataset)?.id != id || version < seen {
+    if version < seen {
         return Err(replaced(uri, "it was removed and made anew"));
     }
     for version in seen + 1..=version {
@@ -88,5 +88,5 @@ pub(crate) async fn advance(uri: &str, dataset: &mut Dataset) -> Result<(), Sink
             _ => {}
         }
     }
-    Ok(())
+    if TableMark::of(uri, dataset)?.id == id { Ok(()) } else { Err(replaced(uri, "it was removed and made anew")) }
 }

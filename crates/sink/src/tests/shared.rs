@@ -107,13 +107,13 @@ async fn a_column_of_others_is_left_alone_and_null_in_new_rows() {
     let place = Place::new();
     let docs = |text: &str| [Doc::new(0, "a", &[text]), Doc::new(1, "b", &["1"])];
     run(vec![batch(&docs("1"))], place.target("r1", 1)).await.unwrap();
-    let theirs = NewColumnTransform::SqlExpressions(vec![("note".to_owned(), "concat(text, '!')".to_owned())]);
+    let theirs = NewColumnTransform::SqlExpressions(vec![("note".to_owned(), "lower(text)".to_owned())]);
     place.dataset().await.add_columns(theirs, None, None).await.unwrap();
 
     let target = place.target("r2", 1);
     Table::open(&place.uri()).await.unwrap().unwrap().check(&target).unwrap();
     run(vec![batch(&[Doc::new(0, "a", &["2"]), Doc::new(2, "c", &["1"])])], target).await.unwrap();
-    let expected = [Some("1!".to_owned()), None, None];
+    let expected = [Some("1".to_owned()), None, None];
     assert_eq!(texts(&place, "note").await, expected);
     compact(&place.uri(), 0, Contention::Retry).await.unwrap();
     assert_eq!(texts(&place, "note").await, expected);
