@@ -250,7 +250,14 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
     let wrong_usage = if error.is::<UsageError>() || error.is::<ConfigError>() {
         true
     } else if let Some(error) = error.downcast_ref::<SourceError>() {
-        !matches!(error, SourceError::Storage { .. } | SourceError::Store { .. } | SourceError::Temporary { .. })
+        !matches!(
+            error,
+            SourceError::Storage { .. }
+                | SourceError::Store { .. }
+                | SourceError::Changed { .. }
+                | SourceError::File { .. }
+                | SourceError::Temporary { .. }
+        )
     } else if let Some(error) = error.downcast_ref::<SinkError>() {
         matches!(
             error,

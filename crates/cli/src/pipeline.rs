@@ -183,6 +183,9 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         fields.extend(upkept(&summary.upkeep).map(|done| ("upkeep", done)));
         printer.fields(&fields)?;
     }
+    for note in &summary.source_notes {
+        printer.warning(note);
+    }
     if let Some(reason) = &summary.removal_skipped {
         printer.warning(format_args!("no document was taken out of the table: {reason}"));
     }

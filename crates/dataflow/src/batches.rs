@@ -8,6 +8,7 @@ use arrow::{
         new_null_array,
     },
     buffer::NullBuffer,
+    compute::concat,
     datatypes::{DataType, FieldRef, SchemaRef},
     error::ArrowError,
 };
@@ -51,6 +52,19 @@ impl Rows {
             row,
             errors: vec![None; count],
         }
+    }
+
+    /// Rows of one file, one after another, as one.
+    pub(crate) fn concat(all: Vec<Self>) -> Result<Self, ArrowError> {
+        let column = |of: &dyn Fn(&Self) -> &dyn Array| concat(&all.iter().map(of).collect::<Vec<_>>());
+        let columns = all.first().map_or(0, |rows| rows.keep.len());
+        Ok(Self {
+            id: column(&|rows| &rows.id)?.as_string().clone(),
+            text: column(&|rows| &rows.text)?.as_string().clone(),
+            keep: (0..columns).map(|at| column(&|rows| &*rows.keep[at])).collect::<Result<_, _>>()?,
+            row: column(&|rows| &rows.row)?.as_primitive().clone(),
+            errors: all.iter().flat_map(|rows| rows.errors.iter().cloned()).collect(),
+        })
     }
 
     /// Refuses rows that no model can embed: without id, without text, too long.

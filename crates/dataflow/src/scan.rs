@@ -28,7 +28,7 @@ use polylance_schema::{ContentRule, source_schema};
 use crate::{
     Source, SourceError,
     batches::Rows,
-    location::SourceFile,
+    location::{SourceFile, public},
     operator,
     read::{Columns, OpenFile, ReadError, RowStream},
 };
@@ -73,7 +73,8 @@ impl SourceScanExec {
 impl DisplayAs for SourceScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (spec, files, bytes) = (&self.source.spec, self.source.files(), self.source.total_bytes());
-        write!(f, "SourceScanExec: uri={}, files={files}, bytes={bytes}, id={}, text={}", spec.uri, spec.id, spec.text)
+        let uri = public(&spec.uri);
+        write!(f, "SourceScanExec: uri={uri}, files={files}, bytes={bytes}, id={}, text={}", spec.id, spec.text)
     }
 }
 
@@ -124,10 +125,10 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
         }
         Codes { wanted: codes, at, extra: kept.is_none() }
     });
-    let (store, format) = (location.store, spec.format);
+    let (store, others, format) = (location.store, location.format, spec.format);
     stream::iter(location.files)
         .map(move |file| {
-            let open = OpenFile { store: Arc::clone(&store), file: file.clone(), bytes_read: bytes_read.clone() };
+            let open = OpenFile::new(store.clone(), others, file.clone(), bytes_read.clone());
             let columns = Columns { only_ids: file.trusted, ..columns.clone() };
             async move {
                 let rows = open.rows(&columns, format).await;
@@ -168,6 +169,7 @@ fn contained(
                 rows.checked(columns.max_bytes)
             })
         }
+        Err(error) if error.is_change() => Err(SourceError::Changed { file: file.uri.clone() }),
         Err(error) if file.is_remote() && error.is_of_the_store() => {
             Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })
         }

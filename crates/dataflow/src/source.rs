@@ -44,8 +44,9 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn open(spec: SourceSpec) -> Result<Self, SourceError> {
-        let location = Location::find(&spec.uri).await?;
-        let (file, schema) = first_schema(&location, spec.format).await?;
+        let mut location = Location::find(&spec.uri).await?;
+        let (file, format, schema) = first_schema(&location, spec.format).await?;
+        location.format = Some(format);
         expect(&file, &schema, &spec.text, "text", is_text)?;
         expect(&file, &schema, &spec.id, "text or whole numbers", |found| is_text(found) || found.is_integer())?;
         let keep = keep(&file, &schema, &spec)?;
@@ -68,19 +69,31 @@ impl Source {
         self.location.files.iter().map(|file| file.size).sum()
     }
 
+    /// What a user is to know about the files: links that were passed over, a server that does not tell of changes.
+    pub fn notes(&self) -> &[String] {
+        &self.location.notes
+    }
+
     /// Number of files.
     pub fn files(&self) -> usize {
         self.location.files.len()
     }
 }
 
-/// The first file that can be read, and its columns.
-async fn first_schema(location: &Location, format: Option<Format>) -> Result<(String, Arc<Schema>), SourceError> {
+/// The first file that can be read, its format and its columns.
+async fn first_schema(
+    location: &Location,
+    format: Option<Format>,
+) -> Result<(String, Format, Arc<Schema>), SourceError> {
     let mut first_error = None;
     for file in &location.files {
-        let open = OpenFile { store: Arc::clone(&location.store), file: file.clone(), bytes_read: Count::new() };
+        let open = OpenFile::new(location.store.clone(), None, file.clone(), Count::new());
         match open.schema(format).await {
-            Ok(schema) => return Ok((file.uri.clone(), schema)),
+            Ok((format, schema)) => return Ok((file.uri.clone(), format, schema)),
+            Err(error) if error.is_change() => return Err(SourceError::Changed { file: file.uri.clone() }),
+            Err(error) if file.is_remote() && error.is_of_the_store() => {
+                return Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
+            }
             Err(error) => {
                 first_error
                     .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });

@@ -131,6 +131,8 @@ pub struct Planned {
     finish: Option<Finish>,
     known: Known,
     examined: Examined,
+    /// What is to be known about the source's files.
+    notes: Vec<String>,
 }
 
 /// Opens, plans and runs a job.
@@ -220,8 +222,9 @@ impl OpenJob {
         let ids = (self.job.remove && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
         let backend = backend.clone();
-        let OpenJob { job, table, run_id, .. } = self;
-        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known, examined })
+        let OpenJob { job, table, run_id, source, .. } = self;
+        let notes = source.notes().to_vec();
+        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known, examined, notes })
     }
 }
 
@@ -329,6 +332,7 @@ impl Planned {
             stopped: commits.stopped,
             source_unchanged: unchanged,
             files_unchanged: self.known.files as u64,
+            source_notes: self.notes,
             bytes_read: source.bytes_read,
             bytes_total: source.bytes_total,
             tokens: commits.tokens,

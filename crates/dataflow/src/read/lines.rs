@@ -4,7 +4,6 @@ use std::io::{self, Read};
 
 use datafusion::{common::runtime::SpawnedTask, physical_plan::metrics::Count};
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectStoreExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     runtime::Handle,
@@ -44,7 +43,7 @@ pub(super) fn spawn_rows(
 
 /// The file's plain bytes, to be read on a thread that may block.
 pub(super) async fn plain(file: &OpenFile, compression: Compression) -> Result<impl Read + Send + use<>, ReadError> {
-    let bytes = file.store.get(&file.file.path).await?.into_stream();
+    let bytes = file.get(None).await?.into_stream();
     let counted = count(bytes.map_err(io::Error::other), file.bytes_read.clone());
     let reader = compression.plain(StreamReader::new(counted.boxed()));
     Ok(io::BufReader::with_capacity(64 << 10, Blocking { reader, runtime: Handle::current() }))
