@@ -205,7 +205,14 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
         trusted: false,
         unreadable: None,
     };
-    Ok(Location { store: Store::Memory(Arc::new(store)), files: vec![file], codes, scope: Scope::One, format: None, notes: Vec::new() })
+    Ok(Location {
+        store: Store::Memory(Arc::new(store)),
+        files: vec![file],
+        codes,
+        scope: Scope::One,
+        format: None,
+        notes: Vec::new(),
+    })
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use polylance_schema::{ContentRule, source_schema};
 use crate::{
     Source, SourceError,
     batches::Rows,
-    location::{SourceFile, public},
+    location::SourceFile,
     operator,
     read::{Columns, OpenFile, ReadError, RowStream},
 };
@@ -73,7 +73,7 @@ impl SourceScanExec {
 impl DisplayAs for SourceScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (spec, files, bytes) = (&self.source.spec, self.source.files(), self.source.total_bytes());
-        let uri = public(&spec.uri);
+        let uri = spec.address();
         write!(f, "SourceScanExec: uri={uri}, files={files}, bytes={bytes}, id={}, text={}", spec.id, spec.text)
     }
 }

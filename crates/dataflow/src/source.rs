@@ -9,7 +9,7 @@ use polylance_schema::columns::RESERVED;
 use crate::{
     Format, SourceError,
     batches::plain_type,
-    location::Location,
+    location::{Location, public},
     read::{Columns, OpenFile},
 };
 
@@ -28,6 +28,13 @@ pub struct SourceSpec {
     pub keep: Vec<String>,
     /// Longer texts are refused, in bytes.
     pub max_bytes: u64,
+}
+
+impl SourceSpec {
+    /// The address as messages may show it: the query of a URL may be a signature.
+    pub fn address(&self) -> String {
+        public(&self.uri)
+    }
 }
 
 /// A corpus whose files were found and whose columns were checked.
