@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
+use object_store::{OBJECT_STORE_COALESCE_DEFAULT, coalesce_ranges};
 use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask,
@@ -26,11 +27,12 @@ struct Ranges(OpenFile);
 
 impl AsyncFileReader for Ranges {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        async move {
-            let result = self.0.get(Some(range)).await.map_err(external)?;
-            result.bytes().await.map_err(|error| external(error.into()))
-        }
-        .boxed()
+        self.0.part(range).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        // Neighbours are one request, and requests go out together.
+        async move { coalesce_ranges(&ranges, |range| self.0.part(range), OBJECT_STORE_COALESCE_DEFAULT).await }.boxed()
     }
 
     fn get_metadata<'a>(
@@ -39,6 +41,13 @@ impl AsyncFileReader for Ranges {
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         let size = self.0.file.size;
         async move { Ok(Arc::new(ParquetMetaDataReader::new().load_and_finish(self, size).await?)) }.boxed()
+    }
+}
+
+impl OpenFile {
+    async fn part(&self, range: Range<u64>) -> Result<Bytes> {
+        let result = self.get(Some(range)).await.map_err(external)?;
+        result.bytes().await.map_err(|error| external(error.into()))
     }
 }
 
