@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use indicatif::HumanBytes;
 use polylance_backend::BackendHandle;
 use polylance_config::{self as config, ChunkMode, Pipeline};
-use polylance_dataflow::{Format, RowSet, SourceSpec};
+use polylance_dataflow::{CsvSpec, Format, RowSet, SourceSpec};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
 use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, Table, UpkeepPolicy, Upkept};
@@ -239,6 +239,11 @@ fn job(pipeline: &Pipeline) -> Job {
             text: source.text.clone(),
             keep: source.keep.clone(),
             max_bytes: source.max_bytes.0,
+            csv: CsvSpec {
+                delimiter: source.csv.delimiter.map(config::CsvByte::byte),
+                quote: source.csv.quote.map(config::CsvByte::byte),
+                escape: source.csv.escape.map(config::CsvByte::byte),
+            },
         },
         table: table.uri.clone(),
         text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },

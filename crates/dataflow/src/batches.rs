@@ -9,7 +9,7 @@ use arrow::{
     },
     buffer::NullBuffer,
     compute::concat,
-    datatypes::{DataType, FieldRef, SchemaRef},
+    datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
 };
 use polylance_schema::{ContentRule, columns::ERROR, error_fields};
@@ -182,16 +182,4 @@ pub(crate) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Array
 
 fn missing(name: &str) -> ArrowError {
     ArrowError::SchemaError(format!("no column {name}"))
-}
-
-/// The type in which a column is stored: views, dictionaries and runs become plain, and what was only null in the
-/// sample may yet be text.
-pub(crate) fn plain_type(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
-        DataType::BinaryView => DataType::Binary,
-        DataType::Dictionary(_, values) => plain_type(values),
-        DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),
-        other => other.clone(),
-    }
 }

@@ -53,6 +53,7 @@ mod tests {
             text: "text".into(),
             keep: Vec::new(),
             max_bytes: 1000,
+            csv: crate::CsvSpec::default(),
         };
         Source::open(spec).await.unwrap().coverage()
     }

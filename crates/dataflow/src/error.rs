@@ -86,6 +86,26 @@ pub enum SourceError {
         /// The column.
         column: String,
     },
+    /// A kept column has a name that no Lance table can have.
+    #[error("column `{column}` cannot be kept: a name in a Lance table is not empty and has no dot")]
+    ColumnName {
+        /// The column.
+        column: String,
+    },
+    /// A column is kept twice.
+    #[error("column `{column}` is named twice in `keep`")]
+    KeptTwice {
+        /// The column.
+        column: String,
+    },
+    /// A name that two columns of a file have.
+    #[error("{file}: more than one column is named `{column}`")]
+    AmbiguousColumn {
+        /// The file that was looked at.
+        file: String,
+        /// The name.
+        column: String,
+    },
     /// What memory has no room for could not be put into a temporary file, or not be read again.
     #[error("a temporary file in {folder} failed: {source}")]
     Temporary {
@@ -168,7 +188,10 @@ impl SourceError {
             Self::MissingColumn { .. } => {
                 Some("name the columns with `text = \"…\"` and `id = \"…\"` in [source], or --text and --id".into())
             }
-            Self::ReservedColumn { .. } => Some("rename the column in the source, or leave it out of `keep`".into()),
+            Self::KeptTwice { .. } => Some("name it once".into()),
+            Self::ReservedColumn { .. } | Self::ColumnName { .. } | Self::AmbiguousColumn { .. } => {
+                Some("rename the column in the source, or leave it out of `keep`".into())
+            }
             Self::NotFound { uri } if crate::location::glob::is_glob(uri) && !is_web(uri) => Some(
                 "`*`, `?`, `[…]` and `{…}` are a glob where nothing has exactly this name; `[*]`, `[?]`, `[[]`, `[{]` \
                  stand for the character itself"

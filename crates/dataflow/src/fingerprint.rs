@@ -135,7 +135,15 @@ mod tests {
     async fn fingerprint(uri: &str) -> Option<String> {
         let uri = uri.to_owned();
         let columns = ("id".to_owned(), "text".to_owned());
-        let spec = SourceSpec { uri, format: None, id: columns.0, text: columns.1, keep: vec![], max_bytes: 1 << 20 };
+        let spec = SourceSpec {
+            uri,
+            format: None,
+            id: columns.0,
+            text: columns.1,
+            keep: vec![],
+            max_bytes: 1 << 20,
+            csv: crate::CsvSpec::default(),
+        };
         Source::open(spec).await.unwrap().fingerprint(Utc::now())
     }
 

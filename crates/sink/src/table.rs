@@ -5,7 +5,11 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::physical_plan::ExecutionPlan;
 use lance::Dataset;
-use polylance_schema::{Contract, HeadContract, columns::RUN_ID, search::MAP_METADATA_KEY};
+use polylance_schema::{
+    Contract, HeadContract,
+    columns::{RESERVED, RUN_ID},
+    search::MAP_METADATA_KEY,
+};
 
 use crate::{
     SinkError, TableKeysExec, TableMark, TableTarget,
@@ -54,6 +58,12 @@ impl Table {
     pub fn keys(&self) -> Result<Arc<dyn ExecutionPlan>, SinkError> {
         let schema = Schema::from(self.dataset.schema());
         Ok(Arc::new(TableKeysExec::try_new(&self.uri, self.version(), &schema)?))
+    }
+
+    /// The columns that runs carry over from their sources.
+    pub fn kept_columns(&self) -> Vec<FieldRef> {
+        let schema = without_annotations(&Schema::from(self.dataset.schema()));
+        schema.fields().iter().filter(|field| !RESERVED.contains(&field.name().as_str())).map(Arc::clone).collect()
     }
 
     pub(crate) fn uri(&self) -> &str {

@@ -8,7 +8,7 @@ use arrow::{
 };
 use futures::TryStreamExt;
 use polylance_config::{ChunkMode, Pipeline, Source, Table};
-use polylance_dataflow::SourceSpec;
+use polylance_dataflow::{CsvSpec, SourceSpec};
 use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
 use polylance_fit::{Features, Options, Report, SequenceHead};
 use polylance_search::SqlSession;
@@ -134,7 +134,15 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
             Some(spans) => {
                 let max_bytes = Source::new(args.source.as_str()).max_bytes.0;
                 let Args { source: uri, id, text, .. } = args;
-                Labelled::Spans(SourceSpec { uri, format: None, id, text, keep: vec![spans], max_bytes })
+                Labelled::Spans(SourceSpec {
+                    uri,
+                    format: None,
+                    id,
+                    text,
+                    keep: vec![spans],
+                    max_bytes,
+                    csv: CsvSpec::default(),
+                })
             }
         };
         let request =

@@ -155,8 +155,13 @@ impl Job {
     /// [`JobError::Source`] or [`JobError::Sink`].
     pub async fn open(self) -> Result<OpenJob, JobError> {
         let listed = Utc::now();
-        let source = Source::open(self.source.clone()).await?;
-        let table = Table::open(&self.table).await?;
+        let table = Table::open(&self.table).await;
+        let kept = match &table {
+            Ok(Some(table)) => table.kept_columns(),
+            _ => Vec::new(),
+        };
+        let source = Source::open_for(self.source.clone(), &kept).await?;
+        let table = table?;
         let quarantine = quarantine_version(&self.table).await?;
         Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed, quarantine })
     }
@@ -234,8 +239,9 @@ const RULES: u32 = 2;
 
 /// What decides the rows of a run: two runs with one hash make the same table of the same source.
 fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
-    let SourceSpec { uri, format, id, text, keep, max_bytes } = &job.source;
-    let source = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {:?} {}", job.text, job.remove);
+    let SourceSpec { uri, format, id, text, keep, max_bytes, csv } = &job.source;
+    let content = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {csv:?}");
+    let source = format!("{content} {:?} {}", job.text, job.remove);
     let mut hasher = blake3::Hasher::new();
     hasher.update(&RULES.to_le_bytes());
     hasher.update(source.as_bytes());

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     runtime::Handle,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 use tokio_util::io::StreamReader;
 
@@ -39,6 +39,17 @@ pub(super) fn spawn_rows(
         Some((Err(ReadError::Content(format!("the reader broke down: {error}"))), (receiver, None)))
     })
     .boxed()
+}
+
+/// Looks at a file on a thread that may block. The function is given another that says whether nobody waits any more.
+pub(super) async fn spawn_look<T: Send + 'static>(
+    look: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    let (alive, watched) = oneshot::channel::<()>();
+    let task = SpawnedTask::spawn_blocking(move || look(&|| alive.is_closed()));
+    let found = task.await.map_err(io::Error::other)?;
+    drop(watched);
+    found
 }
 
 /// The file's plain bytes, to be read on a thread that may block.

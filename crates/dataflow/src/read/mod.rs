@@ -3,11 +3,17 @@
 mod arrow_ipc;
 mod columnar;
 mod csv;
+mod dialect;
+mod exact;
 mod jsonl;
 mod lines;
 mod open;
 mod parquet;
 mod records;
+mod types;
+
+pub(crate) use exact::{is_id, is_text};
+pub(crate) use types::{ColumnType, FileTypes, Wanted};
 
 use std::{
     error::Error,
@@ -15,10 +21,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use ::arrow::{
-    datatypes::{FieldRef, SchemaRef},
-    error::ArrowError,
-};
+use ::arrow::{datatypes::FieldRef, error::ArrowError};
 use ::parquet::errors::ParquetError;
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
@@ -29,6 +32,7 @@ use crate::{
     batches::Rows,
     format::{Compression, Format, HEAD, is_blank, named_format, sniff},
     location::{SourceFile, Store},
+    source::CsvSpec,
 };
 
 /// Rows in a batch at most.
@@ -44,6 +48,8 @@ pub(crate) struct Columns {
     /// Names and types in the table.
     pub(crate) keep: Vec<FieldRef>,
     pub(crate) max_bytes: u64,
+    /// How CSV files are written.
+    pub(crate) csv: CsvSpec,
     /// Whether the content is not wanted: formats that can leave it unread do so.
     pub(crate) only_ids: bool,
 }
@@ -153,18 +159,23 @@ impl OpenFile {
         }
     }
 
-    /// The file's format, its columns and their types, by looking at its beginning.
-    pub(crate) async fn schema(&self, format: Option<Format>) -> Result<(Format, SchemaRef), ReadError> {
+    /// The file's format, its columns and their types.
+    pub(crate) async fn types(
+        &self,
+        format: Option<Format>,
+        csv: CsvSpec,
+        wanted: &Wanted,
+    ) -> Result<(Format, FileTypes), ReadError> {
         let Some((format, compression)) = self.sniff(format).await? else {
             return Err(ReadError::Content("the file is empty".into()));
         };
-        let schema = match format {
-            Format::Parquet => parquet::schema(self).await?,
-            Format::Arrow => arrow_ipc::schema(self).await?,
-            Format::Jsonl => jsonl::schema(self, compression).await?,
-            Format::Csv => csv::schema(self, compression).await?,
+        let types = match format {
+            Format::Parquet => types::declared(parquet::schema(self).await?.as_ref()),
+            Format::Arrow => types::declared(arrow_ipc::schema(self).await?.as_ref()),
+            Format::Jsonl => jsonl::types(self, compression, wanted).await?,
+            Format::Csv => csv::types(self, compression, csv, wanted).await?,
         };
-        Ok((format, schema))
+        Ok((format, types))
     }
 
     /// The file's rows. The error, if any, is the last item.
