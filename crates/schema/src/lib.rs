@@ -9,6 +9,7 @@ mod contract;
 mod heads;
 pub mod search;
 mod tables;
+pub mod words;
 
 pub use content::{ContentRule, UnknownRule};
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};

@@ -12,7 +12,7 @@ use polylance_schema::{
     search::{EF, NPROBES, REFINE},
 };
 
-use crate::{Effort, SearchError, filter, hits::PLACES, open};
+use crate::{Effort, SearchError, filter, hits::PLACES, open, words};
 
 /// One version of a table, with what searches need already read: a search itself opens nothing.
 #[derive(Debug, Clone)]
@@ -22,6 +22,7 @@ pub struct SearchTable {
     contract: Option<Contract>,
     metric: Option<DistanceType>,
     text_index: bool,
+    folded_words: bool,
     tuned: Effort,
 }
 
@@ -40,8 +41,9 @@ impl SearchTable {
         let reading = |error| SearchError::storage(uri, "reading the indices")(error);
         let metric = index_metric(&dataset).await.map_err(reading)?;
         let text_index = is_indexed(&dataset, TEXT).await.map_err(reading)?;
+        let folded_words = words::are_folded(&dataset).await.map_err(reading)?;
         let tuned = tuned(&dataset);
-        Ok(Self { uri: uri.to_owned(), dataset: Arc::new(dataset), contract, metric, text_index, tuned })
+        Ok(Self { uri: uri.to_owned(), dataset: Arc::new(dataset), contract, metric, text_index, folded_words, tuned })
     }
 
     /// The latest version, when it is another than this.
@@ -83,6 +85,12 @@ impl SearchTable {
     /// Whether the text can be searched by words.
     pub fn has_text_index(&self) -> bool {
         self.text_index
+    }
+
+    /// Whether the index of words is not one that [`polylance_schema::words::fold`] folded the text for: it is searched
+    /// as it is, and finds fewer words until it is built anew.
+    pub fn has_older_words(&self) -> bool {
+        self.text_index && !self.folded_words
     }
 
     /// Rows, or those that fulfil a condition.
