@@ -20,7 +20,7 @@ use lance::{Dataset, dataset::scanner::Scanner, index::DatasetIndexExt};
 use lance_index::scalar::FullTextSearchQuery;
 use polylance_schema::{
     columns::TEXT,
-    words::{WORDS_INDEX, fold},
+    words::{WORDS_INDEX, fold, fold_query},
 };
 
 use crate::SearchTable;
@@ -44,7 +44,7 @@ pub(crate) async fn are_folded(dataset: &Dataset) -> lance::Result<bool> {
 
 /// What the index is searched for; `None` when there is no word in `words`.
 pub(crate) fn query(table: &SearchTable, words: &str) -> lance::Result<Option<FullTextSearchQuery>> {
-    let words = if table.has_older_words() { words.to_owned() } else { fold(words) };
+    let words = if table.has_older_words() { words.to_owned() } else { fold_query(words) };
     if !words.contains(char::is_alphanumeric) {
         return Ok(None);
     }
