@@ -65,7 +65,10 @@ pub(super) fn ids(name: &str, array: &ArrayRef, errors: &mut [Option<String>]) -
         // Whole numbers with nulls, as pandas leaves them.
         kind if kind.is_floating() => {
             let whole = column(name, &plain, &DataType::Int64, errors)?;
-            Ok(cast(&whole, &DataType::Utf8)?.as_string().clone())
+            let digits = cast(&whole, &DataType::Utf8)?;
+            // What is left of a refused number is another document's id.
+            let good = |(digits, error): (_, &Option<String>)| if error.is_none() { digits } else { None };
+            Ok(digits.as_string::<i32>().iter().zip(&*errors).map(good).collect::<StringArray>())
         }
         _ => texts(name, &plain, errors),
     }

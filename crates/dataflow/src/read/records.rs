@@ -124,8 +124,13 @@ impl<R: Read> Records<R> {
         })
     }
 
-    fn whole(&self) -> Record {
-        if self.bytes.len() > self.limit || self.ends.len() > FIELDS { Record::TooLong } else { Record::Whole }
+    fn whole(&mut self) -> Record {
+        if self.bytes.len() <= self.limit && self.ends.len() <= FIELDS {
+            return Record::Whole;
+        }
+        // Where the line was cut, the last field is a part of one.
+        self.ends.pop();
+        Record::TooLong
     }
 
     /// The next line with its end; of a line over the limit only so much is kept that it stays too long.
