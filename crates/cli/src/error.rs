@@ -178,7 +178,7 @@ fn sink_hint(error: &SinkError) -> &'static str {
         }
         SinkError::OtherFeatures { .. } => "name another table with --features, or delete this one",
         SinkError::NotATable { .. } | SinkError::NoContract { .. } => "write to an address where nothing is yet",
-        SinkError::UnreadableContract { .. } | SinkError::UnreadableHead { .. } => {
+        SinkError::UnreadableContract { .. } | SinkError::UnreadableHead { .. } | SinkError::LaterTable { .. } => {
             "use the version of polylance that wrote the table"
         }
         SinkError::NoTable { .. } => "`polylance embed` and `polylance run` make tables",
@@ -193,7 +193,6 @@ fn sink_hint(error: &SinkError) -> &'static str {
         SinkError::Replaced { .. } | SinkError::FilesGone { .. } => {
             "run the same command again: it begins with what is there now"
         }
-        SinkError::LaterTable { .. } => "use the version of polylance that wrote the table",
         SinkError::Clock { .. } => "set the clock of this machine, then clean up",
         SinkError::Conflict { .. } => "run the same command again: it continues from what is committed",
         SinkError::Storage { .. } if error.is_refusal() => polylance_dataflow::REFUSED,

@@ -21,6 +21,7 @@ pub struct Csv {
 }
 
 impl Csv {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -133,9 +133,9 @@ mod tests {
     fn hash_of(rule: ContentRule, keep: &[(&str, ArrayRef)]) -> String {
         let fields: Vec<_> = keep.iter().map(|(name, array)| field(name, array)).collect();
         let keep: Vec<_> = keep.iter().map(|(_, array)| Arc::clone(array)).collect();
-        let hashes =
-            content_hashes(rule, &StringArray::from(vec!["a"; keep.first().map_or(1, |k| k.len())]), &fields, &keep);
-        hashes.unwrap().value(0).iter().map(|byte| format!("{byte:02x}")).collect()
+        let rows = keep.first().map_or(1, Array::len);
+        let hashes = content_hashes(rule, &StringArray::from(vec!["a"; rows]), &fields, &keep).unwrap();
+        hashes.value(0).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     }
 
     fn one(array: impl Array + 'static) -> String {

@@ -306,7 +306,7 @@ mod tests {
     async fn plain(bytes: Vec<u8>) -> io::Result<String> {
         let mut text = String::new();
         let compression = Compression::of(&bytes);
-        compression.plain(std::io::Cursor::new(bytes)).read_to_string(&mut text).await.map(|_| text)
+        compression.plain(io::Cursor::new(bytes)).read_to_string(&mut text).await.map(|_| text)
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use polylance_schema::columns::RESERVED;
 use crate::{
     Format, SourceError,
     location::{Location, SourceFile, public},
-    read::{ColumnType, Columns, FileTypes, OpenFile, Wanted, is_id, is_text},
+    read::{ColumnType, Columns, FileTypes, OpenFile, ReadError, Wanted, is_id, is_text},
     widen::stored,
 };
 
@@ -95,7 +95,7 @@ impl Source {
         let undecided = if all { table.is_empty() } else { !unknown.is_empty() };
         let columns = if undecided {
             wanted.whole = true;
-            all_types(&location, &spec, &wanted).await
+            all_types(&location, &spec, &wanted).await?
         } else {
             first.clone()
         };
@@ -144,44 +144,59 @@ async fn first_types(
     for file in &location.files {
         match open_file(location, file).types(spec.format, spec.csv, wanted).await {
             Ok((format, columns)) => return Ok((file.uri.clone(), format, columns)),
-            Err(error) if error.is_change() => return Err(SourceError::Changed { file: file.uri.clone() }),
-            Err(error) if file.is_remote() && error.is_of_the_store() => {
-                return Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
-            }
-            Err(error) => {
-                first_error
-                    .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
-            }
+            Err(error) => match of_the_store(file, error) {
+                Ok(error) => return Err(error),
+                Err(error) => {
+                    first_error
+                        .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
+                }
+            },
         }
     }
     Err(first_error.unwrap_or(SourceError::NotFound { uri: String::new() }))
 }
 
+/// An error that ends the run: the store's own, or that of a file that changed meanwhile. Any other is given back.
+fn of_the_store(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
+    if error.is_change() {
+        return Ok(SourceError::Changed { file: file.uri.clone() });
+    }
+    if file.is_remote() && error.is_of_the_store() {
+        return Ok(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
+    }
+    Err(error)
+}
+
 /// The columns of all files that can be read, each of the type that its values in all of them have.
-async fn all_types(location: &Location, spec: &SourceSpec, wanted: &Wanted) -> FileTypes {
+async fn all_types(location: &Location, spec: &SourceSpec, wanted: &Wanted) -> Result<FileTypes, SourceError> {
     let look = |file: &SourceFile| {
         let (open, format, csv) = (open_file(location, file), spec.format, spec.csv);
-        async move { open.types(format, csv, wanted).await }
+        async move {
+            match open.types(format, csv, wanted).await {
+                Ok((_, columns)) => Ok(columns),
+                Err(error) => match of_the_store(&open.file, error) {
+                    Ok(error) => Err(error),
+                    // A file that cannot be read is a refused row when its turn comes.
+                    Err(_) => Ok(FileTypes::new()),
+                },
+            }
+        }
     };
     let looks: Vec<_> = location.files.iter().map(look).collect();
     let mut found = stream::iter(looks).buffered(LOOKED_AT);
     let (mut columns, mut positions) = (FileTypes::new(), HashMap::new());
     while let Some(file) = found.next().await {
-        // One that cannot be read is a refused row when its turn comes.
-        for (name, kind) in file.map(|(_, columns)| columns).unwrap_or_default() {
-            match positions.get(&name) {
-                Some(&at) => {
-                    let (_, known): &mut (String, ColumnType) = &mut columns[at];
-                    *known = known.clone().join(kind);
-                }
-                None => {
-                    positions.insert(name.clone(), columns.len());
-                    columns.push((name, kind));
-                }
+        for (name, kind) in file? {
+            if let Some(&at) = positions.get(&name) {
+                let (_, known): &mut (String, ColumnType) = &mut columns[at];
+                *known = known.clone().join(kind);
+            } else {
+                positions.insert(name.clone(), columns.len());
+                columns.push((name, kind));
             }
         }
     }
-    columns
+    Ok(columns)
 }
 
 fn find(columns: &FileTypes, name: &str) -> Option<DataType> {

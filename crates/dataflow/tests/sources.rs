@@ -351,7 +351,7 @@ impl Answers {
         let answer = |status: &str, headers: &[(&str, String)], body: &[u8]| {
             let mut answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
             for (name, value) in headers {
-                answer.push_str(&format!("{name}: {value}\r\n"));
+                answer.extend([name, ": ", value.as_str(), "\r\n"]);
             }
             [answer.as_bytes(), b"\r\n", body].concat()
         };

@@ -86,16 +86,19 @@ fn parquet(ids: &[&str], kept: ArrayRef) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([("id", id, true), ("text", text, true), ("v", kept, true)]).unwrap()
 }
 
+/// Values of a first and a second file, the type of both, and how the values are kept.
+type Case<'a> = (&'a [&'a str], &'a [&'a str], DataType, &'a [&'a str]);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn types_of_text_formats_are_those_of_all_values() {
     let json = |values: &[&str]| -> String {
-        values.iter().enumerate().map(|(n, v)| format!("{{\"id\":\"{n}\",\"text\":\"x\",\"v\":{v}}}\n")).collect()
+        let row = |(n, v): (usize, &&str)| format!("{{\"id\":\"{n}\",\"text\":\"x\",\"v\":{v}}}\n");
+        values.iter().enumerate().map(row).collect::<Vec<_>>().concat()
     };
     let csv = |values: &[&str]| -> String {
         let rows = values.iter().enumerate().map(|(n, value)| format!("{n},x,{value}\n"));
         ["id,text,v\n".to_owned()].into_iter().chain(rows).collect()
     };
-    type Case<'a> = (&'a [&'a str], &'a [&'a str], DataType, &'a [&'a str]);
     let cases: [Case<'_>; 10] = [
         (&["1", "0"], &["0.75", "2.5", "3"], DataType::Float64, &["1.0", "0.0", "0.75", "2.5", "3.0"]),
         (&["12"], &["\"012\"", "14"], DataType::Utf8, &["12", "012", "14"]),
@@ -165,7 +168,7 @@ async fn a_table_that_exists_keeps_its_types() {
         assert_eq!(batch["v"].data_type(), &data_type);
         let refused = refused(&batch);
         assert_eq!(refused.iter().map(|(id, _)| id.as_deref().unwrap()).collect::<Vec<_>>(), bad, "{refused:?}");
-        assert!(refused.iter().all(|(_, message)| message.contains("`v`") && message.contains("7")), "{refused:?}");
+        assert!(refused.iter().all(|(_, message)| message.contains("`v`") && message.contains('7')), "{refused:?}");
         for (found, expected) in values(&batch, "v").iter().zip(texts(&expected)) {
             assert!(expected.is_none() || *found == expected, "{data_type}: {found:?}");
         }
@@ -251,7 +254,7 @@ async fn ids_and_texts_of_databases() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_of_text_formats_are_as_written() {
     let ids = ["11898508762506083287", "36893488147419103233", "-1", "2301.00010"];
-    let json: String = ids[..3].iter().map(|id| format!("{{\"id\":{id},\"text\":\"x\"}}\n")).collect();
+    let json = ids[..3].iter().map(|id| format!("{{\"id\":{id},\"text\":\"x\"}}\n")).collect::<Vec<_>>().concat();
     let batch = read(&[("a.jsonl", &format!("{json}{{\"id\":\"2301.00010\",\"text\":\"x\"}}\n"))], &[]).await;
     assert_eq!(values(&batch, DOC_ID), texts(&ids));
     let csv = format!("id,text\n{}", ids.map(|id| format!("{id},x\n")).concat());

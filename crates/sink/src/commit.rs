@@ -290,13 +290,11 @@ impl Committer {
     /// Moves to the latest version.
     async fn refresh(&self, state: &mut State) -> Result<(), SinkError> {
         let uri = &self.target.uri;
-        match &mut state.dataset {
-            Some(dataset) => advance(uri, dataset).await,
-            None => {
-                state.dataset = storage::open(uri).await?;
-                Ok(())
-            }
+        if let Some(dataset) = &mut state.dataset {
+            return advance(uri, dataset).await;
         }
+        state.dataset = storage::open(uri).await?;
+        Ok(())
     }
 
     /// The schema of a table that this run makes.

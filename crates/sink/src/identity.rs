@@ -35,7 +35,7 @@ impl TableMark {
     /// Metadata of a table that is made now, by a run that makes its hashes so.
     pub(crate) fn new_table(&self) -> HashMap<String, String> {
         let identity = (KEY.to_owned(), Uuid::new_v4().to_string());
-        HashMap::from_iter(self.rule.to_metadata().into_iter().chain([identity]))
+        self.rule.to_metadata().into_iter().chain([identity]).collect()
     }
 
     /// Whether the table is the one that the run has begun with, and has the hashes that the run makes.

@@ -1,7 +1,8 @@
 //! Opening a Lance dataset that may not be there yet.
 
-use std::path::Path;
+use std::{panic::AssertUnwindSafe, path::Path};
 
+use futures::FutureExt;
 use lance::{Dataset, dataset::builder::DatasetBuilder};
 
 use crate::{SinkError, synced, upkeep::damage};
@@ -23,7 +24,9 @@ async fn load(uri: &str, builder: DatasetBuilder) -> Result<Option<Dataset>, Sin
     if is_local_file(uri) {
         return Err(SinkError::NotATable { uri: uri.to_owned(), found: "a file".to_owned() });
     }
-    match Box::pin(builder.load()).await {
+    // Lance takes the numbers in a manifest that was cut short as they are, which may end in a panic.
+    let loaded = AssertUnwindSafe(Box::pin(builder.load())).catch_unwind().await;
+    match loaded.unwrap_or_else(|_| Err(lance::Error::corrupt_file_named(uri, "a panic over the newest manifest"))) {
         Ok(dataset) => Ok(Some(dataset)),
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
             Box::pin(refuse_foreign(uri)).await?;

@@ -62,7 +62,7 @@ impl Table {
 
     /// The columns that runs carry over from their sources.
     pub fn kept_columns(&self) -> Vec<FieldRef> {
-        let schema = without_annotations(&Schema::from(self.dataset.schema()));
+        let schema = without_foreign(&self.dataset, &Schema::empty());
         schema.fields().iter().filter(|field| !RESERVED.contains(&field.name().as_str())).map(Arc::clone).collect()
     }
 

@@ -114,7 +114,7 @@ async fn repair_table(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
         }
     }
     if repair.repaired.is_none() && repair.quarantine.is_none() {
-        printer.line(&format!("the newest version of {} can be read: nothing was done", repair.table))?;
+        printer.line(format!("the newest version of {} can be read: nothing was done", repair.table))?;
     }
     Ok(ExitStatus::Done)
 }

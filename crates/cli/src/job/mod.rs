@@ -145,7 +145,10 @@ pub async fn run(
     contract: Contract,
     observer: &mut dyn Observer,
 ) -> Result<RunSummary, JobError> {
-    job.open().await?.plan(&backend, contract, Vec::new()).await?.run(observer).await
+    // Each step's state is large, and a caller's future has that of all.
+    let open = Box::pin(job.open()).await?;
+    let planned = Box::pin(open.plan(&backend, contract, Vec::new())).await?;
+    Box::pin(planned.run(observer)).await
 }
 
 impl Job {

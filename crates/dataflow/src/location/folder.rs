@@ -204,9 +204,8 @@ impl Walk<'_> {
             Err(_) => return,
         };
         let linked = next.linked || is_link;
-        let canonical = || match is_link {
-            true => fs::canonicalize(&path).ok(),
-            false => Some(next.folder.canonical.join(name)),
+        let canonical = || {
+            if is_link { fs::canonicalize(&path).ok() } else { Some(next.folder.canonical.join(name)) }
         };
         if metadata.is_dir() {
             let Some(canonical) = canonical() else { return };

@@ -19,7 +19,7 @@ pub(super) const REASON: &str = "keys with an empty part (`//`), a part `.` or `
                                  read: copy the object to another key";
 
 /// Seconds before its end at which a credential is renewed.
-const RENEW: std::time::Duration = std::time::Duration::from_secs(60);
+const RENEW: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// A store of the bucket `s3://…` that leaves keys that cannot be paths out of its listings and gathers them in `odd`.
 /// `None` for other stores, and where the environment does not say how to open it.
@@ -28,7 +28,7 @@ pub(super) async fn lister(root: &str, odd: &Arc<Mutex<Vec<String>>>) -> Option<
         return None;
     }
     // As Lance opens it.
-    let mut options = StorageOptions::new(Default::default());
+    let mut options = StorageOptions::new(std::collections::HashMap::default());
     options.with_env_s3();
     let mut options = options.as_s3_options();
     if std::env::var_os("AWS_PROFILE").is_some() {

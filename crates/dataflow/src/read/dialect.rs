@@ -47,12 +47,12 @@ impl Dialect {
             inner.unwrap_or(field).to_vec()
         };
         let named = names.iter().filter(|name| fields.iter().any(|field| unquoted(field) == name.as_bytes())).count();
-        let as_many = |line: &[u8]| line.iter().filter(|&&byte| byte == self.delimiter).count() + 1 >= fields.len();
+        let as_many = |line: &[u8]| line.split(|byte| *byte == self.delimiter).count() >= fields.len();
         let steady = fields.len() > 1 && records.take(RECORDS).filter(|line| !line.is_empty()).any(as_many);
         (named, steady, fields.len())
     }
 
-    /// Whether quotes inside of quotes stand behind backslashes, as Spark and PostgreSQL write them, and none is doubled.
+    /// Whether quotes inside of quotes stand behind backslashes, as Spark and `PostgreSQL` write them, and none is doubled.
     fn has_backslashes(self, sample: &[u8]) -> bool {
         let ends = |byte: Option<&u8>| byte.is_none_or(|&byte| byte == self.delimiter || matches!(byte, b'\r' | b'\n'));
         let (mut escaped, mut at, mut starts) = (false, 0, true);

@@ -43,7 +43,7 @@ pub(super) fn texts(name: &str, array: &ArrayRef, errors: &mut [Option<String>])
     if let Ok(texts) = StringArray::try_from_binary(bytes.clone()) {
         return Ok(texts);
     }
-    let mut text = |(row, value): (usize, Option<&[u8]>)| match str::from_utf8(value?) {
+    let text = |(row, value): (usize, Option<&[u8]>)| match str::from_utf8(value?) {
         Ok(text) => Some(text.to_owned()),
         Err(error) => {
             let at = error.valid_up_to();
@@ -51,7 +51,7 @@ pub(super) fn texts(name: &str, array: &ArrayRef, errors: &mut [Option<String>])
             None
         }
     };
-    Ok(bytes.iter().enumerate().map(|value| text(value)).collect())
+    Ok(bytes.iter().enumerate().map(text).collect())
 }
 
 /// A column as ids: texts, digits of whole numbers, UUIDs.

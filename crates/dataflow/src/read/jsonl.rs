@@ -80,15 +80,12 @@ impl Found {
             } else {
                 Kind::Null
             };
-            match self.positions.get(&*name) {
-                Some(&at) => {
-                    let known = &mut self.columns[at].1;
-                    *known = std::mem::take(known).join(kind);
-                }
-                None => {
-                    self.positions.insert(name.to_string(), self.columns.len());
-                    self.columns.push((name.into_owned(), kind));
-                }
+            if let Some(&at) = self.positions.get(&*name) {
+                let known = &mut self.columns[at].1;
+                *known = std::mem::take(known).join(kind);
+            } else {
+                self.positions.insert(name.to_string(), self.columns.len());
+                self.columns.push((name.into_owned(), kind));
             }
         })
         .is_ok()

@@ -64,7 +64,13 @@ impl OpenFile {
         };
         let payload = GetResultPayload::File(file, path);
         let range = range.unwrap_or(0..size);
-        Ok(GetResult { payload, meta, range, attributes: Attributes::default(), extensions: Default::default() })
+        Ok(GetResult {
+            payload,
+            meta,
+            range,
+            attributes: Attributes::default(),
+            extensions: object_store::Extensions::default(),
+        })
     }
 
     async fn get_object(
@@ -73,13 +79,13 @@ impl OpenFile {
         range: Option<Range<u64>>,
     ) -> Result<GetResult, ReadError> {
         let state = self.file.state.as_ref();
-        let tag = || self.tag.get().map(String::as_str).or(state.and_then(FileState::strong_tag));
+        let tag = || self.tag.get().map(String::as_str).or_else(|| state.and_then(FileState::strong_tag));
         let version = state.and_then(|state| state.version.clone());
         let get = async || {
             let options =
                 GetOptions { if_match: tag().map(quoted), version: version.clone(), ..options(range.clone()) };
             let result = store.get_opts(&self.file.path, options).await?;
-            let same = result.meta.size == self.file.size && self.is_tagged(tag(), result.meta.e_tag.as_deref());
+            let same = result.meta.size == self.file.size && Self::is_tagged(tag(), result.meta.e_tag.as_deref());
             if same { Ok(result) } else { Err(ReadError::Changed) }
         };
         match get().await {
@@ -110,7 +116,7 @@ impl OpenFile {
         }
     }
 
-    fn is_tagged(&self, expected: Option<&str>, found: Option<&str>) -> bool {
+    fn is_tagged(expected: Option<&str>, found: Option<&str>) -> bool {
         expected.zip(found).is_none_or(|(expected, found)| expected.trim_matches('"') == found.trim_matches('"'))
     }
 

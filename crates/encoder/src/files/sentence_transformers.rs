@@ -35,7 +35,7 @@ impl Module {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-#[expect(clippy::struct_excessive_bools, reason = "the file has one flag a mode")]
+#[expect(clippy::struct_excessive_bools, clippy::struct_field_names, reason = "the file has one flag a mode")]
 struct PoolingConfig {
     pooling_mode: Option<String>,
     pooling_mode_cls_token: bool,
@@ -95,7 +95,8 @@ pub(super) const TRANSFORMER_FILES: [&str; 7] = [
 /// A folder with or without `modules.json`.
 pub(super) struct Modules {
     folder: PathBuf,
-    modules: Option<Vec<Module>>,
+    /// As `modules.json` lists them.
+    listed: Option<Vec<Module>>,
     /// A cross-encoder's activation, a class of torch.
     pub(super) activation: Option<String>,
     /// Keys that no vector depends on and no one reads.
@@ -115,18 +116,18 @@ impl Modules {
                 )
             })?;
         }
-        Ok(Self { folder: folder.to_owned(), modules, activation: None, unused: Vec::new() })
+        Ok(Self { folder: folder.to_owned(), listed: modules, activation: None, unused: Vec::new() })
     }
 
     /// The folder with `config.json`, the weights and the tokenizer.
     pub(super) fn transformer_folder(&self) -> PathBuf {
-        let transformer = self.modules.iter().flatten().find(|module| module.class() == "Transformer");
+        let transformer = self.listed.iter().flatten().find(|module| module.class() == "Transformer");
         transformer.map_or_else(|| self.folder.clone(), |module| join(&self.folder, &module.path))
     }
 
     /// What the Transformer module says of its tokenizer.
     pub(super) fn transformer(&mut self) -> Result<TransformerSettings> {
-        if self.modules.is_none() {
+        if self.listed.is_none() {
             return Ok(TransformerSettings::default());
         }
         let folder = self.transformer_folder();
@@ -144,7 +145,7 @@ impl Modules {
 
     /// The defaults of the folder; `plain` where it has no `modules.json`.
     pub(super) fn defaults(&mut self, plain: EmbeddingDefaults) -> Result<EmbeddingDefaults> {
-        let Some(modules) = self.modules.take() else { return Ok(plain) };
+        let Some(modules) = self.listed.take() else { return Ok(plain) };
         let mut defaults = EmbeddingDefaults { normalize: false, ..plain };
         for (number, module) in modules.iter().enumerate() {
             let folder = join(&self.folder, &module.path);
@@ -164,7 +165,7 @@ impl Modules {
                 }
             }
         }
-        self.modules = Some(modules);
+        self.listed = Some(modules);
         let path = self.folder.join("config_sentence_transformers.json");
         let file: ModelSettings = self.settings(&path, &settings::MODEL)?.unwrap_or_default();
         self.activation = file.activation_fn;

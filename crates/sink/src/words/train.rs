@@ -72,7 +72,7 @@ fn folded(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
     let fields = vec![Field::new(TEXT, DataType::Utf8, true), Field::new(ROW_ID, DataType::UInt64, false)];
     let schema = Arc::new(Schema::new(fields));
     let of_folded = Arc::clone(&schema);
-    let folded = rows.map(move |rows| Ok(fold_rows(&rows?, &of_folded)?));
+    let folded = rows.map(move |rows| fold_rows(&rows?, &of_folded));
     Box::pin(RecordBatchStreamAdapter::new(schema, folded))
 }
 

@@ -63,7 +63,13 @@ pub(super) fn members<'a>(text: &'a str, mut each: impl FnMut(Cow<'a, str>, &'a 
     parser.object(|parser, name| {
         let start = parser.at;
         parser.skip(1)?;
-        each(name, &text[start..parser.at]);
+        let end = parser.at;
+        parser.space();
+        // What follows a number without a comma may belong to it.
+        if !matches!(parser.peek(), None | Some(b',' | b'}')) {
+            return Err(parser.unexpected("`,` or `}`"));
+        }
+        each(name, &text[start..end]);
         Ok(())
     })?;
     parser.space();
