@@ -3,7 +3,8 @@
     python tests/python/openai_client.py URL MODEL [--token TOKEN] [--ca FILE] TEXT…
 
 Prints one JSON object: `{"float", "base64", "default"}` with a list of vectors each, `"ids"` the vectors of the token
-lists [0, 41, 2] and [0, 42, 43, 2], `"short"` those of 8 dimensions, `"passage"` those of passages, `"usage"`, and `"errors"`: what the client makes of
+lists [0, 41, 2] and [0, 42, 43, 2], `"short"` those of 8 dimensions, `"passage"` those of passages, `"nulls"` those of a
+request whose other fields are null, `"models"` the ids of the models, `"model"` the id of the one that was asked for, `"usage"`, and `"errors"`: what the client makes of
 requests that must be refused, as `[class, status, code, param]`.
 """
 
@@ -61,10 +62,15 @@ def main() -> None:
         "ids": vectors(embed([[0, 41, 2], [0, 42, 43, 2]])),
         "short": vectors(embed(options.texts, dimensions=8)),
         "passage": vectors(embed(options.texts, extra_body={"input_type": "passage"})),
+        "nulls": vectors(embed(options.texts, extra_body={"dimensions": None, "user": None, "input_type": None})),
+        "models": [model.id for model in client.models.list()],
+        "model": client.models.retrieve(options.model).id,
         "usage": default.usage.model_dump(include={"prompt_tokens", "total_tokens"}),
         "errors": {
             "model": refused(lambda: client.embeddings.create(input="a", model="text-embedding-3-small")),
             "long": refused(lambda: embed("word " * 2000)),
+            "foreign": refused(lambda: embed([[15339, 1917]])),
+            "none": refused(lambda: client.models.retrieve("gpt-4")),
             "dimensions": refused(lambda: embed("a", dimensions=100_000)),
             "stranger": refused(lambda: stranger.embeddings.create(input="a", model=options.model)),
         },

@@ -17,6 +17,7 @@ pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
             text: "text".into(),
             keep: Vec::new(),
             max_bytes: 1 << 20,
+            csv: polylance_dataflow::CsvSpec::default(),
         },
         table,
         text: TextColumn::Kept,

@@ -3,6 +3,7 @@
 
 mod binary;
 mod corpus;
+mod disturb;
 mod fake;
 mod fake_job;
 mod faults;
@@ -15,6 +16,7 @@ mod tiny_model;
 
 pub use binary::{Outcome, built, polylance, polylance_with, repository};
 pub use corpus::{Row, write_parquet};
+pub use disturb::disturb;
 pub use fake::{fake_contract, fake_head, fake_pipeline};
 pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
 pub use faults::FaultProxy;

@@ -1,10 +1,10 @@
 //! Every commit says which run of which pipeline made it, of which rows.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fs, process::Command};
 
 use lance::Dataset;
 use polylance_sink::properties;
-use polylance_tests::{fake_job, write_fake_corpus};
+use polylance_tests::{Outcome, fake_job, polylance, repository, write_fake_corpus};
 
 /// What the transaction of a version says about itself.
 fn said(table: &str, version: u64) -> HashMap<String, String> {
@@ -39,4 +39,49 @@ fn a_commit_says_which_run_of_which_pipeline_made_it_of_what() {
     }
     assert_eq!(of_first[properties::PIPELINE].len(), 16);
     assert_eq!(of_first[properties::PIPELINE], of_second[properties::PIPELINE]);
+}
+
+/// A table as version 0.1.0 left it, unpacked, with a pipeline file that names its place.
+fn old_table(folder: &std::path::Path) -> [String; 3] {
+    let archive = repository().join("tests/data/table-0.1.0.tar");
+    let unpacked = Command::new("tar").arg("xf").arg(archive).arg("-C").arg(folder).status().unwrap();
+    assert!(unpacked.success());
+    let at = |name: &str| folder.join(name).display().to_string();
+    let pipeline = fs::read_to_string(at("pipeline.toml")).unwrap();
+    let pipeline = ["docs.jsonl", "docs.lance", "model", "head"]
+        .iter()
+        .fold(pipeline, |pipeline, name| pipeline.replace(&format!("= \"{name}\""), &format!("= \"{}\"", at(name))));
+    fs::write(at("pipeline.toml"), pipeline).unwrap();
+    [at("docs.jsonl"), at("docs.lance"), at("pipeline.toml")]
+}
+
+/// Its content hashes are of the first rule, and it names no identity.
+#[test]
+fn a_table_of_the_first_version_is_continued_annotated_merged_and_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let [source, table, pipeline] = old_table(folder.path());
+    let run = || polylance(&["run", &pipeline, "--json"]).exits_with(3);
+    let first_line = |outcome: &Outcome| -> serde_json::Value {
+        serde_json::from_str(outcome.stdout.lines().next().unwrap()).unwrap()
+    };
+    // No hash has changed: nothing is embedded again but what was refused.
+    let summary = first_line(&run());
+    assert_eq!((&summary["rows_skipped"], &summary["rows_written"]), (&300.into(), &0.into()), "{summary}");
+
+    let mut rows = fs::read_to_string(&source).unwrap();
+    rows = rows.replacen(r#""tags": ["a", "n3"]"#, r#""tags": ["a, n3"]"#, 1);
+    rows = rows.replacen("to be near stone 5\"", "to be near bread 5\"", 1);
+    rows += "{\"id\":\"new\",\"text\":\"a tree near bread\",\"lang\":\"eng\",\"tags\":[]}\n";
+    fs::write(&source, rows).unwrap();
+    let summary = first_line(&run());
+    // Of the first rule, a list that prints as before is the same list.
+    assert_eq!((&summary["rows_skipped"], &summary["rows_written"]), (&299.into(), &2.into()), "{summary}");
+
+    let _merged = polylance(&["compact", "--table", &table, "--cleanup", "--older-than", "0"]).exits_with(0);
+    let count = "SELECT count(*) n, count(topic) topics, count(DISTINCT doc_id) documents FROM docs";
+    let counted = polylance(&["sql", "--json", "--table", &table, count]).exits_with(0).json();
+    assert_eq!(counted, serde_json::json!({"n": 301, "topics": 301, "documents": 301}));
+    let hits = polylance(&["search", "--table", &table, "--mode", "text", "--json", "bread"]).exits_with(0);
+    assert!(hits.stdout.contains("\"new\"") && hits.stdout.contains("\"d5\""), "{}", hits.stdout);
+    assert!(!hits.stdout.contains("\"d6\""), "{}", hits.stdout);
 }

@@ -87,6 +87,7 @@ fn the_page_of_errors_shows_what_is_said() {
 
     // Sources.
     folder.fails(2, &embed("DIR/nothing/", table, model, &[]), &[]);
+    folder.fails(2, &embed("DIR/notes [2024].csv", table, model, &[]), &[]);
     folder.fails(2, &embed("ftp://host/docs", table, model, &[]), &[]);
     folder.fails(2, &embed("builtin:udhr?codes=xxx", table, model, &[]), &[]);
     folder.fails(2, &embed("DIR/broken.parquet", table, model, &[]), &[]);

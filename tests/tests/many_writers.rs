@@ -1,8 +1,13 @@
 //! Many runs at once on one table: each ends, and no row is there twice.
 
-use std::process::Child;
+use std::{
+    env,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use polylance_tests::{S3Server, fake_job, read_fake_job, write_fake_corpus};
+use polylance_tests::{S3Server, built, disturb, fake_job, python, read_fake_job, repository, write_fake_corpus};
 
 const WRITERS: usize = 10;
 
@@ -48,4 +53,79 @@ fn ten_runs_at_once_on_a_table_in_a_bucket_double_no_row() {
         server.download(name, folder.path());
     }
     assert_eq!(read_fake_job(&at("many.lance")), read_fake_job(&one));
+}
+
+/// Rounds of processes in each other's way, unless `POLYLANCE_ROUNDS` asks for more.
+const ROUNDS: u64 = 3;
+
+/// Numbers that a seed decides, below a limit.
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % below.max(1)
+}
+
+fn signal(process: &Child, signal: &str) {
+    // A process that has ended gets none.
+    let sent = Command::new("kill").args([signal, &process.id().to_string()]).stderr(Stdio::null()).status();
+    assert!(sent.is_ok(), "{sent:?}");
+}
+
+#[test]
+fn runs_and_upkeep_that_are_stopped_killed_and_out_of_time_leave_a_sound_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (source, one, table) = (at("docs.jsonl"), at("one.lance"), at("many.lance"));
+    write_fake_corpus(source.as_ref(), 600);
+    wait(vec![fake_job(&source, &one, 200).spawn().unwrap()]);
+    let expected = read_fake_job(&one);
+    let clock = disturb(folder.path());
+
+    let upkeep = |arguments: &[&str]| {
+        let mut command = Command::new(built("polylance"));
+        command.args(arguments).args(["--table", &table]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let rounds = env::var("POLYLANCE_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    for seed in 0..rounds {
+        let mut state = seed;
+        // Something is there already in every other round.
+        if seed % 2 == 1 {
+            let mut first = fake_job(&source, &table, 100).spawn().unwrap();
+            thread::sleep(Duration::from_millis(300));
+            first.kill().unwrap();
+            first.wait().unwrap();
+        }
+        let mut commands = vec![
+            fake_job(&source, &table, 50),
+            fake_job(&source, &table, 80),
+            upkeep(&["compact"]),
+            upkeep(&["map"]),
+            upkeep(&["index", "words"]),
+        ];
+        for command in &mut commands {
+            let offset = draw(&mut state, 7200) as i64 - 3600;
+            command.env("LD_PRELOAD", &clock).env("CLOCK_OFFSET", offset.to_string());
+        }
+        let processes: Vec<Child> = commands.iter_mut().map(|command| command.spawn().unwrap()).collect();
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(draw(&mut state, 60)));
+            let chosen = draw(&mut state, processes.len() as u64) as usize;
+            let what = ["-STOP", "-CONT", "-CONT", "-KILL"][draw(&mut state, 4) as usize];
+            signal(&processes[chosen], what);
+        }
+        processes.iter().for_each(|process| signal(process, "-CONT"));
+        for process in processes {
+            let output = process.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains("panicked"), "seed {seed}: {said}");
+        }
+        wait(vec![fake_job(&source, &table, 100).spawn().unwrap()]);
+        assert_eq!(read_fake_job(&table), expected, "seed {seed}");
+        let check = repository().join("tests/python/check_versions.py");
+        let checked = Command::new(python()).arg(check).arg(&table).output().unwrap();
+        assert!(checked.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&checked.stderr));
+        for name in ["many.lance", "many.quarantine.lance"] {
+            std::fs::remove_dir_all(at(name)).unwrap();
+        }
+    }
 }

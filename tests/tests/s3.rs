@@ -3,8 +3,8 @@
 use std::{fs, process::Command, thread, time::Duration};
 
 use polylance_tests::{
-    Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, repository, write_fake_corpus,
-    write_parquet,
+    Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, read_table, repository, strings,
+    write_fake_corpus, write_parquet,
 };
 
 #[test]
@@ -88,6 +88,40 @@ fn wrong_keys_and_missing_buckets_are_named_at_once() {
     };
     drop(embed("s3://nothing/docs/", "s3://corpus/out.lance").says(&["s3://nothing/docs/", "NoSuchBucket"]));
     drop(embed(&docs, "s3://nothing/out.lance").exits_with(1).says(&["s3://nothing/out.lance", "NoSuchBucket"]));
+}
+
+#[test]
+fn odd_keys_cost_themselves_alone_and_others_are_found_by_their_names() {
+    let server = S3Server::start("corpus");
+    let (folder, _, model) = small();
+    let variables = server.variables();
+    let keys =
+        ["docs/a b.jsonl", "docs/c+d.jsonl", "docs/g%20h.jsonl", "docs/lang=zh%2DHans/[i].jsonl", "docs/文.jsonl"];
+    let odd = ["docs//y.jsonl", "docs/./z.jsonl"];
+    for key in keys.iter().chain(&odd) {
+        let path = folder.path().join("one.jsonl");
+        fs::write(&path, format!("{{\"id\":{key:?},\"text\":\"cat\"}}\n")).unwrap();
+        server.upload(&path, key);
+    }
+    let embed = |source: &str, table: &str| {
+        let table = folder.path().join(table).display().to_string();
+        let args = ["embed", "--source", source, "--table", &table, "--model", &model, "--progress", "none", "--json"];
+        polylance_with(&args, &variables, b"")
+    };
+    for (number, key) in keys.iter().enumerate() {
+        let run = embed(&format!("s3://corpus/{key}"), &format!("{number}.lance")).exits_with(0);
+        assert_eq!(run.json()["rows_written"], 1, "{key}");
+    }
+    let all = embed("s3://corpus/docs/", "all.lance").exits_with(3).json();
+    assert_eq!((&all["rows_written"], &all["rows_quarantined"]), (&keys.len().into(), &odd.len().into()));
+    let table = folder.path().join("all.quarantine.lance").display().to_string();
+    let refused = read_table(&table, &["source", "error"]);
+    let mut sources = strings(&refused, "source");
+    sources.sort();
+    assert_eq!(sources, ["s3://corpus/docs/./z.jsonl", "s3://corpus/docs//y.jsonl"]);
+    assert!(strings(&refused, "error").iter().all(|error| error.contains("copy the object to another key")));
+    let again = embed("s3://corpus/docs/", "all.lance").exits_with(3).json();
+    assert_eq!((&again["rows_written"], &again["files_unchanged"]), (&0.into(), &keys.len().into()));
 }
 
 /// A job of the fake device from a file here into a bucket.

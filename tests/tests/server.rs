@@ -65,7 +65,7 @@ fn openais_client_gets_the_vectors_of_the_table() {
     let answer = ask_openai(&format!("http://{}", server.address), &["--token", TOKEN]);
 
     let texts = ["ça va?", "everyone has the right to rest"];
-    for (prefix, names) in [("query: ", &["float", "base64", "default"][..]), ("passage: ", &["passage"])] {
+    for (prefix, names) in [("query: ", &["float", "base64", "default", "nulls"][..]), ("passage: ", &["passage"])] {
         let expected: Vec<_> = encoded(&table, prefix, &texts).iter().map(floats).collect();
         for name in names {
             let got: Vec<_> = answer[name].as_array().unwrap().iter().map(floats).collect();
@@ -76,10 +76,14 @@ fn openais_client_gets_the_vectors_of_the_table() {
     let length: f32 = short.iter().map(|value| value * value).sum();
     assert!(short.len() == 8 && (length - 1.0).abs() < 1e-5, "{length}");
     assert_eq!(answer["ids"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["models"], json!(["multilingual-e5-small", "udhr"]));
+    assert_eq!(answer["model"], "multilingual-e5-small");
     assert!(answer["usage"]["prompt_tokens"].as_u64().unwrap() > 10);
     let errors = &answer["errors"];
     assert_eq!(errors["model"], json!(["NotFoundError", 404, "model_not_found", "model"]));
     assert_eq!(errors["long"], json!(["BadRequestError", 400, "context_length_exceeded", "input"]));
+    assert_eq!(errors["foreign"], json!(["BadRequestError", 400, "foreign_tokens", "input"]));
+    assert_eq!(errors["none"], json!(["NotFoundError", 404, "model_not_found", "model"]));
     assert_eq!(errors["dimensions"], json!(["BadRequestError", 400, "invalid_dimensions", "dimensions"]));
     assert_eq!(errors["stranger"], json!(["AuthenticationError", 401, "unauthorized", null]));
 }
@@ -107,6 +111,7 @@ fn adbc_reads_tables_and_searches_over_flight_sql() {
     let answer = ask_flight(url, &["--ca", &certificate, "--token", TOKEN]).unwrap();
     assert_eq!((&answer["name"], &answer["tables"]), (&json!("polylance"), &json!(["udhr"])));
     assert_eq!(answer["types"], json!(["TABLE"]));
+    assert_eq!(answer["dictionary"], json!(["en"]));
     assert!(answer["columns"].as_array().unwrap().contains(&json!("embedding")), "{answer}");
     assert_eq!(answer["counted"], json!([["en", 30], ["fr", 30], ["ja", 30]]));
     assert!(answer["hits"].as_array().unwrap().contains(&json!(["en", 26])), "{answer}");

@@ -56,7 +56,7 @@ impl Corpus {
     }
 
     async fn run(&self) -> RunSummary {
-        self.run_as(self.job()).await
+        Box::pin(self.run_as(self.job())).await
     }
 
     async fn run_as(&self, job: Job) -> RunSummary {

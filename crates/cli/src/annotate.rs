@@ -18,7 +18,7 @@ use crate::{
     exit::ExitStatus,
     interrupt::{self, Interrupted, Stopping},
     job::Stop,
-    pipeline::ProgressMode,
+    pipeline::{ProgressMode, files_in_table},
     printer::{Printer, counted, thousands},
     task_args::usage,
 };
@@ -141,7 +141,7 @@ pub(crate) struct Column {
 impl Column {
     async fn open(annotate: &Annotate, columns: &Columns) -> Result<Self> {
         let (spec, inputs) = annotate.task().map_err(usage)?;
-        let files = ModelFiles::find(&annotate.model)?;
+        let files = files_in_table(&annotate.model, &columns.table).await?;
         let options = columns.selection.options();
         let hashed = files.clone();
         let contract = tokio::task::spawn_blocking(move || head_contract(&hashed, spec, inputs, &options)).await??;

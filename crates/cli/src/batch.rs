@@ -2,7 +2,10 @@
 
 use arrow::{
     array::RecordBatch,
-    json::{ArrayWriter, LineDelimitedWriter},
+    json::{
+        WriterBuilder,
+        writer::{JsonArray, LineDelimited},
+    },
     util::display::{ArrayFormatter, FormatOptions},
 };
 
@@ -11,9 +14,14 @@ use crate::error::Result;
 /// Characters of a cell; the rest of a long text is an ellipsis.
 const CELL: usize = 160;
 
+/// Objects with every column, null where it has no value.
+pub(crate) fn whole_objects() -> WriterBuilder {
+    WriterBuilder::new().with_explicit_nulls(true)
+}
+
 /// One JSON array of objects.
 pub(crate) fn json_array(batch: &RecordBatch) -> Result<Vec<u8>> {
-    let mut writer = ArrayWriter::new(Vec::new());
+    let mut writer = whole_objects().build::<_, JsonArray>(Vec::new());
     writer.write(batch)?;
     writer.finish()?;
     let mut bytes = writer.into_inner();
@@ -26,7 +34,7 @@ pub(crate) fn json_array(batch: &RecordBatch) -> Result<Vec<u8>> {
 
 /// One JSON object a line.
 pub(crate) fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>> {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
+    let mut writer = whole_objects().build::<_, LineDelimited>(Vec::new());
     writer.write(batch)?;
     writer.finish()?;
     Ok(writer.into_inner())
@@ -92,14 +100,15 @@ mod tests {
     #[test]
     fn a_batch_is_an_array_of_objects() {
         let batch = RecordBatch::try_from_iter([
-            ("id", Arc::new(StringArray::from(vec!["a", "b"])) as arrow::array::ArrayRef),
+            ("id", Arc::new(StringArray::from(vec![Some("a"), None])) as arrow::array::ArrayRef),
             ("x", Arc::new(Float32Array::from(vec![0.5, 2.0]))),
         ])
         .unwrap();
         let text = String::from_utf8(json_array(&batch).unwrap()).unwrap();
-        assert_eq!(text, "[{\"id\":\"a\",\"x\":0.5},{\"id\":\"b\",\"x\":2.0}]\n");
+        assert_eq!(text, "[{\"id\":\"a\",\"x\":0.5},{\"id\":null,\"x\":2.0}]\n");
+        assert_eq!(json_lines(&batch).unwrap(), b"{\"id\":\"a\",\"x\":0.5}\n{\"id\":null,\"x\":2.0}\n");
         assert_eq!(header(&batch), ["id", "x"]);
-        assert_eq!(rows(&batch).unwrap()[1], ["b", "2.0"]);
+        assert_eq!(rows(&batch).unwrap()[1], ["", "2.0"]);
         let empty = RecordBatch::new_empty(Arc::new(Schema::empty()));
         assert_eq!(json_array(&empty).unwrap(), b"[]\n");
     }

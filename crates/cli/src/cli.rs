@@ -90,7 +90,12 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
                 None => pending().await,
             }
         };
-        let mut command = Box::pin(dispatch(command, &stopping, printer));
+        let mut command = Box::pin(async {
+            match dispatch(command, &stopping, printer).await {
+                Err(error) => Err(error::with_damage(error).await),
+                done => done,
+            }
+        });
         tokio::select! {
             result = &mut command => result,
             () = interrupted => match stopping.wait(command).await {

@@ -33,6 +33,19 @@ impl UsageError {
     }
 }
 
+/// The same error, or what is behind it: a table that cannot be opened because its newest version is damaged.
+pub(crate) async fn with_damage(error: anyhow::Error) -> anyhow::Error {
+    let unopened = causes(error.as_ref()).iter().find_map(|cause| match cause.downcast_ref() {
+        Some(SearchError::Storage { uri, .. }) => Some(uri.clone()),
+        _ => None,
+    });
+    let damaged = match unopened {
+        Some(uri) => Box::pin(polylance_sink::damage(&uri)).await,
+        None => None,
+    };
+    damaged.map_or(error, Into::into)
+}
+
 /// Prints the error, its causes and what to do about it.
 pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus {
     let causes = causes(error.as_ref());
@@ -160,11 +173,12 @@ fn sink_hint(error: &SinkError) -> &'static str {
             "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it"
         }
         SinkError::SchemaMismatch { .. } => {
-            "set `keep` in [source] and `text` in [table] as for the table, or write to a new table"
+            "set `keep` in [source] and `text` in [table] as for the table, or write to a new table; columns that \
+             others add to a table must be nullable"
         }
         SinkError::OtherFeatures { .. } => "name another table with --features, or delete this one",
         SinkError::NotATable { .. } | SinkError::NoContract { .. } => "write to an address where nothing is yet",
-        SinkError::UnreadableContract { .. } | SinkError::UnreadableHead { .. } => {
+        SinkError::UnreadableContract { .. } | SinkError::UnreadableHead { .. } | SinkError::LaterTable { .. } => {
             "use the version of polylance that wrote the table"
         }
         SinkError::NoTable { .. } => "`polylance embed` and `polylance run` make tables",
@@ -173,6 +187,13 @@ fn sink_hint(error: &SinkError) -> &'static str {
         }
         SinkError::NotAnAnnotation { .. } => "choose another name for the annotation",
         SinkError::ColumnChanged { .. } => "let one run at a time fill a column, then run again",
+        SinkError::Damaged { .. } => {
+            "`polylance compact --repair` sets the file aside, after which the version before it is the latest"
+        }
+        SinkError::Replaced { .. } | SinkError::FilesGone { .. } => {
+            "run the same command again: it begins with what is there now"
+        }
+        SinkError::Clock { .. } => "set the clock of this machine, then clean up",
         SinkError::Conflict { .. } => "run the same command again: it continues from what is committed",
         SinkError::Storage { .. } if error.is_refusal() => polylance_dataflow::REFUSED,
         SinkError::Storage { .. } => {
@@ -228,7 +249,14 @@ fn status(error: &(dyn Error + 'static)) -> Option<ExitStatus> {
     let wrong_usage = if error.is::<UsageError>() || error.is::<ConfigError>() {
         true
     } else if let Some(error) = error.downcast_ref::<SourceError>() {
-        !matches!(error, SourceError::Storage { .. } | SourceError::Store { .. } | SourceError::Temporary { .. })
+        !matches!(
+            error,
+            SourceError::Storage { .. }
+                | SourceError::Store { .. }
+                | SourceError::Changed { .. }
+                | SourceError::File { .. }
+                | SourceError::Temporary { .. }
+        )
     } else if let Some(error) = error.downcast_ref::<SinkError>() {
         matches!(
             error,

@@ -26,5 +26,6 @@ mod spans;
 mod table_model;
 mod task_args;
 mod token_features;
+mod whole_file;
 
 pub use cli::main;

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use indicatif::HumanBytes;
 use polylance_backend::BackendHandle;
 use polylance_config::{self as config, ChunkMode, Pipeline};
-use polylance_dataflow::{Format, RowSet, SourceSpec};
+use polylance_dataflow::{CsvSpec, Format, RowSet, SourceSpec};
 use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
 use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, Table, UpkeepPolicy, Upkept};
@@ -60,7 +60,7 @@ pub(crate) enum ProgressMode {
 pub(crate) async fn embed_quietly(pipeline: &Pipeline, progress: ProgressMode) -> Result<u64> {
     let selection = select(pipeline).await?;
     let open = job(pipeline).open().await?;
-    let files = ModelFiles::find(&pipeline.model.id)?;
+    let files = files_in_table(&pipeline.model.id, &pipeline.table.uri).await?;
     let options = pool_options(pipeline, &selection);
     let contract = contract(pipeline, &files, &options)?;
     let pool = Arc::new(LazyPool::new(files, Vec::new(), options, &selection.devices));
@@ -105,7 +105,7 @@ async fn run_open(
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let selection = select(pipeline).await?;
-    let files = ModelFiles::find(&pipeline.model.id)?;
+    let files = files_in_table(&pipeline.model.id, &pipeline.table.uri).await?;
     let options = pool_options(pipeline, &selection);
     let contract = contract(pipeline, &files, &options)?;
     let columns = Columns::of(pipeline, &selection);
@@ -183,6 +183,9 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
         fields.extend(upkept(&summary.upkeep).map(|done| ("upkeep", done)));
         printer.fields(&fields)?;
     }
+    for note in &summary.source_notes {
+        printer.warning(note);
+    }
     if let Some(reason) = &summary.removal_skipped {
         printer.warning(format_args!("no document was taken out of the table: {reason}"));
     }
@@ -236,6 +239,11 @@ fn job(pipeline: &Pipeline) -> Job {
             text: source.text.clone(),
             keep: source.keep.clone(),
             max_bytes: source.max_bytes.0,
+            csv: CsvSpec {
+                delimiter: source.csv.delimiter.map(config::CsvByte::byte),
+                quote: source.csv.quote.map(config::CsvByte::byte),
+                escape: source.csv.escape.map(config::CsvByte::byte),
+            },
         },
         table: table.uri.clone(),
         text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },
@@ -301,6 +309,16 @@ pub(crate) async fn select(pipeline: &Pipeline) -> Result<Selection> {
         config::Dtype::Int8 => Some(Dtype::Int8),
     };
     model_args::select(&pipeline.model.devices, dtype)
+}
+
+/// A model as a table was made with it, when its tokenizer is the table's.
+pub(crate) async fn files_in_table(model: &str, uri: &str) -> Result<ModelFiles> {
+    let files = ModelFiles::find(model)?;
+    let Some(table) = Table::open(uri).await? else { return Ok(files) };
+    Ok(match table.contract()? {
+        Some(contract) => files.as_in_table(&contract.tokenizer_hash)?,
+        None => files,
+    })
 }
 
 /// The dtype of a table's vectors; `None` where there is no table, or one without a contract.

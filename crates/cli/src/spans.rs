@@ -52,7 +52,7 @@ struct Row {
 /// # Errors
 /// When the source cannot be opened, or none of its rows can be used.
 pub(crate) async fn read(spec: SourceSpec) -> Result<SpannedTexts> {
-    let name = spec.uri.clone();
+    let name = spec.address();
     let column = spec.keep.first().cloned().unwrap_or_default();
     let scan = SourceScanExec::new(Source::open(spec).await?);
     let mut batches = scan.execute(0, Arc::new(TaskContext::default()))?;

@@ -26,7 +26,7 @@ use crate::{
 /// [`UsageError`] when `model` has other weights or another tokenizer than the contract says.
 pub(crate) fn open(model: &str, contract: &Contract, devices: &DeviceArgs) -> Result<DevicePool> {
     let selection = devices.select_query(contract)?;
-    let files = ModelFiles::find(model)?;
+    let files = ModelFiles::find(model)?.as_in_table(&contract.tokenizer_hash)?;
     let same = files.weights_hash()? == contract.weights_hash && files.tokenizer_hash()? == contract.tokenizer_hash;
     if !same {
         let error =

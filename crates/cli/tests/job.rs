@@ -40,6 +40,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
             text: "text".into(),
             keep: Vec::new(),
             max_bytes: 1 << 20,
+            csv: polylance_dataflow::CsvSpec::default(),
         },
         table: path("docs.lance"),
         text: TextColumn::Kept,

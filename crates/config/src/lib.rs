@@ -25,6 +25,7 @@
 mod annotate;
 mod byte_size;
 mod check;
+mod csv;
 mod document;
 mod error;
 mod pipeline;
@@ -35,6 +36,7 @@ mod validate;
 
 pub use annotate::Annotate;
 pub use byte_size::{ByteSize, ByteSizeError};
+pub use csv::{Csv, CsvByte};
 pub use error::{ConfigError, Place};
 pub use pipeline::{
     Chunk, ChunkMode, Commit, Concurrent, Dtype, Format, Index, IndexKind, Metric, Model, Pipeline, Prompts,

@@ -4,7 +4,7 @@ use polylance_schema::{Cut, Pooling};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Annotate, ByteSize};
+use crate::{Annotate, ByteSize, Csv};
 
 /// A pipeline: where texts come from, which model makes vectors of them, and the table they go to.
 ///
@@ -67,6 +67,9 @@ pub struct Source {
     /// What becomes of documents of the table that are no longer in the source.
     #[serde(default)]
     pub removed: Removed,
+    /// How CSV files are written.
+    #[serde(default, skip_serializing_if = "Csv::is_default")]
+    pub csv: Csv,
 }
 
 /// What becomes of documents of the table that are no longer in the source.
@@ -392,6 +395,7 @@ impl Source {
             keep: Vec::new(),
             max_bytes: default_max_bytes(),
             removed: Removed::default(),
+            csv: Csv::default(),
         }
     }
 }

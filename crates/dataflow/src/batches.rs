@@ -8,10 +8,11 @@ use arrow::{
         new_null_array,
     },
     buffer::NullBuffer,
-    datatypes::{DataType, FieldRef, SchemaRef},
+    compute::concat,
+    datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
 };
-use polylance_schema::{columns::ERROR, error_fields};
+use polylance_schema::{ContentRule, columns::ERROR, error_fields};
 
 use crate::content_hash::content_hashes;
 
@@ -53,6 +54,19 @@ impl Rows {
         }
     }
 
+    /// Rows of one file, one after another, as one.
+    pub(crate) fn concat(all: Vec<Self>) -> Result<Self, ArrowError> {
+        let column = |of: &dyn Fn(&Self) -> &dyn Array| concat(&all.iter().map(of).collect::<Vec<_>>());
+        let columns = all.first().map_or(0, |rows| rows.keep.len());
+        Ok(Self {
+            id: column(&|rows| &rows.id)?.as_string().clone(),
+            text: column(&|rows| &rows.text)?.as_string().clone(),
+            keep: (0..columns).map(|at| column(&|rows| &*rows.keep[at])).collect::<Result<_, _>>()?,
+            row: column(&|rows| &rows.row)?.as_primitive().clone(),
+            errors: all.iter().flat_map(|rows| rows.errors.iter().cloned()).collect(),
+        })
+    }
+
     /// Refuses rows that no model can embed: without id, without text, too long.
     pub(crate) fn checked(mut self, max_bytes: u64) -> Self {
         for (row, error) in self.errors.iter_mut().enumerate() {
@@ -67,12 +81,19 @@ impl Rows {
     }
 
     /// As a batch of `source_schema(keep)`.
-    pub(crate) fn into_batch(self, schema: &SchemaRef, source: &str) -> Result<RecordBatch, ArrowError> {
+    pub(crate) fn into_batch(
+        self,
+        rule: ContentRule,
+        schema: &SchemaRef,
+        source: &str,
+    ) -> Result<RecordBatch, ArrowError> {
         let rows = self.id.len();
         let good: BooleanArray = self.errors.iter().map(|error| Some(error.is_none())).collect();
         // A refused row has no hash, so that it never counts as a document that the table has.
         let hashed = arrow::compute::nullif(&self.text, &arrow::compute::not(&good)?)?;
-        let hashes = content_hashes(hashed.as_string(), &self.keep)?;
+        // The kept columns stand right after the id.
+        let fields = &schema.fields()[1..=self.keep.len()];
+        let hashes = content_hashes(rule, hashed.as_string(), fields, &self.keep)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(self.id)];
         columns.extend(self.keep);
         columns.push(Arc::new(self.text));
@@ -161,16 +182,4 @@ pub(crate) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Array
 
 fn missing(name: &str) -> ArrowError {
     ArrowError::SchemaError(format!("no column {name}"))
-}
-
-/// The type in which a column is stored: views, dictionaries and runs become plain, and what was only null in the
-/// sample may yet be text.
-pub(crate) fn plain_type(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
-        DataType::BinaryView => DataType::Binary,
-        DataType::Dictionary(_, values) => plain_type(values),
-        DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),
-        other => other.clone(),
-    }
 }

@@ -2,56 +2,36 @@
 
 use std::{collections::HashSet, path::Path};
 
-use globset::{GlobBuilder, GlobMatcher};
-
-use crate::Source;
+use crate::{Source, location::Scope};
 
 /// The files whose rows a run over a whole source examines: those that are read, and those that a folder or a glob
 /// would name if they were there.
 #[derive(Debug, Clone)]
 pub struct Coverage {
-    files: Files,
+    scope: Scope,
+    /// The file, when the source is one.
+    one: Option<String>,
     /// Of these only the ids are read.
     trusted: HashSet<String>,
-}
-
-#[derive(Debug, Clone)]
-enum Files {
-    One(String),
-    /// All whose address begins so.
-    Below(String),
-    /// All whose path below the base matches.
-    Matching(String, GlobMatcher),
 }
 
 impl Source {
     /// Which files a run over this source examines whole.
     pub fn coverage(&self) -> Coverage {
-        let (base, path) = &self.location.named;
-        let address = format!("{base}/{path}");
         let files = &self.location.files;
         let trusted = files.iter().filter(|file| file.trusted).map(|file| file.uri.clone()).collect();
-        let files = match &files[..] {
-            [file] if path.is_empty() || file.uri == address => Files::One(file.uri.clone()),
-            _ => match GlobBuilder::new(path).literal_separator(true).build() {
-                Ok(glob) if path.contains(['*', '?', '[', '{']) => {
-                    Files::Matching(format!("{base}/"), glob.compile_matcher())
-                }
-                _ => Files::Below(format!("{}/", address.trim_end_matches('/'))),
-            },
-        };
-        Coverage { files, trusted }
+        Coverage { scope: self.location.scope.clone(), one: files.first().map(|file| file.uri.clone()), trusted }
     }
 }
 
 impl Coverage {
     /// Whether a run over the whole source reads every row of the file at this address, or would if it were there.
     pub fn examines(&self, file: &str) -> bool {
-        let belongs = match &self.files {
-            Files::One(one) => file == one,
-            Files::Below(folder) => file.starts_with(folder.as_str()),
-            Files::Matching(base, glob) => {
-                file.strip_prefix(base.as_str()).is_some_and(|path| glob.is_match(Path::new(path)))
+        let belongs = match &self.scope {
+            Scope::One => self.one.as_deref() == Some(file),
+            Scope::Below(folder) => file.starts_with(folder.as_str()),
+            Scope::Matching(folder, glob) => {
+                file.strip_prefix(folder.as_str()).is_some_and(|path| glob.is_match(Path::new(path)))
             }
         };
         belongs && !self.trusted.contains(file)
@@ -73,6 +53,7 @@ mod tests {
             text: "text".into(),
             keep: Vec::new(),
             max_bytes: 1000,
+            csv: crate::CsvSpec::default(),
         };
         Source::open(spec).await.unwrap().coverage()
     }

@@ -107,7 +107,7 @@ fn distinct(batch: &RecordBatch, seen: &mut AllIds) -> Result<RecordBatch> {
         let id = ids.is_valid(row).then(|| ids.value(row));
         // A row that was refused before did not use its id.
         let (Some(id), true) = (id, refused.is_null(row)) else {
-            seen.insert_refused(id);
+            seen.insert_refused(id).map_err(datafusion_error::temporary)?;
             continue;
         };
         if !seen.insert(id).map_err(datafusion_error::temporary)? {

@@ -17,6 +17,20 @@ pub enum SourceError {
         /// As it was given.
         uri: String,
     },
+    /// The file system refused.
+    #[error("source `{uri}` cannot be read")]
+    File {
+        /// As it was given.
+        uri: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file was replaced or written while it was read.
+    #[error("`{file}` changed while it was read: run again")]
+    Changed {
+        /// The file.
+        file: String,
+    },
     /// The storage refused.
     #[error("source `{uri}` cannot be reached")]
     Storage {
@@ -72,6 +86,26 @@ pub enum SourceError {
         /// The column.
         column: String,
     },
+    /// A kept column has a name that no Lance table can have.
+    #[error("column `{column}` cannot be kept: a name in a Lance table is not empty and has no dot")]
+    ColumnName {
+        /// The column.
+        column: String,
+    },
+    /// A column is kept twice.
+    #[error("column `{column}` is named twice in `keep`")]
+    KeptTwice {
+        /// The column.
+        column: String,
+    },
+    /// A name that two columns of a file have.
+    #[error("{file}: more than one column is named `{column}`")]
+    AmbiguousColumn {
+        /// The file that was looked at.
+        file: String,
+        /// The name.
+        column: String,
+    },
     /// What memory has no room for could not be put into a temporary file, or not be read again.
     #[error("a temporary file in {folder} failed: {source}")]
     Temporary {
@@ -101,6 +135,47 @@ fn is_refusal(error: &object_store::Error) -> bool {
         || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| said().contains(status))
 }
 
+/// The store's error among the causes of an error.
+fn find_store_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e object_store::Error> {
+    match error.downcast_ref::<crate::read::ReadError>() {
+        Some(error) => error.store_error(),
+        None => error.downcast_ref(),
+    }
+}
+
+fn is_web(uri: &str) -> bool {
+    uri.starts_with("http://") || uri.starts_with("https://")
+}
+
+/// What a refusal means, by the store that refuses.
+fn refused(uri: &str) -> &'static str {
+    match uri.split_once("://").map(|(scheme, _)| scheme) {
+        Some("http" | "https") => {
+            "the server does not let this address be read: a signed URL may have expired, or be cut off where its \
+             query begins (a shell takes `&` for itself: put quotes around it)"
+        }
+        Some("gs") => {
+            "Google Cloud Storage refuses these credentials: set GOOGLE_SERVICE_ACCOUNT or \
+             GOOGLE_APPLICATION_CREDENTIALS to the file with the key of an account that may read the bucket"
+        }
+        Some("az") => {
+            "Azure refuses these credentials: set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or \
+             AZURE_STORAGE_SAS_TOKEN"
+        }
+        _ => REFUSED,
+    }
+}
+
+/// What to look at when a store does not answer, by the store.
+fn unreachable_store(uri: &str) -> &'static str {
+    match uri.split_once("://").map(|(scheme, _)| scheme) {
+        Some("http" | "https") => "look at the host and the port of the address, and try again when the server answers",
+        Some("gs") => "look at the bucket and at GOOGLE_SERVICE_ACCOUNT in the environment, and try again",
+        Some("az") => "look at the container and at AZURE_STORAGE_ACCOUNT_NAME in the environment, and try again",
+        _ => "look at the endpoint and the region in the environment, and try again",
+    }
+}
+
 impl SourceError {
     pub(crate) fn temporary(source: std::io::Error) -> Self {
         Self::Temporary { folder: std::env::temp_dir().display().to_string(), source }
@@ -113,11 +188,32 @@ impl SourceError {
             Self::MissingColumn { .. } => {
                 Some("name the columns with `text = \"…\"` and `id = \"…\"` in [source], or --text and --id".into())
             }
-            Self::ReservedColumn { .. } => Some("rename the column in the source, or leave it out of `keep`".into()),
+            Self::KeptTwice { .. } => Some("name it once".into()),
+            Self::ReservedColumn { .. } | Self::ColumnName { .. } | Self::AmbiguousColumn { .. } => {
+                Some("rename the column in the source, or leave it out of `keep`".into())
+            }
+            Self::NotFound { uri } if crate::location::glob::is_glob(uri) && !is_web(uri) => Some(
+                "`*`, `?`, `[…]` and `{…}` are a glob where nothing has exactly this name; `[*]`, `[?]`, `[[]`, `[{]` \
+                 stand for the character itself"
+                    .into(),
+            ),
+            Self::NotFound { uri } if is_web(uri) => {
+                Some("a web server has no folders and globs: name one file, with the query of its URL".into())
+            }
+            Self::NotFound { uri } if uri.contains("://") => {
+                Some("the name of an object is written as its store prints it; a folder is read whole".into())
+            }
             Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
-            Self::Storage { source, .. } if is_refusal(source) => Some(REFUSED.into()),
-            Self::Storage { .. } => {
-                Some("look at the endpoint and the region in the environment, and try again".into())
+            Self::File { .. } => Some("the user who runs this needs to be allowed to read it, and its folder".into()),
+            Self::Changed { .. } => Some(
+                "let its writer finish, or let it write another file and rename that; what is committed stays, and \
+                 the next run goes on from there"
+                    .into(),
+            ),
+            Self::Storage { uri, source } if is_refusal(source) => Some(refused(uri).into()),
+            Self::Storage { uri, .. } => Some(unreachable_store(uri).into()),
+            Self::Store { file, source } if find_store_error(source.as_ref()).is_some_and(is_refusal) => {
+                Some(refused(file).into())
             }
             Self::Store { .. } => {
                 Some("run the same command again when the store answers: it continues from what is committed".into())
@@ -134,7 +230,7 @@ impl SourceError {
                     .into(),
             ),
             Self::Unreadable { .. } => {
-                Some("fetch the file again; what is no Parquet, Arrow, JSONL or CSV file is not read".into())
+                Some("Parquet, Arrow, JSONL and CSV are read, texts in UTF-8; a damaged file is fetched again".into())
             }
             Self::ColumnType { .. } => Some("name another column, or change its type in the source".into()),
         }

@@ -4,52 +4,116 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::{Source, location::SourceFile};
+use crate::{
+    Source,
+    location::{FileState, Location, SourceFile, Store},
+};
 
 /// A file may change once more within one tick of its file system's clock and look the same. The coarsest tick in use
 /// is FAT's.
 const TICK: TimeDelta = TimeDelta::seconds(2);
+/// A web server's time of a file may be that of a copy that is made while it is read, so more than a tick must be
+/// between the two where nothing but the time tells of a change.
+const SETTLED: TimeDelta = TimeDelta::minutes(5);
 
 impl Source {
-    /// A hash of all files as they were listed, which changes when one of them does. `None` when a file changed so
-    /// short before `listed` that it may change again and not show it.
+    /// A hash of all files as they were listed, which changes when one of them does. `None` when a file may change
+    /// and not show it.
     pub fn fingerprint(&self, listed: DateTime<Utc>) -> Option<String> {
-        let files: Option<Vec<_>> = self.location.files.iter().map(|file| file.fingerprint(listed)).collect();
-        Some(short_hash(&format!("{:?} {:?}", files?, self.location.codes)))
+        let location = &self.location;
+        let time = location.time(listed);
+        let files: Option<Vec<_>> = location.files.iter().map(|file| location.fingerprint(file, time)).collect();
+        Some(short_hash(&format!("{:?} {:?}", files?, location.codes)))
     }
 
     /// The address and a hash of each file that can be told from any other state of itself.
     pub fn fingerprints(&self, listed: DateTime<Utc>) -> Vec<(String, String)> {
-        let of = |file: &SourceFile| Some((file.uri.clone(), file.fingerprint(listed)?));
+        let time = self.location.time(listed);
+        let of = |file: &SourceFile| Some((file.uri.clone(), self.location.fingerprint(file, time)?));
         self.location.files.iter().filter_map(of).collect()
     }
 
     /// Takes the rows of the files with these hashes for rows that the table has: of them nothing is read but the
     /// ids, which must be distinct in the whole source. Returns how many files there are.
     pub fn trust(&mut self, listed: DateTime<Utc>, finished: &HashSet<String>) -> usize {
-        for file in &mut self.location.files {
-            file.trusted = file.fingerprint(listed).is_some_and(|hash| finished.contains(&hash));
+        let time = self.location.time(listed);
+        let is_finished = |file| self.location.fingerprint(file, time).is_some_and(|hash| finished.contains(&hash));
+        let trusted: Vec<bool> = self.location.files.iter().map(is_finished).collect();
+        for (file, trusted) in self.location.files.iter_mut().zip(&trusted) {
+            file.trusted = *trusted;
         }
-        self.location.files.iter().filter(|file| file.trusted).count()
+        trusted.into_iter().filter(|trusted| *trusted).count()
     }
 }
 
-impl SourceFile {
-    /// A hash of the name, size, time and entity tag.
-    fn fingerprint(&self, listed: DateTime<Utc>) -> Option<String> {
-        if self.may_change_unseen(listed) {
-            return None;
+impl Location {
+    /// The time of the listing by the clock that the files' times are of, where it is known. Of an object store it is
+    /// at least the newest time in the listing. `listed` is the time of this machine.
+    fn time(&self, listed: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Files => Some(listed),
+            Store::Objects(_) => self.files.iter().filter_map(|file| file.state.as_ref()?.modified).max(),
+            Store::Web(server) => server.date,
         }
-        let state = self.state.as_ref();
-        let state = state.map(|s| (s.modified.timestamp_nanos_opt(), s.e_tag.as_deref(), s.version.as_deref()));
-        Some(short_hash(&format!("{:?} {} {state:?}", self.uri, self.size)))
     }
 
-    /// The tag of a local file is made of its time and its size; that of an object is of its content.
-    fn may_change_unseen(&self, listed: DateTime<Utc>) -> bool {
-        let Some(state) = &self.state else { return false };
-        let tagged = self.is_remote() && state.e_tag.is_some();
-        !tagged && listed - state.modified < TICK
+    /// A hash of a file's name, size, time and entity tag; `None` when it may change and look the same.
+    fn fingerprint(&self, file: &SourceFile, time: Option<DateTime<Utc>>) -> Option<String> {
+        if file.unreadable.is_some() {
+            return None;
+        }
+        let state = file.state.as_ref();
+        let shows_changes = match &self.store {
+            Store::Memory(_) => true,
+            Store::Files => is_older(state?, time, TICK),
+            // An object's tag is made anew whenever it is written.
+            Store::Objects(_) => state?.strong_tag().is_some() || is_older(state?, time, TICK),
+            Store::Web(_) => web_file_shows_changes(state?, time),
+        };
+        let state = state.map(|state| {
+            let modified = state.modified.map(|time| time.timestamp_nanos_opt());
+            (modified, state.e_tag.as_deref(), state.version.as_deref())
+        });
+        shows_changes.then(|| short_hash(&format!("{:?} {} {state:?}", file.uri, file.size)))
+    }
+
+    /// Says of a file on a web server that no run can know it again.
+    pub(crate) fn without_validators(&self) -> Option<String> {
+        let Store::Web(server) = &self.store else { return None };
+        let file = self.files.first()?;
+        let state = file.state.as_ref()?;
+        if web_file_shows_changes(state, server.date) || state.strong_tag().is_some() {
+            return None;
+        }
+        Some(match state.modified {
+            Some(_) if server.date.is_some() => format!(
+                "{}: the server gives no strong ETag, and its Last-Modified is less than {} minutes ago: the file is \
+                 read whole in the next run",
+                file.uri,
+                SETTLED.num_minutes()
+            ),
+            _ => format!(
+                "{}: the server gives neither a strong ETag nor a Last-Modified with a Date, so a change cannot be \
+                 seen: the file is read whole in every run",
+                file.uri
+            ),
+        })
+    }
+}
+
+/// Whether a file was written so long before a time that another change would show.
+fn is_older(state: &FileState, time: Option<DateTime<Utc>>, least: TimeDelta) -> bool {
+    state.modified.zip(time).is_some_and(|(modified, time)| time - modified >= least)
+}
+
+/// Whether a change of a file on a web server shows in what the server says of it. A tag may be made of a time in
+/// whole seconds and the size, so a file that has just been written is not known by it either.
+fn web_file_shows_changes(state: &FileState, date: Option<DateTime<Utc>>) -> bool {
+    match (state.strong_tag(), state.modified, date) {
+        (Some(_), Some(_), Some(_)) => is_older(state, date, TICK),
+        (Some(_), _, _) => true,
+        (None, _, _) => is_older(state, date, SETTLED),
     }
 }
 
@@ -71,7 +135,15 @@ mod tests {
     async fn fingerprint(uri: &str) -> Option<String> {
         let uri = uri.to_owned();
         let columns = ("id".to_owned(), "text".to_owned());
-        let spec = SourceSpec { uri, format: None, id: columns.0, text: columns.1, keep: vec![], max_bytes: 1 << 20 };
+        let spec = SourceSpec {
+            uri,
+            format: None,
+            id: columns.0,
+            text: columns.1,
+            keep: vec![],
+            max_bytes: 1 << 20,
+            csv: crate::CsvSpec::default(),
+        };
         Source::open(spec).await.unwrap().fingerprint(Utc::now())
     }
 

@@ -1,22 +1,26 @@
-//! Where a source is: a URI becomes an object store and the files in it.
+//! Where a source is: a URI becomes a store and the files in it.
 
-use std::{ffi::OsString, fmt::Display, path::Path as FilePath, sync::Arc};
+pub(crate) mod folder;
+pub(crate) mod glob;
+mod objects;
+mod odd_keys;
+pub(crate) mod web;
+
+use std::{path::Path as FilePath, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
-use globset::GlobBuilder;
-use object_store::{
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
-};
-use url::Url;
+use globset::GlobMatcher;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 
-use crate::SourceError;
+use self::web::WebFile;
+use crate::{Format, SourceError};
 
-/// One file of a source.
+/// One file of a source. A listing keeps all of them in memory, about 250 bytes each.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceFile {
     /// Its address, as the quarantine names it.
     pub(crate) uri: String,
+    /// Its place in the store; of a file on this machine the address is the place.
     pub(crate) path: Path,
     /// Bytes as stored.
     pub(crate) size: u64,
@@ -24,102 +28,155 @@ pub(crate) struct SourceFile {
     pub(crate) state: Option<FileState>,
     /// Whether the table has its rows, so that only their ids are read.
     pub(crate) trusted: bool,
+    /// Why it cannot be read, when the listing shows that already.
+    pub(crate) unreadable: Option<String>,
 }
 
 /// By which a file is known to be the one that was read before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileState {
-    pub(crate) modified: DateTime<Utc>,
+    pub(crate) modified: Option<DateTime<Utc>>,
     pub(crate) e_tag: Option<String>,
     pub(crate) version: Option<String>,
 }
 
-impl SourceFile {
-    /// Whether the file is reached over a network.
-    pub(crate) fn is_remote(&self) -> bool {
-        self.uri.contains("://") && !self.uri.starts_with("file://")
+impl FileState {
+    /// An entity tag that stands for each byte of the content. A weak one stands for its meaning.
+    pub(crate) fn strong_tag(&self) -> Option<&str> {
+        self.e_tag.as_deref().filter(|tag| !tag.starts_with("W/"))
     }
 }
 
-/// A store and the files that a URI names, sorted by path.
+impl SourceFile {
+    /// A file that is there and cannot be read: it costs a row of the quarantine.
+    fn unreadable(uri: String, message: String) -> Self {
+        Self { uri, path: Path::default(), size: 0, state: None, trusted: false, unreadable: Some(message) }
+    }
+
+    /// Whether the file is reached over a network.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.uri.contains("://") && !self.uri.starts_with(FILE)
+    }
+
+    /// The path of a file on this machine.
+    pub(crate) fn local_path(&self) -> &FilePath {
+        FilePath::new(self.uri.strip_prefix(FILE).unwrap_or(&self.uri))
+    }
+}
+
+/// Where files are read from.
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    /// This machine's disks.
+    Files,
+    /// A file that is part of the program.
+    Memory(Arc<InMemory>),
+    Objects(Arc<dyn ObjectStore>),
+    Web(Arc<WebFile>),
+}
+
+/// Which files a URI would name if they were there.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Scope {
+    /// The one that it names.
+    #[default]
+    One,
+    /// All whose address begins so.
+    Below(String),
+    /// All whose address begins so, and whose rest matches.
+    Matching(String, GlobMatcher),
+}
+
+/// The files that a URI names.
+#[derive(Debug, Default)]
+struct Found {
+    files: Vec<SourceFile>,
+    scope: Scope,
+    /// What was passed over.
+    notes: Vec<String>,
+}
+
+/// A store and the files that a URI names, sorted by address.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
-    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) store: Store,
     pub(crate) files: Vec<SourceFile>,
     /// Translations of the built-in corpus to read; `None` is all.
     pub(crate) codes: Option<Vec<String>>,
-    /// The URI as it was understood: what stands before paths in a file's address, and the path or glob.
-    pub(crate) named: (String, String),
+    /// Which files belong to it, those that have left it included.
+    pub(crate) scope: Scope,
+    /// The format of the first file that can be read, once that is known.
+    pub(crate) format: Option<Format>,
+    /// What is to be known about the files.
+    pub(crate) notes: Vec<String>,
 }
 
 const BUILTIN: &str = "builtin:";
+const FILE: &str = "file://";
 
 impl Location {
     pub(crate) async fn find(uri: &str) -> Result<Self, SourceError> {
         if let Some(name) = uri.strip_prefix(BUILTIN) {
             return builtin(uri, name).await;
         }
-        let (store, path, base) = if uri.contains("://") { remote(uri).await? } else { local(uri)? };
-        let files = if path.contains(['*', '?', '[', '{']) {
-            globbed(uri, &*store, &path, &base).await?
-        } else {
-            listed(uri, &*store, &path, &base).await?
+        let (store, found) = match uri.split_once("://").map(|(scheme, _)| scheme) {
+            Some("http" | "https") => {
+                let (server, found) = web::find(uri).await?;
+                (Store::Web(Arc::new(server)), found)
+            }
+            Some(scheme) if objects::SCHEMES.contains(&scheme) => {
+                let (store, found) = objects::find(uri).await?;
+                (Store::Objects(store), found)
+            }
+            Some("file") => (Store::Files, local_url(uri).await?),
+            Some(scheme) => {
+                let message = format!("`{scheme}://` is no kind of address that is known");
+                return Err(SourceError::Uri { uri: web::public(uri), message });
+            }
+            None => {
+                let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
+                let absolute = std::path::absolute(uri).map_err(|error| refuse(error.to_string()))?;
+                let absolute = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
+                (Store::Files, local(uri, "", absolute.to_owned()).await?)
+            }
         };
-        if files.is_empty() {
-            return Err(SourceError::NotFound { uri: uri.to_owned() });
+        if found.files.is_empty() {
+            return Err(SourceError::NotFound { uri: public(uri) });
         }
-        Ok(Self { store, files, codes: None, named: (base, path) })
+        let Found { files, scope, notes } = found;
+        let mut this = Self { store, files, codes: None, scope, format: None, notes };
+        this.notes.extend(this.without_validators());
+        Ok(this)
     }
 }
 
-/// A store, the path in it, and what stands before the path in a file's address.
-type Place = (Arc<dyn ObjectStore>, String, String);
-
-fn local(path: &str) -> Result<Place, SourceError> {
-    let refuse = |message: String| SourceError::Uri { uri: path.to_owned(), message };
-    let absolute = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
-    let absolute = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
-    Ok((Arc::new(LocalFileSystem::new()), absolute.trim_start_matches('/').to_owned(), String::new()))
+/// A URI as messages may show it.
+pub(crate) fn public(uri: &str) -> String {
+    if uri.starts_with("http") { web::public(uri) } else { uri.to_owned() }
 }
 
-/// Stores that Lance reaches as well.
-const OBJECT_STORES: [&str; 3] = ["s3", "gs", "az"];
-
-async fn remote(uri: &str) -> Result<Place, SourceError> {
-    let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
-    // In the address of an object `?` and `#` are characters of its name or of a glob.
-    let literal = if uri.starts_with("http") { uri.to_owned() } else { uri.replace('?', "%3F").replace('#', "%23") };
-    let mut url = Url::parse(&literal).map_err(|error| refuse(error.to_string()))?;
-    let refuse_quoted = |error: &dyn Display| refuse(without_secrets(&error.to_string()));
-    let (store, path) = if OBJECT_STORES.contains(&url.scheme()) {
-        // The same way as to the table: one set of keys, profiles and endpoints opens both.
-        let root = &url[..url::Position::BeforePath];
-        let (store, _) = lance_io::object_store::ObjectStore::from_uri(root).await.map_err(|e| refuse_quoted(&e))?;
-        let path = Path::from_url_path(url.path()).map_err(|error| refuse(error.to_string()))?;
-        (Arc::clone(&store.inner), path)
-    } else {
-        let (store, path) = object_store::parse_url_opts(&url, options(&url)).map_err(|e| refuse_quoted(&e))?;
-        (Arc::from(store), path)
-    };
-    // An address is written to the quarantine, a password in it is not. Not every kind of URL can have one.
-    let _ = (url.set_username(""), url.set_password(None));
-    Ok((store, path.to_string(), url[..url::Position::BeforePath].to_owned()))
+/// What an absolute path names.
+async fn local(uri: &str, prefix: &'static str, path: String) -> Result<Found, SourceError> {
+    let given = uri.to_owned();
+    let walk = tokio::task::spawn_blocking(move || folder::find(&given, prefix, &path));
+    walk.await.map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })?
 }
 
-/// What the environment says about the store of a URL, as the stores' own tools read it.
-fn options(url: &Url) -> Vec<(String, String)> {
-    if url.scheme() == "http" {
-        return vec![("allow_http".to_owned(), "true".to_owned())];
+/// What a `file://` address names: as it is written, or else with what is encoded decoded.
+async fn local_url(uri: &str) -> Result<Found, SourceError> {
+    let refuse = |message: &str| SourceError::Uri { uri: uri.to_owned(), message: message.to_owned() };
+    let path = uri.strip_prefix(FILE).unwrap_or(uri);
+    let path = path.strip_prefix("localhost").unwrap_or(path);
+    if !path.starts_with('/') {
+        return Err(refuse("the path is not absolute: `file:///` stands before one"));
     }
-    // Without the prefix `BUCKET` or `TIMEOUT` of something else would count.
-    let own = |key: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| key.starts_with(prefix));
-    let text = |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
-    std::env::vars_os().filter_map(text).filter(|(key, _)| own(key)).collect()
-}
-
-/// The stores' messages may quote an option's value.
-fn without_secrets(message: &str) -> String {
-    message.split(['\n', '=']).next().unwrap_or_default().to_owned()
+    let found = local(uri, FILE, path.to_owned()).await?;
+    if found.files.is_empty() && path.contains('%') {
+        let decoded = Path::from_url_path(path).map_err(|error| refuse(&error.to_string()))?;
+        let slash = if path.ends_with('/') { "/" } else { "" };
+        return local(uri, FILE, format!("/{decoded}{slash}")).await;
+    }
+    Ok(found)
 }
 
 async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
@@ -140,61 +197,22 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
     let path = Path::from("udhr.parquet");
     let bytes = polylance_builtin::udhr_parquet();
     store.put(&path, PutPayload::from_static(bytes)).await.map_err(storage)?;
-    let file =
-        SourceFile { uri: format!("{BUILTIN}{name}"), path, size: bytes.len() as u64, state: None, trusted: false };
-    Ok(Location { store: Arc::new(store), files: vec![file], codes, named: (String::new(), String::new()) })
-}
-
-/// The file itself, or everything below the folder.
-async fn listed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> Result<Vec<SourceFile>, SourceError> {
-    let storage = |source| SourceError::Storage { uri: uri.to_owned(), source };
-    let parsed = parse(uri, path)?;
-    if !uri.ends_with('/') && !path.is_empty() {
-        match store.head(&parsed).await {
-            Ok(meta) => return Ok(vec![file(base, meta)]),
-            // A web server has files and no list of them.
-            Err(object_store::Error::NotFound { .. }) if base.starts_with("http") => return Ok(Vec::new()),
-            // A folder has no head; some stores say so in other words than "not found".
-            Err(object_store::Error::NotFound { .. } | object_store::Error::Generic { .. }) => {}
-            Err(error) => return Err(storage(error)),
-        }
-    }
-    let mut files: Vec<SourceFile> = store
-        .list(Some(&parsed))
-        .map_ok(|meta| file(base, meta))
-        // Some stores have an empty object in the place of a folder.
-        .try_filter(|file| futures::future::ready(file.path != parsed && !hidden(&file.path, &parsed)))
-        .try_collect()
-        .await
-        .map_err(storage)?;
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
-}
-
-/// Everything below the part without wildcards that matches the whole.
-async fn globbed(uri: &str, store: &dyn ObjectStore, path: &str, base: &str) -> Result<Vec<SourceFile>, SourceError> {
-    let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
-    let glob = GlobBuilder::new(path).literal_separator(true).build().map_err(|error| refuse(error.to_string()))?;
-    let matcher = glob.compile_matcher();
-    let fixed: Vec<&str> = path.split('/').take_while(|part| !part.contains(['*', '?', '[', '{'])).collect();
-    let below = listed(&format!("{uri}/"), store, &fixed.join("/"), base).await?;
-    Ok(below.into_iter().filter(|file| matcher.is_match(FilePath::new(file.path.as_ref()))).collect())
-}
-
-fn parse(uri: &str, path: &str) -> Result<Path, SourceError> {
-    Path::parse(path).map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })
-}
-
-fn file(base: &str, meta: ObjectMeta) -> SourceFile {
-    let ObjectMeta { location: path, last_modified: modified, size, e_tag, version } = meta;
-    let state = Some(FileState { modified, e_tag, version });
-    SourceFile { uri: format!("{base}/{path}"), path, size, state, trusted: false }
-}
-
-/// Files and folders that writers use for themselves: `_SUCCESS`, `.crc`, `_temporary/`.
-fn hidden(path: &Path, below: &Path) -> bool {
-    let inner = path.as_ref().strip_prefix(below.as_ref()).unwrap_or_else(|| path.as_ref());
-    inner.split('/').any(|part| part.starts_with(['_', '.']))
+    let file = SourceFile {
+        uri: format!("{BUILTIN}{name}"),
+        path,
+        size: bytes.len() as u64,
+        state: None,
+        trusted: false,
+        unreadable: None,
+    };
+    Ok(Location {
+        store: Store::Memory(Arc::new(store)),
+        files: vec![file],
+        codes,
+        scope: Scope::One,
+        format: None,
+        notes: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -205,7 +223,7 @@ mod tests {
 
     async fn names(uri: &str) -> Vec<String> {
         let files = Location::find(uri).await.unwrap().files;
-        files.iter().map(|file| file.path.filename().unwrap().to_owned()).collect()
+        files.iter().map(|file| file.uri.rsplit('/').next().unwrap().to_owned()).collect()
     }
 
     #[tokio::test]
@@ -237,17 +255,6 @@ mod tests {
         }
         assert_eq!(names(&format!("{root}/*.csv")).await.len(), 3);
         assert_eq!(names(&format!("file://{root}/données*.csv")).await.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn the_address_of_a_file_has_no_password() {
-        for (uri, path, base) in [
-            ("http://user:secret@host:8080/a/é.csv", "a/é.csv", "http://host:8080"),
-            ("file:///tmp/日本/x?.csv", "tmp/日本/x?.csv", "file://"),
-        ] {
-            let place = remote(uri).await.unwrap();
-            assert_eq!((place.1.as_str(), place.2.as_str()), (path, base));
-        }
     }
 
     #[tokio::test]

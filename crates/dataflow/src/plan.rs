@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use datafusion::{error::Result, physical_plan::ExecutionPlan};
 use polylance_backend::{BackendInfo, TokenizeSpec};
+use polylance_schema::ContentRule;
 
 use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, OnlyRowsExec, RowSet, Source, SourceScanExec, TokenizeExec};
 
@@ -12,7 +13,7 @@ use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, OnlyRowsExec, RowSet, Sour
 /// `only`, other rows of the source are read and go no further.
 ///
 /// The plan yields `encoded_schema(keep, dim)` in one partition, and behind it `heads`: the columns, with their
-/// contracts, of the backend's heads.
+/// contracts, of the backend's heads. `rule` is that of the table's content hashes.
 ///
 /// # Errors
 /// When the parts do not fit together, which is a defect of the caller.
@@ -23,8 +24,9 @@ pub fn plan_embeddings(
     tokenize: TokenizeSpec,
     info: &BackendInfo,
     heads: &[FieldRef],
+    rule: ContentRule,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let scan = Arc::new(SourceScanExec::new(source.clone()));
+    let scan = Arc::new(SourceScanExec::new(source.clone()).with_rule(rule));
     let mut documents: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(scan));
     if let Some(only) = only {
         documents = Arc::new(OnlyRowsExec::new(documents, only));

@@ -23,7 +23,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use polylance_schema::source_schema;
+use polylance_schema::{ContentRule, source_schema};
 
 use crate::{
     Source, SourceError,
@@ -46,6 +46,7 @@ const OPEN_FILES: usize = 2;
 #[derive(Debug)]
 pub struct SourceScanExec {
     source: Source,
+    rule: ContentRule,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -54,7 +55,13 @@ impl SourceScanExec {
     /// A scan of a source that was opened, and so checked.
     pub fn new(source: Source) -> Self {
         let properties = operator::properties(source_schema(source.keep_fields()));
-        Self { source, properties, metrics: ExecutionPlanMetricsSet::new() }
+        Self { source, rule: ContentRule::default(), properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// Makes the content hashes by the rule of a table.
+    #[must_use]
+    pub fn with_rule(self, rule: ContentRule) -> Self {
+        Self { rule, ..self }
     }
 
     /// Bytes of all files.
@@ -66,7 +73,8 @@ impl SourceScanExec {
 impl DisplayAs for SourceScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (spec, files, bytes) = (&self.source.spec, self.source.files(), self.source.total_bytes());
-        write!(f, "SourceScanExec: uri={}, files={files}, bytes={bytes}, id={}, text={}", spec.uri, spec.id, spec.text)
+        let uri = spec.address();
+        write!(f, "SourceScanExec: uri={uri}, files={files}, bytes={bytes}, id={}, text={}", spec.id, spec.text)
     }
 }
 
@@ -91,10 +99,10 @@ impl ExecutionPlan for SourceScanExec {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let bytes_read = MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition);
         let (schema, source) = (self.schema(), self.source.clone());
-        let batch_schema = Arc::clone(&schema);
+        let (batch_schema, rule) = (Arc::clone(&schema), self.rule);
         let batches = documents(source, bytes_read).map(move |item| {
             let (file, rows) = item?;
-            let batch = rows.into_batch(&batch_schema, &file.uri)?;
+            let batch = rows.into_batch(rule, &batch_schema, &file.uri)?;
             Ok(batch.record_output(&baseline))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
@@ -117,10 +125,10 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
         }
         Codes { wanted: codes, at, extra: kept.is_none() }
     });
-    let (store, format) = (location.store, spec.format);
+    let (store, others, format) = (location.store, location.format, spec.format);
     stream::iter(location.files)
         .map(move |file| {
-            let open = OpenFile { store: Arc::clone(&store), file: file.clone(), bytes_read: bytes_read.clone() };
+            let open = OpenFile::new(store.clone(), others, file.clone(), bytes_read.clone());
             let columns = Columns { only_ids: file.trusted, ..columns.clone() };
             async move {
                 let rows = open.rows(&columns, format).await;
@@ -161,6 +169,7 @@ fn contained(
                 rows.checked(columns.max_bytes)
             })
         }
+        Err(error) if error.is_change() => Err(SourceError::Changed { file: file.uri.clone() }),
         Err(error) if file.is_remote() && error.is_of_the_store() => {
             Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })
         }

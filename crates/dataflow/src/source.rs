@@ -1,17 +1,32 @@
 //! A source that has been looked at: its files, and the types of its columns.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::physical_plan::metrics::Count;
+use futures::{StreamExt, stream};
 use polylance_schema::columns::RESERVED;
 
 use crate::{
     Format, SourceError,
-    batches::plain_type,
-    location::Location,
-    read::{Columns, OpenFile},
+    location::{Location, SourceFile, public},
+    read::{ColumnType, Columns, FileTypes, OpenFile, ReadError, Wanted, is_id, is_text},
+    widen::stored,
 };
+
+/// Files whose columns are looked at together.
+const LOOKED_AT: usize = 8;
+
+/// How CSV files are written; what is not given is found in each file's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CsvSpec {
+    /// What separates fields.
+    pub delimiter: Option<u8>,
+    /// What stands around fields with delimiters and line breaks.
+    pub quote: Option<u8>,
+    /// What stands before a quote inside of quotes; a quote for doubled ones.
+    pub escape: Option<u8>,
+}
 
 /// Where a corpus is and which of its columns matter.
 #[derive(Debug, Clone)]
@@ -28,6 +43,15 @@ pub struct SourceSpec {
     pub keep: Vec<String>,
     /// Longer texts are refused, in bytes.
     pub max_bytes: u64,
+    /// How CSV files are written.
+    pub csv: CsvSpec,
+}
+
+impl SourceSpec {
+    /// The address as messages may show it: the query of a URL may be a signature.
+    pub fn address(&self) -> String {
+        public(&self.uri)
+    }
 }
 
 /// A corpus whose files were found and whose columns were checked.
@@ -39,18 +63,45 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lists the files and reads the schema of the first one that can be read.
+    /// Lists the files and finds out the types of the kept columns, over all files.
     ///
     /// # Errors
     /// See [`SourceError`].
     pub async fn open(spec: SourceSpec) -> Result<Self, SourceError> {
-        let location = Location::find(&spec.uri).await?;
-        let (file, schema) = first_schema(&location, spec.format).await?;
-        expect(&file, &schema, &spec.text, "text", is_text)?;
-        expect(&file, &schema, &spec.id, "text or whole numbers", |found| is_text(found) || found.is_integer())?;
-        let keep = keep(&file, &schema, &spec)?;
-        let (id, text, max_bytes) = (spec.id.clone(), spec.text.clone(), spec.max_bytes);
-        let columns = Columns { id, text, keep, max_bytes, only_ids: false };
+        Self::open_for(spec, &[]).await
+    }
+
+    /// As [`open`](Self::open), for a table that has these kept columns already: they stay of the types they have.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub async fn open_for(spec: SourceSpec, table: &[FieldRef]) -> Result<Self, SourceError> {
+        let mut location = Location::find(&spec.uri).await?;
+        let all = spec.keep == ["*"];
+        let known = |name: &String| table.iter().any(|field| field.name() == name);
+        let unknown: Vec<String> = spec.keep.iter().filter(|name| !known(name)).cloned().collect();
+        let mut wanted = Wanted {
+            id: spec.id.clone(),
+            text: spec.text.clone(),
+            keep: (!all).then(|| unknown.clone().into()),
+            whole: false,
+            max_bytes: spec.max_bytes,
+        };
+        let (file, format, first) = first_types(&location, &spec, &wanted).await?;
+        location.format = Some(format);
+        expect(&file, &first, &spec.text, "text", is_text)?;
+        expect(&file, &first, &spec.id, "text or whole numbers", is_id)?;
+        // A table that exists has decided already, and is no reason to read everything twice.
+        let undecided = if all { table.is_empty() } else { !unknown.is_empty() };
+        let columns = if undecided {
+            wanted.whole = true;
+            all_types(&location, &spec, &wanted).await?
+        } else {
+            first.clone()
+        };
+        let keep = keep(&file, &first, &columns, &spec, table)?;
+        let (id, text, max_bytes, csv) = (spec.id.clone(), spec.text.clone(), spec.max_bytes, spec.csv);
+        let columns = Columns { id, text, keep, max_bytes, csv, only_ids: false };
         let source = Self { spec, location, columns };
         if source.location.codes.is_some() {
             crate::scan::check_codes(&source).await?;
@@ -68,55 +119,122 @@ impl Source {
         self.location.files.iter().map(|file| file.size).sum()
     }
 
+    /// What a user is to know about the files: links that were passed over, a server that does not tell of changes.
+    pub fn notes(&self) -> &[String] {
+        &self.location.notes
+    }
+
     /// Number of files.
     pub fn files(&self) -> usize {
         self.location.files.len()
     }
 }
 
-/// The first file that can be read, and its columns.
-async fn first_schema(location: &Location, format: Option<Format>) -> Result<(String, Arc<Schema>), SourceError> {
+fn open_file(location: &Location, file: &SourceFile) -> OpenFile {
+    OpenFile::new(location.store.clone(), location.format, file.clone(), Count::new())
+}
+
+/// The first file that can be read, its format and its columns.
+async fn first_types(
+    location: &Location,
+    spec: &SourceSpec,
+    wanted: &Wanted,
+) -> Result<(String, Format, FileTypes), SourceError> {
     let mut first_error = None;
     for file in &location.files {
-        let open = OpenFile { store: Arc::clone(&location.store), file: file.clone(), bytes_read: Count::new() };
-        match open.schema(format).await {
-            Ok(schema) => return Ok((file.uri.clone(), schema)),
-            Err(error) => {
-                first_error
-                    .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
-            }
+        match open_file(location, file).types(spec.format, spec.csv, wanted).await {
+            Ok((format, columns)) => return Ok((file.uri.clone(), format, columns)),
+            Err(error) => match of_the_store(file, error) {
+                Ok(error) => return Err(error),
+                Err(error) => {
+                    first_error
+                        .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
+                }
+            },
         }
     }
     Err(first_error.unwrap_or(SourceError::NotFound { uri: String::new() }))
 }
 
-fn is_text(found: &DataType) -> bool {
-    plain_type(found) == DataType::Utf8
+/// An error that ends the run: the store's own, or that of a file that changed meanwhile. Any other is given back.
+fn of_the_store(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
+    if error.is_change() {
+        return Ok(SourceError::Changed { file: file.uri.clone() });
+    }
+    if file.is_remote() && error.is_of_the_store() {
+        return Ok(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
+    }
+    Err(error)
 }
 
-fn field<'a>(file: &str, schema: &'a Schema, column: &str) -> Result<&'a FieldRef, SourceError> {
-    let columns = || schema.fields().iter().map(|field| field.name().clone());
-    schema.fields().find(column).map(|(_, field)| field).ok_or_else(|| SourceError::MissingColumn {
+/// The columns of all files that can be read, each of the type that its values in all of them have.
+async fn all_types(location: &Location, spec: &SourceSpec, wanted: &Wanted) -> Result<FileTypes, SourceError> {
+    let look = |file: &SourceFile| {
+        let (open, format, csv) = (open_file(location, file), spec.format, spec.csv);
+        async move {
+            match open.types(format, csv, wanted).await {
+                Ok((_, columns)) => Ok(columns),
+                Err(error) => match of_the_store(&open.file, error) {
+                    Ok(error) => Err(error),
+                    // A file that cannot be read is a refused row when its turn comes.
+                    Err(_) => Ok(FileTypes::new()),
+                },
+            }
+        }
+    };
+    let looks: Vec<_> = location.files.iter().map(look).collect();
+    let mut found = stream::iter(looks).buffered(LOOKED_AT);
+    let (mut columns, mut positions) = (FileTypes::new(), HashMap::new());
+    while let Some(file) = found.next().await {
+        for (name, kind) in file? {
+            if let Some(&at) = positions.get(&name) {
+                let (_, known): &mut (String, ColumnType) = &mut columns[at];
+                *known = known.clone().join(kind);
+            } else {
+                positions.insert(name.clone(), columns.len());
+                columns.push((name, kind));
+            }
+        }
+    }
+    Ok(columns)
+}
+
+fn find(columns: &FileTypes, name: &str) -> Option<DataType> {
+    columns.iter().find(|(column, _)| column == name).map(|(_, kind)| kind.data_type())
+}
+
+/// Refuses a name that is there twice: nobody can know which one is meant.
+fn once(file: &str, columns: &FileTypes, name: &str) -> Result<(), SourceError> {
+    if columns.iter().filter(|(column, _)| column == name).count() < 2 {
+        return Ok(());
+    }
+    Err(SourceError::AmbiguousColumn { file: file.to_owned(), column: name.to_owned() })
+}
+
+fn missing(file: &str, columns: &FileTypes, column: &str) -> SourceError {
+    let names = || columns.iter().map(|(name, _)| name.clone());
+    SourceError::MissingColumn {
         file: file.to_owned(),
         column: column.to_owned(),
-        nearest: columns()
+        nearest: names()
             .map(|name| (strsim::damerau_levenshtein(&name, column), name))
             .filter(|(d, _)| *d <= 2)
             .min()
             .map(|(_, n)| n),
-        columns: columns().collect(),
-    })
+        columns: names().collect(),
+    }
 }
 
 fn expect(
     file: &str,
-    schema: &Schema,
+    columns: &FileTypes,
     column: &str,
     expected: &'static str,
     fits: impl Fn(&DataType) -> bool,
 ) -> Result<(), SourceError> {
-    let found = field(file, schema, column)?.data_type();
-    if fits(found) {
+    let found = find(columns, column).ok_or_else(|| missing(file, columns, column))?;
+    once(file, columns, column)?;
+    if fits(&found) {
         return Ok(());
     }
     Err(SourceError::ColumnType {
@@ -128,22 +246,41 @@ fn expect(
 }
 
 /// The kept columns with the types they have in the table; all of them may be null there.
-fn keep(file: &str, schema: &Schema, spec: &SourceSpec) -> Result<Vec<FieldRef>, SourceError> {
-    let stored = |field: &FieldRef| Arc::new(Field::new(field.name(), plain_type(field.data_type()), true));
-    if spec.keep == ["*"] {
-        let free = |field: &&FieldRef| {
-            let name = field.name().as_str();
-            name != spec.id && name != spec.text && !RESERVED.contains(&name) && !name.starts_with('_')
-        };
-        return Ok(schema.fields().iter().filter(free).map(stored).collect());
-    }
-    spec.keep
-        .iter()
-        .map(|column| {
-            if RESERVED.contains(&column.as_str()) || column.starts_with('_') {
-                return Err(SourceError::ReservedColumn { column: column.clone() });
+fn keep(
+    file: &str,
+    first: &FileTypes,
+    columns: &FileTypes,
+    spec: &SourceSpec,
+    table: &[FieldRef],
+) -> Result<Vec<FieldRef>, SourceError> {
+    let reserved = |name: &str| RESERVED.contains(&name) || name.starts_with('_');
+    let names: Vec<String> = if spec.keep == ["*"] {
+        let mut names: Vec<String> = table.iter().map(|field| field.name().clone()).collect();
+        for (name, _) in columns {
+            if *name != spec.id && *name != spec.text && !reserved(name) && !names.contains(name) {
+                names.push(name.clone());
             }
-            Ok(stored(field(file, schema, column)?))
-        })
-        .collect()
+        }
+        names
+    } else {
+        spec.keep.clone()
+    };
+    let field = |(at, name): (usize, &String)| {
+        if reserved(name) {
+            return Err(SourceError::ReservedColumn { column: name.clone() });
+        }
+        if name.is_empty() || name.contains('.') {
+            return Err(SourceError::ColumnName { column: name.clone() });
+        }
+        if names[..at].contains(name) {
+            return Err(SourceError::KeptTwice { column: name.clone() });
+        }
+        once(file, first, name)?;
+        if let Some(field) = table.iter().find(|field| field.name() == name) {
+            return Ok(Arc::clone(field));
+        }
+        let found = find(columns, name).ok_or_else(|| missing(file, first, name))?;
+        Ok(stored(name, &found))
+    };
+    names.iter().enumerate().map(field).collect()
 }

@@ -1,14 +1,13 @@
 //! The ids of a whole source, for what is to be done after the plan's end.
 
 use std::{
-    collections::HashSet,
     fmt, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use datafusion::execution::TaskContext;
 
-use crate::{seen::SeenIds, sorted_run::hash};
+use crate::seen::SeenIds;
 
 /// An extension of the session in which [`DistinctIdExec`](crate::DistinctIdExec) leaves the ids it has seen.
 #[derive(Debug, Default)]
@@ -17,7 +16,8 @@ pub struct SourceIds(Mutex<Option<AllIds>>);
 /// Every id of a source that was read to its end, also of rows that were refused.
 pub struct AllIds {
     seen: SeenIds,
-    refused: HashSet<u128>,
+    /// Made when the first row is refused.
+    refused: Option<SeenIds>,
     without_id: u64,
 }
 
@@ -38,7 +38,7 @@ impl SourceIds {
 
 impl AllIds {
     pub(crate) fn new() -> Self {
-        Self { seen: SeenIds::new(), refused: HashSet::new(), without_id: 0 }
+        Self { seen: SeenIds::new(), refused: None, without_id: 0 }
     }
 
     /// Takes the id of a good row; false when an earlier good row has it.
@@ -47,11 +47,12 @@ impl AllIds {
     }
 
     /// Takes the id of a row that was refused, if it has one.
-    pub(crate) fn insert_refused(&mut self, id: Option<&str>) {
+    pub(crate) fn insert_refused(&mut self, id: Option<&str>) -> io::Result<()> {
         match id {
-            Some(id) => drop(self.refused.insert(hash(id.as_bytes()))),
+            Some(id) => drop(self.refused.get_or_insert_with(SeenIds::new).insert(id)?),
             None => self.without_id += 1,
         }
+        Ok(())
     }
 
     /// Rows, and files that could not be read to their end, whose ids are not known.
@@ -64,15 +65,35 @@ impl AllIds {
     /// # Errors
     /// When the file with the ids cannot be read.
     pub fn contains(&mut self, id: &str) -> io::Result<bool> {
-        Ok(self.refused.contains(&hash(id.as_bytes())) || self.seen.contains(id)?)
+        let refused = self.refused.as_mut().map_or(Ok(false), |refused| refused.contains(id))?;
+        Ok(refused || self.seen.contains(id)?)
     }
 }
 
 impl fmt::Debug for AllIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AllIds")
-            .field("refused", &self.refused.len())
-            .field("without_id", &self.without_id)
-            .finish_non_exhaustive()
+        f.debug_struct("AllIds").field("without_id", &self.without_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_ids_are_of_the_source_and_take_no_memory_each() {
+        let mut ids = AllIds::new();
+        // More than stay in memory.
+        for n in 0..40_000 {
+            ids.insert_refused(Some(&format!("refused-{n}"))).unwrap();
+        }
+        ids.insert_refused(Some("refused-1")).unwrap();
+        ids.insert_refused(None).unwrap();
+        assert!(ids.insert("good").unwrap() && ids.insert("refused-7").unwrap());
+        for id in ["good", "refused-0", "refused-7", "refused-39999"] {
+            assert!(ids.contains(id).unwrap(), "{id}");
+        }
+        assert!(!ids.contains("another").unwrap());
+        assert_eq!(ids.without_id(), 1);
     }
 }

@@ -18,7 +18,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, collect},
 };
 use parquet::arrow::ArrowWriter;
-use polylance_dataflow::{Source, SourceError, SourceScanExec, SourceSpec};
+use polylance_dataflow::{CsvSpec, Source, SourceError, SourceScanExec, SourceSpec};
 use polylance_schema::columns::{CONTENT_HASH, DOC_ID, ERROR, SOURCE_ROW, TEXT};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -30,6 +30,7 @@ fn spec(uri: &Path) -> SourceSpec {
         text: "text".into(),
         keep: vec!["year".into(), "lang".into()],
         max_bytes: 1 << 20,
+        csv: CsvSpec::default(),
     }
 }
 
@@ -198,12 +199,19 @@ async fn a_csv_record_with_a_field_too_few_and_a_quote_that_never_ends() {
     assert!(found[0].1.contains("expected 4 fields, found 2"), "{found:?}");
 
     let long = "x\n".repeat(3 << 20);
-    fs::write(&path, format!("id,text,year,lang\n1,good,1,a\n2,\"{long}\",1,a\n3,good,1,a\n4,\"{long},1,a\n")).unwrap();
+    fs::write(
+        &path,
+        format!("id,text,year,lang\n1,good,1,a\n2,\"{long}\",1,a\n3,good,1,a\n4,\"open,1,a\n5,good,1,a\n"),
+    )
+    .unwrap();
     let batch = read(&path).await;
     let found = errors(&batch);
     assert_eq!(found.iter().map(|error| error.0).collect::<Vec<_>>(), [1, 3], "{found:?}");
-    assert!(found.iter().all(|error| error.1.contains("max_bytes")), "{found:?}");
-    assert_eq!(batch[DOC_ID].as_string::<i32>().iter().collect::<Vec<_>>(), [Some("1"), None, Some("3"), None]);
+    assert!(found[0].1.contains("max_bytes") && found[1].1.contains("never closed"), "{found:?}");
+    assert_eq!(
+        batch[DOC_ID].as_string::<i32>().iter().collect::<Vec<_>>(),
+        [Some("1"), Some("2"), Some("3"), Some("4"), Some("5")]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

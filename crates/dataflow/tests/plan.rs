@@ -15,9 +15,9 @@ use datafusion::{
 };
 use parquet::arrow::ArrowWriter;
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
-use polylance_dataflow::{Source, SourceSpec, plan_embeddings, progress};
+use polylance_dataflow::{CsvSpec, Source, SourceSpec, plan_embeddings, progress};
 use polylance_schema::{
-    Chunking, Cut,
+    Chunking, ContentRule, Cut,
     columns::{CHUNK, CONTENT_HASH, DOC_ID, EMBEDDING, ERROR, N_TOKENS, SOURCE_ROW, TEXT},
     encoded_schema, key_schema,
 };
@@ -41,13 +41,20 @@ async fn plan(rows: &[(&str, &str)], keys: Option<Arc<dyn ExecutionPlan>>) -> (A
     let path = folder.path().join("docs.parquet");
     write(&path, rows);
     let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec =
-        SourceSpec { uri: path.display().to_string(), format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20 };
+    let spec = SourceSpec {
+        uri: path.display().to_string(),
+        format: None,
+        id,
+        text,
+        keep: Vec::new(),
+        max_bytes: 1 << 20,
+        csv: CsvSpec::default(),
+    };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let chunking = Chunking::Split { max_tokens: 6, overlap: 0, cut: Cut::Word };
     let tokenize = TokenizeSpec { prefix: "passage: ".into(), chunking };
-    let plan = plan_embeddings(&source, keys, None, tokenize, backend.info(), &[]).unwrap();
+    let plan = plan_embeddings(&source, keys, None, tokenize, backend.info(), &[], ContentRule::default()).unwrap();
     let config = SessionConfig::new().with_extension(Arc::new(BackendHandle(backend)));
     let context = Arc::new(TaskContext::default().with_session_config(config));
     let batches = collect(Arc::clone(&plan), context).await.unwrap();

@@ -14,9 +14,9 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
-use polylance_dataflow::{Source, SourceSpec, plan_embeddings};
+use polylance_dataflow::{CsvSpec, Source, SourceSpec, plan_embeddings};
 use polylance_schema::{
-    Aggregation, Chunking, Cut, HeadContract, HeadInputs, Scores, TaskSpec,
+    Aggregation, Chunking, ContentRule, Cut, HeadContract, HeadInputs, Scores, TaskSpec,
     columns::{DOC_ID, EMBEDDING, ERROR},
     encoded_schema, with_heads,
 };
@@ -58,13 +58,14 @@ async fn encode(
     std::fs::write(&path, lines.join("\n")).unwrap();
     let uri = path.display().to_string();
     let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec = SourceSpec { uri, format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20 };
+    let spec =
+        SourceSpec { uri, format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20, csv: CsvSpec::default() };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(asked));
     let info = polylance_backend::BackendInfo { window_tokens, ..backend.info().clone() };
     let tokenize =
         TokenizeSpec { prefix: String::new(), chunking: Chunking::Split { max_tokens: 5, overlap: 0, cut: Cut::Word } };
-    let plan = plan_embeddings(&source, None, None, tokenize, &info, heads)?;
+    let plan = plan_embeddings(&source, None, None, tokenize, &info, heads, ContentRule::default())?;
     assert!(displayable(plan.as_ref()).indent(false).to_string().contains("heads=people,length"));
     let schema = plan.schema();
     assert_eq!(schema.fields(), with_heads(&encoded_schema(&[], DIM), heads).fields());

@@ -99,6 +99,10 @@ struct HfConfig {
     hidden_act: Option<String>,
     #[serde(default)]
     position_embedding_type: Option<String>,
+    #[serde(default)]
+    quantization_config: Option<serde_json::Value>,
+    #[serde(default)]
+    pruned_heads: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl ModelConfig {
@@ -128,6 +132,13 @@ impl ModelConfig {
         };
         only("hidden_act", hf.hidden_act.as_deref(), "gelu")?;
         only("position_embedding_type", hf.position_embedding_type.as_deref(), "absolute")?;
+        let changes_weights = [
+            ("quantization_config", hf.quantization_config.is_some()),
+            ("pruned_heads", hf.pruned_heads.is_some_and(|heads| !heads.is_empty())),
+        ];
+        if let Some((key, _)) = changes_weights.into_iter().find(|(_, set)| *set) {
+            return Err(ModelError::unsupported(format!("{key} in {}", path.display()), "expected no value"));
+        }
         let bert = kind == ModelKind::Bert;
         Self {
             kind,
@@ -242,6 +253,26 @@ impl ModelConfig {
         }
     }
 
+    /// Rows of the position embeddings of one sequence's tokens.
+    ///
+    /// The `RoBERTa` kinds do not count the padding id, also where a text has it (`<pad>` in a page about machine
+    /// learning): it takes its own row, and the token after it takes the next row that is free. Source:
+    /// `create_position_ids_from_input_ids` in transformers 5.24; `BertEmbeddings` there counts every token.
+    pub(crate) fn positions<'a>(&self, ids: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+        let padding = match self.kind {
+            ModelKind::XlmRobertaXl | ModelKind::XlmRoberta => u32::try_from(self.pad_token_id).ok(),
+            ModelKind::Bert => None,
+        };
+        let mut next = self.first_position() as u32;
+        ids.iter().map(move |&id| match padding {
+            Some(padding) if padding == id => padding,
+            _ => {
+                next += 1;
+                next - 1
+            }
+        })
+    }
+
     /// Ids in one input at most, special tokens included: 512 where `RoBERTa` has 514 position embeddings.
     pub fn max_tokens(&self) -> usize {
         self.max_position_embeddings - self.first_position()
@@ -334,6 +365,19 @@ mod tests {
     }
 
     #[test]
+    fn padding_in_a_text_is_not_counted_by_the_roberta_kinds() {
+        let ids = [0, 5, 1, 1, 6, 2, 1];
+        for kind in [ModelKind::XlmRoberta, ModelKind::XlmRobertaXl] {
+            let config = ModelConfig { kind, pad_token_id: 1, ..ModelConfig::tiny() };
+            assert_eq!(config.positions(&ids).collect::<Vec<_>>(), [2, 3, 1, 1, 4, 5, 1]);
+            let other = ModelConfig { pad_token_id: 3, ..config };
+            assert_eq!(other.positions(&[0, 3, 2]).collect::<Vec<_>>(), [4, 3, 5]);
+        }
+        let bert = ModelConfig { pad_token_id: 1, ..ModelConfig::tiny() };
+        assert_eq!(bert.positions(&ids).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
     fn impossible_values_are_named() {
         for (key, value, expected) in [
             ("num_attention_heads", 3.into(), "hidden_size 16 is no multiple of num_attention_heads 3"),
@@ -346,6 +390,12 @@ mod tests {
                 "model_type \"gpt2\" in config.json is not supported: expected xlm-roberta-xl, xlm-roberta or bert",
             ),
             ("vocab_size", "many".into(), "expected usize"),
+            (
+                "quantization_config",
+                serde_json::json!({"quant_method": "gptq"}),
+                "quantization_config in config.json is not supported: expected no value",
+            ),
+            ("pruned_heads", serde_json::json!({"0": [1]}), "pruned_heads in config.json is not supported"),
         ] {
             let message = with(key, value).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -26,16 +26,14 @@ pub struct Embeddings {
     /// Its first row, `[1, hidden]`: the type of every token unless a batch says otherwise.
     first_type: Tensor,
     norm: Option<LayerNorm>,
-    first_position: usize,
-    max_tokens: usize,
-    vocab_size: usize,
+    config: ModelConfig,
 }
 
 impl Embeddings {
     /// Loads the embeddings; the word embeddings stay in their file's format.
     pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig) -> Result<Self> {
         let vb = weights.var_builder().pp("embeddings");
-        let (hidden, vocab_size) = (config.hidden_size, config.vocab_size);
+        let hidden = config.hidden_size;
         let token_types = if vb.contains_tensor("token_type_embeddings.weight") {
             vb.get((config.type_vocab_size, hidden), "token_type_embeddings.weight")?
         } else {
@@ -51,9 +49,7 @@ impl Embeddings {
             first_type: token_types.narrow(0, 0, 1)?.contiguous()?,
             token_types,
             norm,
-            first_position: config.first_position(),
-            max_tokens: config.max_tokens(),
-            vocab_size,
+            config: config.clone(),
         })
     }
 
@@ -66,12 +62,13 @@ impl Embeddings {
     pub fn forward(&self, batch: &PackedBatch, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         let mut positions = Vec::with_capacity(batch.input_ids.len());
         for (sequence, range) in cu_seqlens.ranges().enumerate() {
-            if range.len() > self.max_tokens {
-                let message = format!("{} ids, the model takes at most {}", range.len(), self.max_tokens);
+            if range.len() > self.config.max_tokens() {
+                let message = format!("{} ids, the model takes at most {}", range.len(), self.config.max_tokens());
                 return Err(ModelError::Input { sequence, message });
             }
-            self.check_ids(sequence, &batch.input_ids[range.clone()])?;
-            positions.extend((0..range.len()).map(|at| (self.first_position + at) as u32));
+            let ids = &batch.input_ids[range];
+            self.check_ids(sequence, ids)?;
+            positions.extend(self.config.positions(ids));
         }
         let words = self.words(&batch.input_ids)?;
         let typed = match &batch.token_types {
@@ -90,8 +87,8 @@ impl Embeddings {
     }
 
     fn check_ids(&self, sequence: usize, ids: &[u32]) -> Result<()> {
-        let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) else { return Ok(()) };
-        let message = format!("id {id} is not below the vocabulary of {}", self.vocab_size);
+        let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) else { return Ok(()) };
+        let message = format!("id {id} is not below the vocabulary of {}", self.config.vocab_size);
         Err(ModelError::Input { sequence, message })
     }
 

@@ -27,6 +27,17 @@ pub enum ProblemType {
     MultiLabelClassification,
 }
 
+/// What becomes of a cross-encoder's logit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The sigmoid.
+    #[default]
+    Sigmoid,
+    /// The logit itself.
+    Identity,
+}
+
 /// The kind of a fitted head where it is none of transformers' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,6 +91,8 @@ pub struct HeadConfig {
     pub mask_token_id: Option<u32>,
     /// Checked when a head with labels is loaded: a model that only embeds may have broken ones.
     labels: std::result::Result<Vec<String>, String>,
+    /// Checked when a cross-encoder is loaded: other tasks do not know it.
+    activation: std::result::Result<Option<Activation>, String>,
     fitted: Option<FittedHead>,
     kind: ModelKind,
     path: PathBuf,
@@ -100,7 +113,15 @@ struct HfHead {
     eos_token_id: Option<OneOrMany>,
     pad_token_id: Option<u32>,
     mask_token_id: Option<u32>,
+    sentence_transformers: Option<HfCrossEncoder>,
+    sbert_ce_default_activation_function: Option<String>,
     polylance: Option<FittedHead>,
+}
+
+/// The key `sentence_transformers` of `config.json`, from version 4 on.
+#[derive(Deserialize, Default)]
+struct HfCrossEncoder {
+    activation_fn: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -163,6 +184,15 @@ impl HeadConfig {
         Ok(self)
     }
 
+    /// With the activation of `config_sentence_transformers.json`, which counts before that of `config.json`.
+    pub(crate) fn with_activation(mut self, path: Option<&str>) -> Self {
+        if let Some(path) = path {
+            let key = "activation_fn of config_sentence_transformers.json";
+            self.activation = activation_named(key, path).map(Some);
+        }
+        self
+    }
+
     /// Of a model whose files say nothing of a head.
     pub(crate) fn absent(config: &ModelConfig, path: &Path) -> Self {
         Self::new(HfHead::default(), config, path)
@@ -170,6 +200,7 @@ impl HeadConfig {
 
     fn new(hf: HfHead, config: &ModelConfig, path: &Path) -> Self {
         let labels = labels(&hf);
+        let activation = activation(&hf);
         // The defaults of the architectures' configurations in transformers 5.23.
         let roberta = config.kind != ModelKind::Bert;
         let eos_token_ids = match hf.eos_token_id {
@@ -187,6 +218,7 @@ impl HeadConfig {
             pad_token_id: hf.pad_token_id.or_else(|| u32::try_from(config.pad_token_id).ok()),
             mask_token_id: hf.mask_token_id,
             labels,
+            activation,
             fitted: hf.polylance,
             kind: config.kind,
             path: path.to_owned(),
@@ -199,6 +231,17 @@ impl HeadConfig {
     /// [`ModelError::Config`] when the ids of `id2label` are not 0, 1, 2 and so on without gaps.
     pub fn labels(&self) -> Result<&[String]> {
         self.labels.as_deref().map_err(|message| ModelError::config(&self.path, message.as_str()))
+    }
+
+    /// What becomes of the logit of a cross-encoder.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an activation that is not computed.
+    pub fn activation(&self) -> Result<Activation> {
+        let activation = self.activation.as_ref();
+        activation
+            .map(|set| set.unwrap_or_default())
+            .map_err(|message| ModelError::config(&self.path, message.as_str()))
     }
 
     /// How the head was fitted, when `polylance fit` made it.
@@ -236,6 +279,26 @@ impl HeadConfig {
             format!("is_decoder \"true\" in {} for {purpose}", self.path.display()),
             "expected \"false\": a decoder is for causal language modeling",
         )
+    }
+}
+
+/// Source: `CrossEncoder.get_default_activation_fn` in sentence-transformers 6.2, which knows nothing of
+/// `problem_type`; a class outside of torch is one that it does not trust.
+fn activation(hf: &HfHead) -> std::result::Result<Option<Activation>, String> {
+    let new = hf.sentence_transformers.as_ref().and_then(|keys| keys.activation_fn.as_ref());
+    let (key, path) = match (new, &hf.sbert_ce_default_activation_function) {
+        (Some(path), _) => ("sentence_transformers.activation_fn", path),
+        (None, Some(path)) => ("sbert_ce_default_activation_function", path),
+        (None, None) => return Ok(None),
+    };
+    activation_named(key, path).map(Some)
+}
+
+fn activation_named(key: &str, path: &str) -> std::result::Result<Activation, String> {
+    match path.strip_prefix("torch.").and_then(|path| path.rsplit('.').next()) {
+        Some("Sigmoid") => Ok(Activation::Sigmoid),
+        Some("Identity") => Ok(Activation::Identity),
+        _ => Err(format!("{key} is {path:?}, expected torch's Sigmoid or Identity")),
     }
 }
 
@@ -308,6 +371,26 @@ mod tests {
         ] {
             let message = read(json).unwrap().labels().unwrap_err().to_string();
             assert!(message.contains(expected) && message.starts_with("config.json: "), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_activation_of_a_cross_encoder_is_read_from_both_keys() {
+        let activation = |json| read(json).unwrap().activation().map_err(|error| error.to_string());
+        let new = |path: &str| json!({"sentence_transformers": {"activation_fn": path, "version": "4.1.0"}});
+        let old = |path: &str| json!({"sbert_ce_default_activation_function": path});
+        assert_eq!(activation(json!({"problem_type": "regression"})), Ok(Activation::Sigmoid));
+        for (path, expected) in [
+            ("torch.nn.modules.linear.Identity", Activation::Identity),
+            ("torch.nn.modules.activation.Sigmoid", Activation::Sigmoid),
+        ] {
+            assert_eq!(activation(new(path)), Ok(expected));
+            assert_eq!(activation(old(path)), Ok(expected));
+        }
+        for path in ["torch.nn.modules.activation.Tanh", "mine.Sigmoid"] {
+            let message = activation(new(path)).unwrap_err();
+            assert!(message.contains(&format!("sentence_transformers.activation_fn is {path:?}")), "{message}");
+            assert!(activation(old(path)).unwrap_err().contains("sbert_ce_default_activation_function"));
         }
     }
 

@@ -95,7 +95,7 @@ impl LoadReport {
 #[derive(Debug)]
 pub(crate) enum Engine {
     /// On the CPU.
-    Cpu(Encoder),
+    Cpu(Box<Encoder>),
     /// On a GPU.
     Cuda(Box<CudaEncoder>),
 }
@@ -143,7 +143,7 @@ impl Loaded {
             }
         };
         let engine = match device {
-            Device::Cpu => Engine::Cpu(Encoder::load(&checked.weights, config, dtype, per_layer)?),
+            Device::Cpu => Engine::Cpu(Box::new(Encoder::load(&checked.weights, config, dtype, per_layer)?)),
             Device::Cuda(gpu) => {
                 Engine::Cuda(Box::new(CudaEncoder::load(&checked.weights, config, dtype, options.batch_tokens, gpu)?))
             }

@@ -74,7 +74,7 @@ impl TaskModel {
                 let resident = task == Task::CausalLm && !report.per_layer;
                 let residence = if resident { Residence::Resident } else { Residence::Mapped };
                 let head = Head::load(task, config, head_config, &weights, residence)?;
-                Placed::Cpu { encoder: Box::new(encoder), head: Box::new(head) }
+                Placed::Cpu { encoder, head: Box::new(head) }
             }
         };
         weights.release_all();

@@ -115,6 +115,31 @@ fn hidden_states_and_vectors_are_those_of_transformers() {
 }
 
 #[test]
+fn padding_written_in_a_text_has_the_positions_of_transformers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let json: Value = serde_json::from_slice(&fs::read(folder.join("padding.json")).unwrap()).unwrap();
+    assert!(json["made_with"]["transformers"].as_str().unwrap().starts_with("5.24."));
+    let goldens =
+        Goldens { bytes: fs::read(folder.join("padding.safetensors")).unwrap(), cases: json["cases"].clone() };
+    let inputs: Vec<Vec<u32>> = serde_json::from_value(json["inputs"].clone()).unwrap();
+    let names = goldens.names();
+    assert_eq!(names, ["xlm-roberta-padding", "xlm-roberta-xl-padding", "bert-padding"]);
+    let (_session, gpu) = gpu("8.0");
+    for name in names {
+        let checkpoint = Checkpoint::new(config(goldens.case(name)));
+        let batch = PackedBatch::new(&inputs).unwrap();
+        let expected = goldens.values(&format!("{name}.hidden_states"));
+        for (device, widen) in [(&Device::Cpu, Widen::AtLoad), (&Device::Cpu, Widen::PerLayer), (&gpu, Widen::AtLoad)] {
+            let options = LoadOptions { widen, ..LoadOptions::default() };
+            let states = load_on(&checkpoint, &options, device).hidden_states(&batch).unwrap();
+            let found = states.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let apart = largest_difference(&found, &expected);
+            assert!(apart <= 1e-4, "{name} on {device:?}, {widen:?}: hidden states differ by {apart}");
+        }
+    }
+}
+
+#[test]
 fn two_layers_of_the_true_geometry_are_those_of_transformers() {
     check(&Goldens::read(), "xl-true-geometry", &Device::Cpu);
 }

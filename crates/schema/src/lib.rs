@@ -4,11 +4,14 @@
 //! Every other crate speaks in these names, and this one knows no other crate.
 
 pub mod columns;
+mod content;
 mod contract;
 mod heads;
 pub mod search;
 mod tables;
+pub mod words;
 
+pub use content::{ContentRule, UnknownRule};
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use tables::{

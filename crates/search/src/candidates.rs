@@ -5,11 +5,10 @@ use arrow::{
     datatypes::{Float32Type, UInt64Type},
 };
 use lance::dataset::scanner::Scanner;
-use lance_index::scalar::FullTextSearchQuery;
 use lance_linalg::distance::DistanceType;
-use polylance_schema::columns::{DOC_ID, EMBEDDING, TEXT};
+use polylance_schema::columns::{DOC_ID, EMBEDDING};
 
-use crate::{DISTANCE, Effort, SearchError, SearchTable};
+use crate::{DISTANCE, Effort, SearchError, SearchTable, words};
 
 /// Candidates per hit that an index yields, whose exact distances then decide.
 const REFINE_FACTOR: u32 = 10;
@@ -77,15 +76,16 @@ pub(crate) fn plan_nearest(
 /// The rows that hold the query's words, BM25 scores falling.
 pub(crate) async fn by_words(
     table: &SearchTable,
-    words: &str,
+    query: &str,
     wanted: &Wanted<'_>,
 ) -> Result<Vec<Candidate>, SearchError> {
     if !table.has_text_index() {
         return Err(SearchError::NoTextIndex { uri: table.uri().to_owned() });
     }
+    let query = words::query(table, query).map_err(SearchError::storage(table.uri(), "searching"))?;
+    let Some(query) = query else { return Ok(Vec::new()) };
     let plan = |scanner: &mut Scanner, limit: usize| {
-        let query = FullTextSearchQuery::new(words.to_owned()).with_column(TEXT.to_owned())?;
-        scanner.full_text_search(query.limit(Some(limit as i64)))?.limit(Some(limit as i64), None)?;
+        scanner.full_text_search(query.clone().limit(Some(limit as i64)))?.limit(Some(limit as i64), None)?;
         Ok(())
     };
     gather(table, LANCE_BM25, wanted, plan).await
@@ -109,7 +109,11 @@ async fn gather(
         plan(&mut scanner, limit).map_err(searching)?;
         let columns: &[&str] = if wanted.by_document { &[DOC_ID, value] } else { &[value] };
         scanner.project(columns).map_err(searching)?.with_row_id();
-        let rows = Box::pin(scanner.try_into_batch()).await.map_err(searching)?;
+        let rows = match value {
+            LANCE_BM25 => Box::pin(words::read(table, &scanner)).await,
+            _ => Box::pin(scanner.try_into_batch()).await,
+        };
+        let rows = rows.map_err(searching)?;
         let mut candidates = candidates(&rows, value);
         let all = candidates.len() < limit;
         if wanted.by_document {

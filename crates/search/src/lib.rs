@@ -17,6 +17,7 @@ mod search;
 mod sql;
 mod table;
 mod tune;
+mod words;
 
 pub use describe::{ColumnDescription, IndexDescription, TableDescription, VersionDescription, describe};
 pub use embed::{InputKind, embed};

@@ -16,6 +16,15 @@ pub(crate) async fn open(uri: &str) -> Result<Dataset, SearchError> {
     }
 }
 
+/// Whether the table at `uri` still has this version, and not one of another table in its place.
+pub(crate) async fn has_version(uri: &str, version: &Dataset) -> Result<bool, SearchError> {
+    match Box::pin(DatasetBuilder::from_uri(uri).with_version(version.version_id()).load()).await {
+        Ok(found) => Ok(found.manifest_location().e_tag == version.manifest_location().e_tag),
+        Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(SearchError::storage(uri, "looking for a version")(error)),
+    }
+}
+
 /// The contract that made the vectors of the table at `uri`: it says which model a search needs.
 ///
 /// # Errors

@@ -54,6 +54,7 @@ impl SearchTable {
             filter::check(self.dataset(), condition).await?;
         }
         let mode = self.mode_of(request);
+        self.check_columns(request, mode)?;
         let mut ranked = self.rank(request, mode, models).await?;
         let reranked = request.rerank;
         if reranked {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, datatypes::Schema};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Schema},
+};
 use lance::{Dataset, index::DatasetIndexExt};
 use lance_index::is_system_index;
 use lance_linalg::distance::DistanceType;
@@ -12,7 +15,7 @@ use polylance_schema::{
     search::{EF, NPROBES, REFINE},
 };
 
-use crate::{Effort, SearchError, filter, hits::PLACES, open};
+use crate::{Effort, Query, SearchError, SearchMode, SearchRequest, filter, hits::PLACES, open, words};
 
 /// One version of a table, with what searches need already read: a search itself opens nothing.
 #[derive(Debug, Clone)]
@@ -22,6 +25,7 @@ pub struct SearchTable {
     contract: Option<Contract>,
     metric: Option<DistanceType>,
     text_index: bool,
+    folded_words: bool,
     tuned: Effort,
 }
 
@@ -40,24 +44,33 @@ impl SearchTable {
         let reading = |error| SearchError::storage(uri, "reading the indices")(error);
         let metric = index_metric(&dataset).await.map_err(reading)?;
         let text_index = is_indexed(&dataset, TEXT).await.map_err(reading)?;
+        let folded_words = words::are_folded(&dataset).await.map_err(reading)?;
         let tuned = tuned(&dataset);
-        Ok(Self { uri: uri.to_owned(), dataset: Arc::new(dataset), contract, metric, text_index, tuned })
+        Ok(Self { uri: uri.to_owned(), dataset: Arc::new(dataset), contract, metric, text_index, folded_words, tuned })
     }
 
-    /// The latest version, when it is another than this.
+    /// The latest version, when it is another than this: a later one, or one of a table that took the place of this.
     ///
     /// # Errors
-    /// As [`SearchTable::open`].
+    /// As [`SearchTable::open`]; [`SearchError::NoTable`] when the table is gone.
     pub async fn newer(&self) -> Result<Option<Self>, SearchError> {
-        let opening = |error| SearchError::storage(&self.uri, "looking for a newer version")(error);
-        let latest = Box::pin(self.dataset.latest_version_id()).await.map_err(opening)?;
-        if latest == self.version() {
+        let mut latest = Dataset::clone(&self.dataset);
+        match Box::pin(latest.checkout_latest()).await {
+            Ok(()) => {}
+            Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
+                return Err(SearchError::NoTable { uri: self.uri.clone() });
+            }
+            Err(error) => return Err(SearchError::storage(&self.uri, "looking for a newer version")(error)),
+        }
+        if is_same(&latest, &self.dataset) {
             return Ok(None);
         }
-        // A copy of the handle keeps the session, and with it what is cached of files and indices that stay.
-        let mut dataset = Dataset::clone(&self.dataset);
-        Box::pin(dataset.checkout_latest()).await.map_err(opening)?;
-        Ok(Some(Self::of(&self.uri, dataset).await?))
+        // A copy of the handle keeps the session, and with it what is cached of files and indices that stay. Of another
+        // table nothing stays, though its versions may have the same numbers.
+        if latest.version_id() <= self.version() || !open::has_version(&self.uri, &self.dataset).await? {
+            return Ok(Some(Self::open(&self.uri).await?));
+        }
+        Ok(Some(Self::of(&self.uri, latest).await?))
     }
 
     /// The address.
@@ -85,6 +98,12 @@ impl SearchTable {
         self.text_index
     }
 
+    /// Whether the index of words is not one that [`polylance_schema::words::fold`] folded the text for: it is searched
+    /// as it is, and finds fewer words until it is built anew.
+    pub fn has_older_words(&self) -> bool {
+        self.text_index && !self.folded_words
+    }
+
     /// Rows, or those that fulfil a condition.
     ///
     /// # Errors
@@ -100,9 +119,12 @@ impl SearchTable {
     /// The chunks of a document in order, with the columns of a hit; none when there is no such document.
     ///
     /// # Errors
-    /// [`SearchError::Storage`].
+    /// [`SearchError::Column`] when the table's documents have no names, [`SearchError::Storage`].
     pub async fn document(&self, doc_id: &str) -> Result<RecordBatch, SearchError> {
         let reading = |error| SearchError::storage(&self.uri, "reading a document")(error);
+        if !self.dataset.schema().field(DOC_ID).is_some_and(|field| is_text(&field.data_type())) {
+            return Err(SearchError::Column(format!("the table has no column `{DOC_ID}` of texts")));
+        }
         let mut scanner = self.dataset.scan();
         scanner.filter(&filter::equals(DOC_ID, doc_id)).map_err(reading)?;
         scanner.project(&self.hit_columns()).map_err(reading)?;
@@ -110,6 +132,33 @@ impl SearchTable {
         let Some(order) = chunks.column_by_name(CHUNK) else { return Ok(chunks) };
         let order = arrow::compute::sort_to_indices(order, None, None).map_err(|error| reading(error.into()))?;
         arrow::compute::take_record_batch(&chunks, &order).map_err(|error| reading(error.into()))
+    }
+
+    /// Refuses what needs columns that the table lacks, or has with other types: others write tables as they like.
+    pub(crate) fn check_columns(&self, request: &SearchRequest, mode: SearchMode) -> Result<(), SearchError> {
+        let schema = self.dataset.schema();
+        let check = |name: &str, fits: fn(&DataType) -> bool, kind: &str| match schema.field(name) {
+            Some(field) if fits(&field.data_type()) => Ok(()),
+            Some(field) => Err(SearchError::Column(format!(
+                "the column `{name}` is {}, and has to be {kind} for this search",
+                field.data_type()
+            ))),
+            None => Err(SearchError::Column(format!("the table has no column `{name}`, which this search needs"))),
+        };
+        let is_text = |data_type: &DataType| *data_type == DataType::Utf8;
+        if request.by_document || matches!(request.query, Query::Like { .. }) {
+            check(DOC_ID, is_text, "Utf8")?;
+        }
+        if matches!(request.query, Query::Like { .. }) {
+            check(CHUNK, DataType::is_integer, "a whole number")?;
+        }
+        if request.rerank {
+            check(TEXT, is_text, "Utf8")?;
+        }
+        if mode != SearchMode::Text && self.contract.is_some() {
+            check(EMBEDDING, is_vector, "a list of Float32 of one length")?;
+        }
+        Ok(())
     }
 
     pub(crate) fn dataset(&self) -> &Arc<Dataset> {
@@ -135,6 +184,24 @@ impl SearchTable {
         let hidden = |name: &str| [EMBEDDING, CONTENT_HASH].contains(&name) || PLACES.contains(&name);
         fields.filter(|name| !hidden(name)).collect()
     }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
+}
+
+fn is_vector(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32)
+}
+
+/// Whether these are one version of one table. The tag of a manifest tells it from another with its name.
+fn is_same(one: &Dataset, other: &Dataset) -> bool {
+    let (one, other) = (one.manifest_location(), other.manifest_location());
+    one.version == other.version && one.path == other.path && one.e_tag == other.e_tag
 }
 
 async fn index_metric(dataset: &Dataset) -> lance::Result<Option<DistanceType>> {

@@ -1,6 +1,7 @@
 //! Search and description of tables that the sink wrote.
 
 mod common;
+mod words;
 
 use arrow::{
     array::{AsArray, RecordBatch},

@@ -79,6 +79,12 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     }
 
+    /// A request has more inputs than one may have.
+    pub(crate) fn too_many(message: String, param: &'static str) -> Self {
+        let error = Self::too_much("too_many_inputs", message).param(param);
+        error.hint("send them in parts, or start the server with a larger --max-inputs")
+    }
+
     pub(crate) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
@@ -135,7 +141,22 @@ impl ApiError {
             SearchError::ReadOnly(message) => {
                 Self::new(StatusCode::FORBIDDEN, "read_only", format!("only queries are allowed here: {message}"))
             }
+            SearchError::Model(error) => {
+                tracing::error!(%error, table, "a model is missing");
+                let message = format!("the model of {named} is not loaded: its vectors cannot be searched here");
+                Self::new(StatusCode::CONFLICT, "model_missing", message).hint(
+                    "search by words, with the mode `text`, or start the server anew, with --model where it has moved",
+                )
+            }
+            SearchError::Dimensions { table, backend, .. } => {
+                let message = format!("the vectors of {named} have {table} dimensions, those of its model {backend}");
+                Self::new(StatusCode::CONFLICT, "model_missing", message).hint("start the server anew with --model")
+            }
             SearchError::Sql(error) => Self::of_sql(error),
+            SearchError::Storage { source, .. } if is_of_the_request(source) => {
+                let message = format!("{named} does not fit what is asked of it: {}", public_text(&source.to_string()));
+                Self::bad("unfit_table", message).hint("`GET /v1/tables` lists the columns")
+            }
             other => {
                 tracing::error!(error = %other, table, "a request failed");
                 Self::unavailable("unavailable", format!("reading {named} failed"))
@@ -176,13 +197,16 @@ fn is_of_the_store(error: &DataFusionError) -> bool {
     match error {
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::ExecutionJoin(_) => true,
         DataFusionError::External(inner) => match inner.downcast_ref::<lance_core::Error>() {
-            Some(error) => {
-                !matches!(error, lance_core::Error::InvalidInput { .. } | lance_core::Error::NotSupported { .. })
-            }
+            Some(error) => !is_of_the_request(error),
             None => inner.is::<io::Error>(),
         },
         _ => false,
     }
+}
+
+/// Whether Lance refuses what it was given, rather than failing at it.
+fn is_of_the_request(error: &lance_core::Error) -> bool {
+    matches!(error, lance_core::Error::InvalidInput { .. } | lance_core::Error::NotSupported { .. })
 }
 
 /// How an error is written.

@@ -27,11 +27,13 @@ pub(crate) struct Loaded {
     given: ServedModels,
     metrics: Metrics,
     embedders: Arc<Mutex<Vec<(Contract, BackendHandle)>>>,
+    /// Contracts whose model could not be loaded: a request does not try again.
+    missing: Arc<Mutex<Vec<Contract>>>,
 }
 
 impl Loaded {
     pub(crate) fn new(given: ServedModels, metrics: Metrics) -> Self {
-        Self { given, metrics, embedders: Arc::default() }
+        Self { given, metrics, embedders: Arc::default(), missing: Arc::default() }
     }
 
     pub(crate) fn reranker(&self) -> Option<&AnnotatorHandle> {
@@ -47,6 +49,9 @@ impl Loaded {
         let mut embedders = self.embedders.lock().await;
         if let Some((_, known)) = embedders.iter().find(|(of, _)| of == contract) {
             return Ok(known.clone());
+        }
+        if self.missing.lock().await.contains(contract) {
+            return Err(SearchError::Model("it could not be loaded".into()));
         }
         let opened = self.given.embedders.models(contract).await?;
         let Some(BackendHandle(backend)) = opened.embedder else {
@@ -67,9 +72,27 @@ impl Loaded {
         Ok(Models { embedder, reranker: self.given.reranker.clone() })
     }
 
+    /// Everything a search by words may need.
+    pub(crate) fn of_words(&self) -> Models {
+        Models { embedder: None, reranker: self.given.reranker.clone() }
+    }
+
+    /// Loads what searches of a table with this contract may need. What cannot be loaded is tried again with the next
+    /// version of a table.
+    pub(crate) async fn prepare(&self, contract: Option<&Contract>) -> Result<(), SearchError> {
+        let Some(contract) = contract else { return Ok(()) };
+        self.missing.lock().await.retain(|missing| missing != contract);
+        if let Err(error) = self.embedder(contract).await {
+            self.missing.lock().await.push(contract.clone());
+            return Err(error);
+        }
+        Ok(())
+    }
+
     /// Lets go of the models that no table has any more.
     pub(crate) async fn keep(&self, contracts: &[&Contract]) {
         self.embedders.lock().await.retain(|(contract, _)| contracts.contains(&contract));
+        self.missing.lock().await.retain(|contract| contracts.contains(&contract));
     }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{ApiError, Shape},
-    routes::EMBEDDINGS,
+    routes,
     state::App,
 };
 
@@ -28,7 +28,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
     let id = request_id(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let shape = if request.uri().path() == EMBEDDINGS { Shape::OpenAi } else { Shape::Own };
+    let shape = if routes::is_openai(request.uri().path()) { Shape::OpenAi } else { Shape::Own };
 
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {

@@ -64,7 +64,7 @@ pub struct TlsFiles {
 /// What a request may cost. More is refused, never cut in silence.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of a request's body.
+    /// Bytes of the body of a request with inputs; of others 1 MiB at most.
     pub body: usize,
     /// Hits of a search.
     pub hits: usize,
@@ -97,9 +97,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body: 1 << 20,
+            body: 8 << 20,
             hits: 1000,
-            inputs: 256,
+            inputs: 2048,
             statement: 16 << 10,
             rows: 10_000,
             answer: 32 << 20,

@@ -12,7 +12,10 @@ use crate::error::ApiError;
 /// One JSON object a row, with every column, null where it has no value.
 pub(crate) fn rows(batch: &RecordBatch) -> Result<Vec<Box<RawValue>>, ApiError> {
     let lines = lines(batch).map_err(|error| {
-        ApiError::bad("not_json", format!("a column cannot be written as JSON: {error}")).hint("cast it to a text")
+        let refused = |at: &usize| batch.project(&[*at]).is_ok_and(|column| lines(&column).is_err());
+        let name = (0..batch.num_columns()).find(refused).map(|at| batch.schema_ref().field(at).name().clone());
+        let column = name.map_or_else(|| "a column".to_owned(), |name| format!("the column `{name}`"));
+        ApiError::bad("not_json", format!("{column} cannot be written as JSON: {error}")).hint("cast it to a text")
     })?;
     // A line break inside a value is written as an escape.
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -33,7 +36,10 @@ fn lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Float32Array, StringArray};
+    use arrow::{
+        array::{ArrayRef, Decimal128Array, Float32Array, Int64Array, StringArray, UInt64Array, new_null_array},
+        datatypes::{DataType, Field, UnionFields, UnionMode},
+    };
 
     use super::*;
 
@@ -46,5 +52,28 @@ mod tests {
         .unwrap();
         let rows: Vec<String> = rows(&batch).unwrap().iter().map(|row| row.get().to_owned()).collect();
         assert_eq!(rows, [r#"{"id":"a\nb","x":0.1}"#, r#"{"id":null,"x":null}"#]);
+    }
+
+    #[test]
+    fn whole_numbers_and_decimals_have_all_their_digits() {
+        let price =
+            Decimal128Array::from(vec![i128::from(i64::MAX) * 100 + 7]).with_precision_and_scale(38, 2).unwrap();
+        let batch = RecordBatch::try_from_iter([
+            ("u", Arc::new(UInt64Array::from(vec![u64::MAX])) as ArrayRef),
+            ("i", Arc::new(Int64Array::from(vec![i64::MIN]))),
+            ("d", Arc::new(price)),
+        ])
+        .unwrap();
+        let row = r#"{"u":18446744073709551615,"i":-9223372036854775808,"d":9223372036854775807.07}"#;
+        assert_eq!(rows(&batch).unwrap()[0].get(), row);
+    }
+
+    #[test]
+    fn a_column_that_is_no_json_is_named() {
+        let fields = UnionFields::try_new([0], [Field::new("n", DataType::Int64, true)]).unwrap();
+        let mixed = new_null_array(&DataType::Union(fields, UnionMode::Sparse), 1);
+        let id: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let error = rows(&RecordBatch::try_from_iter([("id", id), ("mixed", mixed)]).unwrap()).unwrap_err();
+        assert!(error.message.starts_with("the column `mixed` cannot be written"), "{}", error.message);
     }
 }

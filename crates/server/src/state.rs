@@ -6,13 +6,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use polylance_search::SearchTable;
+use tokio::sync::Semaphore;
 
 use crate::{
     Limits, ServedModels, TokenHash,
     error::{ApiError, ServerError},
+    extract::LARGE_BODIES,
     metrics::Metrics,
     models::Loaded,
     tables::{Snapshot, Tables},
@@ -31,6 +34,10 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     pub(crate) tokens: Vec<TokenHash>,
     pub(crate) limits: Limits,
+    /// A place for each large body that is being read.
+    pub(crate) large_bodies: Semaphore,
+    /// When the server started, in seconds since 1970.
+    pub(crate) started: u64,
     work: Work,
     ending: AtomicBool,
 }
@@ -55,7 +62,10 @@ impl App {
         let tables = Tables::open(tables, &models, &metrics, limits.sql_memory).await?;
         let work = Work::new(&limits).map_err(ServerError::Threads)?;
         let ending = AtomicBool::new(false);
-        Ok(Self(Arc::new(State { tables, models, metrics, tokens, limits, work, ending })))
+        let large_bodies = Semaphore::new(LARGE_BODIES);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let state = State { tables, models, metrics, tokens, limits, large_bodies, started, work, ending };
+        Ok(Self(Arc::new(state)))
     }
 
     /// Works on a request when it is its turn.

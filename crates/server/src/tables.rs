@@ -94,7 +94,8 @@ impl Tables {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Serves newer versions as they come, until it is dropped. A table that cannot be read stays as it was.
+    /// Serves newer versions as they come, until it is dropped: those of a table that took another's place, too. A table
+    /// that cannot be read stays as it was.
     pub(crate) async fn follow(&self, models: &Loaded, metrics: &Metrics, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
@@ -118,10 +119,10 @@ impl Tables {
                     continue;
                 }
             };
-            // The model is there before the first who needs it.
-            if let Err(error) = models.of(newer.contract()).await {
+            // The model is there before the first who needs it. Rows of another model are never searched with the model
+            // before, and the rows before them are the table's no more: without its model the table is read, not searched.
+            if let Err(error) = models.prepare(newer.contract()).await {
                 tracing::error!(table = name, %error, "the model of a newer version cannot be loaded");
-                continue;
             }
             tracing::info!(table = name, version = newer.version(), "serving a newer version");
             metrics.serves(name, newer.version());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lance::io::ObjectStore;
 use object_store::{ObjectStoreExt, path::Path};
 
-use crate::SinkError;
+use crate::{SinkError, synced};
 
 /// What stands beside the table at `table_uri` under its name and a suffix: `docs.lease` beside `docs.lance`.
 pub(crate) fn beside(table_uri: &str, suffix: &str) -> String {
@@ -24,7 +24,7 @@ pub(crate) struct Beside {
 
 impl Beside {
     pub(crate) async fn open(uri: String, doing: &'static str) -> Result<Self, SinkError> {
-        match ObjectStore::from_uri(&uri).await {
+        match synced::store(&uri).await {
             Ok((store, folder)) => Ok(Self { uri, store, folder, doing }),
             Err(error) => Err(SinkError::storage(&uri, doing)(error)),
         }

@@ -30,16 +30,18 @@ use datafusion::{
 };
 use futures::{StreamExt, stream};
 use lance::Dataset;
+use lance_table::format::Fragment;
 use polylance_schema::columns::{DOC_ID, RUN_ID};
 
 use crate::{
     SinkError, TableTarget,
     attempts::{Attempts, is_conflict},
+    identity::advance,
     known_rows::{KnownRows, RowAddresses, key_hash},
     quarantine::Quarantine,
     storage, table,
     target::properties,
-    transact::{Others, change, check_field_ids, create, file_names},
+    transact::{Others, change, check_files, create, file_names, fit_field_ids},
     window::{Window, window_schema},
 };
 
@@ -204,8 +206,13 @@ impl Committer {
 
     async fn begin(&self) -> Result<State, SinkError> {
         let dataset = storage::open(&self.target.uri).await?;
-        if let Some(dataset) = &dataset {
-            table::check(dataset, &self.target)?;
+        match &dataset {
+            Some(dataset) => table::check(dataset, &self.target)?,
+            None if self.target.mark.id.is_some() => {
+                let (uri, what) = (self.target.uri.clone(), "it was removed".to_owned());
+                return Err(SinkError::Replaced { uri, what });
+            }
+            None => {}
         }
         let quarantine = Quarantine::open(&self.target.uri, &self.target.run_id).await?;
         Ok(State { dataset, known: KnownRows::default(), quarantine })
@@ -233,6 +240,7 @@ impl Committer {
         let mut attempts = Attempts::default();
         loop {
             self.refresh(state).await?;
+            check_files(uri, &window.fragments).await?;
             let committed = match &state.dataset {
                 // The latest version is another writer's, and says nothing of this run.
                 Some(_) if window.fragments.is_empty() => return Ok(None),
@@ -241,11 +249,12 @@ impl Committer {
                     for column in &self.target.heads {
                         table::check_head(uri, dataset, column)?;
                     }
-                    check_field_ids(uri, dataset, &window.fragments)?;
+                    let mut fragments = window.fragments.clone();
+                    fit_field_ids(uri, dataset, &mut fragments, &window.fields)?;
                     let replaced = self.replaced(&mut state.known, dataset, window).await?;
-                    self.change(dataset, window, &replaced, properties.clone()).await
+                    self.change(dataset, fragments, &replaced, properties.clone()).await
                 }
-                None => create(uri, &self.schema, window.fragments.clone(), properties.clone()).await,
+                None => create(uri, &self.new_table(), window.fragments.clone(), properties.clone()).await,
             };
             match committed {
                 Ok(dataset) => {
@@ -267,13 +276,12 @@ impl Committer {
     async fn change(
         &self,
         dataset: &Dataset,
-        window: &Window,
+        fragments: Vec<Fragment>,
         replaced: &RowAddresses,
         mut properties: HashMap<String, String>,
     ) -> lance::Result<Dataset> {
         let rows = replaced.values().map(Vec::len).sum::<usize>();
         properties.insert(properties::REPLACED.to_owned(), rows.to_string());
-        let fragments = window.fragments.clone();
         let committed = Box::pin(change(dataset, fragments, replaced, Others::Heed, properties)).await?;
         self.metrics.replaced.add(rows);
         Ok(committed)
@@ -283,12 +291,17 @@ impl Committer {
     async fn refresh(&self, state: &mut State) -> Result<(), SinkError> {
         let uri = &self.target.uri;
         if let Some(dataset) = &mut state.dataset {
-            let latest = Box::pin(dataset.checkout_latest()).await;
-            latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
-        } else {
-            state.dataset = storage::open(uri).await?;
+            return advance(uri, dataset).await;
         }
+        state.dataset = storage::open(uri).await?;
         Ok(())
+    }
+
+    /// The schema of a table that this run makes.
+    fn new_table(&self) -> Schema {
+        let mut schema = self.schema.as_ref().clone();
+        schema.metadata.extend(self.target.mark.new_table());
+        schema
     }
 
     /// Where older rows of the window's documents are.

@@ -84,6 +84,52 @@ pub enum SinkError {
         /// The columns that differ.
         columns: Vec<ColumnDifference>,
     },
+    /// The newest version's manifest is empty or cut short, as a power loss leaves it: set it aside.
+    #[error("{uri}: version {version} is damaged: {file} {problem}")]
+    Damaged {
+        /// The table.
+        uri: String,
+        /// The version.
+        version: u64,
+        /// Its manifest.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another table has taken the place of the one that the run has begun with: run again.
+    #[error("{uri} is not the table that this run began with: {what}")]
+    Replaced {
+        /// The table.
+        uri: String,
+        /// What has happened to it.
+        what: String,
+    },
+    /// A cleanup has removed data files before their commit: run again.
+    #[error("{uri}: data file {file} was removed before it was committed")]
+    FilesGone {
+        /// The table.
+        uri: String,
+        /// The first file that is not there.
+        file: String,
+    },
+    /// A later version of polylance made the table: use that.
+    #[error("{uri}: {source}")]
+    LaterTable {
+        /// The table.
+        uri: String,
+        /// What is not known here.
+        source: polylance_schema::UnknownRule,
+    },
+    /// This machine's clock and the store's are far apart: set it.
+    #[error(
+        "{uri}: the clock of this machine is {ahead} ahead of the store's: files that are young would count as old"
+    )]
+    Clock {
+        /// The table.
+        uri: String,
+        /// How far.
+        ahead: String,
+    },
     /// Other writers kept changing the table: run again.
     #[error("{uri}: gave up after {attempts} attempts to commit against other writers")]
     Conflict {
@@ -95,7 +141,7 @@ pub enum SinkError {
         source: Box<lance::Error>,
     },
     /// The store or a file in it failed: look at credentials, space, and the file named.
-    #[error("{uri}: {action} failed: {source}")]
+    #[error("{uri}: {action} failed: {}", cause(source))]
     Storage {
         /// The table.
         uri: String,
@@ -223,6 +269,16 @@ impl SinkError {
     /// Rows that no operator should have sent.
     pub(crate) fn rows(uri: &str, message: impl Into<String>) -> Self {
         Self::Rows { uri: uri.to_owned(), message: message.into() }
+    }
+}
+
+/// Lance's words. What the store of local files says stands in a frame of numbers that differ from time to time.
+fn cause(source: &lance::Error) -> String {
+    const LOCAL: &str = "Generic LocalFileSystem error: ";
+    let text = source.to_string();
+    match (text.find("single PUT of "), text.find(LOCAL)) {
+        (Some(frame), Some(at)) if frame < at => format!("{}{}", &text[..frame], &text[at + LOCAL.len()..]),
+        _ => text,
     }
 }
 

@@ -23,7 +23,7 @@ use lance::{
     dataset::{InsertBuilder, WriteMode, WriteParams},
 };
 
-use crate::{SinkError, storage};
+use crate::{SinkError, storage, synced};
 
 const KEY: &str = "key";
 const START: &str = "start";
@@ -112,7 +112,7 @@ impl FeatureTable {
     pub async fn append(&mut self, rows: &[(FeatureKey, &TokenFeatures)]) -> Result<(), SinkError> {
         let batch = self.batch(rows).map_err(|error| SinkError::rows(&self.uri, error.to_string()))?;
         let mode = if self.dataset.is_some() { WriteMode::Append } else { WriteMode::Create };
-        let params = WriteParams { mode, ..WriteParams::default() };
+        let params = WriteParams { mode, session: Some(synced::session()), ..WriteParams::default() };
         let insert = InsertBuilder::new(self.uri.as_str()).with_params(&params);
         let batches = RecordBatchIterator::new([Ok(batch)], Arc::clone(&self.schema));
         let written = Box::pin(insert.execute_stream(batches)).await;

@@ -23,8 +23,9 @@ use crate::{
     storage,
 };
 
-/// The name under which Lance knows the index.
-const INDEX_NAME: &str = "embedding_idx";
+/// The names under which Lance knows the index: the second where somebody has given the first to an index of another
+/// column.
+const INDEX_NAMES: [&str; 2] = ["embedding_idx", "polylance_embedding_idx"];
 
 /// Rows that product quantization needs to learn its 256 codes; no kind is worth building on fewer.
 const TRAINING_ROWS: u64 = 256;
@@ -151,7 +152,8 @@ async fn update_once(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkEr
         (Wanted::Nothing, None) => IndexAction::None,
         (Wanted::Nothing, Some(_)) if spec.kind == IndexKind::Auto => extend(uri, &mut dataset).await?,
         (Wanted::Nothing, Some(_)) => {
-            let dropped = Box::pin(dataset.drop_index(INDEX_NAME)).await;
+            let name = name(uri, &dataset).await?;
+            let dropped = Box::pin(dataset.drop_index(name)).await;
             dropped.map_err(SinkError::storage(uri, "dropping the index"))?;
             IndexAction::Dropped
         }
@@ -169,13 +171,13 @@ async fn update_once(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkEr
 pub async fn merge_index(uri: &str) -> Result<IndexOutcome, SinkError> {
     let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
-    let pieces =
-        dataset.load_indices_by_name(INDEX_NAME).await.map_err(SinkError::storage(uri, "reading the index"))?;
+    let name = name(uri, &dataset).await?;
+    let pieces = dataset.load_indices_by_name(name).await.map_err(SinkError::storage(uri, "reading the index"))?;
     let action = match (Existing::read(uri, &dataset).await?, pieces.len()) {
         (None, _) => IndexAction::None,
         (Some(index), 1) if index.unindexed == 0 => IndexAction::Unchanged,
         (Some(_), pieces) => {
-            let options = OptimizeOptions::merge(pieces).index_names(vec![INDEX_NAME.to_owned()]);
+            let options = OptimizeOptions::merge(pieces).index_names(vec![name.to_owned()]);
             let merged = Box::pin(dataset.optimize_indices(&options)).await;
             merged.map_err(SinkError::storage(uri, "extending the index"))?;
             IndexAction::Extended
@@ -254,6 +256,15 @@ impl Metric {
     }
 }
 
+/// The name of the index of the vectors, there or to be built.
+async fn name(uri: &str, dataset: &Dataset) -> Result<&'static str, SinkError> {
+    let [first, second] = INDEX_NAMES;
+    let found = dataset.load_indices_by_name(first).await.map_err(SinkError::storage(uri, "reading the index"))?;
+    let vectors = dataset.schema().field(EMBEDDING).map(|field| field.id);
+    let of_vectors = |fields: &[i32]| matches!((fields, vectors), ([field], Some(id)) if *field == id);
+    Ok(if found.iter().all(|index| of_vectors(&index.fields)) { first } else { second })
+}
+
 /// The index that is there.
 #[derive(Debug)]
 struct Existing {
@@ -268,10 +279,11 @@ struct Existing {
 impl Existing {
     async fn read(uri: &str, dataset: &Dataset) -> Result<Option<Self>, SinkError> {
         let reading = |error| SinkError::storage(uri, "reading the index")(error);
-        if dataset.load_indices_by_name(INDEX_NAME).await.map_err(reading)?.is_empty() {
+        let name = name(uri, dataset).await?;
+        if dataset.load_indices_by_name(name).await.map_err(reading)?.is_empty() {
             return Ok(None);
         }
-        let json = Box::pin(dataset.index_statistics(INDEX_NAME)).await.map_err(reading)?;
+        let json = Box::pin(dataset.index_statistics(name)).await.map_err(reading)?;
         let statistics: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         Ok(Some(Self {
@@ -300,8 +312,8 @@ impl Existing {
 
 async fn build(uri: &str, dataset: &mut Dataset, kind: IndexKind, metric: Metric) -> Result<IndexAction, SinkError> {
     let parameters = parameters(dataset, kind, metric);
-    let name = Some(INDEX_NAME.to_owned());
-    Box::pin(dataset.create_index(&[EMBEDDING], IndexType::Vector, name, &parameters, true))
+    let name = name(uri, dataset).await?.to_owned();
+    Box::pin(dataset.create_index(&[EMBEDDING], IndexType::Vector, Some(name), &parameters, true))
         .await
         .map_err(SinkError::storage(uri, "building the index"))?;
     Ok(IndexAction::Built)
@@ -347,7 +359,7 @@ async fn extend(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkErr
     if before.is_some_and(|index| index.unindexed == 0) {
         return Ok(IndexAction::Unchanged);
     }
-    let options = OptimizeOptions::new().index_names(vec![INDEX_NAME.to_owned()]);
+    let options = OptimizeOptions::new().index_names(vec![name(uri, dataset).await?.to_owned()]);
     Box::pin(dataset.optimize_indices(&options)).await.map_err(SinkError::storage(uri, "extending the index"))?;
     Ok(IndexAction::Extended)
 }

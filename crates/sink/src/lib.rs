@@ -16,6 +16,7 @@ mod error;
 mod features;
 mod finished;
 mod held;
+mod identity;
 mod index;
 mod keys;
 mod known_rows;
@@ -27,6 +28,7 @@ mod quarantine;
 mod removed;
 mod retrain;
 mod storage;
+mod synced;
 mod table;
 mod target;
 #[cfg(test)]
@@ -44,6 +46,7 @@ pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use features::{FeatureKey, FeatureTable, TokenFeatures};
 pub use finished::{Finished, finish};
 pub use held::{HeldRow, HeldRows, count_held, drop_held, held_rows, held_sources};
+pub use identity::TableMark;
 pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, retrain_index, update_index};
 pub use keys::TableKeysExec;
 pub use lease::{Lease, lease_uri};
@@ -56,8 +59,8 @@ pub use retrain::Retrain;
 pub use table::Table;
 pub use target::{CommitPolicy, TableTarget, properties};
 pub use upkeep::{
-    Cleaned, Compacted, Contention, Mode, PlannedCompaction, Retention, SMALL_FRAGMENTS, UpkeepPolicy, Upkept, clean,
-    compact, plan_compaction, upkeep,
+    Cleaned, Compacted, Contention, Mode, PlannedCompaction, Repaired, Retention, SMALL_FRAGMENTS, UpkeepPolicy,
+    Upkept, clean, compact, damage, plan_compaction, repair, upkeep,
 };
 pub use words::{Words, WordsOutcome, index_words};
 pub use write::LanceWriteExec;

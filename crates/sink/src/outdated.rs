@@ -118,8 +118,8 @@ async fn scan(uri: &str, dataset: &Dataset, mut found: impl FnMut(Record<'_>, u6
     scanner.project(&["source", "row", "stage", "run_id"]).map_err(reading())?.with_row_address();
     let mut batches = Box::pin(scanner.try_into_stream()).await.map_err(reading())?;
     while let Some(batch) = batches.try_next().await.map_err(reading())? {
-        let text = |name| column(uri, &batch, name).map(|column| column.as_string::<i32>());
-        let number = |name| column(uri, &batch, name).map(|column| column.as_primitive::<UInt64Type>());
+        let text = |name| column(uri, &batch, name).map(AsArray::as_string::<i32>);
+        let number = |name| column(uri, &batch, name).map(AsArray::as_primitive::<UInt64Type>);
         let (sources, stages, run_ids) = (text("source")?, text("stage")?, text("run_id")?);
         let (rows, addresses) = (number("row")?, number(ROW_ADDR)?);
         for at in 0..batch.num_rows() {

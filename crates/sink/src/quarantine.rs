@@ -24,7 +24,7 @@ use crate::{
     attempts::{Attempts, is_conflict},
     beside::beside,
     known_rows::{KnownRows, RowAddresses, key_hash},
-    storage,
+    storage, synced,
     table::column_differences,
     transact::{Others, change, create, file_names},
     window::{BadDocument, Window},
@@ -115,7 +115,8 @@ impl Quarantine {
             return Ok(vec![]);
         }
         let batch = self.records(bad, attempts).map_err(|error| SinkError::rows(&self.uri, error.to_string()))?;
-        let params = WriteParams { mode: WriteMode::Append, ..WriteParams::default() };
+        let session = Some(synced::session());
+        let params = WriteParams { mode: WriteMode::Append, session, ..WriteParams::default() };
         let insert = InsertBuilder::new(self.uri.as_str()).with_params(&params);
         let transaction = Box::pin(insert.execute_uncommitted(vec![batch]))
             .await

@@ -1,30 +1,41 @@
 //! Opening a Lance dataset that may not be there yet.
 
-use std::{path::Path, sync::Arc};
+use std::{panic::AssertUnwindSafe, path::Path};
 
-use lance::{
-    Dataset,
-    dataset::builder::DatasetBuilder,
-    io::{ObjectStore, ObjectStoreParams},
-};
+use futures::FutureExt;
+use lance::{Dataset, dataset::builder::DatasetBuilder};
 
-use crate::SinkError;
+use crate::{SinkError, synced, upkeep::damage};
 
 /// Folders that Lance itself makes. A run killed before its first commit leaves some of them behind.
 const LANCE_FOLDERS: [&str; 6] = ["data", "_transactions", "_versions", "_deletions", "_indices", "_refs"];
 
-/// The latest version of the dataset at `uri`; `None` when nothing has been committed there.
+/// The latest version of the dataset at `uri`, for writing; `None` when nothing has been committed there.
 pub(crate) async fn open(uri: &str) -> Result<Option<Dataset>, SinkError> {
+    load(uri, DatasetBuilder::from_uri(uri).with_session(synced::session())).await
+}
+
+/// The same for reading and removing: nothing that is written through it is synced.
+pub(crate) async fn open_unsynced(uri: &str) -> Result<Option<Dataset>, SinkError> {
+    load(uri, DatasetBuilder::from_uri(uri)).await
+}
+
+async fn load(uri: &str, builder: DatasetBuilder) -> Result<Option<Dataset>, SinkError> {
     if is_local_file(uri) {
         return Err(SinkError::NotATable { uri: uri.to_owned(), found: "a file".to_owned() });
     }
-    match Box::pin(DatasetBuilder::from_uri(uri).load()).await {
+    // Lance takes the numbers in a manifest that was cut short as they are, which may end in a panic.
+    let loaded = AssertUnwindSafe(Box::pin(builder.load())).catch_unwind().await;
+    match loaded.unwrap_or_else(|_| Err(lance::Error::corrupt_file_named(uri, "a panic over the newest manifest"))) {
         Ok(dataset) => Ok(Some(dataset)),
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
             Box::pin(refuse_foreign(uri)).await?;
             Ok(None)
         }
-        Err(error) => Err(SinkError::storage(uri, "opening the table")(error)),
+        Err(error) => Err(match Box::pin(damage(uri)).await {
+            Some(damaged) => damaged,
+            None => SinkError::storage(uri, "opening the table")(error),
+        }),
     }
 }
 
@@ -36,8 +47,7 @@ fn is_local_file(uri: &str) -> bool {
 /// An error when something that is not the beginning of a Lance dataset is at `uri`.
 async fn refuse_foreign(uri: &str) -> Result<(), SinkError> {
     let storage = || SinkError::storage(uri, "looking for the table");
-    let (store, path) =
-        ObjectStore::from_uri_and_params(Arc::default(), uri, &ObjectStoreParams::default()).await.map_err(storage())?;
+    let (store, path) = synced::store(uri).await.map_err(storage())?;
     let entries = match store.read_dir(path).await {
         Ok(entries) => entries,
         Err(lance::Error::NotFound { .. }) => return Ok(()),

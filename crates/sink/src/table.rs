@@ -5,10 +5,14 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::physical_plan::ExecutionPlan;
 use lance::Dataset;
-use polylance_schema::{Contract, HeadContract, search::MAP_METADATA_KEY};
+use polylance_schema::{
+    Contract, HeadContract,
+    columns::{RESERVED, RUN_ID},
+    search::MAP_METADATA_KEY,
+};
 
 use crate::{
-    SinkError, TableKeysExec, TableTarget,
+    SinkError, TableKeysExec, TableMark, TableTarget,
     error::{ColumnDifference, ContractMismatch},
     storage,
 };
@@ -38,6 +42,14 @@ impl Table {
         check(&self.dataset, target)
     }
 
+    /// Which table it is, and how its content hashes are made.
+    ///
+    /// # Errors
+    /// [`SinkError::LaterTable`].
+    pub fn mark(&self) -> Result<TableMark, SinkError> {
+        TableMark::of(&self.uri, &self.dataset)
+    }
+
     /// A plan that reads each document's `doc_id` and `content_hash` and nothing else
     /// ([`polylance_schema::key_schema`], one partition).
     ///
@@ -46,6 +58,12 @@ impl Table {
     pub fn keys(&self) -> Result<Arc<dyn ExecutionPlan>, SinkError> {
         let schema = Schema::from(self.dataset.schema());
         Ok(Arc::new(TableKeysExec::try_new(&self.uri, self.version(), &schema)?))
+    }
+
+    /// The columns that runs carry over from their sources.
+    pub fn kept_columns(&self) -> Vec<FieldRef> {
+        let schema = without_foreign(&self.dataset, &Schema::empty());
+        schema.fields().iter().filter(|field| !RESERVED.contains(&field.name().as_str())).map(Arc::clone).collect()
     }
 
     pub(crate) fn uri(&self) -> &str {
@@ -98,11 +116,20 @@ pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkE
         let (table, run) = (table.summary(), target.contract.summary());
         return Err(SinkError::ContractMismatch(Box::new(ContractMismatch { uri, table, run, differences })));
     }
-    let columns = column_differences(
-        &without_annotations(&Schema::from(dataset.schema())),
-        &without_annotations(&target.schema()),
-    );
+    target.mark.check(&uri, dataset)?;
+    let run = without_annotations(&target.schema());
+    let columns = column_differences(&without_foreign(dataset, &run), &run);
     if columns.is_empty() { Ok(()) } else { Err(SinkError::SchemaMismatch { uri, columns }) }
+}
+
+/// The table's columns without those that others have added to it: they come after the columns that it was made with,
+/// and may be null, as they are in the rows that a run writes.
+fn without_foreign(dataset: &Dataset, run: &Schema) -> Schema {
+    let made_with = dataset.schema().field(RUN_ID).map_or(i32::MAX, |last| last.id);
+    let table = without_annotations(&Schema::from(dataset.schema()));
+    let added = |name: &str| dataset.schema().field(name).is_some_and(|field| field.nullable && field.id > made_with);
+    let keep = |field: &&FieldRef| run.field_with_name(field.name()).is_ok() || !added(field.name());
+    Schema::new(table.fields().iter().filter(keep).map(Arc::clone).collect::<Vec<_>>())
 }
 
 /// The columns that a run writes: those that heads and maps fill later may be there or not.

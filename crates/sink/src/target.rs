@@ -1,9 +1,11 @@
 //! Where a run writes, and when it commits.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 use polylance_schema::{Contract, TextColumn, table_schema, with_heads};
+
+use crate::{Retention, TableMark};
 
 /// Keys of the transaction properties that every commit of a run carries.
 pub mod properties {
@@ -34,8 +36,17 @@ pub mod properties {
 pub struct CommitPolicy {
     /// Rows (chunks) in a window; 0 sets no limit.
     pub rows: u64,
-    /// Seconds from a window's first row; 0 sets no limit.
+    /// Seconds from a window's first row; 0, or more than half an hour, is half an hour.
     pub seconds: u64,
+}
+
+impl CommitPolicy {
+    /// How long a window may be open: its first data file must be committed long before a cleanup may take it for one
+    /// that a killed run left behind.
+    pub(crate) fn longest(self) -> Duration {
+        let most = Retention::SAFE_AGE / 2;
+        if self.seconds == 0 { most } else { Duration::from_secs(self.seconds).min(most) }
+    }
 }
 
 impl Default for CommitPolicy {
@@ -62,6 +73,8 @@ pub struct TableTarget {
     pub heads: Vec<FieldRef>,
     /// The run, written into every row and every commit.
     pub run_id: String,
+    /// The table that the run has read, and how it makes its content hashes.
+    pub mark: TableMark,
     /// More to write into every commit.
     pub properties: HashMap<String, String>,
 }

@@ -13,12 +13,14 @@ use lance::{
         transaction::{Operation, TransactionBuilder, UpdateMode},
     },
 };
+use lance_core::datatypes::{Field as LanceField, Schema as LanceSchema};
 use lance_table::format::{
     Fragment,
     key_existence::{FilterType, KeyExistenceFilter},
 };
+use serde::{Deserialize, Serialize};
 
-use crate::{SinkError, known_rows::RowAddresses};
+use crate::{SinkError, error::ColumnDifference, known_rows::RowAddresses, synced};
 
 /// Commits the first version of a dataset. Never replaces one that is there.
 ///
@@ -30,11 +32,13 @@ pub(crate) async fn create(
     fragments: Vec<Fragment>,
     properties: HashMap<String, String>,
 ) -> lance::Result<Dataset> {
-    let schema = lance_core::datatypes::Schema::try_from(schema)?;
+    let schema = LanceSchema::try_from(schema)?;
     let operation = Operation::Overwrite { fragments, schema, config_upsert_values: None, initial_bases: None };
     let transaction = TransactionBuilder::new(0, operation).transaction_properties(Some(Arc::new(properties))).build();
     // Without retries an overwrite builds on version 0 and nothing else, which is not there once there is a table.
-    match Box::pin(CommitBuilder::new(uri).with_max_retries(0).execute(transaction)).await {
+    match Box::pin(CommitBuilder::new(uri).with_session(synced::session()).with_max_retries(0).execute(transaction))
+        .await
+    {
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
             Err(lance::Error::dataset_already_exists(uri))
         }
@@ -109,12 +113,73 @@ pub(crate) fn file_names(fragments: &[Fragment]) -> HashSet<String> {
     fragments.iter().flat_map(|fragment| &fragment.files).map(|file| file.path.clone()).collect()
 }
 
-/// Whether files written for another beginning of the table would be read wrongly in this one.
-pub(crate) fn check_field_ids(uri: &str, dataset: &Dataset, fragments: &[Fragment]) -> Result<(), SinkError> {
-    let known: HashSet<i32> = dataset.schema().fields_pre_order().map(|field| field.id).collect();
-    let mut ids = fragments.iter().flat_map(|fragment| &fragment.files).flat_map(|file| file.fields.iter());
-    match ids.find(|id| !known.contains(*id)) {
-        Some(id) => Err(SinkError::rows(uri, format!("data files with field {id}, which the table does not have"))),
-        None => Ok(()),
+/// Whether the files of `fragments` are still there: a cleanup may have taken them for what a killed run left behind,
+/// and a version that names a file that is gone cannot be read.
+pub(crate) async fn check_files(uri: &str, fragments: &[Fragment]) -> Result<(), SinkError> {
+    let looking = || SinkError::storage(uri, "looking for the data files");
+    let (store, base) = synced::store(uri).await.map_err(looking())?;
+    let data = base.join("data");
+    for file in fragments.iter().flat_map(|fragment| &fragment.files) {
+        if !store.exists(&data.clone().join(file.path.as_str())).await.map_err(looking())? {
+            return Err(SinkError::FilesGone { uri: uri.to_owned(), file: file.path.clone() });
+        }
     }
+    Ok(())
+}
+
+/// A field of a data file: its id there, where it is in the schema, and its type in Lance's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WrittenField {
+    pub(crate) id: i32,
+    pub(crate) path: String,
+    pub(crate) kind: String,
+}
+
+/// The fields of a schema, those inside of others too.
+pub(crate) fn written_fields(schema: &LanceSchema) -> Vec<WrittenField> {
+    let mut all = Vec::new();
+    let mut open: Vec<(String, &LanceField)> = schema.fields.iter().map(|field| (field.name.clone(), field)).collect();
+    while let Some((path, field)) = open.pop() {
+        open.extend(field.children.iter().map(|child| (format!("{path}\u{0}{}", child.name), child)));
+        all.push(WrittenField { id: field.id, path, kind: field.logical_type.to_string() });
+    }
+    all
+}
+
+/// Gives the files of `fragments` the field ids of `dataset`. They were written as `written` says: for a table that was
+/// not there yet, or of which a column was taken away and added again since. A file is read by its ids, not by its
+/// names: under the ids of another schema its columns would come back as others.
+///
+/// # Errors
+/// [`SinkError::SchemaMismatch`] when the table has no such column, or one of another type.
+pub(crate) fn fit_field_ids(
+    uri: &str,
+    dataset: &Dataset,
+    fragments: &mut [Fragment],
+    written: &[WrittenField],
+) -> Result<(), SinkError> {
+    let table = written_fields(dataset.schema());
+    let table: HashMap<&str, &WrittenField> = table.iter().map(|field| (field.path.as_str(), field)).collect();
+    let written: HashMap<i32, &WrittenField> = written.iter().map(|field| (field.id, field)).collect();
+    for file in fragments.iter_mut().flat_map(|fragment| &mut fragment.files) {
+        let ids = file.fields.iter().map(|id| {
+            let field = written.get(id).ok_or_else(|| SinkError::rows(uri, format!("a data file with field {id}")))?;
+            match table.get(field.path.as_str()) {
+                Some(found) if found.kind == field.kind => Ok(found.id),
+                found => Err(SinkError::SchemaMismatch {
+                    uri: uri.to_owned(),
+                    columns: vec![ColumnDifference {
+                        column: field.path.replace('\u{0}', "."),
+                        table: found.map(|found| found.kind.clone()),
+                        run: Some(field.kind.clone()),
+                    }],
+                }),
+            }
+        });
+        let ids = ids.collect::<Result<Vec<i32>, SinkError>>()?;
+        if ids != *file.fields {
+            file.fields = ids.into();
+        }
+    }
+    Ok(())
 }

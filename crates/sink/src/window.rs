@@ -6,6 +6,7 @@
 //! chunks       UInt64                          rows in these files
 //! tokens       UInt64                          the sum of their `n_tokens`
 //! quarantine   List<Struct<source, row, doc_id, stage, error, text>>   documents that are not
+//! fields       Utf8                            ids, names and types of the fields of these files, as JSON
 //! ```
 //! It is plain Arrow, so that a window can travel from an executor to the one place that commits.
 
@@ -18,6 +19,8 @@ use arrow::{
     error::ArrowError,
 };
 use lance_table::format::Fragment;
+
+use crate::transact::WrittenField;
 
 /// A document and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(crate) struct BadDocument {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     pub(crate) fragments: Vec<Fragment>,
+    /// How their files were written.
+    pub(crate) fields: Vec<WrittenField>,
     pub(crate) documents: Vec<Document>,
     pub(crate) chunks: u64,
     pub(crate) tokens: u64,
@@ -79,6 +84,7 @@ pub(crate) fn window_schema() -> SchemaRef {
         Field::new("chunks", DataType::UInt64, false),
         Field::new("tokens", DataType::UInt64, false),
         Field::new("quarantine", DataType::List(item(quarantine_fields())), false),
+        Field::new("fields", DataType::Utf8, false),
     ]))
 }
 
@@ -110,6 +116,7 @@ impl Window {
     /// The window as a batch of one row of [`window_schema`].
     pub(crate) fn to_batch(&self) -> Result<RecordBatch, ArrowError> {
         let fragments = serde_json::to_string(&self.fragments).map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+        let fields = serde_json::to_string(&self.fields).map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         let documents = &self.documents;
         let document_columns = vec![
             text(documents, |d| &d.doc_id),
@@ -131,6 +138,7 @@ impl Window {
             Arc::new(UInt64Array::from(vec![self.chunks])),
             Arc::new(UInt64Array::from(vec![self.tokens])),
             one_list(quarantine_fields(), quarantine_columns, bad.len())?,
+            Arc::new(StringArray::from(vec![fields])),
         ];
         RecordBatch::try_new(window_schema(), columns)
     }
@@ -147,11 +155,14 @@ impl Window {
     fn from_row(batch: &RecordBatch, row: usize) -> Result<Self, ArrowError> {
         let fragments = serde_json::from_str(batch.column(0).as_string::<i32>().value(row))
             .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+        let fields = serde_json::from_str(batch.column(5).as_string::<i32>().value(row))
+            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         let number = |column: usize| batch.column(column).as_primitive::<UInt64Type>().value(row);
         let documents = Rows(batch.column(1).as_list::<i32>().value(row));
         let bad = Rows(batch.column(4).as_list::<i32>().value(row));
         Ok(Self {
             fragments,
+            fields,
             documents: (0..documents.len())
                 .map(|i| Document {
                     doc_id: documents.text(0, i),
@@ -205,6 +216,7 @@ mod tests {
     fn a_window_comes_back_as_it_left() {
         let window = Window {
             fragments: vec![Fragment::new(0)],
+            fields: vec![WrittenField { id: 3, path: "lang".into(), kind: "string".into() }],
             documents: vec![Document { doc_id: "a".into(), source: "corpus.csv".into(), row: 3 }],
             chunks: 2,
             tokens: 700,
@@ -230,6 +242,7 @@ mod tests {
         let back = Window::from_batch(&window.to_batch().unwrap()).unwrap();
         assert_eq!(back.len(), 1);
         assert_eq!(back[0].fragments, window.fragments);
+        assert_eq!(back[0].fields, window.fields);
         assert_eq!(back[0].documents, window.documents);
         assert_eq!((back[0].chunks, back[0].tokens), (2, 700));
         assert_eq!(back[0].quarantine, window.quarantine);

@@ -1,8 +1,23 @@
 //! The index of words: BM25 over the text in every language.
 
-use lance::{Dataset, index::DatasetIndexExt};
-use lance_index::{IndexType, optimize::OptimizeOptions, scalar::InvertedIndexParams};
-use polylance_schema::columns::TEXT;
+mod train;
+
+use std::sync::Arc;
+
+use lance::{
+    Dataset,
+    dataset::{
+        CommitBuilder,
+        transaction::{Operation, TransactionBuilder},
+    },
+    index::DatasetIndexExt,
+};
+use lance_index::optimize::OptimizeOptions;
+use lance_table::format::IndexMetadata;
+use polylance_schema::{
+    columns::TEXT,
+    words::{OLDER_WORDS_INDEX, WORDS_INDEX},
+};
 use serde::Serialize;
 
 use crate::{
@@ -10,9 +25,6 @@ use crate::{
     attempts::{Attempts, is_conflict},
     storage,
 };
-
-/// The name under which Lance knows the index.
-const INDEX_NAME: &str = "text_idx";
 
 /// The index of words as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,18 +42,18 @@ pub struct WordsOutcome {
 /// How the index of words is brought up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Words {
-    /// Built when there is none, else extended.
+    /// Built when there is none or one of an older rule, else extended.
     Build,
-    /// Extended when there is one.
+    /// Extended when there is one, by the rule it was built by.
     Extend,
 }
 
 /// Brings the index of the words of the table at `uri` up to date; with [`Words::Extend`] and no index, or on a table
 /// without its text, nothing is done and `None` is yielded.
 ///
-/// Words are found by ICU's dictionaries and rules (UAX 29), so that Thai, Japanese and Chinese have words as well; they
-/// are compared without case and accents. Nothing is stemmed and no word is left out: both would take one language for
-/// granted, and BM25 gives frequent words next to no weight.
+/// The text is folded (see [`polylance_schema::words::fold`]) and then cut into words by ICU's dictionaries and rules
+/// (UAX 29), so that Thai, Japanese and Chinese have words as well. Nothing is stemmed and no word is left out, however
+/// long: stems and stop words would take one language for granted, and BM25 gives frequent words next to no weight.
 ///
 /// # Errors
 /// [`SinkError::NoTable`], [`SinkError::MissingColumn`] when it is to be built and there is no text,
@@ -58,46 +70,79 @@ pub async fn index_words(uri: &str, words: Words) -> Result<Option<WordsOutcome>
 
 async fn once(uri: &str, words: Words) -> Result<Option<WordsOutcome>, SinkError> {
     let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
-    let known = covered(uri, &dataset).await?;
-    let action = match (known, words) {
-        (None, Words::Extend) => return Ok(None),
-        (None, Words::Build) => build(uri, &mut dataset).await?,
-        (Some((_, 0)), _) => IndexAction::Unchanged,
-        (Some(_), _) => {
-            let options = OptimizeOptions::append().index_names(vec![INDEX_NAME.to_owned()]);
-            let extended = Box::pin(dataset.optimize_indices(&options)).await;
-            extended.map_err(SinkError::storage(uri, "extending the index of words"))?;
-            IndexAction::Extended
-        }
+    let reading = |error| SinkError::storage(uri, "reading the index of words")(error);
+    let indices = dataset.load_indices().await.map_err(reading)?;
+    let named = |name: &str| indices.iter().filter(|index| index.name == name).cloned().collect::<Vec<_>>();
+    let (pieces, older) = (named(WORDS_INDEX), named(OLDER_WORDS_INDEX));
+    let mut name = WORDS_INDEX;
+    let action = if words == Words::Build && (pieces.is_empty() || !older.is_empty()) {
+        build(uri, &mut dataset, [pieces, older].concat()).await?
+    } else if !pieces.is_empty() {
+        extend(uri, &mut dataset, &pieces).await?
+    } else if !older.is_empty() {
+        name = OLDER_WORDS_INDEX;
+        extend_older(uri, &mut dataset).await?
+    } else {
+        return Ok(None);
     };
-    let (indexed_rows, unindexed_rows) = covered(uri, &dataset).await?.unwrap_or_default();
+    let (indexed_rows, unindexed_rows) = covered(uri, &dataset, name).await?;
     Ok(Some(WordsOutcome { action, indexed_rows, unindexed_rows, version: dataset.version_id() }))
 }
 
-async fn build(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkError> {
+/// Builds the index over all rows in place of those that are there.
+async fn build(uri: &str, dataset: &mut Dataset, replaced: Vec<IndexMetadata>) -> Result<IndexAction, SinkError> {
     if dataset.schema().field(TEXT).is_none() {
         return Err(SinkError::MissingColumn { uri: uri.to_owned(), column: TEXT.to_owned() });
     }
-    let parameters = InvertedIndexParams::default()
-        .base_tokenizer("icu".to_owned())
-        .stem(false)
-        .remove_stop_words(false)
-        .lower_case(true)
-        .ascii_folding(true);
-    let name = Some(INDEX_NAME.to_owned());
-    let built = Box::pin(dataset.create_index(&[TEXT], IndexType::Inverted, name, &parameters, true)).await;
-    built.map_err(SinkError::storage(uri, "building the index of words"))?;
+    let building = |error| SinkError::storage(uri, "building the index of words")(error);
+    let fragments = dataset.fragments().as_ref().clone();
+    let piece = Box::pin(train::train(dataset, WORDS_INDEX, fragments)).await.map_err(building)?;
+    commit(dataset, piece, replaced).await.map_err(building)?;
     Ok(IndexAction::Built)
 }
 
-/// Rows that the index covers and those that it does not; `None` without an index.
-async fn covered(uri: &str, dataset: &Dataset) -> Result<Option<(u64, u64)>, SinkError> {
-    let reading = |error| SinkError::storage(uri, "reading the index of words")(error);
-    if dataset.load_indices_by_name(INDEX_NAME).await.map_err(reading)?.is_empty() {
-        return Ok(None);
+/// Adds a piece that covers what the others do not.
+async fn extend(uri: &str, dataset: &mut Dataset, pieces: &[IndexMetadata]) -> Result<IndexAction, SinkError> {
+    let extending = |error| SinkError::storage(uri, "extending the index of words")(error);
+    let mut missing = dataset.fragment_bitmap().as_ref().clone();
+    for covered in pieces.iter().filter_map(|piece| piece.fragment_bitmap.as_ref()) {
+        missing -= covered;
     }
-    let json = Box::pin(dataset.index_statistics(INDEX_NAME)).await.map_err(reading)?;
+    if missing.is_empty() {
+        return Ok(IndexAction::Unchanged);
+    }
+    let is_missing = |id: u64| u32::try_from(id).is_ok_and(|id| missing.contains(id));
+    let fragments = dataset.fragments().iter().filter(|fragment| is_missing(fragment.id)).cloned().collect();
+    let piece = Box::pin(train::train(dataset, WORDS_INDEX, fragments)).await.map_err(extending)?;
+    commit(dataset, piece, Vec::new()).await.map_err(extending)?;
+    Ok(IndexAction::Extended)
+}
+
+/// An index of the older rule holds words of the text as it is, which Lance reads by itself.
+async fn extend_older(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkError> {
+    if covered(uri, dataset, OLDER_WORDS_INDEX).await?.1 == 0 {
+        return Ok(IndexAction::Unchanged);
+    }
+    let options = OptimizeOptions::append().index_names(vec![OLDER_WORDS_INDEX.to_owned()]);
+    let extended = Box::pin(dataset.optimize_indices(&options)).await;
+    extended.map_err(SinkError::storage(uri, "extending the index of words"))?;
+    Ok(IndexAction::Extended)
+}
+
+async fn commit(dataset: &mut Dataset, piece: IndexMetadata, removed_indices: Vec<IndexMetadata>) -> lance::Result<()> {
+    let version = piece.dataset_version;
+    let operation = Operation::CreateIndex { new_indices: vec![piece], removed_indices };
+    let transaction = TransactionBuilder::new(version, operation).build();
+    let built_on = Arc::new(dataset.clone());
+    *dataset = Box::pin(CommitBuilder::new(built_on).execute(transaction)).await?;
+    Ok(())
+}
+
+/// Rows that the index covers and those that it does not.
+async fn covered(uri: &str, dataset: &Dataset, name: &str) -> Result<(u64, u64), SinkError> {
+    let reading = |error| SinkError::storage(uri, "reading the index of words")(error);
+    let json = Box::pin(dataset.index_statistics(name)).await.map_err(reading)?;
     let statistics: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
     let number = |key: &str| statistics[key].as_u64().unwrap_or_default();
-    Ok(Some((number("num_indexed_rows"), number("num_unindexed_rows"))))
+    Ok((number("num_indexed_rows"), number("num_unindexed_rows")))
 }

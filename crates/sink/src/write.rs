@@ -9,7 +9,7 @@
 //! window's quarantine list instead, whole. Windows close between documents. The task runs at most one
 //! window ahead of the commits.
 
-use std::{fmt, mem, sync::Arc, time::Duration};
+use std::{fmt, mem, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, StringArray},
@@ -29,7 +29,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, stream};
-use lance::dataset::{InsertBuilder, WriteMode, WriteParams, transaction::Operation};
+use lance::dataset::{InsertBuilder, WriteMode, WriteParams, builder::DatasetBuilder, transaction::Operation};
 use lance_table::format::Fragment;
 use polylance_schema::{
     columns::{N_TOKENS, RUN_ID},
@@ -43,6 +43,8 @@ use tokio::{
 use crate::{
     SinkError, TableTarget,
     documents::{Locators, OpenDocument, Run, is_readable},
+    synced,
+    transact::{WrittenField, written_fields},
     window::{BadDocument, Window, window_schema},
 };
 
@@ -203,7 +205,7 @@ struct OpenWindow {
 #[derive(Debug)]
 struct DataFiles {
     rows: Sender<RecordBatch>,
-    written: SpawnedTask<Result<Vec<Fragment>, SinkError>>,
+    written: SpawnedTask<Result<Written, SinkError>>,
 }
 
 impl DataFiles {
@@ -217,18 +219,22 @@ impl DataFiles {
         self.rows.send(rows).await.is_ok()
     }
 
-    async fn close(self) -> Result<Vec<Fragment>> {
+    async fn close(self) -> Result<Written> {
         drop(self.rows);
         let joined = self.written.join_unwind().await;
         Ok(joined.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??)
     }
 }
 
-async fn write_files(
-    uri: String,
-    schema: SchemaRef,
-    receiver: Receiver<RecordBatch>,
-) -> Result<Vec<Fragment>, SinkError> {
+/// Data files that no version names yet.
+#[derive(Debug)]
+struct Written {
+    fragments: Vec<Fragment>,
+    fields: Vec<WrittenField>,
+}
+
+async fn write_files(uri: String, schema: SchemaRef, receiver: Receiver<RecordBatch>) -> Result<Written, SinkError> {
+    let writing = || SinkError::storage(&uri, "writing data files");
     let rows = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await.map(Ok)?, receiver)) });
     let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
     // `Append` to an address where no table is yet writes the files of a new table: the commit decides.
@@ -236,14 +242,18 @@ async fn write_files(
         mode: WriteMode::Append,
         max_rows_per_file: FILE_ROWS,
         max_bytes_per_file: FILE_BYTES,
+        session: Some(synced::session()),
         ..WriteParams::default()
     };
     let insert = InsertBuilder::new(uri.as_str()).with_params(&params);
-    let transaction = Box::pin(insert.execute_uncommitted_stream(rows))
-        .await
-        .map_err(SinkError::storage(&uri, "writing data files"))?;
+    let transaction = Box::pin(insert.execute_uncommitted_stream(rows)).await.map_err(writing())?;
     match transaction.operation {
-        Operation::Append { fragments } | Operation::Overwrite { fragments, .. } => Ok(fragments),
+        Operation::Append { fragments } => {
+            let builder = DatasetBuilder::from_uri(&uri).with_version(transaction.read_version);
+            let dataset = Box::pin(builder.load()).await.map_err(writing())?;
+            Ok(Written { fragments, fields: written_fields(dataset.schema()) })
+        }
+        Operation::Overwrite { fragments, schema, .. } => Ok(Written { fragments, fields: written_fields(&schema) }),
         other => Err(SinkError::rows(&uri, format!("lance planned `{other}` for an append"))),
     }
 }
@@ -291,11 +301,9 @@ impl WindowWriter {
         }
     }
 
-    /// When the open window must close by time; `None` while it is empty or has no limit.
+    /// When the open window must close by time; `None` while it is empty.
     fn deadline(&self) -> Option<Instant> {
-        let seconds = self.target.commit.seconds;
-        let opened = self.window.opened?;
-        (seconds > 0).then(|| opened.checked_add(Duration::from_secs(seconds))).flatten()
+        self.window.opened?.checked_add(self.target.commit.longest())
     }
 
     /// Takes one batch: all documents but the last are complete.
@@ -416,7 +424,8 @@ impl WindowWriter {
     async fn close_window(&mut self) -> Result<()> {
         let mut window = mem::take(&mut self.window);
         if let Some(files) = window.files.take() {
-            window.contents.fragments = files.close().await?;
+            let Written { fragments, fields } = files.close().await?;
+            (window.contents.fragments, window.contents.fields) = (fragments, fields);
         }
         let Window { documents, quarantine, .. } = &window.contents;
         if documents.is_empty() && quarantine.is_empty() {

@@ -17,6 +17,7 @@ mod devices;
 mod error;
 mod gpu_model;
 mod machine;
+mod normalizer;
 mod part;
 mod placement;
 mod pool;

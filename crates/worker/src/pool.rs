@@ -93,7 +93,7 @@ impl DevicePool {
         let machine = Machine::this();
         let selection = options.select(machine)?;
         let threads = options.tokenizer_threads.unwrap_or_else(|| cores().len());
-        let tokenizers = Tokenizers::open(files.name(), &files.tokenizer_json()?, threads)?;
+        let tokenizers = Tokenizers::open(files, threads)?;
         let load = LoadOptions {
             dtype: Some(selection.dtype),
             pooling: options.pooling,

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use polylance_backend::{AnnotateInput, Annotated, BackendError, EncodeInput, Result};
-use polylance_encoder::{Device as Hardware, LoadOptions, ModelError, ModelFiles, SharedHead};
+use polylance_encoder::{Device as Hardware, LoadOptions, ModelError, ModelFiles, SharedHead, TruncationSide};
 use polylance_schema::{Contract, HeadContract, HeadInputs, TaskSpec};
-use tokenizers::Tokenizer;
 
 use crate::{
     PoolError,
+    normalizer::Tokenizer,
     pool::finite,
     task_pool::{message, prefix},
-    tasks::{self, TaskOutput, TaskRunner},
+    tasks::{self, Limit, Meaning, TaskOutput, TaskRunner},
     tokenizers::guarded,
 };
 
@@ -39,7 +39,9 @@ pub fn shares_pass(
     let same_ids = asked.tokenizer_hash == contract.tokenizer_hash
         && asked.prefix == contract.prompts.passage
         && asked.inputs == HeadInputs::default()
-        && contract.chunking.max_tokens() <= head.config().max_tokens();
+        && contract.chunking.max_tokens() <= head.max_tokens();
+    // Cut on the left, an input may have lost its prefix, which a head reads before every text.
+    let same_ids = same_ids && embedding.tokenizer_settings().truncation_side == TruncationSide::Right;
     let same_arithmetic = asked.dtype == contract.dtype;
     // What costs reading all weights comes last.
     Ok(one_input && same_ids && same_arithmetic && embedding.backbone_hash()? == head.backbone_hash()?)
@@ -75,11 +77,10 @@ impl Readers {
             let unusable = |message| PoolError::Tokenizer { model: head.files.name().to_owned(), message };
             let runner = TaskRunner::new(
                 head.spec.clone(),
-                loaded.labels().to_vec(),
-                loaded.problem_type(),
+                Meaning { labels: loaded.labels().to_vec(), problem_type: loaded.problem_type(), ..Meaning::default() },
                 prefix(&head.files),
                 Arc::clone(tokenizer),
-                head.files.config().max_tokens(),
+                Limit { max_tokens: head.files.max_tokens(), side: head.files.tokenizer_settings().truncation_side },
             );
             runner.map_err(unusable)
         };

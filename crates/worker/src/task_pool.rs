@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotateInput, Annotated, Annotator, BackendError, Result};
 use polylance_encoder::{
-    Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, Task, TaskModel,
+    Activation, Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, Task, TaskModel,
 };
 use polylance_schema::{HeadContract, HeadInputs, TaskSpec};
 use tokenizers::Encoding;
@@ -19,7 +19,7 @@ use crate::{
     placement::{LoadModel, Placed, Placement, place},
     pool::finite,
     spec::cores,
-    tasks::{self, TaskInput, TaskOutput, TaskRunner, masks_top},
+    tasks::{self, Limit, Meaning, TaskInput, TaskOutput, TaskRunner, masks_top},
     tokenizers::{Threads, guarded, tokenizer},
 };
 
@@ -42,6 +42,12 @@ impl TaskPool {
     /// # Errors
     /// When the model cannot be loaded, has no such head, or a device does not exist.
     pub fn open(files: &ModelFiles, spec: TaskSpec, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
+        let settings = files.tokenizer_settings();
+        // A cross-encoder is sentence-transformers', every other head one of transformers' pipelines.
+        let (activation, max_tokens) = match spec {
+            TaskSpec::Rerank => (files.head_config().activation()?, files.defaults().max_tokens),
+            _ => (Activation::default(), files.max_tokens()),
+        };
         let machine = Machine::this();
         let selection = options.select(machine)?;
         let load =
@@ -56,11 +62,10 @@ impl TaskPool {
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
         let runner = TaskRunner::new(
             spec,
-            model.labels().to_vec(),
-            model.problem_type(),
+            Meaning { labels: model.labels().to_vec(), problem_type: model.problem_type(), activation },
             prefix(files),
-            Arc::new(tokenizer(files.name(), &files.tokenizer_json()?)?),
-            files.config().max_tokens(),
+            Arc::new(tokenizer(files.name(), &files.tokenizer_json()?, settings)?),
+            Limit { max_tokens, side: settings.truncation_side },
         );
         let threads = Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?;
         Ok(Self {

@@ -6,7 +6,7 @@ use polylance_backend::{BackendError, Result};
 use polylance_encoder::{
     Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
 };
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Encoding;
 
 use crate::{
     PoolError, PoolOptions,
@@ -14,6 +14,7 @@ use crate::{
     device_threads::DeviceThreads,
     devices::Devices,
     machine::Machine,
+    normalizer::Tokenizer,
     placement::{LoadModel, Placed, Placement, place},
     queues::Ids,
     resolve::resolve_cores,
@@ -72,12 +73,12 @@ impl TokenStates {
         let worker = |(threads, placed)| StateWorker { threads, placed };
         let workers = workers.into_iter().map(worker).collect();
         Ok(Self {
-            tokenizer: Arc::new(tokenizer(files.name(), &files.tokenizer_json()?)?),
+            tokenizer: Arc::new(tokenizer(files.name(), &files.tokenizer_json()?, files.tokenizer_settings())?),
             threads: Threads::start(options.tokenizer_threads.unwrap_or_else(|| cores().len()))?,
             devices: Devices::start(workers, batch_tokens, options.stall())?,
             prefix: prefix.to_owned(),
             width: files.config().hidden_size,
-            max_tokens: files.config().max_tokens(),
+            max_tokens: files.max_tokens(),
         })
     }
 

@@ -6,17 +6,26 @@ use std::{
 };
 
 use polylance_backend::{BackendError, Chunk, Result, TokenizeSpec};
+use polylance_encoder::{ModelFiles, TokenizerSettings, TruncationSide};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
-use tokenizers::Tokenizer;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{PoolError, charsmap, chunker::Chunker, error::panic_message};
+use crate::{
+    PoolError, charsmap,
+    chunker::Chunker,
+    error::panic_message,
+    normalizer::{TextNormalizer, Tokenizer},
+};
 
 /// Bytes of text that may wait for a thread.
 const ROOM: usize = 64 << 20;
 
-/// Reads a `tokenizer.json`; its own truncation and padding are switched off.
-pub(crate) fn tokenizer(model: &str, json: &[u8]) -> std::result::Result<Tokenizer, PoolError> {
+/// Reads a `tokenizer.json`, with the settings of the model's folder; its own truncation and padding are switched off.
+pub(crate) fn tokenizer(
+    model: &str,
+    json: &[u8],
+    settings: TokenizerSettings,
+) -> std::result::Result<Tokenizer, PoolError> {
     let unreadable =
         |error: tokenizers::Error| PoolError::Tokenizer { model: model.to_owned(), message: error.to_string() };
     charsmap::check(json).map_err(|message| PoolError::Tokenizer { model: model.to_owned(), message })?;
@@ -26,6 +35,9 @@ pub(crate) fn tokenizer(model: &str, json: &[u8]) -> std::result::Result<Tokeniz
         PoolError::Tokenizer { model: model.to_owned(), message }
     })?;
     let mut tokenizer = read.map_err(unreadable)?;
+    let normalizer = tokenizer.get_normalizer().cloned().unwrap_or_default();
+    let normalizer = normalizer.with(settings.compose, settings.lowercase);
+    tokenizer.with_normalizer(Some::<TextNormalizer>(normalizer)).map_err(unreadable)?;
     tokenizer.with_truncation(None).map_err(unreadable)?.with_padding(None);
     Ok(tokenizer)
 }
@@ -60,15 +72,18 @@ impl Threads {
 #[derive(Debug)]
 pub(crate) struct Tokenizers {
     tokenizer: Arc<Tokenizer>,
+    truncation_side: TruncationSide,
     threads: Arc<Threads>,
     room: Arc<Semaphore>,
 }
 
 impl Tokenizers {
-    /// Reads a `tokenizer.json` and starts the threads.
-    pub(crate) fn open(model: &str, json: &[u8], threads: usize) -> std::result::Result<Self, PoolError> {
-        let (tokenizer, threads) = (Arc::new(tokenizer(model, json)?), Arc::new(Threads::start(threads)?));
-        Ok(Self { tokenizer, threads, room: Arc::new(Semaphore::new(ROOM)) })
+    /// Reads a model's tokenizer and starts the threads.
+    pub(crate) fn open(files: &ModelFiles, threads: usize) -> std::result::Result<Self, PoolError> {
+        let settings = files.tokenizer_settings();
+        let tokenizer = Arc::new(tokenizer(files.name(), &files.tokenizer_json()?, settings)?);
+        let (threads, room) = (Arc::new(Threads::start(threads)?), Arc::new(Semaphore::new(ROOM)));
+        Ok(Self { tokenizer, truncation_side: settings.truncation_side, threads, room })
     }
 
     pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
@@ -96,10 +111,10 @@ impl Tokenizers {
         let permits = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| BackendError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let tokenizer = Arc::clone(&self.tokenizer);
+        let (tokenizer, side) = (Arc::clone(&self.tokenizer), self.truncation_side);
         self.threads.0.spawn(move || {
             let abandoned = || reply.is_closed();
-            let chunks = guarded(|| Chunker::new(&tokenizer, &spec)).and_then(|chunker| {
+            let chunks = guarded(|| Ok(Chunker::new(&tokenizer, &spec)?.truncating(side))).and_then(|chunker| {
                 let chunks = |text: &String| {
                     if abandoned() { Err(BackendError::Closed) } else { guarded(|| chunker.chunks(text)) }
                 };

@@ -129,6 +129,7 @@ fn rows(bytes: &[u8], format: Format) -> bool {
         text: "text".to_owned(),
         keep: vec!["*".to_owned()],
         max_bytes: 1 << 20,
+        csv: polylance_dataflow::CsvSpec::default(),
     };
     RUNTIME.block_on(async {
         let Ok(source) = Source::open(spec).await else { return false };

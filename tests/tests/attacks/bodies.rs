@@ -70,7 +70,8 @@ pub(crate) fn bodies() -> Vec<Attack> {
         json!({ "input": [-1] }),
         json!({ "input": [4_000_000_000_u32] }),
         json!({ "input": vec![0; 100_000] }),
-        json!({ "input": many(257) }),
+        json!({ "input": [15339, 1917] }),
+        json!({ "input": many(2049) }),
         json!({ "input": "word ".repeat(100_000) }),
         json!({ "input": "a", "model": "/etc/passwd" }),
         json!({ "input": "a", "model": 1 }),
@@ -87,6 +88,7 @@ pub(crate) fn bodies() -> Vec<Attack> {
         ("/v1/rerank", json!({ "query": "a", "documents": "b" })),
         ("/v1/rerank", json!({ "query": "a", "documents": [1] })),
         ("/v1/rerank", json!({ "documents": ["b"] })),
+        ("/v1/rerank", json!({ "query": "a", "documents": [{ "text": null }] })),
         ("/v1/predict", json!({ "head": "nobody", "inputs": ["a"] })),
         ("/v1/predict", json!({ "head": "../x", "inputs": ["a"] })),
         ("/v1/predict", json!({ "head": "a", "inputs": many(1000) })),
@@ -100,7 +102,7 @@ pub(crate) fn bodies() -> Vec<Attack> {
     let no_json =
         ["", "{", "[]", "null", "\"x\"", "{\"query\": NaN}", "{\"vector\": [NaN]}", "{\"vector\": [1e999]}", "\u{0}"];
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-    let large = format!("{{\"query\": \"{}\"}}", "x".repeat(2 << 20));
+    let large = format!("{{\"query\": \"{}\"}}", "x".repeat(9 << 20));
 
     let mut attacks: Vec<_> = search.map(|body| Attack::Post("/v1/search", body.to_string())).into();
     attacks.extend(embeddings.map(|body| Attack::Post("/v1/embeddings", body.to_string())));

@@ -18,6 +18,7 @@ use crate::{
     job::peak_memory,
     model_args::{self, ModelArgs},
     printer::{Printer, thousands},
+    whole_file::write_whole,
 };
 
 /// Measure how fast a model is on this machine, and how near to what the machine can do
@@ -101,7 +102,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let peak_memory = peak_memory();
     if let Some(path) = &args.vectors {
         let bytes: Vec<u8> = vectors.values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))?;
+        write_whole(path, &bytes)?;
     }
     let against = match args.against {
         Some(other) => {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 use polylance_sink::{
-    Cleaned, Contention, IndexOutcome, Mode, Retention, Table, clean, compact, merge_index, plan_compaction,
-    quarantine_uri, retrain_index,
+    Cleaned, Contention, IndexOutcome, Mode, Repaired, Retention, Table, clean, compact, merge_index, plan_compaction,
+    quarantine_uri, repair, retrain_index,
 };
 use serde::Serialize;
 
@@ -44,6 +44,13 @@ pub(crate) struct Args {
     /// Build the index anew, of the same kind, on the rows that are there now
     #[arg(long, conflicts_with = "dry_run")]
     retrain: bool,
+    /// Set the newest version aside when its file is empty or cut short, and do nothing else
+    ///
+    /// A power loss may leave such a file on a disk whose writer did not wait for it. No command can open the table
+    /// then. The file gets another name, and the version before it is the latest again; the next run writes what is
+    /// missing. A version that can be read is left as it is.
+    #[arg(long, conflicts_with_all = ["cleanup", "retrain", "dry_run"])]
+    repair: bool,
     /// Change nothing, only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -57,6 +64,7 @@ Examples:
   polylance compact --table docs.lance
   polylance compact --table s3://tables/docs.lance --cleanup --older-than 30d --keep-versions 5
   polylance compact --table docs.lance --cleanup --older-than 0 --dry-run
+  polylance compact --table docs.lance --repair
 
 A program that still reads a version that is removed fails: keep versions as long as searches and runs last.";
 
@@ -81,7 +89,52 @@ struct Done {
     cleanup: Option<Cleaned>,
 }
 
+/// What `--repair` did.
+#[derive(Debug, Serialize)]
+struct Repair {
+    table: String,
+    /// `null` when the newest version can be read.
+    repaired: Option<Repaired>,
+    /// Of the quarantine beside the table.
+    quarantine: Option<Repaired>,
+}
+
+async fn repair_table(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    let repaired = repair(&args.table).await?;
+    let beside = quarantine_uri(&args.table);
+    let quarantine = repair(&beside).await?;
+    let repair = Repair { table: args.table, repaired, quarantine };
+    if args.json {
+        printer.json(&repair)?;
+        return Ok(ExitStatus::Done);
+    }
+    for (table, repaired) in [(&repair.table, &repair.repaired), (&beside, &repair.quarantine)] {
+        if let Some(repaired) = repaired {
+            printer.fields(&repaired_fields(table, repaired))?;
+        }
+    }
+    if repair.repaired.is_none() && repair.quarantine.is_none() {
+        printer.line(format!("the newest version of {} can be read: nothing was done", repair.table))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn repaired_fields(table: &str, repaired: &Repaired) -> Vec<(&'static str, String)> {
+    let Repaired { version, file, problem, transactions, current, committed, rows } = repaired;
+    let mut fields = vec![
+        ("table", table.to_owned()),
+        ("damaged", format!("version {version}: {problem}")),
+        ("now", file.clone()),
+        ("current", format!("version {current} of {}, {}", committed.format("%FT%TZ"), counted(*rows, "row"))),
+    ];
+    fields.extend(transactions.iter().map(|made| ("set aside", made.clone())));
+    fields
+}
+
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
+    if args.repair {
+        return Box::pin(repair_table(args, printer)).await;
+    }
     let retention =
         Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize, unnamed: args.older_than };
     let retention = args.cleanup.then_some(retention);

@@ -8,7 +8,7 @@ use arrow::{
 };
 use futures::TryStreamExt;
 use polylance_config::{ChunkMode, Pipeline, Source, Table};
-use polylance_dataflow::SourceSpec;
+use polylance_dataflow::{CsvSpec, SourceSpec};
 use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
 use polylance_fit::{Features, Options, Report, SequenceHead};
 use polylance_search::SqlSession;
@@ -117,6 +117,12 @@ struct Outcome<'a> {
     report: Report,
 }
 
+/// A source whose rows have their entities in the column `spans`.
+fn with_spans(uri: String, id: String, text: String, spans: String) -> SourceSpec {
+    let max_bytes = Source::new(uri.as_str()).max_bytes.0;
+    SourceSpec { uri, format: None, id, text, keep: vec![spans], max_bytes, csv: CsvSpec::default() }
+}
+
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let files = ModelFiles::find(&args.model)?;
     let options = Options {
@@ -131,11 +137,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let Some(label) = args.label.clone() else {
         let labelled = match args.spans {
             None => Labelled::Conll(args.source),
-            Some(spans) => {
-                let max_bytes = Source::new(args.source.as_str()).max_bytes.0;
-                let Args { source: uri, id, text, .. } = args;
-                Labelled::Spans(SourceSpec { uri, format: None, id, text, keep: vec![spans], max_bytes })
-            }
+            Some(spans) => Labelled::Spans(with_spans(args.source, args.id, args.text, spans)),
         };
         let request =
             entities::Request { labelled, out: args.out, features: table, devices: args.devices.devices, options };

@@ -61,8 +61,9 @@ struct VectorsArgs {
 
 /// Build the index of the text's words, or add the rows that it lacks
 ///
-/// Words of all languages are found, those of Thai, Japanese and Chinese by dictionary, and compared without case and
-/// accents.
+/// Words of all languages are found, however long, those of Thai, Japanese and Chinese by dictionary. They are compared
+/// without case, accents and vowel signs that may be left out, and end at an apostrophe (l'homme has the word homme). An
+/// index of an older version of polylance is built anew.
 #[derive(Debug, clap::Args)]
 struct WordsArgs {
     /// The Lance table

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use polylance_backend::{Backend, TokenizeSpec};
-use polylance_encoder::{EmbeddingDefaults, LoadReport, ModelConfig, ModelFiles};
+use polylance_encoder::{EmbeddingDefaults, LoadReport, ModelConfig, ModelFiles, TokenizerSettings, TruncationSide};
 use polylance_schema::Chunking;
 use polylance_worker::DevicePool;
 use serde::Serialize;
@@ -59,6 +59,8 @@ struct Checked<'a> {
     weights: &'a LoadReport,
     weights_hash: String,
     tokenizer_hash: String,
+    tokenizer_settings: TokenizerSettings,
+    unused_settings: &'a [String],
     test_tokens: usize,
     test_norm: f64,
 }
@@ -77,6 +79,8 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         weights: pool.report(),
         weights_hash: files.weights_hash()?,
         tokenizer_hash: files.tokenizer_hash()?,
+        tokenizer_settings: files.tokenizer_settings(),
+        unused_settings: files.unused_settings(),
         test_tokens,
         test_norm,
     };
@@ -107,7 +111,7 @@ fn show(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
     let pooling = format!("{:?}", defaults.pooling).to_lowercase();
     let normalized = if defaults.normalize { "normalized" } else { "not normalized" };
     let widened = if weights.per_layer { ", widened a layer at a time" } else { "" };
-    printer.fields(&[
+    let mut fields = vec![
         ("model", checked.model.to_owned()),
         ("kind", config.kind.model_type().to_owned()),
         (
@@ -130,7 +134,20 @@ fn show(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
         ("missing", tensors(&weights.missing)),
         ("unused", tensors(&weights.unused)),
         ("test", format!("{} tokens, a vector of length {:.4}", checked.test_tokens, checked.test_norm)),
-    ])?;
+    ];
+    let settings = checked.tokenizer_settings;
+    let texts = [
+        settings.lowercase.then_some("lowercased"),
+        (settings.truncation_side == TruncationSide::Left).then_some("truncated on the left"),
+    ];
+    let texts: Vec<&str> = texts.into_iter().flatten().collect();
+    if !texts.is_empty() {
+        fields.push(("texts", texts.join(", ")));
+    }
+    if !checked.unused_settings.is_empty() {
+        fields.push(("ignored", checked.unused_settings.join(", ")));
+    }
+    printer.fields(&fields)?;
     Ok(())
 }
 

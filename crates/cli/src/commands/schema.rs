@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use polylance_config::json_schema_text;
 
-use crate::{error::Result, exit::ExitStatus, printer::Printer};
+use crate::{error::Result, exit::ExitStatus, printer::Printer, whole_file::write_whole};
 
 /// Print the JSON Schema of the pipeline file
 #[derive(Debug, clap::Args)]
@@ -22,7 +21,7 @@ pub(crate) fn run(args: &Args, printer: &mut Printer) -> Result<ExitStatus> {
         None => printer.bytes(text.as_bytes())?,
         Some(folder) => {
             let path = folder.join("pipeline.schema.json");
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            write_whole(&path, text.as_bytes())?;
         }
     }
     Ok(ExitStatus::Done)

@@ -123,6 +123,10 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         Some(contract) if !by_words => TableModels::new(args.model, args.rerank, args.devices).models(contract).await?,
         _ => Models::default(),
     };
+    if table.has_older_words() && table.mode_of(&request) != SearchMode::Vector {
+        let rebuild = format!("`polylance index words --table {}` builds it anew", args.table);
+        printer.hint(format!("the index of words is an older one and does not find every word: {rebuild}"));
+    }
     let hits = Box::pin(table.search(&request, &models)).await?;
     if args.json {
         printer.bytes(&batch::json_array(&hits)?)?;

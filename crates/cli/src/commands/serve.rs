@@ -85,14 +85,14 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// A request's body
-    #[arg(long, value_name = "SIZE", default_value = "1 MiB")]
+    /// The body of a request with inputs; others have 1 MiB at most
+    #[arg(long, value_name = "SIZE", default_value = "8 MiB")]
     max_body: ByteSize,
     /// Hits of a search
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_hits: usize,
     /// Texts, token lists or passages in a request
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 2048)]
     max_inputs: usize,
     /// Rows of a SQL answer
     #[arg(long, value_name = "N", default_value_t = 10_000)]

@@ -1,24 +1,19 @@
 //! `polylance sql`
 
 mod editing;
+mod output;
 mod prompt;
 
 use std::{
-    fs::File,
-    io::{self, BufWriter, IsTerminal, Read, Write},
+    io::{self, BufWriter, IsTerminal, Read},
     path::PathBuf,
     sync::Arc,
 };
 
 use anyhow::Context;
-use arrow::{array::AsArray, csv, datatypes::SchemaRef, ipc::writer::StreamWriter, json::LineDelimitedWriter};
+use arrow::array::AsArray;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
-use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, ZstdLevel},
-    file::properties::WriterProperties,
-};
 use polylance_search::{SearchError, SqlSession};
 
 use crate::{
@@ -29,6 +24,7 @@ use crate::{
     named::{self, Head},
     printer::Printer,
     table_model::TableModels,
+    whole_file::WholeFile,
 };
 
 /// Rows of a table for people; more are for the other formats.
@@ -52,7 +48,7 @@ pub(crate) struct Args {
     /// How rows are printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Write the rows into this file; its ending says the format
+    /// Write the rows into this file; its ending says the format. The file is whole, or stays what it was
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print one JSON object a row: as --format json
@@ -95,7 +91,7 @@ enum Format {
     Table,
     /// One object a line.
     Json,
-    /// With a header.
+    /// With a header; lists, objects and vectors are JSON in their cell, bytes hexadecimal.
     Csv,
     /// An Arrow IPC stream.
     Arrow,
@@ -142,8 +138,14 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let rows = Box::pin(session.query(&sql)).await?;
     match args.output {
         Some(file) => {
-            let created = File::create(&file).with_context(|| format!("creating {}", file.display()))?;
-            write(rows, format, Box::new(BufWriter::new(created))).await?;
+            // What cannot be written is refused before there is a file.
+            output::check(format, &rows.schema())?;
+            let whole = WholeFile::create(&file)?;
+            let opened = whole.open()?;
+            output::write(rows, format, Box::new(BufWriter::new(opened)))
+                .await
+                .with_context(|| format!("writing {}", file.display()))?;
+            whole.keep()?;
         }
         None => print(rows, format, printer).await?,
     }
@@ -154,7 +156,10 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
 async fn print(rows: SendableRecordBatchStream, format: Format, printer: &mut Printer) -> Result<()> {
     match format {
         Format::Table => for_people(rows, printer).await,
-        format => write(rows, format, Box::new(BufWriter::new(io::stdout()))).await,
+        format => {
+            output::check(format, &rows.schema())?;
+            output::write(rows, format, Box::new(BufWriter::new(io::stdout()))).await
+        }
     }
 }
 
@@ -232,53 +237,6 @@ fn without_vectors(line: &str) -> String {
         }
     }
     short + rest
-}
-
-type Destination = Box<dyn Write + Send>;
-
-/// Rows on their way into one format.
-enum Writer {
-    Json(LineDelimitedWriter<Destination>),
-    Csv(Box<csv::Writer<Destination>>),
-    Arrow(Box<StreamWriter<Destination>>),
-    Parquet(Box<ArrowWriter<Destination>>),
-}
-
-impl Writer {
-    fn new(format: Format, schema: &SchemaRef, destination: Destination) -> Result<Self> {
-        Ok(match format {
-            Format::Json | Format::Table => Self::Json(LineDelimitedWriter::new(destination)),
-            Format::Csv => Self::Csv(Box::new(csv::Writer::new(destination))),
-            Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(destination, schema)?)),
-            Format::Parquet => {
-                let compression = Compression::ZSTD(ZstdLevel::default());
-                let properties = WriterProperties::builder().set_compression(compression).build();
-                Self::Parquet(Box::new(ArrowWriter::try_new(destination, Arc::clone(schema), Some(properties))?))
-            }
-        })
-    }
-}
-
-async fn write(mut batches: SendableRecordBatchStream, format: Format, destination: Destination) -> Result<()> {
-    let mut writer = Writer::new(format, &batches.schema(), destination)?;
-    while let Some(batch) = batches.try_next().await.map_err(SearchError::from)? {
-        match &mut writer {
-            Writer::Json(writer) => writer.write(&batch)?,
-            Writer::Csv(writer) => writer.write(&batch)?,
-            Writer::Arrow(writer) => writer.write(&batch)?,
-            Writer::Parquet(writer) => writer.write(&batch)?,
-        }
-    }
-    let mut destination = match writer {
-        Writer::Json(mut writer) => {
-            writer.finish()?;
-            writer.into_inner()
-        }
-        Writer::Csv(writer) => writer.into_inner(),
-        Writer::Arrow(writer) => writer.into_inner()?,
-        Writer::Parquet(writer) => writer.into_inner()?,
-    };
-    Ok(destination.flush()?)
 }
 
 #[cfg(test)]

@@ -131,6 +131,8 @@ pub struct Planned {
     finish: Option<Finish>,
     known: Known,
     examined: Examined,
+    /// What is to be known about the source's files.
+    notes: Vec<String>,
 }
 
 /// Opens, plans and runs a job.
@@ -143,7 +145,10 @@ pub async fn run(
     contract: Contract,
     observer: &mut dyn Observer,
 ) -> Result<RunSummary, JobError> {
-    job.open().await?.plan(&backend, contract, Vec::new()).await?.run(observer).await
+    // Each step's state is large, and a caller's future has that of all.
+    let open = Box::pin(job.open()).await?;
+    let planned = Box::pin(open.plan(&backend, contract, Vec::new())).await?;
+    Box::pin(planned.run(observer)).await
 }
 
 impl Job {
@@ -153,8 +158,13 @@ impl Job {
     /// [`JobError::Source`] or [`JobError::Sink`].
     pub async fn open(self) -> Result<OpenJob, JobError> {
         let listed = Utc::now();
-        let source = Source::open(self.source.clone()).await?;
-        let table = Table::open(&self.table).await?;
+        let table = Table::open(&self.table).await;
+        let kept = match &table {
+            Ok(Some(table)) => table.kept_columns(),
+            _ => Vec::new(),
+        };
+        let source = Source::open_for(self.source.clone(), &kept).await?;
+        let table = table?;
         let quarantine = quarantine_version(&self.table).await?;
         Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed, quarantine })
     }
@@ -187,6 +197,7 @@ impl OpenJob {
             keep: self.source.keep_fields().to_vec(),
             heads,
             run_id: self.run_id.clone(),
+            mark: self.table.as_ref().map(Table::mark).transpose()?.unwrap_or_default(),
             properties: HashMap::new(),
         };
         let pipeline = pipeline_hash(&self.job, &target);
@@ -210,7 +221,8 @@ impl OpenJob {
             coverage: self.source.coverage(),
             only: self.only.as_ref().map(Arc::clone),
         };
-        let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads)?;
+        let embeddings =
+            plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads, target.mark.rule)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
         let stop = Stop::default();
@@ -218,8 +230,9 @@ impl OpenJob {
         let ids = (self.job.remove && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
         let backend = backend.clone();
-        let OpenJob { job, table, run_id, .. } = self;
-        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known, examined })
+        let OpenJob { job, table, run_id, source, .. } = self;
+        let notes = source.notes().to_vec();
+        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known, examined, notes })
     }
 }
 
@@ -229,8 +242,9 @@ const RULES: u32 = 2;
 
 /// What decides the rows of a run: two runs with one hash make the same table of the same source.
 fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
-    let SourceSpec { uri, format, id, text, keep, max_bytes } = &job.source;
-    let source = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {:?} {}", job.text, job.remove);
+    let SourceSpec { uri, format, id, text, keep, max_bytes, csv } = &job.source;
+    let content = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {csv:?}");
+    let source = format!("{content} {:?} {}", job.text, job.remove);
     let mut hasher = blake3::Hasher::new();
     hasher.update(&RULES.to_le_bytes());
     hasher.update(source.as_bytes());
@@ -327,6 +341,7 @@ impl Planned {
             stopped: commits.stopped,
             source_unchanged: unchanged,
             files_unchanged: self.known.files as u64,
+            source_notes: self.notes,
             bytes_read: source.bytes_read,
             bytes_total: source.bytes_total,
             tokens: commits.tokens,

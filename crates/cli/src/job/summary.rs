@@ -40,6 +40,9 @@ pub struct RunSummary {
     pub source_unchanged: bool,
     /// Files that are those of a run that finished them before: of them the ids were read at most.
     pub files_unchanged: u64,
+    /// What is to be known about the source's files: links that were passed over, a server that does not tell of changes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source_notes: Vec<String>,
     /// Bytes of the source's files that were read, as stored.
     pub bytes_read: u64,
     /// Bytes of all files.

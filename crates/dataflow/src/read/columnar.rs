@@ -1,40 +1,67 @@
-//! Batches of Parquet and Arrow files as rows: columns by name, cast to the table's types.
+//! Batches of Parquet and Arrow files as rows: columns by name, in the table's types.
 
 use arrow::{
-    array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array},
-    compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Schema},
+    array::{ArrayRef, RecordBatch, UInt64Array, new_null_array},
+    datatypes::Schema,
 };
 
-use super::{Columns, ReadError};
+use super::{
+    Columns, ReadError,
+    exact::{self, is_id, is_text},
+};
 use crate::batches::Rows;
 
-/// Positions in a file's schema of the id, the text and the kept columns.
+/// Positions in a file's schema of the id, the text and those of the kept columns that the file has.
 pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>, ReadError> {
-    let content = [&columns.text].into_iter().chain(columns.keep.iter().map(|field| field.name()));
-    let names = [&columns.id].into_iter().chain(content.filter(|_| !columns.only_ids));
-    names
-        .map(|name| schema.index_of(name).map_err(|_| ReadError::Content(format!("the file has no column `{name}`"))))
-        .collect()
+    let needed = |name: &str, expected: &str, fits: fn(&arrow::datatypes::DataType) -> bool| {
+        let at = once(schema, name)?.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))?;
+        let found = schema.field(at).data_type();
+        if fits(found) {
+            return Ok(at);
+        }
+        Err(ReadError::Content(format!("column `{name}` is {found}, expected {expected}")))
+    };
+    // Doubles are looked at row by row: a writer makes them of whole numbers with nulls.
+    let mut positions =
+        vec![needed(&columns.id, "text or whole numbers", |found| is_id(found) || found.is_floating())?];
+    if !columns.only_ids {
+        positions.push(needed(&columns.text, "text", is_text)?);
+        for field in &columns.keep {
+            positions.extend(once(schema, field.name())?);
+        }
+    }
+    Ok(positions)
+}
+
+/// Where a column is, if the file has it.
+fn once(schema: &Schema, name: &str) -> Result<Option<usize>, ReadError> {
+    let mut found = schema.fields().iter().enumerate().filter(|(_, field)| field.name() == name).map(|(at, _)| at);
+    let first = found.next();
+    match found.next() {
+        Some(_) => Err(ReadError::Content(format!("the file has more than one column `{name}`"))),
+        None => Ok(first),
+    }
 }
 
 /// A batch of a file with any columns as rows; `first` is the position of its first row.
 pub(super) fn rows(batch: &RecordBatch, columns: &Columns, first: u64) -> Result<Rows, ReadError> {
-    let column = |name: &str, data_type: &DataType| -> Result<ArrayRef, ReadError> {
-        let array =
-            batch.column_by_name(name).ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))?;
-        // A value that does not fit is an error, never a null.
-        let strict = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(array, data_type, &strict)
-            .map_err(|error| ReadError::Content(format!("column `{name}`: {error}")))
+    let column = |name: &str| -> Result<&ArrayRef, ReadError> {
+        batch.column_by_name(name).ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))
     };
-    let text =
-        |name: &str| -> Result<StringArray, ReadError> { Ok(column(name, &DataType::Utf8)?.as_string().clone()) };
     let count = batch.num_rows();
+    let mut errors = vec![None; count];
     let row = UInt64Array::from_iter_values(first..first + count as u64);
+    let id = exact::ids(&columns.id, column(&columns.id)?, &mut errors)?;
     if columns.only_ids {
-        return Ok(Rows::of_ids(text(&columns.id)?, row, &columns.keep));
+        return Ok(Rows::of_ids(id, row, &columns.keep));
     }
-    let keep = columns.keep.iter().map(|field| column(field.name(), field.data_type())).collect::<Result<_, _>>()?;
-    Ok(Rows { id: text(&columns.id)?, text: text(&columns.text)?, keep, row, errors: vec![None; count] })
+    let text = exact::texts(&columns.text, column(&columns.text)?, &mut errors)?;
+    let mut keep = Vec::with_capacity(columns.keep.len());
+    for field in &columns.keep {
+        keep.push(match batch.column_by_name(field.name()) {
+            Some(array) => exact::column(field.name(), array, field.data_type(), &mut errors)?,
+            None => new_null_array(field.data_type(), count),
+        });
+    }
+    Ok(Rows { id, text, keep, row, errors })
 }

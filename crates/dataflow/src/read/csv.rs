@@ -1,74 +1,90 @@
 //! Comma-separated values with a header line. A record that cannot be read costs itself only.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
-};
+use std::{io::Read, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StringArray, UInt64Array},
-    compute::cast,
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{ArrayRef, StringArray, UInt64Array},
     error::ArrowError,
 };
-use datafusion::common::runtime::SpawnedTask;
 
 use super::{
-    BATCH_BYTES, BATCH_ROWS, Columns, OpenFile, ReadError, RowStream, lines,
+    BATCH_BYTES, BATCH_ROWS, Columns, OpenFile, ReadError, RowStream, exact, lines,
     records::{Record, Records},
+    types::{ColumnType, FileTypes, Wanted},
 };
-use crate::{batches::Rows, format::Compression};
+use crate::{batches::Rows, format::Compression, kind::Kind, source::CsvSpec};
 
-/// Records from which the columns' types are found.
-const SAMPLE_RECORDS: usize = 1000;
-/// Bytes of a record that is looked at for its types.
-const SAMPLE_BYTES: usize = 1 << 20;
-
-pub(super) async fn schema(file: &OpenFile, compression: Compression) -> Result<SchemaRef, ReadError> {
+pub(super) async fn types(
+    file: &OpenFile,
+    compression: Compression,
+    given: CsvSpec,
+    wanted: &Wanted,
+) -> Result<FileTypes, ReadError> {
     let plain = lines::plain(file, compression).await?;
-    let schema = SpawnedTask::spawn_blocking(move || {
-        let mut records = Records::new(plain, SAMPLE_BYTES);
+    let wanted = wanted.clone();
+    lines::spawn_look(move |stopped| {
+        let mut records = Records::new(plain, limit(wanted.max_bytes), given, [&wanted.id, &wanted.text])?;
         let names = header(&mut records)?;
-        let mut kinds = vec![Kind::Unknown; names.len()];
-        for _ in 0..SAMPLE_RECORDS {
-            match records.read()? {
+        let mut kinds = vec![Kind::Null; names.len()];
+        let looked_at: Vec<usize> = (0..names.len()).filter(|&at| wanted.keeps(&names[at])).collect();
+        while wanted.whole && !looked_at.is_empty() && !stopped() {
+            // What was read before the file broke off is good.
+            let Ok(record) = records.read() else { break };
+            match record {
                 Record::End => break,
-                Record::TooLong => {}
-                Record::Whole => {
-                    for (at, kind) in kinds.iter_mut().enumerate() {
-                        *kind = kind.seen(&String::from_utf8_lossy(records.field(at).unwrap_or_default()));
+                Record::Whole if records.fields() == names.len() => {
+                    for &at in &looked_at {
+                        let kind = &mut kinds[at];
+                        if *kind != Kind::Text && *kind != Kind::Mixed {
+                            let field = String::from_utf8_lossy(records.field(at).unwrap_or_default());
+                            *kind = std::mem::take(kind).join(Kind::of_field(&field));
+                        }
                     }
                 }
+                Record::Whole | Record::TooLong | Record::Unclosed => {}
             }
         }
-        let fields = names.into_iter().zip(kinds).map(|(name, kind)| Field::new(name, kind.data_type(), true));
-        Ok::<_, ReadError>(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
-    });
-    schema.await.map_err(io::Error::other)?
+        Ok(names.into_iter().zip(kinds).map(|(name, kind)| (name, ColumnType::Fields(kind))).collect())
+    })
+    .await
+}
+
+/// Bytes of a record at most: other fields stand beside the text.
+fn limit(max_bytes: u64) -> usize {
+    usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_add(1 << 20)
 }
 
 pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compression) -> Result<RowStream, ReadError> {
     let plain = lines::plain(file, compression).await?;
     let columns = columns.clone();
-    // Other fields stand beside the text.
-    let limit = usize::try_from(columns.max_bytes).unwrap_or(usize::MAX).saturating_add(1 << 20);
+    let limit = limit(columns.max_bytes);
     Ok(lines::spawn_rows(move |send| {
-        let mut records = Records::new(plain, limit);
+        let mut records = Records::new(plain, limit, columns.csv, [&columns.id, &columns.text])?;
         let names = header(&mut records)?;
         let position = |name: &str| {
-            let at = names.iter().position(|column| column == name);
-            at.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))
+            let mut found = names.iter().enumerate().filter(|(_, column)| *column == name).map(|(at, _)| at);
+            let first = found.next();
+            match found.next() {
+                Some(_) => Err(ReadError::Content(format!("the file has more than one column `{name}`"))),
+                None => Ok(first),
+            }
         };
-        let (id, text) = (position(&columns.id)?, position(&columns.text)?);
+        let needed =
+            |name: &str| position(name)?.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")));
+        let (id, text) = (needed(&columns.id)?, needed(&columns.text)?);
         let keep = columns.keep.iter().map(|field| position(field.name())).collect::<Result<Vec<_>, _>>()?;
         let mut batch = Batch::new(&columns);
         let mut fill = |batch: &mut Batch<'_>, send: &mut dyn FnMut(Rows) -> bool| {
             for number in 0.. {
-                match records.read()? {
+                let error = match records.read()? {
                     Record::End => break,
-                    Record::TooLong => batch.refuse(number, limit),
-                    Record::Whole => batch.push(number, &records, names.len(), (id, text), &keep),
-                }
+                    Record::TooLong => {
+                        Some(format!("the record is longer than {limit} bytes, see `max_bytes` in [source]"))
+                    }
+                    Record::Unclosed => Some("a quote is never closed".to_owned()),
+                    Record::Whole => None,
+                };
+                batch.push(number, &records, error, names.len(), (id, text), &keep);
                 if batch.is_full() && !send(batch.finish()?) {
                     break;
                 }
@@ -94,50 +110,6 @@ fn header(records: &mut Records<impl Read>) -> Result<Vec<String>, ReadError> {
             .map_err(|_| ReadError::Content(format!("invalid UTF-8 in field {} of the header", at + 1)))
     };
     (0..records.fields()).map(name).collect()
-}
-
-/// The narrowest type that all values seen so far have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Unknown,
-    Int,
-    Float,
-    Bool,
-    Text,
-}
-
-impl Kind {
-    fn seen(self, value: &str) -> Self {
-        // `007` and `+1` are codes that a number would change; `nan` and `inf` are words.
-        let number = value.strip_prefix('-').unwrap_or(value);
-        let padded =
-            number.starts_with('+') || number.len() > 1 && number.starts_with('0') && !number.starts_with("0.");
-        let digits = number.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-        let fits = |kind: Self| match kind {
-            Self::Unknown => value.is_empty(),
-            Self::Int => !padded && value.parse::<i64>().is_ok(),
-            Self::Float => digits && !padded && value.parse::<f64>().is_ok(),
-            Self::Bool => matches!(value, "true" | "false"),
-            Self::Text => true,
-        };
-        let wider: &[Self] = match self {
-            Self::Unknown => &[Self::Unknown, Self::Int, Self::Float, Self::Bool],
-            Self::Int => &[Self::Int, Self::Float],
-            Self::Float => &[Self::Float],
-            Self::Bool => &[Self::Bool],
-            Self::Text => &[],
-        };
-        if value.is_empty() { self } else { wider.iter().copied().find(|&kind| fits(kind)).unwrap_or(Self::Text) }
-    }
-
-    fn data_type(self) -> DataType {
-        match self {
-            Self::Unknown | Self::Text => DataType::Utf8,
-            Self::Int => DataType::Int64,
-            Self::Float => DataType::Float64,
-            Self::Bool => DataType::Boolean,
-        }
-    }
 }
 
 /// Records on their way into a batch.
@@ -167,26 +139,20 @@ impl<'a> Batch<'a> {
         self.keep.len() * size_of::<Option<String>>()
     }
 
-    fn refuse(&mut self, row: u64, limit: usize) {
-        self.bytes += self.room();
-        let advice = "an unclosed quote, or see `max_bytes` in [source]";
-        self.rows.push(row);
-        self.ids.push(None);
-        self.texts.push(None);
-        self.keep.iter_mut().for_each(|column| column.push(None));
-        self.errors.push(Some(format!("the record is longer than {limit} bytes ({advice})")));
-    }
-
+    /// `refusal` says why the record cannot be a row; its id may be read all the same.
     fn push(
         &mut self,
         row: u64,
         record: &Records<impl Read>,
+        refusal: Option<String>,
         fields: usize,
         (id, text): (usize, usize),
-        keep: &[usize],
+        keep: &[Option<usize>],
     ) {
         let found = record.fields();
-        let mut error = (found != fields).then(|| format!("expected {fields} fields, found {found}"));
+        let whole = refusal.is_none();
+        let mut error =
+            refusal.or_else(|| (found != fields).then(|| format!("expected {fields} fields, found {found}")));
         let mut value = |at: usize| -> Option<String> {
             let bytes = record.field(at).filter(|bytes| !bytes.is_empty())?;
             if let Ok(value) = str::from_utf8(bytes) {
@@ -195,9 +161,9 @@ impl<'a> Batch<'a> {
             error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
             None
         };
-        let (id, text) = (value(id), value(text));
-        for (column, &at) in self.keep.iter_mut().zip(keep) {
-            column.push(value(at));
+        let (id, text) = (value(id), if whole { value(text) } else { None });
+        for (column, at) in self.keep.iter_mut().zip(keep) {
+            column.push(at.filter(|_| whole).and_then(&mut value));
         }
         self.bytes += record.len() + self.room();
         self.rows.push(row);
@@ -212,14 +178,7 @@ impl<'a> Batch<'a> {
         let mut keep: Vec<ArrayRef> = Vec::with_capacity(done.keep.len());
         for (field, values) in done.columns.keep.iter().zip(done.keep) {
             let text: ArrayRef = Arc::new(StringArray::from_iter(values));
-            let typed = cast(&text, field.data_type())?;
-            for (row, error) in done.errors.iter_mut().enumerate() {
-                if error.is_none() && typed.is_null(row) && text.is_valid(row) {
-                    let value = text.as_string::<i32>().value(row);
-                    *error = Some(format!("`{}` is {value:?}, expected {}", field.name(), field.data_type()));
-                }
-            }
-            keep.push(typed);
+            keep.push(exact::column(field.name(), &text, field.data_type(), &mut done.errors)?);
         }
         Ok(Rows {
             id: StringArray::from_iter(done.ids),
@@ -228,28 +187,5 @@ impl<'a> Batch<'a> {
             row: UInt64Array::from(done.rows),
             errors: done.errors,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_column_has_the_narrowest_type_of_its_values() {
-        for (values, expected) in [
-            (&["1", "", "-2"][..], DataType::Int64),
-            (&["1", "2.5", "-0.5e3"], DataType::Float64),
-            (&["true", "false"], DataType::Boolean),
-            (&["1", "true"], DataType::Utf8),
-            (&["007", "1"], DataType::Utf8),
-            (&["+1"], DataType::Utf8),
-            (&["nan", "inf"], DataType::Utf8),
-            (&["0", "0.5"], DataType::Float64),
-            (&["", ""], DataType::Utf8),
-        ] {
-            let kind = values.iter().fold(Kind::Unknown, |kind, value| kind.seen(value));
-            assert_eq!(kind.data_type(), expected, "{values:?}");
-        }
     }
 }

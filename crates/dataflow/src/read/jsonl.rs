@@ -1,47 +1,110 @@
 //! One JSON object a line. A line that is not one costs itself only.
 
+mod json;
+mod values;
+
 use std::{
+    collections::HashMap,
     io::{BufRead, BufReader, Read},
-    sync::Arc,
 };
 
 use arrow::{
-    array::{ArrayRef, StringArray, UInt64Array},
-    datatypes::{Schema, SchemaRef},
+    array::{StringArray, UInt64Array},
     error::ArrowError,
-    json::{ReaderBuilder, reader::infer_json_schema_from_iterator},
 };
-use datafusion::common::runtime::SpawnedTask;
-use serde_json::{Map, Value};
 
-use super::{BATCH_BYTES, BATCH_ROWS, Columns, OpenFile, ReadError, RowStream, lines};
-use crate::{batches::Rows, format::Compression};
+use self::json::{Json, members};
+use super::{
+    BATCH_BYTES, BATCH_ROWS, Columns, OpenFile, ReadError, RowStream, lines,
+    types::{ColumnType, FileTypes, Wanted},
+};
+use crate::{batches::Rows, format::Compression, kind::Kind};
 
-/// Lines from which the columns' types are found.
+/// Lines that are looked at for the columns' names.
 const SAMPLE_LINES: usize = 1000;
 const SAMPLE_BYTES: usize = 4 << 20;
 /// Bytes that a kept column takes in a row that does not have it: each line of the sample may bring columns of its own.
-const COLUMN_BYTES: usize = 16;
+const COLUMN_BYTES: usize = 32;
 
-pub(super) async fn schema(file: &OpenFile, compression: Compression) -> Result<SchemaRef, ReadError> {
+pub(super) async fn types(file: &OpenFile, compression: Compression, wanted: &Wanted) -> Result<FileTypes, ReadError> {
     let mut reader = BufReader::new(lines::plain(file, compression).await?);
-    let sample = SpawnedTask::spawn_blocking(move || {
-        let (mut sample, mut bytes, mut line) = (Vec::new(), 0, Vec::new());
-        while sample.len() < SAMPLE_LINES && bytes < SAMPLE_BYTES {
-            match read_line(&mut reader, &mut line, SAMPLE_BYTES)? {
+    let wanted = wanted.clone();
+    lines::spawn_look(move |stopped| {
+        let limit = if wanted.whole { line_limit(wanted.max_bytes) } else { SAMPLE_BYTES };
+        let mut columns = Found::default();
+        let (mut lines, mut bytes, mut line) = (0, 0, Vec::new());
+        let mut objects = 0;
+        while wanted.whole || lines < SAMPLE_LINES && bytes < SAMPLE_BYTES {
+            if stopped() {
+                break;
+            }
+            let read = match read_line(&mut reader, &mut line, limit) {
+                // What was read before the file broke off is good.
+                Err(_) if objects > 0 => break,
+                read => read?,
+            };
+            match read {
                 Line::End => break,
                 Line::TooLong => {}
-                Line::Whole => sample.extend(parse(&line).ok().flatten().map(Value::Object)),
+                Line::Whole => objects += usize::from(columns.look(&line, &wanted)),
             }
             bytes += line.len();
+            lines += 1;
         }
-        Ok::<_, ReadError>(sample)
-    });
-    let sample = sample.await.map_err(std::io::Error::other)??;
-    if sample.is_empty() {
-        return Err(ReadError::Content("no line is a JSON object".into()));
+        if objects == 0 {
+            return Err(ReadError::Content("no line is a JSON object: write one object a line".into()));
+        }
+        Ok(columns.finish(&wanted))
+    })
+    .await
+}
+
+/// The columns of the objects seen so far.
+#[derive(Default)]
+struct Found {
+    columns: Vec<(String, Kind)>,
+    positions: HashMap<String, usize>,
+    /// Whether any value can be the id, and the text.
+    good: (bool, bool),
+}
+
+impl Found {
+    /// Looks at a line; false when it is no object.
+    fn look(&mut self, line: &[u8], wanted: &Wanted) -> bool {
+        let Ok(Some(line)) = plain_line(line) else { return false };
+        members(line, |name, raw| {
+            self.good.0 |= name == wanted.id && (raw.starts_with('"') || is_whole(raw));
+            self.good.1 |= name == wanted.text && raw.starts_with('"');
+            let kind = if wanted.keeps(&name) || name == wanted.id || name == wanted.text {
+                Json::parse(raw).map_or(Kind::Mixed, |value| value.kind())
+            } else {
+                Kind::Null
+            };
+            if let Some(&at) = self.positions.get(&*name) {
+                let known = &mut self.columns[at].1;
+                *known = std::mem::take(known).join(kind);
+            } else {
+                self.positions.insert(name.to_string(), self.columns.len());
+                self.columns.push((name.into_owned(), kind));
+            }
+        })
+        .is_ok()
     }
-    Ok(Arc::new(infer_json_schema_from_iterator(sample.into_iter().map(Ok::<_, ArrowError>))?))
+
+    /// An id or a text that no line has is of the type that the lines have.
+    fn finish(self, wanted: &Wanted) -> FileTypes {
+        let column = |(name, kind): (String, Kind)| {
+            let good = name == wanted.id && self.good.0 || name == wanted.text && self.good.1;
+            let kind = if good { Kind::Text } else { kind };
+            (name, ColumnType::Seen(kind))
+        };
+        self.columns.into_iter().map(column).collect()
+    }
+}
+
+fn is_whole(raw: &str) -> bool {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compression) -> Result<RowStream, ReadError> {
@@ -59,14 +122,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
                         let message = format!("the line is longer than {limit} bytes, see `max_bytes` in [source]");
                         batch.refuse(number, message);
                     }
-                    Line::Whole => match parse(&line) {
-                        Ok(None) => {}
-                        Ok(Some(object)) => {
-                            batch.push(number, object);
-                            batch.bytes += line.len() + columns.keep.len() * COLUMN_BYTES;
-                        }
-                        Err(message) => batch.refuse(number, message),
-                    },
+                    Line::Whole => batch.push(number, &line),
                 }
                 if batch.is_full() && !send(batch.finish()?) {
                     break;
@@ -110,15 +166,12 @@ fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>, limit: usize) -> std
     Ok(Line::Whole)
 }
 
-/// The object of a line; `None` for a blank one.
-fn parse(line: &[u8]) -> Result<Option<Map<String, Value>>, String> {
+/// A line without a byte order mark; `None` for a blank one.
+fn plain_line(line: &[u8]) -> Result<Option<&str>, String> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let line =
         str::from_utf8(line).map_err(|error| format!("invalid UTF-8 at byte {} of the line", error.valid_up_to()))?;
-    if line.trim().is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_str(line).map(Some).map_err(|error| format!("not a JSON object: {error}"))
+    Ok((!line.trim().is_empty()).then_some(line))
 }
 
 /// Rows on their way into a batch.
@@ -127,68 +180,95 @@ struct Batch<'a> {
     rows: Vec<u64>,
     ids: Vec<Option<String>>,
     texts: Vec<Option<String>>,
-    /// What is left of the objects: the kept columns are in here.
-    objects: Vec<Map<String, Value>>,
+    /// The kept columns' values as written.
+    keep: Vec<Vec<Option<String>>>,
     errors: Vec<Option<String>>,
     bytes: usize,
 }
 
 impl<'a> Batch<'a> {
     fn new(columns: &'a Columns) -> Self {
-        let (rows, ids, texts, objects, errors) = Default::default();
-        Self { columns, rows, ids, texts, objects, errors, bytes: 0 }
+        let keep = vec![Vec::new(); columns.keep.len()];
+        let (rows, ids, texts, errors) = Default::default();
+        Self { columns, rows, ids, texts, keep, errors, bytes: 0 }
     }
 
     fn is_full(&self) -> bool {
         self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
-    fn refuse(&mut self, row: u64, message: String) {
+    /// A row without a value.
+    fn add(&mut self, row: u64) {
         self.rows.push(row);
         self.ids.push(None);
         self.texts.push(None);
-        self.objects.push(Map::new());
+        self.keep.iter_mut().for_each(|column| column.push(None));
+        self.errors.push(None);
+    }
+
+    fn refuse(&mut self, row: u64, message: String) {
+        self.add(row);
+        self.errors.pop();
         self.errors.push(Some(message));
     }
 
-    fn push(&mut self, row: u64, mut object: Map<String, Value>) {
+    fn push(&mut self, row: u64, line: &[u8]) {
+        match plain_line(line) {
+            Ok(None) => return,
+            Ok(Some(line)) => {
+                self.add(row);
+                let at = self.rows.len() - 1;
+                self.errors[at] = self.fill(at, line);
+            }
+            Err(message) => {
+                self.refuse(row, message);
+                // The id may stand where the line is sound.
+                let at = self.rows.len() - 1;
+                let _not_good = self.fill(at, &String::from_utf8_lossy(line));
+                self.texts[at] = None;
+                self.keep.iter_mut().for_each(|column| column[at] = None);
+                self.ids[at] = self.ids[at].take().filter(|id| !id.contains(char::REPLACEMENT_CHARACTER));
+            }
+        }
+        self.bytes += line.len() + self.columns.keep.len() * COLUMN_BYTES;
+    }
+
+    /// Fills a row from its line, and says what is wrong with that.
+    fn fill(&mut self, at: usize, line: &str) -> Option<String> {
         let columns = self.columns;
-        // The same column may be the id, the text and kept.
-        let mut take = |name: &str| match object.get_mut(name) {
-            Some(value) if columns.keep.iter().any(|field| field.name() == name) => Some(value.clone()),
-            Some(value) => Some(value.take()),
-            None => None,
-        };
-        let (id, text) = (take(&columns.id), take(&columns.text));
         let mut error = None;
-        let id = match id {
-            Some(Value::String(id)) => Some(id),
-            Some(Value::Number(id)) if !id.is_f64() => Some(id.to_string()),
-            None | Some(Value::Null) => None,
-            Some(other) => {
-                error = Some(format!("`{}` is {}, expected text or a whole number", columns.id, kind(&other)));
-                None
+        let read = members(line, |name, raw| {
+            // The same column may be the id, the text and kept.
+            if name == columns.id {
+                self.ids[at] = id(&columns.id, raw).unwrap_or_else(|message| {
+                    error = Some(message);
+                    None
+                });
             }
-        };
-        let text = match text {
-            Some(Value::String(text)) => Some(text),
-            None | Some(Value::Null) => None,
-            Some(other) => {
-                error = Some(format!("`{}` is {}, expected text", columns.text, kind(&other)));
-                None
+            if name == columns.text {
+                self.texts[at] = text(&columns.text, raw).unwrap_or_else(|message| {
+                    error = Some(message);
+                    None
+                });
             }
-        };
-        self.rows.push(row);
-        self.ids.push(id);
-        self.texts.push(text);
-        self.objects.push(object);
-        self.errors.push(error);
+            for (field, column) in columns.keep.iter().zip(&mut self.keep) {
+                if *field.name() == *name {
+                    column[at] = Some(raw.to_owned());
+                }
+            }
+        });
+        match read {
+            Ok(()) => error,
+            Err(message) => Some(format!("not a JSON object: {message}")),
+        }
     }
 
     fn finish(&mut self) -> Result<Rows, ArrowError> {
-        let keep = self.keep()?;
         let batch = Self::new(self.columns);
-        let done = std::mem::replace(self, batch);
+        let mut done = std::mem::replace(self, batch);
+        let columns = done.columns.keep.iter().zip(&done.keep);
+        let keep =
+            columns.map(|(field, raw)| values::column(field, raw, &mut done.errors)).collect::<Result<_, _>>()?;
         Ok(Rows {
             id: StringArray::from_iter(done.ids),
             text: StringArray::from_iter(done.texts),
@@ -197,42 +277,23 @@ impl<'a> Batch<'a> {
             errors: done.errors,
         })
     }
+}
 
-    /// The kept columns; a row whose value has another type than the sample is refused.
-    fn keep(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
-        if self.columns.keep.is_empty() {
-            return Ok(Vec::new());
-        }
-        let schema = Arc::new(Schema::new(self.columns.keep.clone()));
-        let decode = |objects: &[Map<String, Value>]| {
-            let mut decoder = ReaderBuilder::new(Arc::clone(&schema))
-                .with_coerce_primitive(true)
-                .with_batch_size(objects.len())
-                .build_decoder()?;
-            decoder.serialize(objects)?;
-            decoder.flush()
-        };
-        let mut decoded = decode(&self.objects);
-        if decoded.is_err() {
-            for (object, error) in self.objects.iter_mut().zip(&mut self.errors) {
-                if let Err(message) = decode(std::slice::from_ref(object)) {
-                    error.get_or_insert(format!("a kept column has another type than in the first lines: {message}"));
-                    object.clear();
-                }
-            }
-            decoded = decode(&self.objects);
-        }
-        Ok(decoded?.map(|batch| batch.columns().to_vec()).unwrap_or_default())
+fn id(column: &str, raw: &str) -> Result<Option<String>, String> {
+    if is_whole(raw) {
+        return Ok(Some(raw.to_owned()));
+    }
+    match Json::parse(raw)? {
+        Json::Text(id) => Ok(Some(id.into_owned())),
+        Json::Null => Ok(None),
+        other => Err(format!("`{column}` is {}, expected text or a whole number", other.name())),
     }
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+fn text(column: &str, raw: &str) -> Result<Option<String>, String> {
+    match Json::parse(raw)? {
+        Json::Text(text) => Ok(Some(text.into_owned())),
+        Json::Null => Ok(None),
+        other => Err(format!("`{column}` is {}, expected text", other.name())),
     }
 }

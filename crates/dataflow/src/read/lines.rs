@@ -4,11 +4,10 @@ use std::io::{self, Read};
 
 use datafusion::{common::runtime::SpawnedTask, physical_plan::metrics::Count};
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectStoreExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     runtime::Handle,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 use tokio_util::io::StreamReader;
 
@@ -42,9 +41,20 @@ pub(super) fn spawn_rows(
     .boxed()
 }
 
+/// Looks at a file on a thread that may block. The function is given another that says whether nobody waits any more.
+pub(super) async fn spawn_look<T: Send + 'static>(
+    look: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    let (alive, watched) = oneshot::channel::<()>();
+    let task = SpawnedTask::spawn_blocking(move || look(&|| alive.is_closed()));
+    let found = task.await.map_err(io::Error::other)?;
+    drop(watched);
+    found
+}
+
 /// The file's plain bytes, to be read on a thread that may block.
 pub(super) async fn plain(file: &OpenFile, compression: Compression) -> Result<impl Read + Send + use<>, ReadError> {
-    let bytes = file.store.get(&file.file.path).await?.into_stream();
+    let bytes = file.get(None).await?.into_stream();
     let counted = count(bytes.map_err(io::Error::other), file.bytes_read.clone());
     let reader = compression.plain(StreamReader::new(counted.boxed()));
     Ok(io::BufReader::with_capacity(64 << 10, Blocking { reader, runtime: Handle::current() }))

@@ -3,28 +3,36 @@
 mod arrow_ipc;
 mod columnar;
 mod csv;
+mod dialect;
+mod exact;
 mod jsonl;
 mod lines;
+mod open;
 mod parquet;
 mod records;
+mod types;
 
-use std::{error::Error, io, sync::Arc};
+pub(crate) use exact::{is_id, is_text};
+pub(crate) use types::{ColumnType, FileTypes, Wanted};
 
-use ::arrow::{
-    datatypes::{FieldRef, SchemaRef},
-    error::ArrowError,
+use std::{
+    error::Error,
+    io, iter,
+    sync::{Arc, OnceLock},
 };
+
+use ::arrow::{datatypes::FieldRef, error::ArrowError};
 use ::parquet::errors::ParquetError;
 use datafusion::physical_plan::metrics::Count;
-use futures::{TryStreamExt, stream::BoxStream};
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::StreamReader;
 
 use crate::{
     batches::Rows,
-    format::{Compression, Format, HEAD, sniff},
-    location::SourceFile,
+    format::{Compression, Format, HEAD, is_blank, named_format, sniff},
+    location::{SourceFile, Store},
+    source::CsvSpec,
 };
 
 /// Rows in a batch at most.
@@ -40,6 +48,8 @@ pub(crate) struct Columns {
     /// Names and types in the table.
     pub(crate) keep: Vec<FieldRef>,
     pub(crate) max_bytes: u64,
+    /// How CSV files are written.
+    pub(crate) csv: CsvSpec,
     /// Whether the content is not wanted: formats that can leave it unread do so.
     pub(crate) only_ids: bool,
 }
@@ -57,23 +67,40 @@ pub(crate) enum ReadError {
     Arrow(#[from] ArrowError),
     #[error("{0}")]
     Content(String),
+    /// The file is another one than was listed.
+    #[error("the file changed while it was read")]
+    Changed,
 }
 
 impl ReadError {
     /// Whether the store failed, and not the file: others will fail as well, and this one is good when the store is.
     pub(crate) fn is_of_the_store(&self) -> bool {
-        let mut next: Option<&(dyn Error + 'static)> = Some(self);
-        while let Some(error) = next {
-            if let Some(error) = error.downcast_ref::<object_store::Error>() {
-                return !matches!(error, object_store::Error::NotFound { .. });
-            }
-            next = match (error.downcast_ref(), error.downcast_ref()) {
-                (Some(ParquetError::External(inner)), _) => Some(inner.as_ref()),
-                (_, Some(error)) => io::Error::get_ref(error).map(|inner| inner as &(dyn Error + 'static)),
-                _ => error.source(),
-            };
-        }
-        false
+        self.store_error().is_some_and(|error| !matches!(error, object_store::Error::NotFound { .. }))
+    }
+
+    /// The store's error, when it is one.
+    pub(crate) fn store_error(&self) -> Option<&object_store::Error> {
+        self.causes().find_map(|error| error.downcast_ref())
+    }
+
+    /// Whether the file is no longer the one that was listed: what was read of it does not go with the rest.
+    pub(crate) fn is_change(&self) -> bool {
+        use object_store::Error::{NotFound, Precondition};
+
+        self.causes().any(|error| {
+            matches!(error.downcast_ref(), Some(Self::Changed))
+                || matches!(error.downcast_ref(), Some(NotFound { .. } | Precondition { .. }))
+        })
+    }
+
+    /// The error and what is inside it, in whatever envelope.
+    fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        let first: &(dyn Error + 'static) = self;
+        iter::successors(Some(first), |&error| match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(ParquetError::External(inner)), _) => Some(inner.as_ref()),
+            (_, Some(error)) => io::Error::get_ref(error).map(|inner| inner as &(dyn Error + 'static)),
+            _ => error.source(),
+        })
     }
 }
 
@@ -82,28 +109,33 @@ pub(crate) type RowStream = BoxStream<'static, Result<Rows, ReadError>>;
 /// A file with what is needed to read it.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenFile {
-    pub(crate) store: Arc<dyn ObjectStore>,
+    store: Store,
     pub(crate) file: SourceFile,
     /// Bytes of this source that have been read, for progress.
     pub(crate) bytes_read: Count,
+    /// The format of the source's other files.
+    others: Option<Format>,
+    /// The file's tag, where the store's listing gives another one than its answers.
+    tag: Arc<OnceLock<String>>,
 }
 
 impl OpenFile {
-    /// Format and compression by content, unless the format is given.
-    pub(crate) async fn sniff(&self, given: Option<Format>) -> Result<(Format, Compression), ReadError> {
-        let head = match self.file.size {
-            0 => Vec::new(),
-            size => {
-                let options = GetOptions { range: Some(GetRange::Bounded(0..HEAD.min(size))), ..GetOptions::default() };
-                self.store.get_opts(&self.file.path, options).await?.bytes().await?.to_vec()
-            }
-        };
+    pub(crate) fn new(store: Store, others: Option<Format>, file: SourceFile, bytes_read: Count) -> Self {
+        Self { store, file, bytes_read, others, tag: Arc::default() }
+    }
+
+    /// Format and compression by content, unless the format is given; `None` for a text file without a row.
+    async fn sniff(&self, given: Option<Format>) -> Result<Option<(Format, Compression)>, ReadError> {
+        if let Some(reason) = &self.file.unreadable {
+            return Err(ReadError::Content(reason.clone()));
+        }
+        let head = self.head().await?;
         let compression = Compression::of(&head);
         let plain = match compression {
             Compression::None => head,
             // A block may be longer than any head: bytes are read until there are plain ones.
             compression => {
-                let bytes = self.store.get(&self.file.path).await?.into_stream().map_err(io::Error::other);
+                let bytes = self.get(None).await?.into_stream().map_err(io::Error::other);
                 let mut plain = Vec::new();
                 match compression.plain(StreamReader::new(bytes)).take(HEAD).read_to_end(&mut plain).await {
                     Err(error) if plain.is_empty() => return Err(error.into()),
@@ -111,53 +143,50 @@ impl OpenFile {
                 }
             }
         };
-        let found = sniff(&plain, compression)?;
+        if is_blank(&plain) && (plain.len() as u64) < HEAD {
+            let text = named_format(&self.file.uri).or(given).or(self.others);
+            return match text {
+                Some(Format::Jsonl | Format::Csv) => Ok(None),
+                _ => Err(ReadError::Content("the file is empty".into())),
+            };
+        }
+        let found = sniff(&plain, compression, given)?;
         match given {
             Some(given) if matches!(found, Format::Parquet | Format::Arrow) && given != found => {
                 Err(ReadError::Content(format!("the file is {found:?}, not {given:?}")))
             }
-            given => Ok((given.unwrap_or(found), compression)),
+            given => Ok(Some((given.unwrap_or(found), compression))),
         }
     }
 
-    /// The file's columns and their types, by looking at its beginning.
-    pub(crate) async fn schema(&self, format: Option<Format>) -> Result<SchemaRef, ReadError> {
-        let (format, compression) = self.sniff(format).await?;
-        match format {
-            Format::Parquet => parquet::schema(self).await,
-            Format::Arrow => arrow_ipc::schema(self).await,
-            Format::Jsonl => jsonl::schema(self, compression).await,
-            Format::Csv => csv::schema(self, compression).await,
-        }
+    /// The file's format, its columns and their types.
+    pub(crate) async fn types(
+        &self,
+        format: Option<Format>,
+        csv: CsvSpec,
+        wanted: &Wanted,
+    ) -> Result<(Format, FileTypes), ReadError> {
+        let Some((format, compression)) = self.sniff(format).await? else {
+            return Err(ReadError::Content("the file is empty".into()));
+        };
+        let types = match format {
+            Format::Parquet => types::declared(parquet::schema(self).await?.as_ref()),
+            Format::Arrow => types::declared(arrow_ipc::schema(self).await?.as_ref()),
+            Format::Jsonl => jsonl::types(self, compression, wanted).await?,
+            Format::Csv => csv::types(self, compression, csv, wanted).await?,
+        };
+        Ok((format, types))
     }
 
     /// The file's rows. The error, if any, is the last item.
     pub(crate) async fn rows(&self, columns: &Columns, format: Option<Format>) -> Result<RowStream, ReadError> {
-        let (format, compression) = self.sniff(format).await?;
-        match format {
-            Format::Parquet => parquet::rows(self, columns).await,
-            Format::Arrow => arrow_ipc::rows(self, columns).await,
-            Format::Jsonl => jsonl::rows(self, columns, compression).await,
-            Format::Csv => csv::rows(self, columns, compression).await,
-        }
-    }
-
-    /// The whole file on this machine, for formats that are read from a file handle.
-    async fn local(&self) -> Result<std::fs::File, ReadError> {
-        use object_store::GetResultPayload;
-        use std::io::{Seek, Write};
-
-        let result = self.store.get(&self.file.path).await?;
-        match result.payload {
-            GetResultPayload::File(file, _) => Ok(file),
-            GetResultPayload::Stream(mut stream) => {
-                let mut file = tempfile::tempfile()?;
-                while let Some(bytes) = TryStreamExt::try_next(&mut stream).await? {
-                    file.write_all(&bytes)?;
-                }
-                file.rewind()?;
-                Ok(file)
-            }
-        }
+        let Some((format, compression)) = self.sniff(format).await? else { return Ok(stream::empty().boxed()) };
+        let rows = match format {
+            Format::Parquet => parquet::rows(self, columns).await?,
+            Format::Arrow => arrow_ipc::rows(self, columns).await?,
+            Format::Jsonl => jsonl::rows(self, columns, compression).await?,
+            Format::Csv => csv::rows(self, columns, compression).await?,
+        };
+        Ok(if matches!(self.store, Store::Files) { self.clone().watched(rows) } else { rows })
     }
 }

@@ -51,8 +51,7 @@ impl Block {
     /// [`ModelError::Input`] for a sequence that is too long, or an id or a token type that the model does not have.
     pub(super) fn new(config: &ModelConfig, batch: &PackedBatch, cu_seqlens: &CuSeqlens, rows: &[u32]) -> Result<Self> {
         check(config, batch, cu_seqlens)?;
-        let first = config.first_position();
-        let positions = cu_seqlens.ranges().flat_map(|range| (0..range.len()).map(move |at| (first + at) as u32));
+        let positions = cu_seqlens.ranges().flat_map(|range| config.positions(&batch.input_ids[range]));
         let tiles = cu_seqlens.ranges().enumerate().flat_map(|(sequence, range)| tiles(sequence, 0, range.len()));
         let types = batch.token_types.as_deref().filter(|_| config.type_vocab_size > 1);
         Ok(Self::of(&batch.input_ids, positions, types, cu_seqlens.as_slice(), tiles, rows))
@@ -137,6 +136,7 @@ fn check_ids(config: &ModelConfig, sequence: usize, ids: &[u32]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ModelKind;
 
     fn words(block: &Block, part: Part) -> &[u32] {
         &block.words[part.start..part.start + part.len]
@@ -157,6 +157,15 @@ mod tests {
             assert_eq!(part.start % ALIGNMENT, 0);
         }
         assert!(block.words.len() <= capacity(195, 3));
+    }
+
+    #[test]
+    fn padding_in_a_text_is_not_counted() {
+        let config = ModelConfig { kind: ModelKind::XlmRoberta, pad_token_id: 1, ..ModelConfig::tiny() };
+        let batch = PackedBatch::new(&[vec![0, 1, 5, 2], vec![0, 2]]).unwrap();
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len()).unwrap();
+        let block = Block::new(&config, &batch, &cu_seqlens, &[]).unwrap();
+        assert_eq!(words(&block, block.positions), [2, 1, 3, 4, 2, 3]);
     }
 
     #[test]

@@ -10,15 +10,28 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiRepo},
 };
 
+use super::sentence_transformers::TRANSFORMER_FILES;
 use crate::error::{ModelError, Result};
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Files that a model may have beside its weights.
-const OPTIONAL: [&str; 3] = ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"];
-/// What follows the number in the folder of a pooling.
-const POOLING: &str = "_Pooling/config.json";
+/// Files that a model may have beside its weights; an adapter's, so that it is seen and refused.
+const OPTIONAL: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "adapter_config.json",
+];
+/// What follows the number in the folder of a pooling and of a normalization.
+const MODULES: [&str; 2] = ["_Pooling/config.json", "_Normalize/config.json"];
+/// What the folder of a Transformer module ends with.
+const TRANSFORMER: &str = "_Transformer/";
+/// The file of a model that its folder is found by: of an older sentence-transformers model, `config.json` is in the
+/// folder of a module.
+const ANCHORS: [&str; 3] = ["config.json", "modules.json", "adapter_config.json"];
 
 /// Whether a text has the form of a model's name on the hub.
 pub(super) fn is_name(model: &str) -> bool {
@@ -35,8 +48,7 @@ pub(super) fn is_name(model: &str) -> bool {
 pub(super) fn folder(model: &str) -> Result<PathBuf> {
     let parent = |config: PathBuf| config.parent().map(Path::to_owned).unwrap_or_default();
     if offline() {
-        let cached = Cache::from_env().model(model.to_owned()).get("config.json");
-        return cached.map(parent).ok_or_else(|| ModelError::NotFound {
+        return cached(model).map(parent).ok_or_else(|| ModelError::NotFound {
             model: model.to_owned(),
             reason: "no such file or folder, the hub's cache does not have it, and HF_HUB_OFFLINE is set".to_owned(),
         });
@@ -52,14 +64,23 @@ pub(super) fn folder(model: &str) -> Result<PathBuf> {
         builder = builder.with_token(Some(token));
     }
     let repo = builder.build().map_err(failed)?.model(model.to_owned());
-    if let Err(error) = fetch(&repo, model) {
+    let fetched = fetch(&repo, model);
+    if let Ok(Some(file)) = fetched {
+        return Ok(parent(file));
+    }
+    if let Err(error) = fetched {
         // A model that was fetched before is good without the network too.
-        let cached = Cache::from_env().model(model.to_owned()).get("config.json");
-        let Some(config) = cached else { return Err(failed(error)) };
+        let Some(config) = cached(model) else { return Err(failed(error)) };
         tracing::warn!(model, %error, "the hub does not answer: using the cache");
         return Ok(parent(config));
     }
-    repo.get("config.json").map(parent).map_err(failed)
+    repo.get(ANCHORS[0]).map(parent).map_err(failed)
+}
+
+/// The file that a cached model's folder is found by.
+fn cached(model: &str) -> Option<PathBuf> {
+    let cache = Cache::from_env().model(model.to_owned());
+    ANCHORS.iter().find_map(|name| cache.get(name))
 }
 
 fn offline() -> bool {
@@ -67,36 +88,52 @@ fn offline() -> bool {
         .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
-/// Fetches what the encoder reads: configuration, tokenizer, and one form of the weights.
-fn fetch(repo: &ApiRepo, model: &str) -> std::result::Result<(), hf_hub::api::sync::ApiError> {
+/// Fetches what the encoder reads, and returns the first of [`ANCHORS`]; `None` when there is none of them.
+fn fetch(repo: &ApiRepo, model: &str) -> std::result::Result<Option<PathBuf>, hf_hub::api::sync::ApiError> {
     let names: Vec<String> = repo.info()?.siblings.into_iter().map(|file| file.rfilename).collect();
-    let has = |name: &str| names.iter().any(|file| file == name);
-    let mut wanted: Vec<&str> = ["config.json", "tokenizer.json"].into_iter().filter(|name| has(name)).collect();
-    wanted.extend(OPTIONAL.into_iter().filter(|name| has(name)));
-    wanted.extend(names.iter().filter(|name| name.ends_with(POOLING)).map(String::as_str));
-    let (single, sharded): (&[&str], &[&str]) = (
-        &["model.safetensors", "pytorch_model.bin"],
-        &["model.safetensors.index.json", "pytorch_model.bin.index.json"],
-    );
-    for (single, index) in single.iter().zip(sharded) {
-        let suffix = single.rsplit('.').next().unwrap_or_default();
-        if has(single) {
-            wanted.push(single);
-        } else if has(index) {
-            wanted.push(index);
-            let stem = single.trim_end_matches(suffix).trim_end_matches('.');
-            let shard = |name: &&String| name.starts_with(&format!("{stem}-")) && name.ends_with(suffix);
-            wanted.extend(names.iter().filter(shard).map(String::as_str));
-        } else {
-            continue;
-        }
-        break;
-    }
-    for name in wanted {
+    let mut anchor = None;
+    for name in wanted(&names) {
         tracing::info!(model, file = name, "fetching");
-        repo.get(name)?;
+        let path = repo.get(name)?;
+        if ANCHORS.contains(&name) {
+            anchor.get_or_insert(path);
+        }
     }
-    Ok(())
+    Ok(anchor)
+}
+
+/// Of a repository's files those that the encoder reads: settings, tokenizer, and one form of the weights, of the
+/// repository's folder and of a Transformer module's.
+fn wanted(names: &[String]) -> Vec<&str> {
+    let inside = |name: &&String| !name.split('/').any(|part| matches!(part, "" | "." | ".."));
+    let names: Vec<&str> = names.iter().filter(inside).map(String::as_str).collect();
+    let modules = names.iter().filter_map(|name| name.strip_suffix("config.json"));
+    let modules: Vec<&str> = modules.filter(|folder| folder.ends_with(TRANSFORMER)).collect();
+    let mut wanted: Vec<&str> = Vec::new();
+    for folder in std::iter::once("").chain(modules) {
+        let find = |name: &str| names.iter().find(|file| file.strip_prefix(folder) == Some(name)).copied();
+        wanted.extend(OPTIONAL.into_iter().chain(TRANSFORMER_FILES).filter_map(find));
+        for (single, index, shard) in [
+            ("model.safetensors", "model.safetensors.index.json", ("model-", ".safetensors")),
+            ("pytorch_model.bin", "pytorch_model.bin.index.json", ("pytorch_model-", ".bin")),
+        ] {
+            if let Some(single) = find(single) {
+                wanted.push(single);
+            } else if let Some(index) = find(index) {
+                wanted.push(index);
+                let is_shard = |name: &&&str| {
+                    let name = name.strip_prefix(folder).unwrap_or_default();
+                    name.starts_with(shard.0) && name.ends_with(shard.1)
+                };
+                wanted.extend(names.iter().filter(is_shard));
+            } else {
+                continue;
+            }
+            break;
+        }
+    }
+    wanted.extend(names.iter().filter(|name| MODULES.iter().any(|module| name.ends_with(module))));
+    wanted
 }
 
 #[cfg(test)]
@@ -111,5 +148,54 @@ mod tests {
         for path in ["./model", "/models/x", "a/b/c", "model dir", "", "../x"] {
             assert!(!is_name(path), "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_read_is_fetched_and_nothing_else() {
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            wanted(&names).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let whole = of(&[
+            "1_Pooling/config.json",
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "onnx/model.onnx",
+            "pytorch_model.bin",
+            "sentence_bert_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "../x_Pooling/config.json",
+        ]);
+        assert_eq!(
+            whole,
+            [
+                "config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "sentence_bert_config.json",
+                "model.safetensors",
+                "1_Pooling/config.json",
+            ]
+        );
+        let old = of(&[
+            "0_Transformer/config.json",
+            "0_Transformer/pytorch_model.bin.index.json",
+            "0_Transformer/pytorch_model-00001-of-00001.bin",
+            "0_Transformer/tokenizer.json",
+            "modules.json",
+        ]);
+        assert_eq!(
+            old,
+            [
+                "modules.json",
+                "0_Transformer/config.json",
+                "0_Transformer/tokenizer.json",
+                "0_Transformer/pytorch_model.bin.index.json",
+                "0_Transformer/pytorch_model-00001-of-00001.bin",
+            ]
+        );
+        assert_eq!(of(&["adapter_config.json", "adapter_model.safetensors"]), ["adapter_config.json"]);
     }
 }

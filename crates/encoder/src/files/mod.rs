@@ -3,10 +3,15 @@
 mod backbone;
 mod hub;
 mod sentence_transformers;
+mod settings;
 mod tokenizer_config;
+mod tokenizer_settings;
 mod write;
 
-pub use self::write::HeadTensor;
+pub use self::{
+    tokenizer_settings::{TokenizerSettings, TruncationSide},
+    write::HeadTensor,
+};
 
 use std::{
     fs,
@@ -16,6 +21,7 @@ use std::{
 use polylance_schema::{Pooling, Prompts};
 use serde::{Deserialize, Serialize};
 
+use self::{sentence_transformers::Modules, tokenizer_settings::TokenizerFiles};
 use crate::{
     config::ModelConfig,
     error::{ModelError, Result},
@@ -53,6 +59,10 @@ pub struct ModelFiles {
     defaults: EmbeddingDefaults,
     weights: WeightFiles,
     tokenizer: TokenizerFile,
+    tokenizer_settings: TokenizerSettings,
+    /// Ids in one input of a head at most.
+    max_tokens: usize,
+    unused_settings: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -106,7 +116,7 @@ impl ModelFiles {
         let (config, defaults) = gguf(bytes, Path::new(model))?;
         let (weights, tokenizer) = (WeightFiles::Builtin(bytes), TokenizerFile::Builtin);
         let head = HeadConfig::absent(&config, Path::new(model));
-        Ok(Self { name: model.to_owned(), config, head, defaults, weights, tokenizer })
+        Ok(Self::plain(model, config, head, defaults, weights, tokenizer))
     }
 
     fn gguf(model: &str, path: &Path) -> Result<Self> {
@@ -119,10 +129,36 @@ impl ModelFiles {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let tokenizer = TokenizerFile::Path(required(folder, "tokenizer.json")?);
         let (head, weights) = (HeadConfig::absent(&config, path), WeightFiles::Gguf(path.to_owned()));
-        Ok(Self { name: model.to_owned(), config, head, defaults, weights, tokenizer })
+        Ok(Self::plain(model, config, head, defaults, weights, tokenizer))
     }
 
-    fn folder(model: &str, folder: &Path) -> Result<Self> {
+    /// A model without files of settings.
+    fn plain(
+        model: &str,
+        config: ModelConfig,
+        head: HeadConfig,
+        defaults: EmbeddingDefaults,
+        weights: WeightFiles,
+        tokenizer: TokenizerFile,
+    ) -> Self {
+        Self {
+            name: model.to_owned(),
+            max_tokens: config.max_tokens(),
+            config,
+            head,
+            defaults,
+            weights,
+            tokenizer,
+            tokenizer_settings: TokenizerSettings::default(),
+            unused_settings: Vec::new(),
+        }
+    }
+
+    fn folder(model: &str, root: &Path) -> Result<Self> {
+        refuse_adapter(root)?;
+        let mut modules = Modules::read(root)?;
+        let folder = &modules.transformer_folder();
+        refuse_adapter(folder)?;
         let path = required(folder, "config.json")?;
         let json = fs::read(&path).map_err(ModelError::io(&path))?;
         let config = ModelConfig::from_json(&json, &path)?;
@@ -132,9 +168,19 @@ impl ModelFiles {
             let json = fs::read(&generation).map_err(ModelError::io(&generation))?;
             head = head.with_generation(&json, &generation)?;
         }
-        let defaults = sentence_transformers::read(folder, EmbeddingDefaults::plain(&config))?;
+        let mut defaults = modules.defaults(EmbeddingDefaults::plain(&config))?;
+        let head = head.with_activation(modules.activation.as_deref());
         let tokenizer = TokenizerFile::Path(required(folder, "tokenizer.json")?);
-        Ok(Self { name: model.to_owned(), config, head, defaults, weights: weights(folder)?, tokenizer })
+        let files = TokenizerFiles::read(folder, &modules.transformer()?)?;
+        let at_most = |limit: Option<usize>| limit.unwrap_or(usize::MAX).min(config.max_tokens());
+        defaults.max_tokens = at_most(files.sentence_limit);
+        Ok(Self {
+            max_tokens: at_most(files.limit),
+            weights: weights(folder)?,
+            tokenizer_settings: files.settings,
+            unused_settings: modules.unused,
+            ..Self::plain(model, config, head, defaults, WeightFiles::Safetensors(Vec::new()), tokenizer)
+        })
     }
 
     /// The model as it was asked for.
@@ -157,6 +203,22 @@ impl ModelFiles {
         &self.defaults
     }
 
+    /// Ids in one input of a head at most, special tokens included: the positions, or fewer where
+    /// `tokenizer_config.json` has a `model_max_length`.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// What the folder says of its tokenizer beside `tokenizer.json`.
+    pub fn tokenizer_settings(&self) -> TokenizerSettings {
+        self.tokenizer_settings
+    }
+
+    /// Keys of the folder's settings that nothing reads, here as in sentence-transformers.
+    pub fn unused_settings(&self) -> &[String] {
+        &self.unused_settings
+    }
+
     pub(crate) fn weights(&self) -> &WeightFiles {
         &self.weights
     }
@@ -173,12 +235,41 @@ impl ModelFiles {
         }
     }
 
-    /// BLAKE3 of `tokenizer.json`, hexadecimal.
+    /// BLAKE3 of `tokenizer.json`, and of the settings beside it where they are not the usual ones, hexadecimal.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn tokenizer_hash(&self) -> Result<String> {
-        Ok(blake3::hash(&self.tokenizer_json()?).to_hex().to_string())
+        let mut hasher = blake3::Hasher::new();
+        let json = self.tokenizer_json()?;
+        hasher.update(&json);
+        let TokenizerSettings { compose, lowercase, truncation_side } = self.tokenizer_settings;
+        if compose && tokenizer_settings::has_table(&json) {
+            hasher.update(b"\ncompose");
+        }
+        if lowercase {
+            hasher.update(b"\nlowercase");
+        }
+        if truncation_side == TruncationSide::Left {
+            hasher.update(b"\ntruncation_side left");
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// The model as a table was made with it: one of an earlier version read decomposed texts as they were, and goes on
+    /// to do so, because rows that were made in two ways must not be compared. `tokenizer_hash` is the table's.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn as_in_table(mut self, tokenizer_hash: &str) -> Result<Self> {
+        if self.tokenizer_hash()? != tokenizer_hash {
+            let as_written = TokenizerSettings { compose: false, ..self.tokenizer_settings };
+            let usual = std::mem::replace(&mut self.tokenizer_settings, as_written);
+            if self.tokenizer_hash()? != tokenizer_hash {
+                self.tokenizer_settings = usual;
+            }
+        }
+        Ok(self)
     }
 
     /// BLAKE3 of the geometry and of the weight files, one after another, hexadecimal. It does not depend on where they
@@ -242,6 +333,18 @@ fn required(folder: &Path, name: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     Err(ModelError::MissingFile { folder: folder.to_owned(), missing: name.to_owned() })
+}
+
+/// Refuses a folder with an adapter: without it the vectors would be those of another model.
+fn refuse_adapter(folder: &Path) -> Result<()> {
+    let names = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"];
+    match names.into_iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+        None => Ok(()),
+        Some(path) => Err(ModelError::unsupported(
+            format!("the PEFT adapter {}", path.display()),
+            "merge it into its base model first (PeftModel.merge_and_unload), and save the result in a folder of its own",
+        )),
+    }
 }
 
 /// The weights of a folder, whole or in shards; safetensors before PyTorch.
@@ -313,6 +416,79 @@ mod tests {
         missing("model.safetensors");
         assert!(matches!(ModelFiles::find("./nothing"), Err(ModelError::NotFound { .. })));
         assert!(matches!(ModelFiles::find("builtin:other"), Err(ModelError::NotFound { .. })));
+    }
+
+    /// A model of toy size in `folder`.
+    fn tiny(folder: &Path) {
+        Checkpoint::new(ModelConfig::tiny()).write(folder).unwrap();
+        fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    }
+
+    fn find(folder: &Path) -> Result<ModelFiles> {
+        ModelFiles::find(folder.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_model_is_read_from_the_folder_that_modules_json_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("0_Transformer");
+        fs::create_dir(&inner).unwrap();
+        tiny(&inner);
+        let modules = r#"[{"idx": 0, "name": "0", "path": "0_Transformer",
+            "type": "sentence_transformers.models.Transformer"}]"#;
+        fs::write(folder.path().join("modules.json"), modules).unwrap();
+        fs::write(inner.join("sentence_bert_config.json"), r#"{"max_seq_length": 9, "do_lower_case": true}"#).unwrap();
+        let files = find(folder.path()).unwrap();
+        assert_eq!((files.defaults().max_tokens, files.max_tokens()), (9, 20));
+        assert!(files.tokenizer_settings().lowercase);
+        assert_eq!(files.tokenizer_json().unwrap(), b"{}");
+        fs::remove_file(inner.join("config.json")).unwrap();
+        let error = find(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("0_Transformer") && error.contains("config.json"), "{error}");
+    }
+
+    #[test]
+    fn an_adapter_is_refused_beside_weights_and_alone() {
+        for name in ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(name), "{}").unwrap();
+            for alone in [true, false] {
+                if !alone {
+                    tiny(folder.path());
+                }
+                let error = find(folder.path()).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("merge_and_unload"), "{error}");
+            }
+        }
+    }
+
+    #[cfg(feature = "builtin")]
+    #[test]
+    fn a_table_of_an_earlier_version_keeps_its_reading_of_decomposed_texts() {
+        let find = || ModelFiles::find("builtin:multilingual-e5-small").unwrap();
+        let earlier = blake3::hash(&polylance_builtin::tokenizer_json()).to_hex().to_string();
+        let now = find().tokenizer_hash().unwrap();
+        assert_ne!(now, earlier);
+        let composes = |hash: &str| find().as_in_table(hash).unwrap().tokenizer_settings().compose;
+        assert!(!composes(&earlier));
+        assert!(composes(&now) && composes("another model's"));
+        assert_eq!(find().as_in_table(&earlier).unwrap().tokenizer_hash().unwrap(), earlier);
+    }
+
+    #[test]
+    fn limits_and_settings_of_the_tokenizer_count() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny(folder.path());
+        let usual = find(folder.path()).unwrap();
+        assert_eq!((usual.defaults().max_tokens, usual.max_tokens()), (20, 20));
+        fs::write(folder.path().join("tokenizer_config.json"), r#"{"model_max_length": 12}"#).unwrap();
+        let limited = find(folder.path()).unwrap();
+        assert_eq!((limited.defaults().max_tokens, limited.max_tokens()), (12, 12));
+        assert_eq!(limited.tokenizer_hash().unwrap(), usual.tokenizer_hash().unwrap());
+        fs::write(folder.path().join("tokenizer_config.json"), r#"{"truncation_side": "left"}"#).unwrap();
+        let left = find(folder.path()).unwrap();
+        assert_eq!(left.tokenizer_settings().truncation_side, TruncationSide::Left);
+        assert_ne!(left.tokenizer_hash().unwrap(), usual.tokenizer_hash().unwrap());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use datafusion::{datasource::memory::MemorySourceConfig, physical_plan::collect,
 use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn, columns::ERROR, encoded_schema};
 use polylance_search::{Models, SearchTable};
-use polylance_sink::{CommitPolicy, TableTarget, plan_commit};
+use polylance_sink::{CommitPolicy, TableMark, TableTarget, plan_commit};
 use polylance_testkit::FakeBackend;
 use tempfile::TempDir;
 
@@ -98,6 +98,7 @@ impl Place {
             keep,
             heads: Vec::new(),
             run_id: "r1".into(),
+            mark: TableMark::default(),
             properties: HashMap::new(),
         };
         let input = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None).unwrap();

@@ -1,5 +1,7 @@
 /** The server's HTTP interface: its shapes, and one function a route. */
 
+import { parse } from "./logic/json.ts";
+
 export interface Column {
   name: string;
   type: string;
@@ -146,7 +148,7 @@ async function call<T>(path: string, body?: unknown, signal?: AbortSignal): Prom
   }
   const text = await response.text();
   if (!response.ok) throw refused(response.status, text);
-  return JSON.parse(text) as T;
+  return parse(text) as T;
 }
 
 function refused(status: number, text: string): ApiError {

@@ -14,8 +14,8 @@ use super::read::plain;
 use crate::tables::Snapshot;
 
 /// Where DataFusion keeps tables that are named by one word.
-const CATALOG: &str = "datafusion";
-const SCHEMA: &str = "public";
+pub(super) const CATALOG: &str = "datafusion";
+pub(super) const SCHEMA: &str = "public";
 /// The only kind of table.
 const TABLE: &str = "TABLE";
 

@@ -8,9 +8,11 @@
 
 mod catalog;
 mod guard;
+mod keys;
 mod parameters;
 mod read;
 mod service;
 mod status;
+mod types;
 
 pub(crate) use guard::router;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray},
     compute::cast,
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
     error::ArrowError,
 };
 use datafusion::{common::runtime::SpawnedTask, error::DataFusionError};
@@ -115,6 +115,11 @@ async fn read(
                 *column = hidden(column, &snapshot.addresses).map_err(in_rows)?;
             }
         }
+        for (column, field) in columns.iter_mut().zip(schema.fields()) {
+            if column.data_type() != field.data_type() {
+                *column = cast(column, field.data_type()).map_err(in_rows)?;
+            }
+        }
         let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &rows).map_err(in_rows)?;
         if client.send(Ok(batch)).await.is_err() {
@@ -129,10 +134,29 @@ async fn planned(snapshot: &Snapshot, sql: &str) -> Result<SchemaRef, ApiError> 
     Ok(Arc::new(plain(&schema)))
 }
 
-/// The columns without their metadata, which says where models were found.
+/// The columns as they are sent: without their metadata, which says where models were found, and with the types that
+/// the protocol's encoder leaves as they are, so that what is announced is what arrives. It unpacks dictionaries, and
+/// knows lists of one size of offset only.
 pub(super) fn plain(schema: &Schema) -> Schema {
-    let plain = |field: &Arc<Field>| field.as_ref().clone().with_metadata([].into());
-    Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())
+    Schema::new(schema.fields().iter().map(sent).collect::<Fields>())
+}
+
+fn sent(field: &FieldRef) -> FieldRef {
+    Arc::new(Field::new(field.name(), sent_type(field.data_type()), field.is_nullable()))
+}
+
+fn sent_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => sent_type(values),
+        DataType::List(item) | DataType::LargeList(item) => DataType::List(sent(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(sent(item), *length),
+        DataType::ListView(item) => DataType::ListView(sent(item)),
+        DataType::LargeListView(item) => DataType::LargeListView(sent(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(sent).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(sent(entries), *sorted),
+        DataType::RunEndEncoded(_, values) => sent_type(values.data_type()),
+        other => other.clone(),
+    }
 }
 
 /// The column with no address in its texts.

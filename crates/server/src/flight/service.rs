@@ -11,9 +11,10 @@ use arrow_flight::{
     error::FlightError,
     sql::{
         ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-        CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-        CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
-        TicketStatementQuery,
+        CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+        CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+        CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult,
+        ProstMessageExt, SqlInfo, TicketStatementQuery,
         server::{FlightSqlService, PeekableFlightDataStream},
     },
 };
@@ -259,6 +260,70 @@ impl FlightSqlService for Flight {
     }
 
     async fn do_get_sql_info(&self, asked: CommandGetSqlInfo, _: Request<Ticket>) -> Result<Rows, Status> {
+        self.list_rows(asked)
+    }
+
+    async fn get_flight_info_primary_keys(
+        &self,
+        asked: CommandGetPrimaryKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.list_info(asked, request)
+    }
+
+    async fn do_get_primary_keys(&self, asked: CommandGetPrimaryKeys, _: Request<Ticket>) -> Result<Rows, Status> {
+        self.list_rows(asked)
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        asked: CommandGetExportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.list_info(asked, request)
+    }
+
+    async fn do_get_exported_keys(&self, asked: CommandGetExportedKeys, _: Request<Ticket>) -> Result<Rows, Status> {
+        self.list_rows(asked)
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        asked: CommandGetImportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.list_info(asked, request)
+    }
+
+    async fn do_get_imported_keys(&self, asked: CommandGetImportedKeys, _: Request<Ticket>) -> Result<Rows, Status> {
+        self.list_rows(asked)
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        asked: CommandGetCrossReference,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.list_info(asked, request)
+    }
+
+    async fn do_get_cross_reference(
+        &self,
+        asked: CommandGetCrossReference,
+        _: Request<Ticket>,
+    ) -> Result<Rows, Status> {
+        self.list_rows(asked)
+    }
+
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        asked: CommandGetXdbcTypeInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.list_info(asked, request)
+    }
+
+    async fn do_get_xdbc_type_info(&self, asked: CommandGetXdbcTypeInfo, _: Request<Ticket>) -> Result<Rows, Status> {
         self.list_rows(asked)
     }
 

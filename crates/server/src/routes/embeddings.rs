@@ -5,7 +5,7 @@
 
 use axum::{Json, extract::State, routing::post};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use polylance_backend::{Backend, TokenizeSpec};
+use polylance_backend::{Backend, BackendError, TokenizeSpec};
 use polylance_schema::{Chunking, Contract};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ struct Asked {
     _user: Option<String>,
 }
 
-/// Texts, or ids of tokens as the model's tokenizer makes them, special ones and prefix included.
+/// Texts, or ids of tokens as the model's own tokenizer makes them, special ones and prefix included.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "input is a text, texts, a list of token ids, or lists of them")]
 enum Input {
@@ -109,7 +109,7 @@ async fn embeddings(State(app): State<App>, JsonBody(asked): JsonBody<Asked>) ->
     }
     if count > most {
         let message = format!("there are {count} inputs, and may be {most}");
-        return Err(ApiError::too_much("too_many_inputs", message).param("input"));
+        return Err(ApiError::too_many(message, "input"));
     }
     let embedded = app.work(Kind::Search, async move |app, snapshot| {
         let contract = contract(&snapshot, asked.model.as_deref())?;
@@ -133,8 +133,22 @@ async fn embeddings(State(app): State<App>, JsonBody(asked): JsonBody<Asked>) ->
     Ok(Json(embedded.await?))
 }
 
+/// The names under which a model may be asked for, each once: of models whose vectors are made in one way, and of tables.
+pub(super) fn names(snapshot: &Snapshot) -> Vec<String> {
+    let tables = || snapshot.iter().filter_map(|(name, table)| Some((name, table.contract()?)));
+    let models =
+        tables().map(|(_, contract)| model_name(contract)).filter(|name| contract(snapshot, Some(name)).is_ok());
+    let mut names: Vec<String> = Vec::new();
+    for name in models.chain(tables().map(|(name, _)| name)) {
+        if !name.is_empty() && !names.iter().any(|other| other == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
 /// The contract of the table of this name, or the one that has a model of this name, or the only one.
-fn contract<'s>(snapshot: &'s Snapshot, model: Option<&str>) -> Result<&'s Contract, ApiError> {
+pub(super) fn contract<'s>(snapshot: &'s Snapshot, model: Option<&str>) -> Result<&'s Contract, ApiError> {
     let wanted = model.unwrap_or_default();
     let of_table = snapshot.iter().find(|(name, _)| *name == wanted).map(|(_, table)| table.contract());
     if let Some(Some(contract)) = of_table {
@@ -180,8 +194,8 @@ async fn ids(
     let texts = match input {
         Input::Text(text) => vec![text],
         Input::Texts(texts) => texts,
-        Input::Ids(ids) => return Ok(vec![ids]),
-        Input::ManyIds(lists) => return Ok(lists),
+        Input::Ids(ids) => return own_ids(vec![ids], contract, backend).await,
+        Input::ManyIds(lists) => return own_ids(lists, contract, backend).await,
     };
     let prefix = match kind {
         InputType::Query => contract.prompts.query.clone(),
@@ -204,6 +218,44 @@ async fn ids(
         ids.push(chunk.input_ids);
     }
     Ok(ids)
+}
+
+/// The lists, when they are of the model's own tokenizer as far as can be told: it puts special tokens around each text.
+/// Clients that were written for one service alone send ids of that service's tokenizer, which are other words here.
+async fn own_ids(lists: Vec<Vec<u32>>, contract: &Contract, backend: &dyn Backend) -> Result<Vec<Vec<u32>>, ApiError> {
+    let (before, behind) = special_tokens(contract, backend).await?;
+    let is_own = |ids: &Vec<u32>| {
+        let room = ids.len().saturating_sub(before.len());
+        ids.starts_with(&before) && behind.len() <= room && ids.ends_with(&behind) && !ids.is_empty()
+    };
+    match lists.iter().position(|ids| !is_own(ids)) {
+        None => Ok(lists),
+        Some(index) => {
+            let message = format!(
+                "the token ids of input {index} are not of the model's tokenizer: they do not begin with {before:?} and \
+                 end with {behind:?}"
+            );
+            let error = ApiError::bad("foreign_tokens", message).param("input");
+            Err(error.hint("send texts; LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"))
+        }
+    }
+}
+
+/// What the model's tokenizer puts before and behind every text.
+async fn special_tokens(contract: &Contract, backend: &dyn Backend) -> Result<(Vec<u32>, Vec<u32>), ApiError> {
+    let chunking = Chunking::Truncate { max_tokens: contract.chunking.max_tokens() };
+    let spec = TokenizeSpec { prefix: String::new(), chunking };
+    let texts = vec![String::new(), "a".to_owned()];
+    let cut = match backend.tokenize(texts, &spec).await {
+        // Without special tokens an empty text has none at all.
+        Err(BackendError::Input(_)) => return Ok((Vec::new(), Vec::new())),
+        cut => cut.map_err(|error| ApiError::of_backend(&error))?,
+    };
+    let mut ids = cut.into_iter().map(|chunks| chunks.into_iter().next().map(|chunk| chunk.input_ids));
+    let (empty, word) = (ids.next().flatten().unwrap_or_default(), ids.next().flatten().unwrap_or_default());
+    let before = empty.iter().zip(&word).take_while(|(one, other)| one == other).count();
+    let (before, behind) = empty.split_at(before);
+    Ok((before.to_vec(), behind.to_vec()))
 }
 
 fn leading(vector: &[f32], dims: usize, normalize: bool) -> Vec<f32> {

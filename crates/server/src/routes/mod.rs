@@ -7,6 +7,7 @@ mod health;
 mod history;
 mod map;
 mod metrics;
+mod models;
 mod openapi;
 mod page;
 mod predict;
@@ -24,8 +25,21 @@ use axum::{
 
 use crate::{auth, error::ApiError, host, observe, openapi::Operation, state::App};
 
-/// Whose errors have `OpenAI`'s shape.
-pub(crate) const EMBEDDINGS: &str = "/v1/embeddings";
+const EMBEDDINGS: &str = "/v1/embeddings";
+const RERANK: &str = "/v1/rerank";
+const PREDICT: &str = "/v1/predict";
+const MODELS: &str = "/v1/models";
+const MODEL: &str = "/v1/models/{model}";
+
+/// Whether requests to this address have many inputs.
+pub(crate) fn takes_inputs(path: &str) -> bool {
+    [EMBEDDINGS, RERANK, PREDICT].contains(&path)
+}
+
+/// Whether errors of this address have `OpenAI`'s shape.
+pub(crate) fn is_openai(path: &str) -> bool {
+    path == EMBEDDINGS || path == MODELS || path.starts_with("/v1/models/")
+}
 
 /// A route and its description: what is served is what is documented.
 struct Route {
@@ -44,6 +58,8 @@ fn api() -> Vec<Route> {
         map::route(),
         sql::route(),
         embeddings::route(),
+        models::list(),
+        models::one(),
         rerank::route(),
         predict::route(),
         openapi::route(),
@@ -74,7 +90,10 @@ pub(crate) fn router(app: App) -> Router {
 
 async fn nothing(uri: Uri) -> ApiError {
     let error = ApiError::not_found("not_found", "there is nothing here");
-    if uri.path().starts_with("/v1") { error.hint("`GET /v1/openapi.json` lists what there is") } else { error }
+    match uri.path() {
+        "/embeddings" | "/models" | "/rerank" => error.hint("the base URL of clients ends with /v1"),
+        _ => error.hint("`GET /v1/openapi.json` lists what there is"),
+    }
 }
 
 async fn other_method(method: Method) -> ApiError {

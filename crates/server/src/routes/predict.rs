@@ -6,8 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Route;
-use crate::{annotations::annotation, error::ApiError, extract::JsonBody, openapi::Operation, state::App, work::Kind};
+use super::{PREDICT, Route};
+use crate::{
+    annotations::annotation,
+    error::ApiError,
+    extract::{JsonBody, null_is_absent},
+    openapi::Operation,
+    state::App,
+    work::Kind,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +37,7 @@ enum Input {
 struct More {
     text: String,
     question: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     choices: Vec<String>,
 }
 
@@ -54,7 +61,7 @@ struct Predicted {
 
 pub(super) fn route() -> Route {
     Route {
-        operation: Operation::post("/v1/predict", "What a head says of texts").body::<Asked>().answer::<Predicted>(),
+        operation: Operation::post(PREDICT, "What a head says of texts").body::<Asked>().answer::<Predicted>(),
         handler: post(predict),
     }
 }
@@ -65,7 +72,7 @@ async fn predict(State(app): State<App>, JsonBody(asked): JsonBody<Asked>) -> Re
     let count: usize = asked.inputs.iter().map(|input| choices(input).max(1)).sum();
     if count > most {
         let message = format!("there are {count} inputs, with their choices, and may be {most}");
-        return Err(ApiError::too_much("too_many_inputs", message).param("inputs"));
+        return Err(ApiError::too_many(message, "inputs"));
     }
     let Some(head) = app.models.heads().get(&asked.head).cloned() else {
         let names: Vec<&str> = app.models.heads().keys().map(String::as_str).collect();

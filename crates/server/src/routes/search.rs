@@ -16,7 +16,14 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::Route;
 use crate::{
-    Limits, error::ApiError, extract::JsonBody, openapi::Operation, rows::rows, state::App, statement, work::Kind,
+    Limits,
+    error::ApiError,
+    extract::{JsonBody, null_is_absent},
+    openapi::Operation,
+    rows::rows,
+    state::App,
+    statement,
+    work::Kind,
 };
 
 /// What to look for, in one of three ways, and how.
@@ -65,7 +72,7 @@ struct Search {
 #[serde(deny_unknown_fields)]
 struct Like {
     doc_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     chunk: u32,
 }
 
@@ -158,8 +165,11 @@ async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Re
             statement::check_condition(condition, app.limits.statement)?;
         }
         let refused = |error| ApiError::of_search(&error, Some(&name));
-        let models = app.models.of(table.contract()).await.map_err(refused)?;
         let mode = table.mode_of(&request);
+        let models = match mode {
+            SearchMode::Text => app.models.of_words(),
+            SearchMode::Vector | SearchMode::Hybrid => app.models.of(table.contract()).await.map_err(refused)?,
+        };
         let batch = Box::pin(table.search(&request, &models)).await.map_err(refused)?;
         let hits = hits(&batch, mode, request.rerank)?;
         Ok(Found { version: table.version(), table: name, mode, took_ms: 0.0, hits })

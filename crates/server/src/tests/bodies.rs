@@ -7,9 +7,10 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use futures::{StreamExt, stream};
+use serde_json::json;
 
 use super::{Fixture, right};
-use crate::Limits;
+use crate::{Limits, extract::LARGE_BODIES};
 
 const JSON: &str = "application/json";
 
@@ -26,15 +27,35 @@ async fn a_body_is_json_and_not_larger_than_allowed() {
     assert_eq!(status(&server, "application/json; charset=utf-8", right.into()).await.0, StatusCode::OK);
     assert_eq!(status(&server, "text/plain", right.into()).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let large = format!(r#"{{"query": "{}"}}"#, "x".repeat(100));
-    assert_eq!(status(&server, JSON, large.clone().into()).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let (got, text) = status(&server, JSON, large.clone().into()).await;
+    assert!(got == StatusCode::PAYLOAD_TOO_LARGE && text.contains("--max-body"), "{text}");
     // Without a length before it, too.
     let parts: Vec<Result<Bytes, std::io::Error>> =
         large.into_bytes().chunks(7).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
     let parts = Body::from_stream(stream::iter(parts));
     assert_eq!(status(&server, JSON, parts).await.0, StatusCode::PAYLOAD_TOO_LARGE);
-    for broken in ["", "{", "[]", "null", "\u{0}", r#"{"query": "a"} {}"#, r#"{"query": 1}"#] {
+    for broken in
+        ["", "{", "[]", "null", "\u{0}", r#"{"query": "a"} {}"#, r#"{"query": 1}"#, r#"{"query": "a", "query": "b"}"#]
+    {
         assert_eq!(status(&server, JSON, broken.into()).await.0, StatusCode::BAD_REQUEST, "{broken}");
     }
+}
+
+#[tokio::test]
+async fn large_bodies_are_read_a_few_at_a_time() {
+    let limits = Limits { body_time: Duration::from_millis(20), ..Limits::default() };
+    let server = Fixture::with(limits, Vec::new()).await;
+    let large = json!({ "input": vec!["x".repeat(2 << 20)] });
+    let held = server.app.large_bodies.acquire_many(LARGE_BODIES as u32).await.unwrap();
+    assert_eq!(server.refused("/v1/embeddings", large.clone()).await, (408, "body_too_slow".to_owned()));
+    server.ok("/v1/embeddings", json!({ "input": "x" })).await;
+    drop(held);
+    let server = Fixture::new().await;
+    server.ok("/v1/embeddings", large).await;
+    assert_eq!(server.app.large_bodies.available_permits(), LARGE_BODIES);
+    // A body without inputs is never so large.
+    let query = json!({ "query": "x".repeat(2 << 20) });
+    assert_eq!(server.refused("/v1/search", query).await, (413, "body_too_large".to_owned()));
 }
 
 #[tokio::test]

@@ -7,7 +7,13 @@ use arrow::{
     datatypes::DataType,
     util::pretty::pretty_format_batches,
 };
-use arrow_flight::{FlightInfo, Ticket, sql::client::FlightSqlServiceClient};
+use arrow_flight::{
+    FlightInfo, Ticket,
+    sql::{
+        CommandGetCrossReference, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys,
+        CommandGetXdbcTypeInfo, client::FlightSqlServiceClient,
+    },
+};
 use datafusion::common::runtime::SpawnedTask;
 use futures::{StreamExt, TryStreamExt, future::pending};
 use tempfile::TempDir;
@@ -91,6 +97,11 @@ async fn rows_have_the_columns_that_were_announced() {
         ("SELECT count(*) FROM docs WHERE false", 1),
         ("SELECT doc_id FROM docs WHERE false", 0),
         ("VALUES (1, 'a'), (2, NULL)", 2),
+        ("SELECT arrow_cast(lang, 'Dictionary(Int32, Utf8)') AS l FROM docs", 6),
+        ("SELECT make_array(arrow_cast(lang, 'Dictionary(Int8, Utf8)')) AS l FROM docs", 6),
+        ("SELECT named_struct('l', arrow_cast(lang, 'Dictionary(Int32, Utf8)')) AS s FROM docs", 6),
+        ("SELECT arrow_cast(make_array(chunk), 'LargeList(Int64)') AS l FROM docs", 6),
+        ("SELECT arrow_cast(lang, 'Utf8View') AS l, arrow_cast(lang, 'LargeUtf8') AS m FROM docs", 6),
     ] {
         let batches = rows(&mut client, sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{sql}");
@@ -102,7 +113,7 @@ async fn rows_have_the_columns_that_were_announced() {
         assert!(!shown.contains("docs.lance"), "{shown}");
     }
     let counted = served.metrics().await;
-    assert!(counted.contains(r#"polylance_flight_calls_total{call="DoGet",code="Ok"} 14"#), "{counted}");
+    assert!(counted.contains(r#"polylance_flight_calls_total{call="DoGet",code="Ok"} 19"#), "{counted}");
     assert!(counted.contains(r#"polylance_connections{protocol="flight"} 1"#), "{counted}");
 }
 
@@ -201,6 +212,60 @@ async fn a_prepared_statement_takes_values() {
     // Values make no statement of another kind.
     let refused = client.prepare("DELETE FROM docs WHERE doc_id = $1".to_owned(), None).await;
     assert!(refused.is_err());
+}
+
+#[tokio::test]
+async fn a_prepared_statement_announces_what_it_sends() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let mut client = served.client().await;
+    let sql = "SELECT arrow_cast(lang, 'Dictionary(Int32, Utf8)') AS l, make_array(arrow_cast(doc_id, 'Dictionary(Int32, Utf8)')) AS d FROM docs";
+    let mut prepared = client.prepare(sql.to_owned(), None).await.unwrap();
+    let announced = prepared.dataset_schema().unwrap().clone();
+    assert_eq!(announced.field(0).data_type(), &DataType::Utf8);
+    let info = prepared.execute().await.unwrap();
+    let batches: Vec<RecordBatch> = client.do_get(ticket(&info)).await.unwrap().try_collect().await.unwrap();
+    assert!(batches.iter().all(|batch| batch.schema().as_ref() == &announced), "{announced}");
+    assert_eq!(info.try_decode_schema().unwrap(), announced);
+}
+
+#[tokio::test]
+async fn keys_and_types_are_told_with_the_protocols_columns() {
+    let served = serve(Limits::default(), Vec::new()).await;
+    let mut client = served.client().await;
+    let read = async |info: FlightInfo| {
+        let announced = info.clone().try_decode_schema().unwrap();
+        let batches: Vec<RecordBatch> =
+            served.client().await.do_get(ticket(&info)).await.unwrap().try_collect().await.unwrap();
+        assert!(batches.iter().all(|batch| batch.schema().as_ref() == &announced), "{announced}");
+        (announced, batches.iter().map(RecordBatch::num_rows).sum::<usize>(), batches)
+    };
+    let asked = |table: &str, db_schema: Option<&str>| CommandGetPrimaryKeys {
+        catalog: None,
+        db_schema: db_schema.map(str::to_owned),
+        table: table.to_owned(),
+    };
+    let (_, rows, batches) = read(client.get_primary_keys(asked("docs", None)).await.unwrap()).await;
+    let names = batches.iter().flat_map(|batch| batch.column(3).as_string::<i32>().iter().flatten());
+    assert_eq!((rows, names.collect::<Vec<_>>()), (2, vec!["doc_id", "chunk"]));
+    for (table, schema) in [("other", None), ("docs", Some("other"))] {
+        assert_eq!(read(client.get_primary_keys(asked(table, schema)).await.unwrap()).await.1, 0);
+    }
+    let exported = CommandGetExportedKeys { catalog: None, db_schema: None, table: "docs".to_owned() };
+    let (columns, rows, _) = read(client.get_exported_keys(exported).await.unwrap()).await;
+    assert_eq!((columns.fields().len(), rows), (13, 0));
+    let imported = CommandGetImportedKeys { catalog: None, db_schema: None, table: "docs".to_owned() };
+    assert_eq!(read(client.get_imported_keys(imported).await.unwrap()).await.1, 0);
+    let crossed = CommandGetCrossReference {
+        pk_table: "docs".to_owned(),
+        fk_table: "docs".to_owned(),
+        ..CommandGetCrossReference::default()
+    };
+    assert_eq!(read(client.get_cross_reference(crossed).await.unwrap()).await.1, 0);
+    let (columns, rows, _) =
+        read(client.get_xdbc_type_info(CommandGetXdbcTypeInfo { data_type: None }).await.unwrap()).await;
+    assert_eq!((columns.field(0).name().as_str(), columns.fields().len(), rows), ("type_name", 19, 17));
+    let bigint = CommandGetXdbcTypeInfo { data_type: Some(-5) };
+    assert_eq!(read(client.get_xdbc_type_info(bigint).await.unwrap()).await.1, 2);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod access;
 mod bodies;
 mod flight;
+mod foreign;
 mod models;
 mod searching;
 mod sql;
@@ -129,6 +130,17 @@ impl Fixture {
         let folder = TempDir::new().unwrap();
         write(&folder, batch().await, WriteMode::Create).await;
         index_words(&uri(&folder), Words::Build).await.unwrap();
+        Self::opened(folder, tokens, limits).await
+    }
+
+    /// A server of a table with these rows.
+    pub(super) async fn over(batch: RecordBatch) -> Self {
+        let folder = TempDir::new().unwrap();
+        write(&folder, batch, WriteMode::Create).await;
+        Self::opened(folder, Vec::new(), Limits::default()).await
+    }
+
+    async fn opened(folder: TempDir, tokens: Vec<TokenHash>, limits: Limits) -> Self {
         let tables = [("docs".to_owned(), uri(&folder))];
         let app = App::open(&tables, models(), tokens, limits).await.unwrap();
         Self { folder, router: routes::router(app.clone()), app }

@@ -42,13 +42,20 @@ async fn ids_are_read_as_they_are_and_dimensions_are_cut() {
 async fn what_cannot_be_embedded_says_why_in_the_shape_that_clients_know() {
     let server = Fixture::new().await;
     let long = "word ".repeat(20);
+    let over = [vec![0], vec![7; 5000], vec![2]].concat();
     for (body, status, code) in [
         (json!({ "input": [] }), 400, "invalid_input"),
         (json!({ "input": 7 }), 400, "invalid_request"),
         (json!({ "input": ["a", 7] }), 400, "invalid_request"),
         (json!({ "input": [-1] }), 400, "invalid_request"),
-        (json!({ "input": vec!["a"; 257] }), 422, "too_many_inputs"),
-        (json!({ "input": vec![0; 5000] }), 400, "invalid_input"),
+        (json!({ "input": vec!["a"; 2049] }), 422, "too_many_inputs"),
+        (json!({ "input": over }), 400, "invalid_input"),
+        (json!({ "input": [15339, 1917] }), 400, "foreign_tokens"),
+        (json!({ "input": [[0, 7, 2], [0, 7]] }), 400, "foreign_tokens"),
+        (json!({ "input": [[]] }), 400, "foreign_tokens"),
+        (json!({ "input": [[2]] }), 400, "foreign_tokens"),
+        (json!({ "input": null }), 400, "invalid_request"),
+        (json!({ "input": "a", "truncate_prompt_tokens": -1 }), 400, "invalid_request"),
         (json!({ "input": long }), 400, "context_length_exceeded"),
         (json!({ "input": FakeBackend::REFUSED }), 400, "invalid_input"),
         (json!({ "input": "a", "model": "text-embedding-3-small" }), 404, "model_not_found"),
@@ -65,6 +72,90 @@ async fn what_cannot_be_embedded_says_why_in_the_shape_that_clients_know() {
 }
 
 #[tokio::test]
+async fn as_many_inputs_as_openai_takes_are_answered() {
+    let server = Fixture::new().await;
+    let answer = server.ok(EMBEDDINGS, json!({ "input": vec!["a b"; 2048] })).await;
+    assert_eq!(answer["data"].as_array().unwrap().len(), 2048);
+    let (_, refused) = server.post(EMBEDDINGS, json!({ "input": vec!["a b"; 2049] })).await;
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("--max-inputs"), "{refused}");
+    let (_, refused) = server.post(EMBEDDINGS, json!({ "input": [15339, 1917] })).await;
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("check_embedding_ctx_length=False"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_typed_clients_leave_out_is_null_and_absent() {
+    let server = Fixture::new().await;
+    for (path, plain, nulls) in [
+        (
+            EMBEDDINGS,
+            json!({ "input": "a" }),
+            json!({ "model": null, "encoding_format": null, "dimensions": null, "input_type": null, "user": null }),
+        ),
+        (
+            "/v1/search",
+            json!({ "query": "right", "columns": ["doc_id"] }),
+            json!({ "table": null, "vector": null, "like": null, "mode": null, "k": null, "where": null,
+                    "by_document": null, "fusion": null, "vector_weight": null, "nprobes": null, "refine": null,
+                    "ef": null, "rerank": null }),
+        ),
+        (
+            "/v1/search",
+            json!({ "like": { "doc_id": "d0" } }),
+            json!({ "like": { "doc_id": "d0", "chunk": null }, "query": null, "columns": null }),
+        ),
+        ("/v1/sql", json!({ "sql": "SELECT 1 AS one" }), json!({ "parameters": null })),
+        (
+            "/v1/rerank",
+            json!({ "query": "q", "documents": ["a"] }),
+            json!({ "top_n": null, "return_documents": null, "model": null, "user": null }),
+        ),
+        (
+            "/v1/predict",
+            json!({ "head": "people", "inputs": [{ "text": "Ada" }] }),
+            json!({ "inputs": [{ "text": "Ada", "question": null, "choices": null }], "model": null }),
+        ),
+    ] {
+        let mut expected = server.ok(path, plain.clone()).await;
+        let mut body = plain.clone();
+        body.as_object_mut().unwrap().extend(nulls.as_object().unwrap().clone());
+        let mut answer = server.ok(path, body).await;
+        for answer in [&mut expected, &mut answer] {
+            answer.as_object_mut().unwrap().remove("took_ms");
+        }
+        assert_eq!(answer, expected, "{path}");
+    }
+    // Data is no field: a null in it is an error.
+    for (path, body) in [
+        (EMBEDDINGS, json!({ "input": ["a", null] })),
+        ("/v1/search", json!({ "vector": [1.0, null] })),
+        ("/v1/rerank", json!({ "query": "q", "documents": [null] })),
+    ] {
+        assert_eq!(server.refused(path, body).await, (400, "invalid_request".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_as_openais_clients_read_them() {
+    let server = Fixture::new().await;
+    let (status, listing) = server.get("/v1/models").await;
+    assert_eq!((status.as_u16(), &listing["object"]), (200, &json!("list")));
+    let ids: Vec<&Value> = listing["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
+    assert_eq!(ids, ["fake-model", "docs"]);
+    for model in listing["data"].as_array().unwrap() {
+        assert!(model["object"] == "model" && model["created"].is_u64() && model["owned_by"].is_string(), "{model}");
+        let id = model["id"].as_str().unwrap();
+        assert_eq!(&server.get(&format!("/v1/models/{id}")).await.1, model);
+        server.ok(EMBEDDINGS, json!({ "input": "a", "model": id })).await;
+    }
+    let (status, answer) = server.get("/v1/models/gpt-4").await;
+    let error = &answer["error"];
+    assert_eq!(
+        (status.as_u16(), &error["code"], &error["type"]),
+        (404, &json!("model_not_found"), &json!("invalid_request_error"))
+    );
+}
+
+#[tokio::test]
 async fn passages_are_ordered_by_relevance() {
     let server = Fixture::new().await;
     // The fake reranker prefers long passages.
@@ -77,9 +168,11 @@ async fn passages_are_ordered_by_relevance() {
     assert_eq!(answer, json!({ "results": expected }));
     let plain = server.ok("/v1/rerank", json!({ "query": "q", "documents": ["aa"] })).await;
     assert_eq!(plain["results"], json!([{ "index": 0, "relevance_score": 2.0 }]));
+    let objects = json!({ "query": "q", "documents": [{ "text": "aa", "id": 7 }, "a"] });
+    assert_eq!(server.ok("/v1/rerank", objects).await["results"][0], json!({ "index": 0, "relevance_score": 2.0 }));
     for (body, status, code) in [
         (json!({ "query": " ", "documents": ["a"] }), 400, "invalid_query"),
-        (json!({ "query": "q", "documents": vec!["a"; 257] }), 422, "too_many_inputs"),
+        (json!({ "query": "q", "documents": vec!["a"; 2049] }), 422, "too_many_inputs"),
         (json!({ "query": "q", "documents": [FakeBackend::REFUSED] }), 400, "invalid_input"),
         (json!({ "query": "q" }), 400, "invalid_request"),
     ] {
@@ -101,8 +194,8 @@ async fn a_head_answers_each_input() {
     assert_eq!(answer["results"][0]["choices"][1], json!({ "choice": "bb", "score": 2.0 }));
     for (body, status, code) in [
         (json!({ "head": "nobody", "inputs": ["a"] }), 404, "no_head"),
-        (json!({ "head": "people", "inputs": vec!["a"; 257] }), 422, "too_many_inputs"),
-        (json!({ "head": "longest", "inputs": [{ "text": "x", "choices": vec!["a"; 257] }] }), 422, "too_many_inputs"),
+        (json!({ "head": "people", "inputs": vec!["a"; 2049] }), 422, "too_many_inputs"),
+        (json!({ "head": "longest", "inputs": [{ "text": "x", "choices": vec!["a"; 2049] }] }), 422, "too_many_inputs"),
         (json!({ "head": "people", "inputs": [1] }), 400, "invalid_request"),
         (json!({ "head": "people", "inputs": "a" }), 400, "invalid_request"),
     ] {

@@ -50,6 +50,7 @@ use crate::{
     CommitPolicy, SinkError,
     attempts::{Attempts, is_conflict},
     documents::{MAX_ERROR, MAX_TEXT, cut},
+    identity::advance,
     quarantine::Quarantine,
     storage,
     table::check_head,
@@ -257,8 +258,7 @@ impl FillTarget {
         let uri = &self.uri;
         let mut attempts = Attempts::default();
         loop {
-            let latest = Box::pin(open.dataset.checkout_latest()).await;
-            latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
+            advance(uri, &mut open.dataset).await?;
             check_head(uri, &open.dataset, &self.column)?;
             let mut replacements = Vec::with_capacity(rows.fragments.len());
             let mut written = 0;

@@ -67,3 +67,22 @@ async fn an_index_is_built_anew_as_it_was() {
     assert_eq!((anew.indexed_rows, anew.unindexed_rows, anew.retrain), (600, 0, None));
     assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Unchanged, "by the same metric");
 }
+
+#[tokio::test]
+async fn an_index_of_another_column_under_the_same_name_is_left_alone() {
+    use lance::index::DatasetIndexExt;
+
+    let place = Place::new();
+    run(vec![docs(0..300)], place.target("r1", 0)).await.unwrap();
+    let params = lance_index::scalar::ScalarIndexParams::default();
+    let (name, kind) = (Some("embedding_idx".to_owned()), lance_index::IndexType::BTree);
+    place.dataset().await.create_index(&["doc_id"], kind, name, &params, false).await.unwrap();
+
+    let spec = IndexSpec { kind: IndexKind::IvfFlat, ..IndexSpec::default() };
+    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Built);
+    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().action, IndexAction::Unchanged);
+    let none = IndexSpec { kind: IndexKind::None, ..IndexSpec::default() };
+    assert_eq!(update_index(&place.uri(), &none).await.unwrap().action, IndexAction::Dropped);
+    let names: Vec<_> = place.dataset().await.load_indices().await.unwrap().iter().map(|i| i.name.clone()).collect();
+    assert_eq!(names, ["embedding_idx"]);
+}

@@ -5,10 +5,12 @@ mod held;
 mod index;
 mod kill;
 mod map;
+pub(crate) mod power;
 mod protocol;
 mod quarantine;
 mod refusals;
 mod replace;
+mod shared;
 mod upkeep;
 mod windows;
 mod writers;
@@ -33,7 +35,7 @@ use lance::Dataset;
 use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn, encoded_schema, error_fields};
 use tempfile::TempDir;
 
-use crate::{CommitPolicy, TableTarget, plan_commit};
+use crate::{CommitPolicy, TableMark, TableTarget, plan_commit};
 
 const DIM: usize = 8;
 
@@ -159,6 +161,7 @@ impl Place {
             keep: keep(),
             heads: Vec::new(),
             run_id: run_id.to_owned(),
+            mark: TableMark::default(),
             properties: HashMap::from([("pipeline".to_owned(), "test.toml".to_owned())]),
         }
     }

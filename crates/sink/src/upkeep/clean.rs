@@ -2,14 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use lance::{
     Dataset,
     dataset::cleanup::{CleanupFileKind, CleanupPolicy, CleanupPolicyBuilder, RemovalStats},
     io::{ObjectStore, ObjectStoreParams},
 };
+use object_store::ObjectStoreExt;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::{SinkError, storage};
 
@@ -89,7 +91,8 @@ impl Cleaned {
 pub async fn clean(uri: &str, retention: &Retention, mode: Mode) -> Result<Cleaned, SinkError> {
     let cleaning = || SinkError::storage(uri, "removing old versions");
     let dataset = open(uri).await?;
-    let policy = versions(&dataset, retention).await.map_err(cleaning())?;
+    let now = store_now(uri, mode).await?;
+    let policy = versions(&dataset, retention, now).await.map_err(cleaning())?;
     let mut cleaned = Cleaned::default();
     let operation = dataset.cleanup(policy);
     let stats = match mode {
@@ -100,7 +103,7 @@ pub async fn clean(uri: &str, retention: &Retention, mode: Mode) -> Result<Clean
     // Lance has removed what is older than a week.
     let unnamed = retention.unnamed.max(Retention::SAFE_AGE);
     if unnamed < Retention::WEEK {
-        remove_unnamed(uri, unnamed, mode, &mut cleaned).await?;
+        remove_unnamed(uri, now, unnamed, mode, &mut cleaned).await?;
     }
     let versions = dataset.version_refs().await.map_err(cleaning())?.len() as u64;
     cleaned.versions_kept = if mode == Mode::Remove { versions } else { versions - cleaned.versions_removed };
@@ -108,19 +111,26 @@ pub async fn clean(uri: &str, retention: &Retention, mode: Mode) -> Result<Clean
 }
 
 async fn open(uri: &str) -> Result<Dataset, SinkError> {
-    storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })
+    // Without the writers' store, for which Lance does not remove empty folders.
+    storage::open_unsynced(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })
 }
 
 /// Both conditions must hold for a version to go.
-async fn versions(dataset: &Dataset, retention: &Retention) -> lance::Result<CleanupPolicy> {
+async fn versions(dataset: &Dataset, retention: &Retention, now: DateTime<Utc>) -> lance::Result<CleanupPolicy> {
     let before = chrono::TimeDelta::from_std(retention.older_than).ok();
-    let before = before.and_then(|age| Utc::now().checked_sub_signed(age)).unwrap_or(chrono::DateTime::UNIX_EPOCH);
+    let before = before.and_then(|age| now.checked_sub_signed(age)).unwrap_or(DateTime::UNIX_EPOCH);
     let policy = CleanupPolicyBuilder::default().before_timestamp(before).error_if_tagged_old_versions(false);
     Ok(policy.retain_n_versions(dataset, retention.keep_versions.max(1)).await?.build())
 }
 
 /// Removes files of at least this age that no version names.
-async fn remove_unnamed(uri: &str, age: Duration, mode: Mode, cleaned: &mut Cleaned) -> Result<(), SinkError> {
+async fn remove_unnamed(
+    uri: &str,
+    now: DateTime<Utc>,
+    age: Duration,
+    mode: Mode,
+    cleaned: &mut Cleaned,
+) -> Result<(), SinkError> {
     let looking = || SinkError::storage(uri, "looking for files that no version names");
     for _ in 0..LOOKS {
         let dataset = open(uri).await?;
@@ -128,7 +138,7 @@ async fn remove_unnamed(uri: &str, age: Duration, mode: Mode, cleaned: &mut Clea
         if unnamed.is_empty() {
             return Ok(());
         }
-        let old = old_files(uri, age, &unnamed).await.map_err(looking())?;
+        let old = old_files(uri, now - age, &unnamed).await.map_err(looking())?;
         // A commit since the first look may have named one of them.
         if open(uri).await?.version_id() != dataset.version_id() {
             continue;
@@ -169,14 +179,44 @@ async fn unnamed(dataset: &Dataset) -> lance::Result<HashSet<String>> {
 
 type Path = object_store::path::Path;
 
+/// What time it is where the files get theirs: an object is written for it. A machine whose clock is ahead would take
+/// young files for old ones, and Lance, which reads this machine's clock, is not let loose then.
+async fn store_now(uri: &str, mode: Mode) -> Result<DateTime<Utc>, SinkError> {
+    let looking = || SinkError::storage(uri, "asking the store for the time");
+    let (store, base) = store(uri).await.map_err(looking())?;
+    let probe = base.join("_transactions").join(format!("{}.time", Uuid::new_v4()));
+    let local = Utc::now();
+    let now = match store.inner.put(&probe, Vec::new().into()).await {
+        Ok(_) => {
+            let found = store.inner.head(&probe).await;
+            drop(store.inner.delete(&probe).await);
+            found.map_err(|error| looking()(error.into()))?.last_modified
+        }
+        // Whoever may only read may still ask what would be removed.
+        Err(_) if mode == Mode::Explain => local,
+        Err(error) => return Err(looking()(error.into())),
+    };
+    clocks_agree(uri, local, now)?;
+    Ok(now)
+}
+
+fn clocks_agree(uri: &str, local: DateTime<Utc>, store: DateTime<Utc>) -> Result<(), SinkError> {
+    match (local - store).to_std() {
+        Ok(ahead) if ahead >= Retention::SAFE_AGE => {
+            let ahead = format!("{} minutes", ahead.as_secs() / 60);
+            Err(SinkError::Clock { uri: uri.to_owned(), ahead })
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn store(uri: &str) -> lance::Result<(Arc<ObjectStore>, Path)> {
     ObjectStore::from_uri_and_params(Arc::default(), uri, &ObjectStoreParams::default()).await
 }
 
-/// Those of `unnamed` that were last written before so much time, with their bytes.
-async fn old_files(uri: &str, age: Duration, unnamed: &HashSet<String>) -> lance::Result<Vec<(Path, u64)>> {
+/// Those of `unnamed` that were last written before that time, with their bytes.
+async fn old_files(uri: &str, before: DateTime<Utc>, unnamed: &HashSet<String>) -> lance::Result<Vec<(Path, u64)>> {
     let (store, base) = store(uri).await?;
-    let before = Utc::now() - age;
     let mut old = Vec::new();
     for folder in WRITTEN {
         let mut files = store.read_dir_all(&base.clone().join(folder), Some(before));
@@ -194,4 +234,18 @@ async fn old_files(uri: &str, age: Duration, unnamed: &HashSet<String>) -> lance
         }
     }
     Ok(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_ahead_of_the_store_ends_a_cleanup() {
+        let now = DateTime::UNIX_EPOCH;
+        assert!(clocks_agree("t", now + Duration::from_mins(59), now).is_ok());
+        assert!(clocks_agree("t", now - Duration::from_hours(50), now).is_ok());
+        let error = clocks_agree("t", now + Duration::from_mins(90), now).unwrap_err();
+        assert!(error.to_string().contains("90 minutes ahead of the store's"), "{error}");
+    }
 }

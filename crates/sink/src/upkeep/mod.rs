@@ -7,11 +7,13 @@
 
 mod clean;
 mod compact;
+mod repair;
 
 use serde::Serialize;
 
 pub use clean::{Cleaned, Mode, Retention, clean};
 pub use compact::{Compacted, Contention, PlannedCompaction, compact, plan_compaction};
+pub use repair::{Repaired, damage, repair};
 
 use crate::{SinkError, quarantine_uri, storage};
 

@@ -14,10 +14,13 @@ mod tests;
 use std::ops::Range;
 
 use polylance_backend::{BackendError, Chunk, Result, TokenizeSpec};
+use polylance_encoder::TruncationSide;
 use polylance_schema::{Chunking, Cut};
-use tokenizers::Tokenizer;
+
+use tokenizers::TruncationDirection;
 
 use self::boundaries::{Window, ceil, floor, starts, trim_end, trim_start};
+use crate::normalizer::Tokenizer;
 
 /// Bytes of text an id stands for, as a first guess: most scripts have between 3 and 12.
 const BYTES_PER_TOKEN: usize = 8;
@@ -35,6 +38,7 @@ pub(crate) struct Chunker<'a> {
     spec: &'a TokenizeSpec,
     /// Ids of the text itself in a chunk: the limit without the prefix and the special tokens.
     room: usize,
+    side: TruncationSide,
     /// Bytes given to the tokenizer.
     #[cfg(test)]
     work: std::sync::atomic::AtomicUsize,
@@ -56,6 +60,7 @@ impl<'a> Chunker<'a> {
             tokenizer,
             spec,
             room: 0,
+            side: TruncationSide::Right,
             #[cfg(test)]
             work: std::sync::atomic::AtomicUsize::default(),
         };
@@ -69,6 +74,11 @@ impl<'a> Chunker<'a> {
         Ok(chunker)
     }
 
+    /// A truncated text loses its end, or its beginning.
+    pub(crate) fn truncating(self, side: TruncationSide) -> Self {
+        Self { side, ..self }
+    }
+
     /// At least one chunk of the text.
     pub(crate) fn chunks(&self, text: &str) -> Result<Vec<Chunk>> {
         let end = trim_end(text);
@@ -80,6 +90,7 @@ impl<'a> Chunker<'a> {
             }
         }
         match self.spec.chunking {
+            Chunking::Truncate { .. } if self.side == TruncationSide::Left => Ok(vec![self.ending(text, &whole)?]),
             Chunking::Truncate { .. } => {
                 let fit = self.longest(text, whole.clone(), Cut::Token, self.limit() * BYTES_PER_TOKEN)?;
                 let truncated = fit.bytes.end < whole.end;
@@ -87,6 +98,35 @@ impl<'a> Chunker<'a> {
             }
             Chunking::Split { overlap, cut, .. } => self.split(text, whole, overlap, cut),
         }
+    }
+
+    /// The last ids of the prefix and the text together, so that the prefix is the first to go: this is what a tokenizer
+    /// does whose `truncation_side` is left.
+    fn ending(&self, text: &str, whole: &Range<usize>) -> Result<Chunk> {
+        let kept = self.limit().saturating_sub(self.encode("", true)?.len()).max(1);
+        let most = self.limit() * MOST_BYTES_PER_TOKEN;
+        let mut bytes = (self.limit() * BYTES_PER_TOKEN * 2).min(most);
+        let (start, before, mut encoding) = loop {
+            let first = ceil(text, whole.end.saturating_sub(bytes)).max(whole.start);
+            // A window that begins with a word has its tokens.
+            let word = text[first..whole.end].find(char::is_whitespace).filter(|at| *at < bytes / 2);
+            let start = if first == whole.start { first } else { first + word.unwrap_or(0) };
+            let prefix = if start == whole.start { self.spec.prefix.as_str() } else { "" };
+            let input = [prefix, &text[start..whole.end]].concat();
+            self.count(&input);
+            let encoding = self.tokenizer.encode(input, false).map_err(|error| refused(&error))?;
+            if start == whole.start || encoding.len() >= kept + SLACK || bytes == most {
+                break (start, prefix.len(), encoding);
+            }
+            bytes = (bytes * 2).min(most);
+        };
+        let truncated = start > whole.start || encoding.len() > kept;
+        encoding.truncate(kept, 0, TruncationDirection::Left);
+        let first = encoding.get_offsets().first().map_or(0, |offsets| offsets.0);
+        let at = floor(text, start + first.saturating_sub(before));
+        let at = at + trim_start(&text[at..whole.end]);
+        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
+        Ok(chunk(text, at..whole.end, (0, 0), encoding.get_ids().to_vec(), truncated))
     }
 
     fn split(&self, text: &str, whole: Range<usize>, overlap: usize, cut: Cut) -> Result<Vec<Chunk>> {

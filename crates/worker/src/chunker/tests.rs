@@ -235,3 +235,29 @@ fn a_text_without_a_visible_character_is_one_empty_chunk() {
         assert_eq!((chunks.len(), chunks[0].bytes.clone()), (1, 0..0));
     }
 }
+
+#[test]
+fn the_beginning_is_cut_off_where_the_model_says_so() {
+    let chunk = |text: &str, prefix: &str, max_tokens: usize| {
+        let spec = TokenizeSpec { prefix: prefix.to_owned(), chunking: Chunking::Truncate { max_tokens } };
+        let chunker = Chunker::new(&BUILTIN, &spec).unwrap().truncating(TruncationSide::Left);
+        chunker.chunks(text).unwrap().remove(0)
+    };
+    let text = format!("{}{}", "begin ".repeat(40), "end ".repeat(40));
+    let cut = chunk(&text, "", 16);
+    assert!(cut.truncated);
+    assert_eq!(&text[cut.bytes.clone()], "end ".repeat(14).trim_end());
+    assert_eq!(cut.chars, 344..399);
+    assert_eq!(cut.input_ids, ids(&BUILTIN, &text[cut.bytes], true));
+    // The prefix is before the text and goes first.
+    assert_eq!(chunk(&text, "query: ", 16).input_ids, cut.input_ids);
+    // A text without white space, and one that is far longer than a window.
+    let long = format!("{}{}", "begin ".repeat(40_000), "end ".repeat(40));
+    assert_eq!(chunk(&long, "", 16).input_ids, cut.input_ids);
+    let thai = "สวัสดีชาวโลก".repeat(30);
+    let cut = chunk(&thai, "", 16);
+    assert!(cut.truncated && cut.input_ids.len() == 16 && cut.bytes.end == thai.len());
+    let whole = chunk("begin end", "query: ", 16);
+    assert!(!whole.truncated && whole.bytes == (0..9));
+    assert_eq!(whole.input_ids, ids(&BUILTIN, "query: begin end", true));
+}

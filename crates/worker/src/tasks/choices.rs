@@ -1,7 +1,7 @@
 //! Two texts compared: choices for a beginning, passages for a query.
 
 use polylance_backend::{AnnotateInput, Annotation};
-use polylance_encoder::ProblemType;
+use polylance_encoder::Activation;
 use tokenizers::Encoding;
 
 use super::inputs::{TextEncoder, sigmoid, softmax};
@@ -26,12 +26,12 @@ pub(super) fn encode_passage(encoder: &TextEncoder, input: &AnnotateInput) -> Re
     Ok(vec![encoder.pair(query, &input.text)?])
 }
 
-/// How well the passage answers: the sigmoid of a single logit, as sentence-transformers' `CrossEncoder` has it; of a
-/// regression the value itself; of several classes the probability of the last.
-pub(super) fn relevance(logits: &[f32], problem_type: Option<ProblemType>) -> Result<Annotation, String> {
-    Ok(Annotation::Relevance(match (logits, problem_type) {
-        ([value], Some(ProblemType::Regression)) => *value,
-        ([logit], _) => sigmoid(*logit),
+/// How well the passage answers: of a single logit what the model's activation makes of it, as sentence-transformers'
+/// `CrossEncoder` has it, whatever the `problem_type`; of several classes the probability of the last.
+pub(super) fn relevance(logits: &[f32], activation: Activation) -> Result<Annotation, String> {
+    Ok(Annotation::Relevance(match (logits, activation) {
+        ([logit], Activation::Sigmoid) => sigmoid(*logit),
+        ([logit], Activation::Identity) => *logit,
         ([], _) => return Err("the model gave no logit".to_owned()),
         (several, _) => softmax(several)[several.len() - 1],
     }))
@@ -44,9 +44,9 @@ mod tests {
     #[test]
     fn choices_share_one_and_relevance_is_a_probability() {
         assert_eq!(annotation(&[&[1.0], &[1.0]]), Ok(Annotation::Choices(vec![0.5, 0.5])));
-        assert_eq!(relevance(&[0.0], None), Ok(Annotation::Relevance(0.5)));
-        assert_eq!(relevance(&[3.0], Some(ProblemType::Regression)), Ok(Annotation::Relevance(3.0)));
-        assert_eq!(relevance(&[1.0, 1.0], None), Ok(Annotation::Relevance(0.5)));
-        assert!(relevance(&[], None).is_err() && annotation(&[&[]]).is_err());
+        assert_eq!(relevance(&[0.0], Activation::Sigmoid), Ok(Annotation::Relevance(0.5)));
+        assert_eq!(relevance(&[3.0], Activation::Identity), Ok(Annotation::Relevance(3.0)));
+        assert_eq!(relevance(&[1.0, 1.0], Activation::Sigmoid), Ok(Annotation::Relevance(0.5)));
+        assert!(relevance(&[], Activation::Sigmoid).is_err() && annotation(&[&[]]).is_err());
     }
 }

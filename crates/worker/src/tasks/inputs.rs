@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use polylance_encoder::TruncationSide;
 use polylance_schema::TaskSpec;
 use tokenizers::{
-    Encoding, PostProcessor, Tokenizer, TruncationParams, TruncationStrategy, utils::truncation::truncate_encodings,
+    Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    utils::truncation::truncate_encodings,
 };
 
-use super::{QUESTION_WINDOW, STRIDE};
-use crate::queues::Ids;
+use super::{Limit, QUESTION_WINDOW, STRIDE};
+use crate::{normalizer::Tokenizer, queues::Ids};
 
 /// A sequence for a model with a head.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,8 +61,8 @@ pub(crate) struct TextEncoder {
 
 impl TextEncoder {
     /// `tokenizer` does not cut by itself.
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, spec: &TaskSpec, max_tokens: usize) -> Self {
-        Self { tokenizer, truncation: truncation(spec, max_tokens) }
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, spec: &TaskSpec, limit: Limit) -> Self {
+        Self { tokenizer, truncation: truncation(spec, limit) }
     }
 
     /// A text with its prefix, offsets in characters.
@@ -101,13 +103,19 @@ impl TextEncoder {
 }
 
 /// How texts that are too long are cut: into windows where the task reads all of a text, else at the end.
-fn truncation(spec: &TaskSpec, max_tokens: usize) -> Option<TruncationParams> {
+fn truncation(spec: &TaskSpec, limit: Limit) -> Option<TruncationParams> {
+    let Limit { max_tokens, side } = limit;
+    let direction = match side {
+        TruncationSide::Right => TruncationDirection::Right,
+        TruncationSide::Left => TruncationDirection::Left,
+    };
     let whole = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
     // Room for something new must remain beside what windows share.
     let share = |stride: usize, length: usize| stride.min(length / 2).min(length.saturating_sub(8));
     Some(match spec {
-        TaskSpec::Classify { .. } | TaskSpec::Choose | TaskSpec::Rerank => whole,
-        TaskSpec::ZeroShot { .. } => TruncationParams { strategy: TruncationStrategy::OnlyFirst, ..whole },
+        TaskSpec::Classify { .. } | TaskSpec::Choose | TaskSpec::Rerank => TruncationParams { direction, ..whole },
+        TaskSpec::ZeroShot { .. } => TruncationParams { strategy: TruncationStrategy::OnlyFirst, direction, ..whole },
+        // Windows cover all of a text, whichever end they begin at.
         TaskSpec::Ner { .. } => TruncationParams { stride: share(STRIDE, max_tokens), ..whole },
         TaskSpec::Qa { doc_stride, .. } => {
             let max_length = max_tokens.min(QUESTION_WINDOW);
@@ -157,8 +165,9 @@ mod tests {
     #[test]
     fn a_text_that_is_too_long_becomes_windows_that_share_tokens() {
         let tokenizer = Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap();
+        let limit = Limit { max_tokens: 16, side: TruncationSide::Right };
         let spec = TaskSpec::Ner { aggregation: polylance_schema::Aggregation::Simple };
-        let encoder = TextEncoder::new(Arc::new(tokenizer), &spec, 16);
+        let encoder = TextEncoder::new(Arc::new(tokenizer), &spec, limit);
         let windows = windows(encoder.single("", &"word ".repeat(30)).unwrap());
         assert_eq!(windows.iter().map(Encoding::len).collect::<Vec<_>>(), [16, 16, 16, 14]);
         let special = |window: &Encoding| window.get_special_tokens_mask().to_vec();
@@ -166,6 +175,19 @@ mod tests {
             windows.iter().all(|window| special(window)[0] == 1 && special(window).last() == Some(&1)),
             "{windows:?}"
         );
+    }
+
+    #[test]
+    fn a_text_that_is_cut_loses_the_side_that_the_model_names() {
+        let tokenizer = Arc::new(Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap());
+        let spec = TaskSpec::Classify { scores: polylance_schema::Scores::All };
+        let text = format!("{}{}", "begin ".repeat(30), "end ".repeat(30));
+        let cut = |side| {
+            let encoder = TextEncoder::new(Arc::clone(&tokenizer), &spec, Limit { max_tokens: 6, side });
+            encoder.single("", &text).unwrap().get_tokens().to_vec()
+        };
+        assert_eq!(cut(TruncationSide::Right), ["<s>", "▁begin", "▁begin", "▁begin", "▁begin", "</s>"]);
+        assert_eq!(cut(TruncationSide::Left), ["<s>", "▁end", "▁end", "▁end", "▁end", "</s>"]);
     }
 
     #[test]

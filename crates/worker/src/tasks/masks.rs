@@ -1,7 +1,9 @@
 //! The words behind masks.
 
 use polylance_backend::{Annotation, TokenScore};
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Encoding;
+
+use crate::normalizer::Tokenizer;
 
 use super::inputs::{TaskOutput, TextEncoder, softmax};
 

@@ -16,27 +16,44 @@ mod zero_shot;
 use std::sync::Arc;
 
 use polylance_backend::{AnnotateInput, Annotation};
-use polylance_encoder::{ProblemType, Task};
+use polylance_encoder::{Activation, ProblemType, Task, TruncationSide};
 use polylance_schema::TaskSpec;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Encoding;
 
 use self::inputs::TextEncoder;
 pub(crate) use self::{
     inputs::{TaskInput, TaskOutput, model_input},
     masks::top as masks_top,
 };
+use crate::normalizer::Tokenizer;
 
 /// Tokens that two windows on a text that is too long share, where the task does not say it.
 const STRIDE: usize = 128;
 /// Ids of a window on a question and its context at most: transformers' own limit.
 const QUESTION_WINDOW: usize = 384;
 
+/// What a model says of its logits.
+#[derive(Debug, Default)]
+pub(crate) struct Meaning {
+    pub(crate) labels: Vec<String>,
+    pub(crate) problem_type: Option<ProblemType>,
+    /// A cross-encoder's.
+    pub(crate) activation: Activation,
+}
+
+/// How a text that is too long is cut.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// Ids in one input at most.
+    pub(crate) max_tokens: usize,
+    pub(crate) side: TruncationSide,
+}
+
 /// A task with what the model and the tokenizer say of it.
 #[derive(Debug)]
 pub(crate) struct TaskRunner {
     pub(crate) spec: TaskSpec,
-    pub(crate) labels: Vec<String>,
-    pub(crate) problem_type: Option<ProblemType>,
+    meaning: Meaning,
     /// Put before the text of a single input.
     pub(crate) prefix: String,
     encoder: TextEncoder,
@@ -56,24 +73,21 @@ pub(crate) fn head(spec: &TaskSpec) -> Task {
 }
 
 impl TaskRunner {
-    /// `max_tokens`: ids in one input at most.
-    ///
     /// # Errors
     /// In words, when the tokenizer does not fit the task.
     pub(crate) fn new(
         spec: TaskSpec,
-        labels: Vec<String>,
-        problem_type: Option<ProblemType>,
+        meaning: Meaning,
         prefix: String,
         tokenizer: Arc<Tokenizer>,
-        max_tokens: usize,
+        limit: Limit,
     ) -> Result<Self, String> {
         let mask = ["<mask>", "[MASK]"].iter().find_map(|mask| tokenizer.token_to_id(mask));
         if matches!(spec, TaskSpec::FillMask { .. }) && mask.is_none() {
             return Err("the tokenizer has no <mask> and no [MASK]".to_owned());
         }
-        let encoder = TextEncoder::new(tokenizer, &spec, max_tokens);
-        Ok(Self { spec, labels, problem_type, prefix, encoder, mask })
+        let encoder = TextEncoder::new(tokenizer, &spec, limit);
+        Ok(Self { spec, meaning, prefix, encoder, mask })
     }
 
     /// The encodings of an input; each becomes one sequence.
@@ -109,19 +123,18 @@ impl TaskRunner {
         encodings: &[Encoding],
         outputs: &[TaskOutput],
     ) -> Result<Annotation, String> {
+        let Meaning { labels: classes, problem_type, activation } = &self.meaning;
         let logits = || outputs.iter().map(TaskOutput::logits).collect::<Result<Vec<_>, _>>();
         let one = || outputs.first().ok_or_else(|| "the model gave no output".to_owned());
         match &self.spec {
-            TaskSpec::Classify { scores } => {
-                classes::annotation(one()?.logits()?, &self.labels, self.problem_type, *scores)
-            }
+            TaskSpec::Classify { scores } => classes::annotation(one()?.logits()?, classes, *problem_type, *scores),
             TaskSpec::ZeroShot { labels, multi_label, .. } => {
-                zero_shot::annotation(&logits()?, &self.labels, labels, *multi_label)
+                zero_shot::annotation(&logits()?, classes, labels, *multi_label)
             }
             TaskSpec::Ner { aggregation } => {
                 let tokens = spans::Tokens::new(&self.encoder.tokenizer, &self.prefix, &input.text);
-                let labels = schemes::Tags::new(&self.labels);
-                spans::annotation(&tokens, encodings, &logits()?, &labels, *aggregation)
+                let tags = schemes::Tags::new(classes);
+                spans::annotation(&tokens, encodings, &logits()?, &tags, *aggregation)
             }
             TaskSpec::Qa { top_k, max_answer_tokens, null_answer, .. } => {
                 let most = question::Most { answers: *top_k, tokens: *max_answer_tokens };
@@ -130,7 +143,7 @@ impl TaskRunner {
             TaskSpec::FillMask { .. } => masks::annotation(&self.encoder.tokenizer, one()?),
             TaskSpec::Generate(_) => text::annotation(&self.encoder.tokenizer, one()?),
             TaskSpec::Choose => choices::annotation(&logits()?),
-            TaskSpec::Rerank => choices::relevance(one()?.logits()?, self.problem_type),
+            TaskSpec::Rerank => choices::relevance(one()?.logits()?, *activation),
         }
     }
 }

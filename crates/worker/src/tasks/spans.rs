@@ -1,17 +1,19 @@
 //! Entities, from the logits of tokens.
 //!
-//! Source: `TokenClassificationPipeline` in transformers 5.23, to its quirks: neighbouring tokens of one kind are one
-//! entity even with white space between them, and without a tokenizer that knows words a token begins a word where
-//! white space stands before it.
+//! Source: `TokenClassificationPipeline` in transformers 5.23: neighbouring tokens of one kind are one entity even with
+//! white space between them. Two things differ. A token without a mark for pieces begins a word where any white space
+//! stands before it, not only U+0020: tokenizers split there too. And no entity begins or ends with white space, which
+//! some tokenizers count to the word behind it.
 
 use polylance_backend::{Annotation, Span};
 use polylance_schema::Aggregation;
-use tokenizers::{Encoding, ModelWrapper, Tokenizer};
+use tokenizers::{Encoding, ModelWrapper};
 
 use super::{
     inputs::{argmax, softmax},
     schemes::Tags,
 };
+use crate::normalizer::Tokenizer;
 
 /// The text that tokens come from, and what the tokenizer knows of words.
 #[derive(Debug)]
@@ -73,20 +75,27 @@ impl Tokens {
             }
             let place = |offset: usize| offset.saturating_sub(self.prefix).min(self.text.len());
             let (start, end) = (place(start), place(end));
+            let white = |at: usize| self.text.get(at).is_some_and(|character| character.is_whitespace());
+            // Offsets may begin with the white space before the word.
+            let word = (start..end).find(|&at| !white(at));
             let inside_word = Some(encoding.get_ids()[at]) != self.unknown
                 && if self.marks_pieces {
                     encoding.get_tokens()[at].chars().count() != end - start
                 } else {
-                    start > 0 && !self.text[start - 1..(start + 1).min(self.text.len())].contains(&' ')
+                    let start = word.unwrap_or(start);
+                    start > 0 && !white(start - 1) && !white(start)
                 };
             tokens.push(Token { start, end, inside_word, scores: softmax(row) });
         }
         Ok(tokens)
     }
 
+    /// `None` for nothing but white space.
     fn span(&self, label: &str, parts: &[Classified], continues: bool) -> Option<Span> {
         let (first, last) = (parts.first()?, parts.last()?);
-        let (start, end) = (first.start, last.end.max(first.start));
+        let visible = |at: &usize| !self.text[*at].is_whitespace();
+        let start = (first.start..last.end).find(visible)?;
+        let end = (start..last.end).rfind(visible)? + 1;
         let score = parts.iter().map(|part| part.score).sum::<f32>() / parts.len() as f32;
         let text = self.text[start..end].iter().collect();
         Some(Span { label: label.to_owned(), score, chars: start as u64..end as u64, text, continues })
@@ -198,6 +207,57 @@ mod tests {
     fn of_two_windows_the_longer_span_stays() {
         let kept = without_doubles(vec![span(0..5, 0.9), span(8..9, 0.5), span(0..7, 0.1), span(8..9, 0.6)]);
         assert_eq!(kept, [span(0..7, 0.1), span(8..9, 0.6)]);
+    }
+
+    /// Spans of a text whose tokens, one a range, are `B-PER` or outside.
+    fn people(text: &str, tokens: &[(std::ops::Range<usize>, bool)], aggregation: Aggregation) -> Vec<Span> {
+        let (offsets, classes): (Vec<_>, Vec<bool>) = tokens.iter().cloned().unzip();
+        let offsets: Vec<(usize, usize)> = offsets.into_iter().map(|range| (range.start, range.end)).collect();
+        let count = offsets.len();
+        let encoding = Encoding::new(
+            vec![5; count],
+            vec![0; count],
+            vec!["x".to_owned(); count],
+            vec![None; count],
+            offsets,
+            vec![0; count],
+            vec![1; count],
+            Vec::new(),
+            std::iter::empty().collect(),
+        );
+        let logits: Vec<f32> =
+            classes.iter().flat_map(|&person| if person { [0.0, 9.0] } else { [9.0, 0.0] }).collect();
+        let tags = Tags::new(&["O".to_owned(), "B-PER".to_owned()]);
+        let tokens = Tokens { text: text.chars().collect(), prefix: 0, unknown: Some(3), marks_pieces: false };
+        let Ok(Annotation::Spans(spans)) = annotation(&tokens, &[encoding], &[&logits], &tags, aggregation) else {
+            panic!("no spans")
+        };
+        spans
+    }
+
+    fn texts(spans: &[Span]) -> Vec<(&str, std::ops::Range<u64>)> {
+        spans.iter().map(|span| (span.text.as_str(), span.chars.clone())).collect()
+    }
+
+    #[test]
+    fn a_span_has_no_white_space_at_its_ends() {
+        // A tokenizer that counts the space before a word to the word, and has it as a token of its own too.
+        let tokens = [(0..3, false), (3..8, true), (8..9, true), (9..11, false)];
+        for aggregation in [Aggregation::None, Aggregation::Simple, Aggregation::First, Aggregation::Max] {
+            let spans = people("the Anna\u{3000}is", &tokens, aggregation);
+            assert_eq!(texts(&spans), [("Anna", 4..8)], "{aggregation:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_ends_at_any_white_space() {
+        for space in [" ", "\t", "\n", "\u{a0}", "\u{3000}", "\u{2028}"] {
+            let text = format!("Anna{space}London");
+            let spans = people(&text, &[(0..4, true), (5..8, false), (8..11, false)], Aggregation::First);
+            assert_eq!(texts(&spans), [("Anna", 0..4)], "{space:?}");
+            let spans = people(&text, &[(0..2, true), (2..4, false), (4..11, false)], Aggregation::First);
+            assert_eq!(texts(&spans), [("Anna", 0..4)], "{space:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A text's continuation.
 
 use polylance_backend::Annotation;
-use tokenizers::Tokenizer;
 
 use super::inputs::TaskOutput;
+use crate::normalizer::Tokenizer;
 
 /// The text of the new ids. Source: `TextGenerationPipeline.postprocess`.
 pub(super) fn annotation(tokenizer: &Tokenizer, output: &TaskOutput) -> Result<Annotation, String> {

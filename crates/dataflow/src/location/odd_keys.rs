@@ -1,0 +1,171 @@
+//! Keys of S3 that cannot be paths: with `//`, with `.` or `..` between slashes, with control characters.
+//!
+//! `object_store` parses the keys of a listing as paths, and one that is none fails the whole listing. The listing is
+//! then repeated through a connection that takes such keys out of the answers before they are parsed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use lance_io::object_store::{StorageOptions, providers::aws::build_aws_credential};
+use object_store::{
+    ClientOptions, ObjectStore,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector},
+    path::Path,
+};
+
+/// Why such an object is not read.
+pub(super) const REASON: &str = "keys with an empty part (`//`), a part `.` or `..`, or a control character cannot be \
+                                 read: copy the object to another key";
+
+/// Seconds before its end at which a credential is renewed.
+const RENEW: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// A store of the bucket `s3://…` that leaves keys that cannot be paths out of its listings and gathers them in `odd`.
+/// `None` for other stores, and where the environment does not say how to open it.
+pub(super) async fn lister(root: &str, odd: &Arc<Mutex<Vec<String>>>) -> Option<Arc<dyn ObjectStore>> {
+    if !root.starts_with("s3://") {
+        return None;
+    }
+    // As Lance opens it.
+    let mut options = StorageOptions::new(std::collections::HashMap::default());
+    options.with_env_s3();
+    let mut options = options.as_s3_options();
+    if std::env::var_os("AWS_PROFILE").is_some() {
+        let profile = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+        if let Some(endpoint) = profile.endpoint_url() {
+            options.entry(AmazonS3ConfigKey::Endpoint).or_insert_with(|| endpoint.to_owned());
+        }
+        if let Some(region) = profile.region() {
+            options.entry(AmazonS3ConfigKey::Region).or_insert_with(|| region.to_string());
+        }
+    }
+    let region = match options.get(&AmazonS3ConfigKey::Region) {
+        Some(region) => Some(region.clone()),
+        None if options.contains_key(&AmazonS3ConfigKey::Endpoint) => None,
+        None => {
+            let bucket = root.strip_prefix("s3://")?;
+            Some(object_store::aws::resolve_bucket_region(bucket, &ClientOptions::new()).await.ok()?)
+        }
+    };
+    let (credentials, region) = build_aws_credential(RENEW, None, Some(&options), region, None, None).await.ok()?;
+    let mut builder = AmazonS3Builder::new();
+    for (key, value) in options {
+        builder = builder.with_config(key, value);
+    }
+    let builder = builder.with_url(root).with_credentials(credentials).with_region(region);
+    let store = builder.with_http_connector(Sieve { odd: Arc::clone(odd) }).build().ok()?;
+    Some(Arc::new(store))
+}
+
+/// Makes connections that take odd keys out of listings.
+#[derive(Debug)]
+struct Sieve {
+    odd: Arc<Mutex<Vec<String>>>,
+}
+
+impl HttpConnector for Sieve {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Sieved { inner, odd: Arc::clone(&self.odd) }))
+    }
+}
+
+#[derive(Debug)]
+struct Sieved {
+    inner: HttpClient,
+    odd: Arc<Mutex<Vec<String>>>,
+}
+
+#[async_trait]
+impl HttpService for Sieved {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
+        let response = self.inner.execute(request).await?;
+        if !is_listing || !response.status().is_success() {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        let body = body.bytes().await?;
+        let (body, odd) = sieve(&String::from_utf8_lossy(&body));
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner).extend(odd);
+        Ok(HttpResponse::from_parts(parts, body.into()))
+    }
+}
+
+/// A page of a listing without the keys that cannot be paths, and these keys. An empty object in the place of a
+/// folder, whose key ends with a slash, is none of them.
+fn sieve(xml: &str) -> (String, Vec<String>) {
+    const ENTRY: (&str, &str) = ("<Contents>", "</Contents>");
+    let (mut kept, mut odd) = (String::with_capacity(xml.len()), Vec::new());
+    let mut rest = xml;
+    while let Some(start) = rest.find(ENTRY.0) {
+        let Some(end) = rest[start..].find(ENTRY.1).map(|at| start + at + ENTRY.1.len()) else { break };
+        let entry = &rest[start..end];
+        kept.push_str(&rest[..start]);
+        match key(entry) {
+            Some(key) if Path::parse(&key).is_err() => {
+                if !key.ends_with('/') {
+                    odd.push(key);
+                }
+            }
+            _ => kept.push_str(entry),
+        }
+        rest = &rest[end..];
+    }
+    kept.push_str(rest);
+    (kept, odd)
+}
+
+/// The key of an entry, with what XML writes for some characters undone.
+fn key(entry: &str) -> Option<String> {
+    let (_, rest) = entry.split_once("<Key>")?;
+    let (mut rest, _) = rest.split_once("</Key>")?;
+    let mut key = String::new();
+    while let Some((before, after)) = rest.split_once('&') {
+        let (name, after) = after.split_once(';')?;
+        key.push_str(before);
+        key.push(match name {
+            "amp" => '&',
+            "lt" => '<',
+            "gt" => '>',
+            "quot" => '"',
+            "apos" => '\'',
+            _ => {
+                let number = name.strip_prefix('#')?;
+                let code = match number.strip_prefix(['x', 'X']) {
+                    Some(digits) => u32::from_str_radix(digits, 16),
+                    None => number.parse(),
+                };
+                char::from_u32(code.ok()?)?
+            }
+        });
+        rest = after;
+    }
+    key.push_str(rest);
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_cannot_be_paths_are_taken_out() {
+        let entry = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
+        let page = |keys: &[&str]| {
+            format!(
+                "<ListBucketResult>{}<Prefix/></ListBucketResult>",
+                keys.iter().map(|k| entry(k)).collect::<String>()
+            )
+        };
+        let good = ["a/b.csv", "a&amp;b/&#x6587;.csv", "a/", "x%2Fy"];
+        let odd = ["a//b.csv", "a/../c&lt;.csv", "./d", "a/&#10;.csv", "a//"];
+        let all: Vec<&str> = good.iter().chain(&odd).copied().collect();
+        let (kept, found) = sieve(&page(&all));
+        assert_eq!(kept, page(&good));
+        assert_eq!(found, ["a//b.csv", "a/../c<.csv", "./d", "a/\n.csv"]);
+        assert_eq!(key(&entry("a&amp;b&#x6587;&#10;")).unwrap(), "a&b文\n");
+        assert_eq!(sieve("no xml"), ("no xml".to_owned(), vec![]));
+    }
+}

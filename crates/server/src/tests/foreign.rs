@@ -1,0 +1,147 @@
+//! Tables that others wrote, and tables that took the place of others.
+
+use std::{fs, sync::Arc};
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, Int64Array, ListArray, RecordBatch, StringArray,
+        TimestampMicrosecondArray, UInt64Array,
+    },
+    datatypes::{Int32Type, Schema},
+};
+use lance::dataset::WriteMode;
+use serde_json::{Value, json};
+
+use super::{Fixture, batch, contract, right, write};
+
+/// Columns that no run of polylance writes, under the names of its own.
+fn foreign() -> RecordBatch {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("doc_id", Arc::new(Int64Array::from(vec![1, 2]))),
+        ("chunk", Arc::new(StringArray::from(vec!["a", "b"]))),
+        ("text", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)]), None]))),
+        ("embedding", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)]), None]))),
+        ("map_x", Arc::new(StringArray::from(vec!["a", "b"]))),
+        ("map_y", Arc::new(Int64Array::from(vec![1, 2]))),
+        ("word", Arc::new(DictionaryArray::<Int32Type>::from_iter(["one", "two"]))),
+        ("large", Arc::new(UInt64Array::from(vec![u64::MAX, 9_007_199_254_740_993]))),
+        (
+            "price",
+            Arc::new(
+                Decimal128Array::from(vec![12_345_678_901_234_567_891, 1]).with_precision_and_scale(38, 2).unwrap(),
+            ),
+        ),
+        ("time", Arc::new(TimestampMicrosecondArray::from(vec![1, 1_700_000_000_000_001]))),
+        ("bytes", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..], b""]))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+}
+
+/// Every route, with what it may be asked of a table.
+async fn ask_everything(server: &Fixture) -> Vec<(String, u16, Value)> {
+    let mut answers = Vec::new();
+    for path in [
+        "/v1/tables",
+        "/v1/models",
+        "/v1/models/docs",
+        "/v1/tables/docs/documents/1",
+        "/v1/tables/docs/facets?column=word",
+        "/v1/tables/docs/facets?column=doc_id",
+        "/v1/tables/docs/history",
+        "/v1/tables/docs/map",
+        "/v1/tables/docs/map?color=word",
+    ] {
+        let (status, answer) = server.get(path).await;
+        answers.push((path.to_owned(), status.as_u16(), answer));
+    }
+    let searches = [
+        json!({ "query": "one", "mode": "text" }),
+        json!({ "query": "one", "mode": "vector" }),
+        json!({ "query": "one", "mode": "hybrid" }),
+        json!({ "query": "one", "by_document": true }),
+        json!({ "query": "one", "rerank": true }),
+        json!({ "vector": vec![0.5; super::DIM] }),
+        json!({ "like": { "doc_id": "1", "chunk": null } }),
+        json!({ "query": "one", "where": "word = 'one' AND large > 1" }),
+    ];
+    let statements = [
+        "SELECT * FROM docs",
+        "SELECT * FROM vector_search('docs', 'one')",
+        "SELECT * FROM hybrid_search('docs', 'one')",
+        "SELECT * FROM text_search('docs', 'one')",
+        "SELECT * FROM neighbors('docs', '1')",
+        "SELECT * FROM spans('docs', 'word')",
+        "SELECT embed('one')",
+        "SELECT cosine_similarity(embedding, embed('one')) FROM docs",
+    ];
+    let asked = searches.into_iter().map(|body| ("/v1/search", body));
+    let asked = asked.chain(statements.map(|sql| ("/v1/sql", json!({ "sql": sql }))));
+    for (path, body) in asked.chain(right()) {
+        let (status, answer) = server.post(path, body.clone()).await;
+        answers.push((format!("{path} {body}"), status.as_u16(), answer));
+    }
+    answers
+}
+
+#[tokio::test]
+async fn a_table_of_others_is_read_or_refused_and_never_fails() {
+    let without_names = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+    // A contract promises columns that are not there, or not what they were.
+    let schema = foreign().schema();
+    let promised = Schema::new_with_metadata(schema.fields().clone(), contract().to_metadata());
+    let broken = foreign().with_schema(Arc::new(promised)).unwrap();
+    for rows in [foreign(), without_names, broken] {
+        let server = Fixture::over(rows).await;
+        for (asked, status, answer) in ask_everything(&server).await {
+            let error = &answer["error"];
+            assert!(status < 500 && error["code"] != "failed", "{asked}: {status} {answer}");
+            assert!(status == 200 || error["message"].is_string(), "{asked}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_of_others_keep_their_digits() {
+    let server = Fixture::over(foreign()).await;
+    let body = json!({ "sql": "SELECT large, price, bytes, word FROM docs ORDER BY doc_id" }).to_string();
+    let request = axum::http::Request::post("/v1/sql").header("content-type", "application/json");
+    let (_, _, text) = server.send(request.body(body.into()).unwrap()).await;
+    let row = r#"{"large":18446744073709551615,"price":123456789012345678.91,"bytes":"00ff","word":"one"}"#;
+    assert!(text.contains(row) && text.contains("\"large\":9007199254740993"), "{text}");
+}
+
+#[tokio::test]
+async fn a_table_in_the_place_of_another_is_noticed() {
+    let server = Fixture::new().await;
+    let refresh = async || server.app.tables.refresh(&server.app.models, &server.app.metrics).await.unwrap();
+    let folder = super::uri(&server.folder);
+    let rows =
+        async || server.ok("/v1/sql", json!({ "sql": "SELECT count(*) AS n FROM docs" })).await["rows"][0]["n"].clone();
+    assert_eq!(rows().await, 6);
+
+    // As many versions as before, other rows.
+    fs::remove_dir_all(&folder).unwrap();
+    refresh().await;
+    write(&server.folder, batch().await.slice(0, 2), WriteMode::Create).await;
+    write(&server.folder, batch().await.slice(0, 1), WriteMode::Append).await;
+    refresh().await;
+    assert_eq!(rows().await, 3);
+    let found = server.ok("/v1/search", json!({ "query": "right", "mode": "vector", "k": 100 })).await;
+    assert_eq!((found["hits"].as_array().unwrap().len(), &found["version"]), (3, &json!(2)));
+
+    // More versions, and another schema without a contract.
+    fs::remove_dir_all(&folder).unwrap();
+    write(&server.folder, foreign(), WriteMode::Create).await;
+    for _ in 0..3 {
+        write(&server.folder, foreign(), WriteMode::Append).await;
+    }
+    refresh().await;
+    assert_eq!(rows().await, 8);
+    let refused = server.refused("/v1/search", json!({ "query": "right", "mode": "vector" })).await;
+    assert_eq!(refused, (400, "no_contract".to_owned()));
+
+    // Overwritten in its own history.
+    write(&server.folder, batch().await, WriteMode::Overwrite).await;
+    refresh().await;
+    assert_eq!(rows().await, 6);
+}

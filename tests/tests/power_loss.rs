@@ -1,0 +1,204 @@
+//! The power fails before each operation of a run: what was committed and synced is there, and the next run completes it.
+#![cfg(target_os = "linux")]
+
+use std::{
+    collections::{HashMap, HashSet},
+    env, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use polylance_tests::{Found, built, disturb, fake_job, read_fake_job, write_fake_corpus};
+
+const DOCUMENTS: usize = 120;
+const ROWS_A_COMMIT: u64 = 150;
+
+/// Every how many-th operation is tried, unless `POLYLANCE_POWER=all`.
+const STEP: u64 = 4;
+
+/// What a disk has lost when the power is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Bytes that were not synced: names are there, as file systems with a journal keep them.
+    Bytes,
+    /// Names that were not synced with their folder too.
+    BytesAndNames,
+}
+
+struct Disk {
+    folder: tempfile::TempDir,
+    library: PathBuf,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let library = disturb(folder.path());
+        write_fake_corpus(&folder.path().join("docs.jsonl"), DOCUMENTS);
+        Self { folder, library }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// A folder of its own for a table.
+    fn place(&self, name: &str) -> Place<'_> {
+        let root = self.folder.path().join(name);
+        fs::create_dir(&root).unwrap();
+        Place { disk: self, root, log: self.folder.path().join(format!("{name}.log")) }
+    }
+}
+
+struct Place<'a> {
+    disk: &'a Disk,
+    root: PathBuf,
+    log: PathBuf,
+}
+
+impl Place<'_> {
+    fn table(&self) -> String {
+        self.root.join("docs.lance").display().to_string()
+    }
+
+    fn job(&self) -> Command {
+        fake_job(&self.disk.path("docs.jsonl"), &self.table(), ROWS_A_COMMIT)
+    }
+
+    /// A run to which something happens at its operation `at`: an error, or else the power fails.
+    fn disturbed(&self, at: u64, error: Option<i32>) -> Output {
+        let mut job = self.job();
+        job.env("LD_PRELOAD", &self.disk.library).env("POWER_ROOT", &self.root).env("POWER_LOG", &self.log);
+        job.env("POWER_AT", at.to_string());
+        if let Some(error) = error {
+            job.env("POWER_ERROR", error.to_string());
+        }
+        job.output().unwrap()
+    }
+
+    fn log(&self) -> Vec<Vec<String>> {
+        let log = fs::read_to_string(&self.log).unwrap();
+        log.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    }
+
+    /// Takes away what had not been synced.
+    fn lose(&self, lost: Lost) {
+        let (mut bytes, mut names) = (HashMap::new(), HashSet::new());
+        for line in self.log() {
+            match &line.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["bytes", inode, size] => drop(bytes.insert(inode.parse().unwrap(), size.parse().unwrap())),
+                ["name", path] => drop(names.insert(PathBuf::from(path))),
+                _ => {}
+            }
+        }
+        lose_below(&self.root, lost, &bytes, &names);
+    }
+
+    /// Runs until a run ends well. A head of the table that was torn is set aside first, as its error asks for.
+    fn complete(&self, what: &str) {
+        let mut output = self.job().output().unwrap();
+        for table in ["docs.lance", "docs.quarantine.lance"] {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.success() || !said.contains(table) {
+                continue;
+            }
+            assert!(said.contains(".manifest") && !said.contains("panicked"), "{what}: {said}");
+            let table = self.root.join(table);
+            let mut repair = Command::new(built("polylance"));
+            let repaired = repair.args(["compact", "--repair", "--table"]).arg(table).output().unwrap();
+            assert!(repaired.status.success(), "{what}: {}", String::from_utf8_lossy(&repaired.stderr));
+            output = self.job().output().unwrap();
+        }
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn lose_below(folder: &Path, lost: Lost, bytes: &HashMap<u64, u64>, names: &HashSet<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let gone = lost == Lost::BytesAndNames && !names.contains(&path);
+        match (metadata.is_dir(), gone) {
+            (true, true) => fs::remove_dir_all(&path).unwrap(),
+            (true, false) => lose_below(&path, lost, bytes, names),
+            (false, true) => fs::remove_file(&path).unwrap(),
+            (false, false) => {
+                let synced = bytes.get(&metadata.ino()).copied().unwrap_or_default();
+                let file = fs::File::options().write(true).open(&path).unwrap();
+                file.set_len(synced.min(metadata.len())).unwrap();
+            }
+        }
+    }
+}
+
+/// An undisturbed run: its table, and its operations.
+fn whole(disk: &Disk) -> (Found, u64) {
+    let place = disk.place("whole");
+    let output = place.disturbed(0, None);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let operations = place.log().iter().filter(|line| line[0] == "operation").count() as u64;
+    let expected = read_fake_job(&place.table());
+    assert!(operations > 30 && expected.rows.len() > DOCUMENTS && !expected.refused.is_empty(), "{operations}");
+    (expected, operations)
+}
+
+fn step() -> u64 {
+    if env::var("POLYLANCE_POWER").is_ok_and(|power| power == "all") { 1 } else { STEP }
+}
+
+#[test]
+fn a_run_that_ended_well_has_lost_nothing_when_the_power_fails_afterwards() {
+    let disk = Disk::new();
+    let (expected, _) = whole(&disk);
+    for lost in [Lost::Bytes, Lost::BytesAndNames] {
+        let place = disk.place(&format!("{lost:?}"));
+        assert!(place.disturbed(0, None).status.success());
+        place.lose(lost);
+        assert_eq!(read_fake_job(&place.table()), expected, "{lost:?}");
+    }
+}
+
+#[test]
+fn the_power_may_fail_before_any_operation_of_a_run() {
+    let disk = Disk::new();
+    let (expected, operations) = whole(&disk);
+    for (lost, first) in [(Lost::Bytes, 1), (Lost::BytesAndNames, 3)] {
+        for at in (first..=operations).step_by(step() as usize) {
+            let what = format!("{lost:?} at operation {at}");
+            let place = disk.place(&what);
+            // The order of operations of several threads differs from run to run: this one may end before.
+            let ended = place.disturbed(at, None).status.success();
+            place.lose(lost);
+            if ended {
+                assert_eq!(read_fake_job(&place.table()), expected, "{what}");
+            }
+            place.complete(&what);
+            assert_eq!(read_fake_job(&place.table()), expected, "{what}");
+            fs::remove_dir_all(&place.root).unwrap();
+        }
+    }
+}
+
+#[test]
+fn any_operation_of_a_run_may_fail_with_an_error_of_the_disk() {
+    const EIO: i32 = 5;
+    const ENOSPC: i32 = 28;
+    let disk = Disk::new();
+    let (expected, operations) = whole(&disk);
+    for (error, first) in [(EIO, 2), (ENOSPC, 4)] {
+        for at in (first..=operations).step_by(step() as usize) {
+            let what = format!("error {error} at operation {at}");
+            let place = disk.place(&what);
+            let output = place.disturbed(at, Some(error));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!said.contains("panicked"), "{what}: {said}");
+            if output.status.success() {
+                assert_eq!(read_fake_job(&place.table()), expected, "{what}");
+            }
+            place.complete(&what);
+            assert_eq!(read_fake_job(&place.table()), expected, "{what}");
+            fs::remove_dir_all(&place.root).unwrap();
+        }
+    }
+}
