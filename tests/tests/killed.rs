@@ -9,7 +9,7 @@ use std::{
 
 use polylance_tests::{fake_job, read_fake_job, write_fake_corpus};
 
-const DOCUMENTS: usize = 3_000;
+const DOCUMENTS: usize = 1_500;
 const ROWS_A_COMMIT: u64 = 400;
 
 /// Kills, unless `POLYLANCE_KILLS` asks for more.
@@ -38,7 +38,7 @@ fn a_run_killed_at_any_moment_goes_on_to_the_table_of_an_undisturbed_one() {
     // Kills come at moments of a whole run; what they hit differs from machine to machine, what must hold does not.
     let time = u64::try_from(started.elapsed().as_micros()).unwrap();
     let expected = read_fake_job(&whole);
-    assert!(expected.rows.len() > DOCUMENTS && expected.refused.len() > 100, "{}", expected.rows.len());
+    assert!(expected.rows.len() > DOCUMENTS && expected.refused.len() > 50, "{}", expected.rows.len());
 
     let kills = env::var("POLYLANCE_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let (mut killed, mut ended, mut state) = (0, 0, 7);

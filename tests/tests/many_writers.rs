@@ -113,7 +113,9 @@ fn runs_and_upkeep_that_are_stopped_killed_and_out_of_time_leave_a_sound_table()
             let what = ["-STOP", "-CONT", "-CONT", "-KILL"][draw(&mut state, 4) as usize];
             signal(&processes[chosen], what);
         }
-        processes.iter().for_each(|process| signal(process, "-CONT"));
+        for process in &processes {
+            signal(process, "-CONT");
+        }
         for process in processes {
             let output = process.wait_with_output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
