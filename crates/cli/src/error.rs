@@ -63,7 +63,9 @@ pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus
     let mut said: Vec<String> = Vec::new();
     for cause in &causes {
         let text = without_places(&cause.to_string());
-        if !said.iter().any(|above| above.contains(&text)) {
+        // A store's own words stand behind how it was tried.
+        let words = text.rsplit("Generic LocalFileSystem error: ").next().unwrap_or(&text);
+        if !said.iter().any(|above| above.contains(words)) {
             said.push(text);
         }
     }

@@ -66,6 +66,9 @@ HEADS = ("classifier.", "qa_outputs.")
 
 def texts():
     rows = pq.read_table(ASSETS / "udhr.parquet").to_pylist()
+    # Any white space ends a word here, and the pipelines take the words at a line break for one.
+    for row in rows:
+        row["text"] = " ".join(row["text"].split())
     chosen = []
     for language in LANGUAGES:
         of_language = [row["text"] for row in rows if row["code"] == language]
