@@ -63,9 +63,7 @@ pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus
     let mut said: Vec<String> = Vec::new();
     for cause in &causes {
         let text = without_places(&cause.to_string());
-        // A store's own words stand behind how it was tried.
-        let words = text.rsplit("Generic LocalFileSystem error: ").next().unwrap_or(&text);
-        if !said.iter().any(|above| above.contains(words)) {
+        if !said.iter().any(|above| above.contains(&text)) {
             said.push(text);
         }
     }
@@ -124,6 +122,7 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)
 /// Without the places in Lance's source that its errors carry: they tell a user nothing.
 #[expect(clippy::case_sensitive_file_extension_comparisons, reason = "Rust's own sources end so")]
 fn without_places(text: &str) -> String {
+    let text = &without_attempt(text);
     let is_place = |part: &&str| {
         let mut parts = part.rsplitn(3, ':');
         let mut number =
@@ -132,6 +131,17 @@ fn without_places(text: &str) -> String {
         numbered && parts.next().is_some_and(|file| file.ends_with(".rs") && !file.contains(' '))
     };
     text.split(", ").filter(|part| !is_place(part)).collect::<Vec<_>>().join(", ")
+}
+
+/// Leaves out how Lance tried to write a local file, with numbers that differ from time to time.
+fn without_attempt(text: &str) -> String {
+    const STORE: &str = "Generic LocalFileSystem error: ";
+    match (text.find("single PUT of "), text.find(STORE)) {
+        (Some(attempt), Some(store)) if attempt < store => {
+            format!("{}{}", &text[..attempt], &text[store + STORE.len()..])
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn broken_pipe(error: &(dyn Error + 'static)) -> bool {

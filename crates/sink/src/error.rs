@@ -141,7 +141,7 @@ pub enum SinkError {
         source: Box<lance::Error>,
     },
     /// The store or a file in it failed: look at credentials, space, and the file named.
-    #[error("{uri}: {action} failed: {}", cause(source))]
+    #[error("{uri}: {action} failed: {source}")]
     Storage {
         /// The table.
         uri: String,
@@ -269,16 +269,6 @@ impl SinkError {
     /// Rows that no operator should have sent.
     pub(crate) fn rows(uri: &str, message: impl Into<String>) -> Self {
         Self::Rows { uri: uri.to_owned(), message: message.into() }
-    }
-}
-
-/// Lance's words. What the store of local files says stands in a frame of numbers that differ from time to time.
-fn cause(source: &lance::Error) -> String {
-    const LOCAL: &str = "Generic LocalFileSystem error: ";
-    let text = source.to_string();
-    match (text.find("single PUT of "), text.find(LOCAL)) {
-        (Some(frame), Some(at)) if frame < at => format!("{}{}", &text[..frame], &text[at + LOCAL.len()..]),
-        _ => text,
     }
 }
 

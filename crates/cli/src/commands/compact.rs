@@ -95,20 +95,20 @@ struct Repair {
     table: String,
     /// `null` when the newest version can be read.
     repaired: Option<Repaired>,
-    /// Of the quarantine beside the table.
+    /// Of the table's quarantine.
     quarantine: Option<Repaired>,
 }
 
 async fn repair_table(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let repaired = repair(&args.table).await?;
-    let beside = quarantine_uri(&args.table);
-    let quarantine = repair(&beside).await?;
+    let quarantine_uri = quarantine_uri(&args.table);
+    let quarantine = repair(&quarantine_uri).await?;
     let repair = Repair { table: args.table, repaired, quarantine };
     if args.json {
         printer.json(&repair)?;
         return Ok(ExitStatus::Done);
     }
-    for (table, repaired) in [(&repair.table, &repair.repaired), (&beside, &repair.quarantine)] {
+    for (table, repaired) in [(&repair.table, &repair.repaired), (&quarantine_uri, &repair.quarantine)] {
         if let Some(repaired) = repaired {
             printer.fields(&repaired_fields(table, repaired))?;
         }

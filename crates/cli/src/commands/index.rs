@@ -63,7 +63,7 @@ struct VectorsArgs {
 ///
 /// Words of all languages are found, however long, those of Thai, Japanese and Chinese by dictionary. They are compared
 /// without case, accents and vowel signs that may be left out, and end at an apostrophe (l'homme has the word homme). An
-/// index of an older version of polylance is built anew.
+/// index of an older version of polylance is rebuilt.
 #[derive(Debug, clap::Args)]
 struct WordsArgs {
     /// The Lance table

@@ -124,7 +124,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         _ => Models::default(),
     };
     if table.has_older_words() && table.mode_of(&request) != SearchMode::Vector {
-        let rebuild = format!("`polylance index words --table {}` builds it anew", args.table);
+        let rebuild = format!("`polylance index words --table {}` rebuilds it", args.table);
         printer.hint(format!("the index of words is an older one and does not find every word: {rebuild}"));
     }
     let hits = Box::pin(table.search(&request, &models)).await?;

@@ -6,6 +6,7 @@ mod sentence_transformers;
 mod settings;
 mod tokenizer_config;
 mod tokenizer_settings;
+mod weight_files;
 mod write;
 
 pub use self::{
@@ -19,9 +20,9 @@ use std::{
 };
 
 use polylance_schema::{Pooling, Prompts};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use self::{sentence_transformers::Modules, tokenizer_settings::TokenizerFiles};
+use self::{sentence_transformers::Modules, tokenizer_settings::TokenizerFiles, weight_files::weights};
 use crate::{
     config::ModelConfig,
     error::{ModelError, Result},
@@ -345,42 +346,6 @@ fn refuse_adapter(folder: &Path) -> Result<()> {
             "merge it into its base model first (PeftModel.merge_and_unload), and save the result in a folder of its own",
         )),
     }
-}
-
-/// The weights of a folder, whole or in shards; safetensors before PyTorch.
-fn weights(folder: &Path) -> Result<WeightFiles> {
-    let single = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-    if let Some(path) = single("model.safetensors") {
-        return Ok(WeightFiles::Safetensors(vec![path]));
-    }
-    if let Some(index) = single("model.safetensors.index.json") {
-        return Ok(WeightFiles::Safetensors(shards(folder, &index)?));
-    }
-    if let Some(path) = single("pytorch_model.bin") {
-        return Ok(WeightFiles::Pytorch(vec![path]));
-    }
-    if let Some(index) = single("pytorch_model.bin.index.json") {
-        return Ok(WeightFiles::Pytorch(shards(folder, &index)?));
-    }
-    Err(ModelError::MissingFile {
-        folder: folder.to_owned(),
-        missing: "model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json"
-            .to_owned(),
-    })
-}
-
-/// The files that an index names, sorted.
-fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let json = fs::read(index).map_err(ModelError::io(index))?;
-    let parsed: Index = serde_json::from_slice(&json).map_err(|error| ModelError::config(index, error.to_string()))?;
-    let mut names: Vec<&String> = parsed.weight_map.values().collect();
-    names.sort();
-    names.dedup();
-    names.into_iter().map(|name| required(folder, name)).collect()
 }
 
 #[cfg(test)]
