@@ -3,7 +3,7 @@
 use unicode_normalization::{UnicodeNormalization, char::decompose_compatible};
 
 /// The name of an index whose text was folded by [`fold`]. The number rises with every change of what [`fold`] yields: an
-/// index of another name holds other words and must be built anew.
+/// index of another name holds other words and must be rebuilt.
 pub const WORDS_INDEX: &str = "text_words_2";
 
 /// The index of words before texts were folded: Lance's own folding, words of up to 40 bytes.
