@@ -13,11 +13,11 @@ use std::{fs, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use lance::io::ObjectStore;
-use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, path::Path};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{SinkError, beside::beside};
+use crate::{SinkError, beside::beside, store_clock::store_now};
 
 /// A holder that has not been heard of for so long is taken for dead, unless it is known to be.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -205,13 +205,7 @@ impl Place {
 
     /// The time by the store's clock.
     async fn now(&self) -> Result<DateTime<Utc>, SinkError> {
-        let unique = Utc::now().timestamp_nanos_opt().unwrap_or_default();
-        let probe = self.folder.clone().join(format!("clock-{}-{unique}", std::process::id()));
-        self.store.inner.put(&probe, PutPayload::new()).await.map_err(self.failed())?;
-        let written = self.store.inner.head(&probe).await;
-        // An object that stays is read by nobody.
-        drop(self.store.inner.delete(&probe).await);
-        Ok(written.map_err(self.failed())?.last_modified)
+        store_now(&self.store, &self.folder).await.map_err(self.failed())
     }
 
     /// False when another was faster.

@@ -28,6 +28,7 @@ mod quarantine;
 mod removed;
 mod retrain;
 mod storage;
+mod store_clock;
 mod synced;
 mod table;
 mod target;

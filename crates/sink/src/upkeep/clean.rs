@@ -9,11 +9,9 @@ use lance::{
     dataset::cleanup::{CleanupFileKind, CleanupPolicy, CleanupPolicyBuilder, RemovalStats},
     io::{ObjectStore, ObjectStoreParams},
 };
-use object_store::ObjectStoreExt;
 use serde::Serialize;
-use uuid::Uuid;
 
-use crate::{SinkError, storage};
+use crate::{SinkError, storage, store_clock::store_now};
 
 /// The folders of what a writer leaves behind when it is killed before its commit. Files of an index are left to
 /// Lance, which removes them after a week: a build may take hours.
@@ -91,7 +89,7 @@ impl Cleaned {
 pub async fn clean(uri: &str, retention: &Retention, mode: Mode) -> Result<Cleaned, SinkError> {
     let cleaning = || SinkError::storage(uri, "removing old versions");
     let dataset = open(uri).await?;
-    let now = store_now(uri, mode).await?;
+    let now = now(uri, mode).await?;
     let policy = versions(&dataset, retention, now).await.map_err(cleaning())?;
     let mut cleaned = Cleaned::default();
     let operation = dataset.cleanup(policy);
@@ -179,19 +177,14 @@ async fn unnamed(dataset: &Dataset) -> lance::Result<HashSet<String>> {
 
 type Path = object_store::path::Path;
 
-/// What time it is where the files get theirs: an object is written for it. A machine whose clock is ahead would take
-/// young files for old ones, and Lance, which reads this machine's clock, is not let loose then.
-async fn store_now(uri: &str, mode: Mode) -> Result<DateTime<Utc>, SinkError> {
+/// The store's time. A machine whose clock is ahead would take young files for old ones, and Lance, which reads this
+/// machine's clock, is not let loose then.
+async fn now(uri: &str, mode: Mode) -> Result<DateTime<Utc>, SinkError> {
     let looking = || SinkError::storage(uri, "asking the store for the time");
     let (store, base) = store(uri).await.map_err(looking())?;
-    let probe = base.join("_transactions").join(format!("{}.time", Uuid::new_v4()));
     let local = Utc::now();
-    let now = match store.inner.put(&probe, Vec::new().into()).await {
-        Ok(_) => {
-            let found = store.inner.head(&probe).await;
-            drop(store.inner.delete(&probe).await);
-            found.map_err(|error| looking()(error.into()))?.last_modified
-        }
+    let now = match store_now(&store, &base.join("_transactions")).await {
+        Ok(now) => now,
         // Whoever may only read may still ask what would be removed.
         Err(_) if mode == Mode::Explain => local,
         Err(error) => return Err(looking()(error.into())),
