@@ -63,7 +63,7 @@ pub(crate) fn report(error: &anyhow::Error, printer: &mut Printer) -> ExitStatus
     let mut said: Vec<String> = Vec::new();
     for cause in &causes {
         let text = without_places(&cause.to_string());
-        if !said.iter().any(|above| above.contains(&text)) {
+        if !said.iter().any(|above| above.contains(without_store(&text))) {
             said.push(text);
         }
     }
@@ -117,6 +117,11 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)
         next = error.source();
     }
     causes
+}
+
+/// Without the name of the store that an error came through: `object_store` puts it before words that Lance repeats.
+fn without_store(text: &str) -> &str {
+    text.strip_prefix("Generic ").and_then(|rest| rest.split_once(" error: ")).map_or(text, |(_, words)| words)
 }
 
 /// Without the places in Lance's source that its errors carry: they tell a user nothing.
