@@ -41,6 +41,16 @@ test: setup-test page ## everything that must hold
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked --no-fail-fast
 
+# Not part of `test`: what is known of a dependency changes without a change here, and is known on the network alone.
+.PHONY: advisories
+advisories: ## look for known faults of the dependencies in the RustSec database
+	@.ci/setup deny
+	@if cargo deny --log-level error fetch db; then \
+	    cargo deny --log-level error check advisories; \
+	else \
+	    echo "SKIPPED: the advisory database cannot be fetched, so NOTHING IS KNOWN of the dependencies' faults" >&2; \
+	fi
+
 # What it finds goes below the cache; what is worth keeping is copied into tests/fuzz/corpus by hand.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))

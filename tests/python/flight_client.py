@@ -4,8 +4,9 @@
 
 Prints one JSON object: `{"name", "tables", "columns", "types"}` as the catalogue tells them, `"counted"` the rows of the
 table by language, `"hits"` those of a hybrid search, `"vector"` the length of the first vector, `"prepared"` the rows of
-a statement that is run twice, `"bound"` those of one with two sets of values, `"dictionary"` the values of a dictionary column, `"empty"` the columns of a statement without rows, `"plan"` a plan, and `"errors"`: what
-the client makes of statements that must be refused, as `[class, status]`.
+a statement that is run twice, `"bound"` those of one with two sets of values, `"empty"` the columns of a statement
+without rows, `"plan"` a plan, and `"errors"`: what the client makes of statements that must be refused, as
+`[class, status]`.
 """
 
 import argparse
@@ -76,10 +77,6 @@ def main() -> None:
                 "counted": rows(f"SELECT lang, count(*) FROM {table} GROUP BY 1 ORDER BY 1"),
                 "hits": rows(f"SELECT lang, article FROM hybrid_search('{table}', 'right to education', 3)"),
                 "vector": vector.type.list_size,
-                "dictionary": [
-                    row[0]
-                    for row in rows(f"SELECT DISTINCT arrow_cast(lang, 'Dictionary(Int32, Utf8)') FROM {table} WHERE lang = 'en'")
-                ],
                 "prepared": prepared,
                 "bound": bound,
                 "empty": [empty.num_rows, empty.column_names],

@@ -70,6 +70,13 @@ pub fn built(name: &str) -> PathBuf {
     binary
 }
 
+/// The binary `polylance`. What it remembers of models stays beside the build.
+pub fn program() -> Command {
+    let mut program = Command::new(built("polylance"));
+    program.env("XDG_STATE_HOME", target().join("tmp/state"));
+    program
+}
+
 /// Runs the binary in the repository's root, without the user's environment for models and storage.
 pub fn polylance<S: AsRef<OsStr>>(args: &[S]) -> Outcome {
     polylance_with(args, &[], b"")
@@ -77,7 +84,7 @@ pub fn polylance<S: AsRef<OsStr>>(args: &[S]) -> Outcome {
 
 /// [`polylance`] with environment variables and standard input.
 pub fn polylance_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
-    let mut command = Command::new(built("polylance"));
+    let mut command = program();
     command.args(args).current_dir(repository()).env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1");
     command.env_remove("RUST_LOG").envs(variables.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -14,7 +14,7 @@ mod served;
 mod table;
 mod tiny_model;
 
-pub use binary::{Outcome, built, polylance, polylance_with, repository};
+pub use binary::{Outcome, built, polylance, polylance_with, program, repository};
 pub use corpus::{Row, write_parquet};
 pub use disturb::disturb;
 pub use fake::{fake_contract, fake_head, fake_pipeline};

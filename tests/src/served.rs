@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{built, polylance, repository};
+use crate::{polylance, program, repository};
 
 /// Loading a model on a busy machine takes its time.
 const START: Duration = Duration::from_mins(5);
@@ -61,7 +61,7 @@ impl Answer {
 impl Served {
     /// Serves on a free port.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(built("polylance"))
+        let mut child = program()
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(repository())

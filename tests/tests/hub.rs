@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
 };
 
@@ -12,19 +12,36 @@ use polylance_tests::{TinyModel, polylance_with};
 
 const NAMES: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 
-/// Serves a folder as `org/tiny` with the hub's paths and headers; returns its address.
-fn serve(folder: PathBuf) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            answer(stream.unwrap(), &folder);
-        }
-    });
-    endpoint
+/// The etag of a file.
+type Etag = fn(&str) -> String;
+
+/// A stand-in for the hub.
+struct Hub {
+    folder: PathBuf,
+    names: Vec<&'static str>,
+    etag: Etag,
+    commit: &'static str,
 }
 
-fn answer(mut stream: TcpStream, folder: &Path) {
+impl Hub {
+    fn new(folder: PathBuf) -> Self {
+        Self { folder, names: NAMES.to_vec(), etag: |name| format!("{name}-1"), commit: "c0ffee" }
+    }
+
+    /// Serves the folder as `org/tiny` with the hub's paths and headers; returns its address.
+    fn serve(self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                answer(stream.unwrap(), &self);
+            }
+        });
+        endpoint
+    }
+}
+
+fn answer(mut stream: TcpStream, hub: &Hub) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(request) = lines.next() else { return };
     let path = request.split(' ').nth(1).unwrap().to_owned();
@@ -32,16 +49,18 @@ fn answer(mut stream: TcpStream, folder: &Path) {
     let range = headers.iter().find_map(|line| line.strip_prefix("range: bytes=")?.split_once('-'));
 
     let (status, extra, body) = if path.starts_with("/api/models/org/tiny") {
-        let siblings: Vec<_> = NAMES.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
+        let siblings: Vec<_> = hub.names.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
         ("200 OK", String::new(), serde_json::json!({"siblings": siblings, "sha": "c0ffee"}).to_string().into_bytes())
     } else if let Some(name) = path.strip_prefix("/org/tiny/resolve/main/")
-        && let Ok(bytes) = fs::read(folder.join(name))
+        && let Ok(bytes) = fs::read(hub.folder.join(name))
     {
         let (first, last) = range.unwrap_or(("0", ""));
         let first: usize = first.parse().unwrap();
         let last = last.parse::<usize>().unwrap_or(usize::MAX).min(bytes.len() - 1);
         let headers = format!(
-            "X-Repo-Commit: c0ffee\r\nETag: \"{name}-1\"\r\nContent-Range: bytes {first}-{last}/{}\r\n",
+            "X-Repo-Commit: {}\r\nETag: \"{}\"\r\nContent-Range: bytes {first}-{last}/{}\r\n",
+            hub.commit,
+            (hub.etag)(name),
             bytes.len()
         );
         ("206 Partial Content", headers, bytes[first..=last].to_vec())
@@ -57,7 +76,7 @@ fn answer(mut stream: TcpStream, folder: &Path) {
 fn a_model_is_fetched_once_and_then_needs_no_network() {
     let folder = tempfile::tempdir().unwrap();
     TinyModel::Whole.write(&folder.path().join("hub"));
-    let endpoint = serve(folder.path().join("hub"));
+    let endpoint = Hub::new(folder.path().join("hub")).serve();
     let home = folder.path().join("home").display().to_string();
     let check = ["model", "check", "org/tiny", "--json"];
 
@@ -70,4 +89,84 @@ fn a_model_is_fetched_once_and_then_needs_no_network() {
 
     let unreachable = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HUB_OFFLINE", "0")];
     let _ = polylance_with(&check, &unreachable, b"").exits_with(0).says(&["using the cache"]);
+}
+
+#[test]
+fn a_repository_with_a_file_more_is_read_from_one_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().join("hub");
+    TinyModel::Whole.write(&files);
+    let home = folder.path().join("home").display().to_string();
+    let check = |hub: Hub| {
+        let endpoint = hub.serve();
+        let env = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
+        let _ = polylance_with(&["model", "check", "org/tiny"], &env, b"").exits_with(0);
+    };
+    check(Hub::new(files.clone()));
+    fs::write(files.join("tokenizer_config.json"), "{}").unwrap();
+    let names = [&NAMES[..], &["tokenizer_config.json"]].concat();
+    check(Hub { names: names.clone(), commit: "c0ffee2", ..Hub::new(files) });
+    let newer = folder.path().join("home/hub/models--org--tiny/snapshots/c0ffee2");
+    for name in names {
+        assert!(newer.join(name).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn a_table_loads_no_model_that_its_user_has_not_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    TinyModel::Whole.write(&folder.path().join("hub"));
+    fs::write(place("docs.jsonl"), "{\"id\": \"1\", \"text\": \"everyone has the right to rest\"}\n").unwrap();
+    let endpoint = Hub::new(folder.path().join("hub")).serve();
+    let (docs, table, home) = (place("docs.jsonl"), place("docs.lance"), place("home"));
+    let (author, user) = (place("author"), place("user"));
+    let env = |home, state| {
+        let online = [("HF_HOME", home), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
+        [&online[..], &[("XDG_STATE_HOME", state)]].concat()
+    };
+    let of = |state| env(home.as_str(), state);
+    let embed = ["embed", "--source", &docs, "--table", &table, "--model", "org/tiny"];
+    let _ = polylance_with(&embed, &of(&author), b"").exits_with(0);
+    let search = ["search", "--table", &table, "rest"];
+    let _ = polylance_with(&search, &of(&author), b"").exits_with(0);
+
+    // Another user, whose cache is empty: the hub would be asked.
+    let empty = place("empty");
+    let stranger = env(empty.as_str(), user.as_str());
+    for command in [
+        search.to_vec(),
+        vec!["sql", "--table", &table, "SELECT embed('rest')"],
+        vec!["serve", "--table", &table, "--listen", "127.0.0.1:0"],
+    ] {
+        let _ = polylance_with(&command, &stranger, b"").exits_with(2).says(&["org/tiny", "--trust-table-model"]);
+    }
+    assert!(!folder.path().join("empty").exists(), "something was fetched");
+    let trusting = [&search[..], &["--trust-table-model"]].concat();
+    let _ = polylance_with(&trusting, &stranger, b"").exits_with(0);
+    // Now this user has used it.
+    let _ = polylance_with(&search, &stranger, b"").exits_with(0);
+}
+
+#[test]
+fn a_hub_that_answers_with_paths_writes_nothing_outside_its_cache() {
+    let hostile: [(Etag, &str); 3] = [
+        (|_| "../../../../pwned".to_owned(), "config.json"),
+        (|_| "/tmp/polylance-pwned".to_owned(), "config.json"),
+        (|name| format!("{}-1", name.replace('/', "-")), "../../pwned_Pooling/config.json"),
+    ];
+    for (etag, name) in hostile {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("a/b/c");
+        TinyModel::Whole.write(&inside.join("hub"));
+        let names = [&NAMES[..], &[name]].concat();
+        let endpoint = Hub { names, etag, ..Hub::new(inside.join("hub")) }.serve();
+        let home = inside.join("home").display().to_string();
+        let env = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
+        let _ = polylance_with(&["model", "check", "org/tiny"], &env, b"").exits_with(1).says(&["the hub"]);
+        let outside = fs::read_dir(folder.path()).unwrap().chain(fs::read_dir(folder.path().join("a")).unwrap());
+        let names: Vec<_> = outside.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(!std::path::Path::new("/tmp/polylance-pwned").exists());
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use polylance_tests::{S3Server, built, disturb, fake_job, python, read_fake_job, repository, write_fake_corpus};
+use polylance_tests::{S3Server, disturb, fake_job, program, python, read_fake_job, repository, write_fake_corpus};
 
 const WRITERS: usize = 10;
 
@@ -81,7 +81,7 @@ fn runs_and_upkeep_that_are_stopped_killed_and_out_of_time_leave_a_sound_table()
     let clock = disturb(folder.path());
 
     let upkeep = |arguments: &[&str]| {
-        let mut command = Command::new(built("polylance"));
+        let mut command = program();
         command.args(arguments).args(["--table", &table]).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
-use polylance_tests::{Found, built, disturb, fake_job, read_fake_job, write_fake_corpus};
+use polylance_tests::{Found, disturb, fake_job, program, read_fake_job, write_fake_corpus};
 
 const DOCUMENTS: usize = 120;
 const ROWS_A_COMMIT: u64 = 150;
@@ -105,7 +105,7 @@ impl Place<'_> {
             }
             assert!(said.contains(".manifest") && !said.contains("panicked"), "{what}: {said}");
             let table = self.root.join(table);
-            let mut repair = Command::new(built("polylance"));
+            let mut repair = program();
             let repaired = repair.args(["compact", "--repair", "--table"]).arg(table).output().unwrap();
             assert!(repaired.status.success(), "{what}: {}", String::from_utf8_lossy(&repaired.stderr));
             output = self.job().output().unwrap();

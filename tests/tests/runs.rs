@@ -10,7 +10,7 @@ use std::{
 };
 
 use polylance_tests::{
-    Outcome, S3Server, TinyModel, built, fake_job, polylance, polylance_with, read_table, repository, strings,
+    Outcome, S3Server, TinyModel, fake_job, polylance, polylance_with, program, read_table, repository, strings,
     write_fake_corpus,
 };
 
@@ -56,7 +56,7 @@ impl Job {
 
     /// A run that is not waited for.
     fn start(&self) -> Child {
-        let mut command = Command::new(built("polylance"));
+        let mut command = program();
         command.args(["run", &self.text("job.toml"), "--json", "--progress", "none"]).current_dir(repository());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -208,7 +208,7 @@ fn a_second_signal_ends_a_run_that_cannot_commit() {
     let server = S3Server::start("corpus");
     let job = Job::new("table.commit.rows = 1000\nrun.grace = 600\n");
     job.write((0..50_000).map(|n| (n, LONG)));
-    let mut command = Command::new(built("polylance"));
+    let mut command = program();
     command.args(["run", &job.text("job.toml"), "--progress", "none", "--set", "table.uri=s3://corpus/docs.lance"]);
     command.envs(server.variables()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = command.spawn().unwrap();
@@ -239,7 +239,7 @@ fn a_command_in_the_middle_of_a_computation_ends_when_it_is_told_to() {
     let (source, table) = (at("docs.jsonl"), at("docs.lance"));
     write_fake_corpus(source.as_ref(), 30_000);
     assert!(fake_job(&source, &table, 30_000).output().unwrap().status.success());
-    let mut command = Command::new(built("polylance"));
+    let mut command = program();
     command.args(["index", "vectors", "--table", &table, "--kind", "ivf_hnsw_sq"]);
     let index = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Long enough to be at work; the whole index takes a multiple of it.

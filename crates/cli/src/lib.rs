@@ -16,6 +16,7 @@ mod error;
 mod exit;
 mod interrupt;
 pub mod job;
+mod known_models;
 mod lines;
 mod model_args;
 mod named;

@@ -4,7 +4,7 @@ use polylance_encoder::{Dtype, ModelFiles};
 use polylance_schema::Contract;
 use polylance_worker::{DevicePool, Machine, PoolOptions, Selection};
 
-use crate::error::Result;
+use crate::{error::Result, known_models};
 
 /// The devices of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -69,7 +69,7 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     pub(crate) fn files(&self) -> Result<ModelFiles> {
-        Ok(ModelFiles::find(&self.model)?)
+        known_models::find(&self.model)
     }
 }
 

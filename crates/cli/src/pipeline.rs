@@ -20,7 +20,7 @@ use crate::{
     exit::ExitStatus,
     interrupt::{self, Interrupted, Stopping},
     job::{Job, Limits, OpenJob, RunSummary},
-    model_args,
+    known_models, model_args,
     printer::{Printer, counted, thousands},
     progress,
 };
@@ -311,9 +311,9 @@ pub(crate) async fn select(pipeline: &Pipeline) -> Result<Selection> {
     model_args::select(&pipeline.model.devices, dtype)
 }
 
-/// A model as a table was made with it, when its tokenizer is the table's.
+/// A model that the user has named, as a table was made with it when its tokenizer is the table's.
 pub(crate) async fn files_in_table(model: &str, uri: &str) -> Result<ModelFiles> {
-    let files = ModelFiles::find(model)?;
+    let files = known_models::find(model)?;
     let Some(table) = Table::open(uri).await? else { return Ok(files) };
     Ok(match table.contract()? {
         Some(contract) => files.as_in_table(&contract.tokenizer_hash)?,

@@ -16,6 +16,7 @@ use polylance_worker::{DevicePool, PoolOptions, TaskPool};
 
 use crate::{
     error::{Result, UsageError},
+    known_models::{self, TableModelArgs},
     model_args::DeviceArgs,
     named::Head,
 };
@@ -50,7 +51,7 @@ pub(crate) fn open(model: &str, contract: &Contract, devices: &DeviceArgs) -> Re
 /// # Errors
 /// Those of the model's files and its head.
 pub(crate) fn open_reranker(model: &str, devices: &DeviceArgs) -> Result<TaskPool> {
-    let files = ModelFiles::find(model)?;
+    let files = known_models::find(model)?;
     Ok(TaskPool::open(&files, TaskSpec::Rerank, &devices.select(None)?.options())?)
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn open_reranker(model: &str, devices: &DeviceArgs) -> Result<TaskPoo
 pub(crate) fn open_heads(heads: Vec<Head>, devices: &DeviceArgs) -> Result<BTreeMap<String, AnnotatorHandle>> {
     let mut opened = BTreeMap::new();
     for Head { name, spec, model } in heads {
-        let pool = TaskPool::open(&ModelFiles::find(&model)?, spec, &devices.select(None)?.options())?;
+        let pool = TaskPool::open(&known_models::find(&model)?, spec, &devices.select(None)?.options())?;
         if opened.insert(name.clone(), AnnotatorHandle(Arc::new(pool))).is_some() {
             return Err(UsageError::new(format!("two heads are named `{name}`")).into());
         }
@@ -72,8 +73,7 @@ pub(crate) fn open_heads(heads: Vec<Head>, devices: &DeviceArgs) -> Result<BTree
 /// Models by contract: each is opened once, when it is first needed.
 #[derive(Default)]
 pub(crate) struct TableModels {
-    /// Where the tables' model is now, when it has moved.
-    model: Option<String>,
+    model: TableModelArgs,
     reranker: Option<String>,
     devices: DeviceArgs,
     heads: Vec<Head>,
@@ -82,7 +82,7 @@ pub(crate) struct TableModels {
 }
 
 impl TableModels {
-    pub(crate) fn new(model: Option<String>, reranker: Option<String>, devices: DeviceArgs) -> Self {
+    pub(crate) fn new(model: TableModelArgs, reranker: Option<String>, devices: DeviceArgs) -> Self {
         Self { model, reranker, devices, ..Self::default() }
     }
 
@@ -105,7 +105,7 @@ impl fmt::Debug for TableModels {
 impl ModelSource for TableModels {
     fn models(&self, contract: &Contract) -> BoxFuture<'static, Result<Models, SearchError>> {
         let (opened, contract, reranker) = (Arc::clone(&self.opened), contract.clone(), self.reranker.clone());
-        let model = self.model.clone().unwrap_or_else(|| contract.model.clone());
+        let model = self.model.clone();
         let devices = self.devices.clone();
         let opening = move || {
             // The lock is held while the model loads: a second statement waits for it instead of loading it again.
@@ -113,7 +113,10 @@ impl ModelSource for TableModels {
             if let Some(models) = opened.get(&contract.summary()) {
                 return Ok(models.clone());
             }
+            let model = model.of(&contract)?;
             let embedder = BackendHandle(Arc::new(open(&model, &contract, &devices)?));
+            // It was agreed to, and it is the table's.
+            known_models::remember(&model);
             let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
             let reranker = reranker.map(|pool| AnnotatorHandle(Arc::new(pool)));
             let models = Models { embedder: Some(embedder), reranker };

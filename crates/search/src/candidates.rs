@@ -102,7 +102,7 @@ async fn gather(
     let searching = |error| SearchError::storage(table.uri(), "searching")(error);
     let mut limit = if wanted.by_document { wanted.limit.saturating_mul(3) } else { wanted.limit };
     loop {
-        let mut scanner = table.dataset().scan();
+        let mut scanner = table.scan();
         if let Some(filter) = wanted.filter {
             scanner.prefilter(true).filter(filter).map_err(searching)?;
         }

@@ -72,6 +72,12 @@ pub enum SearchError {
     /// The statement would change something: sessions only read.
     #[error("only queries are allowed here: {0}")]
     ReadOnly(String),
+    /// A limited session does not compute this: use what it allows.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// A value would be too large, or comparing too slow: use smaller ones.
+    #[error("{0}")]
+    TooLarge(String),
     /// The SQL is wrong, or failed while running.
     #[error("{0}")]
     Sql(Box<DataFusionError>),

@@ -1,21 +1,27 @@
 //! SQL conditions on a table's columns.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
+use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::{
     ast::{Expr, Value, ValueWithSpan, Visit, Visitor},
     dialect::GenericDialect,
     parser::Parser,
     tokenizer::Token,
 };
-use lance::Dataset;
+use lance::{Dataset, io::exec::Planner};
 
-use crate::SearchError;
+use crate::{SearchError, sql::limits};
 
-/// Plans the condition alone, to tell its errors from others.
-pub(crate) async fn check(dataset: &Dataset, condition: &str) -> Result<(), SearchError> {
+/// Plans the condition alone, to tell its errors from others. With `limited` it computes nothing that takes long or makes
+/// large values.
+pub(crate) async fn check(dataset: &Dataset, condition: &str, limited: bool) -> Result<(), SearchError> {
     let refused = |source| SearchError::Filter { filter: condition.to_owned(), source: Box::new(source) };
     parse_condition(condition).map_err(|message| refused(lance::Error::invalid_input(message)))?;
+    if limited {
+        let planner = Planner::new(Arc::new(Schema::from(dataset.schema())));
+        limits::check_condition(&planner.parse_filter(condition).map_err(refused)?)?;
+    }
     let mut scanner = dataset.scan();
     scanner.filter(condition).map_err(refused)?;
     Box::pin(scanner.create_plan()).await.map_err(refused)?;

@@ -27,6 +27,6 @@ pub use history::{History, Quarantined};
 pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, VECTOR_RANK};
 pub use open::table_contract;
 pub use request::{Effort, Fusion, Models, Query, SearchMode, SearchRequest};
-pub use sql::{LoadedModels, ModelSource, SqlSession, default_table_name};
+pub use sql::{LoadedModels, ModelSource, SqlRuntime, SqlSession, default_table_name};
 pub use table::SearchTable;
 pub use tune::{TuneRequest, Tuned, Tuning};

@@ -51,7 +51,7 @@ impl SearchTable {
         check(request)?;
         let shown = self.shown(request)?;
         if let Some(condition) = &request.filter {
-            filter::check(self.dataset(), condition).await?;
+            filter::check(self.dataset(), condition, self.is_limited()).await?;
         }
         let mode = self.mode_of(request);
         self.check_columns(request, mode)?;

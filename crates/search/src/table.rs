@@ -6,7 +6,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Schema},
 };
-use lance::{Dataset, index::DatasetIndexExt};
+use lance::{Dataset, dataset::scanner::Scanner, index::DatasetIndexExt};
 use lance_index::is_system_index;
 use lance_linalg::distance::DistanceType;
 use polylance_schema::{
@@ -16,6 +16,9 @@ use polylance_schema::{
 };
 
 use crate::{Effort, Query, SearchError, SearchMode, SearchRequest, filter, hits::PLACES, open, words};
+
+/// Rows that are computed with at once where a computation must end soon.
+pub(crate) const LIMITED_ROWS: usize = 1024;
 
 /// One version of a table, with what searches need already read: a search itself opens nothing.
 #[derive(Debug, Clone)]
@@ -27,6 +30,7 @@ pub struct SearchTable {
     text_index: bool,
     folded_words: bool,
     tuned: Effort,
+    limited: bool,
 }
 
 impl SearchTable {
@@ -46,7 +50,23 @@ impl SearchTable {
         let text_index = is_indexed(&dataset, TEXT).await.map_err(reading)?;
         let folded_words = words::are_folded(&dataset).await.map_err(reading)?;
         let tuned = tuned(&dataset);
-        Ok(Self { uri: uri.to_owned(), dataset: Arc::new(dataset), contract, metric, text_index, folded_words, tuned })
+        Ok(Self {
+            uri: uri.to_owned(),
+            dataset: Arc::new(dataset),
+            contract,
+            metric,
+            text_index,
+            folded_words,
+            tuned,
+            limited: false,
+        })
+    }
+
+    /// The same table for requests of others: a condition calls only functions that neither take long nor make large
+    /// values, and rows are read a few at a time, so that a search ends soon after its request.
+    #[must_use]
+    pub fn limited(self) -> Self {
+        Self { limited: true, ..self }
     }
 
     /// The latest version, when it is another than this: a later one, or one of a table that took the place of this.
@@ -67,10 +87,9 @@ impl SearchTable {
         }
         // A copy of the handle keeps the session, and with it what is cached of files and indices that stay. Of another
         // table nothing stays, though its versions may have the same numbers.
-        if latest.version_id() <= self.version() || !open::has_version(&self.uri, &self.dataset).await? {
-            return Ok(Some(Self::open(&self.uri).await?));
-        }
-        Ok(Some(Self::of(&self.uri, latest).await?))
+        let is_other = latest.version_id() <= self.version() || !open::has_version(&self.uri, &self.dataset).await?;
+        let newer = if is_other { Self::open(&self.uri).await? } else { Self::of(&self.uri, latest).await? };
+        Ok(Some(Self { limited: self.limited, ..newer }))
     }
 
     /// The address.
@@ -110,7 +129,7 @@ impl SearchTable {
     /// [`SearchError::Filter`], [`SearchError::Storage`].
     pub async fn count_rows(&self, condition: Option<&str>) -> Result<u64, SearchError> {
         if let Some(condition) = condition {
-            filter::check(&self.dataset, condition).await?;
+            filter::check(&self.dataset, condition, self.limited).await?;
         }
         let counted = Box::pin(self.dataset.count_rows(condition.map(str::to_owned))).await;
         Ok(counted.map_err(SearchError::storage(&self.uri, "counting rows"))? as u64)
@@ -163,6 +182,24 @@ impl SearchTable {
 
     pub(crate) fn dataset(&self) -> &Arc<Dataset> {
         &self.dataset
+    }
+
+    /// Whether the manifest names other folders to read data files from, which a table that polylance writes never does.
+    pub fn reads_elsewhere(&self) -> bool {
+        !self.dataset.manifest().base_paths.is_empty()
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited
+    }
+
+    /// Reads the table, a few rows at a time where it is limited.
+    pub(crate) fn scan(&self) -> Scanner {
+        let mut scanner = self.dataset.scan();
+        if self.limited {
+            scanner.batch_size(LIMITED_ROWS);
+        }
+        scanner
     }
 
     pub(crate) fn needed_contract(&self) -> Result<&Contract, SearchError> {

@@ -17,13 +17,18 @@ use futures::{
 };
 use polylance_backend::AnnotatorHandle;
 use polylance_schema::{Aggregation, Contract, Scores, TaskSpec};
-use polylance_search::{LoadedModels, ModelSource, Models, SearchError, SqlSession};
+use polylance_search::{LoadedModels, ModelSource, Models, SearchError, SqlRuntime, SqlSession};
 use polylance_sink::{IndexKind, IndexSpec, Metric, Words, index_words, update_index};
 use polylance_testkit::FakeAnnotator;
 
 async fn session(place: &Place) -> SqlSession {
     let models = Arc::new(LoadedModels(models()));
-    SqlSession::over([("docs".to_owned(), Arc::new(place.open().await))], models, Some(1 << 30)).unwrap()
+    SqlSession::over(
+        [("docs".to_owned(), Arc::new(place.open().await))],
+        models,
+        Some(&SqlRuntime::new(1 << 30, 1 << 30).unwrap()),
+    )
+    .unwrap()
 }
 
 async fn rows(session: &SqlSession, sql: &str) -> RecordBatch {

@@ -112,6 +112,11 @@ impl ApiError {
             .hint("ask for localhost, or start the server with a token")
     }
 
+    pub(crate) fn foreign_page() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "foreign_page", "a page of another site made the browser send the request")
+            .hint("open the server's own page, or send the request from a program")
+    }
+
     pub(crate) fn busy() -> Self {
         Self::unavailable("busy", "too many requests are being worked on").hint("try again in a moment")
     }
@@ -141,6 +146,10 @@ impl ApiError {
             SearchError::ReadOnly(message) => {
                 Self::new(StatusCode::FORBIDDEN, "read_only", format!("only queries are allowed here: {message}"))
             }
+            SearchError::NotAllowed(message) => Self::new(StatusCode::FORBIDDEN, "not_allowed", message.clone()),
+            SearchError::TooLarge(message) => {
+                Self::too_much("too_large", message.clone()).hint("use shorter texts or lists, or fewer of them")
+            }
             SearchError::Model(error) => {
                 tracing::error!(%error, table, "a model is missing");
                 let message = format!("the model of {named} is not loaded: its vectors cannot be searched here");
@@ -166,6 +175,10 @@ impl ApiError {
 
     fn of_sql(error: &DataFusionError) -> Self {
         match error.find_root() {
+            DataFusionError::ResourcesExhausted(message) if message.contains("disk") => {
+                Self::too_much("too_much_disk", "the statement needs more temporary files than statements have here")
+                    .hint("ask for fewer rows, groups or columns")
+            }
             DataFusionError::ResourcesExhausted(_) => {
                 Self::too_much("too_much_memory", "the statement needs more memory than statements have here")
                     .hint("ask for fewer rows, groups or columns")

@@ -7,15 +7,23 @@ use std::net::IpAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderName, header},
     middleware::Next,
     response::Response,
 };
 
 use crate::{error::ApiError, state::App};
 
-/// Refuses requests for other names than this machine's, unless tokens say who asks.
+/// Where a browser says whose page a request is from (Fetch Metadata, W3C).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Refuses requests for other names than this machine's, unless tokens say who asks, and those that a page of another
+/// site makes a browser send: an image's address is enough for that.
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let api = request.uri().path().starts_with("/v1") || request.uri().path() == "/metrics";
+    if api && request.headers().get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
+        return Err(ApiError::foreign_page());
+    }
     if app.tokens.is_empty() && !is_this_machine(request.headers()) {
         return Err(ApiError::foreign_host());
     }

@@ -21,6 +21,7 @@ mod port;
 mod public_text;
 mod routes;
 mod rows;
+mod sending;
 mod server;
 mod state;
 mod statement;

@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotatorHandle, BackendHandle};
 use polylance_schema::Contract;
 use polylance_search::{ModelSource, Models, SearchError};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::{batching::Batched, metrics::Metrics};
 
@@ -29,11 +29,13 @@ pub(crate) struct Loaded {
     embedders: Arc<Mutex<Vec<(Contract, BackendHandle)>>>,
     /// Contracts whose model could not be loaded: a request does not try again.
     missing: Arc<Mutex<Vec<Contract>>>,
+    /// The contracts of the tables as they were when the server started.
+    known: Arc<OnceCell<Vec<Contract>>>,
 }
 
 impl Loaded {
     pub(crate) fn new(given: ServedModels, metrics: Metrics) -> Self {
-        Self { given, metrics, embedders: Arc::default(), missing: Arc::default() }
+        Self { given, metrics, embedders: Arc::default(), missing: Arc::default(), known: Arc::default() }
     }
 
     pub(crate) fn reranker(&self) -> Option<&AnnotatorHandle> {
@@ -50,6 +52,10 @@ impl Loaded {
         if let Some((_, known)) = embedders.iter().find(|(of, _)| of == contract) {
             return Ok(known.clone());
         }
+        if self.known.get().is_some_and(|known| !known.iter().any(|known| is_same_model(known, contract))) {
+            let message = "the table's model has changed since the server was started: restart it to load another";
+            return Err(SearchError::Model(message.into()));
+        }
         if self.missing.lock().await.contains(contract) {
             return Err(SearchError::Model("it could not be loaded".into()));
         }
@@ -61,6 +67,12 @@ impl Loaded {
         let batched = BackendHandle(Arc::new(Batched::new(backend, move |inputs| metrics.embedded(inputs))));
         embedders.push((contract.clone(), batched.clone()));
         Ok(batched)
+    }
+
+    /// From now on only models that are loaded are opened again: what a table names later, nobody here has agreed to.
+    pub(crate) async fn seal(&self) {
+        let known = self.embedders.lock().await.iter().map(|(contract, _)| contract.clone()).collect();
+        let _sealed_before = self.known.set(known);
     }
 
     /// Everything a search of a table with this contract may need.
@@ -94,6 +106,12 @@ impl Loaded {
         self.embedders.lock().await.retain(|(contract, _)| contracts.contains(&contract));
         self.missing.lock().await.retain(|contract| contracts.contains(&contract));
     }
+}
+
+fn is_same_model(one: &Contract, other: &Contract) -> bool {
+    let files =
+        |contract: &Contract| (contract.model.clone(), contract.weights_hash.clone(), contract.tokenizer_hash.clone());
+    files(one) == files(other)
 }
 
 impl ModelSource for Loaded {

@@ -52,6 +52,14 @@ impl ServerOptions {
     }
 }
 
+impl ServerOptions {
+    /// An address that other machines reach without TLS.
+    pub(crate) fn unencrypted(&self) -> Option<SocketAddr> {
+        let addresses = [Some(self.listen), self.flight].into_iter().flatten();
+        addresses.filter(|_| self.tls.is_none()).find(|address| !address.ip().is_loopback())
+    }
+}
+
 /// PEM files.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
@@ -78,6 +86,8 @@ pub struct Limits {
     pub answer: usize,
     /// Bytes that all SQL statements together may hold.
     pub sql_memory: usize,
+    /// Bytes of temporary files that all SQL statements together may write.
+    pub sql_disk: u64,
     /// How long a request may be worked on.
     pub time: Duration,
     /// Requests that are worked on at once.
@@ -88,6 +98,12 @@ pub struct Limits {
     pub queue: Duration,
     /// Open connections on each port; more wait to be accepted.
     pub connections: usize,
+    /// Open connections of one client's address on each port; more are closed.
+    pub client_connections: usize,
+    /// Bytes of all answers that are made and not yet taken by their clients.
+    pub sending: usize,
+    /// How long a client of Flight SQL may keep a connection on which it calls nothing.
+    pub idle_time: Duration,
     /// How long a client may take to send the head of a request, or to begin the next one.
     pub header_time: Duration,
     /// How long a client may take to send a body, and to take a part of an answer.
@@ -104,11 +120,15 @@ impl Default for Limits {
             rows: 10_000,
             answer: 32 << 20,
             sql_memory: 512 << 20,
+            sql_disk: 4 << 30,
             time: Duration::from_secs(30),
             requests: 64,
             statements: 8,
             queue: Duration::from_secs(2),
             connections: 512,
+            client_connections: 128,
+            sending: 256 << 20,
+            idle_time: Duration::from_mins(5),
             header_time: Duration::from_secs(10),
             body_time: Duration::from_secs(15),
         }

@@ -12,6 +12,7 @@ use crate::{
     flight,
     port::{Connections, Port},
     routes,
+    sending::Budget,
     state::App,
     tls,
 };
@@ -52,6 +53,9 @@ impl Server {
         models: ServedModels,
     ) -> Result<Self, ServerError> {
         options.check()?;
+        if let Some(address) = options.unencrypted() {
+            tracing::warn!(%address, "other machines reach this address, and tokens and answers are sent unencrypted");
+        }
         let tls = |protocol| options.tls.as_ref().map(|files| tls::acceptor(files, protocol)).transpose();
         let (http_tls, flight_tls) = (tls("http/1.1")?, tls("h2")?);
         let http = listen(options.listen).await?;
@@ -61,9 +65,11 @@ impl Server {
         };
         let app = Box::pin(App::open(tables, models, options.tokens.clone(), options.limits.clone())).await?;
         let limits = &options.limits;
-        let http = Port::new(http, Connections::http(routes::router(app.clone()), http_tls, limits));
-        let flight = flight
-            .map(|listener| Port::new(listener, Connections::flight(flight::router(app.clone()), flight_tls, limits)));
+        let budget = Budget::new(limits.sending);
+        let http = Port::new(http, Connections::http(routes::router(app.clone()), http_tls, limits, budget.clone()));
+        let flight = flight.map(|listener| {
+            Port::new(listener, Connections::flight(flight::router(app.clone()), flight_tls, limits, budget))
+        });
         Ok(Self { app, http, flight, options })
     }
 

@@ -6,10 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use polylance_search::SearchTable;
+use polylance_search::{SearchTable, SqlRuntime};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
     tables::{Snapshot, Tables},
     work::{Kind, Work},
 };
+
+/// How long no store answers before the server is not ready.
+const UNREACHABLE: Duration = Duration::from_mins(1);
 
 /// The state, shared.
 #[derive(Debug, Clone)]
@@ -59,7 +62,8 @@ impl App {
     ) -> Result<Self, ServerError> {
         let metrics = Metrics::new();
         let models = Loaded::new(models, metrics.clone());
-        let tables = Tables::open(tables, &models, &metrics, limits.sql_memory).await?;
+        let runtime = SqlRuntime::new(limits.sql_memory, limits.sql_disk)?;
+        let tables = Tables::open(tables, &models, &metrics, runtime).await?;
         let work = Work::new(&limits).map_err(ServerError::Threads)?;
         let ending = AtomicBool::new(false);
         let large_bodies = Semaphore::new(LARGE_BODIES);
@@ -93,6 +97,14 @@ impl App {
 
     pub(crate) fn in_work(&self) -> usize {
         self.0.work.in_work()
+    }
+
+    /// Why no more requests should be sent here, while that is so.
+    pub(crate) fn is_held(&self) -> Option<&'static str> {
+        if self.tables.are_unreachable(UNREACHABLE) {
+            return Some("the stores of all tables do not answer");
+        }
+        self.0.work.is_held()
     }
 
     /// From now on the server is not ready.

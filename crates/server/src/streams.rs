@@ -1,4 +1,4 @@
-//! Streams that give up on a client: one that takes nothing, and one that does not begin.
+//! Streams that give up on a client: one that takes next to nothing, and one that does not begin.
 
 use std::{
     io::{self, IoSlice},
@@ -12,32 +12,54 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Fails a write that makes no progress for so long. Reading has limits of its own.
+/// Bytes per second that a client takes at least while there is something for it.
+const SLOWEST: u64 = 4096;
+
+/// Fails when a client takes less than [`SLOWEST`] for so long. Reading has limits of its own.
 #[derive(Debug)]
 pub(crate) struct Impatient<S> {
     stream: S,
     patience: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Since the client was first waited for: until when it may be, and the bytes that it has taken.
+    waiting: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
 impl<S: Unpin> Impatient<S> {
     pub(crate) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, stalled: None }
+        Self { stream, patience, waiting: None }
     }
 
     fn stream(&mut self) -> Pin<&mut S> {
         Pin::new(&mut self.stream)
     }
 
-    fn progress<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stalled = None;
-            return polled;
+    fn written(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(bytes)), Some((_, taken))) = (&polled, &mut self.waiting) {
+            *taken += *bytes as u64;
         }
+        if polled.is_ready() { polled } else { self.wait(cx) }
+    }
+
+    /// Everything is written: nothing is waited for.
+    fn flushed(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if polled.is_pending() {
+            return self.wait(cx);
+        }
+        self.waiting = None;
+        polled
+    }
+
+    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let least = (patience.as_secs_f64() * SLOWEST as f64) as u64;
+        loop {
+            let (until, taken) = self.waiting.get_or_insert_with(|| (Box::pin(sleep(patience)), 0));
+            ready!(until.as_mut().poll(cx));
+            if *taken < least.max(1) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.waiting = None;
+        }
     }
 }
 
@@ -50,7 +72,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let polled = self.stream().poll_write(cx, buffer);
-        self.progress(cx, polled)
+        self.written(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -59,7 +81,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = self.stream().poll_write_vectored(cx, buffers);
-        self.progress(cx, polled)
+        self.written(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -68,12 +90,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.stream().poll_flush(cx);
-        self.progress(cx, polled)
+        self.flushed(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.stream().poll_shutdown(cx);
-        self.progress(cx, polled)
+        self.flushed(cx, polled)
     }
 }
 
@@ -149,6 +171,24 @@ mod tests {
         let mut read = vec![0; 64];
         let (written, taken) = tokio::join!(near.write_all(&[7; 64]), far.read_exact(&mut read));
         assert!(written.is_ok() && taken.is_ok() && read == [7; 64]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_a_few_bytes_at_a_time_is_given_up() {
+        let (near, mut far) = duplex(4);
+        let patience = Duration::from_millis(100);
+        let mut near = Impatient::new(near, patience);
+        let reading = async {
+            // A byte each 10 ms: always some progress, and far below the slowest.
+            let mut byte = [0];
+            while far.read_exact(&mut byte).await.is_ok() {
+                sleep(patience / 10).await;
+            }
+        };
+        tokio::select! {
+            written = near.write_all(&[0; 4096]) => assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut),
+            () = reading => panic!("the reader ended first"),
+        }
     }
 
     #[tokio::test]

@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
-use polylance_search::{SearchTable, SqlSession, default_table_name};
+use polylance_search::{SearchTable, SqlRuntime, SqlSession, default_table_name};
 
 use crate::{
     addresses::Addresses,
@@ -24,9 +24,13 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    fn new(tables: BTreeMap<String, Arc<SearchTable>>, models: &Loaded, memory: usize) -> Result<Self, ServerError> {
+    fn new(
+        tables: BTreeMap<String, Arc<SearchTable>>,
+        models: &Loaded,
+        runtime: &SqlRuntime,
+    ) -> Result<Self, ServerError> {
         let named = tables.iter().map(|(name, table)| (name.clone(), Arc::clone(table)));
-        let sql = SqlSession::over(named, Arc::new(models.clone()), Some(memory))?;
+        let sql = SqlSession::over(named, Arc::new(models.clone()), Some(runtime))?;
         let addresses = Addresses::new(tables.iter().map(|(name, table)| (name.as_str(), table.uri())));
         Ok(Self { tables, sql, addresses })
     }
@@ -59,7 +63,10 @@ impl Snapshot {
 #[derive(Debug)]
 pub(crate) struct Tables {
     current: RwLock<Arc<Snapshot>>,
-    memory: usize,
+    /// Shared by all versions: statements on older ones may still run.
+    runtime: SqlRuntime,
+    /// Since when each table's store has not answered.
+    unreachable: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Tables {
@@ -68,7 +75,7 @@ impl Tables {
         tables: &[(String, String)],
         models: &Loaded,
         metrics: &Metrics,
-        memory: usize,
+        runtime: SqlRuntime,
     ) -> Result<Self, ServerError> {
         let mut opened = BTreeMap::new();
         for (name, uri) in tables {
@@ -77,7 +84,12 @@ impl Tables {
                 let message = format!("`{name}` is no name for a table: letters, digits, `_` and `-` are");
                 return Err(ServerError::Tables(message));
             }
-            let table = Box::pin(SearchTable::open(uri)).await?;
+            let table = Box::pin(SearchTable::open(uri)).await?.limited();
+            if table.reads_elsewhere() {
+                let message =
+                    format!("the table `{name}` names files outside its own folder, which it would make public");
+                return Err(ServerError::Tables(message));
+            }
             models.of(table.contract()).await?;
             metrics.serves(&name, table.version());
             if opened.insert(name.clone(), Arc::new(table)).is_some() {
@@ -87,7 +99,10 @@ impl Tables {
         if opened.is_empty() {
             return Err(ServerError::Tables("there is no table to serve".to_owned()));
         }
-        Ok(Self { current: RwLock::new(Arc::new(Snapshot::new(opened, models, memory)?)), memory })
+        // From now on the tables decide no more which models are opened.
+        models.seal().await;
+        let current = RwLock::new(Arc::new(Snapshot::new(opened, models, &runtime)?));
+        Ok(Self { current, runtime, unreachable: Mutex::default() })
     }
 
     pub(crate) fn current(&self) -> Arc<Snapshot> {
@@ -105,6 +120,16 @@ impl Tables {
         }
     }
 
+    fn unreachable(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no table's store has answered for so long.
+    pub(crate) fn are_unreachable(&self, long: Duration) -> bool {
+        let unreachable = self.unreachable();
+        self.current().tables.keys().all(|name| unreachable.get(name).is_some_and(|since| since.elapsed() >= long))
+    }
+
     /// Looks for newer versions once.
     pub(crate) async fn refresh(&self, models: &Loaded, metrics: &Metrics) -> Result<(), ServerError> {
         let before = self.current();
@@ -112,13 +137,24 @@ impl Tables {
         let mut changed = false;
         for (name, table) in &mut tables {
             let newer = match Box::pin(table.newer()).await {
-                Ok(Some(newer)) => newer,
-                Ok(None) => continue,
+                Ok(newer) => {
+                    self.unreachable().remove(name);
+                    let Some(newer) = newer else { continue };
+                    newer
+                }
                 Err(error) => {
+                    self.unreachable().entry(name.clone()).or_insert_with(Instant::now);
                     tracing::warn!(table = name, %error, "a newer version cannot be looked for");
                     continue;
                 }
             };
+            if newer.reads_elsewhere() {
+                tracing::error!(
+                    table = name,
+                    "a newer version names files outside the table's folder: it is not served"
+                );
+                continue;
+            }
             // The model is there before the first who needs it. Rows of another model are never searched with the model
             // before, and the rows before them are the table's no more: without its model the table is read, not searched.
             if let Err(error) = models.prepare(newer.contract()).await {
@@ -130,7 +166,7 @@ impl Tables {
             changed = true;
         }
         if changed {
-            let snapshot = Arc::new(Snapshot::new(tables, models, self.memory)?);
+            let snapshot = Arc::new(Snapshot::new(tables, models, &self.runtime)?);
             let contracts: Vec<_> = snapshot.iter().filter_map(|(_, table)| table.contract()).collect();
             models.keep(&contracts).await;
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);

@@ -1,8 +1,9 @@
 //! Where requests are worked on: beside the threads that read and answer them, a few at a time, and not for ever.
 //!
 //! A statement that nests deeply needs a deep stack: planners go down a call for each level. And one that computes for
-//! seconds without a pause cannot be ended before, not even when its time is up: so each statement has threads that no
-//! other uses meanwhile, and they are given back when it has really ended.
+//! seconds without a pause cannot be ended before, not even when its time is up: so each statement, and each search with
+//! a condition, has threads that no other uses meanwhile, and they are given back when it has really ended. While none of
+//! them comes back, the server is not ready.
 
 use std::{
     io,
@@ -37,11 +38,16 @@ const READERS: usize = 4;
 /// would wait for each other for ever.
 const SPILLED: usize = 512;
 
+/// Searches with a condition that compute at once.
+const CONDITIONS: usize = 16;
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A search, a lookup, a model.
     Search,
+    /// A search with a condition, which is computed for each row.
+    Condition,
     /// Anything that is planned as SQL.
     Statement,
 }
@@ -50,6 +56,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Work {
     searches: Threads,
+    conditions: Lanes,
     lanes: Lanes,
     turns: Turns,
     time: Duration,
@@ -59,7 +66,8 @@ impl Work {
     pub(crate) fn new(limits: &Limits) -> io::Result<Self> {
         Ok(Self {
             searches: Threads::start("polylance-search", cores(), cores().max(READERS))?,
-            lanes: Lanes::new(limits),
+            conditions: Lanes::new("polylance-where", CONDITIONS, READERS, limits.queue),
+            lanes: Lanes::new("polylance-sql", limits.statements, SPILLED, limits.queue),
             turns: Turns::new(limits.requests, limits.queue),
             time: limits.time,
         })
@@ -71,16 +79,21 @@ impl Work {
         kind: Kind,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
+        // Dropped after the work was aborted.
+        let _request;
         let mut running = JoinSet::new();
         let _turn = match kind {
             Kind::Search => {
+                _request = None;
                 let turn = self.turns.next().await?;
                 running.spawn_on(work, self.searches.handle());
                 turn
             }
-            Kind::Statement => {
-                let lane = self.lanes.next().await?;
+            Kind::Condition | Kind::Statement => {
+                let lanes = if kind == Kind::Statement { &self.lanes } else { &self.conditions };
+                let lane = lanes.next().await?;
                 let turn = self.turns.next().await?;
+                _request = Some(Request(Arc::clone(&lane.use_)));
                 let threads = lane.handle().clone();
                 let in_lane = async move {
                     let _lane = lane;
@@ -102,6 +115,14 @@ impl Work {
                 Err(ApiError::too_much("too_slow", message).hint("ask for less at once"))
             }
         }
+    }
+
+    /// Why no statement or no condition can be computed now, while that is so.
+    pub(crate) fn is_held(&self) -> Option<&'static str> {
+        if self.lanes.are_held() {
+            return Some("all threads for SQL compute for requests that have ended");
+        }
+        self.conditions.are_held().then_some("all threads for conditions compute for requests that have ended")
     }
 
     /// Requests that are being worked on.
@@ -144,23 +165,65 @@ impl Drop for Threads {
     }
 }
 
-/// Threads for statements: as many lanes as statements may run at once, each made when it is first needed.
+/// Threads for what computes: as many lanes as may compute at once, each made when it is first needed.
 #[derive(Debug)]
 struct Lanes {
+    name: &'static str,
+    readers: usize,
     turns: Turns,
     free: Arc<Mutex<Vec<Threads>>>,
+    held: Arc<AtomicUsize>,
+}
+
+/// Who is done with a lane: it is held while its request has ended and its work has not.
+#[derive(Debug)]
+struct Use {
+    ended: Mutex<(bool, bool)>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Use {
+    fn end(&self, work: bool) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (work_ended, request_ended) = *ended;
+        if work {
+            if request_ended {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            }
+            ended.0 = true;
+        } else {
+            if !work_ended {
+                self.held.fetch_add(1, Ordering::Relaxed);
+            }
+            ended.1 = true;
+        }
+    }
+}
+
+/// A request that waits for its work.
+struct Request(Arc<Use>);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.end(false);
+    }
 }
 
 /// Threads with one statement on them.
 struct Lane {
     threads: Option<Threads>,
     free: Arc<Mutex<Vec<Threads>>>,
+    use_: Arc<Use>,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Lanes {
-    fn new(limits: &Limits) -> Self {
-        Self { turns: Turns::new(limits.statements, limits.queue), free: Arc::default() }
+    fn new(name: &'static str, lanes: usize, readers: usize, queue: Duration) -> Self {
+        Self { name, readers, turns: Turns::new(lanes, queue), free: Arc::default(), held: Arc::default() }
+    }
+
+    fn are_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed) >= self.turns.all
     }
 
     async fn next(&self) -> Result<Lane, ApiError> {
@@ -169,12 +232,13 @@ impl Lanes {
         let threads = match free {
             Some(threads) => threads,
             // Two at least: while one computes, the other reads.
-            None => Threads::start("polylance-sql", (cores() / 2).max(2), SPILLED).map_err(|error| {
-                tracing::error!(%error, "the threads for a statement could not be started");
+            None => Threads::start(self.name, (cores() / 2).max(2), self.readers).map_err(|error| {
+                tracing::error!(%error, "the threads for a request could not be started");
                 ApiError::busy()
             })?,
         };
-        Ok(Lane { threads: Some(threads), free: Arc::clone(&self.free), _turn: turn })
+        let use_ = Arc::new(Use { ended: Mutex::default(), held: Arc::clone(&self.held) });
+        Ok(Lane { threads: Some(threads), free: Arc::clone(&self.free), use_, _turn: turn })
     }
 }
 
@@ -187,6 +251,7 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).extend(self.threads.take());
+        self.use_.end(true);
     }
 }
 
@@ -299,12 +364,43 @@ mod tests {
         };
         assert_eq!(work.run(Kind::Statement, busy).await.unwrap_err().code, "too_slow");
         assert_eq!((work.lanes.turns.taken(), work.in_work()), (1, 0));
+        assert_eq!(work.lanes.held.load(Ordering::Relaxed), 1);
         work.run(Kind::Statement, async { Ok(()) }).await.unwrap();
+        assert_eq!(work.is_held(), None);
         drop(end);
         went.await.unwrap();
         while work.lanes.turns.taken() > 0 {
             tokio::task::yield_now().await;
         }
+        assert_eq!(work.lanes.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_condition_without_a_pause_stops_no_other_search() {
+        let work = work(|limits| (limits.queue, limits.time) = (Duration::ZERO, Duration::from_millis(50)));
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        for _ in 0..CONDITIONS {
+            let ended = Arc::clone(&ended);
+            let busy = async move {
+                let _ended = ended.lock().unwrap().recv();
+                Ok(())
+            };
+            assert_eq!(work.run(Kind::Condition, busy).await.unwrap_err().code, "too_slow");
+        }
+        // All their threads are held: another condition is sent away, searches and statements are answered.
+        assert_eq!(work.run(Kind::Condition, async { Ok(()) }).await.unwrap_err().code, "busy");
+        work.run(Kind::Search, async { Ok(()) }).await.unwrap();
+        work.run(Kind::Statement, async { Ok(()) }).await.unwrap();
+        assert!(work.is_held().is_some());
+        drop(end);
+        while work.is_held().is_some() {
+            tokio::task::yield_now().await;
+        }
+        while work.conditions.turns.taken() > 0 {
+            tokio::task::yield_now().await;
+        }
+        work.run(Kind::Condition, async { Ok(()) }).await.unwrap();
     }
 
     #[tokio::test]

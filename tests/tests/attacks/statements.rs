@@ -105,6 +105,22 @@ pub(crate) fn statements() -> Vec<String> {
         "SELECT string_agg(a.text, '') FROM udhr a, udhr b, udhr c",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n FROM r, udhr) SELECT sum(n) FROM r",
+        // Without end, written otherwise.
+        "SELECT length(`repeat`('x', 300000000))",
+        "SELECT length(\"repeat\"('x', 300000000))",
+        "SELECT length(`lpad`('x', 300000000, 'ab'))",
+        "SELECT * FROM generate_series(1, length(`repeat`('x', 300000000)))",
+        "WITH RECURSIVE r AS (SELECT 'xxxxxxxx' AS v UNION ALL SELECT v || v FROM r WHERE length(v) < 300000000) \
+         SELECT max(length(v)) FROM r",
+        "SELECT CAST(NULL AS INT[2000000000])",
+        "SELECT text ~ text FROM udhr",
+        "SELECT regexp_like(text, '(\\w{100}){50}') FROM udhr",
+        "SELECT median(chunk) OVER (ORDER BY doc_id) FROM udhr",
+        "SELECT array_agg(text) OVER (ORDER BY doc_id) FROM udhr",
+        // About the server.
+        "SELECT arrow_metadata(map_x) FROM udhr LIMIT 1",
+        "SELECT arrow_field(text) FROM udhr LIMIT 1",
+        "SELECT version()",
         // No SQL.
         "",
         " ",
@@ -133,6 +149,11 @@ pub(crate) fn statements() -> Vec<String> {
         "𝕊𝔼𝕃𝔼ℂ𝕋 1",
     ];
     let repeated = |part: &str, times| part.repeat(times);
+    let chained = |times: usize, made: &str| {
+        let levels: Vec<String> =
+            (1..=times).map(|at| format!("t{at} AS (SELECT {made} AS v FROM t{})", at - 1)).collect();
+        levels.join(", ")
+    };
     let doubled: Vec<String> = (1..40).map(|at| format!("t{at} AS (SELECT v || v AS v FROM t{})", at - 1)).collect();
     let made = [
         format!("SELECT {}1{}", repeated("(", 5000), repeated(")", 5000)),
@@ -151,7 +172,23 @@ pub(crate) fn statements() -> Vec<String> {
         format!("SELECT {}", vec!["1"; 50_000].join(",")),
         format!("WITH t0 AS (SELECT 'xxxxxxxx' AS v), {} SELECT v FROM t39", doubled.join(", ")),
         format!("SELECT {}text{} FROM udhr", repeated("replace(", 30), repeated(", 'e', 'eeeeeeee')", 30)),
-        format!("SELECT {}text{} FROM udhr", repeated("concat(text, ", 40), repeated(")", 40)),
+        format!("SELECT length({}'abcdefgh'{})", repeated("encode(", 40), repeated(", 'hex')", 40)),
+        format!(
+            "WITH t0 AS (SELECT 'abcdefgh' AS v), {} SELECT length(v) FROM t25",
+            chained(25, "overlay(v placing v from 1 for 0)")
+        ),
+        format!(
+            "WITH t0 AS (SELECT 'abcdefgh' AS v), {} SELECT length(v) FROM t9",
+            chained(9, "array_to_string([v,v,v,v,v,v,v,v], '')")
+        ),
+        format!(
+            "WITH t0 AS (SELECT 'abcdefgh' AS v), {} SELECT v FROM t20",
+            chained(20, "named_struct('a', v, 'b', v)")
+        ),
+        {
+            let long = format!("concat({})", vec!["text"; 60].join(","));
+            format!("SELECT sum(levenshtein({long}, {long})) FROM udhr")
+        },
         format!("/*{}*/ DELETE FROM udhr", repeated("x", 1000)),
         format!("{}SELECT", repeated("/*", 3000)),
         format!("EXPLAIN {}SELECT 1", repeated("EXPLAIN ", 900)),
@@ -173,6 +210,11 @@ pub(crate) fn conditions() -> Vec<String> {
         "read_file('/etc/passwd') = 'x'",
         "repeat('x', 10000000000) = text",
         "length(lpad(text, 2000000000)) > 1",
+        "`repeat`('x', 300000000) = text",
+        "levenshtein(text, text) < 0",
+        "text ~ text",
+        "regexp_like(text, '(\\w{100}){50}')",
+        "arrow_metadata(text) IS NULL",
         "lang = 'open",
         "lang = \"open",
         "SELECT 1",

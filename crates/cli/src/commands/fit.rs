@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 use polylance_config::{ChunkMode, Pipeline, Source, Table};
 use polylance_dataflow::{CsvSpec, SourceSpec};
-use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
+use polylance_encoder::{FittedHead, FittedKind};
 use polylance_fit::{Features, Options, Report, SequenceHead};
 use polylance_search::SqlSession;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use crate::{
     entities::{self, Labelled},
     error::{Result, UsageError},
     exit::ExitStatus,
+    known_models,
     model_args::DeviceArgs,
     pipeline::{self, ProgressMode},
     printer::{Printer, counted, thousands},
@@ -124,7 +125,7 @@ fn with_spans(uri: String, id: String, text: String, spans: String) -> SourceSpe
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let files = ModelFiles::find(&args.model)?;
+    let files = known_models::find(&args.model)?;
     let options = Options {
         held_out: args.held_out,
         epochs: args.epochs,

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use polylance_backend::{Backend, TokenizeSpec};
-use polylance_encoder::{EmbeddingDefaults, LoadReport, ModelConfig, ModelFiles, TokenizerSettings, TruncationSide};
+use polylance_encoder::{EmbeddingDefaults, LoadReport, ModelConfig, TokenizerSettings, TruncationSide};
 use polylance_schema::Chunking;
 use polylance_worker::DevicePool;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     exit::ExitStatus,
+    known_models,
     model_args::{self, ComputeArgs},
     printer::{Printer, thousands},
 };
@@ -67,7 +68,7 @@ struct Checked<'a> {
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let Command::Check(args) = args.command;
-    let files = ModelFiles::find(&args.model)?;
+    let files = known_models::find(&args.model)?;
     let pool = model_args::open(&files, &args.compute.select()?, None).await?;
     let (test_tokens, test_norm) = test(&pool, &files.defaults().prompts.query).await?;
     let checked = Checked {

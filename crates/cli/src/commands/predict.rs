@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use polylance_backend::{AnnotateInput, Annotated, Annotation, Annotator, LabelScore, TokenScore};
-use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
 use polylance_worker::TaskPool;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     error::Result,
     exit::ExitStatus,
+    known_models,
     lines::lines,
     model_args::ComputeArgs,
     printer::Printer,
@@ -50,7 +50,7 @@ Examples:
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let spec = args.options.spec(args.task)?;
-    let files = ModelFiles::find(&args.model)?;
+    let files = known_models::find(&args.model)?;
     let options = args.compute.select()?.options();
     let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
     let pool: Arc<dyn Annotator> = Arc::new(pool);

@@ -15,6 +15,7 @@ use crate::{
     batch::{self, short},
     error::Result,
     exit::ExitStatus,
+    known_models::TableModelArgs,
     model_args::DeviceArgs,
     printer::Printer,
     table_model::TableModels,
@@ -71,9 +72,8 @@ pub(crate) struct Args {
     /// Candidates that a graph keeps while it is walked
     #[arg(long, value_name = "N", help_heading = "Vector index")]
     ef: Option<usize>,
-    /// Where the table's model is now, when it has moved
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: TableModelArgs,
     #[command(flatten)]
     devices: DeviceArgs,
     /// Print one JSON array with all columns

@@ -19,6 +19,7 @@ use crate::{
     exit::ExitStatus,
     interrupt::{self, Stopping},
     job::Stop,
+    known_models::TableModelArgs,
     model_args::DeviceArgs,
     named::{self, Head},
     printer::{Printer, counted},
@@ -56,9 +57,8 @@ pub(crate) struct Args {
     /// Its private key, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Where the tables' model is now, when it has moved
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: TableModelArgs,
     /// A cross-encoder for /v1/rerank and for searches that ask for it
     #[arg(long, value_name = "MODEL")]
     reranker: Option<String>,
@@ -100,6 +100,9 @@ struct LimitArgs {
     /// What all SQL statements together may hold in memory
     #[arg(long, value_name = "SIZE", default_value = "512 MiB")]
     sql_memory: ByteSize,
+    /// What all SQL statements together may write into temporary files
+    #[arg(long, value_name = "SIZE", default_value = "4 GiB")]
+    sql_disk: ByteSize,
     /// How long a request may be worked on
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
@@ -112,6 +115,15 @@ struct LimitArgs {
     /// Open connections
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_connections: usize,
+    /// Open connections of one client's address [default: a quarter of --max-connections, and at least 8]
+    #[arg(long, value_name = "N")]
+    max_client_connections: Option<usize>,
+    /// What answers that are not yet taken may hold in memory
+    #[arg(long, value_name = "SIZE", default_value = "256 MiB")]
+    max_sending: ByteSize,
+    /// How long a client of Flight SQL may keep a connection without a call
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    idle_timeout: Duration,
     /// How long a client may take to send the head of a request
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     header_timeout: Duration,
@@ -134,10 +146,14 @@ impl LimitArgs {
             inputs: self.max_inputs,
             rows: self.max_rows,
             sql_memory: self.sql_memory.0 as usize,
+            sql_disk: self.sql_disk.0,
             time: self.timeout,
             requests: self.max_requests.max(1),
             statements: self.max_statements.max(1),
             connections: self.max_connections.max(1),
+            client_connections: self.max_client_connections.unwrap_or_else(|| (self.max_connections / 4).max(8)).max(1),
+            sending: self.max_sending.0 as usize,
+            idle_time: self.idle_timeout,
             header_time: self.header_timeout,
             body_time: self.body_timeout,
             ..Limits::default()

@@ -20,6 +20,7 @@ use crate::{
     batch,
     error::{Result, UsageError},
     exit::ExitStatus,
+    known_models::TableModelArgs,
     model_args::DeviceArgs,
     named::{self, Head},
     printer::Printer,
@@ -54,9 +55,8 @@ pub(crate) struct Args {
     /// Print one JSON object a row: as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// Where the tables' model is now, when it has moved
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: TableModelArgs,
     /// A head for classify and entities; options stand behind a `?`, as in a pipeline file; may be given several times
     #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
     heads: Vec<Head>,

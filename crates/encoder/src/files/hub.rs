@@ -6,12 +6,15 @@ use std::{
 };
 
 use hf_hub::{
-    Cache,
-    api::sync::{ApiBuilder, ApiRepo},
+    Cache, CacheRepo,
+    api::sync::{Api, ApiBuilder, ApiRepo},
 };
 
-use super::sentence_transformers::TRANSFORMER_FILES;
-use crate::error::{ModelError, Result};
+use super::{download, sentence_transformers::TRANSFORMER_FILES};
+use crate::error::ModelError;
+
+/// Bytes of a file of a model: a hub that names more is not one.
+const LARGEST: u64 = 64 << 30;
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -45,41 +48,44 @@ pub(super) fn is_name(model: &str) -> bool {
 }
 
 /// The folder with the model's files, fetched when they are not there.
-pub(super) fn folder(model: &str) -> Result<PathBuf> {
+pub(super) fn folder(model: &str) -> Result<PathBuf, ModelError> {
     let parent = |config: PathBuf| config.parent().map(Path::to_owned).unwrap_or_default();
     if offline() {
-        return cached(model).map(parent).ok_or_else(|| ModelError::NotFound {
+        let cached = anchor(&Cache::from_env().model(model.to_owned()));
+        return cached.map(parent).ok_or_else(|| ModelError::NotFound {
             model: model.to_owned(),
             reason: "no such file or folder, the hub's cache does not have it, and HF_HUB_OFFLINE is set".to_owned(),
         });
     }
     let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| ENDPOINT.to_owned());
-    let failed = |error: hf_hub::api::sync::ApiError| ModelError::Hub {
-        model: model.to_owned(),
-        endpoint: endpoint.clone(),
-        message: error.to_string(),
-    };
     let mut builder = ApiBuilder::from_env().with_progress(false).with_retries(3);
     if let Ok(token) = env::var("HF_TOKEN") {
         builder = builder.with_token(Some(token));
     }
-    let repo = builder.build().map_err(failed)?.model(model.to_owned());
-    let fetched = fetch(&repo, model);
-    if let Ok(Some(file)) = fetched {
-        return Ok(parent(file));
+    let failed = |message: String| ModelError::Hub { model: model.to_owned(), endpoint: endpoint.clone(), message };
+    let api = builder.build().map_err(|error| failed(error.to_string()))?;
+    let repo = Repository {
+        files: api.model(model.to_owned()),
+        cache: Cache::from_env().model(model.to_owned()),
+        agent: download::agent(&endpoint),
+        api,
+    };
+    match repo.fetch(model) {
+        Ok(()) => {}
+        Err(Failure::Hostile(message)) => return Err(failed(message)),
+        Err(Failure::Unreachable(error)) => {
+            // A model that was fetched before is good without the network too.
+            let Some(anchor) = anchor(&repo.cache) else { return Err(failed(error)) };
+            tracing::warn!(model, %error, "the hub does not answer: using the cache");
+            return Ok(parent(anchor));
+        }
     }
-    if let Err(error) = fetched {
-        // A model that was fetched before is good without the network too.
-        let Some(config) = cached(model) else { return Err(failed(error)) };
-        tracing::warn!(model, %error, "the hub does not answer: using the cache");
-        return Ok(parent(config));
-    }
-    repo.get(ANCHORS[0]).map(parent).map_err(failed)
+    let missing = || failed(format!("the repository has none of {}", ANCHORS.join(", ")));
+    anchor(&repo.cache).map(parent).ok_or_else(missing)
 }
 
-/// The file that a cached model's folder is found by.
-fn cached(model: &str) -> Option<PathBuf> {
-    let cache = Cache::from_env().model(model.to_owned());
+/// The file that the folder of a cached model is found by.
+fn anchor(cache: &CacheRepo) -> Option<PathBuf> {
     ANCHORS.iter().find_map(|name| cache.get(name))
 }
 
@@ -88,25 +94,69 @@ fn offline() -> bool {
         .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
-/// Fetches what the encoder reads, and returns the first of [`ANCHORS`]; `None` when there is none of them.
-fn fetch(repo: &ApiRepo, model: &str) -> std::result::Result<Option<PathBuf>, hf_hub::api::sync::ApiError> {
-    let names: Vec<String> = repo.info()?.siblings.into_iter().map(|file| file.rfilename).collect();
-    let mut anchor = None;
-    for name in wanted(&names) {
-        tracing::info!(model, file = name, "fetching");
-        let path = repo.get(name)?;
-        if ANCHORS.contains(&name) {
-            anchor.get_or_insert(path);
+/// A repository of the hub, and its place in the cache.
+struct Repository {
+    api: Api,
+    files: ApiRepo,
+    cache: CacheRepo,
+    agent: download::Agent,
+}
+
+/// Why nothing was fetched.
+enum Failure {
+    /// The hub did not answer, or has no such repository.
+    Unreachable(String),
+    /// The hub answered what no hub answers: it is not used, and neither is the cache in its stead.
+    Hostile(String),
+}
+
+impl Repository {
+    /// Fetches what the encoder reads and the cache lacks.
+    fn fetch(&self, model: &str) -> Result<(), Failure> {
+        let info = self.files.info().map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+        let wanted = wanted(&names);
+        refuse_paths_outside(&wanted)?;
+        // The first file of a newer commit moves the cache to that commit: what it had of the older is fetched again.
+        for name in wanted.iter().chain(&wanted) {
+            if self.cache.get(name).is_some() {
+                continue;
+            }
+            tracing::info!(model, file = name, "fetching");
+            self.download(name)?;
         }
+        Ok(())
     }
-    Ok(anchor)
+
+    fn download(&self, name: &str) -> Result<(), Failure> {
+        let url = self.files.url(name);
+        let about = self.api.metadata(&url).map_err(|error| Failure::Unreachable(error.to_string()))?;
+        // The weak form of an ETag names the same bytes here.
+        let etag = about.etag().trim_start_matches("W/");
+        for (what, value) in [("ETag", etag), ("commit", about.commit_hash())] {
+            if !is_plain_name(value) {
+                return Err(Failure::Hostile(format!("the hub answers {value:?} as the {what} of {name}")));
+            }
+        }
+        if about.size() as u64 > LARGEST {
+            let message = format!("{name} has {} bytes, and a file of a model has at most {LARGEST}", about.size());
+            return Err(Failure::Hostile(message));
+        }
+        let blob = self.cache.blob_path(etag);
+        let unreachable = |error: std::io::Error| Failure::Unreachable(format!("{name}: {error}"));
+        if !blob.is_file() {
+            self.agent.download(&url, about.size() as u64, &blob).map_err(unreachable)?;
+        }
+        let pointer = self.cache.pointer_path(about.commit_hash()).join(name);
+        download::point(&pointer, &blob).map_err(unreachable)?;
+        self.cache.create_ref(about.commit_hash()).map_err(unreachable)
+    }
 }
 
 /// Of a repository's files those that the encoder reads: settings, tokenizer, and one form of the weights, of the
-/// repository's folder and of a Transformer module's.
+/// repository's folder and of a Transformer module's. No name was checked, and none is left out for its form.
 fn wanted(names: &[String]) -> Vec<&str> {
-    let inside = |name: &&String| !name.split('/').any(|part| matches!(part, "" | "." | ".."));
-    let names: Vec<&str> = names.iter().filter(inside).map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let modules = names.iter().filter_map(|name| name.strip_suffix("config.json"));
     let modules: Vec<&str> = modules.filter(|folder| folder.ends_with(TRANSFORMER)).collect();
     let mut wanted: Vec<&str> = Vec::new();
@@ -134,6 +184,28 @@ fn wanted(names: &[String]) -> Vec<&str> {
     }
     wanted.extend(names.iter().filter(|name| MODULES.iter().any(|module| name.ends_with(module))));
     wanted
+}
+
+/// Nothing is fetched from a hub that names one file outside the repository among those that are read.
+fn refuse_paths_outside(names: &[&str]) -> Result<(), Failure> {
+    match names.iter().find(|name| !is_path_inside(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Failure::Hostile(format!("the hub names a file {name:?}, which is no path inside a repository")))
+        }
+    }
+}
+
+/// Whether a name of the hub is a path that stays inside its folder.
+fn is_path_inside(name: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    name.len() <= 256 && !name.contains(|c: char| c.is_control() || c == '\\' || c == ':') && name.split('/').all(plain)
+}
+
+/// Whether what names a file in the cache is a name and nothing else.
+fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=128).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('.')
 }
 
 #[cfg(test)]
@@ -166,7 +238,6 @@ mod tests {
             "sentence_bert_config.json",
             "tokenizer.json",
             "tokenizer_config.json",
-            "../x_Pooling/config.json",
         ]);
         assert_eq!(
             whole,
@@ -197,5 +268,42 @@ mod tests {
             ]
         );
         assert_eq!(of(&["adapter_config.json", "adapter_model.safetensors"]), ["adapter_config.json"]);
+    }
+
+    #[test]
+    fn a_name_that_leaves_the_repository_is_refused_and_not_skipped() {
+        for name in [
+            "../x_Pooling/config.json",
+            "/x_Pooling/config.json",
+            "a/../../x_Normalize/config.json",
+            "../0_Transformer/config.json",
+            "C:\\0_Transformer/config.json",
+            "model-/../../x.safetensors",
+            "a\n_Pooling/config.json",
+        ] {
+            let names = ["config.json", "model.safetensors.index.json", name].map(str::to_owned);
+            let wanted = wanted(&names);
+            assert!(wanted.contains(&name), "{name:?}");
+            assert!(matches!(refuse_paths_outside(&wanted), Err(Failure::Hostile(_))), "{name:?}");
+        }
+        // What is not read is no reason to refuse a model.
+        let names = ["config.json", "../README.md"].map(str::to_owned);
+        assert!(refuse_paths_outside(&wanted(&names)).is_ok());
+    }
+
+    #[test]
+    fn answers_of_a_hub_are_paths_only_inside_its_cache() {
+        for name in ["config.json", "1_Pooling/config.json", "model-00001-of-00002.safetensors"] {
+            assert!(is_path_inside(name), "{name}");
+        }
+        for name in ["../x_Pooling/config.json", "/etc/x", "a//b", "a/./b", "a/..", "C:\\x", "a\0b", "a\nb", ""] {
+            assert!(!is_path_inside(name), "{name:?}");
+        }
+        for name in ["c0ffee", "config.json-1", "5eb63bbbe01eeed093cb22bb8f5acdc3"] {
+            assert!(is_plain_name(name), "{name}");
+        }
+        for name in ["../../x", "a/b", "..", ".hidden", "", "a b", "a\u{0}", &"x".repeat(129)] {
+            assert!(!is_plain_name(name), "{name:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Finds a model: built in, a folder, a GGUF file, or on the hub.
 
 mod backbone;
+mod download;
 mod hub;
 mod sentence_transformers;
 mod settings;

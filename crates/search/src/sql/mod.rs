@@ -3,6 +3,7 @@
 mod embed;
 mod heads;
 mod hits;
+pub(crate) mod limits;
 mod models;
 mod nearest;
 mod spans;
@@ -22,7 +23,7 @@ use datafusion::{
         SendableRecordBatchStream, SessionStateBuilder,
         context::{SQLOptions, SessionConfig, SessionContext},
         memory_pool::FairSpillPool,
-        runtime_env::RuntimeEnvBuilder,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::LogicalPlan,
     prelude::ParquetReadOptions,
@@ -30,7 +31,7 @@ use datafusion::{
 
 pub use models::{LoadedModels, ModelSource};
 
-use crate::{SearchError, SearchTable};
+use crate::{SearchError, SearchTable, table::LIMITED_ROWS};
 use tables::{Readable, Tables};
 
 /// A session in which each table is known by a name.
@@ -42,6 +43,24 @@ use tables::{Readable, Tables};
 pub struct SqlSession {
     context: SessionContext,
     tables: Arc<Tables>,
+    limited: bool,
+}
+
+/// Memory and disk that the statements of several sessions share.
+#[derive(Debug, Clone)]
+pub struct SqlRuntime(Arc<RuntimeEnv>);
+
+impl SqlRuntime {
+    /// At most so many bytes in memory, and so many in temporary files.
+    ///
+    /// # Errors
+    /// [`SearchError::Sql`] when there is no place for temporary files.
+    pub fn new(memory: usize, disk: u64) -> Result<Self, SearchError> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+            .with_max_temp_directory_size(disk);
+        Ok(Self(runtime.build_arc()?))
+    }
 }
 
 impl std::fmt::Debug for SqlSession {
@@ -93,14 +112,17 @@ impl SqlSession {
         Ok(session)
     }
 
-    /// A session over tables that are open already. A statement that needs more than `memory` bytes is refused.
+    /// A session over tables that are open already.
+    ///
+    /// With a runtime it is limited, for statements of others: one that needs more memory or disk than the runtime has is
+    /// refused, and so is one that calls a function that no limit holds.
     ///
     /// # Errors
     /// [`SearchError::DuplicateTable`].
     pub fn over(
         tables: impl IntoIterator<Item = (String, Arc<SearchTable>)>,
         models: Arc<dyn ModelSource>,
-        memory: Option<usize>,
+        runtime: Option<&SqlRuntime>,
     ) -> Result<Self, SearchError> {
         let mut by_name = BTreeMap::new();
         for (name, table) in tables {
@@ -109,22 +131,29 @@ impl SqlSession {
             }
         }
         let tables = Arc::new(Tables::new(by_name, models));
-        let mut runtime = RuntimeEnvBuilder::new();
-        if let Some(memory) = memory {
-            runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(memory)));
-        }
+        let limited = runtime.is_some();
+        let runtime = match runtime {
+            Some(SqlRuntime(runtime)) => Arc::clone(runtime),
+            None => RuntimeEnvBuilder::new().build_arc()?,
+        };
         let mut config = SessionConfig::new().with_information_schema(true);
+        if limited {
+            // A statement can be ended between two batches, and no function sees more rows at once.
+            config = config.with_batch_size(LIMITED_ROWS);
+        }
         // Readers of Arrow older than its views are many.
         config.options_mut().optimizer.expand_views_at_output = true;
         // Calls that wait for a model lose the table's metadata, which aggregates above them would miss.
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
-        let state = SessionStateBuilder::new()
+        let mut state = SessionStateBuilder::new()
             .with_config(config)
-            .with_runtime_env(runtime.build_arc()?)
+            .with_runtime_env(runtime)
             .with_default_features()
-            .with_optimizer_rule(Arc::new(nearest::ReadNearest))
-            .build();
-        let context = SessionContext::new_with_state(state);
+            .with_optimizer_rule(Arc::new(nearest::ReadNearest));
+        if limited {
+            state = state.with_physical_optimizer_rule(Arc::new(limits::CheckJoins));
+        }
+        let context = SessionContext::new_with_state(state.build());
         for (name, table) in tables.iter() {
             let reference = datafusion::sql::TableReference::bare(name.as_str());
             context.register_table(reference, Arc::new(Readable::new(Arc::clone(table))))?;
@@ -141,7 +170,7 @@ impl SqlSession {
             context.register_udtf(name, Arc::new(hits::SearchFunction { name, function, tables }));
         }
         context.register_udtf("spans", Arc::new(spans::SpansFunction { tables: Arc::clone(&tables) }));
-        Ok(Self { context, tables })
+        Ok(Self { context, tables, limited })
     }
 
     /// Runs one query.
@@ -179,9 +208,14 @@ impl SqlSession {
     /// The plan of a statement that reads.
     async fn plan(&self, sql: &str) -> Result<LogicalPlan, SearchError> {
         let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let plan = Box::pin(self.context.state().create_logical_plan(sql)).await?;
+        let state = self.context.state();
+        let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+        if self.limited {
+            limits::check_syntax(&statement)?;
+        }
+        let plan = Box::pin(state.statement_to_plan(statement)).await?;
         reading.verify_plan(&plan)?;
-        Ok(plan)
+        if self.limited { limits::bound(plan) } else { Ok(plan) }
     }
 }
 
@@ -197,6 +231,12 @@ impl From<DataFusionError> for SearchError {
             },
             error => error,
         };
+        // An error that several tasks wait for is shared, and cannot be taken out.
+        if let DataFusionError::External(shared) = error.find_root()
+            && let Some(Self::TooLarge(message)) = shared.downcast_ref()
+        {
+            return Self::TooLarge(message.clone());
+        }
         match error.find_root() {
             // The statements that `SQLOptions` refuses are known by the beginning of its message.
             DataFusionError::Plan(message)

@@ -171,7 +171,7 @@ impl TableProvider for Nearest {
         let all = || (0..schema.fields().len()).collect();
         let columns: Vec<usize> = projection.cloned().unwrap_or_else(all);
         let columns: Vec<&str> = columns.iter().map(|at| schema.field(*at).name().as_str()).collect();
-        let mut scanner = self.table.dataset().scan();
+        let mut scanner = self.table.scan();
         if let Some(condition) = conjunction(filters.iter().cloned()) {
             scanner.prefilter(true).filter_expr(condition);
         }

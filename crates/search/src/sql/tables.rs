@@ -16,7 +16,7 @@ use lance::datafusion::LanceTableProvider;
 use polylance_schema::Contract;
 
 use super::{models::ModelSource, waiting};
-use crate::SearchTable;
+use crate::{SearchTable, table::LIMITED_ROWS};
 
 /// Tables, and where their models are.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub(crate) struct Readable {
 impl Readable {
     pub(crate) fn new(table: Arc<SearchTable>) -> Self {
         let rows = LanceTableProvider::new(Arc::clone(table.dataset()), false, false);
+        let rows = if table.is_limited() { rows.with_batch_size(LIMITED_ROWS) } else { rows };
         Self { table, rows }
     }
 }

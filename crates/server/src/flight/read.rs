@@ -168,3 +168,44 @@ fn hidden(column: &ArrayRef, addresses: &Addresses) -> Result<ArrayRef, ArrowErr
     let hidden = texts.as_string::<i32>().iter().map(|text| text.map(|text| addresses.hide(text)));
     cast(&hidden.collect::<StringArray>(), column.data_type())
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{DictionaryArray, LargeListArray, LargeStringArray, ListArray, StringViewArray, StructArray},
+        buffer::OffsetBuffer,
+        datatypes::{Int8Type, Int32Type, Int64Type},
+    };
+    use arrow_flight::{decode::FlightRecordBatchStream, encode::FlightDataEncoderBuilder};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn columns_of_any_type_arrive_as_they_were_announced() {
+        let words: ArrayRef = Arc::new([Some("one"), None].into_iter().collect::<DictionaryArray<Int32Type>>());
+        let tiny: ArrayRef = Arc::new([Some("one"), None].into_iter().collect::<DictionaryArray<Int8Type>>());
+        let item = Arc::new(Field::new_list_field(tiny.data_type().clone(), true));
+        let list = ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), Arc::clone(&tiny), None);
+        let fields = Fields::from(vec![Field::new("word", words.data_type().clone(), true)]);
+        let large = LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)]), None]);
+        let columns: [(&str, ArrayRef); 7] = [
+            ("words", Arc::clone(&words)),
+            ("tiny", tiny),
+            ("list", Arc::new(list)),
+            ("struct", Arc::new(StructArray::new(fields, vec![words], None))),
+            ("large", Arc::new(large)),
+            ("view", Arc::new(StringViewArray::from(vec!["x", "a text that is longer than a view"]))),
+            ("wide", Arc::new(LargeStringArray::from(vec!["x", "y"]))),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
+        let batch = batch.unwrap();
+        let announced = Arc::new(plain(batch.schema_ref()));
+        let columns = batch.columns().iter().zip(announced.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap()).collect();
+        let sent = RecordBatch::try_new(Arc::clone(&announced), columns).unwrap();
+        let encoded = FlightDataEncoderBuilder::new().build(stream::iter([Ok(sent.clone())]));
+        let arrived: Vec<RecordBatch> =
+            FlightRecordBatchStream::new_from_flight_data(encoded).try_collect().await.unwrap();
+        assert_eq!(arrived, [sent]);
+    }
+}

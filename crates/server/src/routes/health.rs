@@ -28,10 +28,14 @@ pub(super) fn ready() -> Route {
     }
 }
 
-/// Tables and models are there before the server listens; only its end makes it unready.
+/// Tables and models are there before the server listens. Its end makes it unready, and so do work that cannot be ended
+/// and stores that do not answer, for as long as they last.
 async fn is_ready(State(app): State<App>) -> Result<Json<Health>, ApiError> {
     if app.is_ending() {
         return Err(ApiError::unavailable("ending", "the server is about to end"));
+    }
+    if let Some(reason) = app.is_held() {
+        return Err(ApiError::unavailable("not_ready", reason));
     }
     Ok(Json(Health { status: "ready" }))
 }

@@ -160,7 +160,8 @@ async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Re
     let started = Instant::now();
     let table = asked.table.clone();
     let request = asked.request(&app.limits)?;
-    let found = app.work_on(Kind::Search, table.as_deref(), async move |app, _, name, table| {
+    let kind = if request.filter.is_some() { Kind::Condition } else { Kind::Search };
+    let found = app.work_on(kind, table.as_deref(), async move |app, _, name, table| {
         if let Some(condition) = &request.filter {
             statement::check_condition(condition, app.limits.statement)?;
         }

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use arrow::datatypes::SchemaRef;
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::{DataType, SchemaRef},
+};
 use axum::{Json, extract::State, routing::post};
 use futures::TryStreamExt;
 use polylance_search::SearchError;
@@ -103,8 +106,11 @@ pub(super) async fn read(snapshot: &Snapshot, sql: &str, limits: &Limits) -> Res
         let room = limits.rows - read.rows.len();
         read.truncated = batch.num_rows() > room;
         // In parts, so that a row too many is found before all rows are text.
-        for first in (0..batch.num_rows().min(room)).step_by(PART) {
-            let part = batch.slice(first, PART.min(batch.num_rows().min(room) - first));
+        let shown = batch.num_rows().min(room);
+        let mut first = 0;
+        while first < shown {
+            let part = part(&batch.slice(first, PART.min(shown - first)));
+            first += part.num_rows();
             for row in rows(&part)? {
                 bytes += row.get().len();
                 if bytes > limits.answer {
@@ -121,5 +127,24 @@ pub(super) async fn read(snapshot: &Snapshot, sql: &str, limits: &Limits) -> Res
     Ok(read)
 }
 
-/// Rows that become text together.
+/// Rows that become text together, and about how many bytes they may have unless it is one row.
 const PART: usize = 256;
+const PART_BYTES: usize = 1 << 20;
+
+/// The first rows that are not too large together.
+fn part(rows: &RecordBatch) -> RecordBatch {
+    let mut part = rows.clone();
+    while part.num_rows() > 1 && bytes(&part) > PART_BYTES {
+        part = part.slice(0, part.num_rows() / 2);
+    }
+    part
+}
+
+fn bytes(rows: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| match column.data_type() {
+        // Where the texts lie is not counted with a view.
+        DataType::Utf8View => column.as_string_view().views().iter().map(|view| *view as u32 as usize).sum(),
+        _ => column.to_data().get_slice_memory_size().unwrap_or(PART_BYTES),
+    };
+    rows.columns().iter().map(bytes).sum()
+}

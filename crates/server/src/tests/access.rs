@@ -61,6 +61,36 @@ async fn without_tokens_other_names_than_this_machines_are_refused() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_makes_no_browser_ask() {
+    let ask = |path: &str, site: &str| Request::get(path).header("sec-fetch-site", site).body(Body::empty()).unwrap();
+    for server in [Fixture::new().await, protected().await] {
+        for path in ["/v1/tables", "/v1/tables/docs/facets?column=lang", "/metrics"] {
+            let (status, _, text) = server.send(ask(path, "cross-site")).await;
+            assert!(status == StatusCode::FORBIDDEN && text.contains("foreign_page"), "{path}: {text}");
+        }
+        assert_eq!(server.send(ask("/healthz", "cross-site")).await.0, StatusCode::OK);
+    }
+    let server = Fixture::new().await;
+    for site in ["same-origin", "same-site", "none"] {
+        assert_eq!(server.send(ask("/v1/tables", site)).await.0, StatusCode::OK, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_stores_do_not_answer_is_not_ready_until_they_do() {
+    let server = Fixture::new().await;
+    let moved = server.folder.path().join("moved");
+    let table = server.folder.path().join("docs.lance");
+    std::fs::rename(&table, &moved).unwrap();
+    server.app.tables.refresh(&server.app.models, &server.app.metrics).await.unwrap();
+    assert!(server.app.tables.are_unreachable(std::time::Duration::ZERO));
+    assert!(!server.app.tables.are_unreachable(std::time::Duration::from_hours(1)));
+    std::fs::rename(&moved, &table).unwrap();
+    server.app.tables.refresh(&server.app.models, &server.app.metrics).await.unwrap();
+    assert!(!server.app.tables.are_unreachable(std::time::Duration::ZERO));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_told_in_json() {
     let server = Fixture::new().await;
     for path in

@@ -10,6 +10,7 @@ use arrow::{
     datatypes::{Int32Type, Schema},
 };
 use lance::dataset::WriteMode;
+use polylance_schema::Contract;
 use serde_json::{Value, json};
 
 use super::{Fixture, batch, contract, right, write};
@@ -108,6 +109,24 @@ async fn numbers_of_others_keep_their_digits() {
     let (_, _, text) = server.send(request.body(body.into()).unwrap()).await;
     let row = r#"{"large":18446744073709551615,"price":123456789012345678.91,"bytes":"00ff","word":"one"}"#;
     assert!(text.contains(row) && text.contains("\"large\":9007199254740993"), "{text}");
+}
+
+#[tokio::test]
+async fn a_newer_version_is_served_without_the_model_that_it_alone_names() {
+    let server = Fixture::new().await;
+    let rows = batch().await;
+    let named = Contract { model: "org/other".into(), weights_hash: "ff".into(), ..contract() };
+    let schema = Schema::new_with_metadata(rows.schema().fields().clone(), named.to_metadata());
+    let rows = RecordBatch::try_new(Arc::new(schema), rows.columns().to_vec()).unwrap();
+    write(&server.folder, rows.slice(0, 2), WriteMode::Overwrite).await;
+    server.app.tables.refresh(&server.app.models, &server.app.metrics).await.unwrap();
+    let counted = server.ok("/v1/sql", json!({ "sql": "SELECT count(*) AS n FROM docs" })).await;
+    assert_eq!(counted["rows"][0]["n"], 2);
+    for (path, body) in
+        [("/v1/search", json!({ "query": "right", "mode": "vector" })), ("/v1/embeddings", json!({ "input": "right" }))]
+    {
+        assert_eq!(server.refused(path, body).await, (409, "model_missing".to_owned()), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,38 @@
 use super::{DIM, Fixture, vectors};
 use serde_json::{Value, json};
 
+#[tokio::test]
+async fn a_condition_computes_nothing_that_grows_or_lasts() {
+    let server = Fixture::new().await;
+    let bomb = format!("levenshtein(concat({}), text) < 0", vec!["text"; 60].join(","));
+    for condition in [
+        bomb.as_str(),
+        "`levenshtein`(text, text) < 1",
+        "`repeat`('x', 300000000) = text",
+        "encode(text, 'hex') = text",
+        "overlay(text placing text from 1 for 0) = text",
+        "array_to_string([text, text], '') = text",
+        "text ~ text",
+        "text LIKE text",
+        "regexp_like(text, '(\\w{100}){50}')",
+        "arrow_metadata(topic) IS NULL",
+    ] {
+        let refused = server.refused(SEARCH, json!({ "query": "right", "where": condition })).await;
+        assert!(["not_allowed", "invalid_filter"].contains(&refused.1.as_str()), "{condition}: {refused:?}");
+    }
+    for condition in [
+        "lang = 'eng' AND lower(text) LIKE '%right%'",
+        "starts_with(text, 'every') OR length(text) > 3",
+        "regexp_like(text, '^e\\w+')",
+        "coalesce(rating, 0) > 1 AND NOT kept IS NULL",
+        "topic.label = 'life'",
+        "lang || '-' || doc_id = 'eng-d1'",
+    ] {
+        let found = server.ok(SEARCH, json!({ "query": "right", "where": condition })).await;
+        assert!(!found["hits"].as_array().unwrap().is_empty(), "{condition}");
+    }
+}
+
 const SEARCH: &str = "/v1/search";
 
 fn ids(answer: &Value) -> Vec<&str> {

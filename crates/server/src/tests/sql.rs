@@ -77,6 +77,16 @@ async fn nothing_but_queries_over_the_tables_is_answered() {
         ("SELEC", 400, "invalid_sql"),
         ("SELECT 1/0", 400, "invalid_sql"),
         ("SELECT repeat('x', 10)", 403, "not_allowed"),
+        ("SELECT `repeat`('x', 10)", 403, "not_allowed"),
+        ("SELECT arrow_metadata(topic) FROM docs", 403, "not_allowed"),
+        ("SELECT version()", 403, "not_allowed"),
+        ("SELECT * FROM vector_search('docs', 'x', 5, 'levenshtein(text, text) < 1')", 403, "not_allowed"),
+        ("WITH RECURSIVE r AS (SELECT 1 n UNION ALL SELECT n FROM r) SELECT * FROM r", 403, "not_allowed"),
+        (
+            "SELECT length(string_agg(concat(value, '0123456789'), '')) FROM generate_series(1, 3000000)",
+            422,
+            "too_large",
+        ),
         ("SELECT 1; SELECT 2", 400, "invalid_sql"),
     ] {
         assert_eq!(server.refused(SQL, json!({ "sql": sql })).await, (status, code.to_owned()), "{sql}");
@@ -98,9 +108,13 @@ async fn an_expression_as_deep_as_it_may_be_is_answered() {
 #[tokio::test]
 async fn memory_and_time_are_limited() {
     let server = Fixture::with(Limits { sql_memory: 1 << 20, ..Limits::default() }, Vec::new()).await;
-    let large =
-        json!({ "sql": "SELECT value, count(*) FROM generate_series(1, 10000000) GROUP BY 1 ORDER BY 2 LIMIT 1" });
+    let large = json!({ "sql": "SELECT count(*) FROM generate_series(1, 10000000) a \
+                                JOIN generate_series(1, 10000000) b ON a.value = b.value" });
     assert_eq!(server.refused(SQL, large).await, (422, "too_much_memory".to_owned()));
+    let limits = Limits { sql_memory: 32 << 20, sql_disk: 1 << 20, ..Limits::default() };
+    let server = Fixture::with(limits, Vec::new()).await;
+    let spilled = json!({ "sql": "SELECT value FROM generate_series(1, 10000000) ORDER BY -value OFFSET 9999999" });
+    assert_eq!(server.refused(SQL, spilled).await, (422, "too_much_disk".to_owned()));
     let server =
         Fixture::with(Limits { time: std::time::Duration::from_millis(1), ..Limits::default() }, Vec::new()).await;
     let long = json!({ "sql": "SELECT sum(a.value * b.value) FROM generate_series(1, 10000000) a, generate_series(1, 10000000) b" });

@@ -1,0 +1,114 @@
+//! One file of the hub, written into the cache under a name that was checked.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Component, Path, PathBuf},
+    process,
+};
+
+use ureq::tls::{TlsConfig, TlsProvider};
+
+/// How often a download goes on where it was cut off.
+const RETRIES: usize = 3;
+
+/// Fetches files, with the user's token for the hub itself and for nobody it sends on to.
+pub(super) struct Agent {
+    agent: ureq::Agent,
+    token: Option<String>,
+}
+
+/// An agent for the hub.
+pub(super) fn agent(endpoint: &str) -> Agent {
+    let tls = TlsConfig::builder().provider(TlsProvider::Rustls).build();
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls)
+        .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
+        .build();
+    tracing::debug!(endpoint, "fetching from the hub");
+    let token = env::var("HF_TOKEN").ok().or_else(|| hf_hub::Cache::from_env().token());
+    Agent { agent: config.into(), token }
+}
+
+impl Agent {
+    /// Writes what is at `url`, exactly `size` bytes, beside the file and then in its place.
+    pub(super) fn download(&self, url: &str, size: u64, file: &Path) -> io::Result<()> {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut part = file.as_os_str().to_owned();
+        part.push(format!(".{}.part", process::id()));
+        let part = PathBuf::from(part);
+        let written = self.write(url, size, &part).and_then(|()| fs::rename(&part, file));
+        if written.is_err() {
+            let _gone = fs::remove_file(&part);
+        }
+        written
+    }
+
+    fn write(&self, url: &str, size: u64, part: &Path) -> io::Result<()> {
+        let mut out = File::create(part)?;
+        let (mut written, mut tries) = (0, 0);
+        while written < size {
+            match self.append(url, size, written, &mut out) {
+                Ok(0) if tries >= RETRIES => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if tries >= RETRIES => return Err(error),
+                Ok(0) | Err(_) => tries += 1,
+                Ok(_) => {}
+            }
+            // What was written before an error counts too.
+            written = out.metadata()?.len();
+        }
+        out.sync_all()
+    }
+
+    /// Appends from the byte `first` on, never more than is missing.
+    fn append(&self, url: &str, size: u64, first: u64, out: &mut File) -> io::Result<u64> {
+        let mut request = self.agent.get(url).header("Range", format!("bytes={first}-"));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let response = request.call().map_err(io::Error::other)?;
+        if first > 0 && response.status() != 206 {
+            return Err(io::Error::other("the hub does not go on where it was cut off"));
+        }
+        let mut missing = response.into_body().into_reader().take(size - first);
+        let copied = io::copy(&mut missing, out)?;
+        out.flush()?;
+        Ok(copied)
+    }
+}
+
+/// Lets `pointer` be the file: by a relative link, as other programs that use the cache do.
+pub(super) fn point(pointer: &Path, file: &Path) -> io::Result<()> {
+    if pointer.exists() {
+        return Ok(());
+    }
+    let Some(folder) = pointer.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    fs::create_dir_all(folder)?;
+    match std::os::unix::fs::symlink(relative(folder, file), pointer) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+/// The path from a folder to a file.
+fn relative(folder: &Path, file: &Path) -> PathBuf {
+    let (from, to): (Vec<Component<'_>>, Vec<Component<'_>>) =
+        (folder.components().collect(), file.components().collect());
+    let same = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
+    let up = (same..from.len()).map(|_| Component::ParentDir);
+    up.chain(to[same..].iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_is_a_link_inside_the_cache() {
+        let found = relative(Path::new("/c/models--a/snapshots/c0ffee/1_Pooling"), Path::new("/c/models--a/blobs/x"));
+        assert_eq!(found, Path::new("../../../blobs/x"));
+    }
+}
