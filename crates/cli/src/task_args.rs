@@ -37,6 +37,9 @@ pub(crate) struct TaskArgs {
     /// qa: "no answer" may be the answer
     #[arg(long)]
     null_answer: bool,
+    /// qa: whether an answer is of whole words; false suits languages that write no spaces [default: true]
+    #[arg(long, value_name = "BOOL")]
+    align_to_words: Option<bool>,
     /// generate: ids to make at most [default: 32]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
@@ -127,6 +130,7 @@ impl TaskArgs {
             max_answer_tokens: given.max_answer_tokens,
             doc_stride: given.doc_stride,
             null_answer: given.null_answer.then_some(true),
+            align_to_words: given.align_to_words,
             max_new_tokens: given.max_new_tokens,
             temperature: given.temperature,
             top_p: given.top_p,

@@ -66,6 +66,8 @@ pub struct TaskOptions {
     pub doc_stride: Option<usize>,
     /// qa: whether "no answer" may be the answer.
     pub null_answer: Option<bool>,
+    /// qa: whether an answer is of whole words, not of whole tokens.
+    pub align_to_words: Option<bool>,
     /// generate: ids to make at most.
     #[schemars(range(min = 1))]
     pub max_new_tokens: Option<usize>,
@@ -133,6 +135,7 @@ impl TaskOptions {
                 max_answer_tokens: positive("max_answer_tokens", self.max_answer_tokens.unwrap_or(15))?,
                 doc_stride: self.doc_stride.unwrap_or(128),
                 null_answer: self.null_answer.unwrap_or(false),
+                align_to_words: self.align_to_words.unwrap_or(true),
             },
             TaskName::FillMask => TaskSpec::FillMask { top_k: positive("top_k", self.top_k.unwrap_or(5))? },
             TaskName::Generate => TaskSpec::Generate(self.generation()?),
@@ -181,7 +184,7 @@ impl TaskOptions {
 
     fn refuse_stray(&self, task: TaskName) -> Result<(), TaskError> {
         use TaskName::{Classify, FillMask, Generate, Ner, Qa, ZeroShot};
-        let options: [(&'static str, bool, &[TaskName]); 13] = [
+        let options: [(&'static str, bool, &[TaskName]); 14] = [
             ("scores", self.scores.is_some(), &[Classify]),
             ("aggregation", self.aggregation.is_some(), &[Ner]),
             ("labels", self.labels.is_some(), &[ZeroShot]),
@@ -191,6 +194,7 @@ impl TaskOptions {
             ("max_answer_tokens", self.max_answer_tokens.is_some(), &[Qa]),
             ("doc_stride", self.doc_stride.is_some(), &[Qa]),
             ("null_answer", self.null_answer.is_some(), &[Qa]),
+            ("align_to_words", self.align_to_words.is_some(), &[Qa]),
             ("max_new_tokens", self.max_new_tokens.is_some(), &[Generate]),
             ("temperature", self.temperature.is_some(), &[Generate]),
             ("top_p", self.top_p.is_some(), &[Generate]),

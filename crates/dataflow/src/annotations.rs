@@ -212,7 +212,13 @@ mod tests {
 
     #[test]
     fn several_answers_are_a_list_and_one_is_not() {
-        let qa = |top_k| TaskSpec::Qa { top_k, max_answer_tokens: 15, doc_stride: 128, null_answer: false };
+        let qa = |top_k| TaskSpec::Qa {
+            top_k,
+            max_answer_tokens: 15,
+            doc_stride: 128,
+            null_answer: false,
+            align_to_words: true,
+        };
         let answer = Answer { text: "tea".into(), score: 0.5, chars: 0..3 };
         let rows = [row(Annotation::Answers(vec![answer]))];
         let expected = serde_json::json!({"answer": "tea", "score": 0.5, "start": 100, "end": 103});

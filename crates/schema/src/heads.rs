@@ -91,6 +91,9 @@ pub enum TaskSpec {
         doc_stride: usize,
         /// Whether "no answer" may be the answer.
         null_answer: bool,
+        /// Whether an answer is of whole words; without, it is of whole tokens, for languages that write no spaces.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        align_to_words: bool,
     },
     /// The words behind masks, by a masked language model.
     FillMask {
@@ -103,6 +106,15 @@ pub enum TaskSpec {
     Choose,
     /// How well a passage answers a query, by a sequence classifier over both.
     Rerank,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 impl TaskSpec {
@@ -287,7 +299,8 @@ mod tests {
 
     #[test]
     fn every_task_but_reranking_has_a_column() {
-        let qa = TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false };
+        let qa =
+            TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
         assert!(matches!(qa.column_type(), Some(DataType::Struct(_))));
         assert_eq!(TaskSpec::Generate(Generation::default()).column_type(), Some(DataType::Utf8));
         assert_eq!(TaskSpec::Rerank.column_type(), None);

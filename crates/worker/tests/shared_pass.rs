@@ -113,7 +113,8 @@ fn only_what_reads_the_same_ids_on_the_same_encoder_shares_the_pass() {
     assert!(!shares(&classes, &of("passage: ", 128, f32), &asked), "another prefix");
     assert!(!shares(&classes, &of("", 129, f32), &asked), "chunks that the head cuts");
     assert!(!shares(&classes, &of("", 128, polylance_encoder::Dtype::Bf16), &asked), "another arithmetic");
-    let qa = TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false };
+    let qa =
+        TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
     assert!(!shares(&answers, &embedding, &head_contract(&answers, qa, none.clone(), &options).unwrap()), "pairs");
 
     let builtin = ModelFiles::find("builtin:multilingual-e5-small").unwrap();

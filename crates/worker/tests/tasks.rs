@@ -220,8 +220,9 @@ fn answers_are_those_of_the_pipeline() {
     let goldens = goldens("answers.json.zst", "4.57.");
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let goldens = &goldens["answers"];
-    for (name, null_answer) in [("plain", false), ("null", true)] {
-        let spec = TaskSpec::Qa { top_k: 3, max_answer_tokens: 15, doc_stride: 128, null_answer };
+    for (name, null_answer, align_to_words) in [("plain", false, true), ("null", true, true), ("tokens", false, false)]
+    {
+        let spec = TaskSpec::Qa { top_k: 3, max_answer_tokens: 15, doc_stride: 128, null_answer, align_to_words };
         let pool = pool(ModelKind::XlmRoberta, spec, |c| c.head_scale(scale));
         let input = |asked: &Value| AnnotateInput {
             question: Some(asked[0].as_str().unwrap().to_owned()),
@@ -249,7 +250,8 @@ fn answers_are_those_of_the_pipeline() {
 
 #[test]
 fn an_input_that_cannot_be_answered_says_why_and_does_not_fail_the_others() {
-    let spec = TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false };
+    let spec =
+        TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
     let answerer = pool(ModelKind::XlmRoberta, spec, |checkpoint| checkpoint);
     let question =
         |question: Option<&str>| AnnotateInput { question: question.map(str::to_owned), ..ask("It was Ada.") };

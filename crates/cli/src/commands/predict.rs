@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_line_is_read_as_its_task_needs() {
-        let qa = TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false };
+        let qa =
+            TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
         let asked = Asked::parse(r#"{"question": "who?", "context": "Ada."}"#.into(), &qa).unwrap();
         assert_eq!((asked.inputs[0].question.as_deref(), asked.inputs[0].text.as_str()), (Some("who?"), "Ada."));
         let error = Asked::parse(r#"{"question": "who?"}"#.into(), &qa).unwrap_err();

@@ -136,9 +136,14 @@ impl TaskRunner {
                 let tags = schemes::Tags::new(classes);
                 spans::annotation(&tokens, encodings, &logits()?, &tags, *aggregation)
             }
-            TaskSpec::Qa { top_k, max_answer_tokens, null_answer, .. } => {
-                let most = question::Most { answers: *top_k, tokens: *max_answer_tokens };
-                question::annotation(&input.text, encodings, &logits()?, &most, *null_answer)
+            TaskSpec::Qa { top_k, max_answer_tokens, null_answer, align_to_words, .. } => {
+                let wanted = question::Wanted {
+                    answers: *top_k,
+                    tokens: *max_answer_tokens,
+                    null: *null_answer,
+                    words: *align_to_words,
+                };
+                question::annotation(&input.text, encodings, &logits()?, &wanted)
             }
             TaskSpec::FillMask { .. } => masks::annotation(&self.encoder.tokenizer, one()?),
             TaskSpec::Generate(_) => text::annotation(&self.encoder.tokenizer, one()?),

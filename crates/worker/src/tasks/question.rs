@@ -7,12 +7,17 @@ use tokenizers::Encoding;
 
 use super::inputs::{TextEncoder, softmax, windows};
 
-/// How much is told.
+/// Which answers are told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Most {
+pub(super) struct Wanted {
+    /// How many at most.
     pub(super) answers: usize,
-    /// Tokens of an answer.
+    /// Tokens of an answer at most.
     pub(super) tokens: usize,
+    /// Whether "no answer" may be one.
+    pub(super) null: bool,
+    /// Whether they are of whole words, not of whole tokens.
+    pub(super) words: bool,
 }
 
 /// Windows on the question and its context.
@@ -32,8 +37,7 @@ pub(super) fn annotation(
     context: &str,
     windows: &[Encoding],
     logits: &[&[f32]],
-    most: &Most,
-    null_answer: bool,
+    wanted: &Wanted,
 ) -> Result<Annotation, String> {
     let context: Vec<char> = context.chars().collect();
     let mut answers: Vec<Answer> = Vec::new();
@@ -41,9 +45,17 @@ pub(super) fn annotation(
     for (encoding, logits) in windows.iter().zip(logits) {
         let window = Window::new(encoding, logits)?;
         least_null = least_null.min(window.null);
-        for (start, end, score) in window.candidates(most.answers * 2 + 10, most.tokens) {
-            let (start, end) = words(encoding, start, end);
-            let (start, end) = (start.min(context.len()), end.min(context.len()));
+        // Several pairs of tokens may stand for the same words.
+        let count = if wanted.words { wanted.answers * 2 + 10 } else { wanted.answers };
+        for (start, end, score) in window.candidates(count, wanted.tokens) {
+            let words = if wanted.words { words(encoding, start, end) } else { None };
+            let offsets = encoding.get_offsets();
+            let (start, end) = words.unwrap_or_else(|| (offsets[start].0, offsets[end].1));
+            let (mut start, end) = (start.min(context.len()), end.min(context.len()));
+            // A token may begin with a space, which is no part of an answer.
+            while start < end && context[start].is_whitespace() {
+                start += 1;
+            }
             let text: String = context.get(start..end).unwrap_or_default().iter().collect();
             match answers.iter_mut().find(|answer| answer.text.to_lowercase() == text.to_lowercase()) {
                 Some(answer) => answer.score += score,
@@ -51,11 +63,11 @@ pub(super) fn annotation(
             }
         }
     }
-    if null_answer {
+    if wanted.null {
         answers.push(Answer { text: String::new(), score: least_null, chars: 0..0 });
     }
     answers.sort_by(|a, b| b.score.total_cmp(&a.score));
-    answers.truncate(most.answers);
+    answers.truncate(wanted.answers);
     Ok(Annotation::Answers(answers))
 }
 
@@ -109,14 +121,11 @@ impl Window {
     }
 }
 
-/// The characters of the words in which an answer's tokens stand; of the tokens where the tokenizer knows no words.
-fn words(encoding: &Encoding, start: usize, end: usize) -> (usize, usize) {
+/// The characters of the words in which an answer's tokens stand, where the tokenizer knows words.
+fn words(encoding: &Encoding, start: usize, end: usize) -> Option<(usize, usize)> {
     let word = |token: usize| {
         let (_, word) = encoding.token_to_word(token)?;
         encoding.word_to_chars(word, 1)
     };
-    match (word(start), word(end)) {
-        (Some((start, _)), Some((_, end))) => (start, end),
-        _ => (encoding.get_offsets()[start].0, encoding.get_offsets()[end].1),
-    }
+    Some((word(start)?.0, word(end)?.1))
 }

@@ -178,17 +178,25 @@ def pairs(fast, given):
 def answers(fast, given):
     built = model("xlm-roberta", "QuestionAnswering", len(fast))
     pipe = transformers.pipeline("question-answering", model=built, tokenizer=fast)
+    given_indices = pipe.get_indices
+
+    def get_indices(encoding, start, end, sequence, align_to_words):
+        # A token may begin with a space, which is no part of an answer.
+        start, end = given_indices(encoding, start, end, sequence, align_to_words)
+        return start + len(context[start:end]) - len(context[start:end].lstrip()), end
+
+    pipe.get_indices = get_indices
     asked = [[given[at + 1][:40], given[at]] for at in range(0, 190, 3)] + [["Who?", given[-3]], ["ใคร", given[-2]]]
     # A context a language that is longer than a window.
     asked += [[given[at][:40], " ".join(given[at : at + 13])] for at in range(0, 195, 13)]
     found = {}
-    for null in (False, True):
+    for name, options in [("plain", {}), ("null", {"handle_impossible_answer": True}), ("tokens", {"align_to_words": False})]:
         told = []
         for question, context in asked:
-            all_of = pipe(question=question, context=context, top_k=3, handle_impossible_answer=null)
+            all_of = pipe(question=question, context=context, top_k=3, **options)
             all_of = all_of if isinstance(all_of, list) else [all_of]
             told.append([[one["answer"], rounded(one["score"]), one["start"], one["end"]] for one in all_of])
-        found["null" if null else "plain"] = told
+        found[name] = told
     return {"asked": asked, **found}
 
 
