@@ -27,6 +27,7 @@ use datafusion::{
     },
 };
 use futures::TryStreamExt;
+use polylance_ids::hash;
 use polylance_schema::{
     columns::{CONTENT_HASH, DOC_ID, ERROR},
     key_schema,
@@ -37,7 +38,6 @@ use crate::{
     datafusion_error,
     known_keys::{KnownKeys, KnownKeysBuilder},
     operator,
-    sorted_run::hash,
 };
 
 /// Name of the metric with the rows that the table has.

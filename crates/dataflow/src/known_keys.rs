@@ -8,7 +8,7 @@ use std::io;
 
 use datafusion::execution::memory_pool::MemoryReservation;
 
-use crate::sorted_run::SortedRun;
+use polylance_ids::SortedRun;
 
 /// Keys that are gathered whatever the pool grants.
 const LEAST: usize = 1 << 16;
@@ -115,8 +115,9 @@ mod tests {
 
     use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
 
+    use polylance_ids::hash;
+
     use super::*;
-    use crate::sorted_run::hash;
 
     fn keys(count: usize, memory: usize) -> (KnownKeys, Arc<dyn MemoryPool>) {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(memory));

@@ -27,8 +27,6 @@ mod progress;
 mod read;
 mod scan;
 mod seams;
-mod seen;
-mod sorted_run;
 mod source;
 mod source_ids;
 mod stop;

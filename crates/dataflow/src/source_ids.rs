@@ -7,7 +7,7 @@ use std::{
 
 use datafusion::execution::TaskContext;
 
-use crate::seen::SeenIds;
+use polylance_ids::SeenIds;
 
 /// An extension of the session in which [`DistinctIdExec`](crate::DistinctIdExec) leaves the ids it has seen.
 #[derive(Debug, Default)]

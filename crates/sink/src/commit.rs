@@ -37,7 +37,7 @@ use crate::{
     SinkError, TableTarget,
     attempts::{Attempts, is_conflict},
     identity::advance,
-    known_rows::{KnownRows, RowAddresses, key_hash},
+    known_rows::{KnownRows, RowAddresses},
     quarantine::Quarantine,
     storage, table,
     target::properties,
@@ -331,12 +331,18 @@ impl Committer {
         window: &'a Window,
     ) -> Result<HashSet<&'a str>, SinkError> {
         known
-            .learn(&self.target.uri, dataset, &[DOC_ID], |batch, hashes| {
-                hashes.extend(batch.column(0).as_string::<i32>().iter().flatten().map(key_hash));
+            .learn(&self.target.uri, dataset, &[DOC_ID], |batch, keys| {
+                let mut ids = batch.column(0).as_string::<i32>().iter().flatten();
+                ids.try_for_each(|id| keys.insert(id).map(drop))
             })
             .await?;
-        let ids = window.documents.iter().map(|document| document.doc_id.as_str());
-        Ok(ids.filter(|id| known.may_hold(key_hash(id))).collect())
+        let mut contested = HashSet::new();
+        for document in &window.documents {
+            if known.may_hold(&document.doc_id)? {
+                contested.insert(document.doc_id.as_str());
+            }
+        }
+        Ok(contested)
     }
 
     /// What the transaction says about itself.

@@ -172,8 +172,8 @@ pub enum SinkError {
         /// The table.
         uri: String,
     },
-    /// The ids of the source, in a temporary file, could not be read: look at the folder for temporary files.
-    #[error("reading the ids of the source from a temporary file failed")]
+    /// Ids that are kept in a temporary file could not be written or read: look at the folder for temporary files.
+    #[error("keeping ids in a temporary file failed")]
     Ids {
         /// Why.
         source: std::io::Error,

@@ -1,13 +1,13 @@
 //! Which rows of a table a window replaces.
 //!
-//! A run must not scan the table once a commit. It keeps one 64-bit hash of each key that was in the
-//! table before it, or that another writer has added since; only when a window hits one of them are
-//! the keys of those fragments read again, exactly, for the addresses of the rows to take away. Rows the
-//! run itself has written are never looked at: their documents do not come twice.
+//! A run must not scan the table once a commit. It keeps a hash of each key that was in the table before
+//! it, or that another writer has added since; only when a window hits one of them are the keys of those
+//! fragments read again, exactly, for the addresses of the rows to take away. Rows the run itself has
+//! written are never looked at: their documents do not come twice.
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::{DefaultHasher, Hash, Hasher},
+    io,
 };
 
 use arrow::{
@@ -18,6 +18,7 @@ use futures::TryStreamExt;
 use lance::Dataset;
 use lance_core::ROW_ADDR;
 use lance_table::format::Fragment;
+use polylance_ids::SeenIds;
 
 use crate::SinkError;
 
@@ -29,31 +30,24 @@ pub(crate) fn add_row(rows: &mut RowAddresses, address: u64) {
     rows.entry((address >> 32) as u32).or_default().push(address as u32);
 }
 
-/// Hashes of the keys that may already be in the table.
+/// The keys that may already be in the table.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRows {
-    hashes: HashSet<u64>,
+    keys: SeenIds,
     read: HashSet<u64>,
     own: HashSet<u64>,
-}
-
-/// The hash under which a key is known.
-pub(crate) fn key_hash(key: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
 }
 
 impl KnownRows {
     /// Reads the keys of fragments that are new since the last call and not this run's own.
     ///
-    /// `keys` gives the hashes of one batch of `columns`.
+    /// `keys` adds those of one batch of `columns`.
     pub(crate) async fn learn(
         &mut self,
         uri: &str,
         dataset: &Dataset,
         columns: &[&str],
-        keys: impl Fn(&RecordBatch, &mut HashSet<u64>),
+        keys: impl Fn(&RecordBatch, &mut SeenIds) -> io::Result<()>,
     ) -> Result<(), SinkError> {
         let unread: Vec<_> =
             self.foreign(dataset).into_iter().filter(|fragment| !self.read.contains(&fragment.id)).collect();
@@ -63,7 +57,7 @@ impl KnownRows {
         self.read.extend(unread.iter().map(|fragment| fragment.id));
         let mut batches = Box::pin(scan(uri, dataset, unread, columns)).await?;
         while let Some(batch) = batches.try_next().await.map_err(SinkError::storage(uri, "reading the table's ids"))? {
-            keys(&batch, &mut self.hashes);
+            keys(&batch, &mut self.keys).map_err(|source| SinkError::Ids { source })?;
         }
         Ok(())
     }
@@ -74,9 +68,9 @@ impl KnownRows {
         self.own.extend(written.map(|fragment| fragment.id));
     }
 
-    /// Whether a key with this hash may be in the table.
-    pub(crate) fn may_hold(&self, hash: u64) -> bool {
-        self.hashes.contains(&hash)
+    /// Whether a key may be in the table.
+    pub(crate) fn may_hold(&mut self, key: impl AsRef<[u8]>) -> Result<bool, SinkError> {
+        self.keys.contains(key).map_err(|source| SinkError::Ids { source })
     }
 
     /// Addresses of the rows for which `replaced` holds, among rows that are not this run's own.

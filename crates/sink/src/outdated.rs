@@ -5,7 +5,10 @@
 //! of the quarantine. And a row that left its source is never read again. A run that has read the whole source knows:
 //! each row that is bad has a record of this run, so what the quarantine had before of the same rows is outdated.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -19,7 +22,7 @@ use crate::{
     SinkError,
     attempts::{Attempts, is_conflict},
     held::ANNOTATE,
-    known_rows::{RowAddresses, add_row, key_hash},
+    known_rows::{RowAddresses, add_row},
     quarantine::quarantine_uri,
     storage,
     target::properties,
@@ -107,7 +110,9 @@ struct Record<'a> {
 impl Record<'_> {
     /// The same for a record in every version, and another when a run renews it.
     fn hash(&self) -> u64 {
-        key_hash((self.source, self.row, self.run_id))
+        let mut hasher = DefaultHasher::new();
+        (self.source, self.row, self.run_id).hash(&mut hasher);
+        hasher.finish()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     sync::Arc,
 };
 
@@ -17,13 +18,14 @@ use lance::{
     dataset::{InsertBuilder, WriteMode, WriteParams, transaction::Operation},
 };
 use lance_table::format::Fragment;
+use polylance_ids::SeenIds;
 use polylance_schema::{columns::RUN_ID, quarantine_schema};
 
 use crate::{
     SinkError,
     attempts::{Attempts, is_conflict},
     beside::beside,
-    known_rows::{KnownRows, RowAddresses, key_hash},
+    known_rows::{KnownRows, RowAddresses},
     storage, synced,
     table::column_differences,
     transact::{Others, change, create, file_names},
@@ -175,7 +177,7 @@ impl Before {
         learn(uri, dataset, known).await?;
         let keys = Keys::of(window);
         let mut attempts = HashMap::new();
-        if !keys.may_be_among(known) {
+        if !keys.may_be_among(known)? {
             return Ok(Self::default());
         }
         let replaced = |batch: &RecordBatch, row: usize| {
@@ -213,9 +215,18 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn may_be_among(&self, known: &KnownRows) -> bool {
-        self.failed.union(&self.written).any(|key| known.may_hold(key_hash(key)))
-            || self.written_ids.iter().any(|id| known.may_hold(key_hash(id)))
+    fn may_be_among(&self, known: &mut KnownRows) -> Result<bool, SinkError> {
+        for key in self.failed.union(&self.written) {
+            if known.may_hold(row_key(*key))? {
+                return Ok(true);
+            }
+        }
+        for id in &self.written_ids {
+            if known.may_hold(id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the window has written the document that `record` calls bad.
@@ -225,11 +236,13 @@ impl<'a> Keys<'a> {
 }
 
 async fn learn(uri: &str, dataset: &Dataset, known: &mut KnownRows) -> Result<(), SinkError> {
-    let columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
+    let mut columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
+    // What others have added is theirs, and null in new records.
+    columns.retain(|difference| difference.run.is_some());
     if !columns.is_empty() {
         return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
     }
-    known.learn(uri, dataset, &COLUMNS, record_hashes).await
+    known.learn(uri, dataset, &COLUMNS, add_keys).await
 }
 
 /// The key columns of one quarantine row.
@@ -259,10 +272,18 @@ impl<'a> Record<'a> {
     }
 }
 
-fn record_hashes(batch: &RecordBatch, hashes: &mut HashSet<u64>) {
+fn add_keys(batch: &RecordBatch, keys: &mut SeenIds) -> io::Result<()> {
     for row in 0..batch.num_rows() {
         let record = Record::at(batch, row);
-        hashes.insert(key_hash(record.key()));
-        hashes.extend(record.doc_id.map(key_hash));
+        keys.insert(row_key(record.key()))?;
+        if let Some(id) = record.doc_id {
+            keys.insert(id)?;
+        }
     }
+    Ok(())
+}
+
+/// The bytes under which a row of a source is known.
+fn row_key((source, row): (&str, u64)) -> Vec<u8> {
+    [&row.to_le_bytes(), source.as_bytes()].concat()
 }

@@ -1,4 +1,5 @@
 use arrow::datatypes::UInt32Type;
+use lance::dataset::NewColumnTransform;
 
 use super::*;
 use crate::{Table, drop_outdated, quarantine_uri, quarantine_version};
@@ -52,6 +53,27 @@ async fn a_document_that_fails_again_counts_attempts_and_one_that_succeeds_leave
     run(vec![batch(&[bad(0, "a"), Doc::new(1, "b", &["t"])])], place.target("r2", 1)).await.unwrap();
     assert_eq!(place.quarantined().await, [record(0, "a", 2, "r2", "t"), record(2, "c", 1, "r1", "t")]);
     assert_eq!(place.keys().await, [("b".to_owned(), 0)]);
+}
+
+#[tokio::test]
+async fn a_column_that_others_add_to_the_quarantine_is_null_in_new_records() {
+    let place = Place::new();
+    let bad = |row, id: &str| Doc::new(row, id, &["t"]).failing_at(0);
+    run(vec![batch(&[bad(0, "a"), bad(1, "b")])], place.target("r1", 1)).await.unwrap();
+    let theirs = NewColumnTransform::SqlExpressions(vec![("note".to_owned(), "upper(doc_id)".to_owned())]);
+    let mut dataset = Dataset::open(&quarantine_uri(&place.uri())).await.unwrap();
+    dataset.add_columns(theirs, None, None).await.unwrap();
+
+    run(vec![batch(&[bad(0, "a"), bad(2, "c")])], place.target("r2", 1)).await.unwrap();
+    assert_eq!(
+        place.quarantined().await,
+        [record(0, "a", 2, "r2", "t"), record(1, "b", 1, "r1", "t"), record(2, "c", 1, "r2", "t")]
+    );
+    let batch = Dataset::open(&quarantine_uri(&place.uri())).await.unwrap().scan().try_into_batch().await.unwrap();
+    let notes = batch.column_by_name("note").unwrap().as_string::<i32>();
+    let mut notes: Vec<_> = notes.iter().flatten().collect();
+    notes.sort_unstable();
+    assert_eq!(notes, ["B"]);
 }
 
 #[tokio::test]

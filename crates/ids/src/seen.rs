@@ -4,7 +4,7 @@
 //! looked up: among the newest ids in memory, then among the sorted runs of all others on disk. Runs of one size are
 //! merged, so that there are few of them and a look-up reads a few pages, however many ids there are.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, fmt, io};
 
 use crate::sorted_run::{SortedRun, hash};
 
@@ -17,7 +17,7 @@ const NEWEST: usize = 1 << 15;
 const FAN_IN: usize = 8;
 
 /// The ids seen so far, by 128 bits of their BLAKE3.
-pub(crate) struct SeenIds {
+pub struct SeenIds {
     filter: Vec<u64>,
     newest: HashSet<u128>,
     /// By level; a run of level n holds `NEWEST * FAN_IN^n` ids.
@@ -25,13 +25,17 @@ pub(crate) struct SeenIds {
 }
 
 impl SeenIds {
-    pub(crate) fn new() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         Self { filter: vec![0; FILTER_WORDS], newest: HashSet::with_capacity(NEWEST), runs: Vec::new() }
     }
 
     /// Remembers an id; false when it was there already.
-    pub(crate) fn insert(&mut self, id: &str) -> io::Result<bool> {
-        let hash = hash(id.as_bytes());
+    ///
+    /// # Errors
+    /// When a temporary file cannot be written or read.
+    pub fn insert(&mut self, id: impl AsRef<[u8]>) -> io::Result<bool> {
+        let hash = hash(id.as_ref());
         if self.filter_has(hash) && self.has(hash)? {
             return Ok(false);
         }
@@ -44,8 +48,11 @@ impl SeenIds {
     }
 
     /// Whether an id was seen.
-    pub(crate) fn contains(&mut self, id: &str) -> io::Result<bool> {
-        let hash = hash(id.as_bytes());
+    ///
+    /// # Errors
+    /// When a temporary file cannot be read.
+    pub fn contains(&mut self, id: impl AsRef<[u8]>) -> io::Result<bool> {
+        let hash = hash(id.as_ref());
         Ok(self.filter_has(hash) && self.has(hash)?)
     }
 
@@ -96,6 +103,18 @@ impl SeenIds {
         for (word, bit) in Self::places(hash) {
             self.filter[word] |= bit;
         }
+    }
+}
+
+impl Default for SeenIds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for SeenIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeenIds").field("newest", &self.newest.len()).field("runs", &self.runs).finish_non_exhaustive()
     }
 }
 

@@ -10,20 +10,25 @@ const PAGE: u64 = 256;
 const HASH: u64 = size_of::<u128>() as u64;
 
 /// 128 bits of the BLAKE3 of some bytes.
-pub(crate) fn hash(bytes: &[u8]) -> u128 {
+pub fn hash(bytes: &[u8]) -> u128 {
     u128::from_le_bytes(*blake3::hash(bytes).as_bytes().first_chunk().unwrap_or(&[0; 16]))
 }
 
 /// Hashes in rising order in a file that has no name and goes with its handle. Memory has the first hash of each page:
 /// a 256th of the run.
-pub(crate) struct SortedRun {
+#[derive(Debug)]
+pub struct SortedRun {
     file: File,
     len: u64,
     firsts: Vec<u128>,
 }
 
 impl SortedRun {
-    pub(crate) fn write(hashes: impl Iterator<Item = io::Result<u128>>) -> io::Result<Self> {
+    /// Writes hashes that rise.
+    ///
+    /// # Errors
+    /// When one of them is an error, or the temporary file cannot be written.
+    pub fn write(hashes: impl Iterator<Item = io::Result<u128>>) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
         let (mut len, mut firsts) = (0, Vec::new());
         for hash in hashes {
@@ -38,7 +43,10 @@ impl SortedRun {
     }
 
     /// One run of all their hashes.
-    pub(crate) fn merge(runs: Vec<Self>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When a temporary file cannot be read or written.
+    pub fn merge(runs: Vec<Self>) -> io::Result<Self> {
         let mut inputs = runs.into_iter().map(Self::into_hashes).collect::<io::Result<Vec<_>>>()?;
         let mut heads = inputs.iter_mut().map(|input| input.next().transpose()).collect::<io::Result<Vec<_>>>()?;
         Self::write(std::iter::from_fn(move || {
@@ -62,7 +70,10 @@ impl SortedRun {
     }
 
     /// Whether the run holds a hash.
-    pub(crate) fn has(&mut self, hash: u128) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    pub fn has(&mut self, hash: u128) -> io::Result<bool> {
         let Some(page) = self.firsts.partition_point(|first| *first <= hash).checked_sub(1) else { return Ok(false) };
         let first = page as u64 * PAGE;
         let page = self.read(first, PAGE.min(self.len - first))?;
@@ -70,7 +81,7 @@ impl SortedRun {
     }
 
     /// Bytes in memory.
-    pub(crate) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.firsts.capacity() * size_of::<u128>()
     }
 
