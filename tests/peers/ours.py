@@ -78,6 +78,17 @@ def embed_udhr(binary: Path, table: Path, dtype: str, codes: list | None = None)
         subprocess.run([binary, "run", pipeline], check=True, stdout=sys.stderr)
 
 
+def embed_rows(binary: Path, source: Path, table: Path, dtype: str, keep: list) -> None:
+    """Rows with `id` and `text` as a table with their words indexed, made once."""
+    if not table.exists():
+        pipeline = table.with_suffix(".toml")
+        pipeline.write_text(
+            f'version = 1\n[source]\nuri = "{source}"\nid = "id"\ntext = "text"\nkeep = {json.dumps(keep)}\n'
+            f'[model]\ndtype = "{dtype}"\n[index]\nwords = true\n[table]\nuri = "{table}"\n'
+        )
+        subprocess.run([binary, "run", pipeline], check=True, stdout=sys.stderr)
+
+
 @contextlib.contextmanager
 def serving(binary: Path, name: str, table: Path, port: int):
     """A server of one table, from when it is ready to the end of the block."""

@@ -1,11 +1,14 @@
-"""How well the declaration's articles are found by meaning, by words and by both.
+"""How well texts are found by meaning, by words and by both.
 
-    python tests/peers/search_quality.py BINARY [--work DIR] [--articles N] [--dtype DTYPE] [--json]
+    python tests/peers/search_quality.py BINARY [--work DIR] [--articles N] [--dtype DTYPE] [--packages LISTS] [--json]
 
-Two tasks, over 19 languages and over all of the corpus that have every article:
+Two tasks with the declaration's articles, over 19 languages and over all of the corpus that have every article, and with
+Debian's descriptions of packages in 13 languages (package_descriptions.py), if LISTS names apt's folder of them:
 
-across  an article in its language, asked for in English (only English rows may be hits): search across languages
-within  the first third of an article, asked for in the whole table: search for something one remembers
+across  an article in its language, asked for in English (only English rows may be hits): search across languages;
+        a package by the line that names its purpose, in another language than English
+within  the first third of an article, asked for in the whole table: search for something one remembers;
+        a package by the line that names its purpose, in the description's language
 
 For each mode recall@1, the mean reciprocal rank of the first ten and nDCG@10 (one row is right), by `polylance serve`
 on a table that `polylance run` made. `words, pieces` is BM25 over the model's own SentencePiece pieces instead of ICU's
@@ -20,8 +23,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import package_descriptions
 import peer_env
-from ours import ASSETS, embed_udhr, serving
+from ours import ASSETS, embed_rows, embed_udhr, serving
 from retrieval_reference import LANGUAGES
 
 PORT = 8391
@@ -35,6 +39,8 @@ def main() -> None:
     parser.add_argument("--articles", type=int, default=2, help="articles of each language that are asked for")
     parser.add_argument("--dtype", default="auto", help="the model's arithmetic")
     parser.add_argument("--only-19", action="store_true", help="leave the other languages out")
+    parser.add_argument("--packages", type=Path, help="apt's lists with the translated descriptions")
+    parser.add_argument("--fusion", default="score", help="how `both` is made of the two")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--venv", type=Path, default=peer_env.DEFAULT_VENV.with_name("venv-search"))
     args = parser.parse_args()
@@ -51,16 +57,23 @@ def main() -> None:
         step = 1 if codes else max(1, 30 // args.articles)
         asked = [row for row in rows if row["article"] % step == 0 and row["code"] != "eng"]
         english = {row["article"]: row["doc_id"] for row in rows if row["code"] == "eng"}
-        with serving(args.binary, "udhr", table, PORT):
-            for mode, label in MODES.items():
-                across = [rank({"query": row["text"], "mode": mode, "where": "code = 'eng'"}, english[row["article"]]) for row in asked]
-                within = [rank({"query": third(row["text"]), "mode": mode}, row["doc_id"]) for row in asked]
-                results[name, label] = {"across": figures(across), "within": figures(within)}
-                print(f"{name}, {label}: {results[name, label]}", file=sys.stderr)
+        across = [({"query": row["text"], "where": "code = 'eng'"}, english[row["article"]]) for row in asked]
+        within = [({"query": third(row["text"])}, row["doc_id"]) for row in asked]
+        measure(args, table, name, across, within, results)
         search = pieces_search(table, args.work / "pieces.lance")
         within = [position(search(third(row["text"])), row["doc_id"]) for row in asked]
         across = [position(search(row["text"], "code = 'eng'"), english[row["article"]]) for row in asked]
         results[name, "words, pieces"] = {"across": figures(across), "within": figures(within)}
+    if args.packages:
+        name = "packages in 13 languages"
+        source, table = args.work / "packages.jsonl", args.work / f"packages-{args.dtype}.lance"
+        rows = package_descriptions.write(args.packages, source)
+        embed_rows(args.binary, source, table, args.dtype, ["package", "language"])
+        asked = [row for row in rows if row["language"] != "en"]
+        across = [({"query": row["title"], "where": "language = 'en'"}, f"en/{row['package']}") for row in asked]
+        chosen = {row["package"] for row in asked}
+        within = [({"query": row["title"]}, row["id"]) for row in rows if row["package"] in chosen]
+        measure(args, table, name, across, within, results)
     if args.json:
         print(json.dumps({" | ".join(key): value for key, value in results.items()}))
         return
@@ -69,6 +82,16 @@ def main() -> None:
     for (name, label), tasks in results.items():
         cells = [f"{tasks[task][figure]:.3f}" for task in ("across", "within") for figure in ("recall@1", "mrr@10", "ndcg@10")]
         print(f"| {name} | {label} | {' | '.join(cells)} |")
+
+
+def measure(args, table: Path, name: str, across: list, within: list, results: dict) -> None:
+    """The figures of each mode, into `results`."""
+    with serving(args.binary, "table", table, PORT):
+        for mode, label in MODES.items():
+            asked = {"mode": mode} | ({"fusion": args.fusion} if mode == "hybrid" else {})
+            ranks = [[rank(request | asked, right) for request, right in task] for task in (across, within)]
+            results[name, label] = {"across": figures(ranks[0]), "within": figures(ranks[1])}
+            print(f"{name}, {label}: {results[name, label]}", file=sys.stderr)
 
 
 def read(table: Path) -> list:
@@ -89,7 +112,7 @@ def third(text: str) -> str:
 
 def rank(request: dict, right: str) -> int | None:
     """The rank of the document among the first ten, from 1."""
-    body = json.dumps({"table": "udhr", "k": 10, "columns": ["doc_id"], **request}).encode()
+    body = json.dumps({"k": 10, "columns": ["doc_id"], **request}).encode()
     call = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/v1/search", data=body, headers={"content-type": "application/json"}
     )

@@ -1,10 +1,16 @@
 //! The best rows by meaning and by words, before they are read.
 
+use std::collections::HashMap;
+
 use arrow::{
-    array::{AsArray, Float32Array, RecordBatch},
+    array::{Array, AsArray, Float32Array, RecordBatch},
     datatypes::{Float32Type, UInt64Type},
 };
-use lance::dataset::scanner::Scanner;
+use datafusion::logical_expr::Expr;
+use lance::dataset::{
+    ProjectionRequest,
+    scanner::{RowAddrMask, Scanner},
+};
 use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::{DOC_ID, EMBEDDING};
 
@@ -35,7 +41,7 @@ pub(crate) struct Candidate {
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
     pub(crate) limit: usize,
-    pub(crate) filter: Option<&'a str>,
+    pub(crate) filter: Option<&'a Expr>,
     /// At most one candidate a document.
     pub(crate) by_document: bool,
 }
@@ -49,28 +55,75 @@ pub(crate) async fn nearest(
 ) -> Result<Vec<Candidate>, SearchError> {
     let query = Float32Array::from(vector.to_vec());
     let metric = table.metric().unwrap_or(DistanceType::Cosine);
-    let plan = |scanner: &mut Scanner, limit: usize| plan_nearest(scanner, table, &query, limit, metric, effort);
-    gather(table, DISTANCE, wanted, plan).await
+    let by = |index: Index| {
+        let query = &query;
+        move |scanner: &mut Scanner, limit: usize| plan_nearest(scanner, table, query, limit, metric, index)
+    };
+    let found = gather(table, DISTANCE, wanted, by(Index::Searched(effort))).await?;
+    if table.is_index_exhaustive() || found.len() >= wanted.limit {
+        return Ok(found);
+    }
+    gather(table, DISTANCE, wanted, by(Index::Left)).await
 }
 
-/// Asks for the `k` nearest rows, from the index where there is one, by exact distances.
+/// What a search of vectors does with an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Index {
+    /// Searches it, where there is one.
+    Searched(Effort),
+    /// Compares every row instead.
+    Left,
+}
+
+/// Asks for the `k` nearest rows by exact distances. Of an index at least as many partitions are searched as the effort says,
+/// and more as long as they have fewer than `k` rows that fulfil the filter.
 pub(crate) fn plan_nearest(
     scanner: &mut Scanner,
     table: &SearchTable,
     vector: &Float32Array,
     k: usize,
     metric: DistanceType,
-    effort: Effort,
+    index: Index,
 ) -> lance::Result<()> {
-    let effort = effort.or(table.tuned());
     scanner.nearest(EMBEDDING, vector, k)?.distance_metric(metric);
-    if table.metric().is_some() {
-        scanner.refine(effort.refine.unwrap_or(REFINE_FACTOR)).nprobes(effort.nprobes.unwrap_or(PROBES));
-        if let Some(ef) = effort.ef {
-            scanner.ef(ef);
+    match index {
+        Index::Searched(effort) if table.metric().is_some() => {
+            let effort = effort.or(table.tuned());
+            scanner.refine(effort.refine.unwrap_or(REFINE_FACTOR));
+            // Not `nprobes`, which is the maximum too.
+            scanner.minimum_nprobes(effort.nprobes.unwrap_or(PROBES));
+            if let Some(ef) = effort.ef {
+                scanner.ef(ef);
+            }
+        }
+        Index::Searched(_) => {}
+        Index::Left => {
+            scanner.use_index(false);
         }
     }
     Ok(())
+}
+
+/// The exact distances of rows, in their order; `None` for a row whose vector is null or has no direction.
+pub(crate) async fn distances(
+    table: &SearchTable,
+    vector: &[f32],
+    rows: &[u64],
+) -> Result<Vec<Option<f32>>, SearchError> {
+    let reading = |error| SearchError::storage(table.uri(), "reading the candidates' vectors")(error);
+    let metric = table.metric().unwrap_or(DistanceType::Cosine);
+    let columns = ProjectionRequest::from_columns([EMBEDDING], table.dataset().schema());
+    let read = Box::pin(table.dataset().take_rows(rows, columns)).await.map_err(reading)?;
+    let Some(vectors) = read.column_by_name(EMBEDDING).map(AsArray::as_fixed_size_list) else { return Ok(Vec::new()) };
+    if metric == DistanceType::Hamming {
+        return Ok(Vec::new());
+    }
+    let distance = metric.func::<f32>();
+    let of = |row: usize| {
+        let there = vectors.is_valid(row).then(|| vectors.value(row))?;
+        Some(distance(vector, there.as_primitive::<Float32Type>().values())).filter(|distance| distance.is_finite())
+    };
+    Ok((0..vectors.len()).map(of).collect())
 }
 
 /// The rows that hold the query's words, BM25 scores falling.
@@ -91,6 +144,23 @@ pub(crate) async fn by_words(
     gather(table, LANCE_BM25, wanted, plan).await
 }
 
+/// The BM25 scores of those of the rows that hold one of the query's words.
+pub(crate) async fn bm25_of(table: &SearchTable, words: &str, rows: &[u64]) -> Result<HashMap<u64, f32>, SearchError> {
+    let searching = |error| SearchError::storage(table.uri(), "searching")(error);
+    let limit = rows.len() as i64;
+    let Some(query) = words::query(table, words).map_err(searching)? else { return Ok(HashMap::new()) };
+    let mut scanner = table.scan();
+    scanner
+        .full_text_search(query.limit(Some(limit)))
+        .map_err(searching)?
+        .limit(Some(limit), None)
+        .map_err(searching)?;
+    scanner.prefilter(true).with_row_id_prefilter(RowAddrMask::from_allowed(rows.iter().copied().collect()));
+    scanner.project(&[LANCE_BM25]).map_err(searching)?.with_row_id();
+    let found = Box::pin(words::read(table, &scanner)).await.map_err(searching)?;
+    Ok(candidates(&found, LANCE_BM25).into_iter().map(|candidate| (candidate.row, candidate.value)).collect())
+}
+
 /// Runs what `plan` plans. With one row a document asked for, it asks for more rows until there are enough documents or
 /// no more rows.
 async fn gather(
@@ -104,7 +174,7 @@ async fn gather(
     loop {
         let mut scanner = table.scan();
         if let Some(filter) = wanted.filter {
-            scanner.prefilter(true).filter(filter).map_err(searching)?;
+            scanner.prefilter(true).filter_expr(filter.clone());
         }
         plan(&mut scanner, limit).map_err(searching)?;
         let columns: &[&str] = if wanted.by_document { &[DOC_ID, value] } else { &[value] };

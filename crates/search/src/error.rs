@@ -42,13 +42,13 @@ pub enum SearchError {
     /// A constant is needed where the statement has this parameter: give it a value.
     #[error("the parameter `{0}` has no value")]
     Parameter(String),
-    /// The filter is not a condition on the table's columns: change it.
-    #[error("the filter `{filter}` does not fit the table: {source}")]
+    /// This is not a condition on the table's columns: change it.
+    #[error("the condition `{filter}` does not fit the table: {reason}")]
     Filter {
-        /// The filter.
+        /// The condition.
         filter: String,
-        /// Lance's own words.
-        source: Box<lance::Error>,
+        /// Why, with the column and the value.
+        reason: String,
     },
     /// The model that was loaded is not the table's: load the one that the contract names.
     #[error("the table's vectors have {table} dimensions ({contract}), the loaded model's {backend}")]

@@ -1,39 +1,169 @@
 //! SQL conditions on a table's columns.
 
-use std::{ops::ControlFlow, sync::Arc};
+mod literals;
 
-use arrow::datatypes::Schema;
-use datafusion::sql::sqlparser::{
-    ast::{Expr, Value, ValueWithSpan, Visit, Visitor},
-    dialect::GenericDialect,
-    parser::Parser,
-    tokenizer::Token,
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, LazyLock},
 };
-use lance::{Dataset, io::exec::Planner};
+
+use arrow::datatypes::{DataType, Schema};
+use datafusion::{
+    common::{
+        DFSchema,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    error::DataFusionError,
+    execution::{SessionStateBuilder, context::SessionConfig, session_state::SessionState},
+    logical_expr::{Expr, ExprSchemable, ident, lit, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
+    sql::sqlparser::{
+        ast::{self as sql, ExprWithAlias, Ident, Value, ValueWithSpan, Visit, Visitor, visit_expressions_mut},
+        dialect::GenericDialect,
+        parser::Parser,
+        tokenizer::Token,
+    },
+};
 
 use crate::{SearchError, sql::limits};
 
-/// Plans the condition alone, to tell its errors from others. With `limited` it computes nothing that takes long or makes
-/// large values.
-pub(crate) async fn check(dataset: &Dataset, condition: &str, limited: bool) -> Result<(), SearchError> {
-    let refused = |source| SearchError::Filter { filter: condition.to_owned(), source: Box::new(source) };
-    parse_condition(condition).map_err(|message| refused(lance::Error::invalid_input(message)))?;
-    if limited {
-        let planner = Planner::new(Arc::new(Schema::from(dataset.schema())));
-        limits::check_condition(&planner.parse_filter(condition).map_err(refused)?)?;
-    }
-    let mut scanner = dataset.scan();
-    scanner.filter(condition).map_err(refused)?;
-    Box::pin(scanner.create_plan()).await.map_err(refused)?;
-    Ok(())
+/// The condition as the expression that a scan of a table with this schema filters by.
+///
+/// A name is a column as it is written, in double quotes or backticks when it is no plain word; a plain word also finds
+/// the one column that differs from it in case alone. A value takes the type of what it is compared with.
+///
+/// # Errors
+/// [`SearchError::Filter`]: what is wrong, with the column and the value.
+pub fn plan_condition(condition: &str, schema: &Schema) -> Result<Expr, SearchError> {
+    plan(condition, schema, false)
 }
 
-/// A condition on a table's columns as the one expression of plain values that it must be: Lance's planner would leave out
-/// what stands behind it, and would end the process at a parameter such as `$1`.
+/// As [`plan_condition`]. A limited condition calls only functions that neither take long nor make large values, and
+/// nothing of it is computed before that is known.
+pub(crate) fn plan(condition: &str, schema: &Schema, limited: bool) -> Result<Expr, SearchError> {
+    let refused = |reason| SearchError::Filter { filter: condition.to_owned(), reason };
+    let planned = as_written(condition, schema).map_err(refused)?;
+    if limited {
+        limits::check_condition(&planned)?;
+    }
+    simplified(planned, schema).map_err(refused)
+}
+
+/// The condition with its values in the types of the columns, as a scan needs it.
+///
+/// # Errors
+/// [`SearchError::Filter`] when a value is none of the column's type.
+pub(crate) fn typed(condition: Expr, schema: &Schema) -> Result<Expr, SearchError> {
+    let filter = condition.to_string();
+    simplified(condition, schema).map_err(|reason| SearchError::Filter { filter, reason })
+}
+
+/// The condition with nothing computed.
+fn as_written(condition: &str, schema: &Schema) -> Result<Expr, String> {
+    let mut parsed = parse_condition(condition)?;
+    resolve_names(&mut parsed, schema)?;
+    let in_words = |error: DataFusionError| error.strip_backtrace();
+    let columns = DFSchema::try_from(schema.clone()).map_err(in_words)?;
+    let parsed = ExprWithAlias { expr: parsed, alias: None };
+    let planned = PLANNER.create_logical_expr_from_sql_expr(parsed, &columns).map_err(in_words)?;
+    check_parts(&planned, schema)?;
+    Ok(planned)
+}
+
+/// The condition with its values in the types of the columns, and with its constants computed.
+fn simplified(planned: Expr, schema: &Schema) -> Result<Expr, String> {
+    let in_words = |error: DataFusionError| error.strip_backtrace();
+    let columns = DFSchema::try_from(schema.clone()).map_err(in_words)?;
+    let typed = literals::with_types(planned, &columns)?;
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(columns.clone()))
+        .with_query_execution_start_time(Some(chrono::Utc::now()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let coerced = simplifier.coerce(typed, &columns).map_err(in_words)?;
+    match coerced.get_type(&columns).map_err(in_words)? {
+        DataType::Boolean | DataType::Null => {}
+        other => return Err(format!("it is a value of the type {other}, and has to be true or false")),
+    }
+    simplifier.simplify(coerced).map_err(in_words)
+}
+
+/// DataFusion's planner of SQL. Numbers with a fraction keep all their digits, and names are used as they are resolved.
+static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
+    let mut config = SessionConfig::new();
+    let parser = &mut config.options_mut().sql_parser;
+    parser.parse_float_as_decimal = true;
+    parser.enable_ident_normalization = false;
+    parser.map_string_types_to_utf8view = false;
+    SessionStateBuilder::new().with_config(config).with_default_features().build()
+});
+
+/// Writes each name as the schema has it.
+fn resolve_names(condition: &mut sql::Expr, schema: &Schema) -> Result<(), String> {
+    let resolve = |name: &mut Ident| {
+        let fields = schema.fields();
+        if name.quote_style.is_none() && fields.find(&name.value).is_none() {
+            let mut alike = fields.iter().filter(|field| field.name().eq_ignore_ascii_case(&name.value));
+            if let (Some(field), None) = (alike.next(), alike.next()) {
+                name.value.clone_from(field.name());
+            }
+        }
+        name.quote_style = Some('"');
+        match fields.find(&name.value) {
+            Some(_) => ControlFlow::Continue(()),
+            None => ControlFlow::Break(no_column(&name.value)),
+        }
+    };
+    let resolved: ControlFlow<String> = visit_expressions_mut(condition, |part| {
+        match part {
+            sql::Expr::Identifier(name) => resolve(name)?,
+            sql::Expr::CompoundIdentifier(names) => {
+                if let Some(column) = names.first_mut() {
+                    resolve(column)?;
+                }
+                for name in names.iter_mut() {
+                    name.quote_style = Some('"');
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    match resolved {
+        ControlFlow::Break(missing) => Err(missing),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+fn no_column(name: &str) -> String {
+    format!("there is no column `{name}` (texts stand in single quotes)")
+}
+
+/// A condition is computed from the columns of one row.
+fn check_parts(condition: &Expr, schema: &Schema) -> Result<(), String> {
+    let mut wrong = None;
+    let walked = condition.apply(|part| {
+        wrong = match part {
+            Expr::Column(column) if schema.fields().find(&column.name).is_none() || column.relation.is_some() => {
+                Some(no_column(&column.flat_name()))
+            }
+            Expr::AggregateFunction(_) | Expr::WindowFunction(_) => {
+                Some(format!("`{part}` is computed from many rows, a condition from one"))
+            }
+            _ => None,
+        };
+        Ok(if wrong.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.map_err(|error| error.strip_backtrace())?;
+    wrong.map_or(Ok(()), Err)
+}
+
+/// A condition on a table's columns as the one expression of plain values that it must be: nothing stands behind it, and it
+/// has no parameters such as `$1` and no queries.
 ///
 /// # Errors
 /// What is wrong, in words.
-pub fn parse_condition(condition: &str) -> Result<Expr, String> {
+pub fn parse_condition(condition: &str) -> Result<sql::Expr, String> {
     let wrong = |error: datafusion::sql::sqlparser::parser::ParserError| error.to_string();
     let mut parser = Parser::new(&GenericDialect {}).try_with_sql(condition).map_err(wrong)?;
     let expression = parser.parse_expr().map_err(wrong)?;
@@ -47,17 +177,20 @@ pub fn parse_condition(condition: &str) -> Result<Expr, String> {
     }
 }
 
-/// Stops at a value that Lance's planner cannot read.
+/// Stops at a value that is not in the text, and at a query.
 struct PlainValues;
 
 impl Visitor for PlainValues {
     type Break = String;
 
+    fn pre_visit_query(&mut self, query: &sql::Query) -> ControlFlow<String> {
+        ControlFlow::Break(query.to_string())
+    }
+
     fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<String> {
         match &value.value {
             Value::Number(..)
             | Value::SingleQuotedString(_)
-            | Value::DoubleQuotedString(_)
             | Value::HexStringLiteral(_)
             | Value::Boolean(_)
             | Value::Null => ControlFlow::Continue(()),
@@ -66,15 +199,15 @@ impl Visitor for PlainValues {
     }
 }
 
-/// `column = 'value'`, whatever the value holds.
-pub(crate) fn equals(column: &str, value: &str) -> String {
-    format!("{column} = '{}'", value.replace('\'', "''"))
+/// Rows whose column has this text.
+pub(crate) fn equals(column: &str, text: &str) -> Expr {
+    ident(column).eq(lit(text))
 }
 
 /// Both conditions.
-pub(crate) fn and(one: Option<String>, other: String) -> String {
+pub(crate) fn and(one: Option<Expr>, other: Expr) -> Expr {
     match one {
-        Some(one) => format!("({one}) AND ({other})"),
+        Some(one) => one.and(other),
         None => other,
     }
 }
@@ -92,11 +225,5 @@ mod tests {
         {
             assert!(parse_condition(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_quote_stays_inside_the_value() {
-        assert_eq!(equals("doc_id", "it's' OR 1=1"), "doc_id = 'it''s'' OR 1=1'");
-        assert_eq!(and(Some("a = 1 OR b = 2".to_owned()), "c".to_owned()), "(a = 1 OR b = 2) AND (c)");
     }
 }

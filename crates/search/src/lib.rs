@@ -3,6 +3,7 @@
 //! A query is embedded by the contract in the table it searches, so that its vector may be compared with
 //! the table's. SQL reads tables and never writes them.
 
+mod bm25;
 mod candidates;
 mod describe;
 mod embed;
@@ -22,11 +23,11 @@ mod words;
 pub use describe::{ColumnDescription, IndexDescription, TableDescription, VersionDescription, describe};
 pub use embed::{InputKind, embed};
 pub use error::SearchError;
-pub use filter::parse_condition;
+pub use filter::{parse_condition, plan_condition};
 pub use history::{History, Quarantined};
-pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, VECTOR_RANK};
+pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, TEXT_SCORE, VECTOR_RANK, VECTOR_SCORE};
 pub use open::table_contract;
-pub use request::{Effort, Fusion, Models, Query, SearchMode, SearchRequest};
+pub use request::{Effort, Fusion, FusionKind, Models, Query, SearchMode, SearchRequest};
 pub use sql::{LoadedModels, ModelSource, SqlRuntime, SqlSession, default_table_name};
 pub use table::SearchTable;
 pub use tune::{TuneRequest, Tuned, Tuning};

@@ -2,18 +2,27 @@
 
 use std::collections::HashMap;
 
+use lance_linalg::distance::DistanceType;
+
 use crate::{Fusion, candidates::Candidate};
 
 /// The constant of reciprocal rank fusion, as its authors chose it.
 const RANK_CONSTANT: f32 = 60.0;
 
-/// Where a row stands in one ranking.
+/// What one ranking knows of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Place {
-    /// From 1.
-    pub(crate) rank: u32,
+    /// From 1; `None` for a row that only the other ranking found.
+    pub(crate) rank: Option<u32>,
     /// A distance or a BM25 score.
     pub(crate) value: f32,
+}
+
+/// The summands of a hybrid search's score.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Parts {
+    pub(crate) vector: f32,
+    pub(crate) text: f32,
 }
 
 /// A row with all that is known of its fit.
@@ -23,82 +32,131 @@ pub(crate) struct Ranked {
     pub(crate) doc_id: String,
     pub(crate) vector: Option<Place>,
     pub(crate) text: Option<Place>,
+    pub(crate) parts: Parts,
     pub(crate) rerank: Option<f32>,
     /// By this they are ordered, best first.
     pub(crate) score: f32,
 }
 
-/// Rows by meaning alone; `score` says what a distance is worth.
-pub(crate) fn of_vectors(candidates: Vec<Candidate>, score: impl Fn(f32) -> f32) -> Vec<Ranked> {
-    places(candidates)
-        .map(|(row, doc_id, place)| Ranked {
-            row,
-            doc_id,
-            vector: Some(place),
-            text: None,
-            rerank: None,
-            score: score(place.value),
-        })
-        .collect()
-}
-
-/// Rows by words alone: the score is BM25's.
-pub(crate) fn of_words(candidates: Vec<Candidate>) -> Vec<Ranked> {
-    places(candidates)
-        .map(|(row, doc_id, place)| Ranked {
-            row,
-            doc_id,
-            vector: None,
-            text: Some(place),
-            rerank: None,
-            score: place.value,
-        })
-        .collect()
-}
-
-fn places(candidates: Vec<Candidate>) -> impl Iterator<Item = (u64, String, Place)> {
-    candidates
-        .into_iter()
-        .zip(1..)
-        .map(|(candidate, rank)| (candidate.row, candidate.doc_id, Place { rank, value: candidate.value }))
-}
-
-/// Both rankings as one. Rows with equal scores stand in the order of their rows, so that a search gives the same each
-/// time.
-pub(crate) fn fuse(vectors: Vec<Ranked>, words: Vec<Ranked>, fusion: Fusion) -> Vec<Ranked> {
-    let best = words.first().map_or(1.0, |first| first.score).max(f32::MIN_POSITIVE);
-    let mut scores: HashMap<u64, f32> = HashMap::new();
-    let mut fused: HashMap<u64, Ranked> = HashMap::new();
-    let share = |ranked: &Ranked| match (fusion, ranked.text) {
-        (Fusion::ReciprocalRank, _) => {
-            let place = ranked.vector.or(ranked.text);
-            place.map_or(0.0, |place| 1.0 / (RANK_CONSTANT + place.rank as f32))
-        }
-        (Fusion::Weighted { vector }, None) => vector * ranked.score,
-        (Fusion::Weighted { vector }, Some(_)) => (1.0 - vector) * ranked.score / best,
-    };
-    for ranked in vectors.into_iter().chain(words) {
-        *scores.entry(ranked.row).or_default() += share(&ranked);
-        fused
-            .entry(ranked.row)
-            .and_modify(|known| {
-                known.vector = known.vector.or(ranked.vector);
-                known.text = known.text.or(ranked.text);
-            })
-            .or_insert(ranked);
+impl Ranked {
+    fn new(candidate: Candidate) -> Self {
+        let Candidate { row, doc_id, .. } = candidate;
+        Self { row, doc_id, vector: None, text: None, parts: Parts::default(), rerank: None, score: 0.0 }
     }
-    let with_score = |ranked: Ranked| Ranked { score: scores[&ranked.row], ..ranked };
-    let mut fused: Vec<Ranked> = fused.into_values().map(with_score).collect();
-    fused.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
-    fused
+}
+
+/// Rows by their vectors alone; `score` computes the score of a distance.
+pub(crate) fn by_vector(candidates: Vec<Candidate>, score: impl Fn(f32) -> f32) -> Vec<Ranked> {
+    let ranked = places(candidates).map(|(candidate, place)| {
+        let score = score(place.value);
+        Ranked { vector: Some(place), score, ..Ranked::new(candidate) }
+    });
+    ranked.collect()
+}
+
+/// Rows by their words alone: the score is BM25's.
+pub(crate) fn by_text(candidates: Vec<Candidate>) -> Vec<Ranked> {
+    let ranked = places(candidates).map(|(candidate, place)| Ranked {
+        text: Some(place),
+        score: place.value,
+        ..Ranked::new(candidate)
+    });
+    ranked.collect()
+}
+
+fn places(candidates: Vec<Candidate>) -> impl Iterator<Item = (Candidate, Place)> {
+    candidates.into_iter().zip(1..).map(|(candidate, rank)| {
+        let place = Place { rank: Some(rank), value: candidate.value };
+        (candidate, place)
+    })
+}
+
+/// The rows of both rankings, each once and without a score.
+pub(crate) fn merge(vectors: Vec<Candidate>, words: Vec<Candidate>) -> Vec<Ranked> {
+    let mut merged = by_vector(vectors, |_| 0.0);
+    let known: HashMap<u64, usize> = merged.iter().enumerate().map(|(at, ranked)| (ranked.row, at)).collect();
+    for ranked in by_text(words) {
+        match known.get(&ranked.row) {
+            Some(at) => merged[*at].text = ranked.text,
+            None => merged.push(Ranked { score: 0.0, ..ranked }),
+        }
+    }
+    merged
+}
+
+/// What turns distances and BM25 scores into numbers that can be added.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Scale {
+    pub(crate) metric: DistanceType,
+    /// The square of the length of the query's vector.
+    pub(crate) query_norm: f32,
+    /// The BM25 score of the query's own words; see [`crate::bm25::self_score`].
+    pub(crate) self_score: f32,
+}
+
+impl Scale {
+    /// The cosine, for vectors of length 1 by each of the metrics; for others a multiple of all vectors changes nothing.
+    fn similarity(self, distance: f32) -> f32 {
+        let norm = self.query_norm.max(f32::MIN_POSITIVE);
+        match self.metric {
+            DistanceType::L2 => 1.0 - distance / (2.0 * norm),
+            DistanceType::Dot => (1.0 - distance) / norm,
+            _ => 1.0 - distance,
+        }
+    }
+
+    /// How much of the query a row has. The power makes little of a few common words: half of the query is a third of it.
+    fn part_of_query(self, bm25: f32) -> f32 {
+        (bm25 / self.self_score.max(f32::MIN_POSITIVE)).powf(1.5)
+    }
+}
+
+/// The score of a distance in a search by vectors: more is better.
+pub(crate) fn vector_score(distance: f32, metric: DistanceType) -> f32 {
+    match metric {
+        DistanceType::L2 => 1.0 / (1.0 + distance),
+        _ => 1.0 - distance,
+    }
+}
+
+/// Scores and orders the rows. Rows with equal scores stand in the order of their rows, so that a search gives the same
+/// each time.
+pub(crate) fn fuse(merged: &mut [Ranked], fusion: Fusion, scale: Scale) {
+    let texts = merged.iter().filter_map(|ranked| ranked.text);
+    let best = texts.map(|text| text.value).fold(f32::MIN_POSITIVE, f32::max);
+    let of_rank = |place: Place| place.rank.map_or(0.0, |rank| 1.0 / (RANK_CONSTANT + rank as f32));
+    for ranked in merged.iter_mut() {
+        let (vector, text) = (ranked.vector, ranked.text);
+        ranked.parts = match fusion {
+            Fusion::Score { text_weight } => Parts {
+                vector: vector.map_or(0.0, |place| scale.similarity(place.value)),
+                text: text.map_or(0.0, |place| text_weight * scale.part_of_query(place.value)),
+            },
+            Fusion::ReciprocalRank => Parts { vector: vector.map_or(0.0, of_rank), text: text.map_or(0.0, of_rank) },
+            Fusion::Weighted { vector: weight } => Parts {
+                vector: vector.map_or(0.0, |place| weight * vector_score(place.value, scale.metric)),
+                text: text.map_or(0.0, |place| (1.0 - weight) * place.value / best),
+            },
+        };
+        ranked.score = ranked.parts.vector + ranked.parts.text;
+    }
+    merged.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SCALE: Scale = Scale { metric: DistanceType::Cosine, query_norm: 1.0, self_score: 10.0 };
+
     fn list(rows: &[(u64, f32)]) -> Vec<Candidate> {
         rows.iter().map(|&(row, value)| Candidate { row, doc_id: row.to_string(), value }).collect()
+    }
+
+    fn fused(vectors: &[(u64, f32)], words: &[(u64, f32)], fusion: Fusion, scale: Scale) -> Vec<Ranked> {
+        let mut merged = merge(list(vectors), list(words));
+        fuse(&mut merged, fusion, scale);
+        merged
     }
 
     fn order(ranked: &[Ranked]) -> Vec<u64> {
@@ -106,22 +164,51 @@ mod tests {
     }
 
     #[test]
-    fn a_row_in_both_rankings_comes_first() {
-        let vectors = of_vectors(list(&[(1, 0.1), (2, 0.2), (3, 0.3)]), |distance| 1.0 - distance);
-        let words = of_words(list(&[(9, 8.0), (3, 7.0)]));
-        let fused = fuse(vectors, words, Fusion::ReciprocalRank);
+    fn a_row_in_both_rankings_comes_first_by_rank() {
+        let vectors = [(1, 0.1), (2, 0.2), (3, 0.3)];
+        let fused = fused(&vectors, &[(9, 8.0), (3, 7.0)], Fusion::ReciprocalRank, SCALE);
         assert_eq!(order(&fused), [3, 1, 9, 2]);
         assert!((fused[0].score - (1.0 / 63.0 + 1.0 / 62.0)).abs() < 1e-7);
-        assert_eq!(fused[0].vector, Some(Place { rank: 3, value: 0.3 }));
-        assert_eq!(fused[0].text, Some(Place { rank: 2, value: 7.0 }));
-        assert_eq!((fused[2].vector, fused[2].text.map(|place| place.rank)), (None, Some(1)));
+        assert_eq!(fused[0].parts, Parts { vector: 1.0 / 63.0, text: 1.0 / 62.0 });
+        assert_eq!(fused[0].vector, Some(Place { rank: Some(3), value: 0.3 }));
+        assert_eq!(fused[0].text, Some(Place { rank: Some(2), value: 7.0 }));
+        assert_eq!((fused[2].vector, fused[2].text.and_then(|place| place.rank)), (None, Some(1)));
     }
 
     #[test]
-    fn weights_choose_between_meaning_and_words() {
-        let vectors = || of_vectors(list(&[(1, 0.1), (2, 0.5)]), |distance| 1.0 - distance);
-        let words = || of_words(list(&[(2, 4.0), (3, 1.0)]));
-        let weighted = |vector| fuse(vectors(), words(), Fusion::Weighted { vector });
+    fn the_default_adds_a_part_for_the_words_to_the_cosine() {
+        let by_score = |text_weight| {
+            fused(&[(1, 0.10), (2, 0.12), (3, 0.5)], &[(3, 12.0), (2, 5.0)], Fusion::Score { text_weight }, SCALE)
+        };
+        // 0.90; 0.88 + 0.1 · (5 / 10)^1.5; 0.5 + 0.1 · (12 / 10)^1.5
+        assert_eq!(order(&by_score(0.1)), [2, 1, 3]);
+        for (ranked, score) in by_score(0.1).iter().zip([0.915_355, 0.9, 0.631_453]) {
+            assert!((ranked.score - score).abs() < 1e-6, "{ranked:?}");
+            assert_eq!(ranked.score, ranked.parts.vector + ranked.parts.text);
+        }
+        assert_eq!(order(&by_score(0.0)), [1, 2, 3]);
+        assert_eq!(order(&by_score(1.0)), [3, 2, 1]);
+    }
+
+    #[test]
+    fn each_metric_of_unit_vectors_gives_the_cosine() {
+        // A cosine of 0.8, and vectors of length 1 and 3.
+        for (metric, distance, query_norm) in [
+            (DistanceType::Cosine, 0.2, 1.0),
+            (DistanceType::Dot, 0.2, 1.0),
+            (DistanceType::L2, 0.4, 1.0),
+            (DistanceType::Cosine, 0.2, 9.0),
+            (DistanceType::Dot, 1.0 - 7.2, 9.0),
+            (DistanceType::L2, 3.6, 9.0),
+        ] {
+            let similarity = Scale { metric, query_norm, self_score: 1.0 }.similarity(distance);
+            assert!((similarity - 0.8).abs() < 1e-6, "{metric} {query_norm}: {similarity}");
+        }
+    }
+
+    #[test]
+    fn weights_choose_between_vectors_and_words() {
+        let weighted = |vector| fused(&[(1, 0.1), (2, 0.5)], &[(2, 4.0), (3, 1.0)], Fusion::Weighted { vector }, SCALE);
         assert_eq!(order(&weighted(1.0)), [1, 2, 3]);
         assert_eq!(order(&weighted(0.0)), [2, 3, 1]);
         assert!((weighted(0.5)[0].score - (0.5 * 0.5 + 0.5)).abs() < 1e-6);
@@ -129,6 +216,6 @@ mod tests {
 
     #[test]
     fn nothing_fused_with_nothing_is_nothing() {
-        assert!(fuse(Vec::new(), Vec::new(), Fusion::ReciprocalRank).is_empty());
+        assert!(fused(&[], &[], Fusion::default(), SCALE).is_empty());
     }
 }

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use polylance_backend::{AnnotatorHandle, BackendHandle};
 use serde::{Deserialize, Serialize};
 
+use crate::SearchError;
+
 /// How rows are compared with the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,22 +60,82 @@ pub enum Query {
 }
 
 /// How two rankings become one.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fusion {
+    /// The cosine, plus `text_weight` times the query's share: BM25 divided by the score of the query's own words, to the
+    /// power of 1.5.
+    Score {
+        /// From 0 (vectors alone); 1 lets words decide.
+        text_weight: f32,
+    },
     /// Reciprocal rank fusion: the sum of 1 / (60 + rank). Cormack, Clarke and Büttcher, SIGIR 2009.
-    #[default]
     ReciprocalRank,
     /// The share `vector` of the vectors' score, and the rest of BM25 divided by the best hit's.
     Weighted {
-        /// From 0 (words alone) to 1 (meaning alone).
+        /// From 0 (words alone) to 1 (vectors alone).
         vector: f32,
     },
+}
+
+impl Fusion {
+    /// The weight with which a hybrid search is no worse than the better of its parts, across languages and within one.
+    pub const TEXT_WEIGHT: f32 = 0.15;
+}
+
+impl Default for Fusion {
+    fn default() -> Self {
+        Self::Score { text_weight: Self::TEXT_WEIGHT }
+    }
+}
+
+/// The fusions by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FusionKind {
+    /// [`Fusion::Score`]
+    #[default]
+    Score,
+    /// [`Fusion::ReciprocalRank`]
+    Rrf,
+    /// [`Fusion::Weighted`]
+    Weighted,
+}
+
+impl FusionKind {
+    /// All of them, as they are written.
+    pub const NAMES: [&'static str; 3] = ["score", "rrf", "weighted"];
+
+    /// The fusion, with its weight or the default one: of the text in a score fusion, of the vectors in a weighted one.
+    ///
+    /// # Errors
+    /// [`SearchError::Query`] for a weight where there is none.
+    pub fn with_weight(self, weight: Option<f32>) -> Result<Fusion, SearchError> {
+        match (self, weight) {
+            (Self::Score, weight) => Ok(Fusion::Score { text_weight: weight.unwrap_or(Fusion::TEXT_WEIGHT) }),
+            (Self::Rrf, None) => Ok(Fusion::ReciprocalRank),
+            (Self::Rrf, Some(_)) => Err(SearchError::Query("reciprocal rank fusion has no weight".to_owned())),
+            (Self::Weighted, weight) => Ok(Fusion::Weighted { vector: weight.unwrap_or(0.5) }),
+        }
+    }
+}
+
+impl FromStr for FusionKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "score" => Ok(Self::Score),
+            "rrf" => Ok(Self::Rrf),
+            "weighted" => Ok(Self::Weighted),
+            other => Err(format!("expected one of {}, not `{other}`", Self::NAMES.join(", "))),
+        }
+    }
 }
 
 /// How much of a vector index is searched. What is `None` is as the table was tuned, else a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Effort {
-    /// Partitions that are searched.
+    /// Partitions that are searched; more, as long as they have fewer hits than there are to be.
     pub nprobes: Option<usize>,
     /// Candidates per hit whose exact distance decides.
     pub refine: Option<u32>,

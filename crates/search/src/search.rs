@@ -6,15 +6,17 @@ use arrow::{
     array::{AsArray, RecordBatch, RecordBatchOptions},
     datatypes::{Float32Type, Schema},
 };
+use datafusion::logical_expr::{ident, lit};
 use lance_linalg::distance::DistanceType;
 use polylance_backend::{AnnotateInput, Annotation};
 use polylance_schema::columns::{CHUNK, DOC_ID, EMBEDDING, TEXT};
 
 use crate::{
-    InputKind, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable,
-    candidates::{Wanted, by_words, nearest},
+    Fusion, InputKind, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable,
+    bm25::self_score,
+    candidates::{Wanted, bm25_of, by_words, distances, nearest},
     embed, filter, hits,
-    ranking::{Ranked, fuse, of_vectors, of_words},
+    ranking::{Place, Ranked, Scale, by_text, by_vector, fuse, merge, vector_score},
 };
 
 /// Candidates of each ranking that are fused, and those that are reranked, per hit and at least.
@@ -40,9 +42,10 @@ impl SearchTable {
     ///
     /// Yields the columns that the request names, or all of [`SearchTable::hit_columns`]; then, each only where the mode
     /// has it: `vector_rank` (UInt32, from 1), `_distance` (Float32), `text_rank` (UInt32),
-    /// `bm25` (Float32), `rerank_score` (Float32), and at last `score` (Float32, falling). By meaning the score is 1 − distance for cosine and dot
-    /// and 1 / (1 + distance) for L2; by words it is BM25's; a hybrid search's is its [`crate::Fusion`]'s; with a
-    /// reranker it is the reranker's. The metric is the index's, cosine without one. Distances are exact: candidates
+    /// `bm25` (Float32), `vector_score` and `text_score` (Float32), `rerank_score` (Float32), and at last `score` (Float32,
+    /// falling). By vectors the score is 1 − distance for cosine and dot and 1 / (1 + distance) for L2; by words it is
+    /// BM25's; a hybrid search's is `vector_score` + `text_score`, which are its [`Fusion`]'s; with a reranker it is the
+    /// reranker's. The metric is the index's, cosine without one. Distances are exact: candidates
     /// from an index are compared with the query again. Rows that no index covers yet are searched too.
     ///
     /// # Errors
@@ -50,9 +53,6 @@ impl SearchTable {
     pub async fn search(&self, request: &SearchRequest, models: &Models) -> Result<RecordBatch, SearchError> {
         check(request)?;
         let shown = self.shown(request)?;
-        if let Some(condition) = &request.filter {
-            filter::check(self.dataset(), condition, self.is_limited()).await?;
-        }
         let mode = self.mode_of(request);
         self.check_columns(request, mode)?;
         let mut ranked = self.rank(request, mode, models).await?;
@@ -79,39 +79,73 @@ impl SearchTable {
             (_, true) => depth(request.k, RERANK_PER_HIT, RERANK_DEPTH),
             (_, false) => request.k,
         };
-        let condition = match &request.query {
-            Query::Like { doc_id, .. } => {
-                Some(filter::and(request.filter.clone(), format!("NOT ({})", filter::equals(DOC_ID, doc_id))))
-            }
-            _ => request.filter.clone(),
+        let condition = request.filter.as_deref().map(|condition| self.plan_condition(condition)).transpose()?;
+        let condition = match (condition, &request.query) {
+            (condition, Query::Like { doc_id, .. }) => Some(filter::and(condition, !filter::equals(DOC_ID, doc_id))),
+            (condition, _) => condition,
         };
-        let wanted = Wanted { limit, filter: condition.as_deref(), by_document: request.by_document };
-        let words = match (&request.query, mode) {
-            (_, SearchMode::Vector) => Vec::new(),
-            (Query::Text(words), _) => of_words(by_words(self, words, &wanted).await?),
-            _ => {
-                return Err(SearchError::Query(
-                    "only words can be searched by words: use the mode `vector`".to_owned(),
-                ));
-            }
+        let wanted = Wanted { limit, filter: condition.as_ref(), by_document: request.by_document };
+        let metric = self.metric().unwrap_or(DistanceType::Cosine);
+        if mode == SearchMode::Vector {
+            let vector = self.query_vector(&request.query, models).await?;
+            let vectors = nearest(self, &vector, request.effort, &wanted).await?;
+            return Ok(by_vector(vectors, |distance| vector_score(distance, metric)));
+        }
+        let Query::Text(query) = &request.query else {
+            let message = "only a text can be searched by its words: use the mode `vector`";
+            return Err(SearchError::Query(message.to_owned()));
         };
+        let words = by_words(self, query, &wanted).await?;
         if mode == SearchMode::Text {
-            return Ok(words);
+            return Ok(by_text(words));
         }
         let vector = self.query_vector(&request.query, models).await?;
-        let metric = self.metric().unwrap_or(DistanceType::Cosine);
         let vectors = nearest(self, &vector, request.effort, &wanted).await?;
-        let vectors = of_vectors(vectors, |distance| score(distance, metric));
-        if mode == SearchMode::Vector {
-            return Ok(vectors);
+        // Further down the list, or in a document's other chunks, there may be rows with the query's words.
+        let all_words = words.len() < limit && !request.by_document;
+        let mut fused = merge(vectors, words);
+        let mut scale = Scale { metric, query_norm: vector.iter().map(|value| value * value).sum(), self_score: 1.0 };
+        if request.fusion != Fusion::ReciprocalRank {
+            self.complete(&mut fused, query, &vector, all_words).await?;
         }
-        let mut fused = fuse(vectors, words, request.fusion);
+        if matches!(request.fusion, Fusion::Score { .. }) {
+            scale.self_score = self_score(self, query).await?;
+        }
+        fuse(&mut fused, request.fusion, scale);
         if request.by_document {
             // The two rankings may have chosen different chunks.
             let mut seen = std::collections::HashSet::new();
             fused.retain(|ranked| seen.insert(ranked.doc_id.clone()));
         }
         Ok(fused)
+    }
+
+    /// Computes what the ranking that did not find a row would have known of it, so that no row is worth less for having
+    /// been found by one ranking alone.
+    async fn complete(
+        &self,
+        ranked: &mut [Ranked],
+        query: &str,
+        vector: &[f32],
+        all_words: bool,
+    ) -> Result<(), SearchError> {
+        let without_distance: Vec<u64> =
+            ranked.iter().filter(|ranked| ranked.vector.is_none()).map(|ranked| ranked.row).collect();
+        if !without_distance.is_empty() {
+            let mut distances = distances(self, vector, &without_distance).await?.into_iter();
+            for ranked in ranked.iter_mut().filter(|ranked| ranked.vector.is_none()) {
+                ranked.vector = distances.next().flatten().map(|value| Place { rank: None, value });
+            }
+        }
+        let without_words: Vec<u64> =
+            ranked.iter().filter(|ranked| ranked.text.is_none()).map(|ranked| ranked.row).collect();
+        if !without_words.is_empty() && !all_words {
+            let scores = bm25_of(self, query, &without_words).await?;
+            for ranked in ranked.iter_mut().filter(|ranked| ranked.text.is_none()) {
+                ranked.text = scores.get(&ranked.row).map(|value| Place { rank: None, value: *value });
+            }
+        }
+        Ok(())
     }
 
     /// The vector that rows are compared with.
@@ -135,9 +169,9 @@ impl SearchTable {
 
     async fn vector_of(&self, doc_id: &str, chunk: u32) -> Result<Vec<f32>, SearchError> {
         let reading = |error| SearchError::storage(self.uri(), "reading a row's vector")(error);
-        let condition = format!("{} AND {CHUNK} = {chunk}", filter::equals(DOC_ID, doc_id));
+        let condition = filter::equals(DOC_ID, doc_id).and(ident(CHUNK).eq(lit(chunk)));
         let mut scanner = self.dataset().scan();
-        scanner.filter(&condition).map_err(reading)?;
+        scanner.filter_expr(filter::typed(condition, &self.schema())?);
         scanner.project(&[EMBEDDING]).map_err(reading)?.limit(Some(1), None).map_err(reading)?;
         let row = Box::pin(scanner.try_into_batch()).await.map_err(reading)?;
         if row.num_rows() == 0 {
@@ -193,8 +227,11 @@ fn check(request: &SearchRequest) -> Result<(), SearchError> {
             refused("nprobes and refine are at least 1")
         }
         _ => match request.fusion {
-            crate::Fusion::Weighted { vector } if !(0.0..=1.0).contains(&vector) => {
+            Fusion::Weighted { vector } if !(0.0..=1.0).contains(&vector) => {
                 refused("the weight of the vectors is from 0 to 1")
+            }
+            Fusion::Score { text_weight } if !(0.0..=100.0).contains(&text_weight) => {
+                refused("the weight of the text is from 0 to 100")
             }
             _ => Ok(()),
         },
@@ -203,14 +240,6 @@ fn check(request: &SearchRequest) -> Result<(), SearchError> {
 
 fn depth(k: usize, per_hit: usize, least: usize) -> usize {
     k.saturating_mul(per_hit).max(least)
-}
-
-/// What a distance is worth: more is better, and 1 is the best.
-fn score(distance: f32, metric: DistanceType) -> f32 {
-    match metric {
-        DistanceType::L2 => 1.0 / (1.0 + distance),
-        _ => 1.0 - distance,
-    }
 }
 
 /// Orders the candidates by what a cross-encoder says of query and passage together.

@@ -6,6 +6,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Schema},
 };
+use datafusion::logical_expr::Expr;
 use lance::{Dataset, dataset::scanner::Scanner, index::DatasetIndexExt};
 use lance_index::is_system_index;
 use lance_linalg::distance::DistanceType;
@@ -26,7 +27,7 @@ pub struct SearchTable {
     uri: String,
     dataset: Arc<Dataset>,
     contract: Option<Contract>,
-    metric: Option<DistanceType>,
+    index: Option<VectorIndex>,
     text_index: bool,
     folded_words: bool,
     tuned: Effort,
@@ -46,7 +47,7 @@ impl SearchTable {
     async fn of(uri: &str, dataset: Dataset) -> Result<Self, SearchError> {
         let contract = open::contract(uri, &dataset)?;
         let reading = |error| SearchError::storage(uri, "reading the indices")(error);
-        let metric = index_metric(&dataset).await.map_err(reading)?;
+        let index = vector_index(&dataset).await.map_err(reading)?;
         let text_index = is_indexed(&dataset, TEXT).await.map_err(reading)?;
         let folded_words = words::are_folded(&dataset).await.map_err(reading)?;
         let tuned = tuned(&dataset);
@@ -54,7 +55,7 @@ impl SearchTable {
             uri: uri.to_owned(),
             dataset: Arc::new(dataset),
             contract,
-            metric,
+            index,
             text_index,
             folded_words,
             tuned,
@@ -128,11 +129,23 @@ impl SearchTable {
     /// # Errors
     /// [`SearchError::Filter`], [`SearchError::Storage`].
     pub async fn count_rows(&self, condition: Option<&str>) -> Result<u64, SearchError> {
-        if let Some(condition) = condition {
-            filter::check(&self.dataset, condition, self.limited).await?;
-        }
-        let counted = Box::pin(self.dataset.count_rows(condition.map(str::to_owned))).await;
-        Ok(counted.map_err(SearchError::storage(&self.uri, "counting rows"))? as u64)
+        let counting = |error| SearchError::storage(&self.uri, "counting rows")(error);
+        let Some(condition) = condition else {
+            return Ok(Box::pin(self.dataset.count_rows(None)).await.map_err(counting)? as u64);
+        };
+        let mut scanner = self.scan();
+        scanner.filter_expr(self.plan_condition(condition)?);
+        scanner.project::<&str>(&[]).map_err(counting)?.with_row_id();
+        Box::pin(scanner.count_rows()).await.map_err(counting)
+    }
+
+    /// The condition as an expression on the table's columns. Of a limited table it calls only functions that neither take
+    /// long nor make large values.
+    ///
+    /// # Errors
+    /// [`SearchError::Filter`]; [`SearchError::NotAllowed`] for a function that a limited table does not call.
+    pub fn plan_condition(&self, condition: &str) -> Result<Expr, SearchError> {
+        filter::plan(condition, &self.schema(), self.limited)
     }
 
     /// The chunks of a document in order, with the columns of a hit; none when there is no such document.
@@ -145,7 +158,7 @@ impl SearchTable {
             return Err(SearchError::Column(format!("the table has no column `{DOC_ID}` of texts")));
         }
         let mut scanner = self.dataset.scan();
-        scanner.filter(&filter::equals(DOC_ID, doc_id)).map_err(reading)?;
+        scanner.filter_expr(filter::typed(filter::equals(DOC_ID, doc_id), &self.schema())?);
         scanner.project(&self.hit_columns()).map_err(reading)?;
         let chunks = Box::pin(scanner.try_into_batch()).await.map_err(reading)?;
         let Some(order) = chunks.column_by_name(CHUNK) else { return Ok(chunks) };
@@ -208,7 +221,12 @@ impl SearchTable {
 
     /// The metric of the index on the vectors; `None` without an index.
     pub(crate) fn metric(&self) -> Option<DistanceType> {
-        self.metric
+        self.index.map(|index| index.metric)
+    }
+
+    /// Whether a search of the index, or without one, finds as many rows as there are.
+    pub(crate) fn is_index_exhaustive(&self) -> bool {
+        self.index.is_none_or(|index| !index.is_graph)
     }
 
     pub(crate) fn tuned(&self) -> Effort {
@@ -241,14 +259,23 @@ fn is_same(one: &Dataset, other: &Dataset) -> bool {
     one.version == other.version && one.path == other.path && one.e_tag == other.e_tag
 }
 
-async fn index_metric(dataset: &Dataset) -> lance::Result<Option<DistanceType>> {
+/// The index on the vectors.
+#[derive(Debug, Clone, Copy)]
+struct VectorIndex {
+    metric: DistanceType,
+    /// A walk of a graph may end before it has seen every row.
+    is_graph: bool,
+}
+
+async fn vector_index(dataset: &Dataset) -> lance::Result<Option<VectorIndex>> {
     let Some(field) = dataset.schema().field(EMBEDDING) else { return Ok(None) };
     let indices = dataset.load_indices().await?;
     let Some(index) = indices.iter().find(|index| index.fields.contains(&field.id)) else { return Ok(None) };
     let json = Box::pin(dataset.index_statistics(&index.name)).await?;
     let statistics: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
     let metric = statistics["indices"][0]["metric_type"].as_str();
-    Ok(metric.and_then(|metric| DistanceType::try_from(metric).ok()))
+    let is_graph = statistics["index_type"].as_str().is_some_and(|kind| kind.contains("HNSW"));
+    Ok(metric.and_then(|metric| DistanceType::try_from(metric).ok()).map(|metric| VectorIndex { metric, is_graph }))
 }
 
 async fn is_indexed(dataset: &Dataset, column: &str) -> lance::Result<bool> {

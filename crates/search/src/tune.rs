@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     Effort, SearchError, SearchTable,
-    candidates::{self, ROW_ID},
+    candidates::{self, Index, ROW_ID},
 };
 
 /// What is asked of the search.
@@ -165,13 +165,8 @@ impl SearchTable {
     ) -> Result<HashSet<u64>, SearchError> {
         let searching = |error| SearchError::storage(self.uri(), "searching")(error);
         let mut scanner = self.dataset().scan();
-        match effort {
-            Some(effort) => candidates::plan_nearest(&mut scanner, self, &query.vector, k + 1, metric, effort),
-            None => scanner.nearest(EMBEDDING, &query.vector, k + 1).map(|scanner| {
-                scanner.distance_metric(metric).use_index(false);
-            }),
-        }
-        .map_err(searching)?;
+        let index = effort.map_or(Index::Left, Index::Searched);
+        candidates::plan_nearest(&mut scanner, self, &query.vector, k + 1, metric, index).map_err(searching)?;
         scanner.project::<&str>(&[]).map_err(searching)?.with_row_id();
         let rows = Box::pin(scanner.try_into_batch()).await.map_err(searching)?;
         let Some(ids) = rows.column_by_name(ROW_ID) else { return Ok(HashSet::new()) };

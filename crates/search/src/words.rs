@@ -42,12 +42,15 @@ pub(crate) async fn are_folded(dataset: &Dataset) -> lance::Result<bool> {
     Ok(names.peek().is_some() && names.all(|name| name == WORDS_INDEX))
 }
 
+/// The words as the index has them; `None` when there is no word in `words`.
+pub(crate) fn of_query(table: &SearchTable, words: &str) -> Option<String> {
+    let words = if table.has_older_words() { words.to_owned() } else { fold_query(words) };
+    words.contains(char::is_alphanumeric).then_some(words)
+}
+
 /// What the index is searched for; `None` when there is no word in `words`.
 pub(crate) fn query(table: &SearchTable, words: &str) -> lance::Result<Option<FullTextSearchQuery>> {
-    let words = if table.has_older_words() { words.to_owned() } else { fold_query(words) };
-    if !words.contains(char::is_alphanumeric) {
-        return Ok(None);
-    }
+    let Some(words) = of_query(table, words) else { return Ok(None) };
     FullTextSearchQuery::new(words).with_column(TEXT.to_owned()).map(Some)
 }
 

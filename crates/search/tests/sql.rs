@@ -134,9 +134,10 @@ async fn searches_are_tables() {
     let nearest = "SELECT doc_id, score FROM vector_search('docs', 'everyone has the right to life', 2)";
     assert_eq!(documents(&session, nearest).await[0], "d1");
     assert_eq!(documents(&session, "SELECT * FROM text_search('docs', 'slave')").await, ["d2"]);
-    let both =
-        "SELECT doc_id, vector_rank, text_rank FROM hybrid_search('docs', 'right to life', 3) ORDER BY score DESC";
+    let both = "SELECT doc_id, vector_rank, text_rank FROM hybrid_search('docs', 'right to life', 3, '', 'rrf') ORDER BY score DESC";
     assert_eq!(documents(&session, both).await[0], "d1");
+    let by_words = "SELECT doc_id FROM hybrid_search('docs', 'right to life', 3, '', 'score', 9) ORDER BY score DESC";
+    assert_eq!(documents(&session, by_words).await[0], "d1");
     let condition = "SELECT doc_id FROM vector_search('docs', 'everyone has the right to life', 5, 'doc_id <> ''d1''')";
     assert_eq!(documents(&session, condition).await.len(), 2);
     let joined =

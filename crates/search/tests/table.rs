@@ -1,10 +1,11 @@
 //! Search and description of tables that the sink wrote.
 
 mod common;
+mod conditions;
 mod words;
 
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{Array, AsArray, RecordBatch},
     datatypes::{Float32Type, UInt32Type},
 };
 use common::{DIM, Place, backend, contract, models, owned, strings, write_three};
@@ -194,16 +195,37 @@ async fn rows_that_came_after_the_index_are_found_by_words() {
 async fn a_hybrid_search_shows_both_ranks() {
     let place = with_words().await;
     let table = place.open().await;
-    let query = request("free choice of employment", 3, None);
+    let query = request("free choice of employment", 5, None);
     assert_eq!(table.mode_of(&query), SearchMode::Hybrid);
     let hits = table.search(&query, &models()).await.unwrap();
-    assert_eq!(strings(&hits, "doc_id")[0], "d4");
+    // It has all of the query's words.
+    let best = strings(&hits, "doc_id").iter().position(|id| id == "d4").unwrap();
     let rank = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<UInt32Type>().clone();
-    assert_eq!(rank("text_rank").value(0), 1);
+    assert_eq!(rank("text_rank").value(best), 1);
     let score = hits.column_by_name("score").unwrap().as_primitive::<Float32Type>();
-    let expected = 1.0 / (60.0 + rank("vector_rank").value(0) as f32) + 1.0 / 61.0;
-    assert!((score.value(0) - expected).abs() < 1e-6);
+    let number = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();
+    let (parts, raw) = ((number("vector_score"), number("text_score")), (number("_distance"), number("bm25")));
+    for row in 0..hits.num_rows() {
+        assert_eq!(score.value(row), parts.0.value(row) + parts.1.value(row));
+        assert!((parts.0.value(row) - (1.0 - raw.0.value(row))).abs() < 1e-6);
+    }
+    // Of 5 rows one has "choice", one "of" and one "employment", and two have "free": BM25's inverse document frequencies.
+    let (once, twice) = (1.0 + 4.5f32 / 1.5, 1.0 + 3.5f32 / 2.5);
+    let whole = 3.0 * once.ln() + twice.ln();
+    let share = raw.1.value(best) / whole;
+    assert!((parts.1.value(best) - Fusion::TEXT_WEIGHT * share.powf(1.5)).abs() < 1e-6, "{share}");
     assert!(score.value(0) >= score.value(1) && score.value(1) >= score.value(2));
+
+    let by_words = SearchRequest { fusion: Fusion::Score { text_weight: 9.0 }, ..query.clone() };
+    let hits = table.search(&by_words, &models()).await.unwrap();
+    assert_eq!(strings(&hits, "doc_id")[0], "d4");
+
+    let by_rank = SearchRequest { fusion: Fusion::ReciprocalRank, ..query.clone() };
+    let hits = table.search(&by_rank, &models()).await.unwrap();
+    let rank = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<UInt32Type>().value(0) as f32;
+    let score = hits.column_by_name("score").unwrap().as_primitive::<Float32Type>().value(0);
+    let expected = 1.0 / (60.0 + rank("vector_rank")) + 1.0 / (60.0 + rank("text_rank"));
+    assert!((score - expected).abs() < 1e-6);
 
     let meaning = SearchRequest {
         fusion: Fusion::Weighted { vector: 1.0 },
@@ -285,4 +307,50 @@ async fn tuning_finds_the_least_effort_that_finds_enough() {
     set_search_effort(&place.uri(), nprobes, refine, ef).await.unwrap();
     let hits = place.open().await.search(&request(&texts[77], 1, None), &models()).await.unwrap();
     assert_eq!(strings(&hits, "doc_id"), ["d77"]);
+}
+
+/// Rows of which few fulfil the condition, in an index of which few lists are searched.
+#[tokio::test]
+async fn there_are_k_hits_whenever_k_rows_fulfil_the_condition() {
+    let place = Place::new();
+    let texts: Vec<_> = (0..600).map(|i| format!("w{} x{} y{}", i, i * 7, i * 13)).collect();
+    place.write(&texts).await;
+    index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
+    let few = "doc_id IN ('d3', 'd77', 'd150', 'd222', 'd301', 'd399', 'd450', 'd512', 'd555', 'd598')";
+    for kind in [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfHnswSq] {
+        update_index(&place.uri(), &IndexSpec { kind, ..IndexSpec::default() }).await.unwrap();
+        let table = place.open().await;
+        for (mode, k, condition, hits) in [
+            (SearchMode::Vector, 10, Some(few), 10),
+            (SearchMode::Vector, 20, Some(few), 10),
+            (SearchMode::Vector, 599, None, 599),
+            (SearchMode::Hybrid, 10, Some(few), 10),
+        ] {
+            for by_document in [false, true] {
+                let effort = Effort { nprobes: Some(1), refine: Some(1), ef: None };
+                let asked = SearchRequest { mode: Some(mode), effort, by_document, ..request(&texts[5], k, condition) };
+                let found = strings(&table.search(&asked, &models()).await.unwrap(), "doc_id");
+                let distinct: std::collections::HashSet<_> = found.iter().collect();
+                assert_eq!((found.len(), distinct.len()), (hits, hits), "{kind:?} {mode} {k} {by_document}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_one_ranking_missed_is_scored_by_both() {
+    let place = Place::new();
+    // More rows with the query's word than a ranking has, and the row nearest to the query is the last of them.
+    let mut texts: Vec<_> = (0..150).map(|i| format!("common w{i} x{} y{}", i * 7, i * 13)).collect();
+    texts.push(format!("common {}", (0..40).map(|i| format!("z{i}")).collect::<Vec<_>>().join(" ")));
+    place.write(&texts).await;
+    index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
+    let hits = place.open().await.search(&request("common", 120, None), &models()).await.unwrap();
+    let number = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();
+    let ranks = |name: &str| hits.column_by_name(name).unwrap().null_count();
+    assert!(ranks("vector_rank") + ranks("text_rank") < 240 && hits.num_rows() == 120);
+    for (name, raw) in [("_distance", number("_distance")), ("bm25", number("bm25"))] {
+        assert_eq!(raw.null_count(), 0, "{name}");
+    }
+    assert!(number("text_score").values().iter().all(|part| *part > 0.0));
 }

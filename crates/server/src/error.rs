@@ -137,8 +137,8 @@ impl ApiError {
                 Self::bad("no_column", message.clone()).hint("`GET /v1/tables` lists the columns").param("columns")
             }
             SearchError::Parameter(_) => Self::bad("invalid_sql", error.to_string()).param("sql"),
-            SearchError::Filter { source, .. } => {
-                Self::bad("invalid_filter", format!("the condition does not fit: {}", public_text(&source.to_string())))
+            SearchError::Filter { reason, .. } => {
+                Self::bad("invalid_filter", format!("the condition does not fit: {}", public_text(reason)))
                     .hint("`GET /v1/tables` lists the columns")
                     .param("where")
             }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::{
     parser::{DFParser, Statement as AnyStatement},
     sqlparser::{
-        ast::{Expr, Ident, Statement, Value, visit_expressions_mut},
+        ast::{Expr, Ident, Statement, visit_expressions_mut},
         dialect::GenericDialect,
         tokenizer::{Token, Tokenizer},
     },
@@ -70,16 +70,12 @@ pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<Conditi
 pub(crate) struct Condition(Expr);
 
 impl Condition {
-    /// The condition as SQL. In a condition as Lance reads it names are as they are written, backticks stand around
-    /// those that are no plain words, and double quotes around texts.
+    /// The condition as SQL, in which names are as they are written.
     pub(crate) fn sql(&self) -> String {
         let mut expression = self.0.clone();
         let quote = |name: &mut Ident| name.quote_style = Some('"');
         let _whole: ControlFlow<()> = visit_expressions_mut(&mut expression, |part| {
             match part {
-                Expr::Identifier(name) if name.quote_style == Some('"') => {
-                    *part = Expr::value(Value::SingleQuotedString(std::mem::take(&mut name.value)));
-                }
                 Expr::Identifier(name) => quote(name),
                 Expr::CompoundIdentifier(names) => names.iter_mut().for_each(quote),
                 _ => {}
@@ -145,7 +141,7 @@ mod tests {
     fn a_condition_is_one_expression() {
         let sql = |condition: &str| check_condition(condition, 99).unwrap().sql();
         assert_eq!(sql("lang = 'it''s' and x>1"), "\"lang\" = 'it''s' AND \"x\" > 1");
-        assert_eq!(sql("`a b` = \"it's\" or t.Label = 1"), "\"a b\" = 'it''s' OR \"t\".\"Label\" = 1");
+        assert_eq!(sql("`a b` = \"it's\" or t.Label = 1"), "\"a b\" = \"it's\" OR \"t\".\"Label\" = 1");
         for wrong in [
             "",
             "a = 1 ORDER BY b",

@@ -7,8 +7,8 @@ use polylance_schema::{
     search::{MAP_X, MAP_Y},
 };
 use polylance_search::{
-    BM25, DISTANCE, Effort, Fusion, ModelSource, Models, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest,
-    SearchTable, TEXT_RANK, VECTOR_RANK,
+    BM25, DISTANCE, Effort, Fusion, FusionKind, ModelSource, Models, Query, RERANK_SCORE, SCORE, SearchError,
+    SearchMode, SearchRequest, SearchTable, TEXT_RANK, TEXT_SCORE, VECTOR_RANK, VECTOR_SCORE,
 };
 
 use crate::{
@@ -25,8 +25,22 @@ use crate::{
 const SNIPPET: usize = 140;
 
 /// Columns of a hit that people need not see; `--json` has them all.
-const HIDDEN: [&str; 10] =
-    [CHAR_START, CHAR_END, N_TOKENS, TRUNCATED, RUN_ID, DISTANCE, BM25, RERANK_SCORE, MAP_X, MAP_Y];
+const HIDDEN: [&str; 14] = [
+    CHAR_START,
+    CHAR_END,
+    N_TOKENS,
+    TRUNCATED,
+    RUN_ID,
+    VECTOR_RANK,
+    DISTANCE,
+    VECTOR_SCORE,
+    TEXT_RANK,
+    BM25,
+    TEXT_SCORE,
+    RERANK_SCORE,
+    MAP_X,
+    MAP_Y,
+];
 
 /// Find the rows of a table that fit a query, by meaning, by words or by both, in any language
 ///
@@ -57,13 +71,20 @@ pub(crate) struct Args {
     /// One hit a document: its best chunk
     #[arg(long)]
     by_document: bool,
-    /// Fuse by scores with this share of the meaning's, 0 to 1, instead of by ranks
+    /// How a hybrid search makes one ranking of two: score (the cosine plus the words' weighted part), rrf (by ranks) or
+    /// weighted (by shares of both scores) [default: score]
+    #[arg(long, value_name = "NAME")]
+    fusion: Option<FusionKind>,
+    /// What score fusion multiplies the words' part by [default: 0.15]
+    #[arg(long, value_name = "WEIGHT", conflicts_with = "vector_weight")]
+    text_weight: Option<f32>,
+    /// The vectors' share in weighted fusion, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     vector_weight: Option<f32>,
     /// Order the best candidates anew by this cross-encoder: a folder or a name on the hub
     #[arg(long, value_name = "MODEL")]
     rerank: Option<String>,
-    /// Partitions of the vector index that are searched [default: as tuned, else 20]
+    /// Partitions of the vector index that are searched at least [default: as tuned, else 20]
     #[arg(long, value_name = "N", help_heading = "Vector index")]
     nprobes: Option<usize>,
     /// Candidates per hit whose exact distance decides [default: as tuned, else 10]
@@ -97,6 +118,20 @@ fn like(text: &str) -> (String, u32) {
     }
 }
 
+/// A weight belongs to one kind of fusion, and means that kind where none is named.
+fn fusion(kind: Option<FusionKind>, text_weight: Option<f32>, vector_weight: Option<f32>) -> Result<Fusion> {
+    let (of_weight, weight) = match (text_weight, vector_weight) {
+        (None, None) => return Ok(kind.unwrap_or_default().with_weight(None)?),
+        (Some(weight), _) => (FusionKind::Score, weight),
+        (None, Some(weight)) => (FusionKind::Weighted, weight),
+    };
+    if kind.is_some_and(|kind| kind != of_weight) {
+        let message = "--text-weight belongs to score fusion, --vector-weight to weighted fusion";
+        return Err(SearchError::Query(message.to_owned()).into());
+    }
+    Ok(of_weight.with_weight(Some(weight))?)
+}
+
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let table = SearchTable::open(&args.table).await?;
     let query = match (args.like, args.query) {
@@ -112,7 +147,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         k: args.k,
         filter: args.filter,
         by_document: args.by_document,
-        fusion: args.vector_weight.map_or(Fusion::ReciprocalRank, |vector| Fusion::Weighted { vector }),
+        fusion: fusion(args.fusion, args.text_weight, args.vector_weight)?,
         effort: Effort { nprobes: args.nprobes, refine: args.refine, ef: args.ef },
         rerank: args.rerank.is_some(),
         columns: None,
@@ -140,30 +175,35 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     Ok(ExitStatus::Done)
 }
 
-/// Rank, score, the ranks that made it, the columns that matter, and the beginning of the text at the end of each line.
+/// Rank, score, what makes it, the columns that matter, and the beginning of the text at the end of each line.
 fn shown(hits: &RecordBatch, mode: SearchMode) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     let names = batch::header(hits);
     let position = |name: &str| names.iter().position(|other| other == name);
     let (score, text) = (position(SCORE), position(TEXT));
-    // Of one ranking alone, its rank is the hit's.
-    let ranks = if mode == SearchMode::Hybrid { [position(VECTOR_RANK), position(TEXT_RANK)] } else { [None, None] };
-    let hidden = |at: &usize| {
-        let name = names[*at].as_str();
-        Some(*at) == score || Some(*at) == text || [VECTOR_RANK, TEXT_RANK].contains(&name) || HIDDEN.contains(&name)
-    };
+    // Of one ranking alone, its rank and score are the hit's.
+    let hybrid = mode == SearchMode::Hybrid;
+    let part =
+        |name: &'static str, part: &str, rank: &str| Some((name, position(part)?, position(rank)?)).filter(|_| hybrid);
+    let parts = [part("meaning", VECTOR_SCORE, VECTOR_RANK), part("words", TEXT_SCORE, TEXT_RANK)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let hidden = |at: &usize| Some(*at) == score || Some(*at) == text || HIDDEN.contains(&names[*at].as_str());
     let kept: Vec<usize> = (0..names.len()).filter(|at| !hidden(at)).collect();
 
     let mut header = vec!["rank".to_owned(), SCORE.to_owned()];
-    header.extend(
-        ["meaning", "words"].into_iter().zip(ranks).filter(|(_, rank)| rank.is_some()).map(|(name, _)| name.to_owned()),
-    );
+    header.extend(parts.iter().map(|(name, ..)| (*name).to_owned()));
     header.extend(kept.iter().map(|at| names[*at].clone()));
     header.extend(text.map(|_| TEXT.to_owned()));
     let rows = batch::rows(hits)?.into_iter().enumerate().map(|(at, cells)| {
-        let number = score.map_or("", |score| &cells[score]);
-        let number = number.parse::<f64>().map_or_else(|_| number.to_owned(), |number| format!("{number:.3}"));
-        let mut row = vec![(at + 1).to_string(), number];
-        row.extend(ranks.into_iter().flatten().map(|at| cells[at].clone()));
+        let number = |at: usize| {
+            let cell = &cells[at];
+            cell.parse::<f64>().map_or_else(|_| cell.clone(), |number| format!("{number:.3}"))
+        };
+        let mut row = vec![(at + 1).to_string(), score.map(number).unwrap_or_default()];
+        // The part of the score, and the rank by it where that ranking found the hit.
+        row.extend(parts.iter().map(|(_, part, rank)| match cells[*rank].as_str() {
+            "" => number(*part),
+            rank => format!("{} #{rank}", number(*part)),
+        }));
         row.extend(kept.iter().map(|at| cells[*at].clone()));
         row.extend(text.map(|text| short(&cells[text], SNIPPET)));
         row

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{FieldRef, Schema, SchemaRef},
+    array::{Array, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, FieldRef, Schema, SchemaRef, UInt32Type},
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -16,10 +17,10 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     scalar::ScalarValue,
 };
-use polylance_schema::columns::{CHUNK, DOC_ID};
+use polylance_schema::columns::CHUNK;
 
 use super::{models::ModelSource, tables::Tables};
-use crate::{Query, SearchMode, SearchRequest, SearchTable, filter, hits::place_fields};
+use crate::{FusionKind, Query, SearchMode, SearchRequest, SearchTable, hits::place_fields};
 
 /// Hits of a search that does not say how many it wants.
 const HITS: usize = 10;
@@ -27,7 +28,7 @@ const HITS: usize = 10;
 /// A table function and its arguments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Function {
-    /// `(table, query, [k], [condition])`
+    /// `(table, query, [k], [condition])`; in a hybrid search also `[fusion], [weight]`
     Search(SearchMode),
     /// `(table, doc_id, [k], [condition])`: the rows nearest to the document's first chunk, other documents' only.
     Neighbors,
@@ -53,23 +54,31 @@ pub(crate) struct SearchFunction {
 impl TableFunctionImpl for SearchFunction {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
         let arguments = args.exprs();
-        let Some((of, rest)) = arguments.split_first().filter(|(_, rest)| (1..=3).contains(&rest.len())) else {
-            let asked = match self.function {
-                Function::Search(_) => "query",
-                Function::Neighbors => "doc_id",
-            };
-            return plan_err!("expected {}('table', '{asked}' [, k [, 'condition']])", self.name);
+        let (query, more, most) = match self.function {
+            Function::Search(SearchMode::Hybrid) => ("query", " [, 'fusion' [, weight]]", 5),
+            Function::Search(_) => ("query", "", 3),
+            Function::Neighbors => ("doc_id", "", 3),
+        };
+        let Some((of, rest)) = arguments.split_first().filter(|(_, rest)| (1..=most).contains(&rest.len())) else {
+            return plan_err!("expected {}('table', '{query}' [, k [, 'condition'{more}]])", self.name);
         };
         let (table, models) = self.tables.get(&text(self.name, of)?)?;
         let query = text(self.name, &rest[0])?;
         let k = rest.get(1).map_or(Ok(HITS), |k| number(self.name, k))?;
         let condition = rest.get(2).map(|condition| text(self.name, condition)).transpose()?;
+        let condition = condition.filter(|condition| !condition.trim().is_empty());
+        let fusion = rest
+            .get(3)
+            .map(|fusion| text(self.name, fusion)?.parse::<FusionKind>().or_else(|error| plan_err!("{error}")));
+        let weight = rest.get(4).map(|weight| decimal(self.name, weight)).transpose()?;
+        let external = |error| DataFusionError::External(Box::new(error));
+        let fusion = fusion.transpose()?.unwrap_or_default().with_weight(weight).map_err(external)?;
         let (mode, query) = match self.function {
             Function::Search(mode) => (mode, Query::Text(query)),
             Function::Neighbors => (SearchMode::Vector, Query::Like { doc_id: query, chunk: 0 }),
         };
-        let request =
-            SearchRequest { query, mode: Some(mode), filter: condition, ..SearchRequest::words(String::new(), k) };
+        let defaults = SearchRequest::words(String::new(), k);
+        let request = SearchRequest { query, mode: Some(mode), filter: condition, fusion, ..defaults };
         Ok(Arc::new(Hits { schema: hits_schema(&table, mode), table, models, request }))
     }
 }
@@ -93,6 +102,15 @@ fn number(function: &str, argument: &Expr) -> Result<usize> {
         Expr::Literal(ScalarValue::Int64(Some(number)), _) if *number > 0 => Ok(*number as usize),
         Expr::Placeholder(parameter) => Err(without_value(parameter)),
         other => plan_err!("{function} takes a number of hits from 1, not {other}"),
+    }
+}
+
+fn decimal(function: &str, argument: &Expr) -> Result<f32> {
+    match argument {
+        Expr::Literal(ScalarValue::Int64(Some(number)), _) => Ok(*number as f32),
+        Expr::Literal(ScalarValue::Float64(Some(number)), _) => Ok(*number as f32),
+        Expr::Placeholder(parameter) => Err(without_value(parameter)),
+        other => plan_err!("{function} takes a number as its weight, not {other}"),
     }
 }
 
@@ -161,8 +179,10 @@ impl TableProvider for Hits {
 async fn first_chunk(table: &SearchTable, doc_id: &str) -> std::result::Result<u32, crate::SearchError> {
     let chunks = table.document(doc_id).await?;
     let first = chunks.column_by_name(CHUNK).filter(|chunks| !chunks.is_empty());
-    let missing =
-        || crate::SearchError::Query(format!("the table has no document with {}", filter::equals(DOC_ID, doc_id)));
+    let missing = || crate::SearchError::Query(format!("the table has no document `{doc_id}`"));
     let first = first.ok_or_else(missing)?;
-    Ok(arrow::array::AsArray::as_primitive::<arrow::datatypes::UInt32Type>(first.as_ref()).value(0))
+    let unfit = || crate::SearchError::Column(format!("the column `{CHUNK}` has no whole number of the document"));
+    let first = cast(&first.slice(0, 1), &DataType::UInt32).map_err(|_| unfit())?;
+    let first = first.as_primitive::<UInt32Type>();
+    if first.is_null(0) { Err(unfit()) } else { Ok(first.value(0)) }
 }

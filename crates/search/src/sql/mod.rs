@@ -1,5 +1,6 @@
 //! SQL over Lance tables, reading only.
 
+mod at_least;
 mod embed;
 mod heads;
 mod hits;
@@ -38,7 +39,7 @@ use tables::{Readable, Tables};
 ///
 /// Beside DataFusion's own functions there are: `embed(text [, 'query' | 'passage'])`, `cosine_similarity`,
 /// `dot_product`, `l2_distance`, `truncate_embedding(vector, dims)`, `classify(text, 'head')`, `entities(text, 'head')`; as tables `vector_search`, `text_search` and
-/// `hybrid_search('table', 'query' [, k [, 'condition']])`, `neighbors('table', 'doc_id' [, k [, 'condition']])` and
+/// `hybrid_search('table', 'query' [, k [, 'condition']])` (and `'fusion' [, weight]` behind those of a hybrid search), `neighbors('table', 'doc_id' [, k [, 'condition']])` and
 /// `spans('table', 'column')`. `ORDER BY cosine_similarity(embedding, …) DESC LIMIT k` searches the index.
 pub struct SqlSession {
     context: SessionContext,

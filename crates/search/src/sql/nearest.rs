@@ -24,8 +24,11 @@ use datafusion::{
 use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::EMBEDDING;
 
-use super::{tables::Readable, vectors::Measure};
-use crate::{SearchTable, candidates};
+use super::{at_least::AtLeast, tables::Readable, vectors::Measure};
+use crate::{
+    Effort, SearchTable,
+    candidates::{self, Index},
+};
 
 /// The optimizer's rule.
 #[derive(Debug)]
@@ -171,20 +174,21 @@ impl TableProvider for Nearest {
         let all = || (0..schema.fields().len()).collect();
         let columns: Vec<usize> = projection.cloned().unwrap_or_else(all);
         let columns: Vec<&str> = columns.iter().map(|at| schema.field(*at).name().as_str()).collect();
-        let mut scanner = self.table.scan();
-        if let Some(condition) = conjunction(filters.iter().cloned()) {
-            scanner.prefilter(true).filter_expr(condition);
+        let plan = async |index| {
+            let mut scanner = self.table.scan();
+            if let Some(condition) = conjunction(filters.iter().cloned()) {
+                scanner.prefilter(true).filter_expr(condition);
+            }
+            candidates::plan_nearest(&mut scanner, &self.table, &self.vector, self.k, self.metric, index)?;
+            scanner.disable_scoring_autoprojection().project(&columns)?;
+            scanner.create_plan().await.map_err(DataFusionError::from)
+        };
+        let searched = Box::pin(plan(Index::Searched(Effort::default()))).await?;
+        if self.table.is_index_exhaustive() {
+            return Ok(searched);
         }
-        candidates::plan_nearest(
-            &mut scanner,
-            &self.table,
-            &self.vector,
-            self.k,
-            self.metric,
-            crate::Effort::default(),
-        )?;
-        scanner.disable_scoring_autoprojection().project(&columns)?;
-        scanner.create_plan().await.map_err(DataFusionError::from)
+        let every_row = Box::pin(plan(Index::Left)).await?;
+        Ok(Arc::new(AtLeast::new(self.k, searched, every_row)))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

@@ -79,8 +79,10 @@ async fn facets(
         let condition = condition.filter(|condition| !condition.trim().is_empty());
         let condition = match condition {
             Some(condition) => {
-                let condition = statement::check_condition(&condition, app.limits.statement)?;
-                format!("WHERE ({})", condition.sql())
+                let checked = statement::check_condition(&condition, app.limits.statement)?;
+                let refused = |error| ApiError::of_search(&error, Some(&name));
+                table.plan_condition(&condition).map_err(refused)?;
+                format!("WHERE ({})", checked.sql())
             }
             None => String::new(),
         };

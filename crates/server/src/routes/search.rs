@@ -8,7 +8,8 @@ use arrow::{
 };
 use axum::{Json, extract::State, routing::post};
 use polylance_search::{
-    BM25, DISTANCE, Effort, Fusion, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest, TEXT_RANK, VECTOR_RANK,
+    BM25, DISTANCE, Effort, FusionKind, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest, TEXT_RANK, TEXT_SCORE,
+    VECTOR_RANK, VECTOR_SCORE,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,12 +51,15 @@ struct Search {
     /// One hit a document: its best chunk.
     #[serde(default)]
     by_document: bool,
+    /// How a hybrid search makes one ranking of two.
     #[serde(default)]
-    fusion: FusionName,
-    /// For weighted fusion, from 0 (words alone) to 1 (meaning alone).
-    #[serde(default = "half")]
-    vector_weight: f32,
-    /// Partitions of a vector index that are searched.
+    #[schemars(with = "FusionName")]
+    fusion: FusionKind,
+    /// For score fusion: what the words' part is multiplied by, 0.15 by default.
+    text_weight: Option<f32>,
+    /// For weighted fusion, from 0 (words alone) to 1 (vectors alone), 0.5 by default.
+    vector_weight: Option<f32>,
+    /// Partitions of a vector index that are searched at least.
     nprobes: Option<usize>,
     /// Candidates per hit whose exact distance decides.
     refine: Option<u32>,
@@ -85,22 +89,20 @@ enum ModeName {
     Hybrid,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "its schema is what is used")]
 enum FusionName {
+    /// The cosine plus the words' weighted part.
+    Score,
     /// By ranks.
-    #[default]
     Rrf,
-    /// By scores.
+    /// By shares of two scores.
     Weighted,
 }
 
 fn ten() -> usize {
     10
-}
-
-fn half() -> f32 {
-    0.5
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -120,10 +122,12 @@ struct Hit {
     rank: usize,
     /// More is better; null for a row that the reranker could not read.
     score: Option<f32>,
-    /// Its place by meaning.
+    /// Its place by its vector, where that found it.
     vector: Option<VectorPlace>,
-    /// Its place by words.
+    /// Its place by its words, where those found it.
     text: Option<TextPlace>,
+    /// What a hybrid search's score is the sum of.
+    parts: Option<Parts>,
     /// Its place by the reranker.
     rerank: Option<RerankPlace>,
     /// The table's columns without the vector.
@@ -141,6 +145,18 @@ struct VectorPlace {
 struct TextPlace {
     rank: u32,
     bm25: f32,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Parts {
+    /// What the vectors give to the score.
+    vector: f32,
+    /// What the words give to it.
+    text: f32,
+    /// The distance, also of a hit that only its words found; null where the fusion does not need it.
+    distance: Option<f32>,
+    /// The BM25 score, also of a hit that only its vector found; null for a hit with none of the words.
+    bm25: Option<f32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -199,6 +215,17 @@ impl Search {
                 return Err(error.param("query"));
             }
         };
+        let (fusion, weight, param) = match (self.fusion, self.text_weight, self.vector_weight) {
+            (kind @ FusionKind::Score, weight, None) => (kind, weight, "text_weight"),
+            (kind @ FusionKind::Weighted, None, weight) => (kind, weight, "vector_weight"),
+            (kind, None, None) => (kind, None, "fusion"),
+            _ => {
+                let message = "text_weight belongs to score fusion, vector_weight to weighted fusion";
+                return Err(ApiError::bad("invalid_query", message).param("fusion"));
+            }
+        };
+        let fusion = fusion.with_weight(weight);
+        let fusion = fusion.map_err(|error| ApiError::bad("invalid_query", error.to_string()).param(param))?;
         // An index is searched in memory: what is asked of it is bounded too.
         let bounded = |asked: Option<usize>, most: usize| asked.is_none_or(|asked| asked <= most);
         if !bounded(self.nprobes, 1 << 16)
@@ -214,10 +241,7 @@ impl Search {
             k: self.k,
             filter: self.condition.filter(|condition| !condition.trim().is_empty()),
             by_document: self.by_document,
-            fusion: match self.fusion {
-                FusionName::Rrf => Fusion::ReciprocalRank,
-                FusionName::Weighted => Fusion::Weighted { vector: self.vector_weight },
-            },
+            fusion,
             effort: Effort { nprobes: self.nprobes, refine: self.refine, ef: self.ef },
             rerank: self.rerank,
             columns: self.columns,
@@ -229,7 +253,7 @@ impl Search {
 fn hits(batch: &RecordBatch, mode: SearchMode, reranked: bool) -> Result<Vec<Hit>, ApiError> {
     let places = match mode {
         SearchMode::Vector | SearchMode::Text => 3,
-        SearchMode::Hybrid => 5,
+        SearchMode::Hybrid => 7,
     } + usize::from(reranked);
     let own = batch.num_columns().saturating_sub(places);
     let place = Places { batch, from: own };
@@ -243,6 +267,12 @@ fn hits(batch: &RecordBatch, mode: SearchMode, reranked: bool) -> Result<Vec<Hit
             .zip(place.number(DISTANCE, at))
             .map(|(rank, distance)| VectorPlace { rank, distance }),
         text: place.rank(TEXT_RANK, at).zip(place.number(BM25, at)).map(|(rank, bm25)| TextPlace { rank, bm25 }),
+        parts: place.number(VECTOR_SCORE, at).zip(place.number(TEXT_SCORE, at)).map(|(vector, text)| Parts {
+            vector,
+            text,
+            distance: place.number(DISTANCE, at),
+            bm25: place.number(BM25, at),
+        }),
         rerank: place.number(RERANK_SCORE, at).map(|score| RerankPlace { rank: at + 1, score }),
         row,
     };

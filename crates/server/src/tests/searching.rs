@@ -52,8 +52,12 @@ async fn words_are_searched_by_meaning_and_by_words_where_both_is_possible() {
     assert_eq!((&hit["rank"], &hit["vector"]["rank"], &hit["text"]["rank"]), (&json!(1), &json!(1), &json!(1)));
     assert!(hit["vector"]["distance"].as_f64().unwrap() < 1e-5 && hit["text"]["bm25"].as_f64().unwrap() > 0.0);
     assert_eq!(hit["rerank"], Value::Null);
+    let part = |name: &str| hit["parts"][name].as_f64().unwrap();
+    assert!((part("vector") + part("text") - hit["score"].as_f64().unwrap()).abs() < 1e-6, "{hit}");
+    assert!((part("vector") - (1.0 - part("distance"))).abs() < 1e-6 && part("text") > 0.0, "{hit}");
+    assert_eq!((&hit["parts"]["bm25"], &hit["parts"]["distance"]), (&hit["text"]["bm25"], &hit["vector"]["distance"]));
     assert_eq!((&hit["row"]["rating"], hit["row"].get("score")), (&json!(7.0), None));
-    assert!(hit["score"].as_f64().unwrap() < 1.0);
+    assert!(hit["score"].as_f64().unwrap() > 1.0, "the text itself, with all of its words");
     assert!(hit["row"].get("embedding").is_none());
     assert_eq!(hit["row"]["topic"], json!({ "label": "life", "score": 0.5 }));
 }
@@ -118,6 +122,9 @@ async fn what_cannot_be_searched_for_says_why() {
         (json!({ "query": "a", "mode": "magic" }), 400, "invalid_request"),
         (json!({ "query": "a", "nprobes": 10_000_000 }), 422, "too_much_effort"),
         (json!({ "query": "a", "fusion": "weighted", "vector_weight": 2 }), 400, "invalid_query"),
+        (json!({ "query": "a", "fusion": "rrf", "text_weight": 0.5 }), 400, "invalid_query"),
+        (json!({ "query": "a", "text_weight": -1 }), 400, "invalid_query"),
+        (json!({ "query": "a", "fusion": "magic" }), 400, "invalid_request"),
         (json!({ "query": "a", "table": "other" }), 404, "no_table"),
         (json!({ "query": "a", "columns": ["embedding"] }), 400, "no_column"),
         (json!({ "query": "a", "columns": ["nothing"] }), 400, "no_column"),
