@@ -209,22 +209,46 @@ impl Numbers {
     }
 }
 
+/// Bytes of memory that the process has had at most: nextest runs each test in a process of its own.
+fn peak_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+}
+
 /// Functions of texts from the registry in one another, with what they made as their own arguments.
+/// `POLYLANCE_STATEMENTS` tries more of them.
 #[test]
 fn no_nesting_of_functions_makes_a_value_beyond_the_bound() {
     deep(nest_at_random());
 }
 
+/// What any statement may take beside the 64 MiB of the session's pool: some levels of calls at once, each with a batch of
+/// what it makes.
+const PEAK: usize = 512 << 20;
+
 async fn nest_at_random() {
     let state = SessionContext::new().state();
     let registry: BTreeSet<&str> = state.scalar_functions().values().map(|function| function.name()).collect();
     let registry: Vec<&str> = registry.into_iter().collect();
+    let aggregates: BTreeSet<&str> = state.aggregate_functions().values().map(|function| function.name()).collect();
+    let aggregates: Vec<&str> = aggregates.into_iter().collect();
+    let statements = std::env::var("POLYLANCE_STATEMENTS").map_or(300, |count| count.parse().unwrap());
     let session = session();
+    let before = peak_memory();
     let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
     let (mut answered, mut bounded) = (0, 0);
-    for _ in 0..300 {
+    for _ in 0..statements {
         let mut levels = vec!["t0 AS (SELECT 'ab12' AS v FROM generate_series(1, 2))".to_owned()];
         for at in 1..=1 + numbers.below(14) {
+            let before = at - 1;
+            if numbers.below(8) == 0 {
+                let name = aggregates[numbers.below(aggregates.len())];
+                let args = ["v", "v, v", "DISTINCT v", "v ORDER BY v"][numbers.below(4)];
+                let made = format!("CAST({name}({args}) AS VARCHAR)");
+                levels.push(format!("t{at} AS (SELECT {made} AS v FROM t{before}, generate_series(1, 40))"));
+                continue;
+            }
             let made = match numbers.below(8) {
                 0 => "v || v".to_owned(),
                 1 => "overlay(v placing v from 1 for 0)".to_owned(),
@@ -236,7 +260,7 @@ async fn nest_at_random() {
                     format!("{quote}{name}{quote}({args})")
                 }
             };
-            levels.push(format!("t{at} AS (SELECT CAST({made} AS VARCHAR) AS v FROM t{})", at - 1));
+            levels.push(format!("t{at} AS (SELECT CAST({made} AS VARCHAR) AS v FROM t{before})"));
         }
         let sql = format!("WITH {} SELECT v FROM t{}", levels.join(", "), levels.len() - 1);
         match run(&session, &sql).await {
@@ -249,6 +273,8 @@ async fn nest_at_random() {
             // Arguments of other types.
             Err(_) => {}
         }
+        let grown = peak_memory() - before;
+        assert!(grown <= PEAK, "{sql}: {grown} bytes");
     }
     assert!(answered > 10 && bounded > 10, "{answered} were answered, {bounded} were bounded");
 }
