@@ -384,6 +384,23 @@ mod tests {
         assert!(matches!(ModelFiles::find("builtin:other"), Err(ModelError::NotFound { .. })));
     }
 
+    #[test]
+    fn shards_are_files_of_the_models_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("model");
+        fs::create_dir(&inner).unwrap();
+        tiny(&inner);
+        fs::rename(inner.join("model.safetensors"), folder.path().join("other.safetensors")).unwrap();
+        let index = inner.join("model.safetensors.index.json");
+        for outside in
+            ["../other.safetensors".to_owned(), folder.path().join("other.safetensors").display().to_string()]
+        {
+            fs::write(&index, format!(r#"{{"weight_map": {{"a": {outside:?}}}}}"#)).unwrap();
+            let error = find(&inner).unwrap_err().to_string();
+            assert!(error.contains("is not in the model's folder") && error.contains(&outside), "{error}");
+        }
+    }
+
     /// A model of toy size in `folder`.
     fn tiny(folder: &Path) {
         Checkpoint::new(ModelConfig::tiny()).write(folder).unwrap();

@@ -228,7 +228,7 @@ impl Modules {
 }
 
 /// `path` when it names a folder inside the model's.
-fn inside(path: &str) -> Option<&Path> {
+pub(super) fn inside(path: &str) -> Option<&Path> {
     let path = Path::new(path);
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)).then_some(path)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::required;
+use super::{required, sentence_transformers::inside};
 use crate::{
     error::{ModelError, Result},
     weights::WeightFiles,
@@ -46,5 +46,9 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let mut names: Vec<&String> = parsed.weight_map.values().collect();
     names.sort();
     names.dedup();
-    names.into_iter().map(|name| required(folder, name)).collect()
+    let shards = names.into_iter().map(|name| match inside(name) {
+        Some(_) => required(folder, name),
+        None => Err(ModelError::config(index, format!("the shard {name:?} is not in the model's folder"))),
+    });
+    shards.collect()
 }
