@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, header},
+    http::{HeaderName, header},
     middleware::Next,
     response::Response,
 };
@@ -24,16 +24,16 @@ pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) 
     if api && request.headers().get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
         return Err(ApiError::foreign_page());
     }
-    if app.tokens.is_empty() && !is_this_machine(request.headers()) {
+    if app.tokens.is_empty() && !is_this_machine(&request) {
         return Err(ApiError::foreign_host());
     }
     Ok(next.run(request).await)
 }
 
-fn is_this_machine(headers: &HeaderMap) -> bool {
-    // No browser leaves it out.
-    let Some(host) = headers.get(header::HOST) else { return true };
-    host.to_str().is_ok_and(is_local)
+/// Whether every name that the request carries is this machine's. No browser leaves the header out.
+fn is_this_machine(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    hosts.all(|host| host.to_str().is_ok_and(is_local)) && request.uri().host().is_none_or(is_local)
 }
 
 /// `localhost` or an address, with or without a port. Nobody can let an address point elsewhere.

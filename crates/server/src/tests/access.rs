@@ -56,6 +56,12 @@ async fn without_tokens_other_names_than_this_machines_are_refused() {
     let server = Fixture::new().await;
     assert_eq!(server.send(ask("evil.example:8000")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(server.send(ask("localhost:8000")).await.0, StatusCode::OK);
+    let mut two = ask("localhost:8000");
+    two.headers_mut().append(header::HOST, "evil.example".parse().unwrap());
+    assert_eq!(server.send(two).await.0, StatusCode::FORBIDDEN);
+    let mut whole = ask("localhost:8000");
+    *whole.uri_mut() = "http://evil.example/v1/tables".parse().unwrap();
+    assert_eq!(server.send(whole).await.0, StatusCode::FORBIDDEN);
     let server = protected().await;
     assert_eq!(server.send(ask("search.example")).await.0, StatusCode::UNAUTHORIZED);
 }
