@@ -24,7 +24,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{TryStreamExt, stream};
+use futures::{Stream, TryStreamExt, stream};
 use lance::dataset::builder::DatasetBuilder;
 use polylance_schema::{
     columns::{CONTENT_HASH, DOC_ID},
@@ -117,13 +117,13 @@ impl ExecutionPlan for TableKeysExec {
     }
 }
 
-async fn scan(uri: String, version: u64) -> Result<SendableRecordBatchStream> {
+async fn scan(uri: String, version: u64) -> Result<impl Stream<Item = Result<RecordBatch>>> {
     let reading = |error| SinkError::storage(&uri, "reading the table's ids")(error);
     let dataset = Box::pin(DatasetBuilder::from_uri(&uri).with_version(version).load()).await.map_err(reading)?;
     let mut scanner = dataset.scan();
     scanner.project(&[DOC_ID, CONTENT_HASH]).map_err(reading)?;
     let stream = Box::pin(scanner.try_into_stream()).await.map_err(reading)?;
-    Ok(stream.into())
+    Ok(stream.map_err(move |error| SinkError::storage(&uri, "reading the table's ids")(error).into()))
 }
 
 /// Drops each row whose id and hash are those of the row before, across batches.

@@ -103,3 +103,17 @@ async fn kept_columns_of_many_types_come_back_as_they_were() {
         assert_eq!(found.column_by_name(field.name()).unwrap().null_count(), 1, "{field}");
     }
 }
+
+#[tokio::test]
+async fn a_data_file_that_was_cut_short_is_an_error_that_names_the_table() {
+    let place = Place::new();
+    run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
+    let data = std::path::Path::new(&place.uri()).join("data");
+    for file in std::fs::read_dir(data).unwrap() {
+        std::fs::File::create(file.unwrap().path()).unwrap();
+    }
+    let keys = Table::open(&place.uri()).await.unwrap().unwrap().keys().unwrap();
+    let error = collect(keys, SessionContext::new().task_ctx()).await.unwrap_err();
+    let error = found(&error).to_string();
+    assert!(error.contains(&place.uri()) && error.contains("reading the table's ids"), "{error}");
+}
