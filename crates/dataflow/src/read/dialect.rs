@@ -16,13 +16,16 @@ pub(super) struct Dialect {
     pub(super) quote: u8,
     /// What stands before a quote inside of quotes, where quotes are not doubled.
     pub(super) escape: Option<u8>,
+    /// The last byte of a line's end: a line feed, or old Macs' carriage return alone.
+    pub(super) end: u8,
 }
 
 impl Dialect {
     /// By the beginning of a file; `names` are columns that its header should have.
     pub(super) fn detect(sample: &[u8], given: CsvSpec, names: [&str; 2]) -> Self {
         let quote = given.quote.unwrap_or(b'"');
-        let plain = |delimiter, escape| Self { delimiter, quote, escape };
+        let end = if sample.contains(&b'\r') && !sample.contains(&b'\n') { b'\r' } else { b'\n' };
+        let plain = |delimiter, escape| Self { delimiter, quote, escape, end };
         let best = || {
             // The last one of equals would win: the likeliest comes last.
             DELIMITERS
@@ -38,7 +41,7 @@ impl Dialect {
 
     /// Named columns in the header, whether the records have the header's number of fields, and that number.
     fn likelihood(self, sample: &[u8], names: [&str; 2]) -> (usize, bool, usize) {
-        let mut records = sample.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut records = sample.split(|&byte| byte == self.end).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let header = records.next().unwrap_or_default();
         let header = header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header);
         let fields: Vec<_> = header.split(|&byte| byte == self.delimiter).collect();
@@ -58,7 +61,7 @@ impl Dialect {
         let (mut escaped, mut at, mut starts) = (false, 0, true);
         while let Some(&byte) = sample.get(at) {
             if !(starts && byte == self.quote) {
-                starts = byte == self.delimiter || byte == b'\n' || at < 3 && !byte.is_ascii();
+                starts = byte == self.delimiter || byte == self.end || at < 3 && !byte.is_ascii();
                 at += 1;
                 continue;
             }
@@ -98,12 +101,14 @@ mod tests {
 
     #[test]
     fn the_beginning_shows_the_dialect() {
-        let dialect = |delimiter, escape| Dialect { delimiter, quote: b'"', escape };
+        let dialect = |delimiter, escape| Dialect { delimiter, quote: b'"', escape, end: b'\n' };
         for (sample, expected) in [
             ("id,text\n1,a;b\n", dialect(b',', None)),
             ("id\ttext\n1\ta, b\n", dialect(b'\t', None)),
             ("\u{feff}id;text;a,b\r\n1;x;y\r\n", dialect(b';', None)),
             ("id|text\n1|a\n", dialect(b'|', None)),
+            ("id;text;a,b\r1;x;y\r", Dialect { end: b'\r', ..dialect(b';', None) }),
+            ("text\r\"he said \\\"hi\\\" twice\"\r", Dialect { end: b'\r', ..dialect(b',', Some(b'\\')) }),
             ("\"id\";\"text\"\n1;\"a\"\n", dialect(b';', None)),
             ("text\nx;y\n", dialect(b',', None)),
             ("id,text\n1,\"he said \\\"hi\\\" twice\"\n", dialect(b',', Some(b'\\'))),
@@ -113,7 +118,7 @@ mod tests {
             assert_eq!(Dialect::detect(sample.as_bytes(), CsvSpec::default(), ["id", "text"]), expected, "{sample:?}");
         }
         let given = CsvSpec { delimiter: Some(b'~'), quote: Some(b'\''), escape: Some(b'^') };
-        let expected = Dialect { delimiter: b'~', quote: b'\'', escape: Some(b'^') };
+        let expected = Dialect { delimiter: b'~', quote: b'\'', escape: Some(b'^'), end: b'\n' };
         assert_eq!(Dialect::detect(b"id,text", given, ["id", "text"]), expected);
     }
 }

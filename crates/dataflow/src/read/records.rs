@@ -71,7 +71,7 @@ impl<R: Read> Records<R> {
                 self.line.drain(..3);
             }
             // A blank line is no record.
-            if !matches!(&self.line[..], b"\n" | b"\r\n" | b"") {
+            if !matches!(&self.line[..], b"\n" | b"\r\n" | b"\r" | b"") {
                 return self.record();
             }
         }
@@ -137,18 +137,18 @@ impl<R: Read> Records<R> {
     fn next_line(&mut self) -> io::Result<bool> {
         self.line.clear();
         while let Some(behind) = self.behind.last_mut() {
-            if read_line(behind, &mut self.line, self.limit)? {
+            if read_line(behind, &mut self.line, self.dialect.end, self.limit)? {
                 return Ok(true);
             }
             self.behind.pop();
         }
-        read_line(&mut self.input, &mut self.line, self.limit)
+        read_line(&mut self.input, &mut self.line, self.dialect.end, self.limit)
     }
 
     /// Takes the fields of the line. The line is emptied where a quote inside of it closes a field of several lines and
     /// something else than a delimiter follows.
     fn parse(&mut self, mut state: State) -> State {
-        let Dialect { delimiter, quote, escape } = self.dialect;
+        let Dialect { delimiter, quote, escape, end: line_end } = self.dialect;
         let several_lines = state == State::Quoted;
         let mut on_first_field = several_lines;
         let line = std::mem::take(&mut self.line);
@@ -184,7 +184,7 @@ impl<R: Read> Records<R> {
                     at += 1;
                 }
                 State::FieldStart | State::Plain | State::Closed => {
-                    let end = rest.iter().position(|&byte| byte == delimiter || byte == b'\n').unwrap_or(rest.len());
+                    let end = rest.iter().position(|&byte| byte == delimiter || byte == line_end).unwrap_or(rest.len());
                     let last = rest.get(end) != Some(&delimiter);
                     let mut field = &rest[..end];
                     if last {
@@ -233,15 +233,15 @@ impl<R: Read> Records<R> {
     }
 }
 
-fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, limit: usize) -> io::Result<bool> {
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, end: u8, limit: usize) -> io::Result<bool> {
     // Quotes and delimiters are not part of the fields.
     let most = (limit as u64).saturating_mul(2).saturating_add(FIELDS as u64);
-    if input.by_ref().take(most).read_until(b'\n', line)? == 0 {
+    if input.by_ref().take(most).read_until(end, line)? == 0 {
         return Ok(false);
     }
-    if line.len() as u64 >= most && line.last() != Some(&b'\n') {
-        input.skip_until(b'\n')?;
-        line.push(b'\n');
+    if line.len() as u64 >= most && line.last() != Some(&end) {
+        input.skip_until(end)?;
+        line.push(end);
     }
     Ok(true)
 }
@@ -282,6 +282,8 @@ mod tests {
     fn quotes_line_breaks_and_blank_lines() {
         let found = all("\u{feff}a,b\r\n\n\"x, \"\"y\"\"\nz\",\n1", 1 << 20);
         assert_eq!(found, [record(&["a", "b"]), record(&["x, \"y\"\nz", ""]), record(&["1"])]);
+        let found = all("a,b\r\r\"x\ry\", z \r\"\",\r1,2", 1 << 20);
+        assert_eq!(found, [record(&["a", "b"]), record(&["x\ry", " z "]), record(&["", ""]), record(&["1", "2"])]);
         let found = all("a,b\r\n\"x\r\ny\", z \r\n\"\",\"\"\"\"\n,\n", 1 << 20);
         assert_eq!(found, [record(&["a", "b"]), record(&["x\r\ny", " z "]), record(&["", "\""]), record(&["", ""])]);
         // A quote inside of a plain field is itself, and what follows a closed field on its line belongs to it.
