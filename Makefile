@@ -77,10 +77,10 @@ SOAK ?= $(CACHE)/soak
 
 .PHONY: soak
 soak: setup-test ## the long form of the tests that kill, fail and crowd, and ten million rows
-	POLYLANCE_KILLS=1000 POLYLANCE_ROUNDS=300 POLYLANCE_POWER=all cargo nextest run --workspace --locked --no-fail-fast \
+	POLYLANCE_KILLS=1000 POLYLANCE_ROUNDS=300 POLYLANCE_POWER=all cargo nextest run --profile soak --workspace --locked --no-fail-fast \
 	    --test killed --test many_writers --test faults --test s3 --test disk_full --test power_loss --test runs
-	POLYLANCE_ORDERS=3000000 cargo nextest run --workspace --locked --lib -E 'test(protocol)'
-	POLYLANCE_STATEMENTS=100000 cargo nextest run --workspace --locked --lib -E 'test(no_nesting_of_functions)'
+	POLYLANCE_ORDERS=3000000 cargo nextest run --profile soak --workspace --locked --lib -E 'test(protocol)'
+	POLYLANCE_STATEMENTS=100000 cargo nextest run --profile soak --workspace --locked --lib -E 'test(no_nesting_of_functions)'
 	cargo build --workspace --locked --bins
 	rm -rf "$(SOAK)" && mkdir -p "$(SOAK)"
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
