@@ -32,7 +32,7 @@ pub(super) fn agent(endpoint: &str) -> Agent {
 }
 
 impl Agent {
-    /// Writes what is at `url`, exactly `size` bytes, beside the file and then in its place.
+    /// Downloads `url`, which has exactly `size` bytes, to a temporary file that then takes the name `file`.
     pub(super) fn download(&self, url: &str, size: u64, file: &Path) -> io::Result<()> {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;

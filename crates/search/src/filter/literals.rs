@@ -16,7 +16,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-/// The condition with its values in the types of what they stand beside.
+/// The condition with its literals in the types of what they are compared with.
 pub(super) fn with_types(condition: Expr, columns: &DFSchema) -> std::result::Result<Expr, String> {
     let typed = condition.transform_up(|part| {
         Ok(match part {
@@ -26,19 +26,21 @@ pub(super) fn with_types(condition: Expr, columns: &DFSchema) -> std::result::Re
                 if !literal || (use_of == Use::Computed && !is_arithmetic(op)) {
                     return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
                 }
-                let (new_left, new_right) =
-                    (beside(*left.clone(), &right, use_of, columns)?, beside(*right, &left, use_of, columns)?);
+                let (new_left, new_right) = (
+                    coerce_literal(*left.clone(), &right, use_of, columns)?,
+                    coerce_literal(*right, &left, use_of, columns)?,
+                );
                 Transformed::yes(moments::compare(new_left, op, new_right, columns)?)
             }
             Expr::Between(Between { expr, negated, low, high }) => {
-                let low = beside(*low, &expr, Use::Compared, columns)?;
-                let high = beside(*high, &expr, Use::Compared, columns)?;
+                let low = coerce_literal(*low, &expr, Use::Compared, columns)?;
+                let high = coerce_literal(*high, &expr, Use::Compared, columns)?;
                 let from = moments::compare(expr.as_ref().clone(), Operator::GtEq, low, columns)?;
                 let within = from.and(moments::compare(*expr, Operator::LtEq, high, columns)?);
                 Transformed::yes(if negated { Expr::Not(Box::new(within)) } else { within })
             }
             Expr::InList(InList { expr, list, negated }) => {
-                let list = list.into_iter().map(|value| beside(value, &expr, Use::Compared, columns));
+                let list = list.into_iter().map(|value| coerce_literal(value, &expr, Use::Compared, columns));
                 let list = list.collect::<Result<Vec<Expr>>>()?;
                 Transformed::yes(moments::in_list(*expr, list, negated, columns)?)
             }
@@ -59,7 +61,7 @@ pub(super) fn with_types(condition: Expr, columns: &DFSchema) -> std::result::Re
     })
 }
 
-/// What is done with a value and what stands beside it.
+/// How an operator uses a literal and its other operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Compared,
@@ -75,8 +77,8 @@ fn is_arithmetic(op: Operator) -> bool {
     matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
 }
 
-/// A value in the type of what it stands beside; anything else as it is.
-fn beside(value: Expr, other: &Expr, use_of: Use, columns: &DFSchema) -> Result<Expr> {
+/// A literal in the type of the other operand; any other expression as it is.
+fn coerce_literal(value: Expr, other: &Expr, use_of: Use, columns: &DFSchema) -> Result<Expr> {
     let Expr::Literal(scalar, metadata) = &value else { return Ok(value) };
     if scalar.is_null() || matches!(other, Expr::Literal(..)) {
         return Ok(value);

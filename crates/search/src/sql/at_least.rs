@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::{
     common::internal_err,
     error::{DataFusionError, Result},
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{SendableRecordBatchStream, TaskContext, memory_pool::MemoryConsumer},
     physical_expr::EquivalenceProperties,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream,
@@ -72,14 +72,66 @@ impl ExecutionPlan for AtLeast {
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (k, index, every_row) = (self.k, Arc::clone(&self.index), Arc::clone(&self.every_row));
         let rows = async move {
-            let found: Vec<RecordBatch> = execute_stream(index, Arc::clone(&context))?.try_collect().await?;
-            if found.iter().map(RecordBatch::num_rows).sum::<usize>() >= k {
-                return Ok::<_, DataFusionError>(
-                    stream::iter(found.into_iter().map(Ok::<_, DataFusionError>)).left_stream(),
-                );
+            let memory = MemoryConsumer::new("AtLeastExec").register(context.memory_pool());
+            let (mut found, mut rows) = (Vec::new(), 0);
+            let mut batches = execute_stream(index, Arc::clone(&context))?;
+            while let Some(batch) = batches.try_next().await? {
+                memory.try_grow(batch.get_array_memory_size())?;
+                rows += batch.num_rows();
+                found.push(batch);
             }
+            if rows >= k {
+                // The memory is reserved for as long as the stream lives.
+                let found = stream::iter(found).map(move |batch| {
+                    let _reserved = &memory;
+                    Ok::<_, DataFusionError>(batch)
+                });
+                return Ok::<_, DataFusionError>(found.left_stream());
+            }
+            drop((found, memory));
             Ok(execute_stream(every_row, context)?.right_stream())
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::once(rows).try_flatten())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{RecordBatch, UInt64Array};
+    use datafusion::{
+        datasource::memory::MemorySourceConfig,
+        execution::{
+            context::{SessionConfig, SessionContext},
+            runtime_env::RuntimeEnvBuilder,
+        },
+        physical_plan::collect,
+    };
+
+    use super::*;
+
+    async fn rows(k: usize, index: u64, every_row: u64, memory: usize) -> Result<usize> {
+        let plan = |rows: u64| -> Arc<dyn ExecutionPlan> {
+            let batch =
+                RecordBatch::try_from_iter([("row", Arc::new(UInt64Array::from_iter_values(0..rows)) as _)]).unwrap();
+            let schema = batch.schema();
+            MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None).unwrap()
+        };
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory, 1.0).build_arc()?;
+        let session = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
+        let found = collect(Arc::new(AtLeast::new(k, plan(index), plan(every_row))), session.task_ctx()).await?;
+        assert_eq!(session.runtime_env().memory_pool.reserved(), 0);
+        Ok(found.iter().map(RecordBatch::num_rows).sum())
+    }
+
+    #[tokio::test]
+    async fn every_row_is_compared_where_the_index_has_too_few() {
+        assert_eq!(rows(2, 2, 3, 1 << 20).await.unwrap(), 2);
+        assert_eq!(rows(3, 2, 3, 1 << 20).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn rows_that_wait_are_counted_in_the_memory_of_statements() {
+        let error = rows(10_000, 10_000, 0, 1 << 10).await.unwrap_err();
+        assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
     }
 }

@@ -13,10 +13,10 @@ use datafusion::{
 /// The comparison, with the unit before the moment in place of a moment that the column cannot hold.
 pub(super) fn compare(left: Expr, op: Operator, right: Expr, columns: &DFSchema) -> Result<Expr> {
     if let Some(before) = unit_before(&right, &left, columns)? {
-        return Ok(beside_unit(left, op, before));
+        return Ok(compare_with_unit(left, op, before));
     }
     if let (Some(before), Some(op)) = (unit_before(&left, &right, columns)?, op.swap()) {
-        return Ok(beside_unit(right, op, before));
+        return Ok(compare_with_unit(right, op, before));
     }
     Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
 }
@@ -37,7 +37,7 @@ pub(super) fn in_list(value: Expr, list: Vec<Expr>, negated: bool, columns: &DFS
 }
 
 /// What the comparison with a moment after `before` and before the next unit says of a timestamp of whole units.
-fn beside_unit(value: Expr, op: Operator, before: ScalarValue) -> Expr {
+fn compare_with_unit(value: Expr, op: Operator, before: ScalarValue) -> Expr {
     match op {
         Operator::Gt | Operator::GtEq => value.gt(lit(before)),
         Operator::Lt | Operator::LtEq => value.lt_eq(lit(before)),

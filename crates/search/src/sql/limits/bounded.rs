@@ -34,7 +34,7 @@ const PAIRS: u64 = 1 << 28;
 /// What a function makes of the sizes of its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Rule {
-    /// All arguments, so many times.
+    /// The sum of all arguments, multiplied.
     Sum { times: u64 },
     /// All arguments but the first, with the first between them.
     Separated,
@@ -193,7 +193,7 @@ fn rows_of(args: &ScalarFunctionArgs, first: usize, rows: usize) -> ScalarFuncti
 }
 
 /// The bytes of all values, each of which is within its bound.
-fn checked(values: &ArrayRef, name: &str) -> Result<u64> {
+pub(super) fn checked(values: &ArrayRef, name: &str) -> Result<u64> {
     let sizes = bytes(values);
     if sizes.iter().any(|size| *size > VALUE) {
         return Err(too_large(format!("`{name}` would make a value of more than {} MiB", VALUE >> 20)));
@@ -201,7 +201,7 @@ fn checked(values: &ArrayRef, name: &str) -> Result<u64> {
     Ok(sizes.iter().sum())
 }
 
-fn constant_is_small(value: &ColumnarValue, name: &str) -> Result<()> {
+pub(super) fn constant_is_small(value: &ColumnarValue, name: &str) -> Result<()> {
     if bytes(&value.to_array(1)?).iter().any(|size| *size > CONSTANT) {
         let most = CONSTANT >> 10;
         return Err(too_large(format!("`{name}` would make a value of more than {most} KiB of constants")));
@@ -211,52 +211,4 @@ fn constant_is_small(value: &ColumnarValue, name: &str) -> Result<()> {
 
 pub(super) fn too_large(message: String) -> DataFusionError {
     DataFusionError::External(Box::new(SearchError::TooLarge(message)))
-}
-
-/// Its argument, which an operator made that adds the sizes of two arguments at most: so what it makes is checked after
-/// it.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Checked {
-    signature: Signature,
-    of: &'static str,
-}
-
-impl Checked {
-    pub(super) fn function(of: &'static str) -> ScalarUDF {
-        ScalarUDF::new_from_impl(Self { signature: Signature::any(1, Volatility::Volatile), of })
-    }
-}
-
-impl ScalarUDFImpl for Checked {
-    fn name(&self) -> &'static str {
-        "checked"
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(args[0].schema_name().to_string())
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        Ok(arg_types[0].clone())
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::clone(&args.arg_fields[0]))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if matches!(args.args[0], ColumnarValue::Scalar(_)) {
-            constant_is_small(&args.args[0], self.of)?;
-            return Ok(args.args[0].clone());
-        }
-        let values = args.args[0].to_array(args.number_rows)?;
-        if checked(&values, self.of)? > BATCH {
-            return Err(too_large(format!("`{}` would make more than {} MiB", self.of, BATCH >> 20)));
-        }
-        Ok(args.args[0].clone())
-    }
 }

@@ -7,6 +7,7 @@
 
 mod aggregates;
 mod bounded;
+mod checked;
 mod names;
 mod patterns;
 mod rows;
@@ -32,7 +33,8 @@ use datafusion::{
 
 use crate::SearchError;
 use aggregates::BoundedAggregate;
-use bounded::{Bounded, Checked, Rule};
+use bounded::{Bounded, Rule};
+use checked::{Check, Checked};
 pub(crate) use rows::CheckJoins;
 
 /// Elements of a list of a fixed size, which a cast makes out of nothing.
@@ -78,7 +80,7 @@ fn bound_expression(expression: Expr) -> Result<Transformed<Expr>> {
         }
         Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => {
             let args = vec![Expr::BinaryExpr(binary)];
-            let call = ScalarFunction { func: Arc::new(Checked::function("||")), args };
+            let call = ScalarFunction { func: Arc::new(Checked::function(Check::Concatenation)), args };
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
         other => {
@@ -91,7 +93,7 @@ fn bound_expression(expression: Expr) -> Result<Transformed<Expr>> {
 fn bound_function(function: ScalarFunction) -> Result<Transformed<Expr>> {
     let name = function.func.name();
     patterns::check_call(name, &function.args)?;
-    if names::SCALAR.contains(&name) || ["checked", "counted"].contains(&name) {
+    if names::SCALAR.contains(&name) || name == checked::NAME {
         return Ok(Transformed::no(Expr::ScalarFunction(function)));
     }
     if names::CASTS.contains(&name) {

@@ -2,25 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
 use datafusion::{
     common::Column,
     error::Result,
-    logical_expr::{
-        ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-        ScalarUDFImpl, Signature, Unnest, Volatility, expr::ScalarFunction,
-    },
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, Unnest, expr::ScalarFunction},
 };
 
 use super::{
     bounded::{BATCH, too_large},
+    checked::{Check, Checked},
     sizes::Rows,
 };
 
 /// The node over rows whose lists are counted.
 pub(super) fn counted(unnest: Unnest) -> Result<LogicalPlan> {
-    let function =
-        Arc::new(ScalarUDF::new_from_impl(Counted { signature: Signature::variadic_any(Volatility::Immutable) }));
+    let function = Arc::new(Checked::function(Check::Unnest));
     let columns: Vec<(Expr, bool)> = unnest
         .input
         .schema()
@@ -46,39 +42,16 @@ pub(super) fn counted(unnest: Unnest) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Unnest(Unnest { input: Arc::new(input), ..unnest }))
 }
 
-/// Its first argument, a list, when a row for each of its elements with all other arguments is within the bound.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Counted {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for Counted {
-    fn name(&self) -> &'static str {
-        "counted"
+/// Checks a row for each element of the first argument, a list, with all other arguments.
+pub(super) fn check(args: &ScalarFunctionArgs) -> Result<()> {
+    let lists = Rows::lengths(&args.args[0])?;
+    let others = args.args[1..].iter().map(Rows::bytes).collect::<Result<Vec<_>>>()?;
+    let row = |row: usize| {
+        let repeated: u64 = others.iter().map(|sizes| sizes.at(row)).sum();
+        lists.at(row).saturating_mul(repeated.saturating_add(8))
+    };
+    if (0..args.number_rows).map(row).fold(0, u64::saturating_add) > BATCH {
+        return Err(too_large(format!("`unnest` would make more than {} MiB: select fewer columns", BATCH >> 20)));
     }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        Ok(arg_types[0].clone())
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::clone(&args.arg_fields[0]))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let lists = Rows::lengths(&args.args[0])?;
-        let others = args.args[1..].iter().map(Rows::bytes).collect::<Result<Vec<_>>>()?;
-        let row = |row: usize| {
-            let repeated: u64 = others.iter().map(|sizes| sizes.at(row)).sum();
-            lists.at(row).saturating_mul(repeated.saturating_add(8))
-        };
-        if (0..args.number_rows).map(row).fold(0, u64::saturating_add) > BATCH {
-            return Err(too_large(format!("`unnest` would make more than {} MiB: select fewer columns", BATCH >> 20)));
-        }
-        Ok(args.args[0].clone())
-    }
+    Ok(())
 }
