@@ -22,7 +22,7 @@ pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
 pub use faults::FaultProxy;
 pub use head_model::write_head_model;
 pub use python::python;
-pub use s3::S3Server;
+pub use s3::{CloudServer, S3Server};
 pub use served::{Answer, Served, declaration, read_to_end};
 pub use table::{read_table, strings, vectors};
 pub use tiny_model::TinyModel;

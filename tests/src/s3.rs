@@ -1,4 +1,4 @@
-//! A real S3 server over HTTP, on a free port of this machine.
+//! A real S3 server over HTTP on a free port of this machine, and what answers as other clouds' stores do.
 
 use std::{
     io::{BufRead, BufReader},
@@ -51,20 +51,7 @@ impl S3Server {
     }
 
     fn start_with(bucket: &str, variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(python());
-        command
-            .arg(repository().join("tests/python/s3_server.py"))
-            .arg(bucket)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut process = command.spawn().expect("python starts");
-        let mut endpoint = String::new();
-        let stdout = process.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout).read_line(&mut endpoint).expect("the server prints its endpoint");
-        let endpoint = endpoint.trim().to_owned();
-        assert!(endpoint.starts_with("http://"), "the server did not start: {endpoint:?}");
+        let (process, endpoint) = start_script("s3_server.py", &[bucket], variables);
         Self { process, bucket: bucket.to_owned(), endpoint }
     }
 
@@ -123,6 +110,61 @@ impl S3Server {
             ("AWS_SECRET_ACCESS_KEY", SECRET),
         ]
     }
+}
+
+/// What answers as Google's or Azure's store does, for a bucket `corpus`. It ends when dropped.
+#[derive(Debug)]
+pub struct CloudServer {
+    process: Child,
+    endpoint: String,
+}
+
+impl CloudServer {
+    /// Starts one of the `kind` `google` or `azure` with these keys: each object is a line of JSON with its key as
+    /// the id.
+    pub fn start(kind: &str, keys: &[&str]) -> Self {
+        let (process, endpoint) = start_script("cloud_server.py", &[&[kind], keys].concat(), &[]);
+        Self { process, endpoint }
+    }
+
+    /// The environment by which clients find the server.
+    pub fn variables(&self) -> [(&str, &str); 7] {
+        [
+            ("GOOGLE_BASE_URL", &self.endpoint),
+            ("GOOGLE_SKIP_SIGNATURE", "true"),
+            ("GOOGLE_ALLOW_HTTP", "true"),
+            ("AZURE_STORAGE_ENDPOINT", &self.endpoint),
+            ("AZURE_STORAGE_ACCOUNT_NAME", "polylance"),
+            ("AZURE_SKIP_SIGNATURE", "true"),
+            ("AZURE_ALLOW_HTTP", "true"),
+        ]
+    }
+}
+
+impl Drop for CloudServer {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// A script of `tests/python` that serves, and the endpoint that it prints.
+fn start_script(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Child, String) {
+    let mut command = Command::new(python());
+    command
+        .arg(repository().join("tests/python").join(name))
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = command.spawn().expect("python starts");
+    let mut endpoint = String::new();
+    let stdout = process.stdout.take().expect("stdout is piped");
+    BufReader::new(stdout).read_line(&mut endpoint).expect("the server prints its endpoint");
+    let endpoint = endpoint.trim().to_owned();
+    assert!(endpoint.starts_with("http://"), "{name} did not start: {endpoint:?}");
+    (process, endpoint)
 }
 
 /// The server's secret, which no log may show.

@@ -3,8 +3,8 @@
 use std::{fs, process::Command, thread, time::Duration};
 
 use polylance_tests::{
-    Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, read_table, repository, strings,
-    write_fake_corpus, write_parquet,
+    CloudServer, Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, read_table, repository,
+    strings, write_fake_corpus, write_parquet,
 };
 
 #[test]
@@ -122,6 +122,25 @@ fn odd_keys_cost_themselves_alone_and_others_are_found_by_their_names() {
     assert!(strings(&refused, "error").iter().all(|error| error.contains("copy the object to another key")));
     let again = embed("s3://corpus/docs/", "all.lance").exits_with(3).json();
     assert_eq!((&again["rows_written"], &again["files_unchanged"]), (&0.into(), &keys.len().into()));
+}
+
+#[test]
+fn odd_keys_of_other_clouds_cost_themselves_alone_too() {
+    let good = ["docs/a b.jsonl", "docs/文&.jsonl"];
+    let odd = ["docs//y.jsonl", "docs/../z.jsonl"];
+    let (folder, _, model) = small();
+    for (kind, scheme) in [("google", "gs"), ("azure", "az")] {
+        let server = CloudServer::start(kind, &[&good[..], &odd].concat());
+        let table = folder.path().join(format!("{kind}.lance")).display().to_string();
+        let source = format!("{scheme}://corpus/docs/");
+        let args = ["embed", "--source", &source, "--table", &table, "--model", &model, "--progress", "none", "--json"];
+        let run = polylance_with(&args, &server.variables(), b"").exits_with(3).json();
+        assert_eq!((&run["rows_written"], &run["rows_quarantined"]), (&2.into(), &2.into()), "{kind}");
+        let quarantine = table.replace(".lance", ".quarantine.lance");
+        let mut sources = strings(&read_table(&quarantine, &["source"]), "source");
+        sources.sort();
+        assert_eq!(sources, odd.map(|key| format!("{scheme}://corpus/{key}")).into_iter().rev().collect::<Vec<_>>());
+    }
 }
 
 /// A job of the fake device from a file here into a bucket.

@@ -133,6 +133,14 @@ fn adbc_reads_tables_and_searches_over_flight_sql() {
         let error = ask_flight(url, &[&["--ca", &certificate], stranger].concat()).unwrap_err();
         assert!(error.contains("UNAUTHENTICATED"), "{stranger:?}: {error}");
     }
+
+    // Another certificate in the same files, which this client alone trusts, is shown to it without a new start.
+    self::certificate(folder.path());
+    let renewed = (0..60).find_map(|_| {
+        thread::sleep(Duration::from_secs(1));
+        ask_flight(url, &["--ca", &certificate, "--token", TOKEN]).ok()
+    });
+    assert_eq!(renewed.expect("the new certificate is read within a minute")["counted"], answer["counted"]);
 }
 
 #[test]

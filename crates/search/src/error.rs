@@ -1,5 +1,7 @@
 //! What can go wrong while reading a table, by what a caller can do about it.
 
+use std::sync::Arc;
+
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
 use polylance_schema::ContractError;
@@ -89,13 +91,13 @@ pub enum SearchError {
         /// What was being done.
         action: &'static str,
         /// Lance's own words.
-        source: Box<lance::Error>,
+        source: Arc<lance::Error>,
     },
 }
 
 impl SearchError {
     /// Names the table and the action a Lance error belongs to.
     pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
-        move |source| Self::Storage { uri: uri.to_owned(), action, source: Box::new(source) }
+        move |source| Self::Storage { uri: uri.to_owned(), action, source: Arc::new(source) }
     }
 }

@@ -69,6 +69,21 @@ async fn tables_are_read_by_name() {
 }
 
 #[tokio::test]
+async fn a_data_file_that_is_cut_off_names_its_table() {
+    let place = Place::new();
+    write_three(&place).await;
+    for file in std::fs::read_dir(format!("{}/data", place.uri())).unwrap() {
+        std::fs::write(file.unwrap().path(), "cut off").unwrap();
+    }
+    let session = SqlSession::open(&[("docs".into(), place.uri())], None).await.unwrap();
+    for sql in ["SELECT max(text) FROM docs", "SELECT lang, count(*) FROM docs WHERE text LIKE 'a%' GROUP BY lang"] {
+        let error = refused(&session, sql).await;
+        assert!(matches!(&error, SearchError::Storage { uri, .. } if *uri == place.uri()), "{sql}: {error:?}");
+        assert!(error.to_string().starts_with(&format!("{}: reading failed: ", place.uri())), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_changed() {
     let place = Place::new();
     write_three(&place).await;

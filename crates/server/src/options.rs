@@ -17,7 +17,7 @@ pub struct ServerOptions {
     pub tls: Option<TlsFiles>,
     /// What one request may cost.
     pub limits: Limits,
-    /// How often each table is looked at for a newer version.
+    /// How often each table is looked at for a newer version, and the certificate for a newer one.
     pub follow: Duration,
     /// How long requests may take to end once the server is told to.
     pub grace: Duration,

@@ -1,6 +1,6 @@
 //! Listening, and ending without cutting anybody off.
 
-use std::{fmt, future::pending, net::SocketAddr};
+use std::{fmt, future::pending, net::SocketAddr, sync::Arc};
 
 use datafusion::common::runtime::SpawnedTask;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,7 +14,7 @@ use crate::{
     routes,
     sending::Budget,
     state::App,
-    tls,
+    tls::{self, Certificate},
 };
 
 /// A server that is bound to its addresses.
@@ -22,6 +22,7 @@ pub struct Server {
     app: App,
     http: Port,
     flight: Option<Port>,
+    certificate: Option<Arc<Certificate>>,
     options: ServerOptions,
 }
 
@@ -56,7 +57,8 @@ impl Server {
         if let Some(address) = options.unencrypted() {
             tracing::warn!(%address, "other machines reach this address, and tokens and answers are sent unencrypted");
         }
-        let tls = |protocol| options.tls.as_ref().map(|files| tls::acceptor(files, protocol)).transpose();
+        let certificate = options.tls.as_ref().map(|files| Certificate::read(files).map(Arc::new)).transpose()?;
+        let tls = |protocol| certificate.as_ref().map(|shown| tls::acceptor(shown, protocol)).transpose();
         let (http_tls, flight_tls) = (tls("http/1.1")?, tls("h2")?);
         let http = listen(options.listen).await?;
         let flight = match options.flight {
@@ -70,7 +72,7 @@ impl Server {
         let flight = flight.map(|listener| {
             Port::new(listener, Connections::flight(flight::router(app.clone()), flight_tls, limits, budget))
         });
-        Ok(Self { app, http, flight, options })
+        Ok(Self { app, http, flight, certificate, options })
     }
 
     /// Where it listens, as a browser writes it.
@@ -118,6 +120,10 @@ impl Server {
             let (app, every) = (self.app.clone(), self.options.follow);
             SpawnedTask::spawn(async move { Box::pin(app.tables.follow(&app.models, &app.metrics, every)).await })
         };
+        let renewal = self.certificate.take().map(|certificate| {
+            let every = self.options.follow;
+            SpawnedTask::spawn(async move { certificate.follow(every).await })
+        });
         let ending = GracefulShutdown::new();
         let metrics = &self.app.metrics;
         let flight = async {
@@ -133,7 +139,7 @@ impl Server {
         }
         self.app.end();
         let _open = (self.http.close(), self.flight.map(Port::close));
-        drop(follower);
+        drop((follower, renewal));
         if timeout(self.options.grace, ending.shutdown()).await.is_err() {
             tracing::warn!("requests were still being answered when the grace ended");
         }

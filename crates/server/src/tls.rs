@@ -1,20 +1,92 @@
-//! The certificate and its key.
+//! The certificate and its key, which may be renewed while the server runs.
 
-use std::{fmt::Display, path::Path, sync::Arc};
+use std::{
+    fmt::Display,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
 
+use tokio::time::sleep;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         ServerConfig,
         crypto::aws_lc_rs,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::{ClientHello, ResolvesServerCert},
+        sign::CertifiedKey,
     },
 };
 
 use crate::{TlsFiles, error::ServerError};
 
-/// Reads both files. TLS 1.2 and 1.3; `protocol` is the one that is spoken inside.
-pub(crate) fn acceptor(files: &TlsFiles, protocol: &str) -> Result<TlsAcceptor, ServerError> {
+/// What is shown to clients, as the files had it when they last fitted together.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    files: TlsFiles,
+    shown: RwLock<Arc<CertifiedKey>>,
+    /// The files as they were when they were last read.
+    seen: Mutex<Stamp>,
+}
+
+/// Size and time of both files.
+type Stamp = [Option<(u64, Option<SystemTime>)>; 2];
+
+impl Certificate {
+    /// Reads both files.
+    pub(crate) fn read(files: &TlsFiles) -> Result<Self, ServerError> {
+        let seen = Mutex::new(stamp(files));
+        let shown = RwLock::new(Arc::new(read(files)?));
+        Ok(Self { files: files.clone(), shown, seen })
+    }
+
+    /// Shows what the files have now, if they changed. Files that do not fit together, as when only one of them is
+    /// new, change nothing.
+    fn renew(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamp(&self.files);
+        if *seen == now {
+            return;
+        }
+        *seen = now;
+        match read(&self.files) {
+            Ok(new) => {
+                *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                tracing::info!(file = %self.files.certificate.display(), "the certificate was read again");
+            }
+            Err(error) => tracing::warn!(%error, "the certificate that was there before stays"),
+        }
+    }
+
+    /// Renews it for as long as it is waited for.
+    pub(crate) async fn follow(&self, every: Duration) {
+        loop {
+            sleep(every).await;
+            self.renew();
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// TLS 1.2 and 1.3; `protocol` is the one that is spoken inside.
+pub(crate) fn acceptor(certificate: &Arc<Certificate>, protocol: &str) -> Result<TlsAcceptor, ServerError> {
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| refused(&certificate.files.certificate, error))?;
+    let resolver = Arc::clone(certificate) as Arc<dyn ResolvesServerCert>;
+    let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = vec![protocol.into()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn read(files: &TlsFiles) -> Result<CertifiedKey, ServerError> {
     let certificates = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| refused(&files.certificate, error))?;
@@ -22,12 +94,15 @@ pub(crate) fn acceptor(files: &TlsFiles, protocol: &str) -> Result<TlsAcceptor, 
         return Err(refused(&files.certificate, "there is no certificate in it"));
     }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| refused(&files.key, error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key));
-    let mut config = config.map_err(|error| refused(&files.certificate, error))?;
-    config.alpn_protocols = vec![protocol.into()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider())
+        .map_err(|error| refused(&files.certificate, error))
+}
+
+fn stamp(files: &TlsFiles) -> Stamp {
+    [&files.certificate, &files.key].map(|file| {
+        let metadata = fs::metadata(file).ok()?;
+        Some((metadata.len(), metadata.modified().ok()))
+    })
 }
 
 fn refused(file: &Path, message: impl Display) -> ServerError {
@@ -45,9 +120,9 @@ mod tests {
         let files = TlsFiles { certificate: certificate.clone(), key };
         for content in [None, Some("nothing")] {
             if let Some(content) = content {
-                std::fs::write(&certificate, content).unwrap();
+                fs::write(&certificate, content).unwrap();
             }
-            let Err(error) = acceptor(&files, "h2") else { panic!("accepted") };
+            let error = Certificate::read(&files).unwrap_err();
             assert!(error.to_string().contains("cert.pem: "), "{error}");
         }
     }

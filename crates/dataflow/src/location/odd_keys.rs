@@ -1,16 +1,22 @@
-//! Keys of S3 that cannot be paths: with `//`, with `.` or `..` between slashes, with control characters.
+//! Keys of object stores that cannot be paths: with `//`, with `.` or `..` between slashes, with control characters.
 //!
 //! `object_store` parses the keys of a listing as paths, and one that is none fails the whole listing. The listing is
 //! then repeated through a connection that takes such keys out of the answers before they are parsed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use lance_io::object_store::{StorageOptions, providers::aws::build_aws_credential};
 use object_store::{
-    ClientOptions, ObjectStore,
+    ClientOptions, ObjectStore, StaticCredentialProvider,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::MicrosoftAzureBuilder,
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector},
+    gcp::{GcpCredential, GoogleCloudStorageBuilder},
     path::Path,
 };
 
@@ -18,17 +24,26 @@ use object_store::{
 pub(super) const REASON: &str = "keys with an empty part (`//`), a part `.` or `..`, or a control character cannot be \
                                  read: copy the object to another key";
 
-/// Seconds before its end at which a credential is renewed.
-const RENEW: std::time::Duration = std::time::Duration::from_mins(1);
+/// How long before its end a credential is renewed.
+const RENEW: Duration = Duration::from_mins(1);
 
-/// A store of the bucket `s3://…` that leaves keys that cannot be paths out of its listings and gathers them in `odd`.
-/// `None` for other stores, and where the environment does not say how to open it.
+/// The tags around an object and around its key in a listing of S3 and of Google, and in one of Azure.
+const TAGS: [(&str, &str); 2] = [("Contents", "Key"), ("Blob", "Name")];
+
+/// A store of the bucket that leaves keys that cannot be paths out of its listings and gathers them in `odd`. It is
+/// opened as Lance opens it; `None` where the environment does not say how.
 pub(super) async fn lister(root: &str, odd: &Arc<Mutex<Vec<String>>>) -> Option<Arc<dyn ObjectStore>> {
-    if !root.starts_with("s3://") {
-        return None;
+    let sieve = Sieve { odd: Arc::clone(odd) };
+    match root.split_once("://")?.0 {
+        "s3" => s3(root, sieve).await,
+        "gs" => google(root, sieve),
+        "az" => azure(root, sieve),
+        _ => None,
     }
-    // As Lance opens it.
-    let mut options = StorageOptions::new(std::collections::HashMap::default());
+}
+
+async fn s3(root: &str, sieve: Sieve) -> Option<Arc<dyn ObjectStore>> {
+    let mut options = StorageOptions::new(HashMap::default());
     options.with_env_s3();
     let mut options = options.as_s3_options();
     if std::env::var_os("AWS_PROFILE").is_some() {
@@ -49,13 +64,33 @@ pub(super) async fn lister(root: &str, odd: &Arc<Mutex<Vec<String>>>) -> Option<
         }
     };
     let (credentials, region) = build_aws_credential(RENEW, None, Some(&options), region, None, None).await.ok()?;
-    let mut builder = AmazonS3Builder::new();
-    for (key, value) in options {
-        builder = builder.with_config(key, value);
+    let builder = AmazonS3Builder::new().with_url(root).with_http_connector(sieve);
+    let builder = options.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
+    Some(Arc::new(builder.with_credentials(credentials).with_region(region).build().ok()?))
+}
+
+fn google(root: &str, sieve: Sieve) -> Option<Arc<dyn ObjectStore>> {
+    let mut options = StorageOptions::new(HashMap::default());
+    options.with_env_gcs();
+    let builder = GoogleCloudStorageBuilder::new().with_url(root).with_http_connector(sieve);
+    let builder = builder.with_client_options(options.client_options().ok()?);
+    let mut builder =
+        options.as_gcs_options().into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
+    if let Some(token) = options.get("google_storage_token") {
+        let credential = GcpCredential { bearer: token.clone() };
+        builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
     }
-    let builder = builder.with_url(root).with_credentials(credentials).with_region(region);
-    let store = builder.with_http_connector(Sieve { odd: Arc::clone(odd) }).build().ok()?;
-    Some(Arc::new(store))
+    Some(Arc::new(builder.build().ok()?))
+}
+
+fn azure(root: &str, sieve: Sieve) -> Option<Arc<dyn ObjectStore>> {
+    let mut options = StorageOptions::new(HashMap::default());
+    options.with_env_azure();
+    let builder = MicrosoftAzureBuilder::new().with_url(root).with_http_connector(sieve);
+    let builder = builder.with_client_options(options.client_options().ok()?);
+    let builder =
+        options.as_azure_options().into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
+    Some(Arc::new(builder.build().ok()?))
 }
 
 /// Makes connections that take odd keys out of listings.
@@ -80,7 +115,8 @@ struct Sieved {
 #[async_trait]
 impl HttpService for Sieved {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
+        let is_listing = |query: &str| query.contains("list-type=2") || query.contains("comp=list");
+        let is_listing = request.uri().query().is_some_and(is_listing);
         let response = self.inner.execute(request).await?;
         if !is_listing || !response.status().is_success() {
             return Ok(response);
@@ -96,31 +132,33 @@ impl HttpService for Sieved {
 /// A page of a listing without the keys that cannot be paths, and these keys. An empty object in the place of a
 /// folder, whose key ends with a slash, is none of them.
 fn sieve(xml: &str) -> (String, Vec<String>) {
-    const ENTRY: (&str, &str) = ("<Contents>", "</Contents>");
     let (mut kept, mut odd) = (String::with_capacity(xml.len()), Vec::new());
     let mut rest = xml;
-    while let Some(start) = rest.find(ENTRY.0) {
-        let Some(end) = rest[start..].find(ENTRY.1).map(|at| start + at + ENTRY.1.len()) else { break };
-        let entry = &rest[start..end];
-        kept.push_str(&rest[..start]);
-        match key(entry) {
-            Some(key) if Path::parse(&key).is_err() => {
-                if !key.ends_with('/') {
-                    odd.push(key);
+    for (entry_tag, key_tag) in TAGS {
+        let (open, close) = (format!("<{entry_tag}>"), format!("</{entry_tag}>"));
+        while let Some(start) = rest.find(&open) {
+            let Some(end) = rest[start..].find(&close).map(|at| start + at + close.len()) else { break };
+            let entry = &rest[start..end];
+            kept.push_str(&rest[..start]);
+            match key(entry, key_tag) {
+                Some(key) if Path::parse(&key).is_err() => {
+                    if !key.ends_with('/') {
+                        odd.push(key);
+                    }
                 }
+                _ => kept.push_str(entry),
             }
-            _ => kept.push_str(entry),
+            rest = &rest[end..];
         }
-        rest = &rest[end..];
     }
     kept.push_str(rest);
     (kept, odd)
 }
 
 /// The key of an entry, with what XML writes for some characters undone.
-fn key(entry: &str) -> Option<String> {
-    let (_, rest) = entry.split_once("<Key>")?;
-    let (mut rest, _) = rest.split_once("</Key>")?;
+fn key(entry: &str, tag: &str) -> Option<String> {
+    let (_, rest) = entry.split_once(&format!("<{tag}>"))?;
+    let (mut rest, _) = rest.split_once(&format!("</{tag}>"))?;
     let mut key = String::new();
     while let Some((before, after)) = rest.split_once('&') {
         let (name, after) = after.split_once(';')?;
@@ -152,20 +190,21 @@ mod tests {
 
     #[test]
     fn keys_that_cannot_be_paths_are_taken_out() {
-        let entry = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
-        let page = |keys: &[&str]| {
-            format!(
-                "<ListBucketResult>{}<Prefix/></ListBucketResult>",
-                keys.iter().map(|k| entry(k)).collect::<String>()
-            )
+        let entry =
+            |(outer, tag): (&str, &str), key: &str| format!("<{outer}><{tag}>{key}</{tag}><Size>1</Size></{outer}>");
+        let page = |tags, keys: &[&str]| {
+            let entries: String = keys.iter().map(|key| entry(tags, key)).collect();
+            format!("<Results><BlobPrefix><Name>a//</Name></BlobPrefix>{entries}<Prefix/></Results>")
         };
         let good = ["a/b.csv", "a&amp;b/&#x6587;.csv", "a/", "x%2Fy"];
         let odd = ["a//b.csv", "a/../c&lt;.csv", "./d", "a/&#10;.csv", "a//"];
         let all: Vec<&str> = good.iter().chain(&odd).copied().collect();
-        let (kept, found) = sieve(&page(&all));
-        assert_eq!(kept, page(&good));
-        assert_eq!(found, ["a//b.csv", "a/../c<.csv", "./d", "a/\n.csv"]);
-        assert_eq!(key(&entry("a&amp;b&#x6587;&#10;")).unwrap(), "a&b文\n");
+        for tags in TAGS {
+            let (kept, found) = sieve(&page(tags, &all));
+            assert_eq!(kept, page(tags, &good));
+            assert_eq!(found, ["a//b.csv", "a/../c<.csv", "./d", "a/\n.csv"]);
+            assert_eq!(key(&entry(tags, "a&amp;b&#x6587;&#10;"), tags.1).unwrap(), "a&b文\n");
+        }
         assert_eq!(sieve("no xml"), ("no xml".to_owned(), vec![]));
     }
 }

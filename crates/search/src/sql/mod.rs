@@ -6,6 +6,7 @@ mod heads;
 mod hits;
 pub(crate) mod limits;
 mod models;
+mod named_read;
 mod nearest;
 mod spans;
 mod tables;
@@ -233,10 +234,14 @@ impl From<DataFusionError> for SearchError {
             error => error,
         };
         // An error that several tasks wait for is shared, and cannot be taken out.
-        if let DataFusionError::External(shared) = error.find_root()
-            && let Some(Self::TooLarge(message)) = shared.downcast_ref()
-        {
-            return Self::TooLarge(message.clone());
+        if let DataFusionError::External(shared) = error.find_root() {
+            match shared.downcast_ref() {
+                Some(Self::TooLarge(message)) => return Self::TooLarge(message.clone()),
+                Some(Self::Storage { uri, action, source }) => {
+                    return Self::Storage { uri: uri.clone(), action, source: Arc::clone(source) };
+                }
+                _ => {}
+            }
         }
         match error.find_root() {
             // The statements that `SQLOptions` refuses are known by the beginning of its message.

@@ -15,7 +15,7 @@ use datafusion::{
 use lance::datafusion::LanceTableProvider;
 use polylance_schema::Contract;
 
-use super::{models::ModelSource, waiting};
+use super::{models::ModelSource, named_read::NamedRead, waiting};
 use crate::{SearchTable, table::LIMITED_ROWS};
 
 /// Tables, and where their models are.
@@ -109,7 +109,8 @@ impl TableProvider for Readable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.rows.scan(state, projection, filters, limit).await
+        let rows = self.rows.scan(state, projection, filters, limit).await?;
+        Ok(Arc::new(NamedRead::new(self.table.uri().into(), rows)))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
