@@ -1,7 +1,7 @@
 //! The job of the fake device, as the helper programs vary it.
 
-use polylance_cli::job::{Job, Limits};
 use polylance_dataflow::SourceSpec;
+use polylance_engine::{Job, Limits};
 use polylance_schema::{
     Aggregation, Chunking, Contract, HeadContract, HeadInputs, Pooling, Prompts, TaskSpec, TextColumn,
 };

@@ -7,10 +7,7 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use polylance_backend::{AnnotateInput, Annotated, Annotator, Backend, BackendHandle, Result};
-use polylance_cli::{
-    annotation::{AnnotationJob, AnnotationSummary},
-    job::{Stop, run},
-};
+use polylance_engine::{AnnotationJob, AnnotationSummary, Stop, run_job};
 use polylance_schema::{Chunking, TaskSpec};
 use polylance_sink::CommitPolicy;
 use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
@@ -58,7 +55,7 @@ async fn what_is_annotated_when_it_is_told_to_stop_is_committed() {
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
     let table = at("docs.lance");
-    run(fake_pipeline(at("docs.parquet"), table.clone(), 100_000), BackendHandle(backend), contract, &mut ())
+    run_job(fake_pipeline(at("docs.parquet"), table.clone(), 100_000), BackendHandle(backend), contract, &mut ())
         .await
         .unwrap();
 

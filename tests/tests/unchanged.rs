@@ -9,8 +9,8 @@ use std::{
 
 use lance::{Dataset, dataset::DeleteBuilder};
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::{self, Job, RunSummary};
 use polylance_dataflow::RowSet;
+use polylance_engine::{Job, RunSummary, run_job};
 use polylance_schema::Chunking;
 use polylance_sink::{HeldRows, IndexKind, IndexSpec, UpkeepPolicy, count_held, draw_map, held_sources};
 use polylance_testkit::FakeBackend;
@@ -62,7 +62,7 @@ impl Corpus {
     async fn run_as(&self, job: Job) -> RunSummary {
         let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
         let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
-        job::run(job, BackendHandle(backend), contract, &mut ()).await.unwrap()
+        run_job(job, BackendHandle(backend), contract, &mut ()).await.unwrap()
     }
 
     /// Rows in the quarantine.

@@ -12,7 +12,7 @@ use crate::{
     error::{self, Result},
     exit::ExitStatus,
     interrupt::{self, Stopping},
-    printer::{self, Printer},
+    output::{self, Printer},
 };
 
 /// Turn a corpus in object storage into a Lance table of embeddings, and search it.
@@ -138,7 +138,7 @@ fn start_log() {
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(printer::stderr_color())
+        .with_ansi(output::stderr_color())
         .without_time();
     // Only a second logger could fail.
     let _started = logger.try_init();

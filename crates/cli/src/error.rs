@@ -6,32 +6,16 @@ use datafusion::error::DataFusionError;
 use polylance_config::ConfigError;
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
+pub(crate) use polylance_engine::UsageError;
+use polylance_engine::{EngineError, LoadError};
 use polylance_fit::FitError;
 use polylance_search::SearchError;
 use polylance_sink::SinkError;
 use polylance_worker::PoolError;
 
-use crate::{backend::LoadError, exit::ExitStatus, interrupt::Interrupted, job::JobError, printer::Printer};
+use crate::{exit::ExitStatus, interrupt::Interrupted, output::Printer};
 
 pub(crate) type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
-
-/// Arguments that each are right and together are not.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct UsageError {
-    message: String,
-    hint: Option<String>,
-}
-
-impl UsageError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
-    }
-
-    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
 
 /// The same error, or what is behind it: a table that cannot be opened because its newest version is damaged.
 pub(crate) async fn with_damage(error: anyhow::Error) -> anyhow::Error {
@@ -86,18 +70,16 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)
     let mut next = Some(error);
     while let Some(error) = next {
         // A transparent error is its inner one, and the type of that one is what matters.
-        let inner: Option<&(dyn Error + 'static)> =
-            match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
-                (Some(JobError::Source(inner)), _, _) => Some(inner),
-                (Some(JobError::Sink(inner)), _, _) => Some(inner),
-                (Some(JobError::Plan(inner)), _, _) => Some(inner),
-                (_, Some(PoolError::Model(inner)), _) => Some(inner),
-                (_, _, Some(LoadError(inner))) => Some(inner.as_ref()),
-                _ => None,
-            };
-        let inner = match error.downcast_ref() {
-            Some(SearchError::Model(inner)) => Some(inner.as_ref() as &(dyn Error + 'static)),
-            _ => inner,
+        let inner: Option<&(dyn Error + 'static)> = if let Some(error) = error.downcast_ref::<EngineError>() {
+            error.inner()
+        } else if let Some(PoolError::Model(inner)) = error.downcast_ref() {
+            Some(inner)
+        } else if let Some(LoadError(inner)) = error.downcast_ref() {
+            Some(inner.as_ref())
+        } else if let Some(SearchError::Model(inner)) = error.downcast_ref() {
+            Some(inner.as_ref())
+        } else {
+            None
         };
         if inner.is_some() {
             next = inner;
@@ -159,7 +141,7 @@ fn broken_pipe(error: &(dyn Error + 'static)) -> bool {
 /// What to do about an error.
 fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<UsageError>() {
-        return error.hint.clone();
+        return error.hint().map(str::to_owned);
     }
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return error.hint();
@@ -170,7 +152,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<SinkError>() {
         return Some(sink_hint(error).to_owned());
     }
-    if let Some(JobError::Quarantine { table, .. }) = error.downcast_ref() {
+    if let Some(EngineError::Quarantine { table, .. }) = error.downcast_ref() {
         return Some(format!(
             "what is good is committed; `polylance quarantine list --table {table}` shows what is wrong"
         ));

@@ -11,10 +11,11 @@ use std::{
 
 use datafusion::common::runtime::SpawnedTask;
 
+use polylance_engine::Stop;
+
 use crate::{
     exit::ExitStatus,
-    job::Stop,
-    printer::{Printer, counted},
+    output::{Printer, counted},
 };
 
 /// What a run does that is stopped.

@@ -7,10 +7,7 @@
 use std::{env, error::Error, path::Path, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::{
-    annotation::AnnotationJob,
-    job::{Stop, run},
-};
+use polylance_engine::{AnnotationJob, Stop, run_job};
 use polylance_schema::Chunking;
 use polylance_sink::CommitPolicy;
 use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
@@ -37,7 +34,7 @@ async fn make(table: &str, rows: u64) -> Result<serde_json::Value, Box<dyn Error
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
     let job = fake_pipeline(source, table.to_owned(), 100_000);
-    Ok(serde_json::to_value(run(job, BackendHandle(backend), contract, &mut ()).await?)?)
+    Ok(serde_json::to_value(run_job(job, BackendHandle(backend), contract, &mut ()).await?)?)
 }
 
 async fn annotate(table: &str, rows_a_commit: u64) -> Result<serde_json::Value, Box<dyn Error>> {

@@ -7,7 +7,7 @@
 use std::{env, error::Error, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::Job;
+use polylance_engine::Job;
 use polylance_schema::{Chunking, Cut};
 use polylance_sink::{IndexKind, IndexSpec, UpkeepPolicy};
 use polylance_testkit::FakeBackend;

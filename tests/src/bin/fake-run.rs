@@ -7,7 +7,7 @@
 use std::{env, error::Error, path::Path, sync::Arc, time::Instant};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::{Observer, run};
+use polylance_engine::{Observer, run_job};
 use polylance_schema::{Chunking, Cut};
 use polylance_testkit::{FakeBackend, write_synthetic_parquet};
 use polylance_tests::{fake_contract, fake_pipeline};
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     job.source.keep = vec!["lang".into()];
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut tenths = Tenths { rows, since: Instant::now(), seconds: Vec::new() };
-    let summary = runtime.block_on(run(job, BackendHandle(backend), contract, &mut tenths))?;
+    let summary = runtime.block_on(run_job(job, BackendHandle(backend), contract, &mut tenths))?;
     let mut report = serde_json::to_value(&summary)?;
     report["tenths"] = tenths.seconds.into();
     println!("{report}");

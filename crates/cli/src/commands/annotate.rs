@@ -4,16 +4,16 @@ use std::{path::PathBuf, time::Duration};
 
 use polylance_config::{Annotate, Commit, Pipeline, Run};
 use polylance_encoder::Dtype;
+use polylance_engine::{Columns, resolve};
+use polylance_sink::CommitPolicy;
 
+use super::annotate_columns::{self, Filling};
 use crate::{
-    annotate::{self, Columns},
+    args::{DeviceArgs, ProgressMode, TaskArg, TaskArgs, usage},
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
-    model_args::DeviceArgs,
-    pipeline::{self, ProgressMode},
-    printer::Printer,
-    task_args::{TaskArg, TaskArgs, usage},
+    output::Printer,
 };
 
 /// Add a column of a head's answers to a table, for the rows that lack it
@@ -76,12 +76,13 @@ Examples:
   polylance annotate --pipeline nightly.toml";
 
 pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
-    let columns = columns(&args).await?;
-    let prepared = annotate::prepare(&columns).await?;
-    annotate::fill(prepared, &columns, args.progress, args.json, stopping, printer).await
+    let (columns, grace) = columns(&args).await?;
+    let filling = Filling { progress: args.progress, json: args.json, grace, stopping };
+    annotate_columns::fill(columns.prepare().await?, &filling, printer).await
 }
 
-async fn columns(args: &Args) -> Result<Columns> {
+/// The columns, and how long what is in work may take when the command is told to stop.
+async fn columns(args: &Args) -> Result<(Columns, Duration)> {
     if let Some(path) = &args.pipeline {
         let no_overrides: [&str; 0] = [];
         let pipeline = Pipeline::read(path, &no_overrides)?;
@@ -92,8 +93,8 @@ async fn columns(args: &Args) -> Result<Columns> {
         if let Some(table) = &args.table {
             pipeline.table.uri.clone_from(table);
         }
-        let selection = pipeline::select(&pipeline).await?;
-        return Ok(Columns::of(&pipeline, &selection));
+        let selection = resolve::select(&pipeline).await?;
+        return Ok((Columns::of(&pipeline, &selection), Duration::from_secs(pipeline.run.grace)));
     }
     let (Some(table), Some(name), Some(model), Some(task)) = (&args.table, &args.name, &args.model, &args.task) else {
         return Err(UsageError::new("--table, --name, --task and --model are needed".to_owned()).into());
@@ -109,15 +110,14 @@ async fn columns(args: &Args) -> Result<Columns> {
     annotate.task().map_err(usage)?;
     let dtype = match args.dtype {
         Some(dtype) => Some(dtype),
-        None => pipeline::dtype_of_table(table).await?,
+        None => resolve::dtype_of_table(table).await?,
     };
-    Ok(Columns {
+    let columns = Columns {
         table: table.clone(),
         columns: vec![annotate],
         selection: args.devices.select(dtype)?,
-        commit_rows: args.commit_rows,
-        commit_seconds: Commit::default().seconds,
-        grace: Duration::from_secs(Run::default().grace),
+        commit: CommitPolicy { rows: args.commit_rows, seconds: Commit::default().seconds },
         stall: None,
-    })
+    };
+    Ok((columns, Duration::from_secs(Run::default().grace)))
 }

@@ -8,17 +8,16 @@ use indicatif::HumanBytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use polylance_backend::{Backend, Embeddings, TokenizeSpec};
 use polylance_encoder::Dtype;
+use polylance_engine::{models, peak_memory};
 use polylance_schema::Chunking;
 use polylance_worker::{BenchReport, DevicePool};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    args::ModelArgs,
     error::Result,
     exit::ExitStatus,
-    job::peak_memory,
-    model_args::{self, ModelArgs},
-    printer::{Printer, thousands},
-    whole_file::write_whole,
+    output::{Printer, thousands, whole_file::write_whole},
 };
 
 /// Measure how fast a model is on this machine, and how near to what the machine can do
@@ -88,7 +87,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let (files, selection) = (args.model.files()?, args.model.compute.select()?);
     let dtype = selection.dtype;
     let started = Instant::now();
-    let pool = model_args::open(&files, &selection, args.batch_tokens).await?;
+    let pool = models::open(&files, &selection, args.batch_tokens).await?;
     let load_seconds = started.elapsed().as_secs_f64();
     let inputs = match &args.ids {
         Some(path) => read_ids(path)?,
@@ -106,7 +105,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     }
     let against = match args.against {
         Some(other) => {
-            let pool = model_args::open(&files, &args.model.compute.select_with(other)?, args.batch_tokens).await?;
+            let pool = models::open(&files, &args.model.compute.select_with(other)?, args.batch_tokens).await?;
             Some(Nearness::of(&vectors, &pool.encode(inputs).await?, other))
         }
         None => None,

@@ -10,11 +10,10 @@ use polylance_sink::{
 use serde::Serialize;
 
 use crate::{
-    advice::advise,
-    age,
+    args::age,
     error::Result,
     exit::ExitStatus,
-    printer::{Printer, counted, thousands},
+    output::{Printer, advice::advise, counted, thousands},
 };
 
 /// Merge a table's small fragments, bring its index up to date, and with --cleanup remove old versions

@@ -2,7 +2,14 @@
 
 use polylance_config::{Pipeline, Source, Table};
 
-use crate::{error::Result, exit::ExitStatus, interrupt::Stopping, model_args::DeviceArgs, pipeline, printer::Printer};
+use super::embed_pipeline;
+use crate::{
+    args::{DeviceArgs, OutputArgs},
+    error::Result,
+    exit::ExitStatus,
+    interrupt::Stopping,
+    output::Printer,
+};
 
 /// Embed a source into a table, without a pipeline file
 ///
@@ -31,7 +38,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     devices: DeviceArgs,
     #[command(flatten)]
-    output: pipeline::OutputArgs,
+    output: OutputArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -56,5 +63,5 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
     }
     pipeline.source.keep = args.keep;
     pipeline.validate()?;
-    pipeline::run(&pipeline, &args.output, stopping, printer).await
+    embed_pipeline::run(&pipeline, None, &args.output, stopping, printer).await
 }

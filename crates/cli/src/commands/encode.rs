@@ -2,17 +2,12 @@
 
 use anyhow::{Context, bail};
 use polylance_backend::{Backend, TokenizeSpec};
+use polylance_engine::models;
 use polylance_schema::Chunking;
 use polylance_worker::DevicePool;
 use serde::Serialize;
 
-use crate::{
-    error::Result,
-    exit::ExitStatus,
-    lines::lines,
-    model_args::{self, ModelArgs},
-    printer::Printer,
-};
+use crate::{args::ModelArgs, error::Result, exit::ExitStatus, lines::lines, output::Printer};
 
 /// Lines that are encoded together, when so many are waiting.
 const BATCH: usize = 256;
@@ -44,7 +39,7 @@ struct Encoded<'v> {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let pool = model_args::open(&args.model.files()?, &args.model.compute.select()?, None).await?;
+    let pool = models::open(&args.model.files()?, &args.model.compute.select()?, None).await?;
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };
 

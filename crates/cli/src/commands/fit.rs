@@ -1,27 +1,20 @@
 //! `polylance fit`
 
-use std::{collections::BTreeSet, path::PathBuf, time::Instant};
+use std::path::PathBuf;
 
-use arrow::{
-    array::{Array, AsArray},
-    datatypes::Float32Type,
-};
-use futures::TryStreamExt;
-use polylance_config::{ChunkMode, Pipeline, Source, Table};
+use polylance_config::Source;
 use polylance_dataflow::{CsvSpec, SourceSpec};
-use polylance_encoder::{FittedHead, FittedKind};
-use polylance_fit::{Features, Options, Report, SequenceHead};
-use polylance_search::SqlSession;
-use serde::Serialize;
+use polylance_engine::{
+    fit::{ClassifierRequest, ClassifierSummary, Labelled, TaggerRequest, TaggerSummary, fit_classifier, fit_tagger},
+    models,
+};
+use polylance_fit::Options;
 
 use crate::{
-    entities::{self, Labelled},
-    error::{Result, UsageError},
+    args::{DeviceArgs, ProgressMode},
+    error::Result,
     exit::ExitStatus,
-    known_models,
-    model_args::DeviceArgs,
-    pipeline::{self, ProgressMode},
-    printer::{Printer, counted, thousands},
+    output::{Printer, counted, progress, thousands},
 };
 
 /// Confused pairs that are shown.
@@ -102,22 +95,6 @@ Examples:
   polylance fit --source tagged.parquet --spans entities --out models/entities
   polylance annotate --table docs.lance --name topic --task classify --model models/topic";
 
-/// What was done, for scripts.
-#[derive(Serialize)]
-struct Outcome<'a> {
-    out: String,
-    model: &'a str,
-    labels: usize,
-    trained_rows: usize,
-    held_out_rows: usize,
-    rows_without_label: usize,
-    epochs: usize,
-    best_epoch: usize,
-    seconds: f64,
-    measured_on: &'static str,
-    report: Report,
-}
-
 /// A source whose rows have their entities in the column `spans`.
 fn with_spans(uri: String, id: String, text: String, spans: String) -> SourceSpec {
     let max_bytes = Source::new(uri.as_str()).max_bytes.0;
@@ -125,7 +102,7 @@ fn with_spans(uri: String, id: String, text: String, spans: String) -> SourceSpe
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let files = known_models::find(&args.model)?;
+    let files = models::find(&args.model)?;
     let options = Options {
         held_out: args.held_out,
         epochs: args.epochs,
@@ -134,145 +111,52 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         seed: args.seed,
         ..Options::default()
     };
-    let table = args.features.clone().unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
-    let Some(label) = args.label.clone() else {
+    let features = args.features.unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
+    let devices = args.devices.devices;
+    let Some(label) = args.label else {
         let labelled = match args.spans {
             None => Labelled::Conll(args.source),
             Some(spans) => Labelled::Spans(with_spans(args.source, args.id, args.text, spans)),
         };
-        let request =
-            entities::Request { labelled, out: args.out, features: table, devices: args.devices.devices, options };
-        return entities::fit(request, files, args.json, printer).await;
+        let request = TaggerRequest { labelled, out: args.out, features, devices, options };
+        let summary = fit_tagger(request, files).await?;
+        warn_of_tagger(&summary, printer);
+        if args.json {
+            printer.json(&summary)?;
+        } else {
+            show_tagger(&summary, printer)?;
+        }
+        return Ok(ExitStatus::Done);
     };
-    let pipeline = pipeline(&args, &table);
-    pipeline.validate()?;
-    let quarantined = pipeline::embed_quietly(&pipeline, args.progress).await?;
-    if quarantined > 0 {
-        printer.warning(format_args!("{} could not be read or embedded and are left out", counted(quarantined, "row")));
+    let request = ClassifierRequest {
+        source: args.source,
+        id: args.id,
+        text: args.text,
+        label,
+        condition: args.condition,
+        test: args.test,
+        model: args.model,
+        out: args.out,
+        features,
+        devices,
+        options,
+    };
+    let summary = Box::pin(fit_classifier(request, files, progress::observer(args.progress))).await?;
+    if summary.rows_quarantined > 0 {
+        let rows = counted(summary.rows_quarantined, "row");
+        printer.warning(format_args!("{rows} could not be read or embedded and are left out"));
     }
-
-    let rows = read(&table, &label, args.condition.as_deref()).await?;
-    let labels: Vec<String> = rows.labels.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-    let class = |name: &String| labels.binary_search(name).map(|class| class as u32);
-    let classes: Vec<u32> = rows.labels.iter().filter_map(|name| class(name).ok()).collect();
-    let features = Features { width: rows.width, values: rows.values, classes };
-    let started = Instant::now();
-    let (features, count) = (features, labels.len());
-    let (features, fitted) = tokio::task::spawn_blocking(move || {
-        let fitted = polylance_fit::train(&features, count, &options)?;
-        Ok::<_, polylance_fit::FitError>((features, fitted))
-    })
-    .await??;
-    let seconds = started.elapsed().as_secs_f64();
-
-    let (pairs, measured_on) = match &args.test {
-        None => {
-            let pair = |&row: &usize| (features.classes[row], fitted.head.predict(features.row(row)));
-            (fitted.held_out.iter().map(pair).collect::<Vec<_>>(), "held-out rows")
-        }
-        Some(condition) => {
-            let test = read(&table, &label, Some(condition)).await?;
-            let unknown = test.labels.iter().find(|name| class(name).is_err());
-            if let Some(label) = unknown {
-                let message = format!("a row of --test has the label {label:?}, and no row of the training has it");
-                return Err(UsageError::new(message).into());
-            }
-            let right = test.labels.iter().filter_map(|name| class(name).ok());
-            let found = test.values.chunks(test.width.max(1)).map(|row| fitted.head.predict(row));
-            (right.zip(found).collect(), "test rows")
-        }
-    };
-    let report = Report::new(&pairs, &labels);
-    let defaults = files.defaults();
-    let head = SequenceHead {
-        head: &fitted.head,
-        labels: &labels,
-        fitted: FittedHead {
-            head: Some(FittedKind::PooledLinear),
-            pooling: defaults.pooling,
-            normalize: defaults.normalize,
-            prefix: defaults.prompts.passage.clone(),
-            backbone: None,
-        },
-    };
-    head.write(&files, &args.out)?;
-    let outcome = Outcome {
-        out: args.out.display().to_string(),
-        model: files.name(),
-        labels: labels.len(),
-        trained_rows: fitted.trained_rows,
-        held_out_rows: fitted.held_out.len(),
-        rows_without_label: rows.without_label,
-        epochs: fitted.epochs,
-        best_epoch: fitted.best_epoch,
-        seconds,
-        measured_on,
-        report,
-    };
     if args.json {
-        printer.json(&outcome)?;
+        printer.json(&summary)?;
     } else {
-        show(&outcome, printer)?;
+        show_classifier(&summary, printer)?;
     }
     Ok(ExitStatus::Done)
 }
 
-/// The job that makes a vector of each text.
-fn pipeline(args: &Args, table: &str) -> Pipeline {
-    let source = Source {
-        id: args.id.clone(),
-        text: args.text.clone(),
-        keep: vec!["*".to_owned()],
-        ..Source::new(args.source.clone())
-    };
-    let mut pipeline = Pipeline::new(source, Table { text: false, ..Table::new(table.to_owned()) });
-    pipeline.model.id.clone_from(&args.model);
-    if !args.devices.devices.is_empty() {
-        pipeline.model.devices.clone_from(&args.devices.devices);
-    }
-    pipeline.chunk.mode = ChunkMode::Truncate;
-    pipeline.index.kind = polylance_config::IndexKind::None;
-    pipeline
-}
-
-/// Labelled vectors.
-#[derive(Debug, Default)]
-struct Rows {
-    width: usize,
-    values: Vec<f32>,
-    labels: Vec<String>,
-    without_label: usize,
-}
-
-/// The rows of the features table that fulfil a condition, in the order of their ids.
-async fn read(table: &str, label: &str, condition: Option<&str>) -> Result<Rows> {
-    let session = SqlSession::open(&[("features".to_owned(), table.to_owned())], None).await?;
-    let quoted = label.replace('"', "\"\"");
-    let condition = condition.map(|condition| format!(" WHERE ({condition})")).unwrap_or_default();
-    let sql =
-        format!("SELECT embedding, CAST(\"{quoted}\" AS VARCHAR) AS label FROM features{condition} ORDER BY doc_id");
-    let mut batches = session.query(&sql).await?;
-    let mut rows = Rows::default();
-    while let Some(batch) = batches.try_next().await? {
-        let vectors = batch.column(0).as_fixed_size_list();
-        rows.width = vectors.value_length() as usize;
-        let labels = arrow::compute::cast(batch.column(1), &arrow::datatypes::DataType::Utf8)?;
-        let labels = labels.as_string::<i32>();
-        for row in 0..batch.num_rows() {
-            if labels.is_null(row) {
-                rows.without_label += 1;
-                continue;
-            }
-            rows.labels.push(labels.value(row).to_owned());
-            rows.values.extend_from_slice(vectors.value(row).as_primitive::<Float32Type>().values());
-        }
-    }
-    Ok(rows)
-}
-
-fn show(outcome: &Outcome<'_>, printer: &mut Printer) -> Result<()> {
+fn show_classifier(outcome: &ClassifierSummary, printer: &mut Printer) -> Result<()> {
     let n = |number: usize| thousands(number as u64);
-    let Outcome { report, .. } = outcome;
+    let ClassifierSummary { report, .. } = outcome;
     let rows = format!("{} trained on, {} held out", n(outcome.trained_rows), n(outcome.held_out_rows));
     let without = match outcome.rows_without_label {
         0 => String::new(),
@@ -299,5 +183,51 @@ fn show(outcome: &Outcome<'_>, printer: &mut Printer) -> Result<()> {
     if report.confused.len() > PAIRS {
         printer.line(format!("… and {} more pairs; --json tells all", n(report.confused.len() - PAIRS)))?;
     }
+    Ok(())
+}
+
+fn warn_of_tagger(summary: &TaggerSummary, printer: &mut Printer) {
+    if let Some(first) = &summary.first_refused {
+        let rows = counted(summary.rows_refused as u64, "row");
+        printer.warning(format_args!("{rows} left out; the first is {first}"));
+    }
+    if summary.words_cut_off > 0 {
+        let words = counted(summary.words_cut_off as u64, "word");
+        printer.warning(format_args!("{words} left out, beyond what the model reads of a sentence"));
+    }
+    if summary.spans_lost > 0 {
+        let spans = counted(summary.spans_lost as u64, "span");
+        printer.warning(format_args!("{spans} left out, beyond what the model reads of a text or over white space"));
+    }
+}
+
+fn show_tagger(outcome: &TaggerSummary, printer: &mut Printer) -> Result<()> {
+    let n = |number: usize| thousands(number as u64);
+    let TaggerSummary { report, .. } = outcome;
+    let sentences = if outcome.unit == "word" { "sentences" } else { "texts" };
+    let measured = format!("{} entities in {} {sentences} kept apart", n(report.entities), n(outcome.test_sentences));
+    let without = match outcome.rows_without_label {
+        0 => String::new(),
+        rows => format!(", {} without spans left out", n(rows)),
+    };
+    let words = counted(outcome.words as u64, outcome.unit);
+    printer.fields(&[
+        ("head", format!("{} tags on {}", n(outcome.labels), outcome.model)),
+        (sentences, format!("{} trained on, {words} in all{without}", n(outcome.trained_sentences))),
+        (
+            "training",
+            format!("{} passes, the best was {}, {:.1} s", outcome.epochs, outcome.best_epoch, outcome.seconds),
+        ),
+        ("f1", format!("micro {:.3}, macro {:.3} on {measured}", report.micro_f1, report.macro_f1)),
+        ("baseline", format!("micro {:.3} by each {}'s most frequent tag", outcome.baseline_micro_f1, outcome.unit)),
+        ("written", outcome.out.clone()),
+    ])?;
+    printer.line("")?;
+    let header = ["entity", "there", "precision", "recall", "f1"].map(str::to_owned);
+    let row = |kind: &polylance_fit::EntityScore| {
+        let share = |share: f64| format!("{share:.3}");
+        vec![kind.kind.clone(), n(kind.entities), share(kind.precision), share(kind.recall), share(kind.f1)]
+    };
+    printer.table(&header, report.kinds.iter().map(row).collect())?;
     Ok(())
 }

@@ -9,10 +9,9 @@ use polylance_sink::{
 use serde::Serialize;
 
 use crate::{
-    advice::advise,
     error::{Result, UsageError},
     exit::ExitStatus,
-    printer::{Printer, counted, thousands},
+    output::{Printer, advice::advise, counted, thousands},
 };
 
 /// Build and tune the indices by which a table is searched

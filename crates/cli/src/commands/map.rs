@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     error::Result,
     exit::ExitStatus,
-    printer::{Printer, thousands},
+    output::{Printer, thousands},
 };
 
 /// Draw the map of a table: its vectors in two dimensions, for the page of `polylance serve`

@@ -3,16 +3,16 @@
 use clap::Subcommand;
 use polylance_backend::{Backend, TokenizeSpec};
 use polylance_encoder::{EmbeddingDefaults, LoadReport, ModelConfig, TokenizerSettings, TruncationSide};
+use polylance_engine::models;
 use polylance_schema::Chunking;
 use polylance_worker::DevicePool;
 use serde::Serialize;
 
 use crate::{
+    args::ComputeArgs,
     error::Result,
     exit::ExitStatus,
-    known_models,
-    model_args::{self, ComputeArgs},
-    printer::{Printer, thousands},
+    output::{Printer, thousands},
 };
 
 /// Look at models
@@ -68,8 +68,8 @@ struct Checked<'a> {
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let Command::Check(args) = args.command;
-    let files = known_models::find(&args.model)?;
-    let pool = model_args::open(&files, &args.compute.select()?, None).await?;
+    let files = models::find(&args.model)?;
+    let pool = models::open(&files, &args.compute.select()?, None).await?;
     let (test_tokens, test_norm) = test(&pool, &files.defaults().prompts.query).await?;
     let checked = Checked {
         model: files.name(),

@@ -4,19 +4,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use polylance_backend::{AnnotateInput, Annotated, Annotation, Annotator, LabelScore, TokenScore};
+use polylance_engine::models;
 use polylance_schema::TaskSpec;
 use polylance_worker::TaskPool;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
+    args::{ComputeArgs, TaskArg, TaskArgs},
     error::Result,
     exit::ExitStatus,
-    known_models,
     lines::lines,
-    model_args::ComputeArgs,
-    printer::Printer,
-    task_args::{TaskArg, TaskArgs},
+    output::Printer,
 };
 
 /// Lines that are answered together, when so many are waiting.
@@ -50,7 +49,7 @@ Examples:
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let spec = args.options.spec(args.task)?;
-    let files = known_models::find(&args.model)?;
+    let files = models::find(&args.model)?;
     let options = args.compute.select()?.options();
     let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
     let pool: Arc<dyn Annotator> = Arc::new(pool);

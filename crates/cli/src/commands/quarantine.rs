@@ -13,13 +13,13 @@ use polylance_dataflow::RowSet;
 use polylance_sink::{HeldRows, SinkError, Table, count_held, drop_held, held_rows, held_sources, quarantine_uri};
 use serde::Serialize;
 
+use super::embed_pipeline;
 use crate::{
-    batch,
+    args::OutputArgs,
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
-    pipeline,
-    printer::{Printer, counted, thousands},
+    output::{Printer, batch, counted, thousands},
 };
 
 /// Rows that a list for people shows unless told otherwise.
@@ -82,7 +82,7 @@ struct Replay {
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
     #[command(flatten)]
-    output: pipeline::OutputArgs,
+    output: OutputArgs,
 }
 
 const REPLAY_HELP: &str = "\
@@ -174,7 +174,7 @@ async fn replay(args: Replay, stopping: &Stopping, printer: &mut Printer) -> Res
         printer.message("the quarantine has no such row: nothing to replay");
         return Ok(ExitStatus::Done);
     }
-    pipeline::run_only(only, &pipeline, &args.output, stopping, printer).await
+    embed_pipeline::run(&pipeline, Some(only), &args.output, stopping, printer).await
 }
 
 #[derive(Debug, Serialize)]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use polylance_config::Pipeline;
 
-use crate::{error::Result, exit::ExitStatus, interrupt::Stopping, pipeline, printer::Printer};
+use super::embed_pipeline;
+use crate::{args::OutputArgs, error::Result, exit::ExitStatus, interrupt::Stopping, output::Printer};
 
 /// Run a pipeline file: embed what is new or changed in its source, and write it to its table
 ///
@@ -19,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     #[command(flatten)]
-    output: pipeline::OutputArgs,
+    output: OutputArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -39,5 +40,5 @@ Relative paths in the file start at the current folder.";
 
 pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
-    pipeline::run(&pipeline, &args.output, stopping, printer).await
+    embed_pipeline::run(&pipeline, None, &args.output, stopping, printer).await
 }

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use polylance_config::json_schema_text;
 
-use crate::{error::Result, exit::ExitStatus, printer::Printer, whole_file::write_whole};
+use crate::{
+    error::Result,
+    exit::ExitStatus,
+    output::{Printer, whole_file::write_whole},
+};
 
 /// Print the JSON Schema of the pipeline file
 #[derive(Debug, clap::Args)]

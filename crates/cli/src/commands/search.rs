@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use arrow::array::RecordBatch;
+use polylance_engine::models::TableModels;
 use polylance_schema::{
     columns::{CHAR_END, CHAR_START, N_TOKENS, RUN_ID, TEXT, TRUNCATED},
     search::{MAP_X, MAP_Y},
@@ -12,13 +13,13 @@ use polylance_search::{
 };
 
 use crate::{
-    batch::{self, short},
+    args::{DeviceArgs, TableModelArgs},
     error::Result,
     exit::ExitStatus,
-    known_models::TableModelArgs,
-    model_args::DeviceArgs,
-    printer::Printer,
-    table_model::TableModels,
+    output::{
+        Printer,
+        batch::{self, short},
+    },
 };
 
 /// Characters of a hit's text that are shown.
@@ -155,7 +156,9 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     // A search by words loads no model.
     let by_words = table.mode_of(&request) == SearchMode::Text && !request.rerank;
     let models = match table.contract() {
-        Some(contract) if !by_words => TableModels::new(args.model, args.rerank, args.devices).models(contract).await?,
+        Some(contract) if !by_words => {
+            TableModels::new(args.model.into(), args.rerank, args.devices.devices).models(contract).await?
+        }
         _ => Models::default(),
     };
     if table.has_older_words() && table.mode_of(&request) != SearchMode::Vector {

@@ -12,18 +12,18 @@ use std::{
 use anyhow::Context;
 use polylance_backend::AnnotatorHandle;
 use polylance_config::ByteSize;
+use polylance_engine::{
+    Stop,
+    models::{NamedHead, TableModels, open_heads, open_reranker},
+};
 use polylance_server::{Limits, ServedModels, Server, ServerError, ServerOptions, TlsFiles, TokenHash};
 
 use crate::{
+    args::{DeviceArgs, TableModelArgs, named},
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::{self, Stopping},
-    job::Stop,
-    known_models::TableModelArgs,
-    model_args::DeviceArgs,
-    named::{self, Head},
-    printer::{Printer, counted},
-    table_model::{TableModels, open_heads, open_reranker},
+    output::{Printer, counted},
 };
 
 /// Serve tables over HTTP: search, SQL, embeddings as `OpenAI`'s clients ask for them, and a page to use them
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     reranker: Option<String>,
     /// A head for /v1/predict; options stand behind a `?`, as in a pipeline file; may be given several times
     #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
-    heads: Vec<Head>,
+    heads: Vec<NamedHead>,
     #[command(flatten)]
     devices: DeviceArgs,
     #[command(flatten)]
@@ -180,14 +180,17 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
         grace: args.limits.grace,
     };
     options.check().map_err(told)?;
-    let (heads, reranker, devices) = (args.heads, args.reranker, args.devices.clone());
+    let (heads, reranker, devices) = (args.heads, args.reranker, args.devices.devices.clone());
     let opening = move || {
         let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
         Ok::<_, anyhow::Error>((open_heads(heads, &devices)?, reranker.map(|pool| AnnotatorHandle(Arc::new(pool)))))
     };
     let (heads, reranker) = tokio::task::spawn_blocking(opening).await??;
-    let models =
-        ServedModels { embedders: Arc::new(TableModels::new(args.model, None, args.devices)), reranker, heads };
+    let models = ServedModels {
+        embedders: Arc::new(TableModels::new(args.model.into(), None, args.devices.devices)),
+        reranker,
+        heads,
+    };
     let server = Box::pin(Server::bind(options, &args.tables, models)).await.map_err(told)?;
 
     printer.message(format_args!("listening on {}", server.url().map_err(told)?));

@@ -5,7 +5,7 @@ use polylance_search::{TableDescription, describe};
 use crate::{
     error::Result,
     exit::ExitStatus,
-    printer::{Printer, counted, thousands},
+    output::{Printer, counted, thousands},
 };
 
 /// Show what a table is: rows, versions, columns, indices and how its vectors were made

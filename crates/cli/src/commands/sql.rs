@@ -14,18 +14,14 @@ use anyhow::Context;
 use arrow::array::AsArray;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
+use polylance_engine::models::{NamedHead, TableModels};
 use polylance_search::{SearchError, SqlSession};
 
 use crate::{
-    batch,
+    args::{DeviceArgs, TableModelArgs, named},
     error::{Result, UsageError},
     exit::ExitStatus,
-    known_models::TableModelArgs,
-    model_args::DeviceArgs,
-    named::{self, Head},
-    printer::Printer,
-    table_model::TableModels,
-    whole_file::WholeFile,
+    output::{Printer, batch, whole_file::WholeFile},
 };
 
 /// Rows of a table for people; more are for the other formats.
@@ -59,7 +55,7 @@ pub(crate) struct Args {
     model: TableModelArgs,
     /// A head for classify and entities; options stand behind a `?`, as in a pipeline file; may be given several times
     #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
-    heads: Vec<Head>,
+    heads: Vec<NamedHead>,
     #[command(flatten)]
     devices: DeviceArgs,
 }
@@ -129,7 +125,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
             return Err(error.with_hint("`--file -` reads it from stdin; a prompt is for terminals").into());
         }
     };
-    let models = Arc::new(TableModels::new(args.model, None, args.devices).with_heads(args.heads));
+    let models = Arc::new(TableModels::new(args.model.into(), None, args.devices.devices).with_heads(args.heads));
     let session = SqlSession::open(&args.tables, Some(models)).await?;
     let Some(sql) = sql else {
         Box::pin(prompt::run(&session, format, printer)).await?;

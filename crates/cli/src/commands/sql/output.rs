@@ -22,8 +22,8 @@ use polylance_search::SearchError;
 
 use super::Format;
 use crate::{
-    batch::whole_objects,
     error::{Result, UsageError},
+    output::batch::whole_objects,
 };
 
 pub(super) type Destination = Box<dyn Write + Send>;

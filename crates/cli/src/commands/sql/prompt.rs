@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{self, Result},
-    printer::Printer,
+    output::Printer,
 };
 
 const PROMPT: &str = "sql> ";

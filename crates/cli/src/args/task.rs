@@ -2,9 +2,8 @@
 
 use clap::ValueEnum;
 use polylance_config::{TaskError, TaskName, TaskOptions};
+use polylance_engine::UsageError;
 use polylance_schema::{Aggregation, Scores, TaskSpec};
-
-use crate::error::UsageError;
 
 /// Options of tasks, on the command line.
 #[derive(Debug, Clone, clap::Args)]

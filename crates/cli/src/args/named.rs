@@ -2,18 +2,10 @@
 
 use clap::ValueEnum;
 use polylance_config::TaskOptions;
-use polylance_schema::TaskSpec;
+use polylance_engine::models::NamedHead;
 use serde_json::{Map, Value};
 
-use crate::task_args::{TaskArg, usage};
-
-/// A head before its model is loaded.
-#[derive(Debug, Clone)]
-pub(crate) struct Head {
-    pub(crate) name: String,
-    pub(crate) spec: TaskSpec,
-    pub(crate) model: String,
-}
+use super::{TaskArg, usage};
 
 /// `name=URI`, or a URI alone with an empty name. A `=` inside a URI is not a name's.
 pub(crate) fn table(text: &str) -> Result<(String, String), String> {
@@ -28,7 +20,7 @@ pub(crate) fn table(text: &str) -> Result<(String, String), String> {
 }
 
 /// `name=task:model?option=value&…`
-pub(crate) fn head(text: &str) -> Result<Head, String> {
+pub(crate) fn head(text: &str) -> Result<NamedHead, String> {
     let parts = text.split_once('=').and_then(|(name, rest)| Some((name, rest.split_once(':')?)));
     let Some((name, (task, model))) = parts.filter(|(name, _)| !name.is_empty()) else {
         return Err("expected NAME=TASK:MODEL".to_owned());
@@ -36,7 +28,7 @@ pub(crate) fn head(text: &str) -> Result<Head, String> {
     let (model, options) = model.split_once('?').unwrap_or((model, ""));
     let task = TaskArg::from_str(task, false)?;
     let spec = task_options(options)?.spec(task.into()).map_err(|error| usage(error).to_string())?;
-    Ok(Head { name: name.to_owned(), spec, model: model.to_owned() })
+    Ok(NamedHead { name: name.to_owned(), spec, model: model.to_owned() })
 }
 
 fn task_options(text: &str) -> Result<TaskOptions, String> {
@@ -58,7 +50,7 @@ fn task_options(text: &str) -> Result<TaskOptions, String> {
 
 #[cfg(test)]
 mod tests {
-    use polylance_schema::Aggregation;
+    use polylance_schema::{Aggregation, TaskSpec};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use polylance_sink::Retrain;
 
-use crate::printer::Printer;
+use crate::output::Printer;
 
 /// Says why the index should be built anew, and how.
 pub(crate) fn advise(retrain: Retrain, table: &str, printer: &mut Printer) {

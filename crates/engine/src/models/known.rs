@@ -9,44 +9,40 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
-use polylance_encoder::ModelFiles;
+use polylance_encoder::{ModelError, ModelFiles};
 use polylance_schema::Contract;
 
-use crate::error::{Result, UsageError};
+use crate::UsageError;
 
 /// Models that the binary carries.
 const BUILTIN: &str = "builtin:";
 
-/// How a command agrees to the model that a table names.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct TableModelArgs {
-    /// Where the tables' model is now, when it has moved, or when no command has used it on this machine yet
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) model: Option<String>,
-    /// Fetch and load whatever model the tables name: only for tables whose author you trust
-    #[arg(long)]
-    pub(crate) trust_table_model: bool,
+/// Which models that tables name are loaded.
+#[derive(Debug, Clone, Default)]
+pub struct TableModelPolicy {
+    /// Where the tables' model is now, when it has moved, or when it was not used on this machine yet.
+    pub model: Option<String>,
+    /// Fetch and load whatever model a table names: only for tables whose author is trusted.
+    pub trust: bool,
 }
 
-impl TableModelArgs {
+impl TableModelPolicy {
     /// The model to load for a table of this contract.
     ///
     /// # Errors
     /// [`UsageError`] when the table names a model that the user has not.
-    pub(crate) fn of(&self, contract: &Contract) -> Result<String> {
+    pub fn model_of(&self, contract: &Contract) -> Result<String, UsageError> {
         if let Some(model) = &self.model {
             return Ok(model.clone());
         }
         let model = &contract.model;
-        if model.starts_with(BUILTIN)
-            || self.trust_table_model
-            || folder().is_some_and(|folder| is_known(&folder, model))
-        {
+        let known = || folder().is_some_and(|folder| is_known(&folder, model));
+        if model.starts_with(BUILTIN) || self.trust || known() {
             return Ok(model.clone());
         }
         let message = format!("the table names the model {model:?}, which no command has used on this machine");
         let hint = "name the model with --model, or load what the table names with --trust-table-model";
-        Err(UsageError::new(message).with_hint(hint).into())
+        Err(UsageError::new(message).with_hint(hint))
     }
 }
 
@@ -54,14 +50,14 @@ impl TableModelArgs {
 ///
 /// # Errors
 /// Those of [`ModelFiles::find`].
-pub(crate) fn find(model: &str) -> Result<ModelFiles> {
+pub fn find(model: &str) -> Result<ModelFiles, ModelError> {
     let files = ModelFiles::find(model)?;
     remember(model);
     Ok(files)
 }
 
 /// From now on tables may load the model.
-pub(crate) fn remember(model: &str) {
+pub fn remember(model: &str) {
     if model.starts_with(BUILTIN) {
         return;
     }

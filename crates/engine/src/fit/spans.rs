@@ -5,6 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::UInt64Type,
+    error::ArrowError,
+    json::{WriterBuilder, writer::LineDelimited},
 };
 use datafusion::{execution::TaskContext, physical_plan::ExecutionPlan};
 use futures::TryStreamExt;
@@ -13,7 +15,7 @@ use polylance_fit::{FitError, Span, Spans};
 use polylance_schema::columns::{ERROR, MESSAGE, SOURCE, SOURCE_ROW, TEXT};
 use serde::Deserialize;
 
-use crate::{batch::json_lines, error::Result};
+use super::Result;
 
 /// A text with its entities.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ pub(crate) async fn read(spec: SourceSpec) -> Result<SpannedTexts> {
 }
 
 fn add(read: &mut SpannedTexts, seen: &mut HashSet<String>, batch: &RecordBatch, column: &str) -> Result<()> {
-    let of = |name: &str| Ok::<_, arrow::error::ArrowError>(batch.column(batch.schema_ref().index_of(name)?));
+    let of = |name: &str| Ok::<_, ArrowError>(batch.column(batch.schema_ref().index_of(name)?));
     let (text, source) = (of(TEXT)?.as_string::<i32>(), of(SOURCE)?.as_string::<i32>());
     let (position, errors) = (of(SOURCE_ROW)?.as_primitive::<UInt64Type>(), of(ERROR)?.as_struct());
     let messages = errors.column_by_name(MESSAGE).map(AsArray::as_string::<i32>);
@@ -96,6 +98,14 @@ fn add(read: &mut SpannedTexts, seen: &mut HashSet<String>, batch: &RecordBatch,
         }
     }
     Ok(())
+}
+
+/// A JSON object for each row, nulls included.
+fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    Ok(writer.into_inner())
 }
 
 /// The spans of a line `{"spans": …}`; `None` where they are null.

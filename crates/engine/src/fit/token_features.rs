@@ -6,7 +6,7 @@ use polylance_encoder::ModelFiles;
 use polylance_sink::{FeatureKey, FeatureTable, TokenFeatures};
 use polylance_worker::{PoolOptions, TokenStates};
 
-use crate::error::Result;
+use super::Result;
 
 /// Texts that are computed together, and kept by one commit.
 const TEXTS: usize = 512;

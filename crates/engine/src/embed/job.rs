@@ -4,11 +4,6 @@
 //! [`OpenJob::plan`] compares contracts, and a backend that loads its model when it is first used loads it
 //! only when there is a row to embed.
 
-mod error;
-mod finish;
-mod observer;
-mod summary;
-
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
@@ -38,12 +33,12 @@ use polylance_sink::{
 };
 use uuid::Uuid;
 
-pub use error::JobError;
-use finish::{Examined, Finish, Known};
-pub use observer::{Observer, Stage};
-pub use polylance_dataflow::{SourceProgress, Stop};
-pub use summary::RunSummary;
-pub(crate) use summary::peak_memory;
+use super::{
+    Observer, RunSummary, Stage,
+    finish::{Examined, Finish, Known},
+    peak_memory,
+};
+use crate::{EngineError, SourceProgress, Stop};
 
 /// How often an [`Observer`] hears of a running plan.
 const TICK: Duration = Duration::from_millis(200);
@@ -138,13 +133,13 @@ pub struct Planned {
 /// Opens, plans and runs a job.
 ///
 /// # Errors
-/// See [`JobError`].
-pub async fn run(
+/// See [`EngineError`].
+pub async fn run_job(
     job: Job,
     backend: BackendHandle,
     contract: Contract,
     observer: &mut dyn Observer,
-) -> Result<RunSummary, JobError> {
+) -> Result<RunSummary, EngineError> {
     // Each step's state is large, and a caller's future has that of all.
     let open = Box::pin(job.open()).await?;
     let planned = Box::pin(open.plan(&backend, contract, Vec::new())).await?;
@@ -155,8 +150,8 @@ impl Job {
     /// Finds the source's files and the table.
     ///
     /// # Errors
-    /// [`JobError::Source`] or [`JobError::Sink`].
-    pub async fn open(self) -> Result<OpenJob, JobError> {
+    /// [`EngineError::Source`] or [`EngineError::Sink`].
+    pub async fn open(self) -> Result<OpenJob, EngineError> {
         let listed = Utc::now();
         let table = Table::open(&self.table).await;
         let kept = match &table {
@@ -181,13 +176,13 @@ impl OpenJob {
     /// their contracts, that the backend's heads fill.
     ///
     /// # Errors
-    /// [`JobError::Sink`] when the table is another's, [`JobError::Plan`] when the parts do not fit together.
+    /// [`EngineError::Sink`] when the table is another's, [`EngineError::Plan`] when the parts do not fit together.
     pub async fn plan(
         mut self,
         backend: &BackendHandle,
         contract: Contract,
         heads: Vec<FieldRef>,
-    ) -> Result<Planned, JobError> {
+    ) -> Result<Planned, EngineError> {
         let tokenize = TokenizeSpec { prefix: contract.prompts.passage.clone(), chunking: contract.chunking };
         let mut target = TableTarget {
             uri: self.job.table.clone(),
@@ -278,8 +273,8 @@ impl Planned {
     /// from now on; a table that the run will make has them from the beginning.
     ///
     /// # Errors
-    /// [`JobError::Sink`] when a column of that name holds something else.
-    pub async fn declare(&self) -> Result<Vec<Declared>, JobError> {
+    /// [`EngineError::Sink`] when a column of that name holds something else.
+    pub async fn declare(&self) -> Result<Vec<Declared>, EngineError> {
         let columns: Vec<Field> = self.heads.iter().map(|column| column.as_ref().clone()).collect();
         Ok(match self.table {
             Some(_) if !columns.is_empty() => declare_columns(&self.job.table, &columns).await?,
@@ -296,8 +291,8 @@ impl Planned {
     /// Dropping the future ends the run at once: what was committed stays, and another run continues from there.
     ///
     /// # Errors
-    /// See [`JobError`].
-    pub async fn run(self, observer: &mut dyn Observer) -> Result<RunSummary, JobError> {
+    /// See [`EngineError`].
+    pub async fn run(self, observer: &mut dyn Observer) -> Result<RunSummary, EngineError> {
         if !self.job.alone {
             return self.run_beside_others(observer).await;
         }
@@ -310,7 +305,7 @@ impl Planned {
         summary
     }
 
-    async fn run_beside_others(self, observer: &mut dyn Observer) -> Result<RunSummary, JobError> {
+    async fn run_beside_others(self, observer: &mut dyn Observer) -> Result<RunSummary, EngineError> {
         let started = Instant::now();
         observer.stage(Stage::Embedding);
         let unchanged = self.known.rows.is_some();
@@ -374,15 +369,15 @@ impl Planned {
     }
 
     /// Refuses to call it a success when too much went to the quarantine.
-    fn check(&self, commits: &Commits, source: &SourceProgress) -> Result<(), JobError> {
+    fn check(&self, commits: &Commits, source: &SourceProgress) -> Result<(), EngineError> {
         let (quarantined, read) = (commits.quarantined, source.rows_read);
         match self.job.limits.exceeded(quarantined, read) {
-            Some(limit) => Err(JobError::Quarantine { table: self.job.table.clone(), quarantined, read, limit }),
+            Some(limit) => Err(EngineError::Quarantine { table: self.job.table.clone(), quarantined, read, limit }),
             None => Ok(()),
         }
     }
 
-    async fn commits(&self, observer: &mut dyn Observer) -> Result<Commits, JobError> {
+    async fn commits(&self, observer: &mut dyn Observer) -> Result<Commits, EngineError> {
         let mut stream = self.plan.execute(0, Arc::clone(&self.context))?;
         let mut ticks = tokio::time::interval(TICK);
         let mut commits = Commits::default();
@@ -433,7 +428,7 @@ struct Commits {
 }
 
 impl Commits {
-    fn add(&mut self, batch: &arrow::array::RecordBatch) -> Result<(), JobError> {
+    fn add(&mut self, batch: &arrow::array::RecordBatch) -> Result<(), EngineError> {
         let column = |name: &str| {
             let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<UInt64Type>());
             column.ok_or_else(|| DataFusionError::Internal(format!("a commit reports no {name}")))

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cli::job::{self, Job, Limits, Observer, RunSummary, SourceProgress, Stage};
 use polylance_dataflow::SourceSpec;
+use polylance_engine::{Job, Limits, Observer, RunSummary, SourceProgress, Stage, run_job};
 use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn};
 use polylance_sink::{CommitPolicy, IndexSpec, Retention, UpkeepPolicy, Upkept};
 use polylance_testkit::FakeBackend;
@@ -57,7 +57,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
 
 async fn run(job: Job, observer: &mut dyn Observer) -> RunSummary {
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
-    job::run(job, BackendHandle(backend), contract(), observer).await.unwrap()
+    run_job(job, BackendHandle(backend), contract(), observer).await.unwrap()
 }
 
 #[derive(Default)]

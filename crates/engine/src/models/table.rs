@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::Context;
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotatorHandle, BackendHandle};
 use polylance_encoder::ModelFiles;
@@ -14,19 +13,31 @@ use polylance_schema::{Contract, TaskSpec};
 use polylance_search::{ModelSource, Models, SearchError};
 use polylance_worker::{DevicePool, PoolOptions, TaskPool};
 
+use super::known::{self, TableModelPolicy};
 use crate::{
-    error::{Result, UsageError},
-    known_models::{self, TableModelArgs},
-    model_args::DeviceArgs,
-    named::Head,
+    EngineError, UsageError,
+    resolve::{select_devices, select_for_queries},
 };
+
+type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// A head that statements call by its name, before its model is loaded.
+#[derive(Debug, Clone)]
+pub struct NamedHead {
+    /// The name.
+    pub name: String,
+    /// What the head does.
+    pub spec: TaskSpec,
+    /// A folder or a name on the hub.
+    pub model: String,
+}
 
 /// The table's model with the table's settings, checked to be the same weights, on the selected devices.
 ///
 /// # Errors
 /// [`UsageError`] when `model` has other weights or another tokenizer than the contract says.
-pub(crate) fn open(model: &str, contract: &Contract, devices: &DeviceArgs) -> Result<DevicePool> {
-    let selection = devices.select_query(contract)?;
+pub fn open_for_table(model: &str, contract: &Contract, devices: &[String]) -> Result<DevicePool> {
+    let selection = select_for_queries(devices, contract)?;
     let files = ModelFiles::find(model)?.as_in_table(&contract.tokenizer_hash)?;
     let same = files.weights_hash()? == contract.weights_hash && files.tokenizer_hash()? == contract.tokenizer_hash;
     if !same {
@@ -50,19 +61,19 @@ pub(crate) fn open(model: &str, contract: &Contract, devices: &DeviceArgs) -> Re
 ///
 /// # Errors
 /// Those of the model's files and its head.
-pub(crate) fn open_reranker(model: &str, devices: &DeviceArgs) -> Result<TaskPool> {
-    let files = known_models::find(model)?;
-    Ok(TaskPool::open(&files, TaskSpec::Rerank, &devices.select(None)?.options())?)
+pub fn open_reranker(model: &str, devices: &[String]) -> Result<TaskPool> {
+    let files = known::find(model)?;
+    Ok(TaskPool::open(&files, TaskSpec::Rerank, &select_devices(devices, None)?.options())?)
 }
 
 /// The heads, by name.
 ///
 /// # Errors
 /// [`UsageError`] when two have one name; those of the models' files.
-pub(crate) fn open_heads(heads: Vec<Head>, devices: &DeviceArgs) -> Result<BTreeMap<String, AnnotatorHandle>> {
+pub fn open_heads(heads: Vec<NamedHead>, devices: &[String]) -> Result<BTreeMap<String, AnnotatorHandle>> {
     let mut opened = BTreeMap::new();
-    for Head { name, spec, model } in heads {
-        let pool = TaskPool::open(&known_models::find(&model)?, spec, &devices.select(None)?.options())?;
+    for NamedHead { name, spec, model } in heads {
+        let pool = TaskPool::open(&known::find(&model)?, spec, &select_devices(devices, None)?.options())?;
         if opened.insert(name.clone(), AnnotatorHandle(Arc::new(pool))).is_some() {
             return Err(UsageError::new(format!("two heads are named `{name}`")).into());
         }
@@ -72,22 +83,24 @@ pub(crate) fn open_heads(heads: Vec<Head>, devices: &DeviceArgs) -> Result<BTree
 
 /// Models by contract: each is opened once, when it is first needed.
 #[derive(Default)]
-pub(crate) struct TableModels {
-    model: TableModelArgs,
+pub struct TableModels {
+    policy: TableModelPolicy,
     reranker: Option<String>,
-    devices: DeviceArgs,
-    heads: Vec<Head>,
+    devices: Vec<String>,
+    heads: Vec<NamedHead>,
     opened: Arc<Mutex<HashMap<String, Models>>>,
     opened_heads: Arc<Mutex<BTreeMap<String, AnnotatorHandle>>>,
 }
 
 impl TableModels {
-    pub(crate) fn new(model: TableModelArgs, reranker: Option<String>, devices: DeviceArgs) -> Self {
-        Self { model, reranker, devices, ..Self::default() }
+    /// Opens models on these devices, and with each a cross-encoder if one is named.
+    pub fn new(policy: TableModelPolicy, reranker: Option<String>, devices: Vec<String>) -> Self {
+        Self { policy, reranker, devices, ..Self::default() }
     }
 
-    /// With heads that are opened when a statement asks for them.
-    pub(crate) fn with_heads(self, heads: Vec<Head>) -> Self {
+    /// With heads that are opened when a statement calls them.
+    #[must_use]
+    pub fn with_heads(self, heads: Vec<NamedHead>) -> Self {
         Self { heads, ..self }
     }
 }
@@ -95,9 +108,9 @@ impl TableModels {
 impl fmt::Debug for TableModels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TableModels")
-            .field("model", &self.model)
+            .field("policy", &self.policy)
             .field("reranker", &self.reranker)
-            .field("devices", &self.devices.devices)
+            .field("devices", &self.devices)
             .finish_non_exhaustive()
     }
 }
@@ -105,7 +118,7 @@ impl fmt::Debug for TableModels {
 impl ModelSource for TableModels {
     fn models(&self, contract: &Contract) -> BoxFuture<'static, Result<Models, SearchError>> {
         let (opened, contract, reranker) = (Arc::clone(&self.opened), contract.clone(), self.reranker.clone());
-        let model = self.model.clone();
+        let policy = self.policy.clone();
         let devices = self.devices.clone();
         let opening = move || {
             // The lock is held while the model loads: a second statement waits for it instead of loading it again.
@@ -113,10 +126,10 @@ impl ModelSource for TableModels {
             if let Some(models) = opened.get(&contract.summary()) {
                 return Ok(models.clone());
             }
-            let model = model.of(&contract)?;
-            let embedder = BackendHandle(Arc::new(open(&model, &contract, &devices)?));
+            let model = policy.model_of(&contract)?;
+            let embedder = BackendHandle(Arc::new(open_for_table(&model, &contract, &devices)?));
             // It was agreed to, and it is the table's.
-            known_models::remember(&model);
+            known::remember(&model);
             let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
             let reranker = reranker.map(|pool| AnnotatorHandle(Arc::new(pool)));
             let models = Models { embedder: Some(embedder), reranker };
@@ -142,7 +155,8 @@ impl ModelSource for TableModels {
             if !opened.contains_key(&name) {
                 opened.extend(open_heads(vec![head], &devices)?);
             }
-            opened.get(&name).cloned().with_context(|| format!("the head {name} is not open"))
+            let open = opened.get(&name).cloned();
+            open.ok_or_else(|| UsageError::new(format!("the head {name} is not open")).into())
         })
     }
 }
@@ -152,8 +166,7 @@ fn loading<T: Send + 'static>(
     opening: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, SearchError>> {
     async move {
-        let failed =
-            |error: anyhow::Error| SearchError::Model(error.reallocate_into_boxed_dyn_error_without_backtrace());
+        let failed = |error: EngineError| SearchError::Model(Box::new(error));
         let opened = tokio::task::spawn_blocking(opening).await;
         opened.map_err(|error| failed(error.into()))?.map_err(failed)
     }
@@ -181,21 +194,21 @@ mod tests {
 
     #[test]
     fn a_table_is_queried_in_its_own_dtype_and_one_of_f16_in_f32_where_the_cpu_computes() {
-        let (folder, on_cores) = (tempfile::tempdir().unwrap(), DeviceArgs { devices: vec!["cpu".to_owned()] });
+        let (folder, on_cores) = (tempfile::tempdir().unwrap(), ["cpu".to_owned()]);
         for (of_table, of_query) in
             [(Dtype::F32, "f32"), (Dtype::Bf16, "bf16"), (Dtype::Int8, "int8"), (Dtype::F16, "f32")]
         {
             let (model, contract) = model(&folder, of_table);
-            let pool = open(&model, &contract, &on_cores).unwrap();
+            let pool = open_for_table(&model, &contract, &on_cores).unwrap();
             assert_eq!(pool.report().compute_dtype, of_query, "a table of {of_table}");
         }
     }
 
     #[test]
     fn a_named_device_that_is_not_there_is_refused_before_a_model_is_loaded() {
-        let (folder, nowhere) = (tempfile::tempdir().unwrap(), DeviceArgs { devices: vec!["cuda:4000".to_owned()] });
+        let (folder, nowhere) = (tempfile::tempdir().unwrap(), ["cuda:4000".to_owned()]);
         let (model, contract) = model(&folder, Dtype::F32);
-        let error = open("no/such-model", &contract, &nowhere).unwrap_err().to_string();
+        let error = open_for_table("no/such-model", &contract, &nowhere).unwrap_err().to_string();
         assert!(error.starts_with("device `cuda:4000`: "), "{error}");
         let error = open_reranker(&model, &nowhere).unwrap_err().to_string();
         assert!(error.starts_with("device `cuda:4000`: "), "{error}");

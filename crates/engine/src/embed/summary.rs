@@ -6,7 +6,7 @@ use polylance_sink::{
 };
 use serde::Serialize;
 
-use super::JobError;
+use crate::EngineError;
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,7 +68,7 @@ pub struct RunSummary {
 
 impl RunSummary {
     /// Takes out what the source no longer has. An id that could not be read may be of any document: then none goes.
-    pub(super) async fn remove(&mut self, ids: &SourceIds) -> Result<(), JobError> {
+    pub(super) async fn remove(&mut self, ids: &SourceIds) -> Result<(), EngineError> {
         let Some(mut ids) = ids.take() else {
             self.removal_skipped = Some("the source was not read to its end".to_owned());
             return Ok(());
@@ -84,7 +84,7 @@ impl RunSummary {
         Ok(())
     }
 
-    pub(super) async fn index(&mut self, spec: &IndexSpec) -> Result<(), JobError> {
+    pub(super) async fn index(&mut self, spec: &IndexSpec) -> Result<(), EngineError> {
         let index = Box::pin(update_index(&self.table, spec)).await?;
         self.version = self.version.max(index.version);
         self.index = Some(index);
@@ -112,7 +112,7 @@ impl RunSummary {
 }
 
 /// The most memory that this process has had, in bytes, as the kernel counts it.
-pub(crate) fn peak_memory() -> Option<u64> {
+pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)

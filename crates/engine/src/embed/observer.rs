@@ -2,7 +2,7 @@
 
 use polylance_backend::Load;
 
-use super::SourceProgress;
+use crate::SourceProgress;
 
 /// What a job is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use polylance_dataflow::{Coverage, RowSet, Source};
 use polylance_sink::{Finished, HeldRows, Table, drop_outdated, finish, held_sources};
 
-use super::{JobError, RunSummary};
+use super::RunSummary;
+use crate::EngineError;
 
 /// The files of a source as they were listed.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Finish {
         Self { pipeline, source: source.fingerprint(listed), files: source.fingerprints(listed) }
     }
 
-    pub(super) async fn known(&self, table: &Table) -> Result<Known, JobError> {
+    pub(super) async fn known(&self, table: &Table) -> Result<Known, EngineError> {
         let rows = match &self.source {
             Some(source) => table.finished(&self.pipeline, source).await?,
             None => None,
@@ -61,7 +62,7 @@ pub(super) struct Examined {
 
 impl RunSummary {
     /// Takes records out of the quarantine whose rows are good by now, or gone from the source.
-    pub(super) async fn drop_outdated(&mut self, examined: &Examined) -> Result<(), JobError> {
+    pub(super) async fn drop_outdated(&mut self, examined: &Examined) -> Result<(), EngineError> {
         let Some(before) = examined.quarantine else { return Ok(()) };
         // What comes after the place where a file broke off was not read.
         let mut unread = RowSet::default();
@@ -85,7 +86,7 @@ impl RunSummary {
         Finish { pipeline, source, files }: Finish,
         since: Option<u64>,
         mut own: BTreeSet<u64>,
-    ) -> Result<(), JobError> {
+    ) -> Result<(), EngineError> {
         if self.documents_removed > 0 {
             own.insert(self.version);
         }

@@ -8,10 +8,11 @@ use std::{
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polylance_backend::Load;
 
+use polylance_engine::{Observer, SourceProgress, Stage};
+
 use crate::{
-    job::{Observer, SourceProgress, Stage},
-    pipeline::ProgressMode,
-    printer::{Printer, thousands},
+    args::ProgressMode,
+    output::{Printer, thousands},
 };
 
 /// Seconds between plain lines: a log of hours stays readable.

@@ -6,26 +6,24 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context;
 use polylance_dataflow::SourceSpec;
 use polylance_encoder::ModelFiles;
 use polylance_fit::{EntityReport, Features, Fitted, LinearHead, Options, TaggedSentence, TokenHead};
 use serde::Serialize;
 
-use crate::{
-    error::Result,
-    exit::ExitStatus,
-    printer::{Printer, counted, thousands},
+use super::{
+    Result,
     spans::{self, SpannedText},
     token_features::{self, Tokens},
 };
+use crate::EngineError;
 
 /// Of so many sentences one is kept to measure the tagger.
 const TEST: usize = 5;
 
 /// Where the entities are.
 #[derive(Debug)]
-pub(crate) enum Labelled {
+pub enum Labelled {
     /// A local CoNLL file.
     Conll(String),
     /// A source whose one kept column has spans.
@@ -34,38 +32,57 @@ pub(crate) enum Labelled {
 
 /// What to fit.
 #[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) labelled: Labelled,
-    pub(crate) out: PathBuf,
+pub struct TaggerRequest {
+    /// Where the entities are.
+    pub labelled: Labelled,
+    /// The folder to write.
+    pub out: PathBuf,
     /// The table where states of tokens are kept.
-    pub(crate) features: String,
-    pub(crate) devices: Vec<String>,
-    pub(crate) options: Options,
+    pub features: String,
+    /// Devices that compute them.
+    pub devices: Vec<String>,
+    /// How the head is trained.
+    pub options: Options,
 }
 
-/// What was done, for scripts.
-#[derive(Serialize)]
-struct Outcome<'a> {
-    out: String,
-    model: &'a str,
-    labels: usize,
-    trained_sentences: usize,
-    test_sentences: usize,
+/// What was fitted, and how good it is.
+#[derive(Debug, Serialize)]
+pub struct TaggerSummary {
+    /// The folder that was written.
+    pub out: String,
+    /// The model below the head.
+    pub model: String,
+    /// Kinds of tags.
+    pub labels: usize,
+    /// Sentences that it was trained on.
+    pub trained_sentences: usize,
+    /// Sentences that were kept to measure it.
+    pub test_sentences: usize,
     /// What was tagged: words of a CoNLL file, the model's tokens of texts with spans.
-    unit: &'static str,
-    words: usize,
+    pub unit: &'static str,
+    /// How many of them there are.
+    pub words: usize,
     /// Words beyond what the model reads of a sentence.
-    words_cut_off: usize,
+    pub words_cut_off: usize,
     /// Spans beyond what the model reads of a text, or over nothing but white space.
-    spans_lost: usize,
-    rows_without_label: usize,
-    rows_refused: usize,
-    epochs: usize,
-    best_epoch: usize,
-    seconds: f64,
+    pub spans_lost: usize,
+    /// Rows whose spans are null.
+    pub rows_without_label: usize,
+    /// Rows that cannot be read, or whose spans do not fit their text.
+    pub rows_refused: usize,
+    /// The first of them, and why.
+    #[serde(skip)]
+    pub first_refused: Option<String>,
+    /// Passes over the states.
+    pub epochs: usize,
+    /// The one whose head was kept.
+    pub best_epoch: usize,
+    /// How long the training took.
+    pub seconds: f64,
     /// F1 of a tagger that gives each word, or token, its most frequent tag, and any other none.
-    baseline_micro_f1: f64,
-    report: EntityReport,
+    pub baseline_micro_f1: f64,
+    /// How good the head is on the sentences that were kept apart.
+    pub report: EntityReport,
 }
 
 /// A sentence with the states of its words.
@@ -84,7 +101,11 @@ struct Corpus {
     first_refused: Option<String>,
 }
 
-pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer: &mut Printer) -> Result<ExitStatus> {
+/// Fits a tagger and writes it with its model as a folder.
+///
+/// # Errors
+/// [`EngineError::Fit`] when there is nothing to learn from, and those of the source, the model and the features' table.
+pub async fn fit_tagger(request: TaggerRequest, files: ModelFiles) -> Result<TaggerSummary> {
     let prefix = files.defaults().prompts.passage.clone();
     let seed = request.options.seed;
     let source = token_features::Source { files: &files, devices: &request.devices, table: &request.features };
@@ -92,20 +113,7 @@ pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer
         Labelled::Conll(path) => of_conll(path, seed, &source).await?,
         Labelled::Spans(spec) => of_spans(spec.clone(), seed, &source).await?,
     };
-    if let Some(first) = &corpus.first_refused {
-        printer.warning(format_args!("{} left out; the first is {first}", counted(corpus.refused as u64, "row")));
-    }
     let known = &corpus.known;
-    let words_cut_off = known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count();
-    if words_cut_off > 0 {
-        let words = counted(words_cut_off as u64, "word");
-        printer.warning(format_args!("{words} left out, beyond what the model reads of a sentence"));
-    }
-    if corpus.spans_lost > 0 {
-        let spans = counted(corpus.spans_lost as u64, "span");
-        printer.warning(format_args!("{spans} left out, beyond what the model reads of a text or over white space"));
-    }
-
     let (test, train) = known.split_at(known.len() / TEST);
     let labels = labels(known);
     let started = Instant::now();
@@ -115,15 +123,15 @@ pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer
 
     let right: Vec<Vec<String>> = test.iter().map(|one| one.sentence.tags.clone()).collect();
     let found: Vec<Vec<String>> = test.iter().map(|one| tags(&fitted.head, &labels, &one.states)).collect();
-    let outcome = Outcome {
+    Ok(TaggerSummary {
         out: request.out.display().to_string(),
-        model: files.name(),
+        model: files.name().to_owned(),
         labels: labels.len(),
         trained_sentences: train.len(),
         test_sentences: test.len(),
         unit: corpus.unit,
         words: known.iter().map(|one| one.states.len()).sum(),
-        words_cut_off,
+        words_cut_off: known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count(),
         spans_lost: corpus.spans_lost,
         rows_without_label: corpus.without_label,
         rows_refused: corpus.refused,
@@ -132,17 +140,12 @@ pub(crate) async fn fit(request: Request, files: ModelFiles, json: bool, printer
         seconds,
         baseline_micro_f1: EntityReport::new(&right, &frequent(train, test)).micro_f1,
         report: EntityReport::new(&right, &found),
-    };
-    if json {
-        printer.json(&outcome)?;
-    } else {
-        show(&outcome, printer)?;
-    }
-    Ok(ExitStatus::Done)
+        first_refused: corpus.first_refused,
+    })
 }
 
 async fn of_conll(path: &str, seed: u64, source: &token_features::Source<'_>) -> Result<Corpus> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let text = std::fs::read_to_string(path).map_err(|source| EngineError::File { path: path.to_owned(), source })?;
     let mut sentences = polylance_fit::read_conll(path, &text)?;
     // The same sentence twice would be trained on and measured with.
     let mut seen = BTreeSet::new();
@@ -237,35 +240,4 @@ fn frequent(train: &[Known], test: &[Known]) -> Vec<Vec<String>> {
         counts.get(word.as_str()).and_then(best).unwrap_or_else(|| "O".to_owned())
     };
     test.iter().map(|one| one.sentence.words.iter().map(tag).collect()).collect()
-}
-
-fn show(outcome: &Outcome<'_>, printer: &mut Printer) -> Result<()> {
-    let n = |number: usize| thousands(number as u64);
-    let Outcome { report, .. } = outcome;
-    let sentences = if outcome.unit == "word" { "sentences" } else { "texts" };
-    let measured = format!("{} entities in {} {sentences} kept apart", n(report.entities), n(outcome.test_sentences));
-    let without = match outcome.rows_without_label {
-        0 => String::new(),
-        rows => format!(", {} without spans left out", n(rows)),
-    };
-    let words = counted(outcome.words as u64, outcome.unit);
-    printer.fields(&[
-        ("head", format!("{} tags on {}", n(outcome.labels), outcome.model)),
-        (sentences, format!("{} trained on, {words} in all{without}", n(outcome.trained_sentences))),
-        (
-            "training",
-            format!("{} passes, the best was {}, {:.1} s", outcome.epochs, outcome.best_epoch, outcome.seconds),
-        ),
-        ("f1", format!("micro {:.3}, macro {:.3} on {measured}", report.micro_f1, report.macro_f1)),
-        ("baseline", format!("micro {:.3} by each {}'s most frequent tag", outcome.baseline_micro_f1, outcome.unit)),
-        ("written", outcome.out.clone()),
-    ])?;
-    printer.line("")?;
-    let header = ["entity", "there", "precision", "recall", "f1"].map(str::to_owned);
-    let row = |kind: &polylance_fit::EntityScore| {
-        let share = |share: f64| format!("{share:.3}");
-        vec![kind.kind.clone(), n(kind.entities), share(kind.precision), share(kind.recall), share(kind.f1)]
-    };
-    printer.table(&header, report.kinds.iter().map(row).collect())?;
-    Ok(())
 }

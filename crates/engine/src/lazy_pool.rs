@@ -26,7 +26,7 @@ const BATCHES: usize = 2;
 /// The model could not be loaded.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct LoadError(pub(crate) Arc<PoolError>);
+pub struct LoadError(pub Arc<PoolError>);
 
 /// See the module.
 #[derive(Debug)]

@@ -1,10 +1,13 @@
-//! The arguments by which commands choose devices, and load a model by itself.
+//! The arguments by which commands choose models and devices.
 
 use polylance_encoder::{Dtype, ModelFiles};
-use polylance_schema::Contract;
-use polylance_worker::{DevicePool, Machine, PoolOptions, Selection};
+use polylance_engine::{
+    models::{self, TableModelPolicy},
+    resolve::select_devices,
+};
+use polylance_worker::Selection;
 
-use crate::{error::Result, known_models};
+use crate::error::Result;
 
 /// The devices of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -17,22 +20,8 @@ pub(crate) struct DeviceArgs {
 impl DeviceArgs {
     /// The devices and the dtype: the given one, else what the devices are fastest at.
     pub(crate) fn select(&self, dtype: Option<Dtype>) -> Result<Selection> {
-        select(&self.devices, dtype)
+        Ok(select_devices(&self.devices, dtype)?)
     }
-
-    /// The devices and the dtype for queries of a table.
-    pub(crate) fn select_query(&self, contract: &Contract) -> Result<Selection> {
-        let selection = polylance_worker::resolve_query(&self.devices, contract.dtype.parse()?, Machine::this())?;
-        selection.log();
-        Ok(selection)
-    }
-}
-
-/// The devices of these names on this machine and their dtype, which are logged.
-pub(crate) fn select(devices: &[String], dtype: Option<Dtype>) -> Result<Selection> {
-    let selection = polylance_worker::resolve(devices, dtype, Machine::this())?;
-    selection.log();
-    Ok(selection)
 }
 
 /// The arithmetic of a command and its devices.
@@ -69,13 +58,23 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     pub(crate) fn files(&self) -> Result<ModelFiles> {
-        known_models::find(&self.model)
+        Ok(models::find(&self.model)?)
     }
 }
 
-/// Loads the model onto the selected devices.
-pub(crate) async fn open(files: &ModelFiles, selection: &Selection, batch_tokens: Option<usize>) -> Result<DevicePool> {
-    let files = files.clone();
-    let options = PoolOptions { batch_tokens, ..selection.options() };
-    Ok(tokio::task::spawn_blocking(move || DevicePool::open(&files, &options)).await??)
+/// How a command agrees to the model that a table names.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct TableModelArgs {
+    /// Where the tables' model is now, when it has moved, or when no command has used it on this machine yet
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Fetch and load whatever model the tables name: only for tables whose author you trust
+    #[arg(long)]
+    trust_table_model: bool,
+}
+
+impl From<TableModelArgs> for TableModelPolicy {
+    fn from(args: TableModelArgs) -> Self {
+        Self { model: args.model, trust: args.trust_table_model }
+    }
 }

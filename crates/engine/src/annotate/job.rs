@@ -19,7 +19,7 @@ use polylance_sink::{CommitPolicy, Declared, FillTarget, LanceFillExec, SinkErro
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::job::JobError;
+use crate::EngineError;
 
 /// A column, the head that fills it, and the table.
 #[derive(Debug, Clone)]
@@ -72,8 +72,8 @@ impl AnnotationJob {
     /// Declares the column, which costs a commit and no data, and counts the rows without a value.
     ///
     /// # Errors
-    /// [`JobError::Sink`] when there is no table, or its column of that name is no annotation.
-    pub async fn open(self) -> Result<OpenAnnotation, JobError> {
+    /// [`EngineError::Sink`] when there is no table, or its column of that name is no annotation.
+    pub async fn open(self) -> Result<OpenAnnotation, EngineError> {
         let field = self
             .contract
             .field(&self.column)
@@ -122,13 +122,13 @@ impl OpenAnnotation {
     /// future ends the run at once: what was committed stays, and another run continues from there.
     ///
     /// # Errors
-    /// [`JobError`] when the table or the device fails.
+    /// [`EngineError`] when the table or the device fails.
     pub async fn run(
         self,
         annotator: Arc<dyn Annotator>,
         stop: &Stop,
         progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<AnnotationSummary, JobError> {
+    ) -> Result<AnnotationSummary, EngineError> {
         let started = Instant::now();
         let mut summary = self.summary();
         let Self { job, field, missing, .. } = self;

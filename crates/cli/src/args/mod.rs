@@ -1,0 +1,11 @@
+//! Arguments that several commands have.
+
+pub(crate) mod age;
+mod model;
+pub(crate) mod named;
+mod output;
+mod task;
+
+pub(crate) use model::{ComputeArgs, DeviceArgs, ModelArgs, TableModelArgs};
+pub(crate) use output::{OutputArgs, ProgressMode};
+pub(crate) use task::{TaskArg, TaskArgs, usage};

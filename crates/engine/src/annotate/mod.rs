@@ -1,0 +1,161 @@
+//! Annotation: columns of a table that heads fill.
+
+mod job;
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::datatypes::FieldRef;
+use polylance_config::{Annotate, Pipeline};
+use polylance_encoder::ModelFiles;
+use polylance_schema::Contract;
+use polylance_sink::{CommitPolicy, Declared};
+use polylance_worker::{PassHead, PoolOptions, Selection, TaskPool, head_contract, shares_pass};
+
+use crate::{EngineError, Stop, resolve::files_in_table};
+
+pub use job::{AnnotationJob, AnnotationSummary, OpenAnnotation};
+
+/// Columns to fill, and on what.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// The table's address.
+    pub table: String,
+    /// The columns with their heads.
+    pub columns: Vec<Annotate>,
+    /// Devices and dtype of the heads.
+    pub selection: Selection,
+    /// When rows are committed.
+    pub commit: CommitPolicy,
+    /// How long a device's batch may take; the pool's own limit unless given.
+    pub stall: Option<Duration>,
+}
+
+impl Columns {
+    /// Those of a pipeline.
+    pub fn of(pipeline: &Pipeline, selection: &Selection) -> Self {
+        let commit = &pipeline.table.commit;
+        Self {
+            table: pipeline.table.uri.clone(),
+            columns: pipeline.annotate.clone(),
+            selection: selection.clone(),
+            commit: CommitPolicy { rows: commit.rows, seconds: commit.seconds },
+            stall: Some(Duration::from_secs(pipeline.run.stall)),
+        }
+    }
+
+    /// Finds the models of all columns, before the first one is computed.
+    ///
+    /// # Errors
+    /// [`EngineError::Task`], [`EngineError::Model`], [`EngineError::Sink`].
+    pub async fn prepare(&self) -> Result<Vec<Column>, EngineError> {
+        let mut prepared = Vec::with_capacity(self.columns.len());
+        for annotate in &self.columns {
+            prepared.push(Column::find(annotate, self).await?);
+        }
+        Ok(prepared)
+    }
+}
+
+/// A column whose model was found.
+#[derive(Debug)]
+pub struct Column {
+    files: ModelFiles,
+    job: AnnotationJob,
+    options: PoolOptions,
+    /// Whether the embedding's pass fills it; only rows that were there before are then missing.
+    fused: bool,
+}
+
+impl Column {
+    async fn find(annotate: &Annotate, columns: &Columns) -> Result<Self, EngineError> {
+        let (spec, inputs) = annotate.task()?;
+        let files = files_in_table(&annotate.model, &columns.table).await?;
+        let options = columns.selection.options();
+        let (hashed, of_contract) = (files.clone(), options.clone());
+        let contract =
+            tokio::task::spawn_blocking(move || head_contract(&hashed, spec, inputs, &of_contract)).await??;
+        let (table, column) = (columns.table.clone(), annotate.name.clone());
+        let job = AnnotationJob { table, column, contract, commit: columns.commit };
+        Ok(Self { files, job, options: PoolOptions { stall: columns.stall, ..options }, fused: false })
+    }
+
+    /// The column's name.
+    pub fn name(&self) -> &str {
+        &self.job.column
+    }
+
+    /// Whether the pass of the embedding fills it in new rows.
+    pub fn is_fused(&self) -> bool {
+        self.fused
+    }
+
+    /// Finds out whether the pass of this embedding can fill it.
+    pub(crate) async fn fuse(&mut self, embedding: &ModelFiles, contract: &Contract) -> Result<(), EngineError> {
+        let (embedding, contract) = (embedding.clone(), contract.clone());
+        let (files, of_head) = (self.files.clone(), self.job.contract.clone());
+        let shares = move || shares_pass(&embedding, &contract, &files, &of_head);
+        self.fused = tokio::task::spawn_blocking(shares).await??;
+        Ok(())
+    }
+
+    /// The head and its column, when they are part of the embedding's pass.
+    pub(crate) fn fused_head(&self) -> Option<(PassHead, FieldRef)> {
+        let AnnotationJob { column, contract, .. } = &self.job;
+        let field = contract.field(column).filter(|_| self.fused)?;
+        Some((PassHead { files: self.files.clone(), spec: contract.spec.clone() }, Arc::new(field)))
+    }
+
+    /// Declares the column in the table and counts the rows that lack a value.
+    ///
+    /// # Errors
+    /// As [`AnnotationJob::open`].
+    pub async fn open(self) -> Result<OpenColumn, EngineError> {
+        let open = self.job.clone().open().await?;
+        Ok(OpenColumn { column: self, open })
+    }
+}
+
+/// A column whose missing rows are counted.
+#[derive(Debug)]
+pub struct OpenColumn {
+    column: Column,
+    open: OpenAnnotation,
+}
+
+impl OpenColumn {
+    /// The column's name.
+    pub fn name(&self) -> &str {
+        self.column.name()
+    }
+
+    /// Rows without a value.
+    pub fn missing(&self) -> u64 {
+        self.open.missing()
+    }
+
+    /// How the column stood in the table.
+    pub fn declared(&self) -> Declared {
+        self.open.declared()
+    }
+
+    /// Fills the rows that lack a value, to the end or until `stop`; the model is loaded when there is one. `progress`
+    /// gets the number of rows that are done after each commit.
+    ///
+    /// # Errors
+    /// [`EngineError::Pool`] when the model cannot be opened, and those of [`OpenAnnotation::run`].
+    pub async fn fill(
+        self,
+        stop: &Stop,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<AnnotationSummary, EngineError> {
+        let Self { column: Column { files, job, options, fused }, open } = self;
+        let summary = if open.missing() == 0 {
+            open.nothing()
+        } else {
+            let spec = job.contract.spec;
+            let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
+            open.run(Arc::new(pool), stop, progress).await?
+        };
+        Ok(AnnotationSummary { in_pass: fused, ..summary })
+    }
+}

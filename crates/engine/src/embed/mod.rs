@@ -1,0 +1,114 @@
+//! Embedding: from a pipeline to a plan, and the plan's run.
+
+mod finish;
+mod job;
+mod observer;
+mod summary;
+
+use std::{fmt, sync::Arc};
+
+use polylance_backend::BackendHandle;
+use polylance_config::Pipeline;
+use polylance_dataflow::RowSet;
+use polylance_sink::Declared;
+
+use crate::{Column, Columns, EngineError, Stop, lazy_pool::LazyPool, resolve};
+
+pub use job::{Job, Limits, OpenJob, Planned, run_job};
+pub use observer::{Observer, Stage};
+pub use summary::{RunSummary, peak_memory};
+
+/// How a run differs from what its pipeline says.
+#[derive(Debug, Default)]
+pub struct EmbedOptions {
+    /// Read the source even if no file of it changed since a run finished it.
+    pub reread: bool,
+    /// Embed only these rows of the source.
+    pub only: Option<RowSet>,
+}
+
+/// A pipeline whose configuration, source, table and contract were checked. No model is loaded yet.
+#[derive(Debug)]
+pub struct EmbedPlan {
+    planned: Planned,
+    pool: Arc<LazyPool>,
+    columns: Vec<Column>,
+}
+
+/// A run that ended.
+#[derive(Debug)]
+pub struct Embedded {
+    /// What it did.
+    pub summary: RunSummary,
+    /// The columns that the pipeline annotates: rows that were there before may lack their values.
+    pub columns: Vec<Column>,
+}
+
+impl EmbedPlan {
+    /// Finds the source, the table, the model's files and those of its heads, and plans the run.
+    ///
+    /// # Errors
+    /// [`EngineError`], before anything is read, loaded or written.
+    pub async fn open(pipeline: &Pipeline, options: EmbedOptions) -> Result<Self, EngineError> {
+        let job = Job { reread: options.reread, ..resolve::job(pipeline) };
+        let mut open = Box::pin(job.open()).await?;
+        if let Some(rows) = options.only {
+            open = open.only(rows);
+        }
+        let selection = resolve::select(pipeline).await?;
+        let files = resolve::files_in_table(&pipeline.model.id, &pipeline.table.uri).await?;
+        let pool = resolve::pool_options(pipeline, &selection);
+        let contract = resolve::contract(pipeline, &files, &pool)?;
+        let mut columns = Columns::of(pipeline, &selection).prepare().await?;
+        for column in &mut columns {
+            column.fuse(&files, &contract).await?;
+        }
+        let (fused, fields): (Vec<_>, Vec<_>) = columns.iter().filter_map(Column::fused_head).unzip();
+        let pool = Arc::new(LazyPool::new(files, fused, pool, &selection.devices));
+        let backend = BackendHandle(Arc::<LazyPool>::clone(&pool));
+        let planned = Box::pin(open.plan(&backend, contract, fields)).await?;
+        Ok(Self { planned, pool, columns })
+    }
+
+    /// The columns that the pipeline annotates.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Declares the columns that the embedding's pass fills, and says how each stands in the table. One that was
+    /// another head's is empty from now on.
+    ///
+    /// # Errors
+    /// [`EngineError::Sink`] when a column of that name holds something else.
+    pub async fn declare(&self) -> Result<Vec<(&str, Declared)>, EngineError> {
+        let declared = self.planned.declare().await?;
+        let fused = self.columns.iter().filter(|column| column.is_fused()).map(Column::name);
+        Ok(fused.zip(declared).collect())
+    }
+
+    /// By which the run is stopped before the source's end.
+    pub fn stop(&self) -> Stop {
+        self.planned.stop()
+    }
+
+    /// Runs the plan to its end, or until it is stopped. The model is loaded when there is a row to embed. Dropping the
+    /// future ends the run at once: what was committed stays, and another run continues from there.
+    ///
+    /// # Errors
+    /// [`EngineError`]; what was committed before stays in the table.
+    pub async fn run(self, observer: &mut dyn Observer) -> Result<Embedded, EngineError> {
+        let Self { planned, pool, columns } = self;
+        match (Box::pin(planned.run(observer)).await, pool.failure()) {
+            (Ok(summary), _) => Ok(Embedded { summary, columns }),
+            (Err(_), Some(failure)) => Err(failure.into()),
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
+impl fmt::Display for EmbedPlan {
+    /// The plan as `EXPLAIN` shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.planned)
+    }
+}

@@ -1,0 +1,146 @@
+//! Why a job could not be opened or did not end.
+
+use std::{error::Error, io};
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use polylance_backend::BackendError;
+use polylance_config::{ConfigError, TaskError};
+use polylance_dataflow::SourceError;
+use polylance_encoder::ModelError;
+use polylance_fit::FitError;
+use polylance_search::SearchError;
+use polylance_sink::SinkError;
+use polylance_worker::PoolError;
+use tokio::task::JoinError;
+
+use crate::LoadError;
+
+/// Why a job could not be opened or did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The pipeline is wrong.
+    #[error(transparent)]
+    Config(Box<ConfigError>),
+    /// An option of a task is wrong.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Settings that are each right do not fit together, or do not fit the model or the table.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The table cannot be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The table cannot be searched.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    /// A model's files cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A model cannot be opened on its devices.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A model that was to be loaded during the run cannot be.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A head cannot be trained.
+    #[error(transparent)]
+    Fit(Box<FitError>),
+    /// A broken corpus must not look like success.
+    #[error("{quarantined} of {read} rows went to the quarantine of {table}, and {limit}")]
+    Quarantine {
+        /// The table.
+        table: String,
+        /// Rows that went to the quarantine.
+        quarantined: u64,
+        /// Rows of the source.
+        read: u64,
+        /// What is allowed, and by which key.
+        limit: String,
+    },
+    /// The plan failed; the error of ours inside is its root.
+    #[error("{}", .0.find_root())]
+    Plan(#[from] DataFusionError),
+    /// A file of this machine cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// Values of a column are not of its type.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// A thread ended before its work.
+    #[error(transparent)]
+    Thread(#[from] JoinError),
+}
+
+impl EngineError {
+    /// The error of which this one is only the envelope, for what looks at errors by their type.
+    pub fn inner(&self) -> Option<&(dyn Error + 'static)> {
+        Some(match self {
+            Self::Config(inner) => inner.as_ref(),
+            Self::Task(inner) => inner,
+            Self::Usage(inner) => inner,
+            Self::Source(inner) => inner,
+            Self::Sink(inner) => inner,
+            Self::Search(inner) => inner,
+            Self::Model(inner) => inner,
+            Self::Pool(inner) => inner,
+            Self::Backend(inner) => inner,
+            Self::Load(inner) => inner,
+            Self::Fit(inner) => inner.as_ref(),
+            Self::Plan(inner) => inner,
+            Self::Arrow(inner) => inner,
+            Self::Thread(inner) => inner,
+            Self::Quarantine { .. } | Self::File { .. } => return None,
+        })
+    }
+}
+
+// These two are large, and every result has room for the largest.
+impl From<ConfigError> for EngineError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(Box::new(error))
+    }
+}
+
+impl From<FitError> for EngineError {
+    fn from(error: FitError) -> Self {
+        Self::Fit(Box::new(error))
+    }
+}
+
+/// Settings that are each right and together are not.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct UsageError {
+    message: String,
+    hint: Option<String>,
+}
+
+impl UsageError {
+    /// Says what does not fit.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}

@@ -1,0 +1,205 @@
+//! Fits a classifier of texts to labelled rows.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Instant};
+
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::Float32Type,
+};
+use futures::TryStreamExt;
+use polylance_config::{ChunkMode, IndexKind, Pipeline, Source, Table};
+use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
+use polylance_fit::{Features, Options, Report, SequenceHead};
+use polylance_search::SqlSession;
+use serde::Serialize;
+
+use super::Result;
+use crate::{EmbedOptions, EmbedPlan, Observer, UsageError};
+
+/// What to fit.
+#[derive(Debug)]
+pub struct ClassifierRequest {
+    /// Labelled rows: a file, a folder or a glob.
+    pub source: String,
+    /// The column that names a row.
+    pub id: String,
+    /// The column with the text.
+    pub text: String,
+    /// The column with the label.
+    pub label: String,
+    /// Train on these rows only, a condition in SQL.
+    pub condition: Option<String>,
+    /// Measure on these rows, a condition in SQL; the rows held out of training unless given.
+    pub test: Option<String>,
+    /// The model below the head.
+    pub model: String,
+    /// The folder to write.
+    pub out: PathBuf,
+    /// The table where the vectors are kept.
+    pub features: String,
+    /// Devices that compute them; the pipeline's default when empty.
+    pub devices: Vec<String>,
+    /// How the head is trained.
+    pub options: Options,
+}
+
+/// What was fitted, and how good it is.
+#[derive(Debug, Serialize)]
+pub struct ClassifierSummary {
+    /// The folder that was written.
+    pub out: String,
+    /// The model below the head.
+    pub model: String,
+    /// Classes.
+    pub labels: usize,
+    /// Rows that it was trained on.
+    pub trained_rows: usize,
+    /// Rows held out, which decided when to stop.
+    pub held_out_rows: usize,
+    /// Rows without a label.
+    pub rows_without_label: usize,
+    /// Rows that could not be read or embedded.
+    #[serde(skip)]
+    pub rows_quarantined: u64,
+    /// Passes over the vectors.
+    pub epochs: usize,
+    /// The one whose head was kept.
+    pub best_epoch: usize,
+    /// How long the training took.
+    pub seconds: f64,
+    /// The rows that `report` is about.
+    pub measured_on: &'static str,
+    /// How good the head is on them.
+    pub report: Report,
+}
+
+/// Embeds the rows that have no vector yet, fits a classifier, and writes it with its model as a folder.
+///
+/// # Errors
+/// [`EngineError::Fit`](crate::EngineError::Fit) when there is nothing to learn from, and those of embedding.
+pub async fn fit_classifier(
+    request: ClassifierRequest,
+    files: ModelFiles,
+    mut observer: Box<dyn Observer>,
+) -> Result<ClassifierSummary> {
+    let pipeline = pipeline(&request);
+    pipeline.validate()?;
+    let plan = Box::pin(EmbedPlan::open(&pipeline, EmbedOptions::default())).await?;
+    let rows_quarantined = Box::pin(plan.run(observer.as_mut())).await?.summary.rows_quarantined;
+    // It has shown all that it can.
+    drop(observer);
+
+    let ClassifierRequest { features: table, label, options, .. } = &request;
+    let rows = read(table, label, request.condition.as_deref()).await?;
+    let labels: Vec<String> = rows.labels.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    let class = |name: &String| labels.binary_search(name).map(|class| class as u32);
+    let classes: Vec<u32> = rows.labels.iter().filter_map(|name| class(name).ok()).collect();
+    let features = Features { width: rows.width, values: rows.values, classes };
+    let started = Instant::now();
+    let (count, options) = (labels.len(), options.clone());
+    let (features, fitted) = tokio::task::spawn_blocking(move || {
+        let fitted = polylance_fit::train(&features, count, &options)?;
+        Ok::<_, polylance_fit::FitError>((features, fitted))
+    })
+    .await??;
+    let seconds = started.elapsed().as_secs_f64();
+
+    let (pairs, measured_on) = match &request.test {
+        None => {
+            let pair = |&row: &usize| (features.classes[row], fitted.head.predict(features.row(row)));
+            (fitted.held_out.iter().map(pair).collect::<Vec<_>>(), "held-out rows")
+        }
+        Some(condition) => {
+            let test = read(table, label, Some(condition)).await?;
+            let unknown = test.labels.iter().find(|name| class(name).is_err());
+            if let Some(label) = unknown {
+                let message = format!("a row of --test has the label {label:?}, and no row of the training has it");
+                return Err(UsageError::new(message).into());
+            }
+            let right = test.labels.iter().filter_map(|name| class(name).ok());
+            let found = test.values.chunks(test.width.max(1)).map(|row| fitted.head.predict(row));
+            (right.zip(found).collect(), "test rows")
+        }
+    };
+    let report = Report::new(&pairs, &labels);
+    let defaults = files.defaults();
+    let head = SequenceHead {
+        head: &fitted.head,
+        labels: &labels,
+        fitted: FittedHead {
+            head: Some(FittedKind::PooledLinear),
+            pooling: defaults.pooling,
+            normalize: defaults.normalize,
+            prefix: defaults.prompts.passage.clone(),
+            backbone: None,
+        },
+    };
+    head.write(&files, &request.out)?;
+    Ok(ClassifierSummary {
+        out: request.out.display().to_string(),
+        model: files.name().to_owned(),
+        labels: labels.len(),
+        trained_rows: fitted.trained_rows,
+        held_out_rows: fitted.held_out.len(),
+        rows_without_label: rows.without_label,
+        rows_quarantined,
+        epochs: fitted.epochs,
+        best_epoch: fitted.best_epoch,
+        seconds,
+        measured_on,
+        report,
+    })
+}
+
+/// The job that makes a vector of each text.
+fn pipeline(request: &ClassifierRequest) -> Pipeline {
+    let source = Source {
+        id: request.id.clone(),
+        text: request.text.clone(),
+        keep: vec!["*".to_owned()],
+        ..Source::new(request.source.clone())
+    };
+    let mut pipeline = Pipeline::new(source, Table { text: false, ..Table::new(request.features.clone()) });
+    pipeline.model.id.clone_from(&request.model);
+    if !request.devices.is_empty() {
+        pipeline.model.devices.clone_from(&request.devices);
+    }
+    pipeline.chunk.mode = ChunkMode::Truncate;
+    pipeline.index.kind = IndexKind::None;
+    pipeline
+}
+
+/// Labelled vectors.
+#[derive(Debug, Default)]
+struct Rows {
+    width: usize,
+    values: Vec<f32>,
+    labels: Vec<String>,
+    without_label: usize,
+}
+
+/// The rows of the features table that fulfil a condition, in the order of their ids.
+async fn read(table: &str, label: &str, condition: Option<&str>) -> Result<Rows> {
+    let session = SqlSession::open(&[("features".to_owned(), table.to_owned())], None).await?;
+    let quoted = label.replace('"', "\"\"");
+    let condition = condition.map(|condition| format!(" WHERE ({condition})")).unwrap_or_default();
+    let sql =
+        format!("SELECT embedding, CAST(\"{quoted}\" AS VARCHAR) AS label FROM features{condition} ORDER BY doc_id");
+    let mut batches = session.query(&sql).await?;
+    let mut rows = Rows::default();
+    while let Some(batch) = batches.try_next().await? {
+        let vectors = batch.column(0).as_fixed_size_list();
+        rows.width = vectors.value_length() as usize;
+        let labels = arrow::compute::cast(batch.column(1), &arrow::datatypes::DataType::Utf8)?;
+        let labels = labels.as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            if labels.is_null(row) {
+                rows.without_label += 1;
+                continue;
+            }
+            rows.labels.push(labels.value(row).to_owned());
+            rows.values.extend_from_slice(vectors.value(row).as_primitive::<Float32Type>().values());
+        }
+    }
+    Ok(rows)
+}

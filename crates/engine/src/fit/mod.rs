@@ -1,0 +1,11 @@
+//! Fitting heads: a classifier of texts, or a tagger of entities, on a model as it is.
+
+mod classifier;
+mod spans;
+mod tagger;
+mod token_features;
+
+pub use classifier::{ClassifierRequest, ClassifierSummary, fit_classifier};
+pub use tagger::{Labelled, TaggerRequest, TaggerSummary, fit_tagger};
+
+type Result<T, E = crate::EngineError> = std::result::Result<T, E>;

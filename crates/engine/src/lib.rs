@@ -1,0 +1,34 @@
+//! Jobs as a library: resolve a pipeline, open it, plan it, run it.
+//!
+//! What the command line, and any other program, calls. Nothing here parses arguments or prints: progress goes to an
+//! [`Observer`], results are values that serialize.
+//!
+//! ```no_run
+//! # async fn embed() -> Result<(), polylance_engine::EngineError> {
+//! use polylance_config::{Pipeline, Source, Table};
+//! use polylance_engine::{EmbedOptions, EmbedPlan};
+//!
+//! let pipeline = Pipeline::new(Source::new("docs.jsonl"), Table::new("docs.lance"));
+//! let plan = EmbedPlan::open(&pipeline, EmbedOptions::default()).await?; // no model is loaded yet
+//! println!("{plan}");
+//! let done = plan.run(&mut ()).await?;
+//! println!("{} documents written", done.summary.rows_written);
+//! # Ok(())
+//! # }
+//! ```
+
+mod annotate;
+mod embed;
+mod error;
+pub mod fit;
+mod lazy_pool;
+pub mod models;
+pub mod resolve;
+
+pub use annotate::{AnnotationJob, AnnotationSummary, Column, Columns, OpenAnnotation, OpenColumn};
+pub use embed::{
+    EmbedOptions, EmbedPlan, Embedded, Job, Limits, Observer, OpenJob, Planned, RunSummary, Stage, peak_memory, run_job,
+};
+pub use error::{EngineError, UsageError};
+pub use lazy_pool::LoadError;
+pub use polylance_dataflow::{SourceProgress, Stop};
