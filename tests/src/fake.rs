@@ -3,9 +3,10 @@
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits};
 use polylance_schema::{
-    Aggregation, Chunking, Contract, HeadContract, HeadInputs, Pooling, Prompts, TaskSpec, TextColumn,
+    Aggregation, Chunking, CommitPolicy, Contract, HeadContract, HeadInputs, IndexKind, OnMissing, Pooling, Prompts,
+    TaskSpec, TextColumn, WriteConcurrency,
 };
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, UpkeepPolicy};
+use polylance_sink::{IndexSpec, UpkeepPolicy};
 
 /// A job from `source` into `table` with commits of so many rows, without index, upkeep and limits.
 pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
@@ -24,8 +25,8 @@ pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
         commit: CommitPolicy { rows: rows_a_commit, seconds: 3600 },
         index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
         upkeep: UpkeepPolicy::OFF,
-        remove: false,
-        alone: false,
+        on_missing: OnMissing::Keep,
+        concurrency: WriteConcurrency::Merge,
         reread: false,
         limits: Limits::NONE,
         memory: 1 << 30,

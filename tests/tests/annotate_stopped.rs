@@ -8,8 +8,7 @@ use std::sync::{
 use futures::future::BoxFuture;
 use polylance_backend::{AnnotateInput, Annotated, Annotator, Backend, BackendHandle, Result};
 use polylance_engine::{AnnotationJob, AnnotationSummary, Stop, run_job};
-use polylance_schema::{Chunking, TaskSpec};
-use polylance_sink::CommitPolicy;
+use polylance_schema::{Chunking, CommitPolicy, TaskSpec};
 use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
 use polylance_tests::{fake_contract, fake_head, fake_pipeline};
 

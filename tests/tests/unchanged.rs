@@ -11,8 +11,8 @@ use lance::{Dataset, dataset::DeleteBuilder};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::RowSet;
 use polylance_engine::{Job, RunSummary, run_job};
-use polylance_schema::Chunking;
-use polylance_sink::{HeldRows, IndexKind, IndexSpec, UpkeepPolicy, count_held, draw_map, held_sources};
+use polylance_schema::{Chunking, IndexKind, OnMissing};
+use polylance_sink::{HeldRows, IndexSpec, UpkeepPolicy, count_held, draw_map, held_sources};
 use polylance_testkit::FakeBackend;
 use polylance_tests::{Row, fake_contract, fake_pipeline, write_parquet};
 
@@ -109,9 +109,9 @@ async fn a_file_that_is_new_changed_or_gone_is_noticed() {
     let again = corpus.run().await;
     assert_eq!((again.source_unchanged, again.files_unchanged), (true, 2));
     fs::remove_file(corpus.path("docs/a.jsonl")).unwrap();
-    let gone = corpus.run_as(Job { remove: true, ..corpus.job() }).await;
+    let gone = corpus.run_as(Job { on_missing: OnMissing::Delete, ..corpus.job() }).await;
     assert_eq!((gone.source_unchanged, gone.documents_removed), (false, 1));
-    let again = corpus.run_as(Job { remove: true, ..corpus.job() }).await;
+    let again = corpus.run_as(Job { on_missing: OnMissing::Delete, ..corpus.job() }).await;
     assert_eq!((again.source_unchanged, again.documents_removed), (true, 0), "its own removal is no doubt");
     assert_eq!(corpus.ids().await, ["2"]);
 }

@@ -7,7 +7,7 @@
 mod annotate;
 mod load;
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{error::Error, fmt, ops::Range, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_schema::{Chunking, TaskSpec};
@@ -102,6 +102,9 @@ pub enum BackendError {
         /// The device library's own words.
         message: String,
     },
+    /// The model could not be loaded, which was left until it was needed: what is inside says why.
+    #[error("{0}")]
+    Load(Arc<dyn Error + Send + Sync>),
     /// The pool has been shut down: stop.
     #[error("the device pool is closed")]
     Closed,

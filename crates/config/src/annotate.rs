@@ -1,10 +1,10 @@
 //! `[[annotate]]`: one column of a head's answers.
 
-use polylance_schema::{HeadInputs, TaskSpec};
+use polylance_schema::{HeadInputs, TaskName, TaskSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{TaskError, TaskName, TaskOptions};
+use crate::{TaskError, TaskOptions};
 
 /// A head and the column its answers go to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,8 @@
 //! What can be wrong with a pipeline file, by what its writer can do about it.
 
-use std::{fmt, path::PathBuf};
+use std::{borrow::Cow, fmt, path::PathBuf};
+
+use polylance_schema::{ErrorClass, Explain};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,10 +124,9 @@ pub enum ConfigError {
     },
 }
 
-impl ConfigError {
-    /// What to do about it, where there is more to say than the message does.
-    pub fn hint(&self) -> Option<String> {
-        match self {
+impl Explain for ConfigError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
             Self::UnknownKey { section, nearest, known, .. } => {
                 let known = known.join(", ");
                 Some(match nearest {
@@ -142,6 +143,11 @@ impl ConfigError {
                 "paths are relative to the current directory; `polylance embed` works without a pipeline file".into(),
             ),
             _ => None,
-        }
+        };
+        hint.map(Cow::Owned)
+    }
+
+    fn class(&self) -> ErrorClass {
+        ErrorClass::User
     }
 }

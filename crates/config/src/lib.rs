@@ -23,6 +23,7 @@
 //! the command line, and not to the file.
 
 mod annotate;
+mod auto;
 mod byte_size;
 mod check;
 mod csv;
@@ -38,9 +39,6 @@ pub use annotate::Annotate;
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use csv::{Csv, CsvByte};
 pub use error::{ConfigError, Place};
-pub use pipeline::{
-    Chunk, ChunkMode, Commit, Concurrent, Dtype, Format, Index, IndexKind, Metric, Model, Pipeline, Prompts,
-    Quarantine, Removed, Run, Source, Table, Upkeep,
-};
+pub use pipeline::{Chunk, ChunkMode, Index, Model, Pipeline, PromptOverrides, Quarantine, Run, Source, Table, Upkeep};
 pub use schema::json_schema_text;
-pub use task::{TaskError, TaskName, TaskOptions};
+pub use task::{TaskError, TaskOptions};

@@ -1,10 +1,12 @@
 //! The format. Doc comments here are the descriptions in the JSON Schema.
 
-use polylance_schema::{Cut, Pooling};
+use polylance_schema::{
+    CommitPolicy, Cut, Dtype, IndexKind, Metric, OnMissing, Pooling, SourceFormat, WriteConcurrency,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Annotate, ByteSize, Csv};
+use crate::{Annotate, ByteSize, Csv, auto};
 
 /// A pipeline: where texts come from, which model makes vectors of them, and the table they go to.
 ///
@@ -48,8 +50,9 @@ pub struct Source {
     #[schemars(length(min = 1))]
     pub uri: String,
     /// The files' format; `auto` goes by their content.
-    #[serde(default)]
-    pub format: Format,
+    #[serde(default, with = "auto")]
+    #[schemars(schema_with = "auto::format")]
+    pub format: Option<SourceFormat>,
     /// The column that names a document, unique in the corpus.
     #[serde(default = "default_id")]
     #[schemars(length(min = 1))]
@@ -66,38 +69,10 @@ pub struct Source {
     pub max_bytes: ByteSize,
     /// What becomes of documents of the table that are no longer in the source.
     #[serde(default)]
-    pub removed: Removed,
+    pub removed: OnMissing,
     /// How CSV files are written.
     #[serde(default, skip_serializing_if = "Csv::is_default")]
     pub csv: Csv,
-}
-
-/// What becomes of documents of the table that are no longer in the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Removed {
-    /// They stay.
-    #[default]
-    Keep,
-    /// They are taken out at the end of a run that has read the whole source and every id in it.
-    Delete,
-}
-
-/// A file format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// By content.
-    #[default]
-    Auto,
-    /// Apache Parquet.
-    Parquet,
-    /// Arrow IPC, file or stream.
-    Arrow,
-    /// One JSON object a line.
-    Jsonl,
-    /// Comma-separated values with a header.
-    Csv,
 }
 
 /// What makes vectors of texts.
@@ -107,8 +82,10 @@ pub struct Model {
     /// `builtin:multilingual-e5-small`, a folder, a GGUF file, or a hub id such as `intfloat/multilingual-e5-base`.
     #[schemars(length(min = 1))]
     pub id: String,
-    /// The arithmetic.
-    pub dtype: Dtype,
+    /// The number format of the computation.
+    #[serde(with = "auto")]
+    #[schemars(schema_with = "auto::dtype")]
+    pub dtype: Option<Dtype>,
     /// Devices that share the work, all of one kind: `cpu`, `cpu:0` (a set of cores), `cuda:0`. `auto` is all GPUs, and
     /// without one all cores.
     #[schemars(length(min = 1))]
@@ -121,7 +98,7 @@ pub struct Model {
     /// Whether vectors get length one; the model's own way when left out.
     pub normalize: Option<bool>,
     /// Texts put before every input; the model's own when left out.
-    pub prompts: Prompts,
+    pub prompts: PromptOverrides,
     /// Keep only the first so many dimensions (for models trained for it).
     #[schemars(range(min = 1))]
     pub dims: Option<usize>,
@@ -136,31 +113,11 @@ pub struct Model {
 /// Texts put before every input.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Prompts {
+pub struct PromptOverrides {
     /// Before every chunk of a document.
     pub passage: Option<String>,
     /// Before every query.
     pub query: Option<String>,
-}
-
-/// The arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Dtype {
-    /// That of the table, when there is one; else `bf16` on GPUs and where the CPU multiplies it faster, and `f32`
-    /// elsewhere.
-    #[default]
-    Auto,
-    /// 32-bit floats.
-    F32,
-    /// bfloat16 inside the layers: vectors within 0.0001 of the cosine of `f32`, several times as fast.
-    Bf16,
-    /// 16-bit floats, on GPUs. On a CPU the table's queries are computed in `f32`.
-    F16,
-    /// 8-bit integers inside the layers, on the CPU: faster still. Vectors of the built-in model are at a cosine of
-    /// 0.9997 to those of `f32` on average and of 0.998 at least; `polylance bench --dtype int8 --against f32` tells
-    /// that of another model.
-    Int8,
 }
 
 /// How documents become rows.
@@ -201,24 +158,13 @@ pub struct Table {
     pub text: bool,
     /// When rows are committed; a run that is stopped loses only what it had not committed.
     #[serde(default)]
-    pub commit: Commit,
+    pub commit: CommitPolicy,
     /// What a run that wrote something does for the table at its end; `polylance compact` does more.
     #[serde(default)]
     pub upkeep: Upkeep,
     /// What happens when another run is writing to the table.
     #[serde(default)]
-    pub concurrent: Concurrent,
-}
-
-/// What happens when another run is writing to the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Concurrent {
-    /// Both write: who commits later looks again, and no document stands twice.
-    #[default]
-    Merge,
-    /// The later one stops before it begins.
-    Refuse,
+    pub concurrent: WriteConcurrency,
 }
 
 /// How many bad rows are too many: a run with more stops, with what is good committed.
@@ -259,18 +205,6 @@ pub struct Upkeep {
     pub keep_days: u64,
 }
 
-/// When rows are committed: at whatever comes first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Commit {
-    /// After so many rows.
-    #[schemars(range(min = 1))]
-    pub rows: u64,
-    /// After so many seconds.
-    #[schemars(range(min = 1))]
-    pub seconds: u64,
-}
-
 /// The vector index of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -283,42 +217,6 @@ pub struct Index {
     pub min_rows: u64,
     /// Whether the words of the text are indexed too, so that the table can be searched by them.
     pub words: bool,
-}
-
-/// The kind of a vector index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum IndexKind {
-    /// None while a search over all rows is fast, `ivf_pq` from `min_rows` on.
-    #[default]
-    Auto,
-    /// None: every search compares every vector.
-    None,
-    /// Inverted lists of whole vectors.
-    IvfFlat,
-    /// Inverted lists of 8-bit vectors.
-    IvfSq,
-    /// Inverted lists of product-quantized vectors.
-    IvfPq,
-    /// Inverted lists of vectors turned at random and cut to a bit a dimension (`RaBitQ`).
-    IvfRq,
-    /// Inverted lists with a graph each, of 8-bit vectors.
-    IvfHnswSq,
-    /// Inverted lists with a graph each, of product-quantized vectors.
-    IvfHnswPq,
-}
-
-/// How vectors are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// By angle.
-    #[default]
-    Cosine,
-    /// By Euclidean distance.
-    L2,
-    /// By inner product.
-    Dot,
 }
 
 fn default_id() -> String {
@@ -341,22 +239,16 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             id: "builtin:multilingual-e5-small".to_owned(),
-            dtype: Dtype::default(),
+            dtype: None,
             devices: vec!["auto".to_owned()],
             max_tokens: None,
             pooling: None,
             normalize: None,
-            prompts: Prompts::default(),
+            prompts: PromptOverrides::default(),
             dims: None,
             tokenizer_threads: None,
             batch_tokens: None,
         }
-    }
-}
-
-impl Default for Commit {
-    fn default() -> Self {
-        Self { rows: 100_000, seconds: 300 }
     }
 }
 
@@ -389,12 +281,12 @@ impl Source {
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
-            format: Format::default(),
+            format: None,
             id: default_id(),
             text: default_text(),
             keep: Vec::new(),
             max_bytes: default_max_bytes(),
-            removed: Removed::default(),
+            removed: OnMissing::default(),
             csv: Csv::default(),
         }
     }
@@ -406,9 +298,9 @@ impl Table {
         Self {
             uri: uri.into(),
             text: true,
-            commit: Commit::default(),
+            commit: CommitPolicy::default(),
             upkeep: Upkeep::default(),
-            concurrent: Concurrent::default(),
+            concurrent: WriteConcurrency::default(),
         }
     }
 }

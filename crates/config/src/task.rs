@@ -1,47 +1,8 @@
 //! Tasks of heads as a person writes them: a name and the options that belong to it.
 
-use std::fmt;
-
-use polylance_schema::{Aggregation, Generation, Scores, TaskSpec};
+use polylance_schema::{Aggregation, Generation, Scores, TaskName, TaskSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// What a head is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskName {
-    /// The class of a text, by a sequence classifier.
-    Classify,
-    /// The class of a text among labels of your own, by a model of entailment.
-    ZeroShot,
-    /// Entities, by a token classifier.
-    Ner,
-    /// An answer that stands in the text, by an extractive question answerer.
-    Qa,
-    /// The words behind masks, by a masked language model.
-    FillMask,
-    /// A continuation, by a causal language model.
-    Generate,
-    /// The best of several continuations, by a multiple choice model.
-    Choose,
-    /// How well passages answer a query, by a sequence classifier over both.
-    Rerank,
-}
-
-impl fmt::Display for TaskName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Classify => "classify",
-            Self::ZeroShot => "zero-shot",
-            Self::Ner => "ner",
-            Self::Qa => "qa",
-            Self::FillMask => "fill-mask",
-            Self::Generate => "generate",
-            Self::Choose => "choose",
-            Self::Rerank => "rerank",
-        })
-    }
-}
 
 /// Options of all tasks; each belongs to some of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

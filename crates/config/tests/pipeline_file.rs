@@ -1,6 +1,7 @@
 //! What people see when a pipeline file is right, and when it is not.
 
 use polylance_config::{ByteSize, ChunkMode, ConfigError, Pipeline, Source, Table};
+use polylance_schema::Explain;
 
 const SHORTEST: &str = "version = 1\n[source]\nuri = \"builtin:udhr\"\n[table]\nuri = \"udhr.lance\"\n";
 

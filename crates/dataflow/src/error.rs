@@ -1,5 +1,9 @@
 //! Why a source cannot be read at all. A single bad file or row is not here: it goes to the quarantine.
 
+use std::borrow::Cow;
+
+use polylance_schema::{ErrorClass, Explain, REFUSED_BY_STORE, says_refused};
+
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -122,17 +126,11 @@ pub enum SourceError {
     },
 }
 
-/// What a refusal of the store means, and what to set.
-pub const REFUSED: &str = "the store refuses these credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or those of \
-                       Google and Azure), AWS_REGION, and AWS_ENDPOINT_URL for a store that is not Amazon's";
-
 /// A refused listing is a generic error of `object_store`: only its words tell.
 fn is_refusal(error: &object_store::Error) -> bool {
     use object_store::Error::{PermissionDenied, Unauthenticated};
 
-    let said = || error.to_string();
-    matches!(error, PermissionDenied { .. } | Unauthenticated { .. })
-        || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| said().contains(status))
+    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || says_refused(&error.to_string())
 }
 
 /// The store's error among the causes of an error.
@@ -162,7 +160,7 @@ fn refused(uri: &str) -> &'static str {
             "Azure refuses these credentials: set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or \
              AZURE_STORAGE_SAS_TOKEN"
         }
-        _ => REFUSED,
+        _ => REFUSED_BY_STORE,
     }
 }
 
@@ -180,10 +178,11 @@ impl SourceError {
     pub(crate) fn temporary(source: std::io::Error) -> Self {
         Self::Temporary { folder: std::env::temp_dir().display().to_string(), source }
     }
+}
 
-    /// What to do about it, in one line.
-    pub fn hint(&self) -> Option<String> {
-        match self {
+impl Explain for SourceError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<String> = match self {
             Self::MissingColumn { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::MissingColumn { .. } => {
                 Some("name the columns with `text = \"…\"` and `id = \"…\"` in [source], or --text and --id".into())
@@ -233,6 +232,18 @@ impl SourceError {
                 Some("Parquet, Arrow, JSONL and CSV are read, texts in UTF-8; a damaged file is fetched again".into())
             }
             Self::ColumnType { .. } => Some("name another column, or change its type in the source".into()),
+        };
+        hint.map(Cow::Owned)
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Storage { .. }
+            | Self::Store { .. }
+            | Self::Changed { .. }
+            | Self::File { .. }
+            | Self::Temporary { .. } => ErrorClass::Environment,
+            _ => ErrorClass::User,
         }
     }
 }

@@ -8,22 +8,10 @@ use async_compression::{
 };
 use async_stream::try_stream;
 use bytes::BytesMut;
+use polylance_schema::SourceFormat;
 use serde_json::{Value, error::Category};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
-
-/// How a file is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Apache Parquet.
-    Parquet,
-    /// Arrow IPC, file or stream.
-    Arrow,
-    /// One JSON object a line.
-    Jsonl,
-    /// Comma-separated values with a header line.
-    Csv,
-}
 
 /// The compression around a text file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +116,7 @@ fn xz_decoder<R: AsyncBufRead>(bytes: R) -> XzDecoder<R> {
 }
 
 /// The format that a file's name tells, behind the ending of its compression.
-pub(crate) fn named_format(name: &str) -> Option<Format> {
+pub(crate) fn named_format(name: &str) -> Option<SourceFormat> {
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
     let mut endings = name.rsplit('.');
     let mut ending = endings.next()?;
@@ -136,10 +124,10 @@ pub(crate) fn named_format(name: &str) -> Option<Format> {
         ending = endings.next()?;
     }
     match ending {
-        "parquet" | "pq" | "parq" => Some(Format::Parquet),
-        "arrow" | "arrows" | "feather" | "ipc" => Some(Format::Arrow),
-        "jsonl" | "ndjson" | "json" | "jsonlines" | "ldjson" => Some(Format::Jsonl),
-        "csv" | "tsv" | "tab" | "psv" => Some(Format::Csv),
+        "parquet" | "pq" | "parq" => Some(SourceFormat::Parquet),
+        "arrow" | "arrows" | "feather" | "ipc" => Some(SourceFormat::Arrow),
+        "jsonl" | "ndjson" | "json" | "jsonlines" | "ldjson" => Some(SourceFormat::Jsonl),
+        "csv" | "tsv" | "tab" | "psv" => Some(SourceFormat::Csv),
         _ => None,
     }
 }
@@ -153,31 +141,31 @@ pub(crate) fn is_blank(plain: &[u8]) -> bool {
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The format of a file whose plain bytes begin with `plain`.
-pub(crate) fn sniff(plain: &[u8], compression: Compression, given: Option<Format>) -> io::Result<Format> {
+pub(crate) fn sniff(plain: &[u8], compression: Compression, given: Option<SourceFormat>) -> io::Result<SourceFormat> {
     let unsupported = |message: String| Err(io::Error::new(io::ErrorKind::Unsupported, message));
     let text = plain.strip_prefix(UTF8_MARK).unwrap_or(plain);
     let trimmed = text.trim_ascii_start();
     let format = match text {
-        [b'P', b'A', b'R', b'1', ..] => Format::Parquet,
-        [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => Format::Arrow,
+        [b'P', b'A', b'R', b'1', ..] => SourceFormat::Parquet,
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => SourceFormat::Arrow,
         [] => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty")),
         _ if let Some(encoding) = wide_encoding(plain) => {
             return unsupported(format!("the file is {encoding}: convert it to UTF-8: iconv -f {encoding} -t UTF-8"));
         }
         _ if trimmed.starts_with(b"{") => {
-            if given != Some(Format::Csv) && is_spread_over_lines(trimmed) {
+            if given != Some(SourceFormat::Csv) && is_spread_over_lines(trimmed) {
                 return unsupported(
                     "a JSON object over several lines: write one object a line: jq -c . in.json > out.jsonl".to_owned(),
                 );
             }
-            Format::Jsonl
+            SourceFormat::Jsonl
         }
-        _ if given != Some(Format::Csv) && is_array(trimmed) => {
+        _ if given != Some(SourceFormat::Csv) && is_array(trimmed) => {
             return unsupported("a JSON array: write one object a line: jq -c '.[]' in.json > out.jsonl".to_owned());
         }
-        _ => Format::Csv,
+        _ => SourceFormat::Csv,
     };
-    if compression != Compression::None && matches!(format, Format::Parquet | Format::Arrow) {
+    if compression != Compression::None && matches!(format, SourceFormat::Parquet | SourceFormat::Arrow) {
         return unsupported(
             "a compressed Parquet or Arrow file: decompress it, it compresses its columns itself".to_owned(),
         );
@@ -240,12 +228,12 @@ mod tests {
     #[test]
     fn formats_are_known_by_their_content() {
         let found = |head: &[u8]| sniff(head, Compression::of(head), None).unwrap();
-        assert_eq!(found(b"PAR1\x15"), Format::Parquet);
-        assert_eq!(found(b"ARROW1\0\0"), Format::Arrow);
-        assert_eq!(found(b"\xff\xff\xff\xff\x10"), Format::Arrow);
-        assert_eq!(found(b"\xef\xbb\xbf \n{\"id\":1}"), Format::Jsonl);
-        assert_eq!(found(b"id,text\n"), Format::Csv);
-        assert_eq!(found(b"id,text\n1,a\0b\n"), Format::Csv);
+        assert_eq!(found(b"PAR1\x15"), SourceFormat::Parquet);
+        assert_eq!(found(b"ARROW1\0\0"), SourceFormat::Arrow);
+        assert_eq!(found(b"\xff\xff\xff\xff\x10"), SourceFormat::Arrow);
+        assert_eq!(found(b"\xef\xbb\xbf \n{\"id\":1}"), SourceFormat::Jsonl);
+        assert_eq!(found(b"id,text\n"), SourceFormat::Csv);
+        assert_eq!(found(b"id,text\n1,a\0b\n"), SourceFormat::Csv);
         assert_eq!(Compression::of(b"BZh9"), Compression::Bzip2);
         for first in [[0x28, 0xb5, 0x2f, 0xfd], [0x50, 0x2a, 0x4d, 0x18], [0x5f, 0x2a, 0x4d, 0x18]] {
             assert_eq!(Compression::of(&first), Compression::Zstd);
@@ -284,17 +272,17 @@ mod tests {
         }
         for text in ["{\"id\": 1, \"te\n{\"id\": 2}\n", "{bad\n{\"id\": 2}\n", "{\"id\": 1", "{\"id\": 1,\n{\"id\": 2}"]
         {
-            assert_eq!(refused(text).unwrap(), Format::Jsonl, "{text}");
+            assert_eq!(refused(text).unwrap(), SourceFormat::Jsonl, "{text}");
         }
-        assert_eq!(sniff(b"{\n}", Compression::None, Some(Format::Csv)).unwrap(), Format::Jsonl);
+        assert_eq!(sniff(b"{\n}", Compression::None, Some(SourceFormat::Csv)).unwrap(), SourceFormat::Jsonl);
     }
 
     #[test]
     fn names_tell_the_format_behind_the_compression() {
         for (name, format) in [
-            ("s3://b/part-0.json.gz", Some(Format::Jsonl)),
-            ("a.b/part-0.TSV", Some(Format::Csv)),
-            ("/x/part.snappy.parquet", Some(Format::Parquet)),
+            ("s3://b/part-0.json.gz", Some(SourceFormat::Jsonl)),
+            ("a.b/part-0.TSV", Some(SourceFormat::Csv)),
+            ("/x/part.snappy.parquet", Some(SourceFormat::Parquet)),
             ("x.csv/part-00000", None),
             ("x.gz", None),
         ] {

@@ -12,8 +12,10 @@ use chrono::{DateTime, Utc};
 use globset::GlobMatcher;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 
+use polylance_schema::SourceFormat;
+
 use self::web::WebFile;
-use crate::{Format, SourceError};
+use crate::SourceError;
 
 /// One file of a source. A listing keeps all of them in memory, about 250 bytes each.
 #[derive(Debug, Clone)]
@@ -106,7 +108,7 @@ pub(crate) struct Location {
     /// Which files belong to it, those that have left it included.
     pub(crate) scope: Scope,
     /// The format of the first file that can be read, once that is known.
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<SourceFormat>,
     /// What is to be known about the files.
     pub(crate) notes: Vec<String>,
 }

@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, stream};
-use polylance_schema::columns::RESERVED;
+use polylance_schema::{SourceFormat, columns::RESERVED};
 
 use crate::{
-    Format, SourceError,
+    SourceError,
     location::{Location, SourceFile, public},
     read::{ColumnType, Columns, FileTypes, OpenFile, ReadError, Wanted, is_id, is_text},
     widen::stored,
@@ -34,7 +34,7 @@ pub struct SourceSpec {
     /// A file, a folder, a glob or `builtin:udhr[?codes=…]`; a path or a URL.
     pub uri: String,
     /// The files' format; by content unless given.
-    pub format: Option<Format>,
+    pub format: Option<SourceFormat>,
     /// The column with the document's id.
     pub id: String,
     /// The column with the text.
@@ -139,7 +139,7 @@ async fn first_types(
     location: &Location,
     spec: &SourceSpec,
     wanted: &Wanted,
-) -> Result<(String, Format, FileTypes), SourceError> {
+) -> Result<(String, SourceFormat, FileTypes), SourceError> {
     let mut first_error = None;
     for file in &location.files {
         match open_file(location, file).types(spec.format, spec.csv, wanted).await {

@@ -168,7 +168,7 @@ async fn a_bad_line_is_a_row_that_says_why() {
     let path = folder.path().join("bad.jsonl");
     fs::write(&path, lines.concat()).unwrap();
     let batch = scan(
-        Source::open(SourceSpec { format: Some(polylance_dataflow::Format::Jsonl), ..spec(&path) }).await.unwrap(),
+        Source::open(SourceSpec { format: Some(polylance_schema::SourceFormat::Jsonl), ..spec(&path) }).await.unwrap(),
     )
     .await;
     let errors = errors(&batch);

@@ -18,6 +18,7 @@ use datafusion::{
 use futures::StreamExt;
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use polylance_dataflow::{CsvSpec, Source, SourceError, SourceScanExec, SourceSpec};
+use polylance_schema::Explain;
 use polylance_schema::columns::{DOC_ID, ERROR, TEXT};
 use web::{Answers, Web, http_date};
 

@@ -21,6 +21,7 @@ use datafusion::{
 };
 use parquet::arrow::ArrowWriter;
 use polylance_dataflow::{CsvSpec, Source, SourceError, SourceScanExec, SourceSpec};
+use polylance_schema::Explain;
 use polylance_schema::columns::{DOC_ID, ERROR, SOURCE_ROW, TEXT};
 
 fn spec(uri: &Path, keep: &[&str]) -> SourceSpec {

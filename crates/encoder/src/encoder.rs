@@ -6,11 +6,13 @@ use candle_core::Tensor;
 use polylance_kernels::Precision;
 use rayon::prelude::*;
 
+use polylance_schema::Dtype;
+
 use crate::{
     arena::Arena,
     batch::{CuSeqlens, PackedBatch},
     config::{ModelConfig, NormPlacement},
-    dtype::Dtype,
+    dtype,
     embeddings::Embeddings,
     error::Result,
     key_values::KeyValues,
@@ -41,7 +43,7 @@ enum Layers {
 
 impl Encoder {
     pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig, dtype: Dtype, per_layer: bool) -> Result<Self> {
-        let precision = dtype.precision();
+        let precision = dtype::precision(dtype);
         let vb = weights.var_builder().pp("encoder");
         let layers = if per_layer {
             Layers::Mapped { weights: Arc::clone(weights), config: config.clone() }

@@ -1,8 +1,9 @@
 //! What can go wrong with a model, by what a caller can do about it.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{borrow::Cow, error::Error, io, path::PathBuf};
 
 use polylance_cuda::CudaError;
+use polylance_schema::{ErrorClass, Explain, UnknownWord};
 
 /// A result whose error is a [`ModelError`].
 pub type Result<T> = std::result::Result<T, ModelError>;
@@ -165,4 +166,44 @@ impl From<CudaError> for ModelError {
 /// Bytes as people read them.
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+impl From<UnknownWord> for ModelError {
+    fn from(error: UnknownWord) -> Self {
+        Self::Option(error.to_string())
+    }
+}
+
+impl Explain for ModelError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::NotFound { .. } => {
+                Some("a model is `builtin:multilingual-e5-small`, a folder, a .gguf file, or a name on the hub")
+            }
+            Self::Hub { .. } => Some(
+                "`builtin:multilingual-e5-small` needs no network; HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured",
+            ),
+            Self::MissingFile { .. } => Some(
+                "a model's folder has config.json, tokenizer.json (the fast tokenizer's) and weights, as save_pretrained \
+                 writes them",
+            ),
+            Self::Damaged { .. } => Some("fetch the file again"),
+            Self::WrongShape { .. } | Self::MissingTensor { .. } => {
+                Some("config.json and the weights are not of one model: fetch the folder again")
+            }
+            _ => None,
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotFound { .. }
+            | Self::MissingFile { .. }
+            | Self::Config { .. }
+            | Self::Unsupported { .. }
+            | Self::Option(_) => ErrorClass::User,
+            _ => ErrorClass::Environment,
+        }
+    }
 }

@@ -54,7 +54,7 @@ pub use attention::SelfAttention;
 pub use batch::{CuSeqlens, PackedBatch};
 pub use config::{ModelConfig, ModelKind, NormPlacement};
 pub use device::Device;
-pub use dtype::Dtype;
+pub use dtype::{check_dtype, dtype_of_this_cpu};
 pub use embeddings::Embeddings;
 pub use encoder::Encoder;
 pub use error::{ModelError, Result};

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use polylance_schema::Pooling;
+use polylance_schema::{Dtype, Pooling};
 use serde::Serialize;
 
 use crate::{
     config::ModelConfig,
     cuda::CudaEncoder,
     device::Device,
-    dtype::Dtype,
+    dtype,
     encoder::Encoder,
     error::Result,
     files::ModelFiles,
@@ -126,7 +126,7 @@ impl Loaded {
         head: impl FnOnce(&Weights) -> Result<Vec<TensorSpec>>,
     ) -> Result<Self> {
         let dtype = options.dtype.unwrap_or_default();
-        dtype.check(device)?;
+        dtype::check_dtype(dtype, device)?;
         let config = files.config();
         let weights = Weights::open(files.weights())?;
         let mut specs = tensors(config);

@@ -9,6 +9,7 @@ use crate::{
     config::ModelConfig,
     cuda::CudaHead,
     device::Device,
+    dtype,
     error::{ModelError, Result},
     files::ModelFiles,
     head_config::{HeadConfig, ProblemType},
@@ -82,7 +83,7 @@ impl SharedHead {
             return Err(ModelError::Option(message));
         }
         let dtype = options.dtype.unwrap_or_default();
-        dtype.check(device)?;
+        dtype::check_dtype(dtype, device)?;
         let labels = labels(task, head_config)?;
         let weights = Weights::open(files.weights())?;
         let specs = Head::tensors(task, backbone, head_config, &weights)?;

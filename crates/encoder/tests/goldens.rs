@@ -3,11 +3,11 @@
 use std::{fs, path::Path};
 
 use polylance_encoder::{
-    CuSeqlens, Device, Dtype, Gpu, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, Widen,
-    pool,
+    CuSeqlens, Device, Gpu, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, Widen, pool,
     synthetic::{Checkpoint, Format},
 };
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
+use polylance_schema::Dtype;
 use safetensors::SafeTensors;
 use serde_json::Value;
 

@@ -4,11 +4,12 @@
 use std::{fs, path::Path};
 
 use polylance_encoder::{
-    Device, Dtype, FittedHead, FittedKind, Generation, Gpu, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles,
+    Device, FittedHead, FittedKind, Generation, Gpu, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles,
     PackedBatch, Pooling, SentenceEncoder, SharedHead, Task, TaskModel, Widen,
     synthetic::{Checkpoint, Format, Names, numbers},
 };
 use polylance_fake_cuda::{FakeDriver, Session};
+use polylance_schema::Dtype;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! Why a job could not be opened or did not end.
 
-use std::{error::Error, io};
+use std::{borrow::Cow, error::Error, io};
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -9,12 +9,11 @@ use polylance_config::{ConfigError, TaskError};
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
 use polylance_fit::FitError;
+use polylance_schema::{ErrorClass, Explain, UnknownWord};
 use polylance_search::SearchError;
 use polylance_sink::SinkError;
 use polylance_worker::PoolError;
 use tokio::task::JoinError;
-
-use crate::LoadError;
 
 /// Why a job could not be opened or did not end.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +45,6 @@ pub enum EngineError {
     /// A device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// A model that was to be loaded during the run cannot be.
-    #[error(transparent)]
-    Load(#[from] LoadError),
     /// A head cannot be trained.
     #[error(transparent)]
     Fit(Box<FitError>),
@@ -96,7 +92,6 @@ impl EngineError {
             Self::Model(inner) => inner,
             Self::Pool(inner) => inner,
             Self::Backend(inner) => inner,
-            Self::Load(inner) => inner,
             Self::Fit(inner) => inner.as_ref(),
             Self::Plan(inner) => inner,
             Self::Arrow(inner) => inner,
@@ -119,6 +114,12 @@ impl From<FitError> for EngineError {
     }
 }
 
+impl From<UnknownWord> for EngineError {
+    fn from(error: UnknownWord) -> Self {
+        Self::Model(error.into())
+    }
+}
+
 /// Settings that are each right and together are not.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -138,9 +139,33 @@ impl UsageError {
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
+}
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
+impl Explain for UsageError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.hint.as_deref().map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ErrorClass {
+        ErrorClass::User
+    }
+}
+
+// Of the envelopes, what is inside explains itself.
+impl Explain for EngineError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Quarantine { table, .. } => Some(Cow::Owned(format!(
+                "what is good is committed; `polylance quarantine list --table {table}` shows what is wrong"
+            ))),
+            _ => None,
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Config(_) | Self::Task(_) | Self::Usage(_) => ErrorClass::User,
+            _ => ErrorClass::Environment,
+        }
     }
 }

@@ -14,7 +14,7 @@ use polylance_backend::{
 };
 use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
-use polylance_worker::{DevicePool, GPU_LANES, Machine, PassHead, PoolError, PoolOptions, SelectedDevices};
+use polylance_worker::{DevicePool, GPU_LANES, Machine, PassHead, PoolOptions, SelectedDevices};
 use tokio::sync::OnceCell;
 
 /// Ids in a batch, and batches per worker that a plan collects before it requests vectors. How many ids a GPU takes
@@ -22,11 +22,6 @@ use tokio::sync::OnceCell;
 const BATCH_TOKENS: usize = 2048;
 const BATCH_TOKENS_GPU: usize = 32 * 1024;
 const BATCHES: usize = 2;
-
-/// The model could not be loaded.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(pub Arc<PoolError>);
 
 /// See the module.
 #[derive(Debug)]
@@ -42,7 +37,8 @@ struct State {
     heads: Vec<PassHead>,
     options: PoolOptions,
     pool: OnceCell<DevicePool>,
-    failure: Mutex<Option<LoadError>>,
+    /// Why the model could not be loaded: it is not tried twice.
+    failure: Mutex<Option<BackendError>>,
 }
 
 impl LazyPool {
@@ -63,11 +59,6 @@ impl LazyPool {
         let state = State { files, heads, options, pool: OnceCell::new(), failure: Mutex::new(None) };
         Self { info, heads: asked, state: Arc::new(state) }
     }
-
-    /// Why the model could not be loaded, when that was tried.
-    pub(crate) fn failure(&self) -> Option<LoadError> {
-        self.state.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 /// Enough ids to keep all devices busy, estimated without opening them.
@@ -83,25 +74,21 @@ fn window_tokens(devices: &SelectedDevices, batch_tokens: Option<usize>, machine
 impl State {
     async fn pool(self: &Arc<Self>) -> Result<&DevicePool, BackendError> {
         let loading = || async {
-            if let Some(LoadError(failure)) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                return Err(not_loaded(failure));
+            if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                return Err(failure.clone());
             }
             let state = Arc::clone(self);
             let open = move || DevicePool::open_with_heads(&state.files, &state.heads, &state.options);
-            let opened = tokio::task::spawn_blocking(open).await;
-            opened.map_err(|error| not_loaded(&error))?.map_err(|error| {
-                let failure = Arc::new(error);
-                let error = not_loaded(&failure);
-                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(LoadError(failure));
-                error
+            let opened = match tokio::task::spawn_blocking(open).await {
+                Ok(opened) => opened.map_err(|error| BackendError::Load(Arc::new(error))),
+                Err(panicked) => Err(BackendError::Load(Arc::new(panicked))),
+            };
+            opened.inspect_err(|failure| {
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
             })
         };
         self.pool.get_or_try_init(loading).await
     }
-}
-
-fn not_loaded(error: &dyn std::fmt::Display) -> BackendError {
-    BackendError::Device { device: "(not loaded)".to_owned(), message: error.to_string() }
 }
 
 impl Backend for LazyPool {

@@ -20,6 +20,7 @@
 mod annotate;
 mod embed;
 mod error;
+mod explain;
 pub mod fit;
 mod lazy_pool;
 pub mod models;
@@ -30,5 +31,5 @@ pub use embed::{
     EmbedOptions, EmbedPlan, Embedded, Job, Limits, Observer, OpenJob, Planned, RunSummary, Stage, peak_memory, run_job,
 };
 pub use error::{EngineError, UsageError};
-pub use lazy_pool::LoadError;
+pub use explain::{Explanation, causes, damage_behind, explain};
 pub use polylance_dataflow::{SourceProgress, Stop};

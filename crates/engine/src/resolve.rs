@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use polylance_config::{self as config, ChunkMode, Pipeline};
-use polylance_dataflow::{CsvSpec, Format, SourceSpec};
-use polylance_encoder::{Dtype, ModelFiles};
-use polylance_schema::{Chunking, Contract, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexKind, IndexSpec, Metric, Retention, Table, UpkeepPolicy};
+use polylance_config::{ChunkMode, CsvByte, Pipeline, Upkeep};
+use polylance_dataflow::{CsvSpec, SourceSpec};
+use polylance_encoder::ModelFiles;
+use polylance_schema::{Chunking, Contract, Dtype, Prompts, TextColumn};
+use polylance_sink::{IndexSpec, Retention, Table, UpkeepPolicy};
 use polylance_worker::{Machine, PoolOptions, Selection};
 
 use crate::{EngineError, Job, Limits, UsageError, models};
@@ -27,55 +27,31 @@ pub(crate) fn job(pipeline: &Pipeline) -> Job {
     Job {
         source: SourceSpec {
             uri: source.uri.clone(),
-            format: match source.format {
-                config::Format::Auto => None,
-                config::Format::Parquet => Some(Format::Parquet),
-                config::Format::Arrow => Some(Format::Arrow),
-                config::Format::Jsonl => Some(Format::Jsonl),
-                config::Format::Csv => Some(Format::Csv),
-            },
+            format: source.format,
             id: source.id.clone(),
             text: source.text.clone(),
             keep: source.keep.clone(),
             max_bytes: source.max_bytes.0,
             csv: CsvSpec {
-                delimiter: source.csv.delimiter.map(config::CsvByte::byte),
-                quote: source.csv.quote.map(config::CsvByte::byte),
-                escape: source.csv.escape.map(config::CsvByte::byte),
+                delimiter: source.csv.delimiter.map(CsvByte::byte),
+                quote: source.csv.quote.map(CsvByte::byte),
+                escape: source.csv.escape.map(CsvByte::byte),
             },
         },
         table: table.uri.clone(),
         text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },
-        commit: CommitPolicy { rows: table.commit.rows, seconds: table.commit.seconds },
-        index: IndexSpec {
-            kind: match index.kind {
-                config::IndexKind::Auto => IndexKind::Auto,
-                config::IndexKind::None => IndexKind::None,
-                config::IndexKind::IvfFlat => IndexKind::IvfFlat,
-                config::IndexKind::IvfSq => IndexKind::IvfSq,
-                config::IndexKind::IvfPq => IndexKind::IvfPq,
-                config::IndexKind::IvfRq => IndexKind::IvfRq,
-                config::IndexKind::IvfHnswSq => IndexKind::IvfHnswSq,
-                config::IndexKind::IvfHnswPq => IndexKind::IvfHnswPq,
-            },
-            metric: match index.metric {
-                config::Metric::Cosine => Metric::Cosine,
-                config::Metric::L2 => Metric::L2,
-                config::Metric::Dot => Metric::Dot,
-            },
-            min_rows: index.min_rows,
-            words: index.words,
-        },
+        commit: table.commit,
+        index: IndexSpec { kind: index.kind, metric: index.metric, min_rows: index.min_rows, words: index.words },
         upkeep: upkeep(&table.upkeep),
-        remove: source.removed == config::Removed::Delete,
-        alone: table.concurrent == config::Concurrent::Refuse,
+        on_missing: source.removed,
+        concurrency: table.concurrent,
         reread: false,
         limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
         memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
     }
 }
 
-fn upkeep(upkeep: &config::Upkeep) -> UpkeepPolicy {
+fn upkeep(upkeep: &Upkeep) -> UpkeepPolicy {
     let retention = Retention {
         older_than: Duration::from_secs(upkeep.keep_days.saturating_mul(24 * 3600)),
         keep_versions: usize::try_from(upkeep.keep_versions).unwrap_or(usize::MAX),
@@ -105,11 +81,8 @@ pub(crate) fn pool_options(pipeline: &Pipeline, selection: &Selection) -> PoolOp
 /// [`EngineError::Pool`] for devices that are not there, and those of [`dtype_of_table`].
 pub async fn select(pipeline: &Pipeline) -> Result<Selection> {
     let dtype = match pipeline.model.dtype {
-        config::Dtype::Auto => dtype_of_table(&pipeline.table.uri).await?,
-        config::Dtype::F32 => Some(Dtype::F32),
-        config::Dtype::Bf16 => Some(Dtype::Bf16),
-        config::Dtype::F16 => Some(Dtype::F16),
-        config::Dtype::Int8 => Some(Dtype::Int8),
+        None => dtype_of_table(&pipeline.table.uri).await?,
+        given => given,
     };
     select_devices(&pipeline.model.devices, dtype)
 }

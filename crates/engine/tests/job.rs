@@ -6,8 +6,8 @@ use std::sync::Arc;
 use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits, Observer, RunSummary, SourceProgress, Stage, run_job};
-use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn};
-use polylance_sink::{CommitPolicy, IndexSpec, Retention, UpkeepPolicy, Upkept};
+use polylance_schema::{Chunking, CommitPolicy, Contract, OnMissing, Pooling, Prompts, TextColumn, WriteConcurrency};
+use polylance_sink::{IndexSpec, Retention, UpkeepPolicy, Upkept};
 use polylance_testkit::FakeBackend;
 use tempfile::TempDir;
 
@@ -47,8 +47,8 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         commit: CommitPolicy { rows: 100, seconds: 0 },
         index: IndexSpec::default(),
         upkeep: UpkeepPolicy { compact: true, retention: Some(Retention::default()) },
-        remove: false,
-        alone: false,
+        on_missing: OnMissing::Keep,
+        concurrency: WriteConcurrency::Merge,
         reread: false,
         limits: Limits::NONE,
         memory: 1 << 30,

@@ -1,6 +1,7 @@
 //! Why a head could not be fitted, by what a caller can do about it.
 
 use polylance_encoder::ModelError;
+use polylance_schema::{ErrorClass, Explain};
 
 /// A result whose error is a [`FitError`].
 pub type Result<T> = std::result::Result<T, FitError>;
@@ -17,4 +18,14 @@ pub enum FitError {
     /// The backbone cannot be read, or the folder cannot be written.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+impl Explain for FitError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Data(_) => ErrorClass::User,
+            Self::Model(inner) => inner.class(),
+            Self::Device(_) => ErrorClass::Environment,
+        }
+    }
 }

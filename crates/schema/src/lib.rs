@@ -6,15 +6,21 @@
 pub mod columns;
 mod content;
 mod contract;
+mod explain;
 mod heads;
 pub mod search;
 mod tables;
+mod vocabulary;
 pub mod words;
 
 pub use content::{ContentRule, UnknownRule};
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
+pub use explain::{ErrorClass, Explain, REFUSED_BY_STORE, says_refused, without_source_places};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use tables::{
     TextColumn, annotated_schema, chunk_schema, encoded_schema, error_fields, key_schema, quarantine_schema,
     source_schema, table_schema, tokenized_schema, with_heads,
+};
+pub use vocabulary::{
+    CommitPolicy, Dtype, IndexKind, Metric, OnMissing, SourceFormat, TaskName, UnknownWord, WriteConcurrency,
 };

@@ -1,10 +1,10 @@
 //! What can go wrong while reading a table, by what a caller can do about it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
-use polylance_schema::ContractError;
+use polylance_schema::{ContractError, ErrorClass, Explain};
 
 /// A search, a query or a description failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,5 +99,29 @@ impl SearchError {
     /// Names the table and the action a Lance error belongs to.
     pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
         move |source| Self::Storage { uri: uri.to_owned(), action, source: Arc::new(source) }
+    }
+}
+
+impl Explain for SearchError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::NoTable { .. } => Some("`polylance embed` and `polylance run` make tables"),
+            Self::NoContract { .. } => Some("`polylance sql` reads any Lance table"),
+            Self::DuplicateTable(_) => Some("name them: --table first=URI --table second=URI"),
+            Self::ReadOnly(_) => Some("polylance changes tables with `run` and `embed` only"),
+            Self::NoTextIndex { .. } => {
+                Some("`polylance index words` builds it; --mode vector searches by meaning without it")
+            }
+            Self::Filter { .. } => Some("`polylance show` lists the table's columns"),
+            _ => None,
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Storage { .. } | Self::Backend(_) | Self::UnreadableContract { .. } => ErrorClass::Environment,
+            _ => ErrorClass::User,
+        }
     }
 }

@@ -16,9 +16,9 @@ use futures::{
     future::{BoxFuture, ready},
 };
 use polylance_backend::AnnotatorHandle;
-use polylance_schema::{Aggregation, Contract, Scores, TaskSpec};
+use polylance_schema::{Aggregation, Contract, IndexKind, Metric, Scores, TaskSpec};
 use polylance_search::{LoadedModels, ModelSource, Models, SearchError, SqlRuntime, SqlSession};
-use polylance_sink::{IndexKind, IndexSpec, Metric, Words, index_words, update_index};
+use polylance_sink::{IndexSpec, Words, index_words, update_index};
 use polylance_testkit::FakeAnnotator;
 
 async fn session(place: &Place) -> SqlSession {

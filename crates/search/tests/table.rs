@@ -9,13 +9,13 @@ use arrow::{
     datatypes::{Float32Type, UInt32Type},
 };
 use common::{DIM, Place, backend, contract, models, owned, strings, write_three};
+use polylance_schema::{IndexKind, Metric};
 use polylance_search::{
     Effort, Fusion, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable, TuneRequest, describe,
     table_contract,
 };
 use polylance_sink::{
-    IndexAction, IndexKind, IndexSpec, Metric, Words, index_words, properties, quarantine_uri, set_search_effort,
-    update_index,
+    IndexAction, IndexSpec, Words, index_words, properties, quarantine_uri, set_search_effort, update_index,
 };
 
 fn request(query: &str, k: usize, filter: Option<&str>) -> SearchRequest {

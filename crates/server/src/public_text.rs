@@ -1,20 +1,11 @@
 //! What other people's messages say without the machine they were made on.
 
+use polylance_schema::without_source_places;
+
 /// A message of Lance or DataFusion without addresses and without places in their sources.
 pub(crate) fn public_text(text: &str) -> String {
     let text = without_addresses(text);
-    let kept: Vec<&str> = text.split(", ").filter(|part| !is_place(part)).collect();
-    kept.join(", ").split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// `/registry/lance-14.0.2/src/scanner.rs:839:33`
-fn is_place(part: &str) -> bool {
-    let mut parts = part.rsplitn(3, ':');
-    let mut number = || parts.next().is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
-    let numbered = number() && number();
-    #[expect(clippy::case_sensitive_file_extension_comparisons, reason = "Rust's own sources end so")]
-    let source = |file: &str| file.ends_with(".rs") && !file.contains(' ');
-    numbered && parts.next().is_some_and(source)
+    without_source_places(&text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// With `…` for what stands behind `uri=`, where plans tell what they read, and for the folders of this process.

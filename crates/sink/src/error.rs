@@ -1,8 +1,10 @@
 //! What can go wrong between a plan and its table, by what a caller can do about it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use polylance_schema::{ContractDifference, ContractError, HeadContractError};
+use polylance_schema::{
+    ContractDifference, ContractError, ErrorClass, Explain, HeadContractError, REFUSED_BY_STORE, says_refused,
+};
 
 /// A table could not be opened, checked, written or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -246,7 +248,7 @@ fn listed(columns: &[ColumnDifference]) -> String {
 
 impl SinkError {
     /// Whether the store refuses the credentials.
-    pub fn is_refusal(&self) -> bool {
+    fn is_refusal(&self) -> bool {
         use object_store::Error::{PermissionDenied, Unauthenticated};
 
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
@@ -256,9 +258,7 @@ impl SinkError {
             }
             next = error.source();
         }
-        let said = self.to_string();
-        // Some refusals are generic errors: only their words tell.
-        ["403 Forbidden", "401 Unauthorized"].iter().any(|status| said.contains(status))
+        says_refused(&self.to_string())
     }
 
     /// Names the table and the action a Lance error belongs to.
@@ -269,6 +269,67 @@ impl SinkError {
     /// Rows that no operator should have sent.
     pub(crate) fn rows(uri: &str, message: impl Into<String>) -> Self {
         Self::Rows { uri: uri.to_owned(), message: message.into() }
+    }
+}
+
+impl Explain for SinkError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::ContractMismatch(_) => {
+                "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it"
+            }
+            Self::SchemaMismatch { .. } => {
+                "set `keep` in [source] and `text` in [table] as for the table, or write to a new table; columns that \
+                 others add to a table must be nullable"
+            }
+            Self::OtherFeatures { .. } => "name another table with --features, or delete this one",
+            Self::NotATable { .. } | Self::NoContract { .. } => "write to an address where nothing is yet",
+            Self::UnreadableContract { .. } | Self::UnreadableHead { .. } | Self::LaterTable { .. } => {
+                "use the version of polylance that wrote the table"
+            }
+            Self::NoTable { .. } => "`polylance embed` and `polylance run` make tables",
+            Self::MissingColumn { .. } => {
+                "`polylance show` lists the table's columns; texts are there unless `text = false` in [table] left them out"
+            }
+            Self::NotAnAnnotation { .. } => "choose another name for the annotation",
+            Self::ColumnChanged { .. } => "let one run at a time fill a column, then run again",
+            Self::Damaged { .. } => {
+                "`polylance compact --repair` sets the file aside, after which the version before it is the latest"
+            }
+            Self::Replaced { .. } | Self::FilesGone { .. } => {
+                "run the same command again: it begins with what is there now"
+            }
+            Self::Clock { .. } => "set the clock of this machine, then clean up",
+            Self::Conflict { .. } => "run the same command again: it continues from what is committed",
+            Self::Storage { .. } if self.is_refusal() => REFUSED_BY_STORE,
+            Self::Storage { .. } => {
+                "look at space, permissions and credentials, then run again: it continues from what is committed"
+            }
+            Self::Held { .. } => {
+                "wait for it, or let runs write side by side with `concurrent = \"merge\"` in [table]; \
+                 a run that died is forgotten after a minute"
+            }
+            Self::NoLease { .. } => "let runs write side by side with `concurrent = \"merge\"` in [table]",
+            Self::Ids { .. } => "look at the space in the folder for temporary files (TMPDIR), then run again",
+            Self::Index { .. } => "the rows are committed; change `kind` or `metric` in [index] and run again",
+            Self::Rows { .. } => "this is a defect of polylance: please report it",
+        };
+        Some(Cow::Borrowed(hint))
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::ContractMismatch(_)
+            | Self::SchemaMismatch { .. }
+            | Self::OtherFeatures { .. }
+            | Self::NotATable { .. }
+            | Self::NoContract { .. }
+            | Self::NoTable { .. }
+            | Self::MissingColumn { .. }
+            | Self::NotAnAnnotation { .. } => ErrorClass::User,
+            Self::Rows { .. } => ErrorClass::Internal,
+            _ => ErrorClass::Environment,
+        }
     }
 }
 

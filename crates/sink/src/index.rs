@@ -13,7 +13,7 @@ use lance_index::{
     },
 };
 use lance_linalg::distance::DistanceType;
-use polylance_schema::columns::EMBEDDING;
+use polylance_schema::{IndexKind, Metric, columns::EMBEDDING};
 use serde::Serialize;
 
 use crate::{
@@ -32,42 +32,6 @@ const TRAINING_ROWS: u64 = 256;
 
 /// Bits a dimension of `RaBitQ`'s codes.
 const RQ_BITS: u8 = 1;
-
-/// How two vectors are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// The angle between them.
-    #[default]
-    Cosine,
-    /// Euclidean distance.
-    L2,
-    /// The inner product.
-    Dot,
-}
-
-/// The kind of index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IndexKind {
-    /// None for a small table, whose exact search is fast; `IvfPq` above [`IndexSpec::min_rows`].
-    #[default]
-    Auto,
-    /// No index: every search compares every vector.
-    None,
-    /// Inverted lists of whole vectors: exact within the lists that are probed, as large as the vectors.
-    IvfFlat,
-    /// Inverted lists of 8-bit scalars: a quarter of the size.
-    IvfSq,
-    /// Inverted lists of product-quantized codes: the smallest.
-    IvfPq,
-    /// Inverted lists of vectors turned at random and cut to a bit a dimension (`RaBitQ`): the fastest build.
-    IvfRq,
-    /// Inverted lists with a graph each, of 8-bit scalars: the fastest search, the slowest build.
-    IvfHnswSq,
-    /// Inverted lists with a graph each, of product-quantized codes.
-    IvfHnswPq,
-}
 
 /// Which index a table should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,30 +193,33 @@ impl IndexSpec {
     }
 }
 
-impl IndexKind {
-    /// Those that are an index.
-    const BUILT: [Self; 6] = [Self::IvfPq, Self::IvfFlat, Self::IvfSq, Self::IvfRq, Self::IvfHnswSq, Self::IvfHnswPq];
+/// Those that are an index.
+const BUILT: [IndexKind; 6] = [
+    IndexKind::IvfPq,
+    IndexKind::IvfFlat,
+    IndexKind::IvfSq,
+    IndexKind::IvfRq,
+    IndexKind::IvfHnswSq,
+    IndexKind::IvfHnswPq,
+];
 
-    /// Lance's name of the kind.
-    fn lance_name(self) -> &'static str {
-        match self {
-            Self::Auto | Self::None | Self::IvfPq => "IVF_PQ",
-            Self::IvfFlat => "IVF_FLAT",
-            Self::IvfSq => "IVF_SQ",
-            Self::IvfRq => "IVF_RQ",
-            Self::IvfHnswSq => "IVF_HNSW_SQ",
-            Self::IvfHnswPq => "IVF_HNSW_PQ",
-        }
+/// Lance's name of the kind.
+fn lance_name(kind: IndexKind) -> &'static str {
+    match kind {
+        IndexKind::Auto | IndexKind::None | IndexKind::IvfPq => "IVF_PQ",
+        IndexKind::IvfFlat => "IVF_FLAT",
+        IndexKind::IvfSq => "IVF_SQ",
+        IndexKind::IvfRq => "IVF_RQ",
+        IndexKind::IvfHnswSq => "IVF_HNSW_SQ",
+        IndexKind::IvfHnswPq => "IVF_HNSW_PQ",
     }
 }
 
-impl Metric {
-    fn distance(self) -> DistanceType {
-        match self {
-            Self::Cosine => DistanceType::Cosine,
-            Self::L2 => DistanceType::L2,
-            Self::Dot => DistanceType::Dot,
-        }
+fn distance(metric: Metric) -> DistanceType {
+    match metric {
+        Metric::Cosine => DistanceType::Cosine,
+        Metric::L2 => DistanceType::L2,
+        Metric::Dot => DistanceType::Dot,
     }
 }
 
@@ -297,16 +264,16 @@ impl Existing {
 
     /// By which it is built again.
     fn built_as(&self) -> Option<(IndexKind, Metric)> {
-        let kind = IndexKind::BUILT.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(kind.lance_name()))?;
+        let kind = BUILT.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(lance_name(*kind)))?;
         let metrics = [Metric::Cosine, Metric::L2, Metric::Dot];
-        let is_own = |metric: &Metric| self.metric.eq_ignore_ascii_case(&metric.distance().to_string());
+        let is_own = |metric: &Metric| self.metric.eq_ignore_ascii_case(&distance(*metric).to_string());
         Some((kind, metrics.into_iter().find(is_own)?))
     }
 
     /// Whether this index is the one wanted; with `auto` any kind is, as long as it compares the same way.
     fn serves(&self, kind: IndexKind, spec: &IndexSpec) -> bool {
-        let kind = spec.kind == IndexKind::Auto || self.kind.eq_ignore_ascii_case(kind.lance_name());
-        kind && self.metric.eq_ignore_ascii_case(&spec.metric.distance().to_string())
+        let kind = spec.kind == IndexKind::Auto || self.kind.eq_ignore_ascii_case(lance_name(kind));
+        kind && self.metric.eq_ignore_ascii_case(&distance(spec.metric).to_string())
     }
 }
 
@@ -320,7 +287,7 @@ async fn build(uri: &str, dataset: &mut Dataset, kind: IndexKind, metric: Metric
 }
 
 fn parameters(dataset: &Dataset, kind: IndexKind, metric: Metric) -> VectorIndexParams {
-    let (metric, ivf) = (metric.distance(), IvfBuildParams::default());
+    let (metric, ivf) = (distance(metric), IvfBuildParams::default());
     match kind {
         IndexKind::IvfFlat => VectorIndexParams::with_ivf_flat_params(metric, ivf),
         IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf, SQBuildParams::default()),

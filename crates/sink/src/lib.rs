@@ -48,7 +48,7 @@ pub use features::{FeatureKey, FeatureTable, TokenFeatures};
 pub use finished::{Finished, finish};
 pub use held::{HeldRow, HeldRows, count_held, drop_held, held_rows, held_sources};
 pub use identity::TableMark;
-pub use index::{IndexAction, IndexKind, IndexOutcome, IndexSpec, Metric, merge_index, retrain_index, update_index};
+pub use index::{IndexAction, IndexOutcome, IndexSpec, merge_index, retrain_index, update_index};
 pub use keys::TableKeysExec;
 pub use lease::{Lease, lease_uri};
 pub use map::{MapOutcome, draw_map};
@@ -58,7 +58,7 @@ pub use quarantine::quarantine_uri;
 pub use removed::{RemovedDocuments, remove_documents};
 pub use retrain::Retrain;
 pub use table::Table;
-pub use target::{CommitPolicy, TableTarget, properties};
+pub use target::{TableTarget, properties};
 pub use upkeep::{
     Cleaned, Compacted, Contention, Mode, PlannedCompaction, Repaired, Retention, SMALL_FRAGMENTS, UpkeepPolicy,
     Upkept, clean, compact, damage, plan_compaction, repair, upkeep,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use arrow::datatypes::{FieldRef, SchemaRef};
-use polylance_schema::{Contract, TextColumn, table_schema, with_heads};
+use polylance_schema::{CommitPolicy, Contract, TextColumn, table_schema, with_heads};
 
 use crate::{Retention, TableMark};
 
@@ -31,28 +31,11 @@ pub mod properties {
     pub const ANNOTATED: &str = "polylance.annotated_rows";
 }
 
-/// When a window of rows becomes a commit. Whatever comes first closes it, at the next end of a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommitPolicy {
-    /// Rows (chunks) in a window; 0 sets no limit.
-    pub rows: u64,
-    /// Seconds from a window's first row; 0, or more than half an hour, is half an hour.
-    pub seconds: u64,
-}
-
-impl CommitPolicy {
-    /// How long a window may be open: its first data file must be committed long before a cleanup may take it for one
-    /// that a killed run left behind.
-    pub(crate) fn longest(self) -> Duration {
-        let most = Retention::SAFE_AGE / 2;
-        if self.seconds == 0 { most } else { Duration::from_secs(self.seconds).min(most) }
-    }
-}
-
-impl Default for CommitPolicy {
-    fn default() -> Self {
-        Self { rows: 100_000, seconds: 300 }
-    }
+/// How long a window may be open: its first data file must be committed long before a cleanup may take it for one that a
+/// killed run left behind. 0, or more than half an hour, is half an hour.
+pub(crate) fn longest_window(commit: CommitPolicy) -> Duration {
+    let most = Retention::SAFE_AGE / 2;
+    if commit.seconds == 0 { most } else { Duration::from_secs(commit.seconds).min(most) }
 }
 
 /// A table to write to, and everything a commit to it must say.

@@ -44,6 +44,7 @@ use crate::{
     SinkError, TableTarget,
     documents::{Locators, OpenDocument, Run, is_readable},
     synced,
+    target::longest_window,
     transact::{WrittenField, written_fields},
     window::{BadDocument, Window, window_schema},
 };
@@ -303,7 +304,7 @@ impl WindowWriter {
 
     /// When the open window must close by time; `None` while it is empty.
     fn deadline(&self) -> Option<Instant> {
-        self.window.opened?.checked_add(self.target.commit.longest())
+        self.window.opened?.checked_add(longest_window(self.target.commit))
     }
 
     /// Takes one batch: all documents but the last are complete.

@@ -12,7 +12,8 @@ use std::{
     time::Instant,
 };
 
-use polylance_encoder::{Dtype, ModelFiles};
+use polylance_encoder::ModelFiles;
+use polylance_schema::Dtype;
 use polylance_worker::{DevicePool, PoolOptions, bench};
 
 fn main() -> Result<(), Box<dyn Error>> {

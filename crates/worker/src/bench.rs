@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, time::Instant};
 
 use futures::executor::block_on;
 use polylance_backend::{Backend, Embeddings, Result};
-use polylance_encoder::{Dtype, ModelConfig};
+use polylance_encoder::ModelConfig;
 use polylance_kernels::{Isa, Precision, peak};
+use polylance_schema::Dtype;
 use serde::Serialize;
 
 use crate::{DevicePool, DeviceSpec, Machine, VisibleGpu};

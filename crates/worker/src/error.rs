@@ -1,8 +1,9 @@
 //! Why a pool could not be opened.
 
-use std::any::Any;
+use std::{any::Any, borrow::Cow};
 
 use polylance_encoder::ModelError;
+use polylance_schema::{ErrorClass, Explain};
 
 /// A pool that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +48,24 @@ pub enum PoolError {
     Thread(#[source] std::io::Error),
 }
 
-impl PoolError {
-    /// What to do about it, where there is more to say than the message does.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Explain for PoolError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
             Self::Device { .. } => Some("devices are `auto`, `cpu`, `cpu:0` (a core), `cpu:0-3` (cores) and `cuda:0`"),
             Self::Gpu { .. } => Some(
                 "`auto` takes the GPUs that can be used, or else the cores; `nvidia-smi` lists what the driver sees",
             ),
-            Self::Load { .. } | Self::Model(_) | Self::Tokenizer { .. } | Self::Thread(_) => None,
+            Self::Model(inner) => return inner.hint(),
+            Self::Load { .. } | Self::Tokenizer { .. } | Self::Thread(_) => None,
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Device { .. } | Self::Gpu { .. } => ErrorClass::User,
+            Self::Model(inner) => inner.class(),
+            Self::Load { .. } | Self::Tokenizer { .. } | Self::Thread(_) => ErrorClass::Environment,
         }
     }
 }

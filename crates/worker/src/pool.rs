@@ -7,10 +7,9 @@ use polylance_backend::{
     Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Load, Result, TokenizeSpec,
 };
 use polylance_encoder::{
-    Device as Hardware, Dtype, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder,
-    SharedHead,
+    Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder, SharedHead,
 };
-use polylance_schema::{Chunking, Contract, Pooling, Prompts, TaskSpec};
+use polylance_schema::{Chunking, Contract, Dtype, Pooling, Prompts, TaskSpec};
 
 use crate::{
     PoolError,

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use polylance_encoder::{CudaError, Device as Hardware, Dtype, ModelError};
+use polylance_encoder::{CudaError, Device as Hardware, ModelError, check_dtype, dtype_of_this_cpu};
+use polylance_schema::Dtype;
 
 use crate::{
     PoolError, PoolOptions,
@@ -143,7 +144,7 @@ impl SelectedDevices {
     }
 
     fn fastest_dtype(&self) -> Dtype {
-        if self.is_cuda() { Dtype::Bf16 } else { Dtype::of_this_cpu() }
+        if self.is_cuda() { Dtype::Bf16 } else { dtype_of_this_cpu() }
     }
 
     fn check(&self, dtype: Dtype) -> Result<(), ModelError> {
@@ -153,7 +154,7 @@ impl SelectedDevices {
                 Err(ModelError::Option("dtype int8 is computed on the CPU alone; a GPU has bf16".to_owned()))
             }
             (Self::Cuda(_), _) => Ok(()),
-            (Self::AllCores | Self::Cpu(_), dtype) => dtype.check(&Hardware::Cpu),
+            (Self::AllCores | Self::Cpu(_), dtype) => check_dtype(dtype, &Hardware::Cpu),
         }
     }
 }
@@ -271,6 +272,8 @@ fn parse(names: &[String], machine: &Machine) -> Result<Named, PoolError> {
 
 #[cfg(test)]
 mod tests {
+    use polylance_schema::Explain as _;
+
     use super::*;
 
     fn gpu(ordinal: u32, compute: (u32, u32)) -> VisibleGpu {
@@ -302,7 +305,7 @@ mod tests {
 
     #[test]
     fn auto_is_all_usable_gpus_in_bf16_and_the_cores_without_one() {
-        let cpu = Dtype::of_this_cpu();
+        let cpu = dtype_of_this_cpu();
         for auto in [&[][..], &["auto"]] {
             assert_eq!(resolved(auto, None, &gpus()), (names(&["cuda:0", "cuda:2"]), Dtype::Bf16));
             assert_eq!(resolved(auto, None, &cores()), (names(&["auto"]), cpu));
@@ -332,7 +335,7 @@ mod tests {
 
     #[test]
     fn named_devices_decide_the_dtype() {
-        assert_eq!(resolved(&["cpu"], None, &gpus()).1, Dtype::of_this_cpu());
+        assert_eq!(resolved(&["cpu"], None, &gpus()).1, dtype_of_this_cpu());
         assert_eq!(resolved(&["cuda:0"], None, &gpus()).1, Dtype::Bf16);
     }
 

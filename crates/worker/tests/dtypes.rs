@@ -3,8 +3,8 @@
 
 use futures::executor::block_on;
 use polylance_backend::{Backend, TokenizeSpec};
-use polylance_encoder::{Dtype, ModelFiles};
-use polylance_schema::{Chunking, Cut};
+use polylance_encoder::ModelFiles;
+use polylance_schema::{Chunking, Cut, Dtype};
 use polylance_testkit::{SCRIPTS, long_document};
 use polylance_worker::{DevicePool, PoolOptions};
 

@@ -12,9 +12,9 @@ use futures::executor::block_on;
 use polylance_backend::{
     AnnotateInput, Annotated, Annotation, Annotator, Backend, BackendError, Embeddings, EncodeInput,
 };
-use polylance_encoder::{Dtype, ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
+use polylance_encoder::{ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
-use polylance_schema::{Scores, TaskSpec};
+use polylance_schema::{Dtype, Scores, TaskSpec};
 use polylance_worker::{
     DevicePool, GPU_LANES, Machine, PassHead, PoolError, PoolOptions, TaskPool, TokenStates, VisibleGpu,
 };

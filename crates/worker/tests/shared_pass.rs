@@ -98,12 +98,12 @@ fn only_what_reads_the_same_ids_on_the_same_encoder_shares_the_pass() {
     let answers = model(&folder.path().join("answers"), Task::QuestionAnswering, &[]);
     let (options, none) = (PoolOptions::default(), HeadInputs::default());
     let classify = TaskSpec::Classify { scores: Scores::Best };
-    let of = |passage: &str, max_tokens: usize, dtype: polylance_encoder::Dtype| {
+    let of = |passage: &str, max_tokens: usize, dtype: polylance_schema::Dtype| {
         let prompts = Prompts { passage: passage.to_owned(), query: String::new() };
         let options = PoolOptions { dtype: Some(dtype), ..PoolOptions::default() };
         contract(&classes, &options, prompts, Chunking::Truncate { max_tokens }).unwrap()
     };
-    let f32 = polylance_encoder::Dtype::F32;
+    let f32 = polylance_schema::Dtype::F32;
     let embedding = of("", 128, f32);
     let asked = head_contract(&classes, classify.clone(), none.clone(), &options).unwrap();
     let shares = |files: &ModelFiles, contract: &Contract, asked: &HeadContract| {
@@ -112,7 +112,7 @@ fn only_what_reads_the_same_ids_on_the_same_encoder_shares_the_pass() {
     assert!(shares(&classes, &embedding, &asked));
     assert!(!shares(&classes, &of("passage: ", 128, f32), &asked), "another prefix");
     assert!(!shares(&classes, &of("", 129, f32), &asked), "chunks that the head cuts");
-    assert!(!shares(&classes, &of("", 128, polylance_encoder::Dtype::Bf16), &asked), "another arithmetic");
+    assert!(!shares(&classes, &of("", 128, polylance_schema::Dtype::Bf16), &asked), "another arithmetic");
     let qa =
         TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
     assert!(!shares(&answers, &embedding, &head_contract(&answers, qa, none.clone(), &options).unwrap()), "pairs");

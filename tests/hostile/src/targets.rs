@@ -11,11 +11,11 @@ use datafusion::{execution::TaskContext, physical_plan::ExecutionPlan};
 use futures::StreamExt;
 use polylance_backend::{Backend, TokenizeSpec};
 use polylance_config::Pipeline;
-use polylance_dataflow::{Format, Source, SourceScanExec, SourceSpec};
+use polylance_dataflow::{Source, SourceScanExec, SourceSpec};
 use polylance_encoder::{
     Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, Task, TaskModel, synthetic::Checkpoint,
 };
-use polylance_schema::Chunking;
+use polylance_schema::{Chunking, Explain, SourceFormat};
 use polylance_worker::{DevicePool, PoolOptions};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -87,8 +87,8 @@ impl Target {
     pub fn run(self, bytes: &[u8]) -> bool {
         match self {
             Self::Pipeline => pipeline(bytes),
-            Self::Csv => rows(bytes, Format::Csv),
-            Self::Jsonl => rows(bytes, Format::Jsonl),
+            Self::Csv => rows(bytes, SourceFormat::Csv),
+            Self::Jsonl => rows(bytes, SourceFormat::Jsonl),
             Self::Config => with_file(self, "config.json", bytes, |folder| {
                 // Heads are configured here too.
                 let classifier = ModelFiles::find(folder)
@@ -119,7 +119,7 @@ fn pipeline(bytes: &[u8]) -> bool {
     }
 }
 
-fn rows(bytes: &[u8], format: Format) -> bool {
+fn rows(bytes: &[u8], format: SourceFormat) -> bool {
     let path = FOLDER.path().join("rows");
     fs::write(&path, bytes).expect("a writable folder");
     let spec = SourceSpec {

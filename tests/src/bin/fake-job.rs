@@ -8,8 +8,8 @@ use std::{env, error::Error, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::Job;
-use polylance_schema::{Chunking, Cut};
-use polylance_sink::{IndexKind, IndexSpec, UpkeepPolicy};
+use polylance_schema::{Chunking, Cut, IndexKind};
+use polylance_sink::{IndexSpec, UpkeepPolicy};
 use polylance_testkit::FakeBackend;
 use polylance_tests::{fake_contract, fake_head, fake_pipeline};
 

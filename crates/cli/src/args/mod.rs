@@ -5,7 +5,9 @@ mod model;
 pub(crate) mod named;
 mod output;
 mod task;
+mod word;
 
 pub(crate) use model::{ComputeArgs, DeviceArgs, ModelArgs, TableModelArgs};
 pub(crate) use output::{OutputArgs, ProgressMode};
-pub(crate) use task::{TaskArg, TaskArgs, usage};
+pub(crate) use task::{TaskArgs, usage};
+pub(crate) use word::{read_word, word};

@@ -1,10 +1,11 @@
 //! The arguments by which commands choose models and devices.
 
-use polylance_encoder::{Dtype, ModelFiles};
+use polylance_encoder::ModelFiles;
 use polylance_engine::{
     models::{self, TableModelPolicy},
     resolve::select_devices,
 };
+use polylance_schema::Dtype;
 use polylance_worker::Selection;
 
 use crate::error::Result;

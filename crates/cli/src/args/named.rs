@@ -1,11 +1,10 @@
 //! Arguments that give something a name: tables and heads.
 
-use clap::ValueEnum;
 use polylance_config::TaskOptions;
 use polylance_engine::models::NamedHead;
 use serde_json::{Map, Value};
 
-use super::{TaskArg, usage};
+use super::{read_word, usage};
 
 /// `name=URI`, or a URI alone with an empty name. A `=` inside a URI is not a name's.
 pub(crate) fn table(text: &str) -> Result<(String, String), String> {
@@ -26,8 +25,8 @@ pub(crate) fn head(text: &str) -> Result<NamedHead, String> {
         return Err("expected NAME=TASK:MODEL".to_owned());
     };
     let (model, options) = model.split_once('?').unwrap_or((model, ""));
-    let task = TaskArg::from_str(task, false)?;
-    let spec = task_options(options)?.spec(task.into()).map_err(|error| usage(error).to_string())?;
+    let task = read_word(task)?;
+    let spec = task_options(options)?.spec(task).map_err(|error| usage(error).to_string())?;
     Ok(NamedHead { name: name.to_owned(), spec, model: model.to_owned() })
 }
 

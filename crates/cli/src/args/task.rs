@@ -1,17 +1,18 @@
 //! The flags of tasks.
 
-use clap::ValueEnum;
-use polylance_config::{TaskError, TaskName, TaskOptions};
+use polylance_config::{TaskError, TaskOptions};
 use polylance_engine::UsageError;
-use polylance_schema::{Aggregation, Scores, TaskSpec};
+use polylance_schema::{Aggregation, Scores, TaskName, TaskSpec};
+
+use super::word;
 
 /// Options of tasks, on the command line.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Options of tasks")]
 pub(crate) struct TaskArgs {
     /// ner: how tokens become spans [default: simple]
-    #[arg(long, value_name = "A", value_enum)]
-    aggregation: Option<AggregationArg>,
+    #[arg(long, value_name = "A", value_parser = word::<Aggregation>())]
+    aggregation: Option<Aggregation>,
     /// classify: tell every class with its score, not the best alone
     #[arg(long)]
     all_scores: bool,
@@ -53,75 +54,13 @@ pub(crate) struct TaskArgs {
     seed: Option<u64>,
 }
 
-/// A task by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TaskArg {
-    /// The class of a text, by a sequence classifier
-    Classify,
-    /// The class of a text among labels of your own, by a model of entailment
-    ZeroShot,
-    /// Entities, by a token classifier
-    Ner,
-    /// An answer that stands in the text, by an extractive question answerer
-    Qa,
-    /// The words behind masks, by a masked language model
-    FillMask,
-    /// A continuation, by a causal language model
-    Generate,
-    /// The best of several continuations, by a multiple choice model
-    Choose,
-    /// How well passages answer a query, by a sequence classifier over both
-    Rerank,
-}
-
-impl From<TaskArg> for TaskName {
-    fn from(task: TaskArg) -> Self {
-        match task {
-            TaskArg::Classify => Self::Classify,
-            TaskArg::ZeroShot => Self::ZeroShot,
-            TaskArg::Ner => Self::Ner,
-            TaskArg::Qa => Self::Qa,
-            TaskArg::FillMask => Self::FillMask,
-            TaskArg::Generate => Self::Generate,
-            TaskArg::Choose => Self::Choose,
-            TaskArg::Rerank => Self::Rerank,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AggregationArg {
-    /// Every token alone
-    None,
-    /// Neighbouring tokens of one label together
-    Simple,
-    /// A word has the tag of its first token
-    First,
-    /// A word has the tag with the highest mean
-    Average,
-    /// A word has the tag of its surest token
-    Max,
-}
-
-impl From<AggregationArg> for Aggregation {
-    fn from(aggregation: AggregationArg) -> Self {
-        match aggregation {
-            AggregationArg::None => Self::None,
-            AggregationArg::Simple => Self::Simple,
-            AggregationArg::First => Self::First,
-            AggregationArg::Average => Self::Average,
-            AggregationArg::Max => Self::Max,
-        }
-    }
-}
-
 impl TaskArgs {
     /// The flags as a pipeline file has them.
     pub(crate) fn options(&self) -> TaskOptions {
         let given = self;
         TaskOptions {
             scores: given.all_scores.then_some(Scores::All),
-            aggregation: given.aggregation.map(Aggregation::from),
+            aggregation: given.aggregation,
             labels: given.labels.clone(),
             template: given.template.clone(),
             multi_label: given.multi_label.then_some(true),
@@ -138,8 +77,8 @@ impl TaskArgs {
     }
 
     /// A task with these options.
-    pub(crate) fn spec(&self, task: TaskArg) -> Result<TaskSpec, UsageError> {
-        self.options().spec(task.into()).map_err(usage)
+    pub(crate) fn spec(&self, task: TaskName) -> Result<TaskSpec, UsageError> {
+        self.options().spec(task).map_err(usage)
     }
 }
 

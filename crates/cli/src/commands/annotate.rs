@@ -2,14 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use polylance_config::{Annotate, Commit, Pipeline, Run};
-use polylance_encoder::Dtype;
+use polylance_config::{Annotate, Pipeline, Run};
 use polylance_engine::{Columns, resolve};
-use polylance_sink::CommitPolicy;
+use polylance_schema::{CommitPolicy, Dtype, TaskName};
 
 use super::annotate_columns::{self, Filling};
 use crate::{
-    args::{DeviceArgs, ProgressMode, TaskArg, TaskArgs, usage},
+    args::{DeviceArgs, ProgressMode, TaskArgs, usage, word},
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
@@ -36,8 +35,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODEL", required_unless_present = "pipeline")]
     model: Option<String>,
     /// What the head is asked
-    #[arg(long, value_name = "TASK", value_enum, required_unless_present = "pipeline")]
-    task: Option<TaskArg>,
+    #[arg(long, value_name = "TASK", value_parser = word::<TaskName>(), required_unless_present = "pipeline")]
+    task: Option<TaskName>,
     /// qa: the question for every row
     #[arg(long, value_name = "TEXT")]
     question: Option<String>,
@@ -56,7 +55,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     devices: DeviceArgs,
     /// Rows after which a commit is made
-    #[arg(long, value_name = "N", default_value_t = Commit::default().rows)]
+    #[arg(long, value_name = "N", default_value_t = CommitPolicy::default().rows)]
     commit_rows: u64,
     /// End with one JSON object a column on stdout
     #[arg(long)]
@@ -105,7 +104,7 @@ async fn columns(args: &Args) -> Result<(Columns, Duration)> {
         choices: args.choices.clone(),
         choices_column: args.choices_column.clone(),
         options: args.options.options(),
-        ..Annotate::new(name.clone(), (*task).into(), model.clone())
+        ..Annotate::new(name.clone(), *task, model.clone())
     };
     annotate.task().map_err(usage)?;
     let dtype = match args.dtype {
@@ -116,7 +115,7 @@ async fn columns(args: &Args) -> Result<(Columns, Duration)> {
         table: table.clone(),
         columns: vec![annotate],
         selection: args.devices.select(dtype)?,
-        commit: CommitPolicy { rows: args.commit_rows, seconds: Commit::default().seconds },
+        commit: CommitPolicy { rows: args.commit_rows, seconds: CommitPolicy::default().seconds },
         stall: None,
     };
     Ok((columns, Duration::from_secs(Run::default().grace)))

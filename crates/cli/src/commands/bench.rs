@@ -7,9 +7,8 @@ use arrow::array::AsArray;
 use indicatif::HumanBytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use polylance_backend::{Backend, Embeddings, TokenizeSpec};
-use polylance_encoder::Dtype;
 use polylance_engine::{models, peak_memory};
-use polylance_schema::Chunking;
+use polylance_schema::{Chunking, Dtype};
 use polylance_worker::{BenchReport, DevicePool};
 use serde::{Deserialize, Serialize};
 

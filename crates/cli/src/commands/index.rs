@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use polylance_schema::{IndexKind, Metric};
 use polylance_search::{Effort, SearchTable, TuneRequest, Tuned, Tuning};
-use polylance_sink::{
-    IndexAction, IndexKind, IndexSpec, Metric, Words, WordsOutcome, index_words, set_search_effort, update_index,
-};
+use polylance_sink::{IndexAction, IndexSpec, Words, WordsOutcome, index_words, set_search_effort, update_index};
 use serde::Serialize;
 
 use crate::{
+    args::word,
     error::{Result, UsageError},
     exit::ExitStatus,
     output::{Printer, advice::advise, counted, thousands},
@@ -45,11 +45,11 @@ struct VectorsArgs {
     #[arg(long, value_name = "URI")]
     table: String,
     /// The kind; auto is `ivf_pq` from --min-rows on, and none below: there an exact search is fast
-    #[arg(long, value_enum, default_value_t = KindArg::Auto)]
-    kind: KindArg,
+    #[arg(long, value_parser = word::<IndexKind>(), default_value = "auto")]
+    kind: IndexKind,
     /// How vectors are compared
-    #[arg(long, value_enum, default_value_t = MetricArg::Cosine)]
-    metric: MetricArg,
+    #[arg(long, value_parser = word::<Metric>(), default_value = "cosine")]
+    metric: Metric,
     /// With --kind auto, rows from which there is an index
     #[arg(long, value_name = "N", default_value_t = IndexSpec::default().min_rows)]
     min_rows: u64,
@@ -99,51 +99,6 @@ struct TuneArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum KindArg {
-    Auto,
-    None,
-    IvfFlat,
-    IvfSq,
-    IvfPq,
-    IvfRq,
-    IvfHnswSq,
-    IvfHnswPq,
-}
-
-impl From<KindArg> for IndexKind {
-    fn from(kind: KindArg) -> Self {
-        match kind {
-            KindArg::Auto => Self::Auto,
-            KindArg::None => Self::None,
-            KindArg::IvfFlat => Self::IvfFlat,
-            KindArg::IvfSq => Self::IvfSq,
-            KindArg::IvfPq => Self::IvfPq,
-            KindArg::IvfRq => Self::IvfRq,
-            KindArg::IvfHnswSq => Self::IvfHnswSq,
-            KindArg::IvfHnswPq => Self::IvfHnswPq,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum MetricArg {
-    Cosine,
-    L2,
-    Dot,
-}
-
-impl From<MetricArg> for Metric {
-    fn from(metric: MetricArg) -> Self {
-        match metric {
-            MetricArg::Cosine => Self::Cosine,
-            MetricArg::L2 => Self::L2,
-            MetricArg::Dot => Self::Dot,
-        }
-    }
-}
-
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     match args.command {
         Command::Vectors(args) => vectors(args, printer).await,
@@ -153,12 +108,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
 }
 
 async fn vectors(args: VectorsArgs, printer: &mut Printer) -> Result<ExitStatus> {
-    let spec = IndexSpec {
-        kind: args.kind.into(),
-        metric: args.metric.into(),
-        min_rows: args.min_rows,
-        ..IndexSpec::default()
-    };
+    let spec = IndexSpec { kind: args.kind, metric: args.metric, min_rows: args.min_rows, ..IndexSpec::default() };
     let index = Box::pin(update_index(&args.table, &spec)).await?;
     if args.json {
         printer.json(&index)?;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use polylance_backend::{AnnotateInput, Annotated, Annotation, Annotator, LabelScore, TokenScore};
 use polylance_engine::models;
-use polylance_schema::TaskSpec;
+use polylance_schema::{TaskName, TaskSpec};
 use polylance_worker::TaskPool;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{ComputeArgs, TaskArg, TaskArgs},
+    args::{ComputeArgs, TaskArgs, word},
     error::Result,
     exit::ExitStatus,
     lines::lines,
@@ -33,8 +33,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// What the head is asked
-    #[arg(long, value_name = "TASK", value_enum)]
-    task: TaskArg,
+    #[arg(long, value_name = "TASK", value_parser = word::<TaskName>())]
+    task: TaskName,
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]

@@ -28,9 +28,11 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::StreamReader;
 
+use polylance_schema::SourceFormat;
+
 use crate::{
     batches::Rows,
-    format::{Compression, Format, HEAD, is_blank, named_format, sniff},
+    format::{Compression, HEAD, is_blank, named_format, sniff},
     location::{SourceFile, Store},
     source::CsvSpec,
 };
@@ -114,18 +116,18 @@ pub(crate) struct OpenFile {
     /// Bytes of this source that have been read, for progress.
     pub(crate) bytes_read: Count,
     /// The format of the source's other files.
-    others: Option<Format>,
+    others: Option<SourceFormat>,
     /// The file's tag, where the store's listing gives another one than its answers.
     tag: Arc<OnceLock<String>>,
 }
 
 impl OpenFile {
-    pub(crate) fn new(store: Store, others: Option<Format>, file: SourceFile, bytes_read: Count) -> Self {
+    pub(crate) fn new(store: Store, others: Option<SourceFormat>, file: SourceFile, bytes_read: Count) -> Self {
         Self { store, file, bytes_read, others, tag: Arc::default() }
     }
 
     /// Format and compression by content, unless the format is given; `None` for a text file without a row.
-    async fn sniff(&self, given: Option<Format>) -> Result<Option<(Format, Compression)>, ReadError> {
+    async fn sniff(&self, given: Option<SourceFormat>) -> Result<Option<(SourceFormat, Compression)>, ReadError> {
         if let Some(reason) = &self.file.unreadable {
             return Err(ReadError::Content(reason.clone()));
         }
@@ -146,13 +148,13 @@ impl OpenFile {
         if is_blank(&plain) && (plain.len() as u64) < HEAD {
             let text = named_format(&self.file.uri).or(given).or(self.others);
             return match text {
-                Some(Format::Jsonl | Format::Csv) => Ok(None),
+                Some(SourceFormat::Jsonl | SourceFormat::Csv) => Ok(None),
                 _ => Err(ReadError::Content("the file is empty".into())),
             };
         }
         let found = sniff(&plain, compression, given)?;
         match given {
-            Some(given) if matches!(found, Format::Parquet | Format::Arrow) && given != found => {
+            Some(given) if matches!(found, SourceFormat::Parquet | SourceFormat::Arrow) && given != found => {
                 Err(ReadError::Content(format!("the file is {found:?}, not {given:?}")))
             }
             given => Ok(Some((given.unwrap_or(found), compression))),
@@ -162,30 +164,30 @@ impl OpenFile {
     /// The file's format, its columns and their types.
     pub(crate) async fn types(
         &self,
-        format: Option<Format>,
+        format: Option<SourceFormat>,
         csv: CsvSpec,
         wanted: &Wanted,
-    ) -> Result<(Format, FileTypes), ReadError> {
+    ) -> Result<(SourceFormat, FileTypes), ReadError> {
         let Some((format, compression)) = self.sniff(format).await? else {
             return Err(ReadError::Content("the file is empty".into()));
         };
         let types = match format {
-            Format::Parquet => types::declared(parquet::schema(self).await?.as_ref()),
-            Format::Arrow => types::declared(arrow_ipc::schema(self).await?.as_ref()),
-            Format::Jsonl => jsonl::types(self, compression, wanted).await?,
-            Format::Csv => csv::types(self, compression, csv, wanted).await?,
+            SourceFormat::Parquet => types::declared(parquet::schema(self).await?.as_ref()),
+            SourceFormat::Arrow => types::declared(arrow_ipc::schema(self).await?.as_ref()),
+            SourceFormat::Jsonl => jsonl::types(self, compression, wanted).await?,
+            SourceFormat::Csv => csv::types(self, compression, csv, wanted).await?,
         };
         Ok((format, types))
     }
 
     /// The file's rows. The error, if any, is the last item.
-    pub(crate) async fn rows(&self, columns: &Columns, format: Option<Format>) -> Result<RowStream, ReadError> {
+    pub(crate) async fn rows(&self, columns: &Columns, format: Option<SourceFormat>) -> Result<RowStream, ReadError> {
         let Some((format, compression)) = self.sniff(format).await? else { return Ok(stream::empty().boxed()) };
         let rows = match format {
-            Format::Parquet => parquet::rows(self, columns).await?,
-            Format::Arrow => arrow_ipc::rows(self, columns).await?,
-            Format::Jsonl => jsonl::rows(self, columns, compression).await?,
-            Format::Csv => csv::rows(self, columns, compression).await?,
+            SourceFormat::Parquet => parquet::rows(self, columns).await?,
+            SourceFormat::Arrow => arrow_ipc::rows(self, columns).await?,
+            SourceFormat::Jsonl => jsonl::rows(self, columns, compression).await?,
+            SourceFormat::Csv => csv::rows(self, columns, compression).await?,
         };
         Ok(if matches!(self.store, Store::Files) { self.clone().watched(rows) } else { rows })
     }

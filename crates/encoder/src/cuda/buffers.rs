@@ -11,9 +11,10 @@ use super::{
     batch::{self, Block, Part},
     layout::Geometry,
 };
+use polylance_schema::Dtype;
+
 use crate::{
     config::ModelConfig,
-    dtype::Dtype,
     error::{ModelError, Result},
 };
 

@@ -6,10 +6,10 @@ use polylance_cuda::{
     DeviceBuffer, DeviceSlice, Gpu, NumberType, Pass,
     ops::{Activation, Epilogue, GatherRows, GatherRowsF32, Gemm, Linear, Norm, NormRows, Pool},
 };
-use polylance_schema::Pooling;
+use polylance_schema::{Dtype, Pooling};
 
 use super::{
-    CudaEncoder, Dtype, Logits,
+    CudaEncoder, Logits,
     batch::Block,
     buffers::Places,
     layout::{self, Groups, Layout, Place},

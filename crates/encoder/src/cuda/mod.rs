@@ -15,7 +15,7 @@ mod upload;
 use std::{fmt, sync::Arc};
 
 use polylance_cuda::{DeviceBuffer, DeviceSlice, Gpu, KernelTime, NumberType};
-use polylance_schema::Pooling;
+use polylance_schema::{Dtype, Pooling};
 
 use self::{
     batch::Block,
@@ -26,7 +26,6 @@ pub(crate) use self::{decode::Cache, head::CudaHead};
 use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::ModelConfig,
-    dtype::Dtype,
     error::{ModelError, Result},
     task_model::Logits,
     weights::Weights,

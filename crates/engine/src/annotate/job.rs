@@ -14,8 +14,8 @@ use datafusion::{
 use futures::TryStreamExt;
 use polylance_backend::{Annotator, AnnotatorHandle};
 use polylance_dataflow::{AnnotateExec, Stop, Stopped};
-use polylance_schema::HeadContract;
-use polylance_sink::{CommitPolicy, Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec};
+use polylance_schema::{CommitPolicy, HeadContract};
+use polylance_sink::{Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec};
 use serde::Serialize;
 use uuid::Uuid;
 

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use arrow::datatypes::FieldRef;
 use polylance_config::{Annotate, Pipeline};
 use polylance_encoder::ModelFiles;
-use polylance_schema::Contract;
-use polylance_sink::{CommitPolicy, Declared};
+use polylance_schema::{CommitPolicy, Contract};
+use polylance_sink::Declared;
 use polylance_worker::{PassHead, PoolOptions, Selection, TaskPool, head_contract, shares_pass};
 
 use crate::{EngineError, Stop, resolve::files_in_table};
@@ -33,12 +33,11 @@ pub struct Columns {
 impl Columns {
     /// Those of a pipeline.
     pub fn of(pipeline: &Pipeline, selection: &Selection) -> Self {
-        let commit = &pipeline.table.commit;
         Self {
             table: pipeline.table.uri.clone(),
             columns: pipeline.annotate.clone(),
             selection: selection.clone(),
-            commit: CommitPolicy { rows: commit.rows, seconds: commit.seconds },
+            commit: pipeline.table.commit,
             stall: Some(Duration::from_secs(pipeline.run.stall)),
         }
     }

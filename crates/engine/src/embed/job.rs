@@ -26,10 +26,10 @@ use datafusion::{
 use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_embeddings, progress};
-use polylance_schema::{Contract, TextColumn};
+use polylance_schema::{CommitPolicy, Contract, OnMissing, TextColumn, WriteConcurrency};
 use polylance_sink::{
-    CommitPolicy, Declared, IndexSpec, Lease, Table, TableTarget, UpkeepPolicy, Upkept, declare_columns, plan_commit,
-    properties, quarantine_version,
+    Declared, IndexSpec, Lease, Table, TableTarget, UpkeepPolicy, Upkept, declare_columns, plan_commit, properties,
+    quarantine_version,
 };
 use uuid::Uuid;
 
@@ -58,10 +58,10 @@ pub struct Job {
     pub index: IndexSpec,
     /// What is done for the table at the end of a run that wrote something.
     pub upkeep: UpkeepPolicy,
-    /// Whether documents of the table that are no longer in the source are taken out.
-    pub remove: bool,
-    /// Whether the run must be alone with the table.
-    pub alone: bool,
+    /// What happens to documents of the table that are no longer in the source.
+    pub on_missing: OnMissing,
+    /// What happens when another run is writing to the table.
+    pub concurrency: WriteConcurrency,
     /// Whether a source that did not change since a run finished it is read all the same.
     pub reread: bool,
     /// How many bad rows are too many.
@@ -222,7 +222,7 @@ impl OpenJob {
         let plan = plan_commit(embeddings, target)?;
         let stop = Stop::default();
         // Rows that are not read have no ids.
-        let ids = (self.job.remove && !partial).then(Arc::default);
+        let ids = (self.job.on_missing == OnMissing::Delete && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
         let backend = backend.clone();
         let OpenJob { job, table, run_id, source, .. } = self;
@@ -239,7 +239,7 @@ const RULES: u32 = 2;
 fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
     let SourceSpec { uri, format, id, text, keep, max_bytes, csv } = &job.source;
     let content = format!("{uri:?} {format:?} {id:?} {text:?} {keep:?} {max_bytes} {csv:?}");
-    let source = format!("{content} {:?} {}", job.text, job.remove);
+    let source = format!("{content} {:?} {}", job.text, job.on_missing == OnMissing::Delete);
     let mut hasher = blake3::Hasher::new();
     hasher.update(&RULES.to_le_bytes());
     hasher.update(source.as_bytes());
@@ -293,7 +293,7 @@ impl Planned {
     /// # Errors
     /// See [`EngineError`].
     pub async fn run(self, observer: &mut dyn Observer) -> Result<RunSummary, EngineError> {
-        if !self.job.alone {
+        if self.job.concurrency == WriteConcurrency::Merge {
             return self.run_beside_others(observer).await;
         }
         let lease = Box::pin(Lease::acquire(&self.job.table, &self.run_id)).await?;

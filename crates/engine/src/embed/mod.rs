@@ -31,7 +31,6 @@ pub struct EmbedOptions {
 #[derive(Debug)]
 pub struct EmbedPlan {
     planned: Planned,
-    pool: Arc<LazyPool>,
     columns: Vec<Column>,
 }
 
@@ -64,10 +63,9 @@ impl EmbedPlan {
             column.fuse(&files, &contract).await?;
         }
         let (fused, fields): (Vec<_>, Vec<_>) = columns.iter().filter_map(Column::fused_head).unzip();
-        let pool = Arc::new(LazyPool::new(files, fused, pool, &selection.devices));
-        let backend = BackendHandle(Arc::<LazyPool>::clone(&pool));
+        let backend = BackendHandle(Arc::new(LazyPool::new(files, fused, pool, &selection.devices)));
         let planned = Box::pin(open.plan(&backend, contract, fields)).await?;
-        Ok(Self { planned, pool, columns })
+        Ok(Self { planned, columns })
     }
 
     /// The columns that the pipeline annotates.
@@ -97,12 +95,8 @@ impl EmbedPlan {
     /// # Errors
     /// [`EngineError`]; what was committed before stays in the table.
     pub async fn run(self, observer: &mut dyn Observer) -> Result<Embedded, EngineError> {
-        let Self { planned, pool, columns } = self;
-        match (Box::pin(planned.run(observer)).await, pool.failure()) {
-            (Ok(summary), _) => Ok(Embedded { summary, columns }),
-            (Err(_), Some(failure)) => Err(failure.into()),
-            (Err(error), None) => Err(error),
-        }
+        let Self { planned, columns } = self;
+        Ok(Embedded { summary: Box::pin(planned.run(observer)).await?, columns })
     }
 }
 

@@ -175,7 +175,8 @@ fn loading<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use polylance_encoder::{Dtype, ModelConfig, synthetic::Checkpoint};
+    use polylance_encoder::{ModelConfig, synthetic::Checkpoint};
+    use polylance_schema::Dtype;
     use polylance_schema::{Chunking, Prompts};
 
     use super::*;

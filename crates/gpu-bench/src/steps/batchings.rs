@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use polylance_encoder::{Dtype, ModelConfig, PackedBatch, SentenceEncoder};
+use polylance_encoder::{ModelConfig, PackedBatch, SentenceEncoder};
+use polylance_schema::Dtype;
 use rayon::prelude::*;
 use serde_json::json;
 

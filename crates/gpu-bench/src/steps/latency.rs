@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use polylance_encoder::Dtype;
+use polylance_schema::Dtype;
 use serde_json::json;
 
 use super::{Context, synthetic};

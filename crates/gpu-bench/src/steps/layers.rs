@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use polylance_encoder::{Device, Dtype, LoadOptions, Pooling, SentenceEncoder};
+use polylance_encoder::{Device, LoadOptions, Pooling, SentenceEncoder};
+use polylance_schema::Dtype;
 use serde_json::json;
 
 use super::Context;

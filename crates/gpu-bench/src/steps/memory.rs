@@ -8,7 +8,8 @@ use clap::Args;
 use futures::executor::block_on;
 use polylance_backend::{Backend, BackendError};
 use polylance_cuda::DeviceBuffer;
-use polylance_encoder::{Dtype, Gpu, ModelConfig, ModelError, PackedBatch, SentenceEncoder};
+use polylance_encoder::{Gpu, ModelConfig, ModelError, PackedBatch, SentenceEncoder};
+use polylance_schema::Dtype;
 use polylance_worker::{DevicePool, PoolOptions};
 use serde_json::Value;
 

@@ -14,7 +14,8 @@ pub(crate) mod tiny;
 use std::sync::Arc;
 
 use anyhow::Result;
-use polylance_encoder::{Device, Dtype, Gpu, LoadOptions, ModelConfig, SentenceEncoder};
+use polylance_encoder::{Device, Gpu, LoadOptions, ModelConfig, SentenceEncoder};
+use polylance_schema::Dtype;
 
 use crate::report::Report;
 

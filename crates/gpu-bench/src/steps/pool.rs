@@ -8,9 +8,10 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
 use polylance_backend::Backend;
 use polylance_encoder::{
-    Device, Dtype, LoadOptions, ModelConfig, ModelFiles, Pooling, SentenceEncoder,
+    Device, LoadOptions, ModelConfig, ModelFiles, Pooling, SentenceEncoder,
     synthetic::{Checkpoint, Format},
 };
+use polylance_schema::Dtype;
 use polylance_worker::{DevicePool, PoolOptions};
 use serde_json::json;
 

@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use polylance_encoder::{Dtype, Gpu, ModelConfig, SentenceEncoder};
+use polylance_encoder::{Gpu, ModelConfig, SentenceEncoder};
+use polylance_schema::Dtype;
 use serde_json::{Value, json};
 
 use super::{Context, synthetic};

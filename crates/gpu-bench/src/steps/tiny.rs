@@ -2,7 +2,8 @@
 //! access down, and every kernel of a pass is in it.
 
 use anyhow::Result;
-use polylance_encoder::{Dtype, Gpu, ModelConfig, ModelKind, NormPlacement};
+use polylance_encoder::{Gpu, ModelConfig, ModelKind, NormPlacement};
+use polylance_schema::Dtype;
 use serde_json::json;
 
 use super::{Context, synthetic};

@@ -11,9 +11,11 @@ use arrow::{
 };
 use datafusion::{datasource::memory::MemorySourceConfig, physical_plan::collect, prelude::SessionContext};
 use polylance_backend::{BackendHandle, TokenizeSpec};
-use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn, columns::ERROR, encoded_schema};
+use polylance_schema::{
+    Chunking, CommitPolicy, Contract, Pooling, Prompts, TextColumn, columns::ERROR, encoded_schema,
+};
 use polylance_search::{Models, SearchTable};
-use polylance_sink::{CommitPolicy, TableMark, TableTarget, plan_commit};
+use polylance_sink::{TableMark, TableTarget, plan_commit};
 use polylance_testkit::FakeBackend;
 use tempfile::TempDir;
 

@@ -47,7 +47,7 @@ use tokio::time::Instant;
 
 use super::missing::has_column;
 use crate::{
-    CommitPolicy, SinkError,
+    SinkError,
     attempts::{Attempts, is_conflict},
     documents::{MAX_ERROR, MAX_TEXT, cut},
     identity::advance,
@@ -57,6 +57,7 @@ use crate::{
     target::properties,
     window::{BadDocument, Document, Window},
 };
+use polylance_schema::CommitPolicy;
 
 /// Rows of a column file that are put together at once.
 const ROWS: usize = 8192;

@@ -1,5 +1,6 @@
 use super::*;
-use crate::{IndexAction, IndexKind, IndexSpec, Metric, SinkError, retrain_index, update_index};
+use crate::{IndexAction, IndexSpec, SinkError, retrain_index, update_index};
+use polylance_schema::{IndexKind, Metric};
 
 fn docs(range: std::ops::Range<u64>) -> RecordBatch {
     batch(&range.map(|i| Doc::new(i, &format!("d{i}"), &["t"])).collect::<Vec<_>>())

@@ -32,10 +32,10 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use lance::Dataset;
-use polylance_schema::{Chunking, Contract, Pooling, Prompts, TextColumn, encoded_schema, error_fields};
+use polylance_schema::{Chunking, CommitPolicy, Contract, Pooling, Prompts, TextColumn, encoded_schema, error_fields};
 use tempfile::TempDir;
 
-use crate::{CommitPolicy, TableMark, TableTarget, plan_commit};
+use crate::{TableMark, TableTarget, plan_commit};
 
 const DIM: usize = 8;
 

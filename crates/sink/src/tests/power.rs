@@ -17,7 +17,8 @@ use object_store::{
 };
 
 use super::*;
-use crate::{Contention, IndexKind, IndexSpec, SinkError, Table, compact, quarantine_uri, repair, update_index};
+use crate::{Contention, IndexSpec, SinkError, Table, compact, quarantine_uri, repair, update_index};
+use polylance_schema::IndexKind;
 
 /// Files in the order in which the store that syncs them has confirmed them.
 static CONFIRMED: LazyLock<Mutex<Vec<PathBuf>>> = LazyLock::new(Mutex::default);

@@ -6,7 +6,9 @@ use lance::dataset::{InsertBuilder, NewColumnTransform, WriteMode, WriteParams};
 use polylance_schema::ContentRule;
 
 use super::*;
-use crate::{Contention, LanceCommitExec, LanceWriteExec, SinkError, Table, compact, identity::advance};
+use crate::{
+    Contention, LanceCommitExec, LanceWriteExec, SinkError, Table, compact, identity::advance, target::longest_window,
+};
 
 fn text_columns(names: &[&str]) -> Vec<FieldRef> {
     names.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8, true)) as FieldRef).collect()
@@ -205,6 +207,6 @@ async fn rows_with_hashes_of_another_rule_do_not_go_to_a_table() {
 
 #[test]
 fn no_window_is_open_for_so_long_that_a_cleanup_may_take_its_files() {
-    let longest = |seconds: u64| CommitPolicy { rows: 0, seconds }.longest().as_secs();
+    let longest = |seconds: u64| longest_window(CommitPolicy { rows: 0, seconds }).as_secs();
     assert_eq!([0, 300, 86_400].map(longest), [1800, 300, 1800]);
 }

@@ -6,9 +6,10 @@ use std::{
 
 use super::*;
 use crate::{
-    Cleaned, Contention, IndexKind, IndexSpec, Mode, Retention, SMALL_FRAGMENTS, UpkeepPolicy, clean, compact,
-    declare_columns, merge_index, missing_rows, plan_compaction, tests::columns::topic, update_index, upkeep,
+    Cleaned, Contention, IndexSpec, Mode, Retention, SMALL_FRAGMENTS, UpkeepPolicy, clean, compact, declare_columns,
+    merge_index, missing_rows, plan_compaction, tests::columns::topic, update_index, upkeep,
 };
+use polylance_schema::IndexKind;
 
 const NOW: Retention = Retention { older_than: Duration::ZERO, keep_versions: 1, unnamed: Duration::ZERO };
 

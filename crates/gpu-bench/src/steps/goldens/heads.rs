@@ -4,9 +4,10 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use polylance_encoder::{
-    Dtype, Generation, Gpu, LoadOptions, Logits, ModelFiles, PackedBatch, Task, TaskModel,
+    Generation, Gpu, LoadOptions, Logits, ModelFiles, PackedBatch, Task, TaskModel,
     synthetic::{Checkpoint, Names},
 };
+use polylance_schema::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use polylance_encoder::{
-    Dtype, Gpu, LoadOptions, ModelFiles, PackedBatch, Pooling, SentenceEncoder, synthetic::Checkpoint,
-};
+use polylance_encoder::{Gpu, LoadOptions, ModelFiles, PackedBatch, Pooling, SentenceEncoder, synthetic::Checkpoint};
+use polylance_schema::Dtype;
 use serde_json::json;
 
 use super::{Goldens, GoldensArguments, config, device, files_of, name, product_families, rows};
