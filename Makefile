@@ -1,4 +1,4 @@
-# `make demo` shows polylance working, `make test` is everything that must hold.
+# `make demo` shows polylance working, `make check` is for every change, `make test` is everything that must hold.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,6 +6,12 @@ SHELL := /bin/bash
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 POLYLANCE ?= $(TARGET)/release/polylance
 CACHE ?= $(HOME)/.cache/polylance
+
+# rustup installs the version in rust-toolchain.toml by itself, unless it has been told not to: then its stable toolchain
+# compiles, and cargo refuses one that is older than `rust-version`.
+ifeq ($(shell rustc --version 2>/dev/null),)
+export RUSTUP_TOOLCHAIN := stable
+endif
 
 .PHONY: help
 help: ## list the targets
@@ -17,7 +23,7 @@ setup: ## install what the build needs beside rustup's toolchain, gcc and git
 
 .PHONY: setup-test
 setup-test: setup
-	@.ci/setup nextest deny python page chromium cxx nvcc
+	@.ci/setup nextest deny python typos page chromium cxx nvcc
 
 .PHONY: build
 build: setup ## the optimized binary
@@ -32,14 +38,47 @@ page: ## the page that `polylance serve` shows; the next build puts it into the 
 demo: build ## embed the quickstart corpus, then search it in three languages
 	@POLYLANCE="$(POLYLANCE)" pipelines/demo.sh
 
+.PHONY: check
+check: setup ## formatting, lints and unit tests: under three minutes after the first build
+	@.ci/setup nextest cxx
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo nextest run --workspace --lib --locked --no-fail-fast
+
 .PHONY: test
 test: setup-test page ## everything that must hold
 	cargo fmt --all --check
+	"$$(.ci/setup typos-path)/typos"
 	cargo deny --log-level error check bans licenses sources
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 	cargo test --doc --workspace --locked --quiet
 	cargo nextest run --workspace --locked --no-fail-fast
+
+.PHONY: test-crates
+test-crates: setup ## the tests of the crates alone: no browser, no Python clients, no compiler of GPU kernels
+	@.ci/setup nextest cxx
+	cargo nextest run --workspace --exclude polylance-tests --locked --no-fail-fast \
+	    -E 'not test(the_committed_binary_is_what_the_sources_give)'
+
+.PHONY: spelling
+spelling: ## look for misspelled words in code and prose
+	@.ci/setup python typos
+	"$$(.ci/setup typos-path)/typos"
+
+.PHONY: deny
+deny: ## check the licences and sources of the dependencies
+	@.ci/setup deny
+	cargo deny --log-level error check bans licenses sources
+
+# The oldest Rust that Cargo.toml allows; rustup installs it.
+MINIMUM_RUST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: minimum-rust
+minimum-rust: setup ## compile everything with the oldest Rust that is supported
+	@.ci/setup cxx
+	rustup toolchain install --profile minimal "$(MINIMUM_RUST)"
+	cargo +"$(MINIMUM_RUST)" check --workspace --all-targets --locked
 
 # Not part of `test`: what is known of a dependency changes without a change here, and is known on the network alone.
 .PHONY: advisories
@@ -88,7 +127,7 @@ soak: setup-test ## the long form of the tests that kill, fail and crowd, and te
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
 
 .PHONY: generate
-generate: ## write the generated files anew (JSON Schema)
+generate: ## write the generated files again (JSON Schema)
 	cargo run --locked --package polylance-cli -- schema --write schemas
 
 .PHONY: bench
@@ -99,7 +138,7 @@ bench: build ## criterion benchmarks, then the encoder and whole runs against th
 	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 
 .PHONY: cuda-kernels
-cuda-kernels: ## compile the GPU's kernels anew into crates/cuda/assets
+cuda-kernels: ## compile the GPU's kernels again, into crates/cuda/assets
 	@.ci/setup nvcc
 	crates/cuda/kernels/build.sh "$$(.ci/setup nvcc-path)" crates/cuda/assets/polylance.fatbin
 
