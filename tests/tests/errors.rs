@@ -1,5 +1,5 @@
-//! `docs/errors.md` shows what the errors of runs look like: each block of it is what the binary says, and every
-//! error that is provoked here stands on the page.
+//! `docs/reference/errors.md` shows what the errors of runs look like: each block of it is what the binary says, and
+//! every error that is provoked here stands on the page.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -75,7 +75,7 @@ fn embed<'a>(source: &'a str, table: &'a str, model: &'a str, more: &[&'a str]) 
 
 /// The blocks of the page: what stands between fences marked `text`.
 fn page() -> BTreeSet<String> {
-    let text = fs::read_to_string(repository().join("docs/errors.md")).unwrap();
+    let text = fs::read_to_string(repository().join("docs/reference/errors.md")).unwrap();
     let blocks = text.split("```text\n").skip(1);
     blocks.map(|block| block.split("\n```").next().unwrap().to_owned()).collect()
 }
