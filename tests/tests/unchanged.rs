@@ -12,7 +12,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::RowSet;
 use polylance_engine::{Job, RunSummary, run_job};
 use polylance_schema::{Chunking, IndexKind, OnMissing};
-use polylance_sink::{HeldRows, IndexSpec, UpkeepPolicy, count_held, draw_map, held_sources};
+use polylance_sink::{IndexSpec, QuarantineFilter, UpkeepPolicy, count_quarantined, draw_map, quarantined_sources};
 use polylance_testkit::FakeBackend;
 use polylance_tests::{Row, fake_contract, fake_pipeline, write_parquet};
 
@@ -67,7 +67,7 @@ impl Corpus {
 
     /// Rows in the quarantine.
     async fn held(&self) -> u64 {
-        count_held(&self.job().table, &HeldRows::default()).await.unwrap()
+        count_quarantined(&self.job().table, &QuarantineFilter::default()).await.unwrap()
     }
 
     async fn ids(&self) -> Vec<String> {
@@ -278,8 +278,8 @@ async fn a_replay_drops_the_records_of_rows_that_the_table_has() {
     assert_eq!(corpus.run().await.rows_quarantined, 2);
     corpus.write("a.jsonl", &[ONE, r#"{"id": "2", "text": ""}"#], 900);
     let mut rows = RowSet::default();
-    for held in held_sources(&corpus.job().table, &HeldRows::default()).await.unwrap() {
-        rows.insert(&held.source, held.row, &held.error);
+    for held in quarantined_sources(&corpus.job().table, &QuarantineFilter::default()).await.unwrap() {
+        rows.insert(&held.source, held.row, held.kind);
     }
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });

@@ -26,7 +26,7 @@ use datafusion::{
 use futures::{Stream, StreamExt, TryStreamExt};
 use polylance_backend::{AnnotateInput, Annotation, Annotator, AnnotatorHandle};
 use polylance_schema::{
-    Aggregation, HeadContract, HeadInputs, TaskSpec, annotated_schema, chunk_schema,
+    Aggregation, HeadContract, HeadInputs, Stage, TaskSpec, annotated_schema, chunk_schema,
     columns::{CHAR_END, CHAR_START, DOC_ID, ROW_ADDRESS, TEXT},
 };
 
@@ -211,7 +211,7 @@ async fn annotated(
         }
     }
     place(&batch, &contract.spec, &mut rows)?;
-    let errors: ArrayRef = Arc::new(batches::errors("annotate", &messages));
+    let errors: ArrayRef = Arc::new(batches::errors(Stage::Annotate, &messages));
     let values = annotations::column(&contract.spec, &rows)?;
     let passed = |name| Ok::<_, DataFusionError>(Arc::clone(column(&batch, name)?));
     let columns = vec![passed(ROW_ADDRESS)?, passed(DOC_ID)?, passed(TEXT)?, values, errors];

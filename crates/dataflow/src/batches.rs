@@ -12,7 +12,7 @@ use arrow::{
     datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
 };
-use polylance_schema::{ContentRule, columns::ERROR, error_fields};
+use polylance_schema::{ContentRule, Stage, columns::ERROR, error_fields};
 
 use crate::content_hash::content_hashes;
 
@@ -100,7 +100,7 @@ impl Rows {
         columns.push(Arc::new(hashes));
         columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, rows))));
         columns.push(Arc::new(self.row));
-        columns.push(Arc::new(errors("scan", &self.errors)));
+        columns.push(Arc::new(errors(Stage::Scan, &self.errors)));
         RecordBatch::try_new(Arc::clone(schema), columns)
     }
 }
@@ -133,8 +133,8 @@ fn shortened(text: &StringArray, errors: &[Option<String>]) -> StringArray {
 }
 
 /// The `_error` column.
-pub(crate) fn errors(stage: &str, errors: &[Option<String>]) -> StructArray {
-    let stages = StringArray::from_iter_values(std::iter::repeat_n(stage, errors.len()));
+pub(crate) fn errors(stage: Stage, errors: &[Option<String>]) -> StructArray {
+    let stages = StringArray::from_iter_values(std::iter::repeat_n(stage.as_str(), errors.len()));
     let messages = StringArray::from_iter_values(errors.iter().map(|error| error.as_deref().unwrap_or_default()));
     let nulls: NullBuffer = errors.iter().map(Option::is_some).collect();
     StructArray::new(error_fields(), vec![Arc::new(stages), Arc::new(messages)], Some(nulls))
@@ -143,7 +143,7 @@ pub(crate) fn errors(stage: &str, errors: &[Option<String>]) -> StructArray {
 /// A batch in which the rows with a message are refused too, by `stage`; rows that were refused before keep their error.
 pub(crate) fn with_errors(
     batch: &RecordBatch,
-    stage: &str,
+    stage: Stage,
     messages: &[Option<String>],
 ) -> Result<RecordBatch, ArrowError> {
     if messages.iter().all(Option::is_none) {
@@ -156,7 +156,7 @@ pub(crate) fn with_errors(
     let mut valid = Vec::with_capacity(messages.len());
     for (row, message) in messages.iter().enumerate() {
         let (new_stage, text) = match message {
-            Some(message) if before.is_null(row) => (stage, message.as_str()),
+            Some(message) if before.is_null(row) => (stage.as_str(), message.as_str()),
             _ if before.is_null(row) => ("", ""),
             _ => (stages.value(row), texts.value(row)),
         };

@@ -23,7 +23,10 @@ use datafusion::{
     },
 };
 use futures::TryStreamExt;
-use polylance_schema::columns::{CONTENT_HASH, DOC_ID, ERROR};
+use polylance_schema::{
+    Stage,
+    columns::{CONTENT_HASH, DOC_ID, ERROR},
+};
 
 use crate::{
     batches::{column, with_errors},
@@ -118,7 +121,7 @@ fn distinct(batch: &RecordBatch, seen: &mut AllIds) -> Result<RecordBatch> {
         return Ok(batch.clone());
     }
     let repeated: BooleanArray = messages.iter().map(|message| Some(message.is_some())).collect();
-    let batch = with_errors(batch, "distinct", &messages)?;
+    let batch = with_errors(batch, Stage::Distinct, &messages)?;
     let at = batch.schema_ref().index_of(CONTENT_HASH)?;
     let mut columns = batch.columns().to_vec();
     columns[at] = nullif(&columns[at], &repeated)?;

@@ -30,9 +30,9 @@ use datafusion::{
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture};
 use polylance_backend::{Annotated, Backend, BackendError, BackendInfo, EncodeInput};
 use polylance_schema::{
-    HeadContract, TaskSpec,
+    HeadContract, Stage, TaskSpec,
     columns::{DOC_ID, INPUT_IDS, TEXT},
-    encoded_schema, tokenized_schema, with_heads,
+    encoded_schema, kept_fields, tokenized_schema, with_heads,
 };
 
 use crate::{
@@ -84,11 +84,9 @@ impl EncodeExec {
 
     fn of_shape(input: Arc<dyn ExecutionPlan>, shape: Shape) -> Result<Self> {
         let schema = input.schema();
-        // The kept columns stand between `doc_id` and the eleven columns after them.
-        let kept = schema.fields().len().saturating_sub(12);
-        let keep = schema.fields().iter().skip(1).take(kept).map(Arc::clone).collect::<Vec<_>>();
-        operator::expect_schema("EncodeExec", &schema, &tokenized_schema(&keep))?;
-        let properties = operator::properties(with_heads(&encoded_schema(&keep, shape.dim), &shape.heads));
+        let keep = kept_fields(&schema);
+        operator::expect_schema("EncodeExec", &schema, &tokenized_schema(keep))?;
+        let properties = operator::properties(with_heads(&encoded_schema(keep, shape.dim), &shape.heads));
         Ok(Self { shape, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 }
@@ -250,7 +248,7 @@ async fn encoded(
     let item = Arc::new(Field::new("item", DataType::Float32, true));
     let values: ArrayRef = Arc::new(Float32Array::from(values));
     let embedding = FixedSizeListArray::try_new(item, dim as i32, values, Some(NullBuffer::from(valid)))?;
-    let batch = with_errors(&batch, "encode", &messages)?;
+    let batch = with_errors(&batch, Stage::Encode, &messages)?;
     let mut columns = batch.columns().to_vec();
     columns[at] = Arc::new(embedding);
     for (spec, mut rows) in shape.asked.iter().zip(said) {

@@ -27,9 +27,12 @@ use datafusion::{
     },
 };
 use futures::TryStreamExt;
-use polylance_schema::columns::{SOURCE, SOURCE_ROW};
+use polylance_schema::{
+    RecordKind,
+    columns::{SOURCE, SOURCE_ROW},
+};
 
-use crate::{batches::column, operator, scan::BROKE_OFF};
+use crate::{batches::column, operator};
 
 /// Rows of files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,14 +48,17 @@ struct FileRows {
 }
 
 impl RowSet {
-    /// Adds a row of a file that failed with this error. When the file broke off there, the rows after it, which were
-    /// never read, are added too.
-    pub fn insert(&mut self, source: &str, row: u64, error: &str) {
-        let file = self.files.entry(source.to_owned()).or_default();
-        if error.starts_with(BROKE_OFF) {
-            file.from = Some(file.from.map_or(row, |from| from.min(row)));
-        } else {
-            file.rows.insert(row);
+    /// Adds what a record of the quarantine stands for. A row of the table is no row of the source.
+    pub fn insert(&mut self, source: &str, row: u64, kind: RecordKind) {
+        match kind {
+            RecordKind::Row => {
+                self.files.entry(source.to_owned()).or_default().rows.insert(row);
+            }
+            RecordKind::FileTail => {
+                let file = self.files.entry(source.to_owned()).or_default();
+                file.from = Some(file.from.map_or(row, |from| from.min(row)));
+            }
+            RecordKind::Annotation => {}
         }
     }
 
@@ -144,9 +150,9 @@ mod tests {
     fn a_file_that_broke_off_goes_on_from_there() {
         let mut rows = RowSet::default();
         assert!(rows.is_empty());
-        rows.insert("a", 3, "the text is empty");
+        rows.insert("a", 3, RecordKind::Row);
         for row in [9, 7] {
-            rows.insert("b", row, &format!("{BROKE_OFF}: unexpected end"));
+            rows.insert("b", row, RecordKind::FileTail);
         }
         let held = [("a", 2), ("a", 3), ("a", 4), ("b", 6), ("b", 7), ("b", 100), ("c", 3)];
         let found = held.map(|(file, row)| rows.contains(file, row));

@@ -23,7 +23,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use polylance_schema::{ContentRule, source_schema};
+use polylance_schema::{ContentRule, file_tail_error, source_schema};
 
 use crate::{
     Source, SourceError,
@@ -35,8 +35,6 @@ use crate::{
 
 /// Name of the metric with the bytes read so far.
 pub(crate) const BYTES_READ: &str = "bytes_read";
-/// How the error of a file that breaks off begins.
-pub(crate) const BROKE_OFF: &str = "the file cannot be read from here on";
 /// The column of the built-in corpus by which translations are selected.
 const CODE: &str = "code";
 /// Files that are open at once: the one being read and the next.
@@ -173,7 +171,7 @@ fn contained(
         Err(error) if file.is_remote() && error.is_of_the_store() => {
             Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })
         }
-        Err(error) => Ok(Rows::of_file(&columns.keep, next, format!("{BROKE_OFF}: {error}"))),
+        Err(error) => Ok(Rows::of_file(&columns.keep, next, file_tail_error(&error))),
     })
 }
 

@@ -27,8 +27,9 @@ use datafusion::{
 use futures::{FutureExt, TryStreamExt, future::BoxFuture, stream};
 use polylance_backend::{Backend, BackendError, Chunk, TokenizeSpec};
 use polylance_schema::{
+    Stage,
     columns::{CHAR_END, CHAR_START, CHUNK, ERROR, INPUT_IDS, N_TOKENS, TEXT, TRUNCATED},
-    source_schema, tokenized_schema,
+    kept_fields, source_schema, tokenized_schema,
 };
 
 use crate::{
@@ -57,11 +58,9 @@ impl TokenizeExec {
     /// When the input has another schema.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, spec: TokenizeSpec) -> Result<Self> {
         let schema = input.schema();
-        // The kept columns stand between `doc_id` and the six columns after them.
-        let kept = schema.fields().len().saturating_sub(6);
-        let keep = schema.fields().iter().skip(1).take(kept).map(Arc::clone).collect::<Vec<_>>();
-        operator::expect_schema("TokenizeExec", &schema, &source_schema(&keep))?;
-        let properties = operator::properties(tokenized_schema(&keep));
+        let keep = kept_fields(&schema);
+        operator::expect_schema("TokenizeExec", &schema, &source_schema(keep))?;
+        let properties = operator::properties(tokenized_schema(keep));
         Ok(Self { spec, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 }
@@ -133,7 +132,7 @@ async fn tokenized(
             Err(message) => messages[row] = Some(message),
         }
     }
-    let batch = with_errors(&batch, "tokenize", &messages)?;
+    let batch = with_errors(&batch, Stage::Tokenize, &messages)?;
     Ok(explode(&batch, &chunks, &schema)?)
 }
 

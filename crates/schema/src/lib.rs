@@ -8,6 +8,7 @@ mod content;
 mod contract;
 mod explain;
 mod heads;
+mod quarantine;
 pub mod search;
 mod tables;
 mod vocabulary;
@@ -17,10 +18,11 @@ pub use content::{ContentRule, UnknownRule};
 pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
 pub use explain::{ErrorClass, Explain, REFUSED_BY_STORE, says_refused, without_source_places};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
+pub use quarantine::{RecordKind, file_tail_error};
 pub use tables::{
-    TextColumn, annotated_schema, chunk_schema, encoded_schema, error_fields, key_schema, quarantine_schema,
-    source_schema, table_schema, tokenized_schema, with_heads,
+    TextColumn, annotated_schema, chunk_schema, encoded_schema, error_fields, kept_fields, key_schema,
+    quarantine_schema, source_schema, table_schema, tokenized_schema, with_heads,
 };
 pub use vocabulary::{
-    CommitPolicy, Dtype, IndexKind, Metric, OnMissing, SourceFormat, TaskName, UnknownWord, WriteConcurrency,
+    CommitPolicy, Dtype, IndexKind, Metric, OnMissing, SourceFormat, Stage, TaskName, UnknownWord, WriteConcurrency,
 };

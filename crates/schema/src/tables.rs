@@ -56,6 +56,15 @@ pub fn source_schema(keep: &[FieldRef]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// The kept columns of a batch between operators: those between `doc_id` and the columns of its stage.
+pub fn kept_fields(schema: &Schema) -> &[FieldRef] {
+    let fields = schema.fields();
+    let first = fields.iter().position(|field| field.name() == DOC_ID).map_or(0, |at| at + 1);
+    let own = |field: &FieldRef| [TEXT, CHUNK].contains(&field.name().as_str());
+    let end = fields.iter().skip(first).position(own).map_or(first, |kept| first + kept);
+    &fields[first..end]
+}
+
 fn chunk_fields(keep: &[FieldRef]) -> Vec<FieldRef> {
     let mut fields = vec![field(DOC_ID, DataType::Utf8, true)];
     fields.extend_from_slice(keep);
@@ -169,6 +178,15 @@ pub fn quarantine_schema() -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_columns_are_found_at_every_stage() {
+        let keep = [field("lang", DataType::Utf8, true), field("year", DataType::Int64, true)];
+        for schema in [source_schema(&keep), tokenized_schema(&keep), encoded_schema(&keep, 8)] {
+            assert_eq!(kept_fields(&schema), keep);
+        }
+        assert!(kept_fields(&source_schema(&[])).is_empty());
+    }
 
     fn keep() -> Vec<FieldRef> {
         vec![field("lang", DataType::Utf8, true)]

@@ -87,6 +87,38 @@ impl Default for CommitPolicy {
     }
 }
 
+/// The step of a run at which a row failed, as the quarantine names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading the source.
+    Scan,
+    /// Looking for ids that are there twice.
+    Distinct,
+    /// Cutting into chunks and tokens.
+    Tokenize,
+    /// Computing the vector.
+    Encode,
+    /// Writing to the table.
+    Write,
+    /// Computing a head's answer for a row of the table.
+    Annotate,
+}
+
+impl Stage {
+    /// As the quarantine writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Distinct => "distinct",
+            Self::Tokenize => "tokenize",
+            Self::Encode => "encode",
+            Self::Write => "write",
+            Self::Annotate => "annotate",
+        }
+    }
+}
+
 /// The number format of weights and states while a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -208,6 +240,9 @@ mod tests {
         }
         let error = "f64".parse::<Dtype>().unwrap_err();
         assert_eq!(error.to_string(), "unknown dtype \"f64\": expected f32, bf16, int8 or f16");
+        for stage in [Stage::Scan, Stage::Distinct, Stage::Tokenize, Stage::Encode, Stage::Write, Stage::Annotate] {
+            assert_eq!(serde_json::to_value(stage).unwrap(), stage.as_str());
+        }
         for task in [TaskName::ZeroShot, TaskName::FillMask, TaskName::Rerank] {
             assert_eq!(serde_json::to_value(task).unwrap(), task.to_string());
         }

@@ -25,7 +25,10 @@ pub use embed::{InputKind, embed};
 pub use error::SearchError;
 pub use filter::{parse_condition, plan_condition};
 pub use history::{History, Quarantined};
-pub use hits::{BM25, DISTANCE, RERANK_SCORE, SCORE, TEXT_RANK, TEXT_SCORE, VECTOR_RANK, VECTOR_SCORE};
+pub use hits::{
+    BM25, DISTANCE, HitScores, Hits, RERANK_SCORE, RankedBy, SCORE, ScoreParts, TEXT_RANK, TEXT_SCORE, VECTOR_RANK,
+    VECTOR_SCORE,
+};
 pub use open::table_contract;
 pub use request::{Effort, Fusion, FusionKind, Models, Query, SearchMode, SearchRequest};
 pub use sql::{LoadedModels, ModelSource, SqlRuntime, SqlSession, default_table_name};

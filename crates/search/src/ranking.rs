@@ -4,35 +4,23 @@ use std::collections::HashMap;
 
 use lance_linalg::distance::DistanceType;
 
-use crate::{Fusion, candidates::Candidate};
+use crate::{
+    Fusion,
+    candidates::Candidate,
+    hits::{RankedBy, ScoreParts},
+};
 
 /// The constant of reciprocal rank fusion, as its authors chose it.
 const RANK_CONSTANT: f32 = 60.0;
-
-/// What one ranking knows of a row.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Place {
-    /// From 1; `None` for a row that only the other ranking found.
-    pub(crate) rank: Option<u32>,
-    /// A distance or a BM25 score.
-    pub(crate) value: f32,
-}
-
-/// The summands of a hybrid search's score.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Parts {
-    pub(crate) vector: f32,
-    pub(crate) text: f32,
-}
 
 /// A row with all that is known of its fit.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ranked {
     pub(crate) row: u64,
     pub(crate) doc_id: String,
-    pub(crate) vector: Option<Place>,
-    pub(crate) text: Option<Place>,
-    pub(crate) parts: Parts,
+    pub(crate) vector: Option<RankedBy>,
+    pub(crate) text: Option<RankedBy>,
+    pub(crate) parts: ScoreParts,
     pub(crate) rerank: Option<f32>,
     /// By this they are ordered, best first.
     pub(crate) score: f32,
@@ -41,7 +29,7 @@ pub(crate) struct Ranked {
 impl Ranked {
     fn new(candidate: Candidate) -> Self {
         let Candidate { row, doc_id, .. } = candidate;
-        Self { row, doc_id, vector: None, text: None, parts: Parts::default(), rerank: None, score: 0.0 }
+        Self { row, doc_id, vector: None, text: None, parts: ScoreParts::default(), rerank: None, score: 0.0 }
     }
 }
 
@@ -64,9 +52,9 @@ pub(crate) fn by_text(candidates: Vec<Candidate>) -> Vec<Ranked> {
     ranked.collect()
 }
 
-fn places(candidates: Vec<Candidate>) -> impl Iterator<Item = (Candidate, Place)> {
+fn places(candidates: Vec<Candidate>) -> impl Iterator<Item = (Candidate, RankedBy)> {
     candidates.into_iter().zip(1..).map(|(candidate, rank)| {
-        let place = Place { rank: Some(rank), value: candidate.value };
+        let place = RankedBy { rank: Some(rank), value: candidate.value };
         (candidate, place)
     })
 }
@@ -124,16 +112,18 @@ pub(crate) fn vector_score(distance: f32, metric: DistanceType) -> f32 {
 pub(crate) fn fuse(merged: &mut [Ranked], fusion: Fusion, scale: Scale) {
     let texts = merged.iter().filter_map(|ranked| ranked.text);
     let best = texts.map(|text| text.value).fold(f32::MIN_POSITIVE, f32::max);
-    let of_rank = |place: Place| place.rank.map_or(0.0, |rank| 1.0 / (RANK_CONSTANT + rank as f32));
+    let of_rank = |place: RankedBy| place.rank.map_or(0.0, |rank| 1.0 / (RANK_CONSTANT + rank as f32));
     for ranked in merged.iter_mut() {
         let (vector, text) = (ranked.vector, ranked.text);
         ranked.parts = match fusion {
-            Fusion::Score { text_weight } => Parts {
+            Fusion::Score { text_weight } => ScoreParts {
                 vector: vector.map_or(0.0, |place| scale.similarity(place.value)),
                 text: text.map_or(0.0, |place| text_weight * scale.part_of_query(place.value)),
             },
-            Fusion::ReciprocalRank => Parts { vector: vector.map_or(0.0, of_rank), text: text.map_or(0.0, of_rank) },
-            Fusion::Weighted { vector: weight } => Parts {
+            Fusion::ReciprocalRank => {
+                ScoreParts { vector: vector.map_or(0.0, of_rank), text: text.map_or(0.0, of_rank) }
+            }
+            Fusion::Weighted { vector: weight } => ScoreParts {
                 vector: vector.map_or(0.0, |place| weight * vector_score(place.value, scale.metric)),
                 text: text.map_or(0.0, |place| (1.0 - weight) * place.value / best),
             },
@@ -169,9 +159,9 @@ mod tests {
         let fused = fused(&vectors, &[(9, 8.0), (3, 7.0)], Fusion::ReciprocalRank, SCALE);
         assert_eq!(order(&fused), [3, 1, 9, 2]);
         assert!((fused[0].score - (1.0 / 63.0 + 1.0 / 62.0)).abs() < 1e-7);
-        assert_eq!(fused[0].parts, Parts { vector: 1.0 / 63.0, text: 1.0 / 62.0 });
-        assert_eq!(fused[0].vector, Some(Place { rank: Some(3), value: 0.3 }));
-        assert_eq!(fused[0].text, Some(Place { rank: Some(2), value: 7.0 }));
+        assert_eq!(fused[0].parts, ScoreParts { vector: 1.0 / 63.0, text: 1.0 / 62.0 });
+        assert_eq!(fused[0].vector, Some(RankedBy { rank: Some(3), value: 0.3 }));
+        assert_eq!(fused[0].text, Some(RankedBy { rank: Some(2), value: 7.0 }));
         assert_eq!((fused[2].vector, fused[2].text.and_then(|place| place.rank)), (None, Some(1)));
     }
 

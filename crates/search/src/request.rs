@@ -3,12 +3,13 @@
 use std::{fmt, str::FromStr};
 
 use polylance_backend::{AnnotatorHandle, BackendHandle};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::SearchError;
 
 /// How rows are compared with the query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SearchMode {
     /// By meaning: the distance of the vectors.
@@ -89,15 +90,15 @@ impl Default for Fusion {
 }
 
 /// The fusions by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FusionKind {
-    /// [`Fusion::Score`]
+    /// The cosine plus the weighted share of the query's words.
     #[default]
     Score,
-    /// [`Fusion::ReciprocalRank`]
+    /// By ranks.
     Rrf,
-    /// [`Fusion::Weighted`]
+    /// By shares of two scores.
     Weighted,
 }
 

@@ -15,8 +15,9 @@ use crate::{
     Fusion, InputKind, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable,
     bm25::self_score,
     candidates::{Wanted, bm25_of, by_words, distances, nearest},
-    embed, filter, hits,
-    ranking::{Place, Ranked, Scale, by_text, by_vector, fuse, merge, vector_score},
+    embed, filter,
+    hits::{Hits, RankedBy},
+    ranking::{Ranked, Scale, by_text, by_vector, fuse, merge, vector_score},
 };
 
 /// Candidates of each ranking that are fused, and those that are reranked, per hit and at least.
@@ -50,7 +51,7 @@ impl SearchTable {
     ///
     /// # Errors
     /// See [`SearchError`]; `models` must have what the mode needs.
-    pub async fn search(&self, request: &SearchRequest, models: &Models) -> Result<RecordBatch, SearchError> {
+    pub async fn search(&self, request: &SearchRequest, models: &Models) -> Result<Hits, SearchError> {
         check(request)?;
         let shown = self.shown(request)?;
         let mode = self.mode_of(request);
@@ -64,8 +65,7 @@ impl SearchTable {
         }
         ranked.truncate(request.k);
         let rows = self.read(&ranked, shown).await?;
-        hits::with_places(&rows, &ranked, mode, reranked)
-            .map_err(|error| SearchError::storage(self.uri(), "searching")(error.into()))
+        Ok(Hits::new(rows, &ranked, mode, reranked))
     }
 
     async fn rank(
@@ -134,7 +134,7 @@ impl SearchTable {
         if !without_distance.is_empty() {
             let mut distances = distances(self, vector, &without_distance).await?.into_iter();
             for ranked in ranked.iter_mut().filter(|ranked| ranked.vector.is_none()) {
-                ranked.vector = distances.next().flatten().map(|value| Place { rank: None, value });
+                ranked.vector = distances.next().flatten().map(|value| RankedBy { rank: None, value });
             }
         }
         let without_words: Vec<u64> =
@@ -142,7 +142,7 @@ impl SearchTable {
         if !without_words.is_empty() && !all_words {
             let scores = bm25_of(self, query, &without_words).await?;
             for ranked in ranked.iter_mut().filter(|ranked| ranked.text.is_none()) {
-                ranked.text = scores.get(&ranked.row).map(|value| Place { rank: None, value: *value });
+                ranked.text = scores.get(&ranked.row).map(|value| RankedBy { rank: None, value: *value });
             }
         }
         Ok(())

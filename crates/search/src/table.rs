@@ -16,7 +16,7 @@ use polylance_schema::{
     search::{EF, NPROBES, REFINE},
 };
 
-use crate::{Effort, Query, SearchError, SearchMode, SearchRequest, filter, hits::PLACES, open, words};
+use crate::{Effort, Query, SearchError, SearchMode, SearchRequest, filter, hits::SCORES, open, words};
 
 /// Rows that are computed with at once where a computation must end soon.
 pub(crate) const LIMITED_ROWS: usize = 1024;
@@ -236,7 +236,7 @@ impl SearchTable {
     /// What a hit can show of its row: all columns but the vector, the hash and those named as what a search adds.
     pub(crate) fn hit_columns(&self) -> Vec<String> {
         let fields = self.dataset.schema().fields.iter().map(|field| field.name.clone());
-        let hidden = |name: &str| [EMBEDDING, CONTENT_HASH].contains(&name) || PLACES.contains(&name);
+        let hidden = |name: &str| [EMBEDDING, CONTENT_HASH].contains(&name) || SCORES.contains(&name);
         fields.filter(|name| !hidden(name)).collect()
     }
 }

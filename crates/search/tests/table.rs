@@ -26,7 +26,14 @@ fn request(query: &str, k: usize, filter: Option<&str>) -> SearchRequest {
 async fn the_text_itself_is_its_nearest_neighbour() {
     let place = Place::new();
     write_three(&place).await;
-    let hits = place.open().await.search(&request("everyone has the right to life", 2, None), &models()).await.unwrap();
+    let hits = place
+        .open()
+        .await
+        .search(&request("everyone has the right to life", 2, None), &models())
+        .await
+        .unwrap()
+        .into_batch()
+        .unwrap();
     assert_eq!(strings(&hits, "doc_id")[0], "d1");
     assert_eq!(hits.num_rows(), 2);
     let names: Vec<_> = hits.schema().fields().iter().map(|f| f.name().clone()).collect();
@@ -46,7 +53,8 @@ async fn hits_show_the_columns_that_are_asked_for() {
     let table = place.open().await;
     let ask = async |columns: &[&str]| {
         let columns = Some(columns.iter().map(|name| (*name).to_owned()).collect());
-        table.search(&SearchRequest { columns, ..request("right", 2, None) }, &models()).await
+        let hits = table.search(&SearchRequest { columns, ..request("right", 2, None) }, &models()).await;
+        hits.map(|hits| hits.into_batch().unwrap())
     };
     let names = |hits: &RecordBatch| hits.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
     let hits = ask(&["text", "doc_id"]).await.unwrap();
@@ -64,7 +72,14 @@ async fn a_filter_is_applied_before_the_search() {
     let place = Place::new();
     write_three(&place).await;
     let query = "everyone has the right to life";
-    let hits = place.open().await.search(&request(query, 2, Some("lang = 'fra'")), &models()).await.unwrap();
+    let hits = place
+        .open()
+        .await
+        .search(&request(query, 2, Some("lang = 'fra'")), &models())
+        .await
+        .unwrap()
+        .into_batch()
+        .unwrap();
     let mut found = strings(&hits, "doc_id");
     found.sort();
     assert_eq!(found, ["d0", "d2"]);
@@ -97,7 +112,7 @@ async fn what_cannot_be_searched_says_why() {
 async fn an_empty_table_has_no_hits() {
     let place = Place::new();
     place.write(&[]).await;
-    let hits = place.open().await.search(&request("anything", 3, None), &models()).await.unwrap();
+    let hits = place.open().await.search(&request("anything", 3, None), &models()).await.unwrap().into_batch().unwrap();
     assert_eq!(hits.num_rows(), 0);
     assert_eq!(table_contract(&place.uri()).await.unwrap(), contract());
 }
@@ -110,7 +125,8 @@ async fn an_index_finds_the_same_first_hit_and_is_described() {
     for metric in [Metric::Cosine, Metric::L2] {
         let spec = IndexSpec { kind: IndexKind::IvfPq, metric, ..IndexSpec::default() };
         update_index(&place.uri(), &spec).await.unwrap();
-        let hits = place.open().await.search(&request(&texts[123], 3, None), &models()).await.unwrap();
+        let hits =
+            place.open().await.search(&request(&texts[123], 3, None), &models()).await.unwrap().into_batch().unwrap();
         let distance = hits.column_by_name("_distance").unwrap().as_primitive::<Float32Type>();
         assert!(distance.value(0).abs() < 1e-5, "distances are exact after refining: {distance:?}");
         let score = hits.column_by_name("score").unwrap().as_primitive::<Float32Type>();
@@ -164,7 +180,7 @@ async fn with_words() -> Place {
 
 async fn by_words(place: &Place, query: &str) -> Vec<String> {
     let request = SearchRequest { mode: Some(SearchMode::Text), ..SearchRequest::words(query, 10) };
-    let hits = place.open().await.search(&request, &Models::default()).await.unwrap();
+    let hits = place.open().await.search(&request, &Models::default()).await.unwrap().into_batch().unwrap();
     strings(&hits, "doc_id")
 }
 
@@ -197,7 +213,7 @@ async fn a_hybrid_search_shows_both_ranks() {
     let table = place.open().await;
     let query = request("free choice of employment", 5, None);
     assert_eq!(table.mode_of(&query), SearchMode::Hybrid);
-    let hits = table.search(&query, &models()).await.unwrap();
+    let hits = table.search(&query, &models()).await.unwrap().into_batch().unwrap();
     // It has all of the query's words.
     let best = strings(&hits, "doc_id").iter().position(|id| id == "d4").unwrap();
     let rank = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<UInt32Type>().clone();
@@ -217,11 +233,11 @@ async fn a_hybrid_search_shows_both_ranks() {
     assert!(score.value(0) >= score.value(1) && score.value(1) >= score.value(2));
 
     let by_words = SearchRequest { fusion: Fusion::Score { text_weight: 9.0 }, ..query.clone() };
-    let hits = table.search(&by_words, &models()).await.unwrap();
+    let hits = table.search(&by_words, &models()).await.unwrap().into_batch().unwrap();
     assert_eq!(strings(&hits, "doc_id")[0], "d4");
 
     let by_rank = SearchRequest { fusion: Fusion::ReciprocalRank, ..query.clone() };
-    let hits = table.search(&by_rank, &models()).await.unwrap();
+    let hits = table.search(&by_rank, &models()).await.unwrap().into_batch().unwrap();
     let rank = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<UInt32Type>().value(0) as f32;
     let score = hits.column_by_name("score").unwrap().as_primitive::<Float32Type>().value(0);
     let expected = 1.0 / (60.0 + rank("vector_rank")) + 1.0 / (60.0 + rank("text_rank"));
@@ -231,8 +247,9 @@ async fn a_hybrid_search_shows_both_ranks() {
         fusion: Fusion::Weighted { vector: 1.0 },
         ..request("All human beings are born free", 1, None)
     };
-    assert_eq!(strings(&table.search(&meaning, &models()).await.unwrap(), "doc_id"), ["d0"]);
-    let filtered = table.search(&request("free", 5, Some("doc_id <> 'd4'")), &models()).await.unwrap();
+    assert_eq!(strings(&table.search(&meaning, &models()).await.unwrap().into_batch().unwrap(), "doc_id"), ["d0"]);
+    let filtered =
+        table.search(&request("free", 5, Some("doc_id <> 'd4'")), &models()).await.unwrap().into_batch().unwrap();
     assert!(!strings(&filtered, "doc_id").contains(&"d4".to_owned()));
 }
 
@@ -245,7 +262,7 @@ async fn a_row_finds_what_is_like_it_and_not_itself() {
         query: Query::Like { doc_id: doc_id.to_owned(), chunk: 0 },
         ..SearchRequest::words("", 5)
     };
-    let found = strings(&table.search(&like("d1"), &Models::default()).await.unwrap(), "doc_id");
+    let found = strings(&table.search(&like("d1"), &Models::default()).await.unwrap().into_batch().unwrap(), "doc_id");
     assert!(found.len() == 2 && !found.contains(&"d1".to_owned()), "{found:?}");
     let missing = table.search(&like("it's not there"), &Models::default()).await.unwrap_err();
     assert!(missing.to_string().contains("it's not there"), "{missing}");
@@ -267,7 +284,7 @@ async fn a_document_counts_once_when_asked() {
     // Every row is a document of its own here: by document there are as many hits as without.
     let table = place.open().await;
     let each = SearchRequest { by_document: true, ..request("the same words", 12, None) };
-    let hits = table.search(&each, &models()).await.unwrap();
+    let hits = table.search(&each, &models()).await.unwrap().into_batch().unwrap();
     let mut documents = strings(&hits, "doc_id");
     documents.sort();
     documents.dedup();
@@ -305,7 +322,7 @@ async fn tuning_finds_the_least_effort_that_finds_enough() {
     assert!(tuning.tried.iter().all(|tried| tried.recall <= 1.0) && tuning.tried.contains(&tuning.best));
     let Effort { nprobes, refine, ef } = tuning.best.effort;
     set_search_effort(&place.uri(), nprobes, refine, ef).await.unwrap();
-    let hits = place.open().await.search(&request(&texts[77], 1, None), &models()).await.unwrap();
+    let hits = place.open().await.search(&request(&texts[77], 1, None), &models()).await.unwrap().into_batch().unwrap();
     assert_eq!(strings(&hits, "doc_id"), ["d77"]);
 }
 
@@ -329,7 +346,7 @@ async fn there_are_k_hits_whenever_k_rows_fulfil_the_condition() {
             for by_document in [false, true] {
                 let effort = Effort { nprobes: Some(1), refine: Some(1), ef: None };
                 let asked = SearchRequest { mode: Some(mode), effort, by_document, ..request(&texts[5], k, condition) };
-                let found = strings(&table.search(&asked, &models()).await.unwrap(), "doc_id");
+                let found = strings(&table.search(&asked, &models()).await.unwrap().into_batch().unwrap(), "doc_id");
                 let distinct: std::collections::HashSet<_> = found.iter().collect();
                 assert_eq!((found.len(), distinct.len()), (hits, hits), "{kind:?} {mode} {k} {by_document}");
             }
@@ -345,7 +362,7 @@ async fn a_row_that_one_ranking_missed_is_scored_by_both() {
     texts.push(format!("common {}", (0..40).map(|i| format!("z{i}")).collect::<Vec<_>>().join(" ")));
     place.write(&texts).await;
     index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
-    let hits = place.open().await.search(&request("common", 120, None), &models()).await.unwrap();
+    let hits = place.open().await.search(&request("common", 120, None), &models()).await.unwrap().into_batch().unwrap();
     let number = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();
     let ranks = |name: &str| hits.column_by_name(name).unwrap().null_count();
     assert!(ranks("vector_rank") + ranks("text_rank") < 240 && hits.num_rows() == 120);

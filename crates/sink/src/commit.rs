@@ -13,8 +13,8 @@
 use std::{collections::HashMap, collections::HashSet, fmt, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, RecordBatch, UInt64Array},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{AsArray, RecordBatch},
+    datatypes::{Schema, SchemaRef},
 };
 use datafusion::{
     error::{DataFusionError, Result},
@@ -39,20 +39,12 @@ use crate::{
     identity::advance,
     known_rows::{KnownRows, RowAddresses},
     quarantine::Quarantine,
+    report::CommitReport,
     storage, table,
     target::properties,
     transact::{Others, change, check_files, create, file_names, fit_field_ids},
     window::{Window, window_schema},
 };
-
-/// `version, documents, chunks, quarantined, tokens`, all UInt64; only `version` may be null.
-pub fn commit_schema() -> SchemaRef {
-    let names = ["version", "documents", "chunks", "quarantined", "tokens"];
-    Arc::new(Schema::new(names.map(|name| Field::new(name, DataType::UInt64, name == "version")).to_vec()))
-}
-
-/// What became of a window: its version, if it made one, then documents, chunks, quarantined rows and tokens.
-type Report = (Option<u64>, [u64; 4]);
 
 /// Commits windows.
 #[derive(Debug)]
@@ -80,7 +72,7 @@ impl LanceCommitExec {
             return Err(DataFusionError::Plan(message));
         }
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(commit_schema()),
+            EquivalenceProperties::new(CommitReport::schema()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
@@ -137,7 +129,7 @@ impl ExecutionPlan for LanceCommitExec {
             state: None,
         };
         let commits = stream::try_unfold((committer, input), |(committer, input)| Box::pin(committer.next(input)));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(commit_schema(), commits)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(CommitReport::schema(), commits)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -201,7 +193,7 @@ impl Committer {
             None => return Ok(None),
         }
         self.state = Some(state);
-        Ok(Some((report(&rows)?, (self, input))))
+        Ok(Some((CommitReport::to_batch(&rows)?, (self, input))))
     }
 
     async fn begin(&self) -> Result<State, SinkError> {
@@ -218,14 +210,14 @@ impl Committer {
         Ok(State { dataset, known: KnownRows::default(), quarantine })
     }
 
-    async fn commit(&self, state: &mut State, window: Window) -> Result<Report, SinkError> {
+    async fn commit(&self, state: &mut State, window: Window) -> Result<CommitReport, SinkError> {
         let timer = self.metrics.commit_time.timer();
         let properties = self.properties(&window);
         let version = self.commit_rows(state, &window, &properties).await?;
         state.quarantine.update(&window, &properties).await?;
         timer.done();
         let (documents, quarantined) = (window.documents.len() as u64, window.quarantine.len() as u64);
-        Ok((version, [documents, window.chunks, quarantined, window.tokens]))
+        Ok(CommitReport { version, documents, chunks: window.chunks, quarantined, tokens: window.tokens })
     }
 
     /// Commits the window's files to the latest version, and again until no other writer is in the way. The version
@@ -358,10 +350,4 @@ impl Committer {
         }
         all
     }
-}
-
-fn report(rows: &[Report]) -> Result<RecordBatch> {
-    let versions: ArrayRef = Arc::new(rows.iter().map(|(version, _)| *version).collect::<UInt64Array>());
-    let column = |i: usize| Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(_, n)| n[i]))) as ArrayRef;
-    Ok(RecordBatch::try_new(commit_schema(), [versions].into_iter().chain((0..4).map(column)).collect())?)
 }

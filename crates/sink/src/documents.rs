@@ -19,7 +19,10 @@ use datafusion::{
         disk_manager::{DiskManager, RefCountedTempFile},
     },
 };
-use polylance_schema::columns::{DOC_ID, EMBEDDING, ERROR, MESSAGE, SOURCE, SOURCE_ROW, STAGE, TEXT};
+use polylance_schema::{
+    Stage,
+    columns::{DOC_ID, EMBEDDING, ERROR, MESSAGE, SOURCE, SOURCE_ROW, STAGE, TEXT},
+};
 
 use crate::window::{BadDocument, Document};
 
@@ -113,7 +116,7 @@ impl<'a> Locators<'a> {
             source: self.source.value(row).to_owned(),
             row: self.row.value(row),
             doc_id: self.doc_id.is_valid(row).then(|| self.doc_id.value(row).to_owned()),
-            stage: of(STAGE).unwrap_or("write").to_owned(),
+            stage: of(STAGE).unwrap_or(Stage::Write.as_str()).to_owned(),
             error: cut(of(MESSAGE).unwrap_or(missing), MAX_ERROR).to_owned(),
             text: self.text.is_valid(row).then(|| cut(self.text.value(row), MAX_TEXT).to_owned()),
         }

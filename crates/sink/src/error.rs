@@ -162,7 +162,7 @@ pub enum SinkError {
     },
     /// Another run has the table to itself: wait for it.
     #[error("{uri} is being written by {holder}")]
-    Held {
+    Locked {
         /// The table.
         uri: String,
         /// Who writes, and when it was last heard of.
@@ -305,7 +305,7 @@ impl Explain for SinkError {
             Self::Storage { .. } => {
                 "look at space, permissions and credentials, then run again: it continues from what is committed"
             }
-            Self::Held { .. } => {
+            Self::Locked { .. } => {
                 "wait for it, or let runs write side by side with `concurrent = \"merge\"` in [table]; \
                  a run that died is forgotten after a minute"
             }

@@ -78,7 +78,7 @@ impl Lease {
     /// Takes the lease of the table at `table_uri` for a run.
     ///
     /// # Errors
-    /// [`SinkError::Held`] when another run has it, [`SinkError::NoLease`] when the store lets two writers create one
+    /// [`SinkError::Locked`] when another run has it, [`SinkError::NoLease`] when the store lets two writers create one
     /// object, [`SinkError::Storage`] when the store fails.
     pub async fn acquire(table_uri: &str, run_id: &str) -> Result<Self, SinkError> {
         let place = Place::open(lease_uri(table_uri)).await?;
@@ -104,7 +104,7 @@ impl Lease {
             renewal.spawn(renew(place.clone(), next, holder.clone(), loses));
             return Ok(Self { place, generation: next, holder, renewal, lost });
         }
-        Err(SinkError::Held { uri: table_uri.to_owned(), holder: "another run, and another after it".to_owned() })
+        Err(SinkError::Locked { uri: table_uri.to_owned(), holder: "another run, and another after it".to_owned() })
     }
 
     /// Ends when another run has taken the lease, which happens when this one could not renew it for a minute.
@@ -115,7 +115,7 @@ impl Lease {
             std::future::pending::<()>().await;
         }
         let holder = "another run, which took the lease because this one had not renewed it for a minute".to_owned();
-        SinkError::Held { uri: self.place.uri.clone(), holder }
+        SinkError::Locked { uri: self.place.uri.clone(), holder }
     }
 
     /// Lets the next one have it. When the store fails, the next one waits until this process has ended.
@@ -192,7 +192,7 @@ impl Place {
             |Holder { run_id, process, .. }| format!("run {run_id} (process {} on {})", process.pid, process.host),
         );
         let holder = format!("{holder}, last heard of {} s ago", silent.as_secs());
-        Err(SinkError::Held { uri: table_uri.to_owned(), holder })
+        Err(SinkError::Locked { uri: table_uri.to_owned(), holder })
     }
 
     /// Says that the holder of a generation is alive; false when a newer generation has taken its place.
@@ -267,7 +267,7 @@ mod tests {
         let first = Lease::acquire(&uri, "first").await.unwrap();
         let refused = Lease::acquire(&uri, "second").await.unwrap_err();
         let said = refused.to_string();
-        assert!(matches!(refused, SinkError::Held { .. }) && said.contains("first") && said.contains(&uri), "{said}");
+        assert!(matches!(refused, SinkError::Locked { .. }) && said.contains("first") && said.contains(&uri), "{said}");
         first.release().await;
         let second = Lease::acquire(&uri, "second").await.unwrap();
         assert_eq!(second.generation, 2);

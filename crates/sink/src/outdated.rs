@@ -18,10 +18,11 @@ use futures::TryStreamExt;
 use lance::Dataset;
 use lance_core::ROW_ADDR;
 
+use polylance_schema::Stage;
+
 use crate::{
     SinkError,
     attempts::{Attempts, is_conflict},
-    held::ANNOTATE,
     known_rows::{RowAddresses, add_row},
     quarantine::quarantine_uri,
     storage,
@@ -62,7 +63,7 @@ pub async fn drop_outdated(
     };
     let mut outdated = HashSet::new();
     let is_outdated = |record: &Record<'_>| {
-        record.stage != ANNOTATE && record.run_id != run_id && examined(record.source, record.row)
+        record.stage != Stage::Annotate.as_str() && record.run_id != run_id && examined(record.source, record.row)
     };
     scan(&uri, &earlier, |record, _| {
         if is_outdated(&record) {

@@ -8,7 +8,7 @@ use crate::{LanceCommitExec, LanceWriteExec, TableTarget};
 
 /// Writes `input` (of [`polylance_schema::encoded_schema`], one partition) to the target's table.
 ///
-/// The plan yields one row a commit, of [`crate::commit_schema`]: `version`, `documents`, `chunks`,
+/// The plan yields one row a commit, of [`crate::CommitReport`]: `version`, `documents`, `chunks`,
 /// `quarantined`, `tokens`. A window of nothing but bad rows makes no version of the table; its row
 /// carries the version that is already there.
 ///

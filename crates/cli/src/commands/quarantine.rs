@@ -10,12 +10,17 @@ use clap::Subcommand;
 use futures::TryStreamExt;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
-use polylance_sink::{HeldRows, SinkError, Table, count_held, drop_held, held_rows, held_sources, quarantine_uri};
+use polylance_sink::{
+    QuarantineFilter, SinkError, Table, count_quarantined, drop_quarantined, quarantine_uri, quarantined_rows,
+    quarantined_sources,
+};
 use serde::Serialize;
+
+use polylance_schema::Stage;
 
 use super::embed_pipeline;
 use crate::{
-    args::OutputArgs,
+    args::{OutputArgs, word},
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
@@ -49,9 +54,9 @@ struct List {
     /// The Lance table that the quarantine belongs to
     #[arg(long, value_name = "URI")]
     table: String,
-    /// Only rows that failed at this stage: scan, distinct, tokenize, encode, write, annotate
-    #[arg(long, value_name = "STAGE")]
-    stage: Option<String>,
+    /// Only rows that failed at this stage
+    #[arg(long, value_name = "STAGE", value_parser = word::<Stage>())]
+    stage: Option<Stage>,
     /// Rows at most [default: 20, and all with --json]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -78,9 +83,9 @@ struct Replay {
     /// Set a key of the file, such as `source.max_bytes='64 MiB'`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Only rows that failed at this stage: scan, distinct, tokenize, encode, write
-    #[arg(long, value_name = "STAGE")]
-    stage: Option<String>,
+    /// Only rows that failed at this stage
+    #[arg(long, value_name = "STAGE", value_parser = word::<Stage>())]
+    stage: Option<Stage>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -100,8 +105,8 @@ struct Drop {
     #[arg(long, value_name = "URI")]
     table: String,
     /// Only rows that failed at this stage
-    #[arg(long, value_name = "STAGE", required_unless_present_any = ["id", "all"])]
-    stage: Option<String>,
+    #[arg(long, value_name = "STAGE", value_parser = word::<Stage>(), required_unless_present_any = ["id", "all"])]
+    stage: Option<Stage>,
     /// Only rows of this document
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -131,9 +136,9 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
 
 async fn list(args: List, printer: &mut Printer) -> Result<ExitStatus> {
     check(&args.table).await?;
-    let rows = HeldRows { stage: args.stage, doc_id: None };
+    let rows = QuarantineFilter { stage: args.stage, doc_id: None };
     let limit = args.limit.or_else(|| (!args.json).then_some(ROWS));
-    let mut batches = held_rows(&args.table, &rows, limit).await?;
+    let mut batches = quarantined_rows(&args.table, &rows, limit).await?;
     let mut lines = Vec::new();
     while let Some(batch) = batches.try_next().await? {
         if args.json {
@@ -145,7 +150,7 @@ async fn list(args: List, printer: &mut Printer) -> Result<ExitStatus> {
     if args.json {
         return Ok(ExitStatus::Done);
     }
-    let all = count_held(&args.table, &rows).await?;
+    let all = count_quarantined(&args.table, &rows).await?;
     if all == 0 {
         printer.message("the quarantine has no such row");
         return Ok(ExitStatus::Done);
@@ -165,10 +170,10 @@ fn shown(batch: &RecordBatch) -> Result<RecordBatch> {
 
 async fn replay(args: Replay, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
-    let rows = HeldRows { stage: args.stage, doc_id: None };
+    let rows = QuarantineFilter { stage: args.stage, doc_id: None };
     let mut only = RowSet::default();
-    for held in held_sources(&pipeline.table.uri, &rows).await? {
-        only.insert(&held.source, held.row, &held.error);
+    for held in quarantined_sources(&pipeline.table.uri, &rows).await? {
+        only.insert(&held.source, held.row, held.kind);
     }
     if only.is_empty() {
         printer.message("the quarantine has no such row: nothing to replay");
@@ -185,14 +190,14 @@ struct Dropped {
 
 async fn drop(args: Drop, printer: &mut Printer) -> Result<ExitStatus> {
     check(&args.table).await?;
-    let rows = HeldRows { stage: args.stage, doc_id: args.id };
+    let rows = QuarantineFilter { stage: args.stage, doc_id: args.id };
     let quarantine = quarantine_uri(&args.table);
-    let held = count_held(&args.table, &rows).await?;
+    let held = count_quarantined(&args.table, &rows).await?;
     if held > 0 && !args.yes && !confirmed(held, &quarantine, printer).await? {
         printer.message("nothing was dropped");
         return Ok(ExitStatus::Done);
     }
-    let dropped = if held > 0 { Box::pin(drop_held(&args.table, &rows)).await? } else { 0 };
+    let dropped = if held > 0 { Box::pin(drop_quarantined(&args.table, &rows)).await? } else { 0 };
     if args.json {
         printer.json(&Dropped { quarantine, dropped })?;
     } else {

@@ -1,15 +1,14 @@
 //! `polylance search`
 
 use anyhow::Context;
-use arrow::array::RecordBatch;
 use polylance_engine::models::TableModels;
 use polylance_schema::{
     columns::{CHAR_END, CHAR_START, N_TOKENS, RUN_ID, TEXT, TRUNCATED},
     search::{MAP_X, MAP_Y},
 };
 use polylance_search::{
-    BM25, DISTANCE, Effort, Fusion, FusionKind, ModelSource, Models, Query, RERANK_SCORE, SCORE, SearchError,
-    SearchMode, SearchRequest, SearchTable, TEXT_RANK, TEXT_SCORE, VECTOR_RANK, VECTOR_SCORE,
+    Effort, Fusion, FusionKind, Hits, ModelSource, Models, Query, RankedBy, SCORE, SearchError, SearchMode,
+    SearchRequest, SearchTable,
 };
 
 use crate::{
@@ -26,22 +25,7 @@ use crate::{
 const SNIPPET: usize = 140;
 
 /// Columns of a hit that people need not see; `--json` has them all.
-const HIDDEN: [&str; 14] = [
-    CHAR_START,
-    CHAR_END,
-    N_TOKENS,
-    TRUNCATED,
-    RUN_ID,
-    VECTOR_RANK,
-    DISTANCE,
-    VECTOR_SCORE,
-    TEXT_RANK,
-    BM25,
-    TEXT_SCORE,
-    RERANK_SCORE,
-    MAP_X,
-    MAP_Y,
-];
+const HIDDEN: [&str; 7] = [CHAR_START, CHAR_END, N_TOKENS, TRUNCATED, RUN_ID, MAP_X, MAP_Y];
 
 /// Find the rows of a table that fit a query, by meaning, by words or by both, in any language
 ///
@@ -167,46 +151,42 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     }
     let hits = Box::pin(table.search(&request, &models)).await?;
     if args.json {
-        printer.bytes(&batch::json_array(&hits)?)?;
-    } else if hits.num_rows() == 0 {
+        printer.bytes(&batch::json_array(&hits.into_batch()?)?)?;
+    } else if hits.scores.is_empty() {
         let fits = if by_words { "no row has these words" } else { "no row fulfils the condition" };
         printer.message(fits);
     } else {
-        let (header, rows) = shown(&hits, table.mode_of(&request))?;
+        let (header, rows) = shown(&hits)?;
         printer.table(&header, rows)?;
     }
     Ok(ExitStatus::Done)
 }
 
 /// Rank, score, what makes it, the columns that matter, and the beginning of the text at the end of each line.
-fn shown(hits: &RecordBatch, mode: SearchMode) -> Result<(Vec<String>, Vec<Vec<String>>)> {
-    let names = batch::header(hits);
-    let position = |name: &str| names.iter().position(|other| other == name);
-    let (score, text) = (position(SCORE), position(TEXT));
-    // Of one ranking alone, its rank and score are the hit's.
-    let hybrid = mode == SearchMode::Hybrid;
-    let part =
-        |name: &'static str, part: &str, rank: &str| Some((name, position(part)?, position(rank)?)).filter(|_| hybrid);
-    let parts = [part("meaning", VECTOR_SCORE, VECTOR_RANK), part("words", TEXT_SCORE, TEXT_RANK)];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    let hidden = |at: &usize| Some(*at) == score || Some(*at) == text || HIDDEN.contains(&names[*at].as_str());
+fn shown(hits: &Hits) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    let names = batch::header(&hits.rows);
+    let text = names.iter().position(|name| name == TEXT);
+    let hidden = |at: &usize| Some(*at) == text || HIDDEN.contains(&names[*at].as_str());
     let kept: Vec<usize> = (0..names.len()).filter(|at| !hidden(at)).collect();
+    // Of one ranking alone, its rank and score are the hit's.
+    let hybrid = hits.scores.iter().any(|scores| scores.parts.is_some());
 
     let mut header = vec!["rank".to_owned(), SCORE.to_owned()];
-    header.extend(parts.iter().map(|(name, ..)| (*name).to_owned()));
+    header.extend(["meaning", "words"].into_iter().filter(|_| hybrid).map(str::to_owned));
     header.extend(kept.iter().map(|at| names[*at].clone()));
     header.extend(text.map(|_| TEXT.to_owned()));
-    let rows = batch::rows(hits)?.into_iter().enumerate().map(|(at, cells)| {
-        let number = |at: usize| {
-            let cell = &cells[at];
-            cell.parse::<f64>().map_or_else(|_| cell.clone(), |number| format!("{number:.3}"))
+    let rows = batch::rows(&hits.rows)?.into_iter().zip(&hits.scores).enumerate().map(|(at, (cells, scores))| {
+        let mut row = vec![(at + 1).to_string(), format!("{:.3}", scores.score)];
+        let part = |part: f32, by: Option<RankedBy>| match by.and_then(|by| by.rank) {
+            Some(rank) => format!("{part:.3} #{rank}"),
+            None => format!("{part:.3}"),
         };
-        let mut row = vec![(at + 1).to_string(), score.map(number).unwrap_or_default()];
-        // The part of the score, and the rank by it where that ranking found the hit.
-        row.extend(parts.iter().map(|(_, part, rank)| match cells[*rank].as_str() {
-            "" => number(*part),
-            rank => format!("{} #{rank}", number(*part)),
-        }));
+        row.extend(
+            scores
+                .parts
+                .into_iter()
+                .flat_map(|parts| [part(parts.vector, scores.vector), part(parts.text, scores.text)]),
+        );
         row.extend(kept.iter().map(|at| cells[*at].clone()));
         row.extend(text.map(|text| short(&cells[text], SNIPPET)));
         row

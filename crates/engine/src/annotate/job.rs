@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use arrow::{
-    array::{AsArray, RecordBatch},
-    datatypes::{Field, UInt64Type},
-};
+use arrow::{array::RecordBatch, datatypes::Field};
 use datafusion::{
     error::DataFusionError,
     physical_plan::ExecutionPlan,
@@ -15,7 +12,7 @@ use futures::TryStreamExt;
 use polylance_backend::{Annotator, AnnotatorHandle};
 use polylance_dataflow::{AnnotateExec, Stop, Stopped};
 use polylance_schema::{CommitPolicy, HeadContract};
-use polylance_sink::{Declared, FillTarget, LanceFillExec, SinkError, TableRowsExec};
+use polylance_sink::{Declared, FillReport, FillTarget, LanceFillExec, TableRowsExec};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -168,17 +165,15 @@ impl OpenAnnotation {
 }
 
 impl AnnotationSummary {
-    /// Adds a commit; the rows that were moved before it.
-    fn add(&mut self, commit: &RecordBatch) -> Result<u64, SinkError> {
-        let number = |name: &str| {
-            let column = commit.column_by_name(name).and_then(|column| column.as_primitive_opt::<UInt64Type>());
-            let missing = || SinkError::Rows { uri: self.table.clone(), message: format!("a commit without {name}") };
-            Ok::<u64, SinkError>(column.ok_or_else(missing)?.values().iter().sum())
-        };
-        let (version, rows, quarantined) = (number("version")?, number("rows")?, number("quarantined")?);
-        self.version = Some(version);
-        self.rows_annotated += rows;
-        self.rows_quarantined += quarantined;
-        number("moved")
+    /// Adds the reports of a batch; the rows that were moved before them.
+    fn add(&mut self, batch: &RecordBatch) -> Result<u64, EngineError> {
+        let mut moved = 0;
+        for report in FillReport::from_batch(batch)? {
+            self.version = Some(report.version);
+            self.rows_annotated += report.rows;
+            self.rows_quarantined += report.quarantined;
+            moved += report.moved;
+        }
+        Ok(moved)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use polylance_dataflow::{Coverage, RowSet, Source};
-use polylance_sink::{Finished, HeldRows, Table, drop_outdated, finish, held_sources};
+use polylance_sink::{Finished, QuarantineFilter, Table, drop_outdated, finish, quarantined_sources};
 
 use super::RunSummary;
 use crate::EngineError;
@@ -66,9 +66,9 @@ impl RunSummary {
         let Some(before) = examined.quarantine else { return Ok(()) };
         // What comes after the place where a file broke off was not read.
         let mut unread = RowSet::default();
-        for held in held_sources(&self.table, &HeldRows::default()).await? {
+        for held in quarantined_sources(&self.table, &QuarantineFilter::default()).await? {
             if held.run_id == self.run_id {
-                unread.insert(&held.source, held.row, &held.error);
+                unread.insert(&held.source, held.row, held.kind);
             }
         }
         let examines = |source: &str, row: u64| {
@@ -90,7 +90,7 @@ impl RunSummary {
         if self.documents_removed > 0 {
             own.insert(self.version);
         }
-        let held = held_sources(&self.table, &HeldRows::default()).await?;
+        let held = quarantined_sources(&self.table, &QuarantineFilter::default()).await?;
         let held: HashSet<&str> = held.iter().map(|row| row.source.as_str()).collect();
         let whole = self.rows_quarantined == 0 && self.removal_skipped.is_none();
         let files = files.into_iter().filter(|(file, _)| !held.contains(file.as_str())).map(|(_, hash)| hash);

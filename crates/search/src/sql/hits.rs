@@ -20,7 +20,7 @@ use datafusion::{
 use polylance_schema::columns::CHUNK;
 
 use super::{models::ModelSource, tables::Tables};
-use crate::{FusionKind, Query, SearchMode, SearchRequest, SearchTable, hits::place_fields};
+use crate::{FusionKind, Query, SearchMode, SearchRequest, SearchTable, hits::score_fields};
 
 /// Hits of a search that does not say how many it wants.
 const HITS: usize = 10;
@@ -122,7 +122,7 @@ fn hits_schema(table: &SearchTable, mode: SearchMode) -> SchemaRef {
     let schema = table.schema();
     let shown = table.hit_columns();
     let kept = schema.fields().iter().filter(|field| shown.contains(field.name())).cloned();
-    Arc::new(Schema::new(kept.chain(place_fields(mode, false)).collect::<Vec<FieldRef>>()))
+    Arc::new(Schema::new(kept.chain(score_fields(mode, false)).collect::<Vec<FieldRef>>()))
 }
 
 /// The hits of one search; it runs when the table is read.
@@ -165,7 +165,7 @@ impl TableProvider for Hits {
         let wanted = |at: &usize| projection.is_none_or(|wanted| wanted.contains(at));
         let own: Vec<usize> = (0..all.len()).filter(wanted).collect();
         request.columns = Some(own.iter().map(|at| all[*at].clone()).collect());
-        let hits = Box::pin(self.table.search(&request, &models)).await.map_err(external)?;
+        let hits = Box::pin(self.table.search(&request, &models)).await.map_err(external)?.into_batch()?;
         let read: Vec<usize> = own.into_iter().chain(all.len()..self.schema.fields().len()).collect();
         // Without the table's metadata, which the function's schema has not.
         let hits = RecordBatch::try_new(Arc::new(self.schema.project(&read)?), hits.columns().to_vec())?;

@@ -65,7 +65,7 @@ const OTHER: &[(&str, &str)] =
 
 async fn by_words(place: &Place, query: &str) -> Vec<String> {
     let request = SearchRequest { mode: Some(SearchMode::Text), ..SearchRequest::words(query, 100) };
-    let hits = place.open().await.search(&request, &Models::default()).await.unwrap();
+    let hits = place.open().await.search(&request, &Models::default()).await.unwrap().into_batch().unwrap();
     strings(&hits, "text")
 }
 
@@ -120,7 +120,7 @@ async fn words_of_rows_that_no_index_covers_are_found_alike() {
         filter: Some("lang = 'fra'".to_owned()),
         ..SearchRequest::words("homme", 10)
     };
-    let hits = place.open().await.search(&request, &Models::default()).await.unwrap();
+    let hits = place.open().await.search(&request, &Models::default()).await.unwrap().into_batch().unwrap();
     assert_eq!(strings(&hits, "lang"), ["fra"]);
 
     let extended = index_words(&place.uri(), Words::Extend).await.unwrap().unwrap();

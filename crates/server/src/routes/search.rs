@@ -2,15 +2,8 @@
 
 use std::time::Instant;
 
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::{Float32Type, UInt32Type},
-};
 use axum::{Json, extract::State, routing::post};
-use polylance_search::{
-    BM25, DISTANCE, Effort, FusionKind, Query, RERANK_SCORE, SCORE, SearchMode, SearchRequest, TEXT_RANK, TEXT_SCORE,
-    VECTOR_RANK, VECTOR_SCORE,
-};
+use polylance_search::{Effort, FusionKind, HitScores, Hits, Query, RankedBy, SearchMode, SearchRequest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
@@ -40,7 +33,6 @@ struct Search {
     /// A row whose like is looked for.
     like: Option<Like>,
     /// By default hybrid for words where the text is indexed, else vector.
-    #[schemars(with = "Option<ModeName>")]
     mode: Option<SearchMode>,
     /// Hits at most.
     #[serde(default = "ten")]
@@ -53,7 +45,6 @@ struct Search {
     by_document: bool,
     /// How a hybrid search makes one ranking of two.
     #[serde(default)]
-    #[schemars(with = "FusionName")]
     fusion: FusionKind,
     /// For score fusion: what the words' part is multiplied by, 0.15 by default.
     text_weight: Option<f32>,
@@ -80,27 +71,6 @@ struct Like {
     chunk: u32,
 }
 
-#[derive(JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "its schema is what is used")]
-enum ModeName {
-    Vector,
-    Text,
-    Hybrid,
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "its schema is what is used")]
-enum FusionName {
-    /// The cosine plus the words' weighted part.
-    Score,
-    /// By ranks.
-    Rrf,
-    /// By shares of two scores.
-    Weighted,
-}
-
 fn ten() -> usize {
     10
 }
@@ -109,7 +79,6 @@ fn ten() -> usize {
 struct Found {
     table: String,
     version: u64,
-    #[schemars(with = "ModeName")]
     mode: SearchMode,
     took_ms: f64,
     /// Best first.
@@ -187,8 +156,7 @@ async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Re
             SearchMode::Text => app.models.of_words(),
             SearchMode::Vector | SearchMode::Hybrid => app.models.of(table.contract()).await.map_err(refused)?,
         };
-        let batch = Box::pin(table.search(&request, &models)).await.map_err(refused)?;
-        let hits = hits(&batch, mode, request.rerank)?;
+        let hits = shown(&Box::pin(table.search(&request, &models)).await.map_err(refused)?)?;
         Ok(Found { version: table.version(), table: name, mode, took_ms: 0.0, hits })
     });
     let found = found.await?;
@@ -249,56 +217,21 @@ impl Search {
     }
 }
 
-/// The places stand behind the table's own columns, which may have their names.
-fn hits(batch: &RecordBatch, mode: SearchMode, reranked: bool) -> Result<Vec<Hit>, ApiError> {
-    let places = match mode {
-        SearchMode::Vector | SearchMode::Text => 3,
-        SearchMode::Hybrid => 7,
-    } + usize::from(reranked);
-    let own = batch.num_columns().saturating_sub(places);
-    let place = Places { batch, from: own };
-    let own: Vec<usize> = (0..own).collect();
-    let rows = rows(&batch.project(&own).map_err(|error| ApiError::bad("invalid_request", error.to_string()))?)?;
-    let hit = |(at, row)| Hit {
+fn shown(hits: &Hits) -> Result<Vec<Hit>, ApiError> {
+    let ranked = |by: RankedBy| Some((by.rank?, by.value));
+    let hit = |(at, (row, scores)): (usize, (Box<RawValue>, &HitScores))| Hit {
         rank: at + 1,
-        score: place.number(SCORE, at).filter(|score| score.is_finite()),
-        vector: place
-            .rank(VECTOR_RANK, at)
-            .zip(place.number(DISTANCE, at))
-            .map(|(rank, distance)| VectorPlace { rank, distance }),
-        text: place.rank(TEXT_RANK, at).zip(place.number(BM25, at)).map(|(rank, bm25)| TextPlace { rank, bm25 }),
-        parts: place.number(VECTOR_SCORE, at).zip(place.number(TEXT_SCORE, at)).map(|(vector, text)| Parts {
-            vector,
-            text,
-            distance: place.number(DISTANCE, at),
-            bm25: place.number(BM25, at),
+        score: Some(scores.score).filter(|score| score.is_finite()),
+        vector: scores.vector.and_then(ranked).map(|(rank, distance)| VectorPlace { rank, distance }),
+        text: scores.text.and_then(ranked).map(|(rank, bm25)| TextPlace { rank, bm25 }),
+        parts: scores.parts.map(|parts| Parts {
+            vector: parts.vector,
+            text: parts.text,
+            distance: scores.vector.map(|by| by.value),
+            bm25: scores.text.map(|by| by.value),
         }),
-        rerank: place.number(RERANK_SCORE, at).map(|score| RerankPlace { rank: at + 1, score }),
+        rerank: scores.rerank.map(|score| RerankPlace { rank: at + 1, score }),
         row,
     };
-    Ok(rows.into_iter().enumerate().map(hit).collect())
-}
-
-/// The columns of places of a batch of hits.
-struct Places<'b> {
-    batch: &'b RecordBatch,
-    from: usize,
-}
-
-impl Places<'_> {
-    fn column(&self, name: &str) -> Option<&dyn Array> {
-        let schema = self.batch.schema_ref();
-        let at = (self.from..self.batch.num_columns()).find(|at| schema.field(*at).name() == name)?;
-        Some(self.batch.column(at).as_ref())
-    }
-
-    fn rank(&self, name: &str, row: usize) -> Option<u32> {
-        let ranks = self.column(name)?.as_primitive_opt::<UInt32Type>()?;
-        ranks.is_valid(row).then(|| ranks.value(row))
-    }
-
-    fn number(&self, name: &str, row: usize) -> Option<f32> {
-        let numbers = self.column(name)?.as_primitive_opt::<Float32Type>()?;
-        numbers.is_valid(row).then(|| numbers.value(row))
-    }
+    Ok(rows(&hits.rows)?.into_iter().zip(&hits.scores).enumerate().map(hit).collect())
 }

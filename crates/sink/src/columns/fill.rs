@@ -1,7 +1,7 @@
 //! Writes annotations into their column, a commit at a time.
 //!
 //! in:  `annotated_schema(column)`
-//! out: one row a commit, see [`fill_schema`]
+//! out: one row a commit, see [`FillReport`]
 //!
 //! A commit holds the new values of some fragments: for each of them one data file with the whole column, earlier
 //! values included, and nothing else. Rows with an `_error` go to the quarantine and stay without a value.
@@ -14,9 +14,9 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_array},
+    array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array},
     compute::interleave,
-    datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type},
+    datatypes::{Field, Schema, UInt64Type},
 };
 use datafusion::{
     error::{DataFusionError, Result},
@@ -52,6 +52,7 @@ use crate::{
     documents::{MAX_ERROR, MAX_TEXT, cut},
     identity::advance,
     quarantine::Quarantine,
+    report::FillReport,
     storage,
     table::check_head,
     target::properties,
@@ -75,13 +76,6 @@ pub struct FillTarget {
     pub commit: CommitPolicy,
 }
 
-/// What a commit reports: `version`, `rows` that got a value, `quarantined` rows, and rows that were `moved`: their
-/// fragment was merged into another since they were read, and they still lack a value.
-pub fn fill_schema() -> SchemaRef {
-    let field = |name| Field::new(name, DataType::UInt64, false);
-    Arc::new(Schema::new(["version", "rows", "quarantined", "moved"].map(field).to_vec()))
-}
-
 /// Fills a column.
 #[derive(Debug)]
 pub struct LanceFillExec {
@@ -102,7 +96,7 @@ impl LanceFillExec {
             return Err(DataFusionError::Plan(format!("LanceFillExec expected columns {expected}, found {found}")));
         }
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(fill_schema()),
+            EquivalenceProperties::new(FillReport::schema()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
@@ -157,7 +151,7 @@ impl ExecutionPlan for LanceFillExec {
             failure: None,
         };
         let commits = stream::try_unfold(filler, |filler| Box::pin(filler.next()));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(fill_schema(), commits)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(FillReport::schema(), commits)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -239,10 +233,9 @@ impl Filler {
         let properties = self.target.properties(written);
         open.quarantine.update(&rows.window, &properties).await?;
         self.open = Some(open);
-        let column = |value: u64| Arc::new(UInt64Array::from(vec![value])) as ArrayRef;
         let quarantined = rows.window.quarantine.len() as u64;
-        let columns = [version, written, quarantined, rows.good - written].map(column).to_vec();
-        Ok(RecordBatch::try_new(fill_schema(), columns)?)
+        let moved = rows.good - written;
+        Ok(FillReport { version, rows: written, quarantined, moved }.to_batch()?)
     }
 }
 

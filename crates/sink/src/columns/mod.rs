@@ -11,6 +11,6 @@ mod missing;
 mod rows;
 
 pub use declare::{Declared, declare_columns};
-pub use fill::{FillTarget, LanceFillExec, fill_schema};
+pub use fill::{FillTarget, LanceFillExec};
 pub use missing::missing_rows;
 pub use rows::TableRowsExec;

@@ -1,13 +1,13 @@
 //! Runs on real tables in a temporary folder.
 
 mod columns;
-mod held;
 mod index;
 mod kill;
 mod map;
 pub(crate) mod power;
 mod protocol;
 mod quarantine;
+mod quarantine_rows;
 mod refusals;
 mod replace;
 mod shared;

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::{
     SinkError,
     attempts::{Attempts, is_conflict},
-    held::forget_moved,
     index::dimensions,
+    quarantine_rows::forget_moved,
     storage,
 };
 

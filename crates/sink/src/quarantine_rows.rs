@@ -1,4 +1,4 @@
-//! The rows that a table's quarantine holds: listed, dropped, and named for a replay.
+//! The records of a table's quarantine: listed, dropped, and named for a replay.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use arrow::{
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use lance::Dataset;
 use lance_core::ROW_ADDR;
-use polylance_schema::columns::RUN_ID;
+use polylance_schema::{RecordKind, Stage, columns::RUN_ID};
 
 use crate::{
     SinkError,
@@ -20,38 +20,34 @@ use crate::{
     transact::{Others, change},
 };
 
-/// The stage of a row that a head refused: a row of the table, and not of the source.
-pub(crate) const ANNOTATE: &str = "annotate";
-
 /// Some rows of a quarantine; without a condition, all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldRows {
+pub struct QuarantineFilter {
     /// Only those that failed at this stage.
-    pub stage: Option<String>,
+    pub stage: Option<Stage>,
     /// Only those of this document.
     pub doc_id: Option<String>,
 }
 
-impl HeldRows {
+impl QuarantineFilter {
     /// As a SQL condition.
     fn condition(&self) -> String {
-        let is = |column: &str, value: &Option<String>| {
-            value.as_ref().map(|value| format!("{column} = '{}'", value.replace('\'', "''")))
-        };
-        let both: Vec<String> = is("stage", &self.stage).into_iter().chain(is("doc_id", &self.doc_id)).collect();
+        let is = |column: &str, value: &str| format!("{column} = '{}'", value.replace('\'', "''"));
+        let stage = self.stage.map(|stage| is("stage", stage.as_str()));
+        let both: Vec<String> = stage.into_iter().chain(self.doc_id.as_ref().map(|id| is("doc_id", id))).collect();
         if both.is_empty() { "true".to_owned() } else { both.join(" AND ") }
     }
 }
 
 /// A row of a source that the quarantine holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldRow {
+pub struct QuarantinedRow {
     /// The file.
     pub source: String,
     /// The row in it.
     pub row: u64,
-    /// What was wrong with it.
-    pub error: String,
+    /// Whether the record stands for the rest of the file too.
+    pub kind: RecordKind,
     /// The run that found it last.
     pub run_id: String,
 }
@@ -61,9 +57,9 @@ pub struct HeldRow {
 ///
 /// # Errors
 /// [`SinkError::Storage`] when it cannot be read.
-pub async fn held_rows(
+pub async fn quarantined_rows(
     table_uri: &str,
-    rows: &HeldRows,
+    rows: &QuarantineFilter,
     limit: Option<usize>,
 ) -> Result<BoxStream<'static, Result<RecordBatch, SinkError>>, SinkError> {
     let uri = quarantine_uri(table_uri);
@@ -82,7 +78,7 @@ pub async fn held_rows(
 ///
 /// # Errors
 /// [`SinkError::Storage`] when it cannot be read.
-pub async fn count_held(table_uri: &str, rows: &HeldRows) -> Result<u64, SinkError> {
+pub async fn count_quarantined(table_uri: &str, rows: &QuarantineFilter) -> Result<u64, SinkError> {
     let uri = quarantine_uri(table_uri);
     let Some(dataset) = storage::open(&uri).await? else { return Ok(0) };
     let counted = Box::pin(dataset.count_rows(Some(rows.condition()))).await;
@@ -94,7 +90,7 @@ pub async fn count_held(table_uri: &str, rows: &HeldRows) -> Result<u64, SinkErr
 ///
 /// # Errors
 /// [`SinkError::Conflict`] when other writers are in the way, or [`SinkError::Storage`].
-pub async fn drop_held(table_uri: &str, rows: &HeldRows) -> Result<u64, SinkError> {
+pub async fn drop_quarantined(table_uri: &str, rows: &QuarantineFilter) -> Result<u64, SinkError> {
     let uri = quarantine_uri(table_uri);
     let Some(mut dataset) = storage::open(&uri).await? else { return Ok(0) };
     match Box::pin(dataset.delete(&rows.condition())).await {
@@ -108,25 +104,28 @@ pub async fn drop_held(table_uri: &str, rows: &HeldRows) -> Result<u64, SinkErro
 ///
 /// # Errors
 /// [`SinkError::Storage`] when the quarantine cannot be read.
-pub async fn held_sources(table_uri: &str, rows: &HeldRows) -> Result<Vec<HeldRow>, SinkError> {
+pub async fn quarantined_sources(table_uri: &str, filter: &QuarantineFilter) -> Result<Vec<QuarantinedRow>, SinkError> {
     let uri = quarantine_uri(table_uri);
     let Some(dataset) = storage::open(&uri).await? else { return Ok(Vec::new()) };
     let reading = || SinkError::storage(&uri, "reading the quarantine");
     let mut scanner = dataset.scan();
     let columns = ["source", "row", "error", "stage", RUN_ID];
-    scanner.project(&columns).and_then(|scanner| scanner.filter(&rows.condition())).map_err(reading())?;
+    scanner.project(&columns).and_then(|scanner| scanner.filter(&filter.condition())).map_err(reading())?;
     let mut batches = Box::pin(scanner.try_into_stream()).await.map_err(reading())?;
-    let mut held = Vec::new();
+    let mut rows = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(reading())? {
         let (sources, numbers) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<UInt64Type>());
         let (errors, stages) = (batch.column(2).as_string::<i32>(), batch.column(3).as_string::<i32>());
         let runs = batch.column(4).as_string::<i32>();
-        for row in (0..batch.num_rows()).filter(|&row| stages.value(row) != ANNOTATE) {
-            let (source, error) = (sources.value(row).to_owned(), errors.value(row).to_owned());
-            held.push(HeldRow { source, row: numbers.value(row), error, run_id: runs.value(row).to_owned() });
+        for row in 0..batch.num_rows() {
+            let kind = RecordKind::of(stages.value(row), errors.value(row));
+            if kind != RecordKind::Annotation {
+                let (source, run_id) = (sources.value(row).to_owned(), runs.value(row).to_owned());
+                rows.push(QuarantinedRow { source, row: numbers.value(row), kind, run_id });
+            }
         }
     }
-    Ok(held)
+    Ok(rows)
 }
 
 /// Takes out records of heads for rows that are elsewhere now: their address says nothing any more, and the next
@@ -158,7 +157,9 @@ async fn moved(table: &Dataset, quarantine: &Dataset) -> lance::Result<RowAddres
         let (stages, numbers) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<UInt64Type>());
         let Some(addresses) = batch.column_by_name(ROW_ADDR) else { break };
         let addresses = addresses.as_primitive::<UInt64Type>();
-        let is_moved = |&row: &usize| stages.value(row) == ANNOTATE && !fragments.contains(&(numbers.value(row) >> 32));
+        let is_moved = |&row: &usize| {
+            stages.value(row) == Stage::Annotate.as_str() && !fragments.contains(&(numbers.value(row) >> 32))
+        };
         for address in (0..batch.num_rows()).filter(is_moved).map(|row| addresses.value(row)) {
             add_row(&mut moved, address);
         }
@@ -172,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_condition_quotes_what_it_is_given() {
-        assert_eq!(HeldRows::default().condition(), "true");
-        let rows = HeldRows { stage: Some("scan".into()), doc_id: Some("it's".into()) };
+        assert_eq!(QuarantineFilter::default().condition(), "true");
+        let rows = QuarantineFilter { stage: Some(Stage::Scan), doc_id: Some("it's".into()) };
         assert_eq!(rows.condition(), "stage = 'scan' AND doc_id = 'it''s'");
     }
 }

@@ -1,9 +1,9 @@
-use polylance_schema::quarantine_schema;
+use polylance_schema::{RecordKind, Stage, quarantine_schema};
 
 use super::*;
 use crate::{
-    Contention, HeldRow, HeldRows, compact, count_held, declare_columns, drop_held, held_rows, held_sources,
-    missing_rows, tests::columns::topic,
+    Contention, QuarantineFilter, QuarantinedRow, compact, count_quarantined, declare_columns, drop_quarantined,
+    missing_rows, quarantined_rows, quarantined_sources, tests::columns::topic,
 };
 
 fn bad(row: u64, id: &str) -> Doc {
@@ -19,13 +19,13 @@ async fn place() -> Place {
     place
 }
 
-fn of(stage: Option<&str>, id: Option<&str>) -> HeldRows {
-    HeldRows { stage: stage.map(str::to_owned), doc_id: id.map(str::to_owned) }
+fn of(stage: Option<Stage>, id: Option<&str>) -> QuarantineFilter {
+    QuarantineFilter { stage, doc_id: id.map(str::to_owned) }
 }
 
 impl Place {
-    async fn held(&self, rows: &HeldRows, limit: Option<usize>) -> usize {
-        let batches: Vec<_> = held_rows(&self.uri(), rows, limit).await.unwrap().try_collect().await.unwrap();
+    async fn held(&self, rows: &QuarantineFilter, limit: Option<usize>) -> usize {
+        let batches: Vec<_> = quarantined_rows(&self.uri(), rows, limit).await.unwrap().try_collect().await.unwrap();
         assert!(batches.iter().all(|batch: &RecordBatch| batch.schema().fields() == quarantine_schema().fields()));
         batches.iter().map(RecordBatch::num_rows).sum()
     }
@@ -34,17 +34,21 @@ impl Place {
 #[tokio::test]
 async fn rows_are_listed_by_stage_and_document_up_to_a_limit() {
     let place = place().await;
-    let cases =
-        [(of(None, None), 4), (of(Some("encode"), None), 3), (of(Some("write"), None), 1), (of(Some("scan"), None), 0)];
+    let cases = [
+        (of(None, None), 4),
+        (of(Some(Stage::Encode), None), 3),
+        (of(Some(Stage::Write), None), 1),
+        (of(Some(Stage::Scan), None), 0),
+    ];
     for (rows, expected) in cases {
         assert_eq!(place.held(&rows, None).await, expected, "{rows:?}");
-        assert_eq!(count_held(&place.uri(), &rows).await.unwrap(), expected as u64);
+        assert_eq!(count_quarantined(&place.uri(), &rows).await.unwrap(), expected as u64);
     }
     assert_eq!(place.held(&of(None, Some("it's")), None).await, 1);
     assert_eq!(place.held(&of(None, None), Some(2)).await, 2);
     let nowhere = Place::new();
     assert_eq!(
-        (nowhere.held(&of(None, None), None).await, count_held(&nowhere.uri(), &of(None, None)).await.unwrap()),
+        (nowhere.held(&of(None, None), None).await, count_quarantined(&nowhere.uri(), &of(None, None)).await.unwrap()),
         (0, 0)
     );
 }
@@ -52,22 +56,22 @@ async fn rows_are_listed_by_stage_and_document_up_to_a_limit() {
 #[tokio::test]
 async fn dropped_rows_are_gone_and_the_others_stay() {
     let place = place().await;
-    assert_eq!(drop_held(&place.uri(), &of(None, Some("it's"))).await.unwrap(), 1);
-    assert_eq!(drop_held(&place.uri(), &of(None, Some("it's"))).await.unwrap(), 0);
-    assert_eq!(drop_held(&place.uri(), &of(Some("encode"), None)).await.unwrap(), 2);
-    assert_eq!(place.held(&of(Some("write"), None), None).await, 1);
+    assert_eq!(drop_quarantined(&place.uri(), &of(None, Some("it's"))).await.unwrap(), 1);
+    assert_eq!(drop_quarantined(&place.uri(), &of(None, Some("it's"))).await.unwrap(), 0);
+    assert_eq!(drop_quarantined(&place.uri(), &of(Some(Stage::Encode), None)).await.unwrap(), 2);
+    assert_eq!(place.held(&of(Some(Stage::Write), None), None).await, 1);
     // A row that fails again begins anew.
     run(vec![batch(&[bad(3, "a")])], place.target("r2", 1)).await.unwrap();
     assert_eq!(place.held(&of(None, Some("a")), None).await, 1);
-    assert_eq!(drop_held(&place.uri(), &HeldRows::default()).await.unwrap(), 2);
-    assert_eq!(drop_held(&Place::new().uri(), &HeldRows::default()).await.unwrap(), 0);
+    assert_eq!(drop_quarantined(&place.uri(), &QuarantineFilter::default()).await.unwrap(), 2);
+    assert_eq!(drop_quarantined(&Place::new().uri(), &QuarantineFilter::default()).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn the_places_of_rows_are_those_of_the_source() {
     let place = place().await;
-    let held = held_sources(&place.uri(), &of(Some("encode"), None)).await.unwrap();
-    let row = |row| HeldRow { source: "corpus.csv".into(), row, error: "refused".into(), run_id: "r1".into() };
+    let held = quarantined_sources(&place.uri(), &of(Some(Stage::Encode), None)).await.unwrap();
+    let row = |row| QuarantinedRow { source: "corpus.csv".into(), row, kind: RecordKind::Row, run_id: "r1".into() };
     assert_eq!(held, [row(3), row(5), row(6)]);
 }
 
@@ -81,14 +85,18 @@ async fn records_of_heads_go_when_a_merge_moves_their_rows() {
     let column = topic("1");
     declare_columns(&place.uri(), std::slice::from_ref(&column)).await.unwrap();
     place.fill(&column, 100).await;
-    assert_eq!(place.held(&of(Some("annotate"), None), None).await, 1);
-    assert_eq!(held_sources(&place.uri(), &HeldRows::default()).await.unwrap().len(), 1, "rows of the source only");
+    assert_eq!(place.held(&of(Some(Stage::Annotate), None), None).await, 1);
+    assert_eq!(
+        quarantined_sources(&place.uri(), &QuarantineFilter::default()).await.unwrap().len(),
+        1,
+        "rows of the source only"
+    );
 
     compact(&place.uri(), 0, Contention::Retry).await.unwrap();
-    assert_eq!(place.held(&of(Some("annotate"), None), None).await, 0);
+    assert_eq!(place.held(&of(Some(Stage::Annotate), None), None).await, 0);
     assert_eq!(place.held(&of(None, None), None).await, 1, "rows of the source stay");
     // The row is tried again, and held under its new address.
     place.fill(&column, 100).await;
-    assert_eq!(place.held(&of(Some("annotate"), None), None).await, 1);
+    assert_eq!(place.held(&of(Some(Stage::Annotate), None), None).await, 1);
     assert_eq!(missing_rows(&place.uri(), "topic").await.unwrap(), 1);
 }
