@@ -78,7 +78,8 @@ impl TaskOptions {
     /// [`TaskError`] for an option that is missing, belongs to another task, or cannot be.
     ///
     /// ```
-    /// use polylance_config::{TaskName, TaskOptions};
+    /// use polylance_config::TaskOptions;
+    /// use polylance_schema::TaskName;
     ///
     /// let options = TaskOptions { labels: Some(vec!["sports".into(), "law".into()]), ..TaskOptions::default() };
     /// assert_eq!(options.spec(TaskName::ZeroShot)?.name(), "zero-shot");

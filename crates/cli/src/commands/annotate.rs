@@ -18,14 +18,14 @@ use crate::{
 /// Add a column of a head's answers to a table, for the rows that lack it
 ///
 /// Texts and vectors are not rewritten. Running it again costs only the rows that are new; another head under the
-/// same name begins anew. With `--pipeline` the columns are those of the file's [[annotate]] entries.
+/// same name begins anew. With `--pipeline` the columns are those of the file's `[[annotate]]` entries.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// The Lance table: local, s3://, gs://, az:// [default with --pipeline: the file's]
     #[arg(long, value_name = "URI", required_unless_present = "pipeline")]
     table: Option<String>,
-    /// A pipeline file with [[annotate]] entries
+    /// A pipeline file with `[[annotate]]` entries
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "model", "task"])]
     pipeline: Option<PathBuf>,
     /// The column
