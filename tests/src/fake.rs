@@ -19,6 +19,7 @@ pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
             keep: Vec::new(),
             max_bytes: 1 << 20,
             csv: polylance_dataflow::CsvSpec::default(),
+            memory: 1 << 30,
         },
         table,
         text: TextColumn::Kept,

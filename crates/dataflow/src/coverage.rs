@@ -1,26 +1,29 @@
 //! Which files belong to a source, those that have left it included.
 
-use std::{collections::HashSet, path::Path};
+use std::{path::Path, sync::Arc};
 
-use crate::{Source, location::Scope};
+use crate::{
+    Source,
+    location::{Scope, SourceFile},
+};
 
 /// The files whose rows a run over a whole source examines: those that are read, and those that a folder or a glob
 /// would name if they were there.
 #[derive(Debug, Clone)]
 pub struct Coverage {
     scope: Scope,
-    /// The file, when the source is one.
-    one: Option<String>,
+    /// By their addresses in rising order.
+    files: Arc<[SourceFile]>,
     /// Of these only the ids are read.
-    trusted: HashSet<String>,
+    trusted: Arc<[bool]>,
 }
 
 impl Source {
     /// Which files a run over this source examines whole.
     pub fn coverage(&self) -> Coverage {
-        let files = &self.location.files;
-        let trusted = files.iter().filter(|file| file.trusted).map(|file| file.uri.clone()).collect();
-        Coverage { scope: self.location.scope.clone(), one: files.first().map(|file| file.uri.clone()), trusted }
+        let location = &self.location;
+        let (files, trusted) = (Arc::clone(&location.files), Arc::clone(&location.trusted));
+        Coverage { scope: location.scope.clone(), files, trusted }
     }
 }
 
@@ -28,13 +31,15 @@ impl Coverage {
     /// Whether a run over the whole source reads every row of the file at this address, or would if it were there.
     pub fn examines(&self, file: &str) -> bool {
         let belongs = match &self.scope {
-            Scope::One => self.one.as_deref() == Some(file),
+            Scope::One => self.files.first().is_some_and(|one| one.uri == file),
             Scope::Below(folder) => file.starts_with(folder.as_str()),
             Scope::Matching(folder, glob) => {
                 file.strip_prefix(folder.as_str()).is_some_and(|path| glob.is_match(Path::new(path)))
             }
         };
-        belongs && !self.trusted.contains(file)
+        let at = self.files.binary_search_by(|listed| listed.uri.as_str().cmp(file));
+        let trusted = at.is_ok_and(|at| self.trusted.get(at).copied().unwrap_or_default());
+        belongs && !trusted
     }
 }
 
@@ -54,6 +59,7 @@ mod tests {
             keep: Vec::new(),
             max_bytes: 1000,
             csv: crate::CsvSpec::default(),
+            memory: 1 << 30,
         };
         Source::open(spec).await.unwrap().coverage()
     }

@@ -110,6 +110,16 @@ pub enum SourceError {
         /// The name.
         column: String,
     },
+    /// A source of more files than there is memory for.
+    #[error("{uri} has more than {files} files, and their listing takes more than {memory} bytes")]
+    Listing {
+        /// The source.
+        uri: String,
+        /// Files that there is room for.
+        files: usize,
+        /// Bytes that the listing may take.
+        memory: u64,
+    },
     /// What memory has no room for could not be put into a temporary file, or not be read again.
     #[error("a temporary file in {folder} failed: {source}")]
     Temporary {
@@ -217,6 +227,10 @@ impl Explain for SourceError {
             Self::Store { .. } => {
                 Some("run the same command again when the store answers: it continues from what is committed".into())
             }
+            Self::Listing { .. } => Some(
+                "raise `memory` in [run], or give parts of the source, such as folders or globs, runs of their own"
+                    .into(),
+            ),
             Self::Temporary { .. } => {
                 Some("make room there, or name another folder with TMPDIR; then run again".into())
             }

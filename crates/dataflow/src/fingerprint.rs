@@ -1,6 +1,6 @@
 //! By which files are known to be those that were read before, without reading them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -22,27 +22,29 @@ impl Source {
     pub fn fingerprint(&self, listed: DateTime<Utc>) -> Option<String> {
         let location = &self.location;
         let time = location.time(listed);
-        let files: Option<Vec<_>> = location.files.iter().map(|file| location.fingerprint(file, time)).collect();
-        Some(short_hash(&format!("{:?} {:?}", files?, location.codes)))
+        let mut hasher = blake3::Hasher::new();
+        for file in location.files.iter() {
+            hasher.update(&location.fingerprint(file, time)?.to_be_bytes());
+        }
+        hasher.update(format!("{:?}", location.codes).as_bytes());
+        Some(hasher.finalize().to_hex()[..32].to_owned())
     }
 
     /// The address and a hash of each file that can be told from any other state of itself.
-    pub fn fingerprints(&self, listed: DateTime<Utc>) -> Vec<(String, String)> {
+    pub fn fingerprints(&self, listed: DateTime<Utc>) -> impl Iterator<Item = (&str, u128)> {
         let time = self.location.time(listed);
-        let of = |file: &SourceFile| Some((file.uri.clone(), self.location.fingerprint(file, time)?));
-        self.location.files.iter().filter_map(of).collect()
+        let of = move |file| Some((SourceFile::address(file), self.location.fingerprint(file, time)?));
+        self.location.files.iter().filter_map(of)
     }
 
     /// Takes the rows of the files with these hashes for rows that the table has: of them nothing is read but the
     /// ids, which must be distinct in the whole source. Returns how many files there are.
-    pub fn trust(&mut self, listed: DateTime<Utc>, finished: &HashSet<String>) -> usize {
+    pub fn trust(&mut self, listed: DateTime<Utc>, finished: &HashSet<u128>) -> usize {
         let time = self.location.time(listed);
         let is_finished = |file| self.location.fingerprint(file, time).is_some_and(|hash| finished.contains(&hash));
-        let trusted: Vec<bool> = self.location.files.iter().map(is_finished).collect();
-        for (file, trusted) in self.location.files.iter_mut().zip(&trusted) {
-            file.trusted = *trusted;
-        }
-        trusted.into_iter().filter(|trusted| *trusted).count()
+        let trusted: Arc<[bool]> = self.location.files.iter().map(is_finished).collect();
+        self.location.trusted = trusted;
+        self.location.trusted.iter().filter(|trusted| **trusted).count()
     }
 }
 
@@ -59,7 +61,7 @@ impl Location {
     }
 
     /// A hash of a file's name, size, time and entity tag; `None` when it may change and look the same.
-    fn fingerprint(&self, file: &SourceFile, time: Option<DateTime<Utc>>) -> Option<String> {
+    fn fingerprint(&self, file: &SourceFile, time: Option<DateTime<Utc>>) -> Option<u128> {
         if file.unreadable.is_some() {
             return None;
         }
@@ -75,7 +77,7 @@ impl Location {
             let modified = state.modified.map(|time| time.timestamp_nanos_opt());
             (modified, state.e_tag.as_deref(), state.version.as_deref())
         });
-        shows_changes.then(|| short_hash(&format!("{:?} {} {state:?}", file.uri, file.size)))
+        shows_changes.then(|| hash(&format!("{:?} {} {state:?}", file.uri, file.size)))
     }
 
     /// Says of a file on a web server that no run can know it again.
@@ -117,8 +119,10 @@ fn web_file_shows_changes(state: &FileState, date: Option<DateTime<Utc>>) -> boo
     }
 }
 
-fn short_hash(text: &str) -> String {
-    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+fn hash(text: &str) -> u128 {
+    let mut bytes = [0; 16];
+    blake3::Hasher::new().update(text.as_bytes()).finalize_xof().fill(&mut bytes);
+    u128::from_be_bytes(bytes)
 }
 
 #[cfg(test)]
@@ -143,6 +147,7 @@ mod tests {
             keep: vec![],
             max_bytes: 1 << 20,
             csv: crate::CsvSpec::default(),
+            memory: 1 << 30,
         };
         Source::open(spec).await.unwrap().fingerprint(Utc::now())
     }

@@ -17,7 +17,7 @@ use polylance_schema::SourceFormat;
 use self::web::WebFile;
 use crate::SourceError;
 
-/// One file of a source. A listing keeps all of them in memory, about 250 bytes each.
+/// One file of a source. The listing of a source is in memory, once for all that need it.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceFile {
     /// Its address, as the quarantine names it.
@@ -28,8 +28,6 @@ pub(crate) struct SourceFile {
     pub(crate) size: u64,
     /// What else the store says about its content; `None` when that cannot change.
     pub(crate) state: Option<FileState>,
-    /// Whether the table has its rows, so that only their ids are read.
-    pub(crate) trusted: bool,
     /// Why it cannot be read, when the listing shows that already.
     pub(crate) unreadable: Option<String>,
 }
@@ -52,7 +50,19 @@ impl FileState {
 impl SourceFile {
     /// A file that is there and cannot be read: it costs a row of the quarantine.
     fn unreadable(uri: String, message: String) -> Self {
-        Self { uri, path: Path::default(), size: 0, state: None, trusted: false, unreadable: Some(message) }
+        Self { uri, path: Path::default(), size: 0, state: None, unreadable: Some(message) }
+    }
+
+    /// Bytes that it takes in memory.
+    fn bytes(&self) -> u64 {
+        let tags = self.state.iter().flat_map(|state| [&state.e_tag, &state.version]).flatten().map(String::len);
+        let texts = self.uri.len() + self.path.as_ref().len() + tags.sum::<usize>();
+        (size_of::<Self>() + texts + self.unreadable.as_ref().map_or(0, String::len)) as u64
+    }
+
+    /// Its address, as the quarantine names it.
+    pub(crate) fn address(&self) -> &str {
+        &self.uri
     }
 
     /// Whether the file is reached over a network.
@@ -98,11 +108,41 @@ struct Found {
     notes: Vec<String>,
 }
 
+/// Room for a listing in memory.
+#[derive(Debug)]
+struct Room {
+    left: u64,
+    memory: u64,
+    files: usize,
+}
+
+impl Room {
+    fn new(memory: u64) -> Self {
+        Self { left: memory, memory, files: 0 }
+    }
+
+    /// Takes the room of a file; false when there is none.
+    fn takes(&mut self, file: &SourceFile) -> bool {
+        let bytes = file.bytes();
+        let fits = bytes <= self.left;
+        if fits {
+            (self.left, self.files) = (self.left - bytes, self.files + 1);
+        }
+        fits
+    }
+
+    fn error(&self, uri: &str) -> SourceError {
+        SourceError::Listing { uri: uri.to_owned(), files: self.files, memory: self.memory }
+    }
+}
+
 /// A store and the files that a URI names, sorted by address.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
     pub(crate) store: Store,
-    pub(crate) files: Vec<SourceFile>,
+    pub(crate) files: Arc<[SourceFile]>,
+    /// Of which files the table has the rows, so that only their ids are read; empty for none.
+    pub(crate) trusted: Arc<[bool]>,
     /// Translations of the built-in corpus to read; `None` is all.
     pub(crate) codes: Option<Vec<String>>,
     /// Which files belong to it, those that have left it included.
@@ -117,7 +157,8 @@ const BUILTIN: &str = "builtin:";
 const FILE: &str = "file://";
 
 impl Location {
-    pub(crate) async fn find(uri: &str) -> Result<Self, SourceError> {
+    /// The listing may take `memory` bytes.
+    pub(crate) async fn find(uri: &str, memory: u64) -> Result<Self, SourceError> {
         if let Some(name) = uri.strip_prefix(BUILTIN) {
             return builtin(uri, name).await;
         }
@@ -127,10 +168,10 @@ impl Location {
                 (Store::Web(Arc::new(server)), found)
             }
             Some(scheme) if objects::SCHEMES.contains(&scheme) => {
-                let (store, found) = objects::find(uri).await?;
+                let (store, found) = objects::find(uri, memory).await?;
                 (Store::Objects(store), found)
             }
-            Some("file") => (Store::Files, local_url(uri).await?),
+            Some("file") => (Store::Files, local_url(uri, memory).await?),
             Some(scheme) => {
                 let message = format!("`{scheme}://` is no kind of address that is known");
                 return Err(SourceError::Uri { uri: web::public(uri), message });
@@ -139,14 +180,15 @@ impl Location {
                 let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
                 let absolute = std::path::absolute(uri).map_err(|error| refuse(error.to_string()))?;
                 let absolute = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
-                (Store::Files, local(uri, "", absolute.to_owned()).await?)
+                (Store::Files, local(uri, "", absolute.to_owned(), memory).await?)
             }
         };
         if found.files.is_empty() {
             return Err(SourceError::NotFound { uri: public(uri) });
         }
         let Found { files, scope, notes } = found;
-        let mut this = Self { store, files, codes: None, scope, format: None, notes };
+        let (files, trusted) = (Arc::from(files), Arc::from([]));
+        let mut this = Self { store, files, trusted, codes: None, scope, format: None, notes };
         this.notes.extend(this.without_validators());
         Ok(this)
     }
@@ -158,25 +200,25 @@ pub(crate) fn public(uri: &str) -> String {
 }
 
 /// What an absolute path names.
-async fn local(uri: &str, prefix: &'static str, path: String) -> Result<Found, SourceError> {
+async fn local(uri: &str, prefix: &'static str, path: String, memory: u64) -> Result<Found, SourceError> {
     let given = uri.to_owned();
-    let walk = tokio::task::spawn_blocking(move || folder::find(&given, prefix, &path));
+    let walk = tokio::task::spawn_blocking(move || folder::find(&given, prefix, &path, memory));
     walk.await.map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })?
 }
 
 /// What a `file://` address names: as it is written, or else with what is encoded decoded.
-async fn local_url(uri: &str) -> Result<Found, SourceError> {
+async fn local_url(uri: &str, memory: u64) -> Result<Found, SourceError> {
     let refuse = |message: &str| SourceError::Uri { uri: uri.to_owned(), message: message.to_owned() };
     let path = uri.strip_prefix(FILE).unwrap_or(uri);
     let path = path.strip_prefix("localhost").unwrap_or(path);
     if !path.starts_with('/') {
         return Err(refuse("the path is not absolute: `file:///` stands before one"));
     }
-    let found = local(uri, FILE, path.to_owned()).await?;
+    let found = local(uri, FILE, path.to_owned(), memory).await?;
     if found.files.is_empty() && path.contains('%') {
         let decoded = Path::from_url_path(path).map_err(|error| refuse(&error.to_string()))?;
         let slash = if path.ends_with('/') { "/" } else { "" };
-        return local(uri, FILE, format!("/{decoded}{slash}")).await;
+        return local(uri, FILE, format!("/{decoded}{slash}"), memory).await;
     }
     Ok(found)
 }
@@ -199,17 +241,12 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
     let path = Path::from("udhr.parquet");
     let bytes = polylance_builtin::udhr_parquet();
     store.put(&path, PutPayload::from_static(bytes)).await.map_err(storage)?;
-    let file = SourceFile {
-        uri: format!("{BUILTIN}{name}"),
-        path,
-        size: bytes.len() as u64,
-        state: None,
-        trusted: false,
-        unreadable: None,
-    };
+    let file =
+        SourceFile { uri: format!("{BUILTIN}{name}"), path, size: bytes.len() as u64, state: None, unreadable: None };
     Ok(Location {
         store: Store::Memory(Arc::new(store)),
-        files: vec![file],
+        files: Arc::from([file]),
+        trusted: Arc::from([]),
         codes,
         scope: Scope::One,
         format: None,
@@ -224,7 +261,7 @@ mod tests {
     use super::*;
 
     async fn names(uri: &str) -> Vec<String> {
-        let files = Location::find(uri).await.unwrap().files;
+        let files = Location::find(uri, 1 << 20).await.unwrap().files;
         files.iter().map(|file| file.uri.rsplit('/').next().unwrap().to_owned()).collect()
     }
 
@@ -243,7 +280,7 @@ mod tests {
         assert_eq!(names(&format!("{root}/**/*.parquet")).await, ["a.parquet", "c.parquet"]);
         assert_eq!(names(&format!("file://{root}/*.parquet")).await, ["a.parquet"]);
         for none in [format!("{root}/*.csv"), format!("{root}/none"), "/does/not/exist".to_owned()] {
-            assert!(matches!(Location::find(&none).await, Err(SourceError::NotFound { .. })), "{none}");
+            assert!(matches!(Location::find(&none, 1 << 20).await, Err(SourceError::NotFound { .. })), "{none}");
         }
     }
 
@@ -253,16 +290,28 @@ mod tests {
         let root = folder.path().to_str().unwrap();
         for name in ["a%20b.csv", "c d.csv", "données_日本.csv"] {
             fs::write(folder.path().join(name), "x").unwrap();
-            assert_eq!(Location::find(&format!("{root}/{name}")).await.unwrap().files.len(), 1, "{name}");
+            assert_eq!(Location::find(&format!("{root}/{name}"), 1 << 20).await.unwrap().files.len(), 1, "{name}");
         }
         assert_eq!(names(&format!("{root}/*.csv")).await.len(), 3);
         assert_eq!(names(&format!("file://{root}/données*.csv")).await.len(), 1);
     }
 
     #[tokio::test]
+    async fn a_listing_that_does_not_fit_into_memory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in 0..100 {
+            fs::write(folder.path().join(format!("{name}.csv")), "id,text\n").unwrap();
+        }
+        let root = folder.path().to_str().unwrap();
+        assert_eq!(Location::find(root, 100_000).await.unwrap().files.len(), 100);
+        let error = Location::find(root, 10_000).await.unwrap_err();
+        assert!(matches!(error, SourceError::Listing { files: 20..=60, .. }), "{error:?}");
+    }
+
+    #[tokio::test]
     async fn a_bad_address_is_named() {
         for uri in ["ftp://host/x", "builtin:nothing", "builtin:udhr?lang=eng"] {
-            let error = Location::find(uri).await.unwrap_err();
+            let error = Location::find(uri, 1 << 20).await.unwrap_err();
             assert!(matches!(error, SourceError::Uri { .. }) && error.to_string().contains(uri), "{error}");
         }
     }

@@ -124,10 +124,13 @@ fn documents(source: Source, bytes_read: Count) -> impl stream::Stream<Item = Re
         Codes { wanted: codes, at, extra: kept.is_none() }
     });
     let (store, others, format) = (location.store, location.format, spec.format);
-    stream::iter(location.files)
-        .map(move |file| {
+    let (files, trusted) = (location.files, location.trusted);
+    stream::iter(0..files.len())
+        .map(move |at| {
+            let file = files[at].clone();
             let open = OpenFile::new(store.clone(), others, file.clone(), bytes_read.clone());
-            let columns = Columns { only_ids: file.trusted, ..columns.clone() };
+            let only_ids = trusted.get(at).copied().unwrap_or_default();
+            let columns = Columns { only_ids, ..columns.clone() };
             async move {
                 let rows = open.rows(&columns, format).await;
                 (file, rows, columns)

@@ -45,6 +45,8 @@ pub struct SourceSpec {
     pub max_bytes: u64,
     /// How CSV files are written.
     pub csv: CsvSpec,
+    /// Bytes that the listing of the files may take in memory.
+    pub memory: u64,
 }
 
 impl SourceSpec {
@@ -76,7 +78,7 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn open_for(spec: SourceSpec, table: &[FieldRef]) -> Result<Self, SourceError> {
-        let mut location = Location::find(&spec.uri).await?;
+        let mut location = Location::find(&spec.uri, spec.memory).await?;
         let all = spec.keep == ["*"];
         let known = |name: &String| table.iter().any(|field| field.name() == name);
         let unknown: Vec<String> = spec.keep.iter().filter(|name| !known(name)).cloned().collect();
@@ -141,7 +143,7 @@ async fn first_types(
     wanted: &Wanted,
 ) -> Result<(String, SourceFormat, FileTypes), SourceError> {
     let mut first_error = None;
-    for file in &location.files {
+    for file in location.files.iter() {
         match open_file(location, file).types(spec.format, spec.csv, wanted).await {
             Ok((format, columns)) => return Ok((file.uri.clone(), format, columns)),
             Err(error) => match of_the_store(file, error) {
@@ -169,8 +171,9 @@ fn of_the_store(file: &SourceFile, error: ReadError) -> Result<SourceError, Read
 
 /// The columns of all files that can be read, each of the type that its values in all of them have.
 async fn all_types(location: &Location, spec: &SourceSpec, wanted: &Wanted) -> Result<FileTypes, SourceError> {
-    let look = |file: &SourceFile| {
-        let (open, format, csv) = (open_file(location, file), spec.format, spec.csv);
+    let files = Arc::clone(&location.files);
+    let look = |at: usize| {
+        let (open, format, csv) = (open_file(location, &files[at]), spec.format, spec.csv);
         async move {
             match open.types(format, csv, wanted).await {
                 Ok((_, columns)) => Ok(columns),
@@ -182,8 +185,7 @@ async fn all_types(location: &Location, spec: &SourceSpec, wanted: &Wanted) -> R
             }
         }
     };
-    let looks: Vec<_> = location.files.iter().map(look).collect();
-    let mut found = stream::iter(looks).buffered(LOOKED_AT);
+    let mut found = stream::iter(0..files.len()).map(look).buffered(LOOKED_AT);
     let (mut columns, mut positions) = (FileTypes::new(), HashMap::new());
     while let Some(file) = found.next().await {
         for (name, kind) in file? {

@@ -31,6 +31,7 @@ fn spec(uri: &Path) -> SourceSpec {
         keep: vec!["year".into(), "lang".into()],
         max_bytes: 1 << 20,
         csv: CsvSpec::default(),
+        memory: 1 << 30,
     }
 }
 

@@ -153,8 +153,16 @@ fn file(format: usize) -> Vec<u8> {
 
 async fn scan(uri: String) -> RecordBatch {
     let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec =
-        SourceSpec { uri, format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20, csv: CsvSpec::default() };
+    let spec = SourceSpec {
+        uri,
+        format: None,
+        id,
+        text,
+        keep: Vec::new(),
+        max_bytes: 1 << 20,
+        csv: CsvSpec::default(),
+        memory: 1 << 30,
+    };
     let scan: Arc<dyn ExecutionPlan> = Arc::new(SourceScanExec::new(Source::open(spec).await.unwrap()));
     let schema = scan.schema();
     concat_batches(&schema, &collect(scan, Arc::new(TaskContext::default())).await.unwrap()).unwrap()

@@ -49,6 +49,7 @@ async fn plan(rows: &[(&str, &str)], keys: Option<Arc<dyn ExecutionPlan>>) -> (A
         keep: Vec::new(),
         max_bytes: 1 << 20,
         csv: CsvSpec::default(),
+        memory: 1 << 30,
     };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));

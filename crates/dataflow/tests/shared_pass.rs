@@ -58,8 +58,16 @@ async fn encode(
     std::fs::write(&path, lines.join("\n")).unwrap();
     let uri = path.display().to_string();
     let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec =
-        SourceSpec { uri, format: None, id, text, keep: Vec::new(), max_bytes: 1 << 20, csv: CsvSpec::default() };
+    let spec = SourceSpec {
+        uri,
+        format: None,
+        id,
+        text,
+        keep: Vec::new(),
+        max_bytes: 1 << 20,
+        csv: CsvSpec::default(),
+        memory: 1 << 30,
+    };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(asked));
     let info = polylance_backend::BackendInfo { window_tokens, ..backend.info().clone() };

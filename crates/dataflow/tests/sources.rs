@@ -32,6 +32,7 @@ fn spec(uri: &str) -> SourceSpec {
         keep: vec![],
         max_bytes: 1 << 20,
         csv: CsvSpec::default(),
+        memory: 1 << 30,
     }
 }
 
@@ -103,7 +104,7 @@ async fn empty_parts_of_text_formats_have_no_rows_and_cost_nothing() {
     assert_eq!(read(root).await, (vec!["a".to_owned()], vec![]));
     let source = open(root).await.unwrap();
     assert!(source.fingerprint(Utc::now()).is_some());
-    assert_eq!(source.fingerprints(Utc::now()).len(), 6);
+    assert_eq!(source.fingerprints(Utc::now()).count(), 6);
 
     fs::write(folder.path().join("part-6.parquet"), b"").unwrap();
     fs::write(folder.path().join("part-7.arrow"), b"").unwrap();
@@ -310,7 +311,7 @@ async fn a_file_on_the_web_is_known_again_only_by_what_shows_every_change() {
         let source = open(&format!("{}/docs.jsonl", web.address)).await.unwrap();
         let now = Utc::now();
         assert_eq!(source.fingerprint(now).is_some(), known, "{headers:?}");
-        assert_eq!(source.fingerprints(now).len(), usize::from(known), "{headers:?}");
+        assert_eq!(source.fingerprints(now).count(), usize::from(known), "{headers:?}");
         let is_strong = headers.iter().any(|(name, value)| *name == "etag" && value.starts_with('"'));
         assert_eq!(source.notes().len(), usize::from(!known && !is_strong), "{:?}", source.notes());
         assert_eq!(split(&scan(source).await.unwrap()).0, ["a"], "{headers:?}");
@@ -396,7 +397,7 @@ async fn a_signed_url_keeps_its_query_and_shows_it_to_nobody_else() {
     let web = Web::start(|_| Answers { headers: vec![("etag", "\"x\"".to_owned())], ..Answers::default() });
     let path = "/bucket/a%20b//d%C3%A9.jsonl";
     let source = open(&format!("{}{path}?X-Sig=abc%2B%2F%3D&x=1#part", web.address)).await.unwrap();
-    let shown = format!("{:?}", source.fingerprints(Utc::now()));
+    let shown = format!("{:?}", source.fingerprints(Utc::now()).collect::<Vec<_>>());
     let batches = scan(source).await.unwrap();
     assert_eq!(split(&batches).0, ["a"]);
     let requests = web.requests();

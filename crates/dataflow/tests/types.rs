@@ -33,6 +33,7 @@ fn spec(uri: &Path, keep: &[&str]) -> SourceSpec {
         keep: keep.iter().map(|&name| name.into()).collect(),
         max_bytes: 1 << 20,
         csv: CsvSpec::default(),
+        memory: 1 << 30,
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn job(pipeline: &Pipeline) -> Job {
                 quote: source.csv.quote.map(CsvByte::byte),
                 escape: source.csv.escape.map(CsvByte::byte),
             },
+            memory: pipeline.run.memory.0,
         },
         table: table.uri.clone(),
         text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },

@@ -41,6 +41,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
             keep: Vec::new(),
             max_bytes: 1 << 20,
             csv: polylance_dataflow::CsvSpec::default(),
+            memory: 1 << 30,
         },
         table: path("docs.lance"),
         text: TextColumn::Kept,

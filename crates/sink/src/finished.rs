@@ -5,7 +5,10 @@
 //! anyone deletes or replaces end it, and the next run compares row by row. A long list of files would be written
 //! again with every version of the table, so it stands in `docs.sources/` beside `docs.lance`, under its hash.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Write,
+};
 
 use lance::{
     Dataset,
@@ -30,8 +33,8 @@ pub struct Finished {
     pub pipeline: String,
     /// A hash of the source's files as they were then; `None` when the table lacks rows of them.
     pub source: Option<String>,
-    /// A hash of each file of which the table has all rows.
-    pub files: BTreeSet<String>,
+    /// A hash of each file of which the table has all rows, in rising order.
+    pub files: Vec<u128>,
     /// Rows of the source.
     pub rows: u64,
     /// The table's version when the run began; `None` when there was none.
@@ -64,13 +67,14 @@ impl Table {
     ///
     /// # Errors
     /// [`SinkError::Storage`].
-    pub async fn finished_files(&self, pipeline: &str) -> Result<HashSet<String>, SinkError> {
+    pub async fn finished_files(&self, pipeline: &str) -> Result<HashSet<u128>, SinkError> {
         let Some(record) = standing(self.uri(), self.dataset(), pipeline).await? else { return Ok(HashSet::new()) };
         let Some(hash) = record.files else { return Ok(HashSet::new()) };
         let list = lists(self.uri()).await?.read(&list_name(&hash)).await?;
         // A list that another run has replaced is not missed: its files are read.
         let list = list.filter(|list| hash_of(list) == hash).unwrap_or_default();
-        Ok(String::from_utf8_lossy(&list).lines().map(str::to_owned).collect())
+        let hashes = String::from_utf8_lossy(&list);
+        Ok(hashes.lines().filter_map(|hash| u128::from_str_radix(hash, 16).ok()).collect())
     }
 }
 
@@ -94,7 +98,7 @@ async fn try_finish(uri: &str, run: &Finished) -> Result<Option<u64>, SinkError>
     let Some(mut dataset) = storage::open(uri).await? else { return Ok(None) };
     // Of a source of one file its own hash says it all.
     let listed = run.files.len() > usize::from(run.source.is_some());
-    let list = listed.then(|| run.files.iter().map(String::as_str).collect::<Vec<_>>().join("\n"));
+    let list = listed.then(|| lines(&run.files));
     let files = list.as_ref().map(|list| hash_of(list.as_bytes()));
     let before = standing(uri, &dataset, &run.pipeline).await?;
     let said = match &before {
@@ -128,6 +132,15 @@ async fn lists(uri: &str) -> Result<Beside, SinkError> {
 
 fn list_name(hash: &str) -> String {
     format!("{hash}.txt")
+}
+
+/// A hash a line.
+fn lines(files: &[u128]) -> String {
+    let mut list = String::with_capacity(files.len() * 33);
+    for hash in files {
+        let _written = write!(list, "{}{hash:032x}", if list.is_empty() { "" } else { "\n" });
+    }
+    list
 }
 
 fn hash_of(list: &[u8]) -> String {

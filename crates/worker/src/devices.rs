@@ -164,6 +164,11 @@ mod tests {
         (0..500).map(|n| vec![n; n as usize % 37 + 1]).collect()
     }
 
+    /// So short that no batch has one alone: a first panic over a lone input says nothing about the device.
+    fn short_inputs() -> Vec<Vec<u32>> {
+        (0..500).map(|n| vec![n; n as usize % 9 + 1]).collect()
+    }
+
     fn firsts() -> Vec<u32> {
         (0..500).collect()
     }
@@ -239,7 +244,7 @@ mod tests {
         let down = Broken { name: "down", heals: false, down: true };
         let well = Broken { name: "well", heals: true, down: false };
         let devices = Devices::start(vec![down, well], 64, None).unwrap();
-        assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
+        assert_eq!(block_on(devices.run(short_inputs())).unwrap(), firsts());
     }
 
     #[test]
@@ -247,7 +252,7 @@ mod tests {
         let down = ["one", "two"].map(|name| Broken { name, heals: false, down: true });
         let devices = Devices::start(Vec::from(down), 64, None).unwrap();
         for _ in 0..2 {
-            let error = block_on(devices.run(inputs())).unwrap_err();
+            let error = block_on(devices.run(short_inputs())).unwrap_err();
             let named = matches!(&error, BackendError::Device { message, .. } if message.contains("fell off the bus"));
             assert!(named, "{error}");
         }

@@ -130,6 +130,7 @@ fn rows(bytes: &[u8], format: SourceFormat) -> bool {
         keep: vec!["*".to_owned()],
         max_bytes: 1 << 20,
         csv: polylance_dataflow::CsvSpec::default(),
+        memory: 1 << 30,
     };
     RUNTIME.block_on(async {
         let Ok(source) = Source::open(spec).await else { return false };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use polylance_config::Source;
+use polylance_config::{Run, Source};
 use polylance_dataflow::{CsvSpec, SourceSpec};
 use polylance_engine::{
     fit::{ClassifierRequest, ClassifierSummary, Labelled, TaggerRequest, TaggerSummary, fit_classifier, fit_tagger},
@@ -98,7 +98,16 @@ Examples:
 /// A source whose rows have their entities in the column `spans`.
 fn with_spans(uri: String, id: String, text: String, spans: String) -> SourceSpec {
     let max_bytes = Source::new(uri.as_str()).max_bytes.0;
-    SourceSpec { uri, format: None, id, text, keep: vec![spans], max_bytes, csv: CsvSpec::default() }
+    SourceSpec {
+        uri,
+        format: None,
+        id,
+        text,
+        keep: vec![spans],
+        max_bytes,
+        csv: CsvSpec::default(),
+        memory: Run::default().memory.0,
+    }
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use object_store::path::Path as ObjectPath;
 
 use super::{
-    FileState, Found, SourceFile,
+    FileState, Found, Room, SourceFile,
     glob::{Wanted, is_glob},
 };
 use crate::SourceError;
@@ -21,11 +21,11 @@ use crate::SourceError;
 const MAX_LINKED_FOLDERS: usize = 100_000;
 
 /// The files that a path names. `prefix` stands before each of their addresses: nothing, or `file://`.
-pub(super) fn find(uri: &str, prefix: &str, path: &str) -> Result<Found, SourceError> {
+pub(super) fn find(uri: &str, prefix: &str, path: &str, memory: u64) -> Result<Found, SourceError> {
     let whole = path.trim_end_matches('/');
     let whole = if whole.is_empty() { "/" } else { whole };
     match look(uri, whole)? {
-        Some(metadata) if metadata.is_dir() => return walk(uri, prefix, whole, &Wanted::default()),
+        Some(metadata) if metadata.is_dir() => return walk(uri, prefix, whole, &Wanted::default(), memory),
         Some(metadata) if metadata.is_file() && !path.ends_with('/') => {
             return Ok(Found { files: vec![file(format!("{prefix}{whole}"), &metadata)], ..Found::default() });
         }
@@ -51,7 +51,7 @@ pub(super) fn find(uri: &str, prefix: &str, path: &str) -> Result<Found, SourceE
     let wanted = Wanted::matching(uri, rest)?;
     let folder = if folder.is_empty() { "/" } else { &folder };
     match look(uri, folder)? {
-        Some(metadata) if metadata.is_dir() => walk(uri, prefix, folder, &wanted),
+        Some(metadata) if metadata.is_dir() => walk(uri, prefix, folder, &wanted, memory),
         _ => Ok(Found::default()),
     }
 }
@@ -67,7 +67,7 @@ fn look(uri: &str, path: &str) -> Result<Option<Metadata>, SourceError> {
 
 fn file(uri: String, metadata: &Metadata) -> SourceFile {
     let state = Some(state(metadata));
-    SourceFile { uri, path: ObjectPath::default(), size: metadata.len(), state, trusted: false, unreadable: None }
+    SourceFile { uri, path: ObjectPath::default(), size: metadata.len(), state, unreadable: None }
 }
 
 /// What tells one state of a file from another: its times, its size and its place on the disk.
@@ -123,10 +123,13 @@ struct Walk<'a> {
     targets: Vec<Option<PathBuf>>,
     next: Vec<Next>,
     linked_folders: usize,
+    room: Room,
+    /// Whether there was no room for a file.
+    full: bool,
 }
 
 /// All files below a folder that are wanted, each once, by their addresses in rising order.
-fn walk(uri: &str, prefix: &str, root: &str, wanted: &Wanted) -> Result<Found, SourceError> {
+fn walk(uri: &str, prefix: &str, root: &str, wanted: &Wanted, memory: u64) -> Result<Found, SourceError> {
     let failed = |source| SourceError::File { uri: uri.to_owned(), source };
     let canonical = fs::canonicalize(root).map_err(failed)?;
     let first = Next {
@@ -142,12 +145,17 @@ fn walk(uri: &str, prefix: &str, root: &str, wanted: &Wanted) -> Result<Found, S
         targets: Vec::new(),
         next: Vec::new(),
         linked_folders: 0,
+        room: Room::new(memory),
+        full: false,
     };
     walk.look_into(&first).map_err(failed)?;
-    while let Some(next) = walk.next.pop() {
+    while let Some(next) = walk.next.pop().filter(|_| !walk.full) {
         if let Err(error) = walk.look_into(&next) {
             walk.refuse(&next.inner, format!("the folder cannot be read: {error}"));
         }
+    }
+    if walk.full {
+        return Err(walk.room.error(uri));
     }
     if walk.linked_folders >= MAX_LINKED_FOLDERS {
         let message = format!("more than {MAX_LINKED_FOLDERS} symbolic links to folders");
@@ -163,13 +171,23 @@ impl Walk<'_> {
 
     fn refuse(&mut self, inner: &str, message: String) {
         let uri = format!("{}{}", self.prefix, self.path(inner));
-        self.found.files.push(SourceFile::unreadable(uri, message));
-        self.targets.push(None);
+        self.add(SourceFile::unreadable(uri, message), None);
+    }
+
+    fn add(&mut self, file: SourceFile, target: Option<PathBuf>) {
+        self.full |= !self.room.takes(&file);
+        if !self.full {
+            self.found.files.push(file);
+            self.targets.push(target);
+        }
     }
 
     fn look_into(&mut self, next: &Next) -> io::Result<()> {
         for entry in fs::read_dir(self.path(&next.inner))? {
             let entry = entry?;
+            if self.full {
+                return Ok(());
+            }
             let name = entry.file_name();
             let inner_of = |name: &str| match next.inner.as_str() {
                 "" => name.to_owned(),
@@ -219,8 +237,8 @@ impl Walk<'_> {
                 self.next.push(Next { inner, folder, linked });
             }
         } else if metadata.is_file() && self.wanted.has(&inner) {
-            self.found.files.push(file(format!("{}{path}", self.prefix), &metadata));
-            self.targets.push(if linked { canonical() } else { None });
+            let target = if linked { canonical() } else { None };
+            self.add(file(format!("{}{path}", self.prefix), &metadata), target);
         }
     }
 

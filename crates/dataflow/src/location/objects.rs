@@ -10,7 +10,7 @@ use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 use url::Url;
 
 use super::{
-    FileState, Found, SourceFile,
+    FileState, Found, Room, SourceFile,
     glob::{Wanted, is_glob},
     odd_keys,
 };
@@ -28,10 +28,12 @@ struct Bucket<'a> {
     root: &'a str,
     /// What stands before a key in an address.
     address: String,
+    /// Bytes that the listing may take.
+    memory: u64,
 }
 
 /// The store of a URI and the files that the URI names.
-pub(super) async fn find(uri: &str) -> Result<(Arc<dyn ObjectStore>, Found), SourceError> {
+pub(super) async fn find(uri: &str, memory: u64) -> Result<(Arc<dyn ObjectStore>, Found), SourceError> {
     let refuse = |message: &dyn Display| SourceError::Uri { uri: uri.to_owned(), message: without_secrets(message) };
     let start = uri.find("://").map_or(0, |at| at + 3);
     let end = uri[start..].find('/').map_or(uri.len(), |at| start + at);
@@ -42,7 +44,7 @@ pub(super) async fn find(uri: &str) -> Result<(Arc<dyn ObjectStore>, Found), Sou
     // An address is written to the quarantine, a password in it is not. Not every kind of URL can have one.
     let _ = (url.set_username(""), url.set_password(None));
     let address = url[..url::Position::BeforePath].to_owned();
-    let bucket = Bucket { uri, store: Arc::clone(&store.inner), root, address };
+    let bucket = Bucket { uri, store: Arc::clone(&store.inner), root, address, memory };
 
     let key = uri[end..].strip_prefix('/').unwrap_or_default();
     let mut found = bucket.named(key).await?;
@@ -117,42 +119,61 @@ impl Bucket<'_> {
 
     /// The wanted objects below a folder, by their keys in rising order.
     async fn below(&self, folder: &Path, wanted: &Wanted) -> Result<Found, SourceError> {
-        let (objects, odd) = match self.store.list(Some(folder)).try_collect().await {
-            Ok(objects) => (objects, Vec::new()),
+        let mut files = match self.listed(self.store.as_ref(), folder, wanted).await {
             // One key that cannot be a path ends the whole listing.
-            Err(Error::InvalidPath { source }) => {
+            Err(SourceError::Storage { source: Error::InvalidPath { source }, .. }) => {
                 let odd = Arc::new(Mutex::new(Vec::new()));
                 let Some(lister) = odd_keys::lister(self.root, &odd).await else {
                     return Err(self.storage(Error::InvalidPath { source }));
                 };
-                let objects = lister.list(Some(folder)).try_collect().await.map_err(|error| self.storage(error))?;
+                let mut files = self.listed(lister.as_ref(), folder, wanted).await?;
                 let odd = std::mem::take(&mut *odd.lock().unwrap_or_else(PoisonError::into_inner));
-                (objects, odd)
+                let odd = odd.into_iter().filter(|key| wanted.has(inner(folder, key)));
+                let unreadable =
+                    |key| SourceFile::unreadable(format!("{}/{key}", self.address), odd_keys::REASON.to_owned());
+                files.extend(odd.map(unreadable));
+                files
             }
-            Err(error) => return Err(self.storage(error)),
+            files => files?,
         };
-        let objects: Vec<ObjectMeta> = objects;
-        let inner = |key: &str| {
-            let inner = key.strip_prefix(folder.as_ref()).unwrap_or(key);
-            if folder.as_ref().is_empty() { inner.to_owned() } else { inner.trim_start_matches('/').to_owned() }
-        };
-        // Some stores have an empty object in the place of a folder.
-        let objects = objects.into_iter().filter(|meta| meta.location != *folder);
-        let objects = objects.filter(|meta| wanted.has(&inner(meta.location.as_ref())));
-        let mut files: Vec<SourceFile> = objects.map(|meta| self.file(meta)).collect();
-        let odd = odd.into_iter().filter(|key| wanted.has(&inner(key)));
-        files.extend(
-            odd.map(|key| SourceFile::unreadable(format!("{}/{key}", self.address), odd_keys::REASON.to_owned())),
-        );
         files.sort_by(|a, b| a.uri.cmp(&b.uri));
         let slash = if folder.as_ref().is_empty() { "" } else { "/" };
         let scope = wanted.scope(format!("{}/{folder}{slash}", self.address));
         Ok(Found { files, scope, ..Found::default() })
     }
 
+    /// The wanted objects that a store lists below a folder, as long as there is room for them.
+    async fn listed(
+        &self,
+        store: &dyn ObjectStore,
+        folder: &Path,
+        wanted: &Wanted,
+    ) -> Result<Vec<SourceFile>, SourceError> {
+        let (mut objects, mut room) = (store.list(Some(folder)), Room::new(self.memory));
+        let mut files = Vec::new();
+        while let Some(meta) = objects.try_next().await.map_err(|error| self.storage(error))? {
+            // Some stores have an empty object in the place of a folder.
+            if meta.location == *folder || !wanted.has(inner(folder, meta.location.as_ref())) {
+                continue;
+            }
+            let file = self.file(meta);
+            if !room.takes(&file) {
+                return Err(room.error(self.uri));
+            }
+            files.push(file);
+        }
+        Ok(files)
+    }
+
     fn file(&self, meta: ObjectMeta) -> SourceFile {
         let ObjectMeta { location: path, last_modified, size, e_tag, version } = meta;
         let state = Some(FileState { modified: Some(last_modified), e_tag, version });
-        SourceFile { uri: format!("{}/{path}", self.address), path, size, state, trusted: false, unreadable: None }
+        SourceFile { uri: format!("{}/{path}", self.address), path, size, state, unreadable: None }
     }
+}
+
+/// A key without the folder that it is below.
+fn inner<'k>(folder: &Path, key: &'k str) -> &'k str {
+    let below = key.strip_prefix(folder.as_ref()).unwrap_or(key);
+    if folder.as_ref().is_empty() { below } else { below.trim_start_matches('/') }
 }

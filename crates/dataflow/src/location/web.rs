@@ -64,8 +64,7 @@ pub(super) async fn find(uri: &str) -> Result<(WebFile, Found), SourceError> {
     let mut found = Found::default();
     if let Some(meta) = meta {
         let state = FileState { modified: stated(meta.last_modified), e_tag: meta.e_tag, version: None };
-        let file =
-            SourceFile { uri: address, path, size: meta.size, state: Some(state), trusted: false, unreadable: None };
+        let file = SourceFile { uri: address, path, size: meta.size, state: Some(state), unreadable: None };
         found.files.push(file);
     }
     Ok((server, found))

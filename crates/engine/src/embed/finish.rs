@@ -16,9 +16,11 @@ use crate::EngineError;
 #[derive(Debug)]
 pub(super) struct Finish {
     pipeline: String,
-    source: Option<String>,
-    /// Address and hash of each.
-    files: Vec<(String, String)>,
+    /// A hash of all files.
+    hash: Option<String>,
+    /// The files, and when they were listed.
+    source: Source,
+    listed: DateTime<Utc>,
 }
 
 /// What the table is known to have of the source.
@@ -27,23 +29,24 @@ pub(super) struct Known {
     /// All of it, and how many rows that are.
     pub(super) rows: Option<u64>,
     /// Hashes of files, maybe of other sources too.
-    pub(super) hashes: HashSet<String>,
+    pub(super) hashes: HashSet<u128>,
     /// How many of the source's files these are.
     pub(super) files: usize,
 }
 
 impl Finish {
     pub(super) fn of(source: &Source, listed: DateTime<Utc>, pipeline: String) -> Self {
-        Self { pipeline, source: source.fingerprint(listed), files: source.fingerprints(listed) }
+        Self { pipeline, hash: source.fingerprint(listed), source: source.clone(), listed }
     }
 
     pub(super) async fn known(&self, table: &Table) -> Result<Known, EngineError> {
-        let rows = match &self.source {
-            Some(source) => table.finished(&self.pipeline, source).await?,
+        let rows = match &self.hash {
+            Some(hash) => table.finished(&self.pipeline, hash).await?,
             None => None,
         };
         let hashes = match rows {
-            Some(_) => self.files.iter().map(|(_, hash)| hash.clone()).collect(),
+            // Nothing is read.
+            Some(_) => HashSet::new(),
             None => table.finished_files(&self.pipeline).await?,
         };
         Ok(Known { rows, hashes, files: 0 })
@@ -83,7 +86,7 @@ impl RunSummary {
     /// Notes which files the table has all rows of. Files with rows in the quarantine are read again by the next run.
     pub(super) async fn finish(
         &mut self,
-        Finish { pipeline, source, files }: Finish,
+        Finish { pipeline, hash, source, listed }: Finish,
         since: Option<u64>,
         mut own: BTreeSet<u64>,
     ) -> Result<(), EngineError> {
@@ -93,9 +96,10 @@ impl RunSummary {
         let held = quarantined_sources(&self.table, &QuarantineFilter::default()).await?;
         let held: HashSet<&str> = held.iter().map(|row| row.source.as_str()).collect();
         let whole = self.rows_quarantined == 0 && self.removal_skipped.is_none();
-        let files = files.into_iter().filter(|(file, _)| !held.contains(file.as_str())).map(|(_, hash)| hash);
-        let (source, files) = (source.filter(|_| whole), files.collect());
-        let run = Finished { pipeline, source, files, rows: self.rows_read, since, own };
+        let files = source.fingerprints(listed).filter(|(file, _)| !held.contains(file)).map(|(_, hash)| hash);
+        let mut files: Vec<u128> = files.collect();
+        files.sort_unstable();
+        let run = Finished { pipeline, source: hash.filter(|_| whole), files, rows: self.rows_read, since, own };
         self.version = finish(&self.table, &run).await?.unwrap_or(self.version);
         Ok(())
     }

@@ -209,7 +209,10 @@ impl OpenJob {
         let mut known = Known::default();
         if let (Some(table), Some(finish), false) = (&self.table, &finish, self.job.reread) {
             known = Box::pin(finish.known(table)).await?;
-            known.files = self.source.trust(self.listed, &known.hashes);
+            known.files = match known.rows {
+                Some(_) => self.source.files(),
+                None => self.source.trust(self.listed, &known.hashes),
+            };
         }
         let examined = Examined {
             quarantine: self.quarantine,
@@ -238,7 +241,7 @@ const PIPELINE_HASH_VERSION: u32 = 3;
 /// What decides the rows of a run: two runs with one hash make the same table of the same source. It is made of names and
 /// values as pipeline files write them, so that nothing in the code can be renamed into another hash.
 fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
-    let SourceSpec { uri, format, id, text, keep, max_bytes, csv } = &job.source;
+    let SourceSpec { uri, format, id, text, keep, max_bytes, csv, memory: _ } = &job.source;
     let heads: Vec<_> = target.heads.iter().map(|head| (head.name(), BTreeMap::from_iter(head.metadata()))).collect();
     // The keys are in the order of the alphabet, in which maps of JSON may put them.
     let canonical = serde_json::json!({
@@ -466,6 +469,7 @@ mod tests {
             keep: vec!["lang".into()],
             max_bytes: 1 << 20,
             csv: polylance_dataflow::CsvSpec::default(),
+            memory: 1 << 20,
         };
         let job = Job {
             source,
