@@ -17,7 +17,7 @@ mod tiny_model;
 pub use binary::{Outcome, built, polylance, polylance_with, program, repository};
 pub use corpus::{Row, write_parquet};
 pub use disturb::disturb;
-pub use fake::{fake_contract, fake_head, fake_pipeline};
+pub use fake::{fake_head, fake_pipeline};
 pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
 pub use faults::FaultProxy;
 pub use head_model::write_head_model;

@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use polylance_backend::{AnnotateInput, Annotated, Annotator, Backend, BackendHandle, Result};
 use polylance_engine::{AnnotationJob, AnnotationSummary, Stop, run_job};
 use polylance_schema::{Chunking, CommitPolicy, TaskSpec};
-use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
-use polylance_tests::{fake_contract, fake_head, fake_pipeline};
+use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
+use polylance_tests::{fake_head, fake_pipeline};
 
 const ROWS: u64 = 50_000;
 const DIM: usize = 8;

@@ -13,8 +13,8 @@ use polylance_dataflow::RowSet;
 use polylance_engine::{Job, RunSummary, run_job};
 use polylance_schema::{Chunking, IndexKind, OnMissing};
 use polylance_sink::{IndexSpec, QuarantineFilter, UpkeepPolicy, count_quarantined, draw_map, quarantined_sources};
-use polylance_testkit::FakeBackend;
-use polylance_tests::{Row, fake_contract, fake_pipeline, write_parquet};
+use polylance_testkit::{FakeBackend, fake_contract};
+use polylance_tests::{Row, fake_pipeline, write_parquet};
 
 const DIM: usize = 8;
 

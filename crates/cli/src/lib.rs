@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod exit;
 mod interrupt;
+mod jobs;
 mod lines;
 mod output;
 

@@ -1,7 +1,8 @@
 //! The format. Doc comments here are the descriptions in the JSON Schema.
 
 use polylance_schema::{
-    CommitPolicy, Cut, Dtype, IndexKind, Metric, OnMissing, Pooling, SourceFormat, WriteConcurrency,
+    CommitPolicy, Cut, DEFAULT_MAX_BYTES, DEFAULT_MEMORY, Dtype, IndexKind, Metric, OnMissing, Pooling, SourceFormat,
+    WriteConcurrency,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -228,7 +229,7 @@ fn default_text() -> String {
 }
 
 fn default_max_bytes() -> ByteSize {
-    ByteSize(16 << 20)
+    ByteSize(DEFAULT_MAX_BYTES)
 }
 
 fn default_true() -> bool {
@@ -260,7 +261,7 @@ impl Default for Quarantine {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { memory: ByteSize(2 << 30), grace: 30, stall: 30 * 60 }
+        Self { memory: ByteSize(DEFAULT_MEMORY), grace: 30, stall: 30 * 60 }
     }
 }
 

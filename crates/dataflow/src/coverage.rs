@@ -51,16 +51,7 @@ mod tests {
     use crate::SourceSpec;
 
     async fn coverage(uri: &str) -> Coverage {
-        let spec = SourceSpec {
-            uri: uri.to_owned(),
-            format: None,
-            id: "id".into(),
-            text: "text".into(),
-            keep: Vec::new(),
-            max_bytes: 1000,
-            csv: crate::CsvSpec::default(),
-            memory: 1 << 30,
-        };
+        let spec = SourceSpec { max_bytes: 1000, ..SourceSpec::new(uri) };
         Source::open(spec).await.unwrap().coverage()
     }
 

@@ -33,8 +33,8 @@ impl Source {
     /// The address and a hash of each file that can be told from any other state of itself.
     pub fn fingerprints(&self, listed: DateTime<Utc>) -> impl Iterator<Item = (&str, u128)> {
         let time = self.location.time(listed);
-        let of = move |file| Some((SourceFile::address(file), self.location.fingerprint(file, time)?));
-        self.location.files.iter().filter_map(of)
+        let hashed = move |file: &SourceFile| self.location.fingerprint(file, time);
+        self.location.files.iter().filter_map(move |file| Some((file.uri.as_str(), hashed(file)?)))
     }
 
     /// Takes the rows of the files with these hashes for rows that the table has: of them nothing is read but the
@@ -137,18 +137,7 @@ mod tests {
     use crate::SourceSpec;
 
     async fn fingerprint(uri: &str) -> Option<String> {
-        let uri = uri.to_owned();
-        let columns = ("id".to_owned(), "text".to_owned());
-        let spec = SourceSpec {
-            uri,
-            format: None,
-            id: columns.0,
-            text: columns.1,
-            keep: vec![],
-            max_bytes: 1 << 20,
-            csv: crate::CsvSpec::default(),
-            memory: 1 << 30,
-        };
+        let spec = SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(uri) };
         Source::open(spec).await.unwrap().fingerprint(Utc::now())
     }
 

@@ -60,11 +60,6 @@ impl SourceFile {
         (size_of::<Self>() + texts + self.unreadable.as_ref().map_or(0, String::len)) as u64
     }
 
-    /// Its address, as the quarantine names it.
-    pub(crate) fn address(&self) -> &str {
-        &self.uri
-    }
-
     /// Whether the file is reached over a network.
     pub(crate) fn is_remote(&self) -> bool {
         self.uri.contains("://") && !self.uri.starts_with(FILE)

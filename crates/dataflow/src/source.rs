@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, stream};
-use polylance_schema::{SourceFormat, columns::RESERVED};
+use polylance_schema::{DEFAULT_MAX_BYTES, DEFAULT_MEMORY, SourceFormat, columns::RESERVED};
 
 use crate::{
     SourceError,
@@ -50,6 +50,20 @@ pub struct SourceSpec {
 }
 
 impl SourceSpec {
+    /// A source with what a pipeline file says unless it is told: columns `id` and `text`, and no others kept.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            format: None,
+            id: "id".to_owned(),
+            text: "text".to_owned(),
+            keep: Vec::new(),
+            max_bytes: DEFAULT_MAX_BYTES,
+            csv: CsvSpec::default(),
+            memory: DEFAULT_MEMORY,
+        }
+    }
+
     /// The address as messages may show it: the query of a URL may be a signature.
     pub fn address(&self) -> String {
         public(&self.uri)

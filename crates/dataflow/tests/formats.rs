@@ -18,20 +18,15 @@ use datafusion::{
     physical_plan::{ExecutionPlan, collect},
 };
 use parquet::arrow::ArrowWriter;
-use polylance_dataflow::{CsvSpec, Source, SourceError, SourceScanExec, SourceSpec};
+use polylance_dataflow::{Source, SourceError, SourceScanExec, SourceSpec};
 use polylance_schema::columns::{CONTENT_HASH, DOC_ID, ERROR, SOURCE_ROW, TEXT};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 fn spec(uri: &Path) -> SourceSpec {
     SourceSpec {
-        uri: uri.display().to_string(),
-        format: None,
-        id: "id".into(),
-        text: "text".into(),
         keep: vec!["year".into(), "lang".into()],
         max_bytes: 1 << 20,
-        csv: CsvSpec::default(),
-        memory: 1 << 30,
+        ..SourceSpec::new(uri.display().to_string())
     }
 }
 

@@ -17,9 +17,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
-use polylance_dataflow::{
-    AntiJoinExec, CsvSpec, DistinctIdExec, EncodeExec, Source, SourceScanExec, SourceSpec, TokenizeExec,
-};
+use polylance_dataflow::{AntiJoinExec, DistinctIdExec, EncodeExec, Source, SourceScanExec, SourceSpec, TokenizeExec};
 use polylance_schema::{
     Chunking, Cut,
     columns::{CONTENT_HASH, DOC_ID},
@@ -152,17 +150,7 @@ fn file(format: usize) -> Vec<u8> {
 }
 
 async fn scan(uri: String) -> RecordBatch {
-    let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec = SourceSpec {
-        uri,
-        format: None,
-        id,
-        text,
-        keep: Vec::new(),
-        max_bytes: 1 << 20,
-        csv: CsvSpec::default(),
-        memory: 1 << 30,
-    };
+    let spec = SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(uri) };
     let scan: Arc<dyn ExecutionPlan> = Arc::new(SourceScanExec::new(Source::open(spec).await.unwrap()));
     let schema = scan.schema();
     concat_batches(&schema, &collect(scan, Arc::new(TaskContext::default())).await.unwrap()).unwrap()

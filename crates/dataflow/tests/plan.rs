@@ -15,7 +15,7 @@ use datafusion::{
 };
 use parquet::arrow::ArrowWriter;
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
-use polylance_dataflow::{CsvSpec, Source, SourceSpec, plan_embeddings, progress};
+use polylance_dataflow::{Source, SourceSpec, plan_embeddings, progress};
 use polylance_schema::{
     Chunking, ContentRule, Cut,
     columns::{CHUNK, CONTENT_HASH, DOC_ID, EMBEDDING, ERROR, N_TOKENS, SOURCE_ROW, TEXT},
@@ -40,17 +40,7 @@ async fn plan(rows: &[(&str, &str)], keys: Option<Arc<dyn ExecutionPlan>>) -> (A
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("docs.parquet");
     write(&path, rows);
-    let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec = SourceSpec {
-        uri: path.display().to_string(),
-        format: None,
-        id,
-        text,
-        keep: Vec::new(),
-        max_bytes: 1 << 20,
-        csv: CsvSpec::default(),
-        memory: 1 << 30,
-    };
+    let spec = SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(path.display().to_string()) };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     let chunking = Chunking::Split { max_tokens: 6, overlap: 0, cut: Cut::Word };

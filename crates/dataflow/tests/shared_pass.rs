@@ -14,7 +14,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
-use polylance_dataflow::{CsvSpec, Source, SourceSpec, plan_embeddings};
+use polylance_dataflow::{Source, SourceSpec, plan_embeddings};
 use polylance_schema::{
     Aggregation, Chunking, ContentRule, Cut, HeadContract, HeadInputs, Scores, TaskSpec,
     columns::{DOC_ID, EMBEDDING, ERROR},
@@ -57,17 +57,7 @@ async fn encode(
     let lines: Vec<_> = rows.iter().map(|(id, text)| serde_json::json!({"id": id, "text": text}).to_string()).collect();
     std::fs::write(&path, lines.join("\n")).unwrap();
     let uri = path.display().to_string();
-    let (id, text) = ("id".to_owned(), "text".to_owned());
-    let spec = SourceSpec {
-        uri,
-        format: None,
-        id,
-        text,
-        keep: Vec::new(),
-        max_bytes: 1 << 20,
-        csv: CsvSpec::default(),
-        memory: 1 << 30,
-    };
+    let spec = SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(uri) };
     let source = Source::open(spec).await.unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(asked));
     let info = polylance_backend::BackendInfo { window_tokens, ..backend.info().clone() };

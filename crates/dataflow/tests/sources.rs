@@ -17,23 +17,13 @@ use datafusion::{
 };
 use futures::StreamExt;
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
-use polylance_dataflow::{CsvSpec, Source, SourceError, SourceScanExec, SourceSpec};
+use polylance_dataflow::{Source, SourceError, SourceScanExec, SourceSpec};
 use polylance_schema::Explain;
 use polylance_schema::columns::{DOC_ID, ERROR, TEXT};
 use web::{Answers, Web, http_date};
 
 fn spec(uri: &str) -> SourceSpec {
-    let uri = uri.to_owned();
-    SourceSpec {
-        uri,
-        format: None,
-        id: "id".into(),
-        text: "text".into(),
-        keep: vec![],
-        max_bytes: 1 << 20,
-        csv: CsvSpec::default(),
-        memory: 1 << 30,
-    }
+    SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(uri) }
 }
 
 async fn open(uri: &str) -> Result<Source, SourceError> {

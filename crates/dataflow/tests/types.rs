@@ -20,20 +20,15 @@ use datafusion::{
     physical_plan::{ExecutionPlan, collect},
 };
 use parquet::arrow::ArrowWriter;
-use polylance_dataflow::{CsvSpec, Source, SourceError, SourceScanExec, SourceSpec};
+use polylance_dataflow::{Source, SourceError, SourceScanExec, SourceSpec};
 use polylance_schema::Explain;
 use polylance_schema::columns::{DOC_ID, ERROR, SOURCE_ROW, TEXT};
 
 fn spec(uri: &Path, keep: &[&str]) -> SourceSpec {
     SourceSpec {
-        uri: uri.display().to_string(),
-        format: None,
-        id: "id".into(),
-        text: "text".into(),
         keep: keep.iter().map(|&name| name.into()).collect(),
         max_bytes: 1 << 20,
-        csv: CsvSpec::default(),
-        memory: 1 << 30,
+        ..SourceSpec::new(uri.display().to_string())
     }
 }
 

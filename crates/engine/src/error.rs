@@ -151,21 +151,37 @@ impl Explain for UsageError {
     }
 }
 
-// Of the envelopes, what is inside explains itself.
+impl EngineError {
+    /// What explains itself inside.
+    fn explained(&self) -> Option<&dyn Explain> {
+        Some(match self {
+            Self::Config(inner) => inner.as_ref(),
+            Self::Usage(inner) => inner,
+            Self::Source(inner) => inner,
+            Self::Sink(inner) => inner,
+            Self::Search(inner) => inner,
+            Self::Model(inner) => inner,
+            Self::Pool(inner) => inner,
+            Self::Fit(inner) => inner.as_ref(),
+            _ => return None,
+        })
+    }
+}
+
 impl Explain for EngineError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Quarantine { table, .. } => Some(Cow::Owned(format!(
                 "what is good is committed; `polylance quarantine list --table {table}` shows what is wrong"
             ))),
-            _ => None,
+            _ => self.explained()?.hint(),
         }
     }
 
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Config(_) | Self::Task(_) | Self::Usage(_) => ErrorClass::User,
-            _ => ErrorClass::Environment,
+            Self::Task(_) => ErrorClass::User,
+            _ => self.explained().map_or(ErrorClass::Environment, Explain::class),
         }
     }
 }

@@ -6,25 +6,15 @@ use std::sync::Arc;
 use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits, Observer, RunSummary, SourceProgress, Stage, run_job};
-use polylance_schema::{Chunking, CommitPolicy, Contract, OnMissing, Pooling, Prompts, TextColumn, WriteConcurrency};
+use polylance_schema::{Chunking, CommitPolicy, Contract, OnMissing, TextColumn, WriteConcurrency};
 use polylance_sink::{IndexSpec, Retention, UpkeepPolicy, Upkept};
-use polylance_testkit::FakeBackend;
+use polylance_testkit::{FakeBackend, fake_contract};
 use tempfile::TempDir;
 
 const DIM: usize = 8;
 
 fn contract() -> Contract {
-    Contract {
-        model: "fake".into(),
-        weights_hash: "0".into(),
-        tokenizer_hash: "0".into(),
-        pooling: Pooling::Mean,
-        normalize: false,
-        prompts: Prompts::default(),
-        chunking: Chunking::Truncate { max_tokens: 32 },
-        dtype: "f32".into(),
-        dim: DIM,
-    }
+    fake_contract(DIM, Chunking::Truncate { max_tokens: 32 })
 }
 
 /// Writes `rows` documents as JSON lines and makes the job that embeds them.
@@ -33,16 +23,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
     let lines: String = (0..rows).map(|n| format!("{{\"id\":\"{n}\",\"text\":\"document number {n}\"}}\n")).collect();
     std::fs::write(path("docs.jsonl"), lines).unwrap();
     Job {
-        source: SourceSpec {
-            uri: path("docs.jsonl"),
-            format: None,
-            id: "id".into(),
-            text: "text".into(),
-            keep: Vec::new(),
-            max_bytes: 1 << 20,
-            csv: polylance_dataflow::CsvSpec::default(),
-            memory: 1 << 30,
-        },
+        source: SourceSpec::new(path("docs.jsonl")),
         table: path("docs.lance"),
         text: TextColumn::Kept,
         commit: CommitPolicy { rows: 100, seconds: 0 },

@@ -24,5 +24,6 @@ pub use tables::{
     quarantine_schema, source_schema, table_schema, tokenized_schema, with_heads,
 };
 pub use vocabulary::{
-    CommitPolicy, Dtype, IndexKind, Metric, OnMissing, SourceFormat, Stage, TaskName, UnknownWord, WriteConcurrency,
+    CommitPolicy, DEFAULT_MAX_BYTES, DEFAULT_MEMORY, Dtype, IndexKind, Metric, OnMissing, SourceFormat, Stage,
+    TaskName, UnknownWord, WriteConcurrency,
 };

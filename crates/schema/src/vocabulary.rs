@@ -11,6 +11,11 @@ use serde::{
     de::{IntoDeserializer, value::Error},
 };
 
+/// Bytes of a text beyond which its document is refused, unless a pipeline says otherwise.
+pub const DEFAULT_MAX_BYTES: u64 = 16 << 20;
+/// Bytes that ids and the listing of a source may take in memory, unless a pipeline says otherwise.
+pub const DEFAULT_MEMORY: u64 = 2 << 30;
+
 /// A text that is none of the words that were expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {found:?}: expected {expected}")]
@@ -69,6 +74,8 @@ pub enum WriteConcurrency {
     Refuse,
 }
 
+// A pipeline file sets both to 1 at least. To the operators 0 rows are no limit, and 0 seconds the longest that a window
+// may stay open.
 /// When rows are committed: at whichever limit is reached first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

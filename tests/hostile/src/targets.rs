@@ -123,14 +123,10 @@ fn rows(bytes: &[u8], format: SourceFormat) -> bool {
     let path = FOLDER.path().join("rows");
     fs::write(&path, bytes).expect("a writable folder");
     let spec = SourceSpec {
-        uri: path.display().to_string(),
         format: Some(format),
-        id: "id".to_owned(),
-        text: "text".to_owned(),
         keep: vec!["*".to_owned()],
         max_bytes: 1 << 20,
-        csv: polylance_dataflow::CsvSpec::default(),
-        memory: 1 << 30,
+        ..SourceSpec::new(path.display().to_string())
     };
     RUNTIME.block_on(async {
         let Ok(source) = Source::open(spec).await else { return false };

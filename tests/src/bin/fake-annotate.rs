@@ -9,8 +9,8 @@ use std::{env, error::Error, path::Path, sync::Arc};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::{AnnotationJob, Stop, run_job};
 use polylance_schema::{Chunking, CommitPolicy};
-use polylance_testkit::{FakeAnnotator, FakeBackend, write_synthetic_parquet};
-use polylance_tests::{fake_contract, fake_head, fake_pipeline};
+use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
+use polylance_tests::{fake_head, fake_pipeline};
 
 const DIM: usize = 8;
 

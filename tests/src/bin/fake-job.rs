@@ -10,8 +10,8 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::Job;
 use polylance_schema::{Chunking, Cut, IndexKind};
 use polylance_sink::{IndexSpec, UpkeepPolicy};
-use polylance_testkit::FakeBackend;
-use polylance_tests::{fake_contract, fake_head, fake_pipeline};
+use polylance_testkit::{FakeBackend, fake_contract};
+use polylance_tests::{fake_head, fake_pipeline};
 
 const DIM: usize = 8;
 

@@ -9,8 +9,8 @@ use std::{env, error::Error, path::Path, sync::Arc, time::Instant};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::{Observer, run_job};
 use polylance_schema::{Chunking, Cut};
-use polylance_testkit::{FakeBackend, write_synthetic_parquet};
-use polylance_tests::{fake_contract, fake_pipeline};
+use polylance_testkit::{FakeBackend, fake_contract, write_synthetic_parquet};
+use polylance_tests::fake_pipeline;
 
 const DIM: usize = 64;
 

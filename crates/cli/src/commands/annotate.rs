@@ -6,19 +6,19 @@ use polylance_config::{Annotate, Pipeline, Run};
 use polylance_engine::{Columns, resolve};
 use polylance_schema::{CommitPolicy, Dtype, TaskName};
 
-use super::annotate_columns::{self, Filling};
 use crate::{
     args::{DeviceArgs, ProgressMode, TaskArgs, usage, word},
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
+    jobs::{self, annotate::Filling},
     output::Printer,
 };
 
 /// Add a column of a head's answers to a table, for the rows that lack it
 ///
-/// Texts and vectors are not rewritten. Running it again costs only the rows that are new; another head under the
-/// same name begins anew. With `--pipeline` the columns are those of the file's `[[annotate]]` entries.
+/// Texts and vectors are not rewritten. Running it again fills only rows that are new; another head under the same
+/// name rebuilds the column. With `--pipeline` the columns are those of the file's `[[annotate]]` entries.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -77,7 +77,7 @@ Examples:
 pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let (columns, grace) = columns(&args).await?;
     let filling = Filling { progress: args.progress, json: args.json, grace, stopping };
-    annotate_columns::fill(columns.prepare().await?, &filling, printer).await
+    jobs::annotate::fill(columns.prepare().await?, &filling, printer).await
 }
 
 /// The columns, and how long what is in work may take when the command is told to stop.

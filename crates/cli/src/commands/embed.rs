@@ -2,12 +2,12 @@
 
 use polylance_config::{Pipeline, Source, Table};
 
-use super::embed_pipeline;
 use crate::{
     args::{DeviceArgs, OutputArgs},
     error::Result,
     exit::ExitStatus,
     interrupt::Stopping,
+    jobs,
     output::Printer,
 };
 
@@ -63,5 +63,5 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
     }
     pipeline.source.keep = args.keep;
     pipeline.validate()?;
-    embed_pipeline::run(&pipeline, None, &args.output, stopping, printer).await
+    jobs::embed::run(&pipeline, None, &args.output, stopping, printer).await
 }

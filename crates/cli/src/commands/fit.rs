@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use polylance_config::{Run, Source};
-use polylance_dataflow::{CsvSpec, SourceSpec};
+use polylance_dataflow::SourceSpec;
 use polylance_engine::{
-    fit::{ClassifierRequest, ClassifierSummary, Labelled, TaggerRequest, TaggerSummary, fit_classifier, fit_tagger},
+    fit::{ClassifierRequest, ClassifierSummary, Labelled, LeftOut, TaggerRequest, TaggerSummary},
     models,
 };
 use polylance_fit::Options;
@@ -95,21 +94,6 @@ Examples:
   polylance fit --source tagged.parquet --spans entities --out models/entities
   polylance annotate --table docs.lance --name topic --task classify --model models/topic";
 
-/// A source whose rows have their entities in the column `spans`.
-fn with_spans(uri: String, id: String, text: String, spans: String) -> SourceSpec {
-    let max_bytes = Source::new(uri.as_str()).max_bytes.0;
-    SourceSpec {
-        uri,
-        format: None,
-        id,
-        text,
-        keep: vec![spans],
-        max_bytes,
-        csv: CsvSpec::default(),
-        memory: Run::default().memory.0,
-    }
-}
-
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let files = models::find(&args.model)?;
     let options = Options {
@@ -125,11 +109,15 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let Some(label) = args.label else {
         let labelled = match args.spans {
             None => Labelled::Conll(args.source),
-            Some(spans) => Labelled::Spans(with_spans(args.source, args.id, args.text, spans)),
+            Some(spans) => {
+                let (id, text, keep) = (args.id, args.text, vec![spans]);
+                Labelled::Spans(SourceSpec { id, text, keep, ..SourceSpec::new(args.source) })
+            }
         };
         let request = TaggerRequest { labelled, out: args.out, features, devices, options };
-        let summary = fit_tagger(request, files).await?;
-        warn_of_tagger(&summary, printer);
+        let corpus = request.read(files).await?;
+        warn_of(&corpus.left_out, printer);
+        let summary = corpus.fit()?;
         if args.json {
             printer.json(&summary)?;
         } else {
@@ -150,11 +138,15 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         devices,
         options,
     };
-    let summary = Box::pin(fit_classifier(request, files, progress::observer(args.progress))).await?;
-    if summary.rows_quarantined > 0 {
-        let rows = counted(summary.rows_quarantined, "row");
+    let mut observer = progress::observer(args.progress);
+    let embedded = Box::pin(request.embed(files, observer.as_mut())).await;
+    drop(observer);
+    let embedded = embedded?;
+    if embedded.rows_quarantined > 0 {
+        let rows = counted(embedded.rows_quarantined, "row");
         printer.warning(format_args!("{rows} could not be read or embedded and are left out"));
     }
+    let summary = embedded.fit().await?;
     if args.json {
         printer.json(&summary)?;
     } else {
@@ -195,17 +187,17 @@ fn show_classifier(outcome: &ClassifierSummary, printer: &mut Printer) -> Result
     Ok(())
 }
 
-fn warn_of_tagger(summary: &TaggerSummary, printer: &mut Printer) {
-    if let Some(first) = &summary.first_refused {
-        let rows = counted(summary.rows_refused as u64, "row");
+fn warn_of(left_out: &LeftOut, printer: &mut Printer) {
+    if let Some(first) = &left_out.first_refused {
+        let rows = counted(left_out.rows_refused as u64, "row");
         printer.warning(format_args!("{rows} left out; the first is {first}"));
     }
-    if summary.words_cut_off > 0 {
-        let words = counted(summary.words_cut_off as u64, "word");
+    if left_out.words_cut_off > 0 {
+        let words = counted(left_out.words_cut_off as u64, "word");
         printer.warning(format_args!("{words} left out, beyond what the model reads of a sentence"));
     }
-    if summary.spans_lost > 0 {
-        let spans = counted(summary.spans_lost as u64, "span");
+    if left_out.spans_lost > 0 {
+        let spans = counted(left_out.spans_lost as u64, "span");
         printer.warning(format_args!("{spans} left out, beyond what the model reads of a text or over white space"));
     }
 }

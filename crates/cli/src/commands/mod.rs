@@ -1,11 +1,9 @@
 //! One file per command: its arguments with their help, and what it does.
 
 pub(crate) mod annotate;
-mod annotate_columns;
 pub(crate) mod bench;
 pub(crate) mod compact;
 pub(crate) mod embed;
-mod embed_pipeline;
 pub(crate) mod encode;
 pub(crate) mod fit;
 pub(crate) mod index;

@@ -18,12 +18,12 @@ use serde::Serialize;
 
 use polylance_schema::Stage;
 
-use super::embed_pipeline;
 use crate::{
     args::{OutputArgs, word},
     error::{Result, UsageError},
     exit::ExitStatus,
     interrupt::Stopping,
+    jobs,
     output::{Printer, batch, counted, thousands},
 };
 
@@ -179,7 +179,7 @@ async fn replay(args: Replay, stopping: &Stopping, printer: &mut Printer) -> Res
         printer.message("the quarantine has no such row: nothing to replay");
         return Ok(ExitStatus::Done);
     }
-    embed_pipeline::run(&pipeline, Some(only), &args.output, stopping, printer).await
+    jobs::embed::run(&pipeline, Some(only), &args.output, stopping, printer).await
 }
 
 #[derive(Debug, Serialize)]

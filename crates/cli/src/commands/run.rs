@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use polylance_config::Pipeline;
 
-use super::embed_pipeline;
-use crate::{args::OutputArgs, error::Result, exit::ExitStatus, interrupt::Stopping, output::Printer};
+use crate::{args::OutputArgs, error::Result, exit::ExitStatus, interrupt::Stopping, jobs, output::Printer};
 
 /// Run a pipeline file: embed what is new or changed in its source, and write it to its table
 ///
@@ -40,5 +39,5 @@ Relative paths in the file start at the current folder.";
 
 pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
-    embed_pipeline::run(&pipeline, None, &args.output, stopping, printer).await
+    jobs::embed::run(&pipeline, None, &args.output, stopping, printer).await
 }

@@ -5,7 +5,7 @@
 //! only when there is a row to embed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -37,6 +37,7 @@ use super::{
     Observer, RunSummary, Stage,
     finish::{Examined, Finish, Known},
     peak_memory,
+    pipeline_hash::pipeline_hash,
 };
 use crate::{EngineError, SourceProgress, Stop};
 
@@ -234,35 +235,6 @@ impl OpenJob {
     }
 }
 
-/// The version of [`pipeline_hash`], its encoding included. Raised whenever the same file may give other rows: then what a
-/// table notes of finished files no longer holds, and everything is read once more.
-const PIPELINE_HASH_VERSION: u32 = 3;
-
-/// What decides the rows of a run: two runs with one hash make the same table of the same source. It is made of names and
-/// values as pipeline files write them, so that nothing in the code can be renamed into another hash.
-fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
-    let SourceSpec { uri, format, id, text, keep, max_bytes, csv, memory: _ } = &job.source;
-    let heads: Vec<_> = target.heads.iter().map(|head| (head.name(), BTreeMap::from_iter(head.metadata()))).collect();
-    // The keys are in the order of the alphabet, in which maps of JSON may put them.
-    let canonical = serde_json::json!({
-        "contract": BTreeMap::from_iter(target.contract.to_metadata()),
-        "heads": heads,
-        "source": {
-            "csv": [csv.delimiter, csv.quote, csv.escape],
-            "format": format,
-            "id": id,
-            "keep": keep,
-            "max_bytes": max_bytes,
-            "removed": job.on_missing,
-            "text": text,
-            "uri": uri,
-        },
-        "text": job.text == TextColumn::Kept,
-        "version": PIPELINE_HASH_VERSION,
-    });
-    blake3::hash(canonical.to_string().as_bytes()).to_hex()[..16].to_owned()
-}
-
 /// One partition, bounded memory, and in the session what the operators look for there.
 fn task_context(
     backend: &BackendHandle,
@@ -448,69 +420,5 @@ impl Commits {
             self.versions.extend(report.version);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use polylance_schema::{Chunking, Pooling, Prompts};
-    use polylance_sink::IndexSpec;
-
-    use super::*;
-
-    /// What a table notes of finished files holds for as long as this stays.
-    #[test]
-    fn the_hash_of_a_pipeline_stays() {
-        let source = SourceSpec {
-            uri: "docs.jsonl".into(),
-            format: None,
-            id: "id".into(),
-            text: "text".into(),
-            keep: vec!["lang".into()],
-            max_bytes: 1 << 20,
-            csv: polylance_dataflow::CsvSpec::default(),
-            memory: 1 << 20,
-        };
-        let job = Job {
-            source,
-            table: "docs.lance".into(),
-            text: TextColumn::Kept,
-            commit: CommitPolicy::default(),
-            index: IndexSpec::default(),
-            upkeep: UpkeepPolicy::OFF,
-            on_missing: OnMissing::Keep,
-            concurrency: WriteConcurrency::Merge,
-            reread: false,
-            limits: Limits::NONE,
-            memory: 1 << 30,
-        };
-        let contract = Contract {
-            model: "fake".into(),
-            weights_hash: "0".into(),
-            tokenizer_hash: "0".into(),
-            pooling: Pooling::Mean,
-            normalize: false,
-            prompts: Prompts::default(),
-            chunking: Chunking::Truncate { max_tokens: 32 },
-            dtype: "f32".into(),
-            dim: 8,
-        };
-        let target = TableTarget {
-            uri: job.table.clone(),
-            text: job.text,
-            commit: job.commit,
-            contract,
-            keep: Vec::new(),
-            heads: Vec::new(),
-            run_id: "r1".into(),
-            mark: polylance_sink::TableMark::default(),
-            properties: HashMap::new(),
-        };
-        let hash = pipeline_hash(&job, &target);
-        assert_eq!(hash, "a7c6a6a1f69f49ad");
-        let faster = Job { commit: CommitPolicy { rows: 7, seconds: 7 }, table: "elsewhere".into(), ..job.clone() };
-        assert_eq!(pipeline_hash(&faster, &target), hash, "what decides no row decides nothing");
-        let deleting = Job { on_missing: OnMissing::Delete, ..job };
-        assert_ne!(pipeline_hash(&deleting, &target), hash);
     }
 }

@@ -3,6 +3,7 @@
 mod finish;
 mod job;
 mod observer;
+mod pipeline_hash;
 mod summary;
 
 use std::{fmt, sync::Arc};

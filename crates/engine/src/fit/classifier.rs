@@ -59,9 +59,6 @@ pub struct ClassifierSummary {
     pub held_out_rows: usize,
     /// Rows without a label.
     pub rows_without_label: usize,
-    /// Rows that could not be read or embedded.
-    #[serde(skip)]
-    pub rows_quarantined: u64,
     /// Passes over the vectors.
     pub epochs: usize,
     /// The one whose head was kept.
@@ -74,82 +71,96 @@ pub struct ClassifierSummary {
     pub report: Report,
 }
 
-/// Embeds the rows that have no vector yet, fits a classifier, and writes it with its model as a folder.
-///
-/// # Errors
-/// [`EngineError::Fit`](crate::EngineError::Fit) when there is nothing to learn from, and those of embedding.
-pub async fn fit_classifier(
+/// Rows whose vectors are in the features' table.
+#[derive(Debug)]
+pub struct EmbeddedRows {
     request: ClassifierRequest,
     files: ModelFiles,
-    mut observer: Box<dyn Observer>,
-) -> Result<ClassifierSummary> {
-    let pipeline = pipeline(&request);
-    pipeline.validate()?;
-    let plan = Box::pin(EmbedPlan::open(&pipeline, EmbedOptions::default())).await?;
-    let rows_quarantined = Box::pin(plan.run(observer.as_mut())).await?.summary.rows_quarantined;
-    // It has shown all that it can.
-    drop(observer);
+    /// Rows that could not be read or embedded.
+    pub rows_quarantined: u64,
+}
 
-    let ClassifierRequest { features: table, label, options, .. } = &request;
-    let rows = read(table, label, request.condition.as_deref()).await?;
-    let labels: Vec<String> = rows.labels.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-    let class = |name: &String| labels.binary_search(name).map(|class| class as u32);
-    let classes: Vec<u32> = rows.labels.iter().filter_map(|name| class(name).ok()).collect();
-    let features = Features { width: rows.width, values: rows.values, classes };
-    let started = Instant::now();
-    let (count, options) = (labels.len(), options.clone());
-    let (features, fitted) = tokio::task::spawn_blocking(move || {
-        let fitted = polylance_fit::train(&features, count, &options)?;
-        Ok::<_, polylance_fit::FitError>((features, fitted))
-    })
-    .await??;
-    let seconds = started.elapsed().as_secs_f64();
+impl ClassifierRequest {
+    /// Embeds the rows that have no vector yet.
+    ///
+    /// # Errors
+    /// Those of [`EmbedPlan::open`] and [`EmbedPlan::run`].
+    pub async fn embed(self, files: ModelFiles, observer: &mut dyn Observer) -> Result<EmbeddedRows> {
+        let pipeline = pipeline(&self);
+        pipeline.validate()?;
+        let plan = Box::pin(EmbedPlan::open(&pipeline, EmbedOptions::default())).await?;
+        let rows_quarantined = Box::pin(plan.run(observer)).await?.summary.rows_quarantined;
+        Ok(EmbeddedRows { request: self, files, rows_quarantined })
+    }
+}
 
-    let (pairs, measured_on) = match &request.test {
-        None => {
-            let pair = |&row: &usize| (features.classes[row], fitted.head.predict(features.row(row)));
-            (fitted.held_out.iter().map(pair).collect::<Vec<_>>(), "held-out rows")
-        }
-        Some(condition) => {
-            let test = read(table, label, Some(condition)).await?;
-            let unknown = test.labels.iter().find(|name| class(name).is_err());
-            if let Some(label) = unknown {
-                let message = format!("a row of --test has the label {label:?}, and no row of the training has it");
-                return Err(UsageError::new(message).into());
+impl EmbeddedRows {
+    /// Fits a classifier, and writes it with its model as a folder.
+    ///
+    /// # Errors
+    /// [`EngineError::Fit`](crate::EngineError::Fit) when there is nothing to learn from, and those of reading the vectors.
+    pub async fn fit(&self) -> Result<ClassifierSummary> {
+        let Self { request, files, .. } = self;
+        let ClassifierRequest { features: table, label, options, .. } = request;
+        let rows = read(table, label, request.condition.as_deref()).await?;
+        let labels: Vec<String> = rows.labels.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        let class = |name: &String| labels.binary_search(name).map(|class| class as u32);
+        let classes: Vec<u32> = rows.labels.iter().filter_map(|name| class(name).ok()).collect();
+        let features = Features { width: rows.width, values: rows.values, classes };
+        let started = Instant::now();
+        let (count, options) = (labels.len(), options.clone());
+        let (features, fitted) = tokio::task::spawn_blocking(move || {
+            let fitted = polylance_fit::train(&features, count, &options)?;
+            Ok::<_, polylance_fit::FitError>((features, fitted))
+        })
+        .await??;
+        let seconds = started.elapsed().as_secs_f64();
+
+        let (pairs, measured_on) = match &request.test {
+            None => {
+                let pair = |&row: &usize| (features.classes[row], fitted.head.predict(features.row(row)));
+                (fitted.held_out.iter().map(pair).collect::<Vec<_>>(), "held-out rows")
             }
-            let right = test.labels.iter().filter_map(|name| class(name).ok());
-            let found = test.values.chunks(test.width.max(1)).map(|row| fitted.head.predict(row));
-            (right.zip(found).collect(), "test rows")
-        }
-    };
-    let report = Report::new(&pairs, &labels);
-    let defaults = files.defaults();
-    let head = SequenceHead {
-        head: &fitted.head,
-        labels: &labels,
-        fitted: FittedHead {
-            head: Some(FittedKind::PooledLinear),
-            pooling: defaults.pooling,
-            normalize: defaults.normalize,
-            prefix: defaults.prompts.passage.clone(),
-            backbone: None,
-        },
-    };
-    head.write(&files, &request.out)?;
-    Ok(ClassifierSummary {
-        out: request.out.display().to_string(),
-        model: files.name().to_owned(),
-        labels: labels.len(),
-        trained_rows: fitted.trained_rows,
-        held_out_rows: fitted.held_out.len(),
-        rows_without_label: rows.without_label,
-        rows_quarantined,
-        epochs: fitted.epochs,
-        best_epoch: fitted.best_epoch,
-        seconds,
-        measured_on,
-        report,
-    })
+            Some(condition) => {
+                let test = read(table, label, Some(condition)).await?;
+                let unknown = test.labels.iter().find(|name| class(name).is_err());
+                if let Some(label) = unknown {
+                    let message = format!("a row of --test has the label {label:?}, and no row of the training has it");
+                    return Err(UsageError::new(message).into());
+                }
+                let right = test.labels.iter().filter_map(|name| class(name).ok());
+                let found = test.values.chunks(test.width.max(1)).map(|row| fitted.head.predict(row));
+                (right.zip(found).collect(), "test rows")
+            }
+        };
+        let report = Report::new(&pairs, &labels);
+        let defaults = files.defaults();
+        let head = SequenceHead {
+            head: &fitted.head,
+            labels: &labels,
+            fitted: FittedHead {
+                head: Some(FittedKind::PooledLinear),
+                pooling: defaults.pooling,
+                normalize: defaults.normalize,
+                prefix: defaults.prompts.passage.clone(),
+                backbone: None,
+            },
+        };
+        head.write(files, &request.out)?;
+        Ok(ClassifierSummary {
+            out: request.out.display().to_string(),
+            model: files.name().to_owned(),
+            labels: labels.len(),
+            trained_rows: fitted.trained_rows,
+            held_out_rows: fitted.held_out.len(),
+            rows_without_label: rows.without_label,
+            epochs: fitted.epochs,
+            best_epoch: fitted.best_epoch,
+            seconds,
+            measured_on,
+            report,
+        })
+    }
 }
 
 /// The job that makes a vector of each text.

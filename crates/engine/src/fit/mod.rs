@@ -5,7 +5,7 @@ mod spans;
 mod tagger;
 mod token_features;
 
-pub use classifier::{ClassifierRequest, ClassifierSummary, fit_classifier};
-pub use tagger::{Labelled, TaggerRequest, TaggerSummary, fit_tagger};
+pub use classifier::{ClassifierRequest, ClassifierSummary, EmbeddedRows};
+pub use tagger::{Labelled, LeftOut, TaggedCorpus, TaggerRequest, TaggerSummary};
 
 type Result<T, E = crate::EngineError> = std::result::Result<T, E>;

@@ -70,9 +70,6 @@ pub struct TaggerSummary {
     pub rows_without_label: usize,
     /// Rows that cannot be read, or whose spans do not fit their text.
     pub rows_refused: usize,
-    /// The first of them, and why.
-    #[serde(skip)]
-    pub first_refused: Option<String>,
     /// Passes over the states.
     pub epochs: usize,
     /// The one whose head was kept.
@@ -86,65 +83,98 @@ pub struct TaggerSummary {
 }
 
 /// A sentence with the states of its words.
+#[derive(Debug)]
 struct Known {
     sentence: TaggedSentence,
     states: Vec<Option<Vec<f32>>>,
 }
 
-/// What was read, in the order that the seed decides.
-struct Corpus {
+/// Sentences with the states of their words, in the order that the seed decides.
+#[derive(Debug)]
+pub struct TaggedCorpus {
+    request: TaggerRequest,
+    files: ModelFiles,
     known: Vec<Known>,
     unit: &'static str,
-    spans_lost: usize,
-    without_label: usize,
-    refused: usize,
-    first_refused: Option<String>,
+    /// What was left out of it.
+    pub left_out: LeftOut,
 }
 
-/// Fits a tagger and writes it with its model as a folder.
-///
-/// # Errors
-/// [`EngineError::Fit`] when there is nothing to learn from, and those of the source, the model and the features' table.
-pub async fn fit_tagger(request: TaggerRequest, files: ModelFiles) -> Result<TaggerSummary> {
-    let prefix = files.defaults().prompts.passage.clone();
-    let seed = request.options.seed;
-    let source = token_features::Source { files: &files, devices: &request.devices, table: &request.features };
-    let corpus = match &request.labelled {
-        Labelled::Conll(path) => of_conll(path, seed, &source).await?,
-        Labelled::Spans(spec) => of_spans(spec.clone(), seed, &source).await?,
-    };
-    let known = &corpus.known;
-    let (test, train) = known.split_at(known.len() / TEST);
-    let labels = labels(known);
-    let started = Instant::now();
-    let fitted = fit_words(train, &labels, files.config().hidden_size, &request.options)?;
-    let seconds = started.elapsed().as_secs_f64();
-    TokenHead { head: &fitted.head, labels: &labels, prefix }.write(&files, &request.out)?;
-
-    let right: Vec<Vec<String>> = test.iter().map(|one| one.sentence.tags.clone()).collect();
-    let found: Vec<Vec<String>> = test.iter().map(|one| tags(&fitted.head, &labels, &one.states)).collect();
-    Ok(TaggerSummary {
-        out: request.out.display().to_string(),
-        model: files.name().to_owned(),
-        labels: labels.len(),
-        trained_sentences: train.len(),
-        test_sentences: test.len(),
-        unit: corpus.unit,
-        words: known.iter().map(|one| one.states.len()).sum(),
-        words_cut_off: known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count(),
-        spans_lost: corpus.spans_lost,
-        rows_without_label: corpus.without_label,
-        rows_refused: corpus.refused,
-        epochs: fitted.epochs,
-        best_epoch: fitted.best_epoch,
-        seconds,
-        baseline_micro_f1: EntityReport::new(&right, &frequent(train, test)).micro_f1,
-        report: EntityReport::new(&right, &found),
-        first_refused: corpus.first_refused,
-    })
+/// What was left out of a corpus.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// Rows whose spans are null.
+    pub rows_without_label: usize,
+    /// Rows that cannot be read, or whose spans do not fit their text.
+    pub rows_refused: usize,
+    /// The first of them, and why.
+    pub first_refused: Option<String>,
+    /// Words beyond what the model reads of a sentence.
+    pub words_cut_off: usize,
+    /// Spans beyond what the model reads of a text, or over nothing but white space.
+    pub spans_lost: usize,
 }
 
-async fn of_conll(path: &str, seed: u64, source: &token_features::Source<'_>) -> Result<Corpus> {
+impl TaggerRequest {
+    /// Reads the sentences, and computes the states of their words that are not kept yet.
+    ///
+    /// # Errors
+    /// Those of the source, the model and the features' table.
+    pub async fn read(self, files: ModelFiles) -> Result<TaggedCorpus> {
+        let seed = self.options.seed;
+        let source = token_features::Source { files: &files, devices: &self.devices, table: &self.features };
+        let (known, unit, left_out) = match &self.labelled {
+            Labelled::Conll(path) => of_conll(path, seed, &source).await?,
+            Labelled::Spans(spec) => of_spans(spec.clone(), seed, &source).await?,
+        };
+        let words_cut_off = known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count();
+        Ok(TaggedCorpus { request: self, files, known, unit, left_out: LeftOut { words_cut_off, ..left_out } })
+    }
+}
+
+impl TaggedCorpus {
+    /// Fits a tagger, and writes it with its model as a folder.
+    ///
+    /// # Errors
+    /// [`EngineError::Fit`] when there is nothing to learn from.
+    pub fn fit(&self) -> Result<TaggerSummary> {
+        let Self { request, files, known, left_out, .. } = self;
+        let (test, train) = known.split_at(known.len() / TEST);
+        let labels = labels(known);
+        let started = Instant::now();
+        let fitted = fit_words(train, &labels, files.config().hidden_size, &request.options)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let prefix = files.defaults().prompts.passage.clone();
+        TokenHead { head: &fitted.head, labels: &labels, prefix }.write(files, &request.out)?;
+
+        let right: Vec<Vec<String>> = test.iter().map(|one| one.sentence.tags.clone()).collect();
+        let found: Vec<Vec<String>> = test.iter().map(|one| tags(&fitted.head, &labels, &one.states)).collect();
+        Ok(TaggerSummary {
+            out: request.out.display().to_string(),
+            model: files.name().to_owned(),
+            labels: labels.len(),
+            trained_sentences: train.len(),
+            test_sentences: test.len(),
+            unit: self.unit,
+            words: known.iter().map(|one| one.states.len()).sum(),
+            words_cut_off: left_out.words_cut_off,
+            spans_lost: left_out.spans_lost,
+            rows_without_label: left_out.rows_without_label,
+            rows_refused: left_out.rows_refused,
+            epochs: fitted.epochs,
+            best_epoch: fitted.best_epoch,
+            seconds,
+            baseline_micro_f1: EntityReport::new(&right, &frequent(train, test)).micro_f1,
+            report: EntityReport::new(&right, &found),
+        })
+    }
+}
+
+async fn of_conll(
+    path: &str,
+    seed: u64,
+    source: &token_features::Source<'_>,
+) -> Result<(Vec<Known>, &'static str, LeftOut)> {
     let text = std::fs::read_to_string(path).map_err(|source| EngineError::File { path: path.to_owned(), source })?;
     let mut sentences = polylance_fit::read_conll(path, &text)?;
     // The same sentence twice would be trained on and measured with.
@@ -162,10 +192,14 @@ async fn of_conll(path: &str, seed: u64, source: &token_features::Source<'_>) ->
         Known { sentence, states }
     };
     let known = shuffled(sentences.len(), seed).into_iter().map(known).collect();
-    Ok(Corpus { known, unit: "word", spans_lost: 0, without_label: 0, refused: 0, first_refused: None })
+    Ok((known, "word", LeftOut::default()))
 }
 
-async fn of_spans(spec: SourceSpec, seed: u64, source: &token_features::Source<'_>) -> Result<Corpus> {
+async fn of_spans(
+    spec: SourceSpec,
+    seed: u64,
+    source: &token_features::Source<'_>,
+) -> Result<(Vec<Known>, &'static str, LeftOut)> {
     let read = spans::read(spec).await?;
     let asked: Vec<Tokens> = read.texts.iter().map(|one| Tokens::OfText(one.text.clone())).collect();
     let features = source.features(&asked).await?;
@@ -182,7 +216,14 @@ async fn of_spans(spec: SourceSpec, seed: u64, source: &token_features::Source<'
         known.push(Known { sentence: TaggedSentence { words, tags: tagged.tags }, states });
     }
     let spans::SpannedTexts { without_label, refused, first_refused, .. } = read;
-    Ok(Corpus { known, unit: "token", spans_lost, without_label, refused, first_refused })
+    let left_out = LeftOut {
+        rows_without_label: without_label,
+        rows_refused: refused,
+        first_refused,
+        words_cut_off: 0,
+        spans_lost,
+    };
+    Ok((known, "token", left_out))
 }
 
 fn shuffled(count: usize, seed: u64) -> Vec<usize> {

@@ -25,10 +25,10 @@ pub(crate) struct Filling<'a> {
     pub(crate) stopping: &'a Stopping,
 }
 
-/// Says which columns begin anew.
+/// Says which columns are rebuilt.
 pub(crate) fn warn_replaced(column: &str, declared: Declared, printer: &mut Printer) {
     if declared == Declared::Replaced {
-        printer.warning(format_args!("column {column} was filled by another head: it begins anew"));
+        printer.warning(format_args!("column {column} was filled by another head: it is rebuilt"));
     }
 }
 

@@ -8,7 +8,7 @@ use polylance_dataflow::RowSet;
 use polylance_engine::{Column, EmbedOptions, EmbedPlan, Embedded, RunSummary};
 use polylance_sink::Upkept;
 
-use super::annotate_columns::{self, Filling};
+use super::annotate::{self, Filling};
 use crate::{
     args::{OutputArgs, ProgressMode},
     error::Result,
@@ -36,7 +36,7 @@ pub(crate) async fn run(
         printer.message(cost(plan.columns()));
     }
     for (column, declared) in plan.declare().await? {
-        annotate_columns::warn_replaced(column, declared, printer);
+        annotate::warn_replaced(column, declared, printer);
     }
     let grace = Duration::from_secs(pipeline.run.grace);
     stopping.set(plan.stop(), grace, interrupt::FINISHES);
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     // What the embedding found is on screen before the heads begin.
     printer.flush()?;
     let filling = Filling { progress: output.progress, json: output.json, grace, stopping };
-    let annotated = annotate_columns::fill(columns, &filling, printer).await?;
+    let annotated = annotate::fill(columns, &filling, printer).await?;
     Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { annotated })
 }
 
