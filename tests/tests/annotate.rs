@@ -108,7 +108,7 @@ fn slice(document: &str, start: &Value, end: &Value) -> String {
 }
 
 #[test]
-fn a_pipeline_fills_a_column_for_every_task_and_python_reads_it() {
+fn pipeline_fills_a_column_for_every_task_and_pylance_reads_it() {
     let folder = tempfile::tempdir().unwrap();
     workplace(folder.path());
     let job = folder.path().join("job.toml").display().to_string();
@@ -158,7 +158,7 @@ fn a_pipeline_fills_a_column_for_every_task_and_python_reads_it() {
 }
 
 #[test]
-fn annotate_adds_columns_begins_anew_for_another_head_and_quarantines() {
+fn annotate_fills_missing_rows_rebuilds_for_another_head_and_quarantines() {
     let folder = tempfile::tempdir().unwrap();
     workplace(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -190,7 +190,7 @@ fn annotate_adds_columns_begins_anew_for_another_head_and_quarantines() {
 }
 
 #[test]
-fn predict_answers_every_task_by_hand() {
+fn predict_runs_every_task() {
     let folder = tempfile::tempdir().unwrap();
     workplace(folder.path());
     let predict = |task: &str, model: &str, more: &[&str], line: &str| {
@@ -222,7 +222,7 @@ fn predict_answers_every_task_by_hand() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn mismatched_options_inputs_and_heads_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     workplace(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();

@@ -73,7 +73,7 @@ async fn check(table: &Path) -> (u64, u64) {
 }
 
 #[test]
-fn a_million_rows_are_annotated_over_kills_without_rewriting_a_file() {
+fn annotating_a_million_rows_survives_kills_and_rewrites_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("docs.lance");
     let made = Command::new(built("fake-annotate")).arg("make").arg(&table).arg(ROWS.to_string()).output().unwrap();

@@ -47,7 +47,7 @@ async fn annotate(table: &str, stop_at: usize) -> AnnotationSummary {
 }
 
 #[tokio::test]
-async fn what_is_annotated_when_it_is_told_to_stop_is_committed() {
+async fn stopped_annotation_commits_its_work_and_the_next_run_continues() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     write_synthetic_parquet(at("docs.parquet").as_ref(), ROWS).unwrap();

@@ -49,7 +49,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn a_missing_column_is_named_with_the_columns_there_are() {
+fn missing_column_error_lists_the_available_columns() {
     let folder = Folder::new();
     write_parquet(&folder.path("docs.parquet"), &rows());
     let _ =
@@ -58,7 +58,7 @@ fn a_missing_column_is_named_with_the_columns_there_are() {
 }
 
 #[test]
-fn a_text_column_of_the_wrong_type_is_refused() {
+fn text_column_of_wrong_type_is_refused() {
     let folder = Folder::new();
     fs::write(folder.path("docs.jsonl"), "{\"id\": \"1\", \"text\": 7}\n{\"id\": \"2\", \"text\": 8}\n").unwrap();
     let _ = folder.embed("docs.jsonl", &[]).exits_with(2).says(&["text", "docs.jsonl", "Int64"]);
@@ -66,7 +66,7 @@ fn a_text_column_of_the_wrong_type_is_refused() {
 }
 
 #[test]
-fn null_and_empty_texts_go_to_the_quarantine() {
+fn null_and_empty_texts_are_quarantined() {
     let folder = Folder::new();
     let mut rows = rows();
     rows.push(Row { id: "null".into(), text: None });
@@ -80,7 +80,7 @@ fn null_and_empty_texts_go_to_the_quarantine() {
 }
 
 #[test]
-fn invalid_utf8_costs_its_own_row_only() {
+fn invalid_utf8_quarantines_only_its_row() {
     for (name, content) in [
         ("docs.csv", &b"id,text\n1,cat\n2,d\xffot\n3,tin\n"[..]),
         (
@@ -99,7 +99,7 @@ fn invalid_utf8_costs_its_own_row_only() {
 }
 
 #[test]
-fn a_malformed_line_costs_its_own_row_only() {
+fn malformed_line_quarantines_only_its_row() {
     let folder = Folder::new();
     fs::write(
         folder.path("docs.jsonl"),
@@ -112,7 +112,7 @@ fn a_malformed_line_costs_its_own_row_only() {
 }
 
 #[test]
-fn a_truncated_file_among_good_ones_costs_itself_only() {
+fn truncated_file_does_not_affect_other_files() {
     let folder = Folder::new();
     fs::create_dir(folder.path("docs")).unwrap();
     let rows: Vec<Row> = (0..30).map(|n| Row::new(format!("doc-{n}"), "cat and dot")).collect();
@@ -135,7 +135,7 @@ fn a_truncated_file_among_good_ones_costs_itself_only() {
 }
 
 #[test]
-fn the_second_row_of_an_id_goes_to_the_quarantine() {
+fn duplicate_id_is_quarantined() {
     let folder = Folder::new();
     let mut rows = rows();
     rows.push(Row::new("1", "another text"));
@@ -150,7 +150,7 @@ fn the_second_row_of_an_id_goes_to_the_quarantine() {
 }
 
 #[test]
-fn a_document_of_20_megabytes_goes_to_the_quarantine_unless_asked_for() {
+fn document_over_max_bytes_is_quarantined() {
     let folder = Folder::new();
     let mut rows = rows();
     rows.insert(1, Row::new("big", "cat dot tin ".repeat(20_000_000 / 12)));
@@ -162,7 +162,7 @@ fn a_document_of_20_megabytes_goes_to_the_quarantine_unless_asked_for() {
 }
 
 #[test]
-fn broken_model_folders_are_refused_by_name() {
+fn broken_model_folder_error_names_the_fault() {
     for (model, says) in [
         (TinyModel::WithoutTokenizer, &["tokenizer.json"][..]),
         (TinyModel::WrongShape, &["attention.self.query.weight", "[16, 16]", "[16, 15]"]),
@@ -182,7 +182,7 @@ fn broken_model_folders_are_refused_by_name() {
 }
 
 #[test]
-fn a_table_of_another_contract_is_refused_and_both_are_shown() {
+fn contract_mismatch_is_refused_and_shows_both_contracts() {
     let folder = Folder::new();
     write_parquet(&folder.path("docs.parquet"), &rows());
     let _ = folder.embed("docs.parquet", &[]).exits_with(0);

@@ -18,7 +18,7 @@ const SENTENCES: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn slices_of_the_source_are_the_chunks() {
+fn chunks_are_exact_slices_of_the_source() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let rows: Vec<Row> =
@@ -73,7 +73,7 @@ fn slices_of_the_source_are_the_chunks() {
 }
 
 #[test]
-fn a_line_over_the_limit_is_cut_and_says_so() {
+fn encode_truncates_long_lines_and_marks_them() {
     let line = "one two three four ".repeat(1000) + "\nshort\n";
     let encoded = polylance_with(&["encode"], &[], line.as_bytes()).exits_with(0);
     let lines: Vec<serde_json::Value> =

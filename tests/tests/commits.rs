@@ -17,7 +17,7 @@ fn said(table: &str, version: u64) -> HashMap<String, String> {
 }
 
 #[test]
-fn a_commit_says_which_run_of_which_pipeline_made_it_of_what() {
+fn commit_records_its_run_pipeline_and_source_rows() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (source, table) = (at("docs.jsonl"), at("docs.lance"));
@@ -57,7 +57,7 @@ fn old_table(folder: &std::path::Path) -> [String; 3] {
 
 /// Its content hashes are of the first rule, and it names no identity.
 #[test]
-fn a_table_of_the_first_version_is_continued_annotated_merged_and_searched() {
+fn table_of_version_0_1_0_is_continued_annotated_compacted_and_searched() {
     let folder = tempfile::tempdir().unwrap();
     let [source, table, pipeline] = old_table(folder.path());
     let run = || polylance(&["run", &pipeline, "--json"]).exits_with(3);

@@ -5,7 +5,7 @@ use std::process::Command;
 use polylance_tests::{built, polylance, repository};
 
 #[test]
-fn the_demo_finds_the_right_article_in_three_languages() {
+fn demo_finds_the_right_article_in_three_languages() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("quickstart.lance");
     let demo = Command::new(repository().join("pipelines/demo.sh"))

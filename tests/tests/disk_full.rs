@@ -24,7 +24,7 @@ fn text(path: &Path) -> String {
 }
 
 #[test]
-fn a_table_on_a_full_disk_stays_sound_and_is_completed_when_there_is_room() {
+fn full_disk_leaves_a_valid_table_that_the_next_run_completes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| -> PathBuf { folder.path().join(name) };
     let (source, whole) = (at("docs.jsonl"), at("whole.lance").display().to_string());
@@ -56,7 +56,7 @@ fn a_table_on_a_full_disk_stays_sound_and_is_completed_when_there_is_room() {
 }
 
 #[test]
-fn a_full_folder_for_temporary_files_is_named() {
+fn full_temporary_folder_is_named_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("job")).unwrap();
     let job = built("fake-run").display().to_string();

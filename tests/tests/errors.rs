@@ -81,7 +81,7 @@ fn page() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_page_of_errors_shows_what_is_said() {
+fn error_page_quotes_the_output_of_the_program() {
     let mut folder = Folder::new();
     let (docs, table, model) = ("DIR/docs.parquet", "DIR/docs.lance", "DIR/model");
 

@@ -62,16 +62,16 @@ fn runs_end_right(rate: u64) {
 }
 
 #[test]
-fn one_call_of_a_hundred_fails() {
+fn table_is_complete_when_1_percent_of_calls_fail() {
     runs_end_right(10);
 }
 
 #[test]
-fn one_call_of_twenty_fails() {
+fn table_is_complete_when_5_percent_of_calls_fail() {
     runs_end_right(50);
 }
 
 #[test]
-fn one_call_of_five_fails() {
+fn table_is_complete_when_20_percent_of_calls_fail() {
     runs_end_right(200);
 }

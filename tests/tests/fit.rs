@@ -18,7 +18,7 @@ fn write_corpus(path: &Path) {
 }
 
 #[test]
-fn a_fitted_head_is_measured_read_and_the_same_again() {
+fn fitted_head_is_measured_usable_and_reproducible() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     write_corpus(&folder.path().join("docs.jsonl"));
@@ -60,7 +60,7 @@ fn a_fitted_head_is_measured_read_and_the_same_again() {
 }
 
 #[test]
-fn rows_that_make_no_training_set_are_named() {
+fn unusable_training_sets_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     write_corpus(&folder.path().join("docs.jsonl"));
@@ -79,7 +79,7 @@ fn rows_that_make_no_training_set_are_named() {
 }
 
 #[test]
-fn a_tagger_is_fitted_to_a_conll_file_and_finds_what_it_was_shown() {
+fn tagger_fitted_to_conll_finds_its_entities() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     write_head_model(&folder.path().join("backbone"), Task::SequenceClassification, &["a", "b"]);

@@ -58,7 +58,7 @@ impl Folder {
 }
 
 #[test]
-fn a_tagger_is_fitted_to_spans_and_its_spans_are_exact_slices() {
+fn tagger_fitted_to_spans_returns_exact_slices() {
     let folder = Folder::new();
     folder.write("list.jsonl", &(0..100).map(|at| row(at, Spans::List)).collect::<Vec<_>>());
     let told = folder.fit("list.jsonl", "people", "tagger").exits_with(0).json();
@@ -99,7 +99,7 @@ fn a_tagger_is_fitted_to_spans_and_its_spans_are_exact_slices() {
 }
 
 #[test]
-fn rows_that_cannot_be_used_are_left_out_counted_and_the_first_is_named() {
+fn unusable_rows_are_skipped_counted_and_the_first_is_named() {
     let folder = Folder::new();
     let mut rows: Vec<Value> = (0..60).map(|at| row(at, Spans::List)).collect();
     rows[7]["people"][0]["end"] = json!(900);
@@ -116,7 +116,7 @@ fn rows_that_cannot_be_used_are_left_out_counted_and_the_first_is_named() {
 }
 
 #[test]
-fn a_column_without_usable_spans_is_refused() {
+fn column_without_usable_spans_is_refused() {
     let folder = Folder::new();
     let beyond = |at: usize| json!({"id": at.to_string(), "text": "Ada", "people": [{"label": "PER", "start": 0, "end": 4}], "n": at});
     folder.write("docs.jsonl", &(0..3).map(beyond).collect::<Vec<_>>());

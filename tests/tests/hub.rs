@@ -73,7 +73,7 @@ fn answer(mut stream: TcpStream, hub: &Hub) {
 }
 
 #[test]
-fn a_model_is_fetched_once_and_then_needs_no_network() {
+fn cached_model_needs_no_network() {
     let folder = tempfile::tempdir().unwrap();
     TinyModel::Whole.write(&folder.path().join("hub"));
     let endpoint = Hub::new(folder.path().join("hub")).serve();
@@ -92,7 +92,7 @@ fn a_model_is_fetched_once_and_then_needs_no_network() {
 }
 
 #[test]
-fn a_repository_with_a_file_more_is_read_from_one_commit() {
+fn all_files_of_a_model_come_from_one_commit() {
     let folder = tempfile::tempdir().unwrap();
     let files = folder.path().join("hub");
     TinyModel::Whole.write(&files);
@@ -113,7 +113,7 @@ fn a_repository_with_a_file_more_is_read_from_one_commit() {
 }
 
 #[test]
-fn a_table_loads_no_model_that_its_user_has_not_named() {
+fn table_model_is_not_loaded_unless_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).display().to_string();
     TinyModel::Whole.write(&folder.path().join("hub"));
@@ -149,7 +149,7 @@ fn a_table_loads_no_model_that_its_user_has_not_named() {
 }
 
 #[test]
-fn a_hub_that_answers_with_paths_writes_nothing_outside_its_cache() {
+fn hostile_hub_paths_stay_inside_the_cache() {
     let hostile: [(Etag, &str); 3] = [
         (|_| "../../../../pwned".to_owned(), "config.json"),
         (|_| "/tmp/polylance-pwned".to_owned(), "config.json"),

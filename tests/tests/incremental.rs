@@ -61,7 +61,7 @@ fn text(seed: usize, words: usize) -> String {
 }
 
 #[test]
-fn a_second_run_writes_nothing() {
+fn second_run_writes_nothing() {
     let job = Job::new();
     let rows: Vec<Row> = (0..500).map(|n| Row::new(format!("doc-{n}"), text(n, 4))).collect();
     let first = job.run(&rows);
@@ -75,7 +75,7 @@ fn a_second_run_writes_nothing() {
 }
 
 #[test]
-fn changed_added_and_shrunk_documents_alone_are_embedded() {
+fn only_changed_and_added_documents_are_embedded() {
     let job = Job::new();
     // The last twenty are long: several chunks each.
     let mut rows: Vec<Row> =

@@ -28,7 +28,7 @@ fn draw(state: &mut u64, below: u64) -> u64 {
 }
 
 #[test]
-fn a_run_killed_at_any_moment_goes_on_to_the_table_of_an_undisturbed_one() {
+fn killed_runs_resume_to_the_table_of_an_undisturbed_run() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (source, whole, table) = (at("docs.jsonl"), at("whole.lance"), at("killed.lance"));

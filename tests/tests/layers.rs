@@ -40,7 +40,7 @@ fn metadata() -> Metadata {
 }
 
 #[test]
-fn nothing_imports_upward() {
+fn crates_import_only_lower_layers() {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.into_iter().collect();
     for package in metadata().workspace_packages() {
         let name = package.name.strip_prefix("polylance-").unwrap();
@@ -62,7 +62,7 @@ fn operators_and_tables_compile_without_candle() {
 }
 
 #[test]
-fn jobs_compile_without_a_command_line() {
+fn engine_compiles_without_front_ends() {
     let reached = reached("polylance-engine");
     assert!(reached.contains("candle-core"));
     // The hub's client brings a library of progress bars, which nothing of ours calls.

@@ -23,7 +23,7 @@ fn wait(writers: Vec<Child>) -> Vec<u64> {
 }
 
 #[test]
-fn ten_runs_at_once_on_a_local_table_double_no_row() {
+fn ten_concurrent_runs_write_no_row_twice_on_local_disk() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (source, one, table) = (at("docs.jsonl"), at("one.lance"), at("many.lance"));
@@ -37,7 +37,7 @@ fn ten_runs_at_once_on_a_local_table_double_no_row() {
 }
 
 #[test]
-fn ten_runs_at_once_on_a_table_in_a_bucket_double_no_row() {
+fn ten_concurrent_runs_write_no_row_twice_in_a_bucket() {
     let server = S3Server::start("corpus");
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -71,7 +71,7 @@ fn signal(process: &Child, signal: &str) {
 }
 
 #[test]
-fn runs_and_upkeep_that_are_stopped_killed_and_out_of_time_leave_a_sound_table() {
+fn paused_killed_and_clock_shifted_writers_leave_a_valid_table() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (source, one, table) = (at("docs.jsonl"), at("one.lance"), at("many.lance"));

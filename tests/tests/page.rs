@@ -36,12 +36,12 @@ fn run(command: &mut Command) {
 }
 
 #[test]
-fn the_page_keeps_its_own_rules() {
+fn unit_tests_of_the_page_pass() {
     run(Command::new("npm").args(["run", "unit"]).current_dir(page_tests()));
 }
 
 #[test]
-fn the_page_finds_reads_and_draws_in_a_browser() {
+fn page_searches_reads_and_draws_in_a_browser() {
     let page = page_tests();
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("udhr.lance");

@@ -4,7 +4,7 @@ use polylance_encoder::Task;
 use polylance_tests::{program, repository, write_head_model};
 
 #[test]
-fn every_pipeline_file_is_accepted() {
+fn every_pipeline_file_is_valid() {
     let files = std::fs::read_dir(repository().join("pipelines")).unwrap().map(|entry| entry.unwrap().path());
     let tomls: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
     assert!(tomls.len() >= 2);

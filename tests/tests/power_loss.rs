@@ -148,7 +148,7 @@ fn step() -> u64 {
 }
 
 #[test]
-fn a_run_that_ended_well_has_lost_nothing_when_the_power_fails_afterwards() {
+fn power_loss_after_a_successful_run_loses_nothing() {
     let disk = Disk::new();
     let (expected, _) = whole(&disk);
     for lost in [Lost::Bytes, Lost::BytesAndNames] {
@@ -160,7 +160,7 @@ fn a_run_that_ended_well_has_lost_nothing_when_the_power_fails_afterwards() {
 }
 
 #[test]
-fn the_power_may_fail_before_any_operation_of_a_run() {
+fn next_run_completes_the_table_after_power_loss_at_any_operation() {
     let disk = Disk::new();
     let (expected, operations) = whole(&disk);
     for (lost, first) in [(Lost::Bytes, 1), (Lost::BytesAndNames, 3)] {
@@ -181,7 +181,7 @@ fn the_power_may_fail_before_any_operation_of_a_run() {
 }
 
 #[test]
-fn any_operation_of_a_run_may_fail_with_an_error_of_the_disk() {
+fn next_run_completes_the_table_after_a_disk_error_at_any_operation() {
     const EIO: i32 = 5;
     const ENOSPC: i32 = 28;
     let disk = Disk::new();

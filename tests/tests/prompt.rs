@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use polylance_tests::{built, declaration, polylance_with, python, repository};
 
 #[test]
-fn statements_are_typed_completed_ended_and_remembered() {
+fn sql_prompt_completes_cancels_and_remembers_statements() {
     let folder = tempfile::tempdir().unwrap();
     let table = declaration(folder.path());
     let talk = Command::new(python())
@@ -21,7 +21,7 @@ fn statements_are_typed_completed_ended_and_remembered() {
 }
 
 #[test]
-fn without_a_terminal_a_query_is_needed() {
+fn sql_without_a_terminal_requires_a_query() {
     let none = polylance_with(&["sql", "--table", "none.lance"], &[], b"SELECT 1;").exits_with(2);
     let _ = none.says(&["a query is needed", "--file -"]);
 }

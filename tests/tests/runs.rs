@@ -93,7 +93,7 @@ fn ended(run: Child) -> Outcome {
 const LONG: &str = "cat dot tin arc nest cat dot tin arc nest cat dot tin arc nest cat dot tin arc nest";
 
 #[test]
-fn what_is_in_the_quarantine_is_listed_tried_again_and_dropped() {
+fn quarantined_rows_are_listed_replayed_and_dropped() {
     let job = Job::new("source.max_bytes = 64\n");
     job.write([(0, "cat"), (1, LONG), (2, ""), (3, "dot")]);
     assert_eq!(job.run(&[]).exits_with(3).json()["rows_quarantined"], 2);
@@ -128,7 +128,7 @@ fn what_is_in_the_quarantine_is_listed_tried_again_and_dropped() {
 }
 
 #[test]
-fn documents_that_are_gone_stay_or_go_as_the_file_says() {
+fn missing_documents_are_kept_or_deleted_as_configured() {
     let job = Job::new("source.max_bytes = 64\n");
     job.write((0..10).map(|n| (n, "cat dot")));
     drop(job.run(&[]).exits_with(0));
@@ -153,7 +153,7 @@ fn documents_that_are_gone_stay_or_go_as_the_file_says() {
 }
 
 #[test]
-fn a_broken_corpus_does_not_look_like_success() {
+fn too_many_quarantined_rows_fail_the_run() {
     let job = Job::new("[quarantine]\nmax_rows = 5\n");
     job.write((0..40).map(|n| (n, if n % 4 == 0 { "" } else { "cat" })));
     let refused =
@@ -170,7 +170,7 @@ fn a_broken_corpus_does_not_look_like_success() {
 }
 
 #[test]
-fn a_second_run_is_refused_until_the_first_is_gone() {
+fn second_run_is_refused_while_the_first_holds_the_lease() {
     let job = Job::new("table.concurrent = \"refuse\"\ntable.commit.rows = 100\n");
     job.write((0..20_000).map(|n| (n, LONG)));
     let mut first = job.start();
@@ -185,7 +185,7 @@ fn a_second_run_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn a_run_that_is_told_to_stop_commits_what_it_has_and_the_next_goes_on() {
+fn stopped_run_commits_its_work_and_the_next_run_continues() {
     let job = Job::new("table.commit.rows = 1000\n");
     job.write((0..50_000).map(|n| (n, LONG)));
     let mut run = job.start();
@@ -204,7 +204,7 @@ fn a_run_that_is_told_to_stop_commits_what_it_has_and_the_next_goes_on() {
 }
 
 #[test]
-fn a_second_signal_ends_a_run_that_cannot_commit() {
+fn second_signal_ends_a_run_that_cannot_commit() {
     let server = S3Server::start("corpus");
     let job = Job::new("table.commit.rows = 1000\nrun.grace = 600\n");
     job.write((0..50_000).map(|n| (n, LONG)));
@@ -233,7 +233,7 @@ fn a_second_signal_ends_a_run_that_cannot_commit() {
 }
 
 #[test]
-fn a_command_in_the_middle_of_a_computation_ends_when_it_is_told_to() {
+fn signal_interrupts_an_index_build() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (source, table) = (at("docs.jsonl"), at("docs.lance"));

@@ -8,7 +8,7 @@ use polylance_tests::{
 };
 
 #[test]
-fn source_and_table_live_in_a_bucket() {
+fn source_and_table_can_be_in_a_bucket() {
     let server = S3Server::start("corpus");
     let folder = tempfile::tempdir().unwrap();
     TinyModel::Whole.write(&folder.path().join("model"));
@@ -38,7 +38,7 @@ fn source_and_table_live_in_a_bucket() {
 }
 
 #[test]
-fn a_profile_opens_source_and_table_alike() {
+fn aws_profile_applies_to_source_and_table() {
     let server = S3Server::start("corpus");
     let (folder, docs, model) = small();
     server.upload(docs.as_ref(), "docs/docs.parquet");
@@ -68,7 +68,7 @@ fn small() -> (tempfile::TempDir, String, String) {
 }
 
 #[test]
-fn wrong_keys_and_missing_buckets_are_named_at_once() {
+fn refused_credentials_and_missing_buckets_are_reported() {
     let (_folder, docs, model) = small();
     let guarded = S3Server::start_guarded("corpus");
     let variables = guarded.variables();
@@ -91,7 +91,7 @@ fn wrong_keys_and_missing_buckets_are_named_at_once() {
 }
 
 #[test]
-fn odd_keys_cost_themselves_alone_and_others_are_found_by_their_names() {
+fn unreadable_s3_keys_are_quarantined_and_special_characters_are_read() {
     let server = S3Server::start("corpus");
     let (folder, _, model) = small();
     let variables = server.variables();
@@ -125,7 +125,7 @@ fn odd_keys_cost_themselves_alone_and_others_are_found_by_their_names() {
 }
 
 #[test]
-fn odd_keys_of_other_clouds_cost_themselves_alone_too() {
+fn unreadable_google_and_azure_keys_are_quarantined() {
     let good = ["docs/a b.jsonl", "docs/文&.jsonl"];
     let odd = ["docs//y.jsonl", "docs/../z.jsonl"];
     let (folder, _, model) = small();
@@ -179,7 +179,7 @@ impl IntoBucket {
 }
 
 #[test]
-fn a_bucket_that_is_gone_half_way_ends_the_run_and_the_next_begins_anew() {
+fn removed_bucket_ends_the_run_and_the_next_run_starts_over() {
     let job = IntoBucket::new(2000);
     let mut child = job.run().spawn().unwrap();
     while !job.server.has("docs.lance/_versions/") {
@@ -196,7 +196,7 @@ fn a_bucket_that_is_gone_half_way_ends_the_run_and_the_next_begins_anew() {
 }
 
 #[test]
-fn runs_killed_while_they_write_to_a_bucket_go_on_to_the_same_table() {
+fn runs_killed_while_writing_to_a_bucket_resume_to_the_same_table() {
     let job = IntoBucket::new(500);
     for millis in [150, 300, 450, 600, 750, 900, 1050, 1200] {
         let mut child = job.run().spawn().unwrap();
@@ -209,7 +209,7 @@ fn runs_killed_while_they_write_to_a_bucket_go_on_to_the_same_table() {
 }
 
 #[test]
-fn the_compose_file_starts_a_store_with_the_bucket_and_the_keys_it_names() {
+fn compose_file_creates_the_bucket_and_keys_it_documents() {
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
     let path = repository().join("docker-compose.yml");
     let output = Command::new(python()).args(["-c", script]).arg(&path).output().unwrap();

@@ -58,7 +58,7 @@ fn ask_openai(url: &str, more: &[&str]) -> Value {
 }
 
 #[test]
-fn openais_client_gets_the_vectors_of_the_table() {
+fn openai_client_gets_the_vectors_of_the_table() {
     let (_folder, table) = table();
     let hash = hash_of(TOKEN);
     let server = Served::start(&["--table", &format!("udhr={table}"), "--token-hash", &hash]);
@@ -98,7 +98,7 @@ fn ask_flight(url: &str, more: &[&str]) -> Result<Value, String> {
 }
 
 #[test]
-fn adbc_reads_tables_and_searches_over_flight_sql() {
+fn adbc_reads_and_searches_tables_over_flight_sql() {
     let (folder, table) = table();
     let (certificate, key) = certificate(folder.path());
     let hash = hash_of(TOKEN);
@@ -144,7 +144,7 @@ fn adbc_reads_tables_and_searches_over_flight_sql() {
 }
 
 #[test]
-fn a_cross_encoder_orders_hits_by_what_it_says_of_each() {
+fn reranked_hits_are_ordered_by_cross_encoder_score() {
     let (folder, table) = table();
     let model = folder.path().join("ranks");
     write_head_model(&model, Task::SequenceClassification, &["relevance"]);
@@ -178,7 +178,7 @@ fn a_cross_encoder_orders_hits_by_what_it_says_of_each() {
 }
 
 #[test]
-fn a_search_over_http_finds_what_the_command_finds() {
+fn http_search_returns_the_hits_of_the_command() {
     let (_folder, table) = table();
     let mut server = Served::start(&["--table", &table]);
     for (query, article) in [("nadie será sometido a torturas", 5), ("教育を受ける権利", 26)] {
@@ -205,7 +205,7 @@ fn a_search_over_http_finds_what_the_command_finds() {
 }
 
 #[test]
-fn rows_that_a_run_adds_are_found_without_a_restart() {
+fn server_finds_new_rows_without_a_restart() {
     let (_folder, table) = table();
     let server = Served::start(&["--table", &format!("udhr={table}"), "--follow", "0.2"]);
     let count = || {
@@ -224,7 +224,7 @@ fn rows_that_a_run_adds_are_found_without_a_restart() {
 }
 
 #[test]
-fn what_was_asked_before_the_end_is_answered() {
+fn running_requests_are_answered_before_shutdown() {
     let (_folder, table) = table();
     let mut server = Served::start(&["--table", &table]);
     let body = br#"{"query": "rest"}"#;
@@ -248,7 +248,7 @@ fn what_was_asked_before_the_end_is_answered() {
 }
 
 #[test]
-fn a_certificate_makes_it_https() {
+fn server_with_a_certificate_speaks_https() {
     let (folder, table) = table();
     let (certificate, key) = certificate(folder.path());
     let server = Served::start(&["--table", &table, "--tls-cert", &certificate, "--tls-key", &key]);
@@ -260,7 +260,7 @@ fn a_certificate_makes_it_https() {
 }
 
 #[test]
-fn a_server_that_would_be_unsafe_does_not_start() {
+fn unsafe_server_options_are_refused() {
     for port in ["--listen", "--flight"] {
         let open = polylance(&["serve", "--table", "none.lance", port, "0.0.0.0:0"]).exits_with(2);
         let _ = open.says(&["no token says who may ask", "hint: give --token-hash"]);

@@ -20,7 +20,7 @@ const HONEST: usize = 20;
 const HOSTILE: usize = 6;
 
 #[test]
-fn hostile_requests_are_refused_while_others_get_right_answers() {
+fn hostile_requests_are_refused_while_normal_ones_succeed() {
     let folder = tempfile::tempdir().unwrap();
     let table = declaration(folder.path());
     let hashed = polylance_with(&["serve", "--hash-token"], &[], TOKEN.as_bytes()).exits_with(0);

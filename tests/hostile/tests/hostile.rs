@@ -19,42 +19,42 @@ const MEMORY_KIB: u64 = 4 << 20;
 const INPUT: &str = "POLYLANCE_HOSTILE_INPUT";
 
 #[test]
-fn pipeline_files() {
+fn hostile_pipeline_files_are_read_or_refused() {
     holds(Target::Pipeline, 4000);
 }
 
 #[test]
-fn csv_rows() {
+fn hostile_csv_rows_are_read_or_refused() {
     holds(Target::Csv, 3000);
 }
 
 #[test]
-fn jsonl_rows() {
+fn hostile_jsonl_rows_are_read_or_refused() {
     holds(Target::Jsonl, 3000);
 }
 
 #[test]
-fn config_json() {
+fn hostile_config_json_files_are_read_or_refused() {
     holds(Target::Config, 3000);
 }
 
 #[test]
-fn safetensors() {
+fn hostile_safetensors_files_are_read_or_refused() {
     holds(Target::Safetensors, 4000);
 }
 
 #[test]
-fn gguf() {
+fn hostile_gguf_files_are_read_or_refused() {
     holds(Target::Gguf, 4000);
 }
 
 #[test]
-fn pytorch_archives_and_pickles() {
+fn hostile_pytorch_archives_and_pickles_are_read_or_refused() {
     holds(Target::Pytorch, 4000);
 }
 
 #[test]
-fn tokenizer_json() {
+fn hostile_tokenizer_json_files_are_read_or_refused() {
     holds(Target::Tokenizer, 2000);
 }
 
@@ -112,7 +112,7 @@ fn corpus(target: Target) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn the_corpus_is_small() {
+fn corpus_files_are_small() {
     let bytes: usize = Target::ALL.into_iter().flat_map(corpus).map(|(_, bytes)| bytes.len()).sum();
     assert!(bytes < 200_000, "{bytes} bytes");
 }

@@ -85,7 +85,7 @@ const EMPTY: &str = r#"{"id": "1", "text": ""}"#;
 const TEN: &str = r#"{"id": "1", "text": "ten"}"#;
 
 #[tokio::test]
-async fn files_that_a_run_finished_are_not_read_again() {
+async fn unchanged_files_are_not_read_again() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[TWO])]);
     let first = corpus.run().await;
     assert!(!first.source_unchanged && first.bytes_read > 0);
@@ -97,7 +97,7 @@ async fn files_that_a_run_finished_are_not_read_again() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_new_changed_or_gone_is_noticed() {
+async fn new_changed_and_removed_files_are_noticed() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
     corpus.run().await;
     corpus.write("a.jsonl", &[TEN], 1800);
@@ -117,7 +117,7 @@ async fn a_file_that_is_new_changed_or_gone_is_noticed() {
 }
 
 #[tokio::test]
-async fn of_a_file_that_is_finished_the_text_is_not_read() {
+async fn texts_of_unchanged_files_are_not_read() {
     let corpus = Corpus::of(&[]);
     for (name, ids) in [("a.parquet", ["1", "2"]), ("b.parquet", ["3", "4"])] {
         let rows = ids.map(|id| Row::new(id, format!("the text of document {id}")));
@@ -142,7 +142,7 @@ async fn of_a_file_that_is_finished_the_text_is_not_read() {
 }
 
 #[tokio::test]
-async fn an_id_that_a_finished_file_has_is_refused_in_a_new_one() {
+async fn id_of_an_unchanged_file_is_refused_in_a_new_file() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[TWO])]);
     corpus.run().await;
     corpus.write("c.jsonl", &[TEN], 60);
@@ -153,7 +153,7 @@ async fn an_id_that_a_finished_file_has_is_refused_in_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_file_with_rows_in_the_quarantine_is_read_again_and_others_are_not() {
+async fn only_files_with_quarantined_rows_are_read_again() {
     let bad = r#"{"id": null, "text": "nobody's"}"#;
     let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[bad]), ("c.jsonl", &[TWO])]);
     for files_unchanged in [0, 2, 2] {
@@ -163,7 +163,7 @@ async fn a_file_with_rows_in_the_quarantine_is_read_again_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_list_of_files_that_is_damaged_is_not_believed() {
+async fn damaged_manifest_is_ignored() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE]), ("b.jsonl", &[TWO])]);
     corpus.run().await;
     let lists: Vec<_> = fs::read_dir(corpus.path("docs.sources")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -175,7 +175,7 @@ async fn a_list_of_files_that_is_damaged_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_file_that_may_still_be_written_is_read_again() {
+async fn recently_modified_file_is_read_again() {
     let corpus = Corpus::of(&[]);
     corpus.write("a.jsonl", &[ONE], 0);
     corpus.run().await;
@@ -183,7 +183,7 @@ async fn a_file_that_may_still_be_written_is_read_again() {
 }
 
 #[tokio::test]
-async fn rows_that_anyone_deletes_come_back() {
+async fn rows_deleted_by_others_are_written_again() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
     corpus.run().await;
     let dataset = Dataset::open(corpus.path("docs.lance").to_str().unwrap()).await.unwrap();
@@ -195,7 +195,7 @@ async fn rows_that_anyone_deletes_come_back() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_made_anew_is_filled() {
+async fn deleted_table_is_rebuilt() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
     corpus.run().await;
     fs::remove_dir_all(corpus.path("docs.lance")).unwrap();
@@ -204,7 +204,7 @@ async fn a_table_that_was_made_anew_is_filled() {
 }
 
 #[tokio::test]
-async fn merged_fragments_and_a_new_index_are_no_doubt() {
+async fn compaction_and_indexing_keep_the_manifest_valid() {
     let rows: Vec<String> = (0..20).map(|n| format!("{{\"id\": \"{n}\", \"text\": \"number {n}\"}}")).collect();
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     let corpus = Corpus::of(&[("a.jsonl", &rows)]);
@@ -219,7 +219,7 @@ async fn merged_fragments_and_a_new_index_are_no_doubt() {
 }
 
 #[tokio::test]
-async fn rows_in_the_quarantine_are_tried_again() {
+async fn quarantined_rows_are_retried() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, r#"{"id": null, "text": "nobody's"}"#])]);
     for _ in 0..2 {
         let run = corpus.run().await;
@@ -228,7 +228,7 @@ async fn rows_in_the_quarantine_are_tried_again() {
 }
 
 #[tokio::test]
-async fn another_pipeline_and_a_run_that_asks_for_it_read_the_source() {
+async fn reread_and_changed_pipelines_read_the_source() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
     corpus.run().await;
     let asked = corpus.run_as(Job { reread: true, ..corpus.job() }).await;
@@ -241,7 +241,7 @@ async fn another_pipeline_and_a_run_that_asks_for_it_read_the_source() {
 }
 
 #[tokio::test]
-async fn the_record_of_a_row_goes_when_a_bad_edit_is_undone() {
+async fn quarantine_record_is_dropped_when_a_bad_edit_is_undone() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
     corpus.run().await;
     corpus.write("a.jsonl", &[EMPTY, TWO], 1800);
@@ -259,7 +259,7 @@ async fn the_record_of_a_row_goes_when_a_bad_edit_is_undone() {
 }
 
 #[tokio::test]
-async fn the_records_of_rows_and_files_that_are_gone_go_too() {
+async fn quarantine_records_of_removed_rows_and_files_are_dropped() {
     let corpus = Corpus::of(&[("a.jsonl", &[TWO, EMPTY]), ("b.jsonl", &[EMPTY])]);
     assert_eq!(corpus.run().await.rows_quarantined, 2);
     corpus.write("a.jsonl", &[TWO], 1800);
@@ -271,7 +271,7 @@ async fn the_records_of_rows_and_files_that_are_gone_go_too() {
 }
 
 #[tokio::test]
-async fn a_replay_drops_the_records_of_rows_that_the_table_has() {
+async fn replay_drops_quarantine_records_of_rows_in_the_table() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
     corpus.run().await;
     corpus.write("a.jsonl", &[EMPTY, r#"{"id": "2", "text": ""}"#], 1800);
@@ -290,7 +290,7 @@ async fn a_replay_drops_the_records_of_rows_that_the_table_has() {
 }
 
 #[tokio::test]
-async fn another_writers_version_is_not_counted_as_ones_own() {
+async fn version_of_another_writer_invalidates_the_manifest() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO]), ("b.jsonl", &[EMPTY])]);
     corpus.run().await;
     corpus.age("b.jsonl", 1800);
@@ -309,7 +309,7 @@ async fn another_writers_version_is_not_counted_as_ones_own() {
 }
 
 #[tokio::test]
-async fn a_map_leaves_the_note() {
+async fn drawing_a_map_keeps_the_manifest_valid() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
     corpus.run().await;
     for _ in 0..2 {

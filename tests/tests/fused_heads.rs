@@ -78,7 +78,7 @@ fn near(found: &Value, expected: &Value) -> bool {
 }
 
 #[test]
-fn heads_on_the_embeddings_encoder_cost_no_pass_and_say_the_same() {
+fn fused_heads_need_no_pass_and_give_the_same_annotations() {
     let place = Place::new();
     let first = place.run("shared.lance", &place.heads(), &[]).exits_with(0);
     let first = first.says(&["a new row costs one pass: the embedding with topic, people"]);
@@ -104,7 +104,7 @@ fn heads_on_the_embeddings_encoder_cost_no_pass_and_say_the_same() {
 }
 
 #[test]
-fn a_head_that_comes_later_fills_old_rows_and_shares_the_pass_of_new_ones() {
+fn fused_head_added_later_fills_old_rows_too() {
     let place = Place::new();
     let _ = place.run("docs.lance", "", &[]).exits_with(0);
     write_corpus(&place.0.path().join("docs.parquet"), 10);
