@@ -1,4 +1,4 @@
-# `make demo` shows polylance working, `make check` is for every change, `make test` is everything that must hold.
+# `make demo` shows polylance working, `make check` is for every change, `make test` runs everything.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,7 +7,7 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 POLYLANCE ?= $(TARGET)/release/polylance
 CACHE ?= $(HOME)/.cache/polylance
 
-# rustup installs the version in rust-toolchain.toml by itself, unless it has been told not to: then its stable toolchain
+# rustup installs the version in rust-toolchain.toml by itself, unless this is disabled: then its stable toolchain
 # compiles, and cargo refuses one that is older than `rust-version`.
 ifeq ($(shell rustc --version 2>/dev/null),)
 export RUSTUP_TOOLCHAIN := stable
@@ -18,7 +18,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: setup
-setup: ## install what the build needs beside rustup's toolchain, gcc and git
+setup: ## install everything the build needs besides rustup's toolchain, gcc and git
 	@.ci/setup protoc
 
 .PHONY: setup-test
@@ -46,7 +46,7 @@ check: setup ## formatting, lints and unit tests: under three minutes after the 
 	cargo nextest run --workspace --lib --locked --no-fail-fast
 
 .PHONY: test
-test: setup-test page ## everything that must hold
+test: setup-test page ## every check and every test
 	cargo fmt --all --check
 	"$$(.ci/setup typos-path)/typos"
 	cargo deny --log-level error check bans licenses sources
@@ -80,22 +80,22 @@ minimum-rust: setup ## compile everything with the oldest Rust that is supported
 	rustup toolchain install --profile minimal "$(MINIMUM_RUST)"
 	cargo +"$(MINIMUM_RUST)" check --workspace --all-targets --locked
 
-# Not part of `test`: what is known of a dependency changes without a change here, and is known on the network alone.
+# Not part of `test`: advisories change without a change here, and need the network.
 .PHONY: advisories
-advisories: ## look for known faults of the dependencies in the RustSec database
+advisories: ## look for known vulnerabilities of the dependencies in the RustSec database
 	@.ci/setup deny
 	@if cargo deny --log-level error fetch db; then \
 	    cargo deny --log-level error check advisories; \
 	else \
-	    echo "SKIPPED: the advisory database cannot be fetched, so NOTHING IS KNOWN of the dependencies' faults" >&2; \
+	    echo "SKIPPED: the advisory database cannot be fetched, so the dependencies were NOT CHECKED for vulnerabilities" >&2; \
 	fi
 
-# What it finds goes below the cache; what is worth keeping is copied into tests/fuzz/corpus by hand.
+# Its findings go below the cache; copy those worth keeping into tests/fuzz/corpus by hand.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
 .PHONY: fuzz
-fuzz: setup ## look for input that breaks a reader, FUZZ_SECONDS a target (60)
+fuzz: setup ## look for input that breaks a reader, FUZZ_SECONDS per target (60)
 	@.ci/setup fuzz
 	cp Cargo.lock tests/fuzz/Cargo.lock
 	for target in $(FUZZ_TARGETS); do \
@@ -115,7 +115,7 @@ sanitize: ## the kernels' tests under AddressSanitizer
 SOAK ?= $(CACHE)/soak
 
 .PHONY: soak
-soak: setup-test ## the long form of the tests that kill, fail and crowd, and ten million rows
+soak: setup-test ## the long form of the tests of kills, failures and concurrent writers, and ten million rows
 	POLYLANCE_KILLS=1000 POLYLANCE_ROUNDS=300 POLYLANCE_POWER=all cargo nextest run --profile soak --workspace --locked --no-fail-fast \
 	    --test killed --test many_writers --test faults --test s3 --test disk_full --test power_loss --test runs
 	POLYLANCE_ORDERS=3000000 cargo nextest run --profile soak --workspace --locked --lib -E 'test(protocol)'
@@ -127,7 +127,7 @@ soak: setup-test ## the long form of the tests that kill, fail and crowd, and te
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
 
 .PHONY: generate
-generate: ## write the generated files again (JSON Schema)
+generate: ## write the JSON Schema of the pipeline file
 	cargo run --locked --package polylance-cli -- schema --write schemas
 
 .PHONY: bench
@@ -138,10 +138,10 @@ bench: build ## criterion benchmarks, then the encoder and whole runs against th
 	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 
 .PHONY: cuda-kernels
-cuda-kernels: ## compile the GPU's kernels again, into crates/cuda/assets
+cuda-kernels: ## recompile the GPU's kernels into crates/cuda/assets
 	@.ci/setup nvcc
 	crates/cuda/kernels/build.sh "$$(.ci/setup nvcc-path)" crates/cuda/assets/polylance.fatbin
 
 .PHONY: gpu-kit
-gpu-kit: ## what a machine with a GPU needs to check and measure the engine, in .gpu
+gpu-kit: ## prepare .gpu, the folder for checking and measuring the engine on a machine with a GPU
 	@gpu/kit.sh

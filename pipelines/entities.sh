@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fits a tagger of entities to English tweets, and looks for entities in the declaration in 87 other languages.
-# The tweets are in a package of PyPI: 10 kinds of entities, IOB tags.
+# Trains an entity tagger on English tweets and annotates the declaration in 87 other languages.
+# The tweets are in a package on PyPI: 10 kinds of entities, IOB tags.
 set -euo pipefail
 polylance="${POLYLANCE:-polylance}"
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -19,7 +19,7 @@ pipeline="$data/entities.toml"
 sed "s#models/entities#$models/entities#" "$here/entities.toml" > "$pipeline"
 "$polylance" run "$pipeline" --set "table.uri=$table"
 
-printf '\nwhat it is surest of, one of each language:\n'
+printf '\nthe most confident span of each language:\n'
 "$polylance" sql --table "t=$table" "
     SELECT code, label, text, score, article FROM (
         SELECT code, article, e.label AS label, e.text AS text, round(e.score, 2) AS score,

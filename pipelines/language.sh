@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fits a head that tells languages apart on the odd articles, and counts how often it is right on the even ones.
+# Trains a language classifier on the odd articles and measures its accuracy on the even ones.
 set -euo pipefail
 polylance="${POLYLANCE:-polylance}"
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -15,6 +15,6 @@ pipeline="$data/language.toml"
 sed "s#models/language#$models/language#" "$here/language.toml" > "$pipeline"
 "$polylance" run "$pipeline" --set "table.uri=$table"
 
-printf '\nright on the even articles, counted in the table:\n'
+printf '\naccuracy on the even articles, computed from the table:\n'
 "$polylance" sql --table "t=$table" \
     "SELECT round(avg(CASE WHEN found.label = code THEN 1.0 ELSE 0.0 END), 3) AS accuracy, count(*) AS rows FROM t WHERE article % 2 = 0"

@@ -1,9 +1,9 @@
-"""Make long-documents.jsonl: documents over any model's limit, in scripts that are hard to cut.
+"""Make long-documents.jsonl: documents longer than any model's limit, in scripts that are hard to split.
 
     python tests/data/make_long_documents.py     # needs pyarrow
 
 Whole articles of the built-in corpus, joined by blank lines; Korean and Vietnamese in decomposed letters too; emoji
-joined by U+200D, with skin tones, flags and stacked combining marks; one word without end. Two runs write
+joined by U+200D, with skin tones, flags and stacked combining marks; one endless word. Every run writes
 the same file.
 """
 

@@ -1,10 +1,10 @@
-"""Make table-VERSION.tar: a table as one version of polylance leaves it, which every later version must read.
+"""Make table-VERSION.tar: a table that one version of polylance wrote and every later version must read.
 
     python tests/data/make_table.py POLYLANCE tests/data/table-0.1.0.tar
 
-The archive has two small models, a corpus, a pipeline file and what a run of it made: the table with an annotation
-column and indices of its vectors and words, its quarantine, and the note about its source. It is made once, with the
-last build that writes a format, and is not made again.
+The archive contains two small models, a corpus, a pipeline file and the output of its run: the table with an annotation
+column, a vector index and a full-text index, its quarantine, and the list of its source files. It is made once, with the
+last build that writes a format, and never again.
 """
 
 import json

@@ -1,10 +1,10 @@
-// Disturbs one process, into which it is preloaded.
+// Disturbs the process that it is preloaded into.
 //
-// A disk whose power fails: counts what it does to names and what it syncs below
-// POWER_ROOT, and ends the process just before operation POWER_AT. What had been synced until then stands in POWER_LOG,
-// so that the rest can be taken away. With POWER_ERROR (an errno) the operation fails instead, and the process goes on.
+// Power loss: counts the operations on names and the syncs below POWER_ROOT, and ends the process just before operation
+// POWER_AT. POWER_LOG lists everything that was synced until then, so that the rest can be discarded. With POWER_ERROR (an
+// errno) the operation fails instead, and the process continues.
 //
-// A clock that is wrong: CLOCK_OFFSET seconds ahead, or behind.
+// A wrong clock: CLOCK_OFFSET seconds ahead, or behind if negative.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -42,7 +42,7 @@ static void record(const char *format, ...) {
     close(file);
 }
 
-// Whether the operation is to fail; does not return when the power fails.
+// Whether the operation must fail; does not return if the power fails.
 static int fails(const char *what, const char *path) {
     if (!is_below_root(path)) return 0;
     long number = atomic_fetch_add(&operations, 1) + 1;
@@ -61,7 +61,7 @@ static void path_of(int file, char *path, size_t size) {
     path[length < 0 ? 0 : length] = 0;
 }
 
-// What is safe from now on: the bytes of a file, or the names in a folder.
+// Records what a sync made durable: the bytes of a file, or the names in a folder.
 static void record_synced(int file, const char *path) {
     struct stat state;
     if (!is_below_root(path) || fstat(file, &state)) return;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the corpus of each target anew: small good files, and bad ones that once did harm or might.
+"""Writes the corpus of each target: small good files, and bad ones that caused a fault or might cause one.
 
 Needs nothing but Python. The geometry is that of `small` in tests/hostile/src/targets.rs.
 """
@@ -263,7 +263,7 @@ def rows():
     save("csv", "numbers.csv", "id,text,n\n1,a,9223372036854775807\n2,b,9223372036854775808\n3,c,1e999\n")
     save("csv", "empty.csv", "")
     save("csv", "no-text.csv", "a,b\n1,2\n")
-    # The header of this one asks for a dictionary of 4 GiB.
+    # The header of this file requests a dictionary of 4 GiB.
     save("csv", "large-dictionary.csv.xz", bytes.fromhex("fd377a585a000004e6d6b446") + bytes.fromhex(
         "0200210128000000") + bytes(24))
     save("jsonl", "good.jsonl", '{"id":1,"text":"cat","n":5,"o":{"a":[1,2]}}\n{"id":"b","text":"dot","n":null}\n')

@@ -1,9 +1,9 @@
-"""polylance's encoder against its peers: the same ids, the same weights, the same cores, taking turns.
+"""polylance's encoder against its peers: the same tokens, the same weights, the same cores, taking turns.
 
     python tests/peers/bench_encoders.py PROGRAM [--rounds N] [--texts N] [--cases e5,short,…] [--cores N] [--out DIR]
 
 PROGRAM is `polylance` (its `bench` command is measured) or the example `encode_ids` of polylance-worker. Every turn is a
-process of its own; tokenizing and loading are not counted, and loading is reported beside it. Medians are compared.
+process of its own; tokenizing and loading are not counted, and loading is reported separately. Medians are compared.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PEERS = [
     "OpenVINO bf16",
 ]  # fmt: skip
 OURS = ["polylance f32", "polylance bf16", "polylance int8"]
-# What each case is, its model, and which peers have a model of it.
+# The description and the model of each case.
 CASES = {
     "e5": ("UDHR articles, built-in model", "e5"),
     "short": ("12 tokens each, built-in model", "e5"),
@@ -37,7 +37,7 @@ PREFIX = "passage: "
 
 
 def write_ids(folder: Path, count: int) -> None:
-    """The ids of every case: articles by the hash of their id, so that every run measures the same ones."""
+    """The tokens of every case: articles by the hash of their id, so that every run measures the same ones."""
     import pyarrow.parquet as pq
     from encoder_models import XL_VOCABULARY
     from tokenizers import Tokenizer
@@ -105,7 +105,7 @@ def measure(args, case: str, model: str, variants: list, rounds: int) -> list:
 
 
 def add_cosines(rows: list, folder: Path, case: str) -> None:
-    """How near each variant's vectors are to those of torch in f32."""
+    """The cosine of each variant's vectors to those of torch in f32."""
     import numpy as np
 
     count = len((folder / f"{case}.jsonl").read_text().splitlines())
@@ -122,7 +122,7 @@ def add_cosines(rows: list, folder: Path, case: str) -> None:
 
 def table(rows: list) -> str:
     lines = [
-        "| | tokens/s | GFLOP/s | of its peak | cosine to torch f32, mean / least | load | memory |",
+        "| | tokens/s | GFLOP/s | of its peak | cosine to torch f32, mean / min | load | memory |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: row["tokens_per_second"]):
@@ -156,13 +156,13 @@ def plot(path: Path, results: dict, lengths: dict) -> None:
     colours = ["#0b6e4f" if row["variant"].startswith("polylance") else "#b8b8b8" for row in rows]
     bars = left.barh([row["variant"] for row in rows], [row["tokens_per_second"] for row in rows], color=colours)
     left.bar_label(bars, labels=[f"{row['tokens_per_second']:,.0f}" for row in rows], padding=4, fontsize=9)
-    left.set_title("Tokens a second, UDHR articles", loc="left", fontsize=11)
+    left.set_title("Tokens per second, UDHR articles", loc="left", fontsize=11)
     left.set_xticks([])
     left.margins(x=0.2)
     for variant, rates in lengths.items():
         ours = variant.startswith("polylance")
         right.plot(LENGTHS, rates, color="#0b6e4f" if ours else "#8c8c8c", linewidth=2 if ours else 1.2, marker=".")
-    # Names stand beside the ends of their lines, and at least a line's height above the one below.
+    # Names are next to the ends of their lines, and at least a line's height above the one below.
     lowest = 0.0
     for variant, rates in sorted(lengths.items(), key=lambda item: item[1][-1]):
         lowest = max(rates[-1], lowest * 1.07)
@@ -173,7 +173,7 @@ def plot(path: Path, results: dict, lengths: dict) -> None:
     right.yaxis.set_major_locator(ticker.FixedLocator([5e3, 1e4, 2e4, 4e4]))
     right.yaxis.set_minor_locator(ticker.NullLocator())
     right.yaxis.set_major_formatter("{x:,.0f}")
-    right.set_title("Tokens a second by the texts' length in tokens", loc="left", fontsize=11)
+    right.set_title("Tokens per second by the texts' length in tokens", loc="left", fontsize=11)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     left.spines["bottom"].set_visible(False)
@@ -188,9 +188,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=600)
     parser.add_argument("--cases", default=",".join([*CASES, "lengths"]))
-    parser.add_argument("--cores", type=int, default=2, help="how many each may use, the same ones; default 2")
+    parser.add_argument("--cores", type=int, default=2, help="cores for each program, the same ones; default 2")
     parser.add_argument("--out", type=Path, default=FOLDER / "report", help=f"default {FOLDER / 'report'}")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the models are, made if absent")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the models, which are made if absent")
     peer_env.add_arguments(parser)
     args = parser.parse_args()
     peer_env.enter(args.venv)
@@ -214,7 +214,7 @@ def main() -> None:
         for tokens in LENGTHS:
             for row in measure(args, f"length-{tokens}", "e5", shown, 1):
                 lengths.setdefault(row["variant"], []).append(row["tokens_per_second"])
-        report += ["### Tokens a second by length", "| tokens | " + " | ".join(map(str, LENGTHS)) + " |"]
+        report += ["### Tokens per second by length", "| tokens | " + " | ".join(map(str, LENGTHS)) + " |"]
         report[-1] += "\n|" + "---|" * (len(LENGTHS) + 1)
         for variant, rates in lengths.items():
             report[-1] += f"\n| {variant} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |"

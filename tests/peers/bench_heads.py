@@ -1,10 +1,10 @@
-"""What three heads on the embedding's own encoder cost a whole run: with and without them, in turns.
+"""The cost of three heads on the embedding's own encoder for a whole run: with and without them, taking turns.
 
     python3 tests/peers/bench_heads.py [BINARY] [--repeats N] [--json]
 
-The heads are fitted here, on the corpus the binary carries: the language, the article's number, and a tagger. Timed is
-what `run --json` reports of the embedding (reading, tokenizing, the pass, writing the Lance table), in which the heads
-are asked. Needs nothing but Python.
+The heads are trained here, on the built-in corpus: the language, the article's number, and a tagger. The time is that of
+the embedding as `run --json` reports it (reading, tokenizing, the pass, writing the Lance table), which includes the
+heads. Needs nothing but Python.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def fit(binary, folder: Path) -> dict:
 
 
 def run(binary, folder: Path, turn: str, heads: dict) -> float:
-    """Seconds of one run into a new table; fails when a head had a pass of its own."""
+    """Seconds of one run into a new table; fails if a head had a pass of its own."""
     pipeline = folder / f"{turn}.toml"
     text = PIPELINE.format(source=TRAIN, table=json.dumps(str(folder / f"{turn}.lance")))
     text += "".join(HEAD.format(name=f"{name}_found", task=task, model=json.dumps(str(model))) for name, (task, model) in heads.items())

@@ -1,10 +1,10 @@
-"""A whole run beside its bare encoder: Parquet to a committed Lance table, and the same ids from memory to vectors.
+"""A whole run and its bare encoder: Parquet to a committed Lance table, and the same tokens from memory to vectors.
 
     python tests/peers/bench_run.py BINARY [--texts N] [--rounds N] [--dtype DTYPE] [--json]
 
 The two take turns over the same articles. Loading the model is counted for neither: `run --json` reports its own rate,
-from the first row read to the last commit, and `bench --ids` that of the encoder. Exits with 1 if they count different
-tokens.
+from the first row read to the last commit, and `bench --ids` that of the encoder. Exits with 1 if their token counts
+differ.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def articles(source: Path, ids: Path, count: int) -> int:
-    """Writes articles as rows and as ids. Returns the number of ids."""
+    """Writes articles as rows and as tokens. Returns the number of tokens."""
     import zstandard
     from tokenizers import Tokenizer
 
@@ -70,7 +70,7 @@ def articles(source: Path, ids: Path, count: int) -> int:
 
 def encoder(binary: Path, ids: Path, dtype: str) -> dict:
     command = [binary, "bench", "--model", MODEL, "--ids", ids, "--rounds", "1", "--json"]
-    # What `auto` is for a new table, `bench` takes unless told otherwise.
+    # The default of `bench` is the dtype that `auto` selects for a new table.
     command += [] if dtype == "auto" else ["--dtype", dtype]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -3,8 +3,8 @@
     python tests/peers/bench_sentence_transformers.py [BINARY] [--texts N] [--repeats N] [--venv DIR] [--json]
 
 The two take turns. Loading the model is counted for neither: polylance reports its own rate (`run --json`, which
-includes reading, tokenizing and writing the Lance table), of the peer only `encode` is timed. Exits with 1 if a vector
-differs (cosine below 0.9999) or the numbers of tokens do.
+includes reading, tokenizing and writing the Lance table); for the peer, only `encode` is timed. Exits with 1 if a vector
+(cosine below 0.9999) or the number of tokens differs.
 """
 
 import argparse
@@ -26,10 +26,10 @@ MIN_COSINE = 0.9999
 
 
 def polylance_vectors(binary: Path, texts: list):
-    """The vectors of `encode`, and how many tokens they took."""
+    """The vectors of `encode`, and the number of their tokens."""
     import numpy as np
 
-    # `encode` takes a text a line; the tokenizer reads a line break as a space, so this changes no vector.
+    # `encode` takes one text per line; the tokenizer reads a line break as a space, so this changes no vector.
     lines = "".join(text.replace("\n", " ") + "\n" for text in texts)
     command = [binary, "encode", "--model", MODEL, "--dtype", "f32", "--prefix", PREFIX]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8")

@@ -1,9 +1,9 @@
-"""The models that all encoders are measured with, written once in every peer's own format.
+"""The models of the encoder measurements, written once in every peer's own format.
 
     python tests/peers/encoder_models.py FOLDER [--venv DIR]
 
 `e5`: the built-in model in f32. `xl`: XLM-RoBERTa-XL's geometry with two layers and made-up weights that bf16 holds
-exactly. Beside each folder stand its ONNX file, that file with dynamic int8 weights, and an OpenVINO model.
+exactly. Next to each folder are its ONNX file, that file with dynamic int8 weights, and an OpenVINO model.
 """
 
 import argparse
@@ -18,7 +18,7 @@ XL_LAYERS, XL_VOCABULARY = 2, 4096
 
 
 def pooled(model):
-    """A sentence-transformers model as one module of ids and mask."""
+    """A sentence-transformers model as one module over tokens and mask."""
     import torch
 
     class Pooled(torch.nn.Module):
@@ -91,7 +91,7 @@ def convert(folder: Path, name: str) -> None:
 
 
 def make(folder: Path) -> None:
-    """Makes what is missing in `folder`."""
+    """Writes the models that are missing in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "e5.xml").exists():
         export(folder / "e5")

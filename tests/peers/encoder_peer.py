@@ -2,8 +2,8 @@
 
     python tests/peers/encoder_peer.py PEER MODEL IDS VECTORS
 
-Run by bench_encoders.py, a process a turn, so that load time and peak memory are each peer's own. Ids are made before;
-batches are 32 texts of nearly equal length, as sentence-transformers makes them.
+Run by bench_encoders.py, one process per turn, so that load time and peak memory are each peer's own. Texts are tokenized
+before; batches are 32 texts of nearly equal length, as sentence-transformers makes them.
 """
 
 import json
@@ -19,7 +19,7 @@ THREADS = len(os.sched_getaffinity(0))
 
 
 def batches(path: Path):
-    """Padded batches, the longest texts first, and the rows each is of."""
+    """Padded batches, the longest texts first, and the rows of each."""
     rows = [json.loads(line)["input_ids"] for line in path.read_text().splitlines()]
     order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     for start in range(0, len(order), BATCH):
@@ -34,7 +34,7 @@ def batches(path: Path):
 
 
 def load(peer: str, model: Path):
-    """A function from ids and mask to vectors."""
+    """A function from tokens and mask to vectors."""
     library, _, precision = peer.rpartition(" ")
     if library == "sentence-transformers":
         import torch
@@ -83,7 +83,7 @@ def main() -> None:
             rows[row] = vector
     np.asarray(rows, dtype=np.float32).tofile(vectors)
     tokens = int(sum(mask.sum() for _, _, mask in work))
-    # Not getrusage: that remembers the process this one was forked from.
+    # Not getrusage: it includes the process that this one was forked from.
     status = Path("/proc/self/status").read_text()
     memory = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
     print(json.dumps({"seconds": seconds, "tokens": tokens, "load_seconds": load_seconds, "peak_memory": memory}))

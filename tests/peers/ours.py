@@ -1,4 +1,4 @@
-"""What these scripts do with the polylance binary itself: articles to read, a whole run over them, a server."""
+"""Helpers around the polylance binary: articles to read, a whole run over them, a server."""
 
 import contextlib
 import hashlib
@@ -38,13 +38,13 @@ kind = "none"
 
 
 def sample(path: Path, count: int, tokens: Callable[[str], int]) -> list:
-    """Writes `count` articles, chosen by the hash of their id among those that need no cutting. Returns their texts."""
+    """Writes `count` articles, chosen by the hash of their id among those that fit into one chunk. Returns their texts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = pq.read_table(ASSETS / "udhr.parquet").to_pylist()
     rows.sort(key=lambda row: hashlib.sha256(row["id"].encode("utf-8")).digest())
-    # A long text is cut into several chunks by a run.
+    # A run splits a long text into several chunks.
     rows = [row for row in rows[: count + count // 10] if tokens(row["text"]) <= LONGEST][:count]
     assert len(rows) == count, f"{len(rows)} texts within the limit, asked for {count}"
     pq.write_table(pa.Table.from_pylist(rows), path)
@@ -52,7 +52,7 @@ def sample(path: Path, count: int, tokens: Callable[[str], int]) -> list:
 
 
 def run(binary: Path, folder: Path, source: Path, turn: int, dtype: str) -> dict:
-    """One `run` into a new table: the summary it prints, with the whole command's time beside it."""
+    """One `run` into a new table: the summary it prints, with the time of the whole command."""
     pipeline = folder / f"turn-{turn}.toml"
     table = folder / f"turn-{turn}.lance"
     text = PIPELINE.format(source=json.dumps(str(source)), model=MODEL, dtype=dtype, table=json.dumps(str(table)))
@@ -67,7 +67,7 @@ def run(binary: Path, folder: Path, source: Path, turn: int, dtype: str) -> dict
 
 
 def embed_udhr(binary: Path, table: Path, dtype: str, codes: list | None = None) -> None:
-    """The declaration's articles, of all languages or some, as a table with their words indexed, made once."""
+    """The declaration's articles, of all languages or some, as a table with a full-text index, made once."""
     if not table.exists():
         pipeline = table.with_suffix(".toml")
         source = "builtin:udhr" + (f"?codes={','.join(codes)}" if codes else "")
@@ -79,7 +79,7 @@ def embed_udhr(binary: Path, table: Path, dtype: str, codes: list | None = None)
 
 
 def embed_rows(binary: Path, source: Path, table: Path, dtype: str, keep: list) -> None:
-    """Rows with `id` and `text` as a table with their words indexed, made once."""
+    """Rows with `id` and `text` as a table with a full-text index, made once."""
     if not table.exists():
         pipeline = table.with_suffix(".toml")
         pipeline.write_text(
@@ -91,7 +91,7 @@ def embed_rows(binary: Path, source: Path, table: Path, dtype: str, keep: list) 
 
 @contextlib.contextmanager
 def serving(binary: Path, name: str, table: Path, port: int):
-    """A server of one table, from when it is ready to the end of the block."""
+    """A server of one table, ready when the block starts and stopped at its end."""
     server = subprocess.Popen([binary, "serve", "--table", f"{name}={table}", "--listen", f"127.0.0.1:{port}"])
     try:
         for _ in range(600):

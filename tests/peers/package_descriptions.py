@@ -14,7 +14,8 @@ from pathlib import Path
 
 LISTS = Path("/var/lib/apt/lists")
 LANGUAGES = ("cs", "da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt_BR", "ru", "uk")
-# Packages that are described in so many of the languages, and others in English alone, among which they are looked for.
+# Packages with descriptions in at least TRANSLATIONS of the languages, and other packages in English only, among which
+# searches have to find them.
 PACKAGES = 120
 TRANSLATIONS = 6
 OTHERS = 1000

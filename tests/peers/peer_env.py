@@ -1,4 +1,4 @@
-"""A virtual environment with the peers in it, made once and kept outside the clone."""
+"""A virtual environment with the peers, created once outside the clone."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def enter(folder: Path, requirements: str = "requirements.txt") -> None:
     """Continue this script with the environment's Python, after installing what is missing there."""
-    # Weights are exported, never fetched; what transformers says of the pooler it does not need is noise here.
+    # Weights are exported, never downloaded; transformers' warnings about the unused pooler are noise here.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     folder = folder.resolve()
     python = folder / "bin" / "python"

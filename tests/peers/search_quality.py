@@ -1,17 +1,17 @@
-"""How well texts are found by meaning, by words and by both.
+"""The quality of vector, full-text and hybrid search.
 
     python tests/peers/search_quality.py BINARY [--work DIR] [--articles N] [--dtype DTYPE] [--packages LISTS] [--json]
 
-Two tasks with the declaration's articles, over 19 languages and over all of the corpus that have every article, and with
-Debian's descriptions of packages in 13 languages (package_descriptions.py), if LISTS names apt's folder of them:
+Two tasks with the declaration's articles, over 19 languages and over all that have every article, and with Debian's
+descriptions of packages in 13 languages (package_descriptions.py) if LISTS names apt's folder of them:
 
-across  an article in its language, asked for in English (only English rows may be hits): search across languages;
-        a package by the line that names its purpose, in another language than English
-within  the first third of an article, asked for in the whole table: search for something one remembers;
-        a package by the line that names its purpose, in the description's language
+across  the query is an article in its language, and only English rows may be hits: search across languages;
+        for packages, the line that names the purpose, in a language other than English
+within  the query is the first third of an article, over the whole table: search for remembered words;
+        for packages, the line that names the purpose, in the description's language
 
 For each mode recall@1, the mean reciprocal rank of the first ten and nDCG@10 (one row is right), by `polylance serve`
-on a table that `polylance run` made. `words, pieces` is BM25 over the model's own SentencePiece pieces instead of ICU's
+on a table that `polylance run` made. `full-text, pieces` is BM25 over the model's own SentencePiece pieces instead of ICU's
 words, by pylance on a copy of the table.
 """
 
@@ -29,18 +29,18 @@ from ours import ASSETS, embed_rows, embed_udhr, serving
 from retrieval_reference import LANGUAGES
 
 PORT = 8391
-MODES = {"vector": "meaning", "text": "words", "hybrid": "both"}
+MODES = {"vector": "vector", "text": "full-text", "hybrid": "hybrid"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary", type=Path, help="the polylance binary")
     parser.add_argument("--work", type=Path, default=peer_env.DEFAULT_VENV.parent / "search-quality", help="a folder")
-    parser.add_argument("--articles", type=int, default=2, help="articles of each language that are asked for")
+    parser.add_argument("--articles", type=int, default=2, help="articles of each language that are used as queries")
     parser.add_argument("--dtype", default="auto", help="the model's arithmetic")
     parser.add_argument("--only-19", action="store_true", help="leave the other languages out")
     parser.add_argument("--packages", type=Path, help="apt's lists with the translated descriptions")
-    parser.add_argument("--fusion", default="score", help="how `both` is made of the two")
+    parser.add_argument("--fusion", default="score", help="the fusion of hybrid search")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--venv", type=Path, default=peer_env.DEFAULT_VENV.with_name("venv-search"))
     args = parser.parse_args()
@@ -63,7 +63,7 @@ def main() -> None:
         search = pieces_search(table, args.work / "pieces.lance")
         within = [position(search(third(row["text"])), row["doc_id"]) for row in asked]
         across = [position(search(row["text"], "code = 'eng'"), english[row["article"]]) for row in asked]
-        results[name, "words, pieces"] = {"across": figures(across), "within": figures(within)}
+        results[name, "full-text, pieces"] = {"across": figures(across), "within": figures(within)}
     if args.packages:
         name = "packages in 13 languages"
         source, table = args.work / "packages.jsonl", args.work / f"packages-{args.dtype}.lance"
@@ -77,7 +77,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({" | ".join(key): value for key, value in results.items()}))
         return
-    print("| rows of | by | across: recall@1 | MRR@10 | nDCG@10 | within: recall@1 | MRR@10 | nDCG@10 |")
+    print("| rows of | search | across: recall@1 | MRR@10 | nDCG@10 | within: recall@1 | MRR@10 | nDCG@10 |")
     print("|---|---|---|---|---|---|---|---|")
     for (name, label), tasks in results.items():
         cells = [f"{tasks[task][figure]:.3f}" for task in ("across", "within") for figure in ("recall@1", "mrr@10", "ndcg@10")]

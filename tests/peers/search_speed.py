@@ -1,10 +1,10 @@
-"""How fast a large table is searched: by the library, by lancedb on the same index, and through the server.
+"""Search speed of a large table: the library, lancedb on the same index, and the server.
 
     python tests/peers/search_speed.py BINARY [--work DIR] [--rows N] [--kind KIND] [--dtype DTYPE] [--json]
 
 The table has N rows whose vectors are those of the declaration's articles with noise. Its index is built and tuned to a
 recall@10 of 0.95 by the program; then `polylance index tune` and lancedb search with the same rows of the table and the
-same effort, taking turns, warm, one query at a time. Last, clients ask `polylance serve` with texts that it embeds.
+same settings, taking turns, warm, one query at a time. Last, clients send texts to `polylance serve`, which embeds them.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import peer_env
 from ours import embed_udhr, serving
 
 PORT = 8392
-# Cosine of a vector to the real one that it was made from, about.
+# Approximate cosine of a vector to the real one that it was made from.
 NEARNESS = 0.9
 BATCH = 50_000
 K = 10
@@ -34,12 +34,12 @@ def main() -> None:
     parser.add_argument("binary", type=Path, help="the polylance binary")
     parser.add_argument("--work", type=Path, default=peer_env.DEFAULT_VENV.parent / "search-speed", help="a folder")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--kind", default="auto", help="that of the index")
+    parser.add_argument("--kind", default="auto", help="kind of the index")
     parser.add_argument("--dtype", default="auto", help="the arithmetic that embeds rows and queries")
-    parser.add_argument("--queries", type=int, default=50, help="each is searched exactly too")
+    parser.add_argument("--queries", type=int, default=50, help="number of queries, each also searched exactly")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=20, help="how long the server is asked")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of the server measurement")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--venv", type=Path, default=peer_env.DEFAULT_VENV.with_name("venv-search"))
     args = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def make_table(binary: Path, real: Path, table: Path, rows: int, dtype: str) -> list:
-    """Makes the table once; returns short texts to ask for."""
+    """Makes the table once; returns short texts for queries."""
     import lance
     import numpy as np
     import pyarrow as pa
@@ -108,7 +108,7 @@ def make_table(binary: Path, real: Path, table: Path, rows: int, dtype: str) -> 
 
 
 def indexed(binary: Path, table: Path, kind: str) -> dict:
-    """Builds the index anew; seconds and the most memory."""
+    """Rebuilds the index; returns seconds and peak memory."""
     subprocess.run([binary, "index", "vectors", "--table", table, "--kind", "none"], check=True, stdout=sys.stderr)
     begun = time.perf_counter()
     build = subprocess.Popen([binary, "index", "vectors", "--table", table, "--kind", kind], stdout=sys.stderr)
@@ -128,7 +128,7 @@ def same(one: dict, other: dict) -> bool:
 
 
 def with_lancedb(table: Path, queries: int, effort: dict) -> dict:
-    """The same rows as queries, one search more than hits, as `index tune` does."""
+    """The same rows as queries, with k + 1 hits, as `index tune` does."""
     import lance
     import lancedb
 
@@ -157,7 +157,7 @@ def percentiles(times: list) -> dict:
 
 
 def served(binary: Path, table: Path, texts: list, clients: int, seconds: float) -> dict:
-    """Clients that ask one after the other, all at once."""
+    """Concurrent clients, each sending one query after the other."""
     times, lock = [], threading.Lock()
 
     def ask(connection: http.client.HTTPConnection, text: str) -> float:

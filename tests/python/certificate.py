@@ -1,4 +1,4 @@
-"""Make a certificate for 127.0.0.1 and its key.
+"""Create a certificate for 127.0.0.1 and its key.
 
     python tests/python/certificate.py CERTIFICATE KEY
 """
@@ -20,7 +20,7 @@ def main() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "polylance test")])
     now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -37,7 +37,7 @@ def main() -> None:
         .sign(key, hashes.SHA256())
     )
     encoding = serialization.Encoding.PEM
-    certificate.write_bytes(made.public_bytes(encoding))
+    certificate.write_bytes(signed.public_bytes(encoding))
     form, secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     key_file.write_bytes(key.private_bytes(encoding, form, secret))
 

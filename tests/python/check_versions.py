@@ -1,8 +1,8 @@
-"""Read every version of a table with pylance, and say whether a chunk stands twice in one or a document is in parts.
+"""Read every version of a table with pylance and check that no chunk is there twice and no document is incomplete.
 
     python tests/python/check_versions.py URI
 
-Prints one JSON object, `{"versions", "rows"}`, or one line of what is wrong, and exits with 1.
+Prints one JSON object, `{"versions", "rows"}`, or one line that names the fault, and exits with 1.
 """
 
 import argparse
@@ -12,11 +12,11 @@ import sys
 import lance
 
 
-def wrong_with(rows: dict) -> str | None:
+def fault_of(rows: dict) -> str | None:
     chunks = {}
     for doc_id, chunk in zip(rows["doc_id"], rows["chunk"], strict=True):
         if chunk in chunks.setdefault(doc_id, set()):
-            return f"chunk {chunk} of document {doc_id!r} stands twice"
+            return f"chunk {chunk} of document {doc_id!r} is there twice"
         chunks[doc_id].add(chunk)
     for doc_id, numbers in chunks.items():
         if numbers != set(range(len(numbers))):
@@ -32,8 +32,8 @@ def main() -> None:
     rows = {}
     for version in versions:
         rows = lance.dataset(uri, version=version).to_table(columns=["doc_id", "chunk"]).to_pydict()
-        if wrong := wrong_with(rows):
-            sys.exit(f"error: {uri}: version {version}: {wrong}")
+        if fault := fault_of(rows):
+            sys.exit(f"error: {uri}: version {version}: {fault}")
     print(json.dumps({"versions": len(versions), "rows": len(rows["doc_id"])}))
 
 

@@ -1,7 +1,7 @@
-"""Answers as Google's store (XML API) or Azure's does, as far as reading goes: listings, heads and objects.
+"""A server that imitates reading from Google's store (XML API) or Azure's: listings, heads and objects.
 
-Started with `google` or `azure` and the keys that there are, each with a line of JSON that names it. Prints the
-endpoint, ends with its standard input.
+Arguments are `google` or `azure` and the keys; each object is a line of JSON with its key. Prints the endpoint and ends
+with its standard input.
 """
 
 import json
@@ -49,13 +49,13 @@ class Store(BaseHTTPRequestHandler):
         if query.get("list-type") or query.get("comp") == ["list"]:
             prefix = query.get("prefix", [""])[0]
             page = {"google": google, "azure": azure}[kind]
-            self.answer(200, page(key for key in keys if key.startswith(prefix)).encode())
+            self.respond(200, page(key for key in keys if key.startswith(prefix)).encode())
         elif key in keys:
-            self.answer(200, content(key))
+            self.respond(200, content(key))
         else:
-            self.answer(404, b"")
+            self.respond(404, b"")
 
-    def answer(self, status, body):
+    def respond(self, status, body):
         first, last = 0, len(body) - 1
         if status == 200 and (range_ := self.headers.get("Range")):
             start, end = range_.removeprefix("bytes=").split("-")

@@ -2,10 +2,10 @@
 
     python tests/python/flight_client.py URL [--token TOKEN] [--password TOKEN] [--ca FILE] TABLE
 
-Prints one JSON object: `{"name", "tables", "columns", "types"}` as the catalogue tells them, `"counted"` the rows of the
+Prints one JSON object: `{"name", "tables", "columns", "types"}` from the catalogue, `"counted"` the rows of the
 table by language, `"hits"` those of a hybrid search, `"vector"` the length of the first vector, `"prepared"` the rows of
 a statement that is run twice, `"bound"` those of one with two sets of values, `"empty"` the columns of a statement
-without rows, `"plan"` a plan, and `"errors"`: what the client makes of statements that must be refused, as
+without rows, `"plan"` a plan, and `"errors"`: the errors of statements that must be refused, as
 `[class, status]`.
 """
 
@@ -27,15 +27,15 @@ def refused(cursor, sql: str) -> list:
     return ["nothing", "OK"]
 
 
-def options(given: argparse.Namespace) -> dict:
+def options(args: argparse.Namespace) -> dict:
     names = adbc_driver_flightsql.DatabaseOptions
     found = {}
-    if given.ca:
-        found[names.TLS_ROOT_CERTS.value] = Path(given.ca).read_text()
-    if given.token:
-        found[names.AUTHORIZATION_HEADER.value] = f"Bearer {given.token}"
-    if given.password:
-        found |= {"username": "anybody", "password": given.password}
+    if args.ca:
+        found[names.TLS_ROOT_CERTS.value] = Path(args.ca).read_text()
+    if args.token:
+        found[names.AUTHORIZATION_HEADER.value] = f"Bearer {args.token}"
+    if args.password:
+        found |= {"username": "anybody", "password": args.password}
     return found
 
 
@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("--token")
     parser.add_argument("--password")
     parser.add_argument("--ca")
-    given = parser.parse_args()
-    with flight.connect(given.url, db_kwargs=options(given), autocommit=True) as connection:
+    args = parser.parse_args()
+    with flight.connect(args.url, db_kwargs=options(args), autocommit=True) as connection:
         objects = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
         schemas = objects[0]["catalog_db_schemas"]
         with connection.cursor() as cursor:
@@ -56,7 +56,7 @@ def main() -> None:
                 cursor.execute(sql)
                 return [list(row) for row in cursor.fetchall()]
 
-            table = given.table
+            table = args.table
             cursor.execute(f"SELECT embedding FROM {table} LIMIT 1")
             vector = cursor.fetch_arrow_table().column(0)
             cursor.execute(f"SELECT doc_id, text FROM {table} WHERE false")
@@ -64,10 +64,10 @@ def main() -> None:
             twice = f"SELECT count(*) FROM {table}"
             cursor.adbc_prepare(twice)
             prepared = [rows(twice), rows(twice)]
-            asked = f"SELECT lang, article FROM vector_search('{table}', ?, 3) WHERE lang = ? ORDER BY article LIMIT ?"
+            query = f"SELECT lang, article FROM vector_search('{table}', ?, 3) WHERE lang = ? ORDER BY article LIMIT ?"
             bound = []
             for values in [("right to education", "fr", 1), ("教育を受ける権利", "nobody's", 1)]:
-                cursor.execute(asked, values)
+                cursor.execute(query, values)
                 bound.append([list(row) for row in cursor.fetchall()])
             print(json.dumps({
                 "name": connection.adbc_get_info()["vendor_name"],

@@ -1,11 +1,11 @@
-"""Ask a polylance server for embeddings with OpenAI's own client.
+"""Request embeddings from a polylance server with OpenAI's own client.
 
     python tests/python/openai_client.py URL MODEL [--token TOKEN] [--ca FILE] TEXT…
 
 Prints one JSON object: `{"float", "base64", "default"}` with a list of vectors each, `"ids"` the vectors of the token
 lists [0, 41, 2] and [0, 42, 43, 2], `"short"` those of 8 dimensions, `"passage"` those of passages, `"nulls"` those of a
-request whose other fields are null, `"models"` the ids of the models, `"model"` the id of the one that was asked for, `"usage"`, and `"errors"`: what the client makes of
-requests that must be refused, as `[class, status, code, param]`.
+request whose other fields are null, `"models"` the ids of the models, `"model"` the id of the requested one,
+`"usage"`, and `"errors"`: the errors of requests that must be refused, as `[class, status, code, param]`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def vectors(answer) -> list:
 
 
 def numbers(embedding: list | str) -> list:
-    """The client decodes what it asked for by itself, and leaves alone what it was told to ask for."""
+    """The client decodes base64 only if it chose the format itself."""
     if isinstance(embedding, str):
         bytes_ = base64.b64decode(embedding)
         return list(struct.unpack(f"<{len(bytes_) // 4}f", bytes_))

@@ -1,9 +1,9 @@
-"""Use the prompt of `polylance sql` on a terminal of its own.
+"""Drive the prompt of `polylance sql` on a pseudo-terminal.
 
     python tests/python/prompt.py STATE COMMAND…
 
-STATE is the folder for the history. Types statements and keys, waits for what must appear after each, and ends with the
-exit code of the command; says on stderr what did not appear.
+STATE is the folder for the history. Types statements and keys, waits for the expected output after each, and ends with
+the exit code of the command; stderr names output that did not appear.
 """
 
 import os
@@ -13,11 +13,11 @@ import select
 import sys
 import time
 
-LONGEST = 120.0
+TIMEOUT = 120.0
 TAB, CTRL_C, CTRL_D, UP = "\t", "\x03", "\x04", "\x1b[A"
 
-# What is typed, and what must appear after it; then the prompt, unless there is to be none.
-TALK = [
+# Input, and a pattern that must appear after it, followed by the prompt; `None` expects nothing.
+DIALOGUE = [
     ("SELECT count(*) AS rows\r", None),
     ("FROM udhr;\r", r"\b90\b"),
     (f"SELECT max(arti{TAB}) AS last FROM udhr;\r", r"\b30\b"),
@@ -53,8 +53,8 @@ class Terminal:
         return bool(read)
 
     def expect(self, pattern: str, again: str = "") -> None:
-        """Waits for the pattern, and types something again and again until then."""
-        end = time.monotonic() + LONGEST
+        """Waits for the pattern, and types `again` repeatedly until then."""
+        end = time.monotonic() + TIMEOUT
         while not (found := re.search(pattern, self.seen, re.DOTALL)):
             if time.monotonic() > end:
                 sys.exit(f"{pattern!r} did not appear in:\n{self.seen}")
@@ -70,14 +70,14 @@ def main() -> None:
     state, *command = sys.argv[1:]
     terminal = Terminal(command, state)
     terminal.expect("sql> ")
-    for keys, answer in TALK:
+    for keys, answer in DIALOGUE:
         terminal.seen = ""
         terminal.type(keys)
         if answer is not None:
-            # A statement that is only about to run cannot be ended yet.
+            # A statement that has not started yet cannot be interrupted.
             terminal.expect(f"(?:{answer}).*sql> \\s*$", again=CTRL_C if keys == CTRL_C else "")
     terminal.type(CTRL_D)
-    while terminal.read(LONGEST):
+    while terminal.read(TIMEOUT):
         pass
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(terminal.child, 0)[1]))
 

@@ -2,8 +2,8 @@
 
     python tests/python/read_annotations.py URI COLUMN…
 
-Prints `{"rows": […], "contracts": {column: …}}`; a span's `text` and an answer must be slices of the document, so the
-rows come with `text`, `char_start` and `char_end`.
+Prints `{"rows": […], "contracts": {column: …}}`; the rows include `text`, `char_start` and `char_end`, so that the
+test can compare spans and answers with slices of the document.
 """
 
 import json

@@ -7,18 +7,18 @@ import boto3
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-# S3 looks whether a key is there and writes it in one step (If-None-Match), which commits rely on. moto looks, then
-# writes, in as many threads as there are requests: of two commits of one version both could succeed.
-one_at_a_time = threading.RLock()
+# S3 checks a key and writes it atomically (If-None-Match), which commits rely on. moto checks, then writes, in one thread
+# per request, so two commits of one version could both succeed.
+put_lock = threading.RLock()
 put = S3Response._key_response_put
 
 
-def put_alone(self, *args, **kwargs):
-    with one_at_a_time:
+def put_locked(self, *args, **kwargs):
+    with put_lock:
         return put(self, *args, **kwargs)
 
 
-S3Response._key_response_put = put_alone
+S3Response._key_response_put = put_locked
 
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()

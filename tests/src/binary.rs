@@ -1,4 +1,4 @@
-//! Runs the `polylance` that was built with these tests.
+//! Runs the `polylance` binary that was built together with these tests.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-/// How a command ended and what it said.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 pub struct Outcome {
     /// The exit code.
@@ -36,7 +36,7 @@ impl Outcome {
             .unwrap_or_else(|error| panic!("{error} in {:?}\n{}", self.stdout, self.stderr))
     }
 
-    /// Fails the test unless stderr contains every one of these.
+    /// Fails the test unless stderr contains each of `parts`.
     #[must_use]
     pub fn says(self, parts: &[&str]) -> Self {
         for part in parts {
@@ -51,7 +51,7 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository").to_owned()
 }
 
-/// Where cargo put this test: `target/<profile>`.
+/// The folder that cargo built this test into: `target/<profile>`.
 fn profile() -> PathBuf {
     let test = env::current_exe().expect("a running test has an executable");
     let profile = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
@@ -63,18 +63,18 @@ pub(crate) fn target() -> PathBuf {
     profile().parent().expect("a profile is a folder of the target folder").to_owned()
 }
 
-/// A binary that was built with this test, `polylance` or one of this package's own.
-pub fn built(name: &str) -> PathBuf {
+/// The path of a binary that was built with this test: `polylance`, or one of this package.
+pub fn binary_path(name: &str) -> PathBuf {
     let binary = profile().join(name);
     assert!(binary.exists(), "{} is not built: run the tests with `--workspace`", binary.display());
     binary
 }
 
-/// The binary `polylance`. What it remembers of models stays beside the build.
-pub fn program() -> Command {
-    let mut program = Command::new(built("polylance"));
-    program.env("XDG_STATE_HOME", target().join("tmp/state"));
-    program
+/// A command that starts `polylance`, with its state about used models next to the build.
+pub fn polylance_command() -> Command {
+    let mut command = Command::new(binary_path("polylance"));
+    command.env("XDG_STATE_HOME", target().join("tmp/state"));
+    command
 }
 
 /// Runs the binary in the repository's root, without the user's environment for models and storage.
@@ -84,14 +84,14 @@ pub fn polylance<S: AsRef<OsStr>>(args: &[S]) -> Outcome {
 
 /// [`polylance`] with environment variables and standard input.
 pub fn polylance_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
-    let mut command = program();
+    let mut command = polylance_command();
     command.args(args).current_dir(repository()).env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1");
     command.env_remove("RUST_LOG").envs(variables.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let mut input = child.stdin.take().expect("stdin is piped");
     let stdin = stdin.to_vec();
-    // A command that does not read its input closes the pipe: that is not this thread's failure.
+    // A command that does not read its input closes the pipe, which is no failure of the test.
     let writer = std::thread::spawn(move || drop(input.write_all(&stdin)));
     let output = child.wait_with_output().expect("the binary ends");
     writer.join().expect("writing to a pipe does not panic");

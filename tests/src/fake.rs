@@ -1,4 +1,4 @@
-//! The job of the fake device, as the helper programs vary it.
+//! The job of the helper programs on the fake device.
 
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits};
@@ -7,13 +7,13 @@ use polylance_schema::{
 };
 use polylance_sink::{IndexSpec, UpkeepPolicy};
 
-/// A job from `source` into `table` with commits of so many rows, without index, upkeep and limits.
-pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
+/// A job from `source` into `table` with commits of `rows_per_commit` rows, without index, maintenance and limits.
+pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job {
     Job {
         source: SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(source) },
         table,
         text: TextColumn::Kept,
-        commit: CommitPolicy { rows: rows_a_commit, seconds: 3600 },
+        commit: CommitPolicy { rows: rows_per_commit, seconds: 3600 },
         index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
         upkeep: UpkeepPolicy::OFF,
         on_missing: OnMissing::Keep,
@@ -25,7 +25,7 @@ pub fn fake_pipeline(source: String, table: String, rows_a_commit: u64) -> Job {
 }
 
 /// The contract of the fake head, which finds names.
-pub fn fake_head() -> HeadContract {
+pub fn fake_head_contract() -> HeadContract {
     HeadContract {
         model: "fake".into(),
         weights_hash: "0".into(),

@@ -1,4 +1,4 @@
-//! A corpus with everything in it that a run must keep apart, and the table that a run of `fake-job` makes of it.
+//! A corpus with good and bad rows of every kind, and the table that a run of `fake-job` makes of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,10 @@ use arrow::{
 use polylance_testkit::FakeBackend;
 use serde_json::json;
 
-use crate::{binary::built, table::read_table};
+use crate::{binary::binary_path, table::read_table};
 
-/// Writes `documents` rows of JSON Lines: most are good and have one to four chunks, some have no text, an id that
-/// was there before, or a text that the device refuses.
+/// Writes `documents` rows of JSON Lines: most are good and have one to four chunks, some have no text, a repeated
+/// id, or a text that the device refuses.
 pub fn write_fake_corpus(path: &Path, documents: usize) {
     let text = |at: usize| {
         let words = (0..5 + at * 7 % 40)
@@ -35,27 +35,27 @@ pub fn write_fake_corpus(path: &Path, documents: usize) {
     fs::write(path, lines.join("\n")).expect("a writable folder");
 }
 
-/// A run of the job over `source` into `table`, with commits of so many rows.
-pub fn fake_job(source: &str, table: &str, rows_a_commit: u64) -> Command {
-    let mut command = Command::new(built("fake-job"));
-    command.args([source, table, &rows_a_commit.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// A command that runs the job over `source` into `table`, with commits of `rows_per_commit` rows.
+pub fn fake_job(source: &str, table: &str, rows_per_commit: u64) -> Command {
+    let mut command = Command::new(binary_path("fake-job"));
+    command.args([source, table, &rows_per_commit.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// What a reader finds in a table and its quarantine, without what differs from run to run.
+/// The contents of a table and its quarantine, without the columns that differ from run to run.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Every other column of each chunk, by document and number.
+pub struct TableContents {
+    /// The other columns of each chunk as JSON, by document and chunk number.
     pub rows: BTreeMap<(String, u32), String>,
-    /// `(row, stage, error)` of what was refused.
+    /// `(row, stage, error)` of the refused rows.
     pub refused: BTreeSet<(u64, String, String)>,
 }
 
 /// Reads a table and its quarantine.
 ///
 /// # Panics
-/// When a chunk stands twice in the table.
-pub fn read_fake_job(table: &str) -> Found {
+/// When a chunk is in the table twice.
+pub fn read_contents(table: &str) -> TableContents {
     let columns =
         ["doc_id", "chunk", "char_start", "char_end", "text", "n_tokens", "embedding", "content_hash", "names"];
     let batch = read_table(table, &columns);
@@ -63,16 +63,16 @@ pub fn read_fake_job(table: &str) -> Found {
     let mut rows = BTreeMap::new();
     for (row, line) in lines(&batch).into_iter().enumerate() {
         let key = (ids.value(row).to_owned(), chunks.value(row));
-        assert!(rows.insert(key.clone(), line).is_none(), "{key:?} stands twice in {table}");
+        assert!(rows.insert(key.clone(), line).is_none(), "{key:?} is in {table} twice");
     }
     let quarantine = read_table(&polylance_sink::quarantine_uri(table), &["row", "stage", "error"]);
     let (stages, errors) = (quarantine["stage"].as_string::<i32>(), quarantine["error"].as_string::<i32>());
     let numbers = quarantine["row"].as_primitive::<UInt64Type>();
     let refused = |row: usize| (numbers.value(row), stages.value(row).to_owned(), errors.value(row).to_owned());
     let refused: Vec<_> = (0..quarantine.num_rows()).map(refused).collect();
-    let once: BTreeSet<_> = refused.iter().cloned().collect();
-    assert_eq!(once.len(), refused.len(), "a row stands twice in the quarantine of {table}");
-    Found { rows, refused: once }
+    let distinct: BTreeSet<_> = refused.iter().cloned().collect();
+    assert_eq!(distinct.len(), refused.len(), "a row is in the quarantine of {table} twice");
+    TableContents { rows, refused: distinct }
 }
 
 fn lines(batch: &RecordBatch) -> Vec<String> {

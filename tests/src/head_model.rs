@@ -1,4 +1,4 @@
-//! Model folders with a head: weights made up, the built-in tokenizer.
+//! Model folders with a head: synthetic weights and the built-in tokenizer.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: the built binary, small models, Python's Lance clients, an S3 server, a server of tables.
+//! Helpers of the end-to-end tests: the built binary, small models, Python's Lance clients, an S3 server, a server of tables.
 #![expect(clippy::missing_panics_doc, reason = "a test helper panics to fail its test")]
 
 mod binary;
@@ -6,23 +6,23 @@ mod corpus;
 mod disturb;
 mod fake;
 mod fake_job;
-mod faults;
+mod fault_proxy;
 mod head_model;
 mod python;
 mod s3;
-mod served;
 mod table;
+mod test_server;
 mod tiny_model;
 
-pub use binary::{Outcome, built, polylance, polylance_with, program, repository};
+pub use binary::{Outcome, binary_path, polylance, polylance_command, polylance_with, repository};
 pub use corpus::{Row, write_parquet};
-pub use disturb::disturb;
-pub use fake::{fake_head, fake_pipeline};
-pub use fake_job::{Found, fake_job, read_fake_job, write_fake_corpus};
-pub use faults::FaultProxy;
+pub use disturb::build_disturb_library;
+pub use fake::{fake_head_contract, fake_pipeline};
+pub use fake_job::{TableContents, fake_job, read_contents, write_fake_corpus};
+pub use fault_proxy::FaultProxy;
 pub use head_model::write_head_model;
 pub use python::python;
 pub use s3::{CloudServer, S3Server};
-pub use served::{Answer, Served, declaration, read_to_end};
 pub use table::{read_table, strings, vectors};
+pub use test_server::{Response, TestServer, embed_declaration, read_response};
 pub use tiny_model::TinyModel;

@@ -1,4 +1,4 @@
-//! Python with Lance's own clients and an S3 server, from `PyPI`.
+//! A Python environment with Lance's clients and an S3 server, from `PyPI`.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use crate::{binary::target, repository};
 
 /// The interpreter of a virtual environment that holds `tests/python/requirements.txt`.
 ///
-/// It is made once beside the build and used again until the requirements change.
+/// It is created once, next to the build, and reused until the requirements change.
 pub fn python() -> PathBuf {
     let requirements = repository().join("tests/python/requirements.txt");
     let wanted = fs::read_to_string(&requirements).expect("the requirements are committed");

@@ -1,4 +1,4 @@
-//! A real S3 server over HTTP on a free port of this machine, and what answers as other clouds' stores do.
+//! A real S3 server over HTTP on a free port of this machine, and a server that imitates other clouds' stores.
 
 use std::{
     io::{BufRead, BufReader},
@@ -39,14 +39,14 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server with one empty bucket, and waits until it answers. Any keys will do.
+    /// Starts a server with one empty bucket and waits until it answers. It accepts any credentials.
     pub fn start(bucket: &str) -> Self {
         Self::start_with(bucket, &[])
     }
 
-    /// A server that knows no keys: it refuses all.
+    /// Starts a server that refuses all credentials.
     pub fn start_guarded(bucket: &str) -> Self {
-        // The bucket is made before it asks who is there.
+        // The one call without authentication creates the bucket.
         Self::start_with(bucket, &[("INITIAL_NO_AUTH_ACTION_COUNT", "1")])
     }
 
@@ -55,12 +55,12 @@ impl S3Server {
         Self { process, bucket: bucket.to_owned(), endpoint }
     }
 
-    /// Puts a file into the bucket.
+    /// Uploads a file into the bucket.
     pub fn upload(&self, file: &Path, key: &str) {
         self.python(UPLOAD, &[&self.bucket, key, &file.display().to_string()]);
     }
 
-    /// Runs a script with the endpoint before its arguments.
+    /// Runs a script with the endpoint as its first argument.
     fn python(&self, script: &str, arguments: &[&str]) {
         let mut command = Command::new(python());
         command.args(["-c", script, &self.endpoint]).args(arguments).envs(self.variables());
@@ -73,12 +73,12 @@ impl S3Server {
         self.python(DOWNLOAD, &[&self.bucket, prefix, &folder.display().to_string()]);
     }
 
-    /// Removes the bucket with all that is in it.
+    /// Removes the bucket and its objects.
     pub fn remove_bucket(&self) {
         self.python(REMOVE, &[&self.bucket]);
     }
 
-    /// Makes the bucket that was removed.
+    /// Creates the bucket again after `remove_bucket`.
     pub fn make_bucket(&self) {
         self.python(MAKE, &[&self.bucket]);
     }
@@ -90,17 +90,17 @@ impl S3Server {
         command.status().expect("python starts").success()
     }
 
-    /// Where clients find the server.
+    /// The address for clients.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The server's process.
+    /// The process id of the server.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The environment by which clients find the server.
+    /// Environment variables with the address and credentials for clients.
     pub fn variables(&self) -> [(&str, &str); 5] {
         [
             ("AWS_ENDPOINT_URL", &self.endpoint),
@@ -112,7 +112,7 @@ impl S3Server {
     }
 }
 
-/// What answers as Google's or Azure's store does, for a bucket `corpus`. It ends when dropped.
+/// A server that imitates Google's or Azure's store with a bucket `corpus`. It ends when dropped.
 #[derive(Debug)]
 pub struct CloudServer {
     process: Child,
@@ -127,7 +127,7 @@ impl CloudServer {
         Self { process, endpoint }
     }
 
-    /// The environment by which clients find the server.
+    /// Environment variables with the address and credentials for clients.
     pub fn variables(&self) -> [(&str, &str); 7] {
         [
             ("GOOGLE_BASE_URL", &self.endpoint),
@@ -148,7 +148,7 @@ impl Drop for CloudServer {
     }
 }
 
-/// A script of `tests/python` that serves, and the endpoint that it prints.
+/// Starts a server script of `tests/python`, and returns the process and the endpoint that it prints.
 fn start_script(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Child, String) {
     let mut command = Command::new(python());
     command
@@ -172,7 +172,7 @@ pub(crate) const SECRET: &str = "s3cr3t-of-the-test-server";
 
 impl Drop for S3Server {
     fn drop(&mut self) {
-        // Already ended is as good as killed.
+        // It may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }

@@ -1,4 +1,4 @@
-//! Tables read back with Lance itself.
+//! Reads tables back with Lance itself.
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},

@@ -1,4 +1,4 @@
-//! A model folder of a few kilobytes, whole or broken in one way.
+//! A model folder of a few kilobytes, intact or with one fault.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -13,11 +13,11 @@ const VOCABULARY: [&str; 16] =
 /// A `bert` model of one layer with a Unigram tokenizer of sixteen pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TinyModel {
-    /// Nothing is wrong with it.
+    /// Without a fault.
     Whole,
     /// `tokenizer.json` is missing.
     WithoutTokenizer,
-    /// The first layer's query matrix is a column short.
+    /// The first layer's query matrix lacks a column.
     WrongShape,
     /// The weights end in the middle of a tensor.
     CutOff,

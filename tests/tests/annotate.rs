@@ -1,4 +1,4 @@
-//! Heads from Parquet to the columns of a table, read back with pylance, and by hand.
+//! Heads in pipelines, read back with pylance, and the commands `annotate` and `predict`.
 
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
@@ -26,7 +26,7 @@ fn corpus() -> Vec<Row> {
 }
 
 /// Writes the corpus, a model for every task, and a pipeline over them.
-fn workplace(folder: &Path) {
+fn write_fixture(folder: &Path) {
     write_parquet(&folder.join("docs.parquet"), &corpus());
     let models = [
         ("classes", Task::SequenceClassification, &["sport", "law"][..]),
@@ -110,12 +110,12 @@ fn slice(document: &str, start: &Value, end: &Value) -> String {
 #[test]
 fn pipeline_fills_a_column_for_every_task_and_pylance_reads_it() {
     let folder = tempfile::tempdir().unwrap();
-    workplace(folder.path());
+    write_fixture(folder.path());
     let job = folder.path().join("job.toml").display().to_string();
     let table = folder.path().join("docs.lance").display().to_string();
-    let said =
+    let passes =
         "a new row costs 7 passes: the embedding, then one each for topic, subject, people, answer, more, choice";
-    let run = polylance(&["run", &job]).exits_with(0).says(&[said]);
+    let run = polylance(&["run", &job]).exits_with(0).says(&[passes]);
     assert!(run.stdout.contains("column  people"), "{}", run.stdout);
 
     let columns = ["topic", "subject", "people", "answer", "more", "choice"];
@@ -143,7 +143,8 @@ fn pipeline_fills_a_column_for_every_task_and_pylance_reads_it() {
     assert!(spans_of.len() >= 5, "{spans_of:?}");
     let count: HashMap<&str, usize> = spans_of.iter().map(|(id, spans)| (*id, spans.len())).collect();
     for (id, mut spans) in spans_of {
-        // In order and none twice, over the borders of chunks too. A mark may be a token of its own and share a place.
+        // Ordered and without repetitions, across the borders of chunks too. Spans may share an offset: a combining mark
+        // may be a token of its own.
         assert!(spans.windows(2).all(|pair| pair[0].0 <= pair[1].0), "spans of {id} are out of order: {spans:?}");
         spans.dedup();
         assert_eq!(spans.len(), count[id], "{id}: {spans:?}");
@@ -160,7 +161,7 @@ fn pipeline_fills_a_column_for_every_task_and_pylance_reads_it() {
 #[test]
 fn annotate_fills_missing_rows_rebuilds_for_another_head_and_quarantines() {
     let folder = tempfile::tempdir().unwrap();
-    workplace(folder.path());
+    write_fixture(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (docs, table) = (at("docs.parquet"), at("docs.lance"));
     let _ = polylance(&["embed", "--source", &docs, "--table", &table]).exits_with(0);
@@ -192,7 +193,7 @@ fn annotate_fills_missing_rows_rebuilds_for_another_head_and_quarantines() {
 #[test]
 fn predict_runs_every_task() {
     let folder = tempfile::tempdir().unwrap();
-    workplace(folder.path());
+    write_fixture(folder.path());
     let predict = |task: &str, model: &str, more: &[&str], line: &str| {
         let model = folder.path().join(model).display().to_string();
         let args = [&["predict", "--task", task, "--model", model.as_str()], more].concat();
@@ -206,8 +207,8 @@ fn predict_runs_every_task() {
     for span in predict("ner", "tags", &["--aggregation", "simple"], text)["spans"].as_array().unwrap() {
         assert_eq!(span["text"], slice(text, &span["start"], &span["end"]));
     }
-    let asked = json!({"question": "Who?", "context": "It was Ada Lovelace."}).to_string();
-    let answers = predict("qa", "answers", &["--top-k", "3"], &asked);
+    let question = json!({"question": "Who?", "context": "It was Ada Lovelace."}).to_string();
+    let answers = predict("qa", "answers", &["--top-k", "3"], &question);
     for answer in answers["answers"].as_array().unwrap() {
         assert_eq!(answer["text"], slice("It was Ada Lovelace.", &answer["start"], &answer["end"]));
     }
@@ -224,7 +225,7 @@ fn predict_runs_every_task() {
 #[test]
 fn mismatched_options_inputs_and_heads_are_reported() {
     let folder = tempfile::tempdir().unwrap();
-    workplace(folder.path());
+    write_fixture(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();
     let predict = |args: &[&str], line: &str| polylance_with(&[&["predict"], args].concat(), &[], line.as_bytes());
     let tags = at("tags");

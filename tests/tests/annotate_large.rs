@@ -1,4 +1,4 @@
-//! Annotating a million rows: no file of the table is rewritten, and a kill loses nothing.
+//! Annotating a million rows rewrites no file of the table, and a kill loses no commit.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use arrow::array::{Array, AsArray};
 use futures::TryStreamExt;
 use lance::Dataset;
-use polylance_tests::built;
+use polylance_tests::binary_path;
 
 const ROWS: u64 = 1_000_000;
 
@@ -26,20 +26,20 @@ fn data_files(table: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
     files.collect()
 }
 
-/// Versions that are there whole: one being written has another name.
+/// Complete versions: a version that is being written has another name.
 fn versions(table: &Path) -> usize {
     let names = fs::read_dir(table.join("_versions")).unwrap().map(|file| file.unwrap().path());
     names.filter(|path| path.extension().is_some_and(|extension| extension == "manifest")).count()
 }
 
 fn annotate(table: &Path) -> Command {
-    let mut command = Command::new(built("fake-annotate"));
+    let mut command = Command::new(binary_path("fake-annotate"));
     command.arg("run").arg(table).arg("100000").stdout(Stdio::piped());
     command
 }
 
-/// Starts the job and kills it when it has made `commits` commits.
-fn killed_after(table: &Path, commits: usize) {
+/// Starts the job and kills it after `commits` commits.
+fn kill_after_commits(table: &Path, commits: usize) {
     let before = versions(table);
     let mut child = annotate(table).spawn().unwrap();
     while versions(table) < before + commits {
@@ -50,7 +50,7 @@ fn killed_after(table: &Path, commits: usize) {
     child.wait().unwrap();
 }
 
-/// Rows in all, and rows whose spans are not what the fake head says of their text.
+/// The number of rows, and of those whose spans differ from the fake head's result for their text.
 async fn check(table: &Path) -> (u64, u64) {
     let dataset = Dataset::open(table.to_str().unwrap()).await.unwrap();
     dataset.validate().await.unwrap();
@@ -76,14 +76,15 @@ async fn check(table: &Path) -> (u64, u64) {
 fn annotating_a_million_rows_survives_kills_and_rewrites_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("docs.lance");
-    let made = Command::new(built("fake-annotate")).arg("make").arg(&table).arg(ROWS.to_string()).output().unwrap();
+    let made =
+        Command::new(binary_path("fake-annotate")).arg("make").arg(&table).arg(ROWS.to_string()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let before = data_files(&table);
 
     // The first commit declares the column, the others fill it.
-    killed_after(&table, 1);
-    killed_after(&table, 2);
-    killed_after(&table, 1);
+    kill_after_commits(&table, 1);
+    kill_after_commits(&table, 2);
+    kill_after_commits(&table, 1);
     let output = annotate(&table).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let last: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! An annotation that is told to stop keeps what it has computed.
+//! An annotation that receives a shutdown signal commits its finished rows.
 
 use std::sync::{
     Arc,
@@ -10,12 +10,12 @@ use polylance_backend::{AnnotateInput, Annotated, Annotator, Backend, BackendHan
 use polylance_engine::{AnnotationJob, AnnotationSummary, Stop, run_job};
 use polylance_schema::{Chunking, CommitPolicy, TaskSpec};
 use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
-use polylance_tests::{fake_head, fake_pipeline};
+use polylance_tests::{fake_head_contract, fake_pipeline};
 
 const ROWS: u64 = 50_000;
 const DIM: usize = 8;
 
-/// The fake head; its third batch tells the run to stop.
+/// The fake head; its third batch requests a shutdown.
 #[derive(Debug)]
 struct Stopping {
     head: FakeAnnotator,
@@ -37,7 +37,7 @@ impl Annotator for Stopping {
 }
 
 async fn annotate(table: &str, stop_at: usize) -> AnnotationSummary {
-    let (contract, stop) = (fake_head(), Stop::default());
+    let (contract, stop) = (fake_head_contract(), Stop::default());
     let head = FakeAnnotator::new(contract.spec.clone());
     // One commit, at the end.
     let commit = CommitPolicy { rows: 10 * ROWS, seconds: 3600 };

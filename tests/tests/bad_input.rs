@@ -1,4 +1,4 @@
-//! Bad input gets a clear error or a row in the quarantine: never a panic, never a half-written table.
+//! Bad input causes a clear error or a row in the quarantine, never a panic or a half-written table.
 
 use std::{fs, path::PathBuf};
 
@@ -39,7 +39,7 @@ impl Folder {
         (table, errors)
     }
 
-    fn nothing_was_written(&self) {
+    fn assert_nothing_was_written(&self) {
         assert!(!self.path("out.lance").exists(), "a refused run left a table");
     }
 }
@@ -54,7 +54,7 @@ fn missing_column_error_lists_the_available_columns() {
     write_parquet(&folder.path("docs.parquet"), &rows());
     let _ =
         folder.embed("docs.parquet", &["--text", "txet"]).exits_with(2).says(&["txet", "docs.parquet", "id", "text"]);
-    folder.nothing_was_written();
+    folder.assert_nothing_was_written();
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn text_column_of_wrong_type_is_refused() {
     let folder = Folder::new();
     fs::write(folder.path("docs.jsonl"), "{\"id\": \"1\", \"text\": 7}\n{\"id\": \"2\", \"text\": 8}\n").unwrap();
     let _ = folder.embed("docs.jsonl", &[]).exits_with(2).says(&["text", "docs.jsonl", "Int64"]);
-    folder.nothing_was_written();
+    folder.assert_nothing_was_written();
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn truncated_file_does_not_affect_other_files() {
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0].0, "b.parquet");
 
-    // Once the file is repaired, the next run takes it, and the quarantine is empty again.
+    // Once the file is repaired, the next run reads it, and the quarantine is empty again.
     fs::write(folder.path("docs/b.parquet"), whole).unwrap();
     let _ = folder.embed("docs", &[]).exits_with(0);
     assert_eq!(strings(&read_table(&folder.text("out.lance"), &["doc_id"]), "doc_id").len(), 30);
@@ -176,7 +176,7 @@ fn broken_model_folder_error_names_the_fault() {
         let outcome = polylance(&["embed", "--source", &source, "--table", &table, "--model", &broken]);
         assert!(outcome.code == 1 || outcome.code == 2, "{model:?}: {outcome:?}");
         let _ = outcome.says(says);
-        folder.nothing_was_written();
+        folder.assert_nothing_was_written();
         assert_ne!(polylance(&["model", "check", &broken]).says(says).code, 0);
     }
 }

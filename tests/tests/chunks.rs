@@ -1,4 +1,4 @@
-//! Long documents become chunks whose slices of the source are exactly the chunks' texts, in every script.
+//! Long documents become chunks whose texts are exact slices of the source, in every script.
 
 use arrow::{
     array::AsArray,
@@ -60,7 +60,7 @@ fn chunks_are_exact_slices_of_the_source() {
         }
         assert!((0..read.num_rows()).all(|at| !read["truncated"].as_boolean().value(at)));
 
-        // A stored chunk is the vector of its own text.
+        // The vector of a stored chunk is that of its own text.
         let lines: String = texts.iter().take(40).map(|text| text.replace('\n', " ") + "\n").collect();
         let encoded = polylance_with(&["encode", "--prefix", "passage: "], &[], lines.as_bytes()).exits_with(0);
         for (line, stored) in encoded.stdout.lines().zip(vectors(&read)) {

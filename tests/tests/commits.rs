@@ -1,4 +1,4 @@
-//! Every commit says which run of which pipeline made it, of which rows.
+//! Every commit records its run, its pipeline and its range of source rows. Tables of the first version stay usable.
 
 use std::{collections::HashMap, fs, process::Command};
 
@@ -6,8 +6,8 @@ use lance::Dataset;
 use polylance_sink::properties;
 use polylance_tests::{Outcome, fake_job, polylance, repository, write_fake_corpus};
 
-/// What the transaction of a version says about itself.
-fn said(table: &str, version: u64) -> HashMap<String, String> {
+/// The properties of the transaction that made a version.
+fn transaction_properties(table: &str, version: u64) -> HashMap<String, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let dataset = Dataset::open(table).await.unwrap();
@@ -30,18 +30,20 @@ fn commit_records_its_run_pipeline_and_source_rows() {
     let first = run(6, 1000);
     let second = run(7, 1000);
     assert_eq!((&first["version"], &second["version"]), (&1.into(), &2.into()));
-    let (of_first, of_second) = (said(&table, 1), said(&table, 2));
-    for (summary, said, first, last, documents) in [(&first, &of_first, 0, 5, "6"), (&second, &of_second, 6, 6, "1")] {
-        assert_eq!(summary["run_id"], said[properties::RUN_ID]);
-        assert_eq!(said[properties::SOURCE_FIRST], format!("{source}#{first}"));
-        assert_eq!(said[properties::SOURCE_LAST], format!("{source}#{last}"));
-        assert_eq!(said[properties::DOCUMENTS], documents);
+    let (of_first, of_second) = (transaction_properties(&table, 1), transaction_properties(&table, 2));
+    for (summary, recorded, first, last, documents) in
+        [(&first, &of_first, 0, 5, "6"), (&second, &of_second, 6, 6, "1")]
+    {
+        assert_eq!(summary["run_id"], recorded[properties::RUN_ID]);
+        assert_eq!(recorded[properties::SOURCE_FIRST], format!("{source}#{first}"));
+        assert_eq!(recorded[properties::SOURCE_LAST], format!("{source}#{last}"));
+        assert_eq!(recorded[properties::DOCUMENTS], documents);
     }
     assert_eq!(of_first[properties::PIPELINE].len(), 16);
     assert_eq!(of_first[properties::PIPELINE], of_second[properties::PIPELINE]);
 }
 
-/// A table as version 0.1.0 left it, unpacked, with a pipeline file that names its place.
+/// Unpacks a table that version 0.1.0 made, with a pipeline file for its new place.
 fn old_table(folder: &std::path::Path) -> [String; 3] {
     let archive = repository().join("tests/data/table-0.1.0.tar");
     let unpacked = Command::new("tar").arg("xf").arg(archive).arg("-C").arg(folder).status().unwrap();
@@ -55,7 +57,7 @@ fn old_table(folder: &std::path::Path) -> [String; 3] {
     [at("docs.jsonl"), at("docs.lance"), at("pipeline.toml")]
 }
 
-/// Its content hashes are of the first rule, and it names no identity.
+/// Such a table has content hashes of the first rule and no identity.
 #[test]
 fn table_of_version_0_1_0_is_continued_annotated_compacted_and_searched() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,7 +66,7 @@ fn table_of_version_0_1_0_is_continued_annotated_compacted_and_searched() {
     let first_line = |outcome: &Outcome| -> serde_json::Value {
         serde_json::from_str(outcome.stdout.lines().next().unwrap()).unwrap()
     };
-    // No hash has changed: nothing is embedded again but what was refused.
+    // No hash has changed: only the refused row is tried again.
     let summary = first_line(&run());
     assert_eq!((&summary["rows_skipped"], &summary["rows_written"]), (&300.into(), &0.into()), "{summary}");
 
@@ -74,7 +76,7 @@ fn table_of_version_0_1_0_is_continued_annotated_compacted_and_searched() {
     rows += "{\"id\":\"new\",\"text\":\"a tree near bread\",\"lang\":\"eng\",\"tags\":[]}\n";
     fs::write(&source, rows).unwrap();
     let summary = first_line(&run());
-    // Of the first rule, a list that prints as before is the same list.
+    // Under the first rule, lists that print alike are equal.
     assert_eq!((&summary["rows_skipped"], &summary["rows_written"]), (&299.into(), &2.into()), "{summary}");
 
     let _merged = polylance(&["compact", "--table", &table, "--cleanup", "--older-than", "0"]).exits_with(0);

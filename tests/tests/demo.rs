@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use polylance_tests::{built, polylance, repository};
+use polylance_tests::{binary_path, polylance, repository};
 
 #[test]
 fn demo_finds_the_right_article_in_three_languages() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("quickstart.lance");
     let demo = Command::new(repository().join("pipelines/demo.sh"))
-        .env("POLYLANCE", built("polylance"))
+        .env("POLYLANCE", binary_path("polylance"))
         .env("DEMO_TABLE", &table)
         .current_dir(repository())
         .output()

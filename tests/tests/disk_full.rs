@@ -1,4 +1,4 @@
-//! A full disk: a clear error, a sound table, and the next run goes on when there is room.
+//! A full disk causes a clear error and leaves a valid table; the next run continues when there is room.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -7,10 +7,10 @@ use std::{
     process::{Command, Output},
 };
 
-use polylance_tests::{built, fake_job, read_fake_job, write_fake_corpus};
+use polylance_tests::{binary_path, fake_job, read_contents, write_fake_corpus};
 
-/// Runs a script in which `$SMALL` is a disk of its own, of so many bytes: a tmpfs that only this script sees.
-fn on_a_small_disk(folder: &Path, size: &str, script: &str) -> Output {
+/// Runs a script in which `$SMALL` is a disk of the given size: a tmpfs that only this script sees.
+fn run_on_small_disk(folder: &Path, size: &str, script: &str) -> Output {
     let small = folder.join("small");
     fs::create_dir_all(&small).unwrap();
     let mut command = Command::new("unshare");
@@ -30,9 +30,9 @@ fn full_disk_leaves_a_valid_table_that_the_next_run_completes() {
     let (source, whole) = (at("docs.jsonl"), at("whole.lance").display().to_string());
     write_fake_corpus(&source, 6000);
     assert!(fake_job(source.to_str().unwrap(), &whole, 200).output().unwrap().status.success());
-    let expected = read_fake_job(&whole);
+    let expected = read_contents(&whole);
 
-    let job = built("fake-job").display().to_string();
+    let job = binary_path("fake-job").display().to_string();
     let script = format!(
         "{job} docs.jsonl \"$SMALL/docs.lance\" 200 > first.out 2> first.err && exit 9\n\
          cp -r \"$SMALL\" first\n\
@@ -40,16 +40,16 @@ fn full_disk_leaves_a_valid_table_that_the_next_run_completes() {
          {job} docs.jsonl \"$SMALL/docs.lance\" 200 > second.out\n\
          cp -r \"$SMALL\" second"
     );
-    let output = on_a_small_disk(folder.path(), "1m", &script);
+    let output = run_on_small_disk(folder.path(), "1m", &script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = text(&at("first.err"));
-    assert!(said.contains("No space left on device") && said.contains("/small/docs."), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let stderr = text(&at("first.err"));
+    assert!(stderr.contains("No space left on device") && stderr.contains("/small/docs."), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 
-    let first = read_fake_job(at("first/docs.lance").to_str().unwrap());
+    let first = read_contents(at("first/docs.lance").to_str().unwrap());
     assert!(!first.rows.is_empty() && first.rows.len() < expected.rows.len(), "{} rows", first.rows.len());
     assert!(first.rows.iter().all(|(key, row)| expected.rows.get(key) == Some(row)));
-    assert_eq!(read_fake_job(at("second/docs.lance").to_str().unwrap()), expected);
+    assert_eq!(read_contents(at("second/docs.lance").to_str().unwrap()), expected);
     let second: serde_json::Value = serde_json::from_str(&text(&at("second.out"))).unwrap();
     let documents = first.rows.keys().filter(|(_, chunk)| *chunk == 0).count() as u64;
     assert_eq!(second["rows_skipped"].as_u64(), Some(documents));
@@ -59,16 +59,19 @@ fn full_disk_leaves_a_valid_table_that_the_next_run_completes() {
 fn full_temporary_folder_is_named_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("job")).unwrap();
-    let job = built("fake-run").display().to_string();
+    let job = binary_path("fake-run").display().to_string();
     let script = format!(
         "TMPDIR=\"$SMALL\" {job} job 100000 > first.out 2> first.err && exit 9\n\
          mount -o remount,size=1g \"$SMALL\"\n\
          TMPDIR=\"$SMALL\" {job} job 100000 > second.out"
     );
-    let output = on_a_small_disk(folder.path(), "600k", &script);
+    let output = run_on_small_disk(folder.path(), "600k", &script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = text(&folder.path().join("first.err"));
-    assert!(said.contains("Temporary { folder") && said.contains("/small") && !said.contains("panicked"), "{said}");
+    let stderr = text(&folder.path().join("first.err"));
+    assert!(
+        stderr.contains("Temporary { folder") && stderr.contains("/small") && !stderr.contains("panicked"),
+        "{stderr}"
+    );
     let second: serde_json::Value = serde_json::from_str(&text(&folder.path().join("second.out"))).unwrap();
     assert_eq!(second["rows_skipped"].as_u64().unwrap() + second["rows_written"].as_u64().unwrap(), 100_000);
     assert!(second["rows_skipped"].as_u64().unwrap() > 0);

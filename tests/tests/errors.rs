@@ -1,11 +1,11 @@
-//! `docs/reference/errors.md` shows what the errors of runs look like: each block of it is what the binary says, and
-//! every error that is provoked here stands on the page.
+//! `docs/reference/errors.md` quotes the program: each of its blocks is the output of a command here, and every error
+//! that is provoked here is on the page.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use polylance_tests::{Outcome, Row, S3Server, TinyModel, polylance_with, repository, write_parquet};
 
-/// A folder in which everything can go wrong.
+/// A folder with the files that provoke errors.
 struct Folder {
     folder: tempfile::TempDir,
     blocks: BTreeSet<String>,
@@ -35,7 +35,7 @@ impl Folder {
         self.folder.path().join(name)
     }
 
-    /// Runs the binary in the folder and keeps what it says of its error.
+    /// Runs the binary and keeps its error message.
     fn fails(&mut self, code: i32, args: &[&str], variables: &[(&str, &str)]) {
         let outcome = self.run(args, variables);
         assert_eq!(outcome.code, code, "{args:?}: {}\n{}", outcome.stdout, outcome.stderr);
@@ -50,12 +50,12 @@ impl Folder {
     fn keep(&mut self, stderr: &str) {
         let from = stderr.find("error: ").unwrap_or_else(|| panic!("no error in {stderr}"));
         let here = format!("{}/", self.folder.path().display());
-        let mut said = stderr[from..].replace(&here, "").replace(", bf16, ", ", f32, ").trim().to_owned();
-        // Columns are as wide as the folder's name is long.
-        while said.contains("    ") {
-            said = said.replace("    ", "   ");
+        let mut message = stderr[from..].replace(&here, "").replace(", bf16, ", ", f32, ").trim().to_owned();
+        // The width of columns depends on the length of the folder's name.
+        while message.contains("    ") {
+            message = message.replace("    ", "   ");
         }
-        self.blocks.insert(said);
+        self.blocks.insert(message);
     }
 
     fn pipeline(&self, name: &str, more: &str) {
@@ -73,7 +73,7 @@ fn embed<'a>(source: &'a str, table: &'a str, model: &'a str, more: &[&'a str]) 
     [&["embed", "--source", source, "--table", table, "--model", model], &QUIET[..], more].concat()
 }
 
-/// The blocks of the page: what stands between fences marked `text`.
+/// The blocks of the page that are fenced as `text`.
 fn page() -> BTreeSet<String> {
     let text = fs::read_to_string(repository().join("docs/reference/errors.md")).unwrap();
     let blocks = text.split("```text\n").skip(1);
@@ -147,10 +147,10 @@ fn error_page_quotes_the_output_of_the_program() {
     for (source, table) in [("s3://corpus/docs/", "s3://corpus/out.lance"), (docs, "s3://corpus/out.lance")] {
         let refused = folder.run(&embed(source, table, model, &[]), &guarded.variables());
         assert_eq!(refused.code, 1);
-        folder.keep(&store_words(&refused.stderr));
+        folder.keep(&without_store_text(&refused.stderr));
     }
 
-    let (page, said) = (page(), folder.blocks);
+    let (page, printed) = (page(), folder.blocks);
     let join = |blocks: Vec<&String>| {
         let fenced: Vec<String> = blocks
             .iter()
@@ -165,15 +165,16 @@ fn error_page_quotes_the_output_of_the_program() {
             .collect();
         fenced.concat()
     };
-    let (unsaid, unshown) = (join(page.difference(&said).collect()), join(said.difference(&page).collect()));
+    let (not_printed, not_quoted) =
+        (join(page.difference(&printed).collect()), join(printed.difference(&page).collect()));
     assert!(
-        unsaid.is_empty() && unshown.is_empty(),
-        "on the page and not said:{unsaid}\n\nsaid and not on the page:{unshown}"
+        not_printed.is_empty() && not_quoted.is_empty(),
+        "on the page but not printed:{not_printed}\n\nprinted but not on the page:{not_quoted}"
     );
 }
 
-/// The store's own words differ from store to store.
-fn store_words(stderr: &str) -> String {
+/// The message without the store's own text, which differs from store to store.
+fn without_store_text(stderr: &str) -> String {
     let own = |line: &&str| line.starts_with("error: ") || line.starts_with("hint: ");
     stderr.lines().filter(own).map(|line| line.split(" failed: ").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! A head is fitted to labelled rows, and its folder is read like any other model.
+//! `fit` trains heads on labelled rows; the folder it writes is a model like any other.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use polylance_encoder::Task;
 use polylance_tests::{polylance, polylance_with, write_head_model};
 use serde_json::{Value, json};
 
-/// Labelled texts that even made-up weights tell apart, a few without a label.
+/// Labelled texts that even synthetic weights can separate, one of them without a label.
 fn write_corpus(path: &Path) {
     let words = [("tea", "green tea with milk and honey"), ("law", "ทุกคนมีสิทธิในการศึกษา")];
     let line = |at: usize| {
@@ -35,7 +35,7 @@ fn fitted_head_is_measured_usable_and_reproducible() {
     assert_eq!((&first["report"]["rows"], &first["measured_on"]), (&json!(20), &json!("test rows")));
     assert_eq!(first["report"]["accuracy"], 1.0);
 
-    // The vectors are there: another fit makes none, and the same seed gives the same file.
+    // The stored vectors are reused, and the same seed gives the same file.
     let features = at("topic.features.lance");
     let again = fit("again", &["--where", "number < 40", "--features", &features]).exits_with(0).json();
     assert_eq!(again["measured_on"], "held-out rows");
@@ -89,10 +89,10 @@ fn tagger_fitted_to_conll_finds_its_entities() {
     fs::write(folder.path().join("ner.txt"), (0..80).map(sentence).collect::<String>()).unwrap();
     let (source, backbone, out) = (at("ner.txt"), at("backbone"), at("tagger"));
     let fit = ["fit", "--source", &source, "--conll", "--model", &backbone, "--out", &out];
-    let told = polylance(&[&fit[..], &["--json"]].concat()).exits_with(0).json();
-    assert_eq!((&told["labels"], &told["test_sentences"]), (&json!(2), &json!(16)));
-    assert_eq!(told["report"]["micro_f1"], 1.0, "{told}");
-    assert_eq!(told["baseline_micro_f1"], 1.0);
+    let summary = polylance(&[&fit[..], &["--json"]].concat()).exits_with(0).json();
+    assert_eq!((&summary["labels"], &summary["test_sentences"]), (&json!(2), &json!(16)));
+    assert_eq!(summary["report"]["micro_f1"], 1.0, "{summary}");
+    assert_eq!(summary["baseline_micro_f1"], 1.0);
     let config: Value = serde_json::from_slice(&fs::read(folder.path().join("tagger/config.json")).unwrap()).unwrap();
     assert_eq!(config["architectures"], json!(["XLMRobertaForTokenClassification"]));
 

@@ -1,4 +1,4 @@
-//! A tagger is fitted to texts with a column of spans: lists or JSON, rows that cannot be used counted and named.
+//! `fit --spans` trains a tagger on a column of spans, as lists or JSON, and counts and names unusable rows.
 
 use std::{fs, path::Path};
 
@@ -9,14 +9,14 @@ use tempfile::TempDir;
 
 const NAMES: [&str; 5] = ["Ada Lovelace", "Zoë", "Čapek", "สมชาย", "東京"];
 
-/// How the spans stand in the file.
+/// The form of the spans in the file.
 #[derive(Clone, Copy)]
 enum Spans {
     List,
     Json,
 }
 
-/// A text with a name between words, behind characters that are more than one byte.
+/// A text with a name between words, after characters of more than one byte.
 fn row(at: usize, spans: Spans) -> Value {
     let name = NAMES[at % NAMES.len()];
     let (before, after) = (format!("👍 ทุกคน{at} "), [" wrote", "เขียน"][at % 2]);
@@ -61,18 +61,18 @@ impl Folder {
 fn tagger_fitted_to_spans_returns_exact_slices() {
     let folder = Folder::new();
     folder.write("list.jsonl", &(0..100).map(|at| row(at, Spans::List)).collect::<Vec<_>>());
-    let told = folder.fit("list.jsonl", "people", "tagger").exits_with(0).json();
+    let summary = folder.fit("list.jsonl", "people", "tagger").exits_with(0).json();
     assert_eq!(
-        (&told["unit"], &told["trained_sentences"], &told["test_sentences"]),
+        (&summary["unit"], &summary["trained_sentences"], &summary["test_sentences"]),
         (&json!("token"), &json!(80), &json!(20))
     );
     assert_eq!(
-        (&told["rows_refused"], &told["rows_without_label"], &told["spans_lost"]),
+        (&summary["rows_refused"], &summary["rows_without_label"], &summary["spans_lost"]),
         (&json!(0), &json!(0), &json!(0))
     );
-    assert_eq!(told["report"]["entities"], 20);
-    // Of weights that are made up most names are found.
-    assert!(told["report"]["micro_f1"].as_f64().unwrap() > 0.8, "{told}");
+    assert_eq!(summary["report"]["entities"], 20);
+    // Even with synthetic weights, most names are found.
+    assert!(summary["report"]["micro_f1"].as_f64().unwrap() > 0.8, "{summary}");
 
     let model = folder.path("tagger");
     let predict = ["predict", "--task", "ner", "--model", &model, "--aggregation", "simple"];
@@ -110,9 +110,9 @@ fn unusable_rows_are_skipped_counted_and_the_first_is_named() {
     folder.write("docs.jsonl", &rows);
     let outcome = folder.fit("docs.jsonl", "people", "tagger").exits_with(0);
     let outcome = outcome.says(&["3 rows left out", "docs.jsonl, row 7", "9..900 of PER ends beyond"]);
-    let told = outcome.json();
-    assert_eq!((&told["rows_refused"], &told["rows_without_label"]), (&json!(3), &json!(1)));
-    assert_eq!(told["trained_sentences"].as_u64().unwrap() + told["test_sentences"].as_u64().unwrap(), 56);
+    let summary = outcome.json();
+    assert_eq!((&summary["rows_refused"], &summary["rows_without_label"]), (&json!(3), &json!(1)));
+    assert_eq!(summary["trained_sentences"].as_u64().unwrap() + summary["test_sentences"].as_u64().unwrap(), 56);
 }
 
 #[test]

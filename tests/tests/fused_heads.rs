@@ -1,4 +1,4 @@
-//! Heads on the embedding's own encoder cost no pass of their own, and say what they say in one.
+//! Heads on the embedding's own encoder need no pass of their own and give the same annotations as in one.
 
 use std::{fs, path::Path};
 
@@ -33,7 +33,7 @@ impl Place {
         self.0.path().join(name).display().to_string()
     }
 
-    /// Runs the pipeline with these heads into a table.
+    /// Runs the pipeline with `heads` into a table.
     fn run(&self, table: &str, heads: &str, more: &[&str]) -> polylance_tests::Outcome {
         let (docs, classes, table) = (self.at("docs.parquet"), self.at("classes"), self.at(table));
         let pipeline = format!(
@@ -56,8 +56,8 @@ impl Place {
     fn rows(&self, table: &str) -> Vec<Value> {
         let table = format!("t={}", self.at(table));
         let sql = "SELECT doc_id, chunk, topic, people FROM t ORDER BY doc_id, chunk";
-        let told = polylance(&["sql", "--table", &table, "--json", sql]).exits_with(0);
-        told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let outcome = polylance(&["sql", "--table", &table, "--json", sql]).exits_with(0);
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     fn data_files(&self, table: &str) -> usize {
@@ -65,13 +65,13 @@ impl Place {
     }
 }
 
-/// The same, scores within what the order of a sum may change.
-fn near(found: &Value, expected: &Value) -> bool {
+/// Whether two values are equal, scores up to the rounding of a sum in another order.
+fn nearly_equal(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= 1e-5,
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| nearly_equal(a, b)),
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| near(a, b)))
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| nearly_equal(a, b)))
         }
         (a, b) => a == b,
     }
@@ -94,9 +94,9 @@ fn fused_heads_need_no_pass_and_give_the_same_annotations() {
     annotate(&["--name", "people", "--task", "ner", "--model", &tags, "--aggregation", "simple"]);
     let (shared, apart) = (place.rows("shared.lance"), place.rows("apart.lance"));
     assert!(shared.len() > 6 && shared.iter().any(|row| !row["people"].as_array().unwrap().is_empty()));
-    assert!(near(&json!(shared), &json!(apart)), "{shared:?}\n{apart:?}");
+    assert!(nearly_equal(&json!(shared), &json!(apart)), "{shared:?}\n{apart:?}");
 
-    // Nothing is missing, and the columns are the same heads': `annotate` has nothing to do.
+    // No row is missing and the column is of the same head: `annotate` has nothing to do.
     let shared = place.at("shared.lance");
     let again =
         ["annotate", "--table", &shared, "--name", "topic", "--task", "classify", "--model", &classes, "--json"];
@@ -113,9 +113,10 @@ fn fused_head_added_later_fills_old_rows_too() {
         "[[annotate]]\nname = \"subject\"\ntask = \"zero-shot\"\nmodel = \"{nli}\"\nlabels = [\"law\", \"food\"]\n"
     );
     let heads = place.heads() + &zero_shot;
-    let told = place.run("docs.lance", &heads, &["--json"]).exits_with(0);
-    let told = told.says(&["a new row costs 2 passes: the embedding with topic, people, then one each for subject"]);
-    let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcome = place.run("docs.lance", &heads, &["--json"]).exits_with(0);
+    let outcome =
+        outcome.says(&["a new row costs 2 passes: the embedding with topic, people, then one each for subject"]);
+    let lines: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (written, all) = (lines[0]["chunks_written"].as_u64().unwrap(), place.rows("docs.lance"));
     let old = all.len() as u64 - written;
     let missing: Vec<_> =
@@ -123,10 +124,10 @@ fn fused_head_added_later_fills_old_rows_too() {
     assert_eq!(missing, [(&json!(true), old), (&json!(true), old), (&json!(false), all.len() as u64)]);
     assert!(all.iter().all(|row| row["topic"]["label"].is_string() && row["people"].is_array()), "{all:?}");
 
-    // Another head of that name: all its rows begin anew, once.
+    // A different head under the same name: all rows are annotated again, once.
     let other = heads.replace("\"simple\"", "\"first\"");
-    let told = place.run("docs.lance", &other, &["--json"]).exits_with(0);
-    let told = told.says(&["column people was filled by another head"]);
-    let people: Value = serde_json::from_str(told.stdout.lines().nth(2).unwrap()).unwrap();
+    let outcome = place.run("docs.lance", &other, &["--json"]).exits_with(0);
+    let outcome = outcome.says(&["column people was filled by another head"]);
+    let people: Value = serde_json::from_str(outcome.stdout.lines().nth(2).unwrap()).unwrap();
     assert_eq!(people["rows_annotated"], json!(all.len()));
 }

@@ -1,4 +1,4 @@
-//! A model by its hub name: fetched over HTTP from a stand-in for the hub, then found in the cache without it.
+//! Models by their hub names: downloaded over HTTP from a fake hub, then found in the cache without it.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ const NAMES: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 /// The etag of a file.
 type Etag = fn(&str) -> String;
 
-/// A stand-in for the hub.
+/// A fake hub.
 struct Hub {
     folder: PathBuf,
     names: Vec<&'static str>,
@@ -131,7 +131,7 @@ fn table_model_is_not_loaded_unless_trusted() {
     let search = ["search", "--table", &table, "rest"];
     let _ = polylance_with(&search, &of(&author), b"").exits_with(0);
 
-    // Another user, whose cache is empty: the hub would be asked.
+    // Another user, whose cache is empty: the model would be downloaded.
     let empty = place("empty");
     let stranger = env(empty.as_str(), user.as_str());
     for command in [
@@ -141,10 +141,10 @@ fn table_model_is_not_loaded_unless_trusted() {
     ] {
         let _ = polylance_with(&command, &stranger, b"").exits_with(2).says(&["org/tiny", "--trust-table-model"]);
     }
-    assert!(!folder.path().join("empty").exists(), "something was fetched");
+    assert!(!folder.path().join("empty").exists(), "something was downloaded");
     let trusting = [&search[..], &["--trust-table-model"]].concat();
     let _ = polylance_with(&trusting, &stranger, b"").exits_with(0);
-    // Now this user has used it.
+    // From now on this user has used the model.
     let _ = polylance_with(&search, &stranger, b"").exits_with(0);
 }
 

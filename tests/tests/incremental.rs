@@ -1,4 +1,4 @@
-//! Running the same job again costs only what changed.
+//! Running the same job again embeds only changed documents.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -35,7 +35,7 @@ impl Job {
         polylance(&["run", pipeline.to_str().unwrap(), "--json", "--progress", "none"]).exits_with(0).json()
     }
 
-    /// The table's texts by document, chunks in order, checked to be numbered from 0 without a gap.
+    /// The table's texts by document, chunks in order. Checks that chunks are numbered from 0 without a gap.
     fn documents(&self) -> BTreeMap<String, Vec<String>> {
         let rows = read_table(&self.path("docs.lance"), &["doc_id", "chunk", "text"]);
         let chunks = rows["chunk"].as_primitive::<UInt32Type>().values().to_vec();

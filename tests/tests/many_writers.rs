@@ -1,4 +1,4 @@
-//! Many runs at once on one table: each ends, and no row is there twice.
+//! Many concurrent runs on one table: each finishes, and no row is written twice.
 
 use std::{
     env,
@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use polylance_tests::{S3Server, disturb, fake_job, program, python, read_fake_job, repository, write_fake_corpus};
+use polylance_tests::{
+    S3Server, build_disturb_library, fake_job, polylance_command, python, read_contents, repository, write_fake_corpus,
+};
 
 const WRITERS: usize = 10;
 
-/// Waits for all, and returns what each wrote.
+/// Waits for all writers and returns the number of rows that each wrote.
 fn wait(writers: Vec<Child>) -> Vec<u64> {
     let ended = writers.into_iter().map(|writer| writer.wait_with_output().unwrap());
     let written = ended.map(|output| {
@@ -29,11 +31,11 @@ fn ten_concurrent_runs_write_no_row_twice_on_local_disk() {
     let (source, one, table) = (at("docs.jsonl"), at("one.lance"), at("many.lance"));
     write_fake_corpus(source.as_ref(), 1_000);
     wait(vec![fake_job(&source, &one, 200).spawn().unwrap()]);
-    // None of them knows a table when it begins.
+    // No table exists when they start.
     let writers = (0..WRITERS).map(|_| fake_job(&source, &table, 200).spawn().unwrap()).collect();
     let written = wait(writers);
     assert_eq!(written.len(), WRITERS);
-    assert_eq!(read_fake_job(&table), read_fake_job(&one));
+    assert_eq!(read_contents(&table), read_contents(&one));
 }
 
 #[test]
@@ -48,24 +50,24 @@ fn ten_concurrent_runs_write_no_row_twice_in_a_bucket() {
     let (source, table) = ("s3://corpus/docs.jsonl", "s3://corpus/many.lance");
     let run = |_| fake_job(source, table, 200).envs(server.variables()).spawn().unwrap();
     wait((0..WRITERS).map(run).collect());
-    // Everything of the run is in the bucket; what was read stays here.
+    // Copy the tables from the bucket.
     for name in ["many.lance", "many.quarantine.lance"] {
         server.download(name, folder.path());
     }
-    assert_eq!(read_fake_job(&at("many.lance")), read_fake_job(&one));
+    assert_eq!(read_contents(&at("many.lance")), read_contents(&one));
 }
 
-/// Rounds of processes in each other's way, unless `POLYLANCE_ROUNDS` asks for more.
+/// Rounds of competing processes, unless `POLYLANCE_ROUNDS` sets another number.
 const ROUNDS: u64 = 3;
 
-/// Numbers that a seed decides, below a limit.
+/// A pseudo-random number below a limit.
 fn draw(state: &mut u64, below: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) % below.max(1)
 }
 
 fn signal(process: &Child, signal: &str) {
-    // A process that has ended gets none.
+    // The process may have ended already.
     let sent = Command::new("kill").args([signal, &process.id().to_string()]).stderr(Stdio::null()).status();
     assert!(sent.is_ok(), "{sent:?}");
 }
@@ -77,18 +79,18 @@ fn paused_killed_and_clock_shifted_writers_leave_a_valid_table() {
     let (source, one, table) = (at("docs.jsonl"), at("one.lance"), at("many.lance"));
     write_fake_corpus(source.as_ref(), 600);
     wait(vec![fake_job(&source, &one, 200).spawn().unwrap()]);
-    let expected = read_fake_job(&one);
-    let clock = disturb(folder.path());
+    let expected = read_contents(&one);
+    let clock = build_disturb_library(folder.path());
 
     let upkeep = |arguments: &[&str]| {
-        let mut command = program();
+        let mut command = polylance_command();
         command.args(arguments).args(["--table", &table]).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };
     let rounds = env::var("POLYLANCE_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     for seed in 0..rounds {
         let mut state = seed;
-        // Something is there already in every other round.
+        // In every other round the table has rows already.
         if seed % 2 == 1 {
             let mut first = fake_job(&source, &table, 100).spawn().unwrap();
             thread::sleep(Duration::from_millis(300));
@@ -118,11 +120,11 @@ fn paused_killed_and_clock_shifted_writers_leave_a_valid_table() {
         }
         for process in processes {
             let output = process.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(!said.contains("panicked"), "seed {seed}: {said}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!stderr.contains("panicked"), "seed {seed}: {stderr}");
         }
         wait(vec![fake_job(&source, &table, 100).spawn().unwrap()]);
-        assert_eq!(read_fake_job(&table), expected, "seed {seed}");
+        assert_eq!(read_contents(&table), expected, "seed {seed}");
         let check = repository().join("tests/python/check_versions.py");
         let checked = Command::new(python()).arg(check).arg(&table).output().unwrap();
         assert!(checked.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&checked.stderr));

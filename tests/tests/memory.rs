@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use polylance_tests::built;
+use polylance_tests::binary_path;
 
-/// Peak resident memory in bytes of a process that runs the whole job with the fake device.
-fn peak(rows: u64) -> u64 {
+/// Peak resident memory in bytes of a process that runs a whole job on the fake device.
+fn peak_memory(rows: u64) -> u64 {
     let folder = tempfile::tempdir().unwrap();
-    let run = Command::new(built("fake-run")).arg(folder.path()).arg(rows.to_string()).output().unwrap();
+    let run = Command::new(binary_path("fake-run")).arg(folder.path()).arg(rows.to_string()).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
     assert_eq!(report["rows_written"], rows);
@@ -16,7 +16,7 @@ fn peak(rows: u64) -> u64 {
 
 #[test]
 fn peak_memory_does_not_grow_with_the_corpus() {
-    let (small, large) = (peak(100_000), peak(1_000_000));
+    let (small, large) = (peak_memory(100_000), peak_memory(1_000_000));
     let ratio = large as f64 / small as f64;
     assert!(ratio <= 1.10, "{small} bytes for 100,000 rows, {large} bytes for 1,000,000: {ratio:.3}");
 }

@@ -1,4 +1,4 @@
-//! The page that `polylance serve` shows, in a browser, on a table of five languages.
+//! The web page of `polylance serve`: its unit tests, and a browser on a table in five languages.
 
 use std::{
     env,
@@ -7,16 +7,16 @@ use std::{
     process::Command,
 };
 
-use polylance_tests::{Served, polylance, polylance_with, repository};
+use polylance_tests::{TestServer, polylance, polylance_with, repository};
 
-/// What the second server asks for.
+/// The token of the second server.
 const TOKEN: &str = "a-token-of-these-tests";
 
-/// The folder of the page's tests, with what they need from npm.
+/// The folder of the page's tests, with their npm packages installed.
 fn page_tests() -> PathBuf {
     let folder = repository().join("tests/page");
     let wanted = fs::read_to_string(folder.join("package-lock.json")).unwrap();
-    // Both tests need the same modules, and run as processes of their own.
+    // Both tests need the same packages and run in separate processes.
     let lock = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("page.lock")).unwrap();
     lock.lock().unwrap();
     let installed = folder.join("node_modules/.polylance-installed");
@@ -28,11 +28,11 @@ fn page_tests() -> PathBuf {
     folder
 }
 
-/// Fails with everything the command said unless it succeeds.
+/// Runs a command; a failure includes its output.
 fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run `.ci/setup page chromium`"));
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{command:?}\n{}\n{}", said(&output.stdout), said(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}\n{}\n{}", text(&output.stdout), text(&output.stderr));
 }
 
 #[test]
@@ -56,13 +56,13 @@ fn page_searches_reads_and_draws_in_a_browser() {
     let _ = polylance(&["map", "--table", table.to_str().unwrap()]).exits_with(0);
 
     let named = format!("udhr={}", table.display());
-    let served = Served::start(&["--table", &named]);
+    let served = TestServer::start(&["--table", &named]);
     let hash = polylance_with(&["serve", "--hash-token"], &[], TOKEN.as_bytes()).exits_with(0).stdout;
-    let locked = Served::start(&["--table", &named, "--token-hash", hash.trim()]);
+    let locked = TestServer::start(&["--table", &named, "--token-hash", hash.trim()]);
     let mut browser = Command::new("npm");
     browser.args(["run", "browser"]).current_dir(&page).env("POLYLANCE_PAGE", served.url());
     browser.env("POLYLANCE_LOCKED_PAGE", locked.url()).env("POLYLANCE_TOKEN", TOKEN);
-    // Pictures are wanted where the person who asks for them is.
+    // Screenshots are saved relative to the repository.
     if let Some(pictures) = env::var_os("POLYLANCE_SCREENSHOTS") {
         browser.env("POLYLANCE_SCREENSHOTS", repository().join(pictures));
     }

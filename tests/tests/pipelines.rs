@@ -1,7 +1,7 @@
 //! Every pipeline file of the repository is a valid one.
 
 use polylance_encoder::Task;
-use polylance_tests::{program, repository, write_head_model};
+use polylance_tests::{polylance_command, repository, write_head_model};
 
 #[test]
 fn every_pipeline_file_is_valid() {
@@ -13,7 +13,7 @@ fn every_pipeline_file_is_valid() {
     write_head_model(&folder.path().join("models/language"), Task::SequenceClassification, &["eng", "tha"]);
     write_head_model(&folder.path().join("models/entities"), Task::TokenClassification, &["O", "B-person"]);
     for file in tomls {
-        let mut command = program();
+        let mut command = polylance_command();
         let output =
             command.args(["run", file.to_str().unwrap(), "--explain"]).current_dir(folder.path()).output().unwrap();
         let plan = String::from_utf8(output.stdout).unwrap();

@@ -2,16 +2,16 @@
 
 use std::{fs, process::Command};
 
-use polylance_tests::{built, declaration, polylance_with, python, repository};
+use polylance_tests::{binary_path, embed_declaration, polylance_with, python, repository};
 
 #[test]
 fn sql_prompt_completes_cancels_and_remembers_statements() {
     let folder = tempfile::tempdir().unwrap();
-    let table = declaration(folder.path());
+    let table = embed_declaration(folder.path());
     let talk = Command::new(python())
         .arg(repository().join("tests/python/prompt.py"))
         .arg(folder.path())
-        .arg(built("polylance"))
+        .arg(binary_path("polylance"))
         .args(["sql", "--table", &table])
         .output()
         .unwrap();

@@ -1,4 +1,4 @@
-//! Python's own clients read the table: pylance, lancedb and Polars, installed from `PyPI`.
+//! Python clients from `PyPI` read the table: pylance, lancedb and Polars.
 
 use std::process::Command;
 

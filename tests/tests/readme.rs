@@ -1,4 +1,4 @@
-//! Each promise of the README names the tests that prove it.
+//! Each promise of the README links to the tests that prove it.
 
 use std::fs;
 

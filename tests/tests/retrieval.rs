@@ -54,15 +54,15 @@ fn translated_articles_find_their_english_version() {
     }
     let english = &by_code["eng"];
     assert_eq!(english.len(), 30);
-    let (mut right, mut asked) = (0, 0);
+    let (mut right, mut queries) = (0, 0);
     for language in LANGUAGES {
         for &(article, query) in &by_code[language] {
             let best = english.iter().max_by(|a, b| dot(a.1, query).total_cmp(&dot(b.1, query))).unwrap();
             right += usize::from(best.0 == article);
-            asked += 1;
+            queries += 1;
         }
     }
-    assert_eq!(asked, 19 * 30);
-    let share = right as f64 / f64::from(asked);
-    assert!(share >= 0.95, "{right} of {asked} = {share:.3}");
+    assert_eq!(queries, 19 * 30);
+    let share = right as f64 / f64::from(queries);
+    assert!(share >= 0.95, "{right} of {queries} = {share:.3}");
 }

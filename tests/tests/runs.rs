@@ -1,4 +1,4 @@
-//! What a run does beside embedding: it keeps bad rows for later, removes what is gone, refuses company, stops when told.
+//! Runs besides embedding: the quarantine, deleted documents, the lease and shutdown signals.
 
 use std::{
     fmt::Write,
@@ -10,8 +10,8 @@ use std::{
 };
 
 use polylance_tests::{
-    Outcome, S3Server, TinyModel, fake_job, polylance, polylance_with, program, read_table, repository, strings,
-    write_fake_corpus,
+    Outcome, S3Server, TinyModel, fake_job, polylance, polylance_command, polylance_with, read_table, repository,
+    strings, write_fake_corpus,
 };
 
 /// A folder with a model, and a pipeline from `docs.jsonl` to `docs.lance` in it.
@@ -40,7 +40,7 @@ impl Job {
         self.path(name).display().to_string()
     }
 
-    /// Writes the corpus: a line a text, named `d0`, `d1`, ….
+    /// Writes the corpus: one line per text, with the ids `d0`, `d1`, ….
     fn write<'a>(&self, texts: impl IntoIterator<Item = (usize, &'a str)>) {
         let mut lines = String::new();
         for (number, text) in texts {
@@ -54,9 +54,9 @@ impl Job {
         polylance(&[&["run", &pipeline, "--json", "--progress", "none"], more].concat())
     }
 
-    /// A run that is not waited for.
+    /// Starts a run without waiting for it.
     fn start(&self) -> Child {
-        let mut command = program();
+        let mut command = polylance_command();
         command.args(["run", &self.text("job.toml"), "--json", "--progress", "none"]).current_dir(repository());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -81,7 +81,7 @@ fn signal(name: &str, process: u32) {
     assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }
 
-fn ended(run: Child) -> Outcome {
+fn wait_for_exit(run: Child) -> Outcome {
     let output = run.wait_with_output().unwrap();
     Outcome {
         code: output.status.code().unwrap_or(-1),
@@ -107,7 +107,7 @@ fn quarantined_rows_are_listed_replayed_and_dropped() {
     assert!(list(&[]).stdout.contains("d1"));
     assert!(list(&["--stage", "encode", "--json"]).stdout.is_empty());
 
-    // Only what is asked for is tried: a new document is not.
+    // Only quarantined rows are retried, no new document.
     job.write([(0, "cat"), (1, LONG), (2, ""), (3, "dot"), (4, "tin")]);
     let pipeline = job.text("job.toml");
     let replay = ["quarantine", "replay", &pipeline, "--set", "source.max_bytes=4096", "--json", "--progress", "none"];
@@ -137,14 +137,14 @@ fn missing_documents_are_kept_or_deleted_as_configured() {
     assert_eq!(job.documents().len(), 12);
 
     let delete = ["--set", "source.removed=delete"];
-    // A line whose id nobody can read may be that of any document.
+    // A line whose id cannot be read could be any document.
     let lines = fs::read_to_string(job.path("docs.jsonl")).unwrap();
     fs::write(job.path("docs.jsonl"), format!("{lines}{{broken\n")).unwrap();
     let unsure = job.run(&delete).exits_with(3).says(&["no document was taken out"]);
     assert_eq!(unsure.json()["documents_removed"], 0);
     assert_eq!(job.documents().len(), 12);
 
-    // A document that is refused is not gone.
+    // A refused document is not missing.
     job.write((3..11).map(|n| (n, "cat dot")).chain([(11, LONG)]));
     let summary = job.run(&delete).exits_with(3).json();
     assert_eq!((&summary["documents_removed"], &summary["rows_written"]), (&3.into(), &0.into()));
@@ -159,7 +159,7 @@ fn too_many_quarantined_rows_fail_the_run() {
     let refused =
         job.run(&[]).exits_with(1).says(&["10 of 40 rows", "`quarantine.max_rows` allows 5", "quarantine list"]);
     assert!(refused.stdout.is_empty());
-    // What is good is there.
+    // Good rows are committed.
     assert_eq!(job.documents().len(), 30);
     assert_eq!(job.run(&["--set", "quarantine.max_rows=10"]).exits_with(3).json()["rows_skipped"], 30);
 
@@ -191,12 +191,13 @@ fn stopped_run_commits_its_work_and_the_next_run_continues() {
     let mut run = job.start();
     job.wait_for_commit(&mut run);
     signal("-TERM", run.id());
-    let stopped = ended(run).exits_with(130).says(&["stopping", "of the source remains", "interrupted", "continues"]);
+    let stopped =
+        wait_for_exit(run).exits_with(130).says(&["stopping", "of the source remains", "interrupted", "continues"]);
     let summary = stopped.json();
     assert_eq!(summary["stopped"], true);
     let written = summary["rows_written"].as_u64().unwrap();
     assert!((1..50_000).contains(&written), "{written}");
-    // Nothing that was embedded is embedded again, and nothing is there that the summary does not count.
+    // The summary counts every document in the table, and none of them is embedded again.
     assert_eq!(job.documents().len() as u64, written);
     job.write((0..usize::try_from(written).unwrap() + 10).map(|n| (n, LONG)));
     let rest = job.run(&[]).exits_with(0).json();
@@ -208,7 +209,7 @@ fn second_signal_ends_a_run_that_cannot_commit() {
     let server = S3Server::start("corpus");
     let job = Job::new("table.commit.rows = 1000\nrun.grace = 600\n");
     job.write((0..50_000).map(|n| (n, LONG)));
-    let mut command = program();
+    let mut command = polylance_command();
     command.args(["run", &job.text("job.toml"), "--progress", "none", "--set", "table.uri=s3://corpus/docs.lance"]);
     command.envs(server.variables()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = command.spawn().unwrap();
@@ -216,13 +217,13 @@ fn second_signal_ends_a_run_that_cannot_commit() {
         assert!(run.try_wait().unwrap().is_none(), "the run ended before it committed");
         thread::sleep(Duration::from_millis(20));
     }
-    // The store does not answer any more, so the first signal cannot be followed.
+    // The store no longer answers, so the run cannot commit after the first signal.
     signal("-STOP", server.id());
     signal("-TERM", run.id());
     thread::sleep(Duration::from_millis(500));
     assert!(run.try_wait().unwrap().is_none(), "the first signal waits for the commit");
     signal("-TERM", run.id());
-    drop(ended(run).exits_with(130));
+    drop(wait_for_exit(run).exits_with(130));
     signal("-CONT", server.id());
 
     job.write((0..3000).map(|n| (n, LONG)));
@@ -239,13 +240,13 @@ fn signal_interrupts_an_index_build() {
     let (source, table) = (at("docs.jsonl"), at("docs.lance"));
     write_fake_corpus(source.as_ref(), 30_000);
     assert!(fake_job(&source, &table, 30_000).output().unwrap().status.success());
-    let mut command = program();
+    let mut command = polylance_command();
     command.args(["index", "vectors", "--table", &table, "--kind", "ivf_hnsw_sq"]);
     let index = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Long enough to be at work; the whole index takes a multiple of it.
+    // Long enough for the build to have started; the whole index takes a multiple of it.
     thread::sleep(Duration::from_secs(1));
     signal("-TERM", index.id());
-    drop(ended(index).exits_with(130).says(&["interrupted"]));
+    drop(wait_for_exit(index).exits_with(130).says(&["interrupted"]));
     let shown = polylance(&["show", &table, "--json"]).exits_with(0).json();
     let kinds: Vec<_> = shown["indices"].as_array().unwrap().iter().map(|index| &index["kind"]).collect();
     assert_eq!(kinds, ["IVF_FLAT"], "the index that the run made is still the table's");

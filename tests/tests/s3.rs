@@ -1,9 +1,9 @@
-//! The same job over a real S3 server: source, table and quarantine are objects.
+//! Jobs over a real S3 server: source, table and quarantine are objects.
 
 use std::{fs, process::Command, thread, time::Duration};
 
 use polylance_tests::{
-    CloudServer, Row, S3Server, TinyModel, fake_job, polylance_with, python, read_fake_job, read_table, repository,
+    CloudServer, Row, S3Server, TinyModel, fake_job, polylance_with, python, read_contents, read_table, repository,
     strings, write_fake_corpus, write_parquet,
 };
 
@@ -40,7 +40,7 @@ fn source_and_table_can_be_in_a_bucket() {
 #[test]
 fn aws_profile_applies_to_source_and_table() {
     let server = S3Server::start("corpus");
-    let (folder, docs, model) = small();
+    let (folder, docs, model) = one_row_corpus();
     server.upload(docs.as_ref(), "docs/docs.parquet");
     let (config, keys) = (folder.path().join("config"), folder.path().join("credentials"));
     let endpoint = server.endpoint();
@@ -57,8 +57,8 @@ fn aws_profile_applies_to_source_and_table() {
     assert_eq!(run.json()["rows_written"], 1);
 }
 
-/// A corpus of one row and a model, here, for runs whose table is elsewhere.
-fn small() -> (tempfile::TempDir, String, String) {
+/// A local corpus of one row and a model, for runs whose table is in a bucket.
+fn one_row_corpus() -> (tempfile::TempDir, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (docs, model) = (at("docs.parquet"), at("model"));
@@ -69,7 +69,7 @@ fn small() -> (tempfile::TempDir, String, String) {
 
 #[test]
 fn refused_credentials_and_missing_buckets_are_reported() {
-    let (_folder, docs, model) = small();
+    let (_folder, docs, model) = one_row_corpus();
     let guarded = S3Server::start_guarded("corpus");
     let variables = guarded.variables();
     let embed = |source: &str, table: &str| {
@@ -93,7 +93,7 @@ fn refused_credentials_and_missing_buckets_are_reported() {
 #[test]
 fn unreadable_s3_keys_are_quarantined_and_special_characters_are_read() {
     let server = S3Server::start("corpus");
-    let (folder, _, model) = small();
+    let (folder, _, model) = one_row_corpus();
     let variables = server.variables();
     let keys =
         ["docs/a b.jsonl", "docs/c+d.jsonl", "docs/g%20h.jsonl", "docs/lang=zh%2DHans/[i].jsonl", "docs/文.jsonl"];
@@ -128,7 +128,7 @@ fn unreadable_s3_keys_are_quarantined_and_special_characters_are_read() {
 fn unreadable_google_and_azure_keys_are_quarantined() {
     let good = ["docs/a b.jsonl", "docs/文&.jsonl"];
     let odd = ["docs//y.jsonl", "docs/../z.jsonl"];
-    let (folder, _, model) = small();
+    let (folder, _, model) = one_row_corpus();
     for (kind, scheme) in [("google", "gs"), ("azure", "az")] {
         let server = CloudServer::start(kind, &[&good[..], &odd].concat());
         let table = folder.path().join(format!("{kind}.lance")).display().to_string();
@@ -143,7 +143,7 @@ fn unreadable_google_and_azure_keys_are_quarantined() {
     }
 }
 
-/// A job of the fake device from a file here into a bucket.
+/// A job on the fake device from a local file into a bucket.
 struct IntoBucket {
     server: S3Server,
     folder: tempfile::TempDir,
@@ -167,14 +167,14 @@ impl IntoBucket {
     }
 
     /// Runs once more and compares the table with that of an undisturbed run.
-    fn ends_as_undisturbed(&self) {
+    fn assert_completes_like_undisturbed(&self) {
         assert!(self.run().output().unwrap().status.success());
         for name in ["docs.lance", "docs.quarantine.lance"] {
             self.server.download(name, self.folder.path());
         }
         let whole = self.at("whole.lance");
         assert!(fake_job(&self.at("docs.jsonl"), &whole, 500).output().unwrap().status.success());
-        assert_eq!(read_fake_job(&self.at("docs.lance")), read_fake_job(&whole));
+        assert_eq!(read_contents(&self.at("docs.lance")), read_contents(&whole));
     }
 }
 
@@ -188,11 +188,11 @@ fn removed_bucket_ends_the_run_and_the_next_run_starts_over() {
     }
     job.server.remove_bucket();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("s3://corpus/docs"), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("s3://corpus/docs"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
     job.server.make_bucket();
-    job.ends_as_undisturbed();
+    job.assert_completes_like_undisturbed();
 }
 
 #[test]
@@ -201,11 +201,11 @@ fn runs_killed_while_writing_to_a_bucket_resume_to_the_same_table() {
     for millis in [150, 300, 450, 600, 750, 900, 1050, 1200] {
         let mut child = job.run().spawn().unwrap();
         thread::sleep(Duration::from_millis(millis));
-        // One that has ended is as good as killed.
+        // It may have ended already.
         drop(child.kill());
         child.wait().unwrap();
     }
-    job.ends_as_undisturbed();
+    job.assert_completes_like_undisturbed();
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! `polylance serve` as its clients meet it.
+//! `polylance serve` with clients of other projects.
 
 use std::{fs, io::Write, net::TcpStream, path::Path, process::Command, thread, time::Duration};
 
 use polylance_encoder::Task;
 use polylance_tests::{
-    Served, declaration, polylance, polylance_with, python, read_to_end, repository, write_head_model,
+    TestServer, embed_declaration, polylance, polylance_with, python, read_response, repository, write_head_model,
 };
 use serde_json::{Value, json};
 
@@ -12,16 +12,16 @@ const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
 
 fn table() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
-    let table = declaration(folder.path());
+    let table = embed_declaration(folder.path());
     (folder, table)
 }
 
-fn hash_of(token: &str) -> String {
+fn token_hash(token: &str) -> String {
     let hashed = polylance_with(&["serve", "--hash-token"], &[], format!("{token}\n").as_bytes()).exits_with(0);
     hashed.stdout.trim().to_owned()
 }
 
-/// What `polylance encode` makes of these lines under the table's contract.
+/// The vectors of `polylance encode` for these lines under the table's contract.
 fn encoded(table: &str, prefix: &str, texts: &[&str]) -> Vec<Value> {
     let shown = polylance(&["show", table, "--json"]).exits_with(0).json();
     let dtype = shown["contract"]["dtype"].as_str().unwrap();
@@ -31,7 +31,7 @@ fn encoded(table: &str, prefix: &str, texts: &[&str]) -> Vec<Value> {
     encoded.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["embedding"].clone()).collect()
 }
 
-/// Numbers as f32, as which they were computed: JSON may write one f32 in several ways.
+/// Numbers as f32, the type they were computed in: JSON may write one f32 in several ways.
 fn floats(vector: &Value) -> Vec<f32> {
     vector.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
 }
@@ -45,7 +45,7 @@ fn certificate(folder: &Path) -> (String, String) {
     (certificate, key)
 }
 
-fn ask_openai(url: &str, more: &[&str]) -> Value {
+fn run_openai_client(url: &str, more: &[&str]) -> Value {
     let script = repository().join("tests/python/openai_client.py");
     let output = Command::new(python())
         .arg(script)
@@ -60,9 +60,9 @@ fn ask_openai(url: &str, more: &[&str]) -> Value {
 #[test]
 fn openai_client_gets_the_vectors_of_the_table() {
     let (_folder, table) = table();
-    let hash = hash_of(TOKEN);
-    let server = Served::start(&["--table", &format!("udhr={table}"), "--token-hash", &hash]);
-    let answer = ask_openai(&format!("http://{}", server.address), &["--token", TOKEN]);
+    let hash = token_hash(TOKEN);
+    let server = TestServer::start(&["--table", &format!("udhr={table}"), "--token-hash", &hash]);
+    let answer = run_openai_client(&format!("http://{}", server.address), &["--token", TOKEN]);
 
     let texts = ["ça va?", "everyone has the right to rest"];
     for (prefix, names) in [("query: ", &["float", "base64", "default", "nulls"][..]), ("passage: ", &["passage"])] {
@@ -88,7 +88,7 @@ fn openai_client_gets_the_vectors_of_the_table() {
     assert_eq!(errors["stranger"], json!(["AuthenticationError", 401, "unauthorized", null]));
 }
 
-fn ask_flight(url: &str, more: &[&str]) -> Result<Value, String> {
+fn run_flight_client(url: &str, more: &[&str]) -> Result<Value, String> {
     let script = repository().join("tests/python/flight_client.py");
     let output = Command::new(python()).arg(script).args([url, "udhr"]).args(more).output().unwrap();
     if !output.status.success() {
@@ -101,14 +101,14 @@ fn ask_flight(url: &str, more: &[&str]) -> Result<Value, String> {
 fn adbc_reads_and_searches_tables_over_flight_sql() {
     let (folder, table) = table();
     let (certificate, key) = certificate(folder.path());
-    let hash = hash_of(TOKEN);
+    let hash = token_hash(TOKEN);
     let tls = ["--tls-cert", &certificate, "--tls-key", &key];
     let arguments = ["--table", &format!("udhr={table}"), "--token-hash", &hash, "--flight", "127.0.0.1:0"];
-    let server = Served::start(&[&arguments[..], &tls].concat());
+    let server = TestServer::start(&[&arguments[..], &tls].concat());
     let url = server.flight.as_deref().unwrap();
     assert!(url.starts_with("grpc+tls://127.0.0.1:"), "{url}");
 
-    let answer = ask_flight(url, &["--ca", &certificate, "--token", TOKEN]).unwrap();
+    let answer = run_flight_client(url, &["--ca", &certificate, "--token", TOKEN]).unwrap();
     assert_eq!((&answer["name"], &answer["tables"]), (&json!("polylance"), &json!(["udhr"])));
     assert_eq!(answer["types"], json!(["TABLE"]));
     assert!(answer["columns"].as_array().unwrap().contains(&json!("embedding")), "{answer}");
@@ -127,18 +127,18 @@ fn adbc_reads_and_searches_tables_over_flight_sql() {
         assert_eq!(errors[name][1], "UNAUTHORIZED", "{name}: {errors}");
     }
 
-    let by_password = ask_flight(url, &["--ca", &certificate, "--password", TOKEN]).unwrap();
+    let by_password = run_flight_client(url, &["--ca", &certificate, "--password", TOKEN]).unwrap();
     assert_eq!(by_password["counted"], answer["counted"]);
     for stranger in [&["--token", "not-the-token-of-this"][..], &["--password", "not-the-token-of-this"], &[]] {
-        let error = ask_flight(url, &[&["--ca", &certificate], stranger].concat()).unwrap_err();
+        let error = run_flight_client(url, &[&["--ca", &certificate], stranger].concat()).unwrap_err();
         assert!(error.contains("UNAUTHENTICATED"), "{stranger:?}: {error}");
     }
 
-    // Another certificate in the same files, which this client alone trusts, is shown to it without a new start.
+    // The server uses a new certificate in the same files without a restart; this client trusts only the new one.
     self::certificate(folder.path());
     let renewed = (0..60).find_map(|_| {
         thread::sleep(Duration::from_secs(1));
-        ask_flight(url, &["--ca", &certificate, "--token", TOKEN]).ok()
+        run_flight_client(url, &["--ca", &certificate, "--token", TOKEN]).ok()
     });
     assert_eq!(renewed.expect("the new certificate is read within a minute")["counted"], answer["counted"]);
 }
@@ -154,19 +154,20 @@ fn reranked_hits_are_ordered_by_cross_encoder_score() {
         let args = ["search", "--table", &table, query, "--mode", "vector", "--json"];
         polylance(&[&args[..], more].concat()).exits_with(0).json().as_array().unwrap().clone()
     };
-    // What it says of the candidates, asked by hand.
+    // The scores of the candidates by `predict`.
     let candidates = search(&["-k", "30"]);
     let passages: Vec<_> = candidates.iter().map(|hit| hit["text"].clone()).collect();
     let line = format!("{}\n", json!({ "query": query, "passages": passages }));
-    let said = polylance_with(&["predict", "--task", "rerank", "--model", &model], &[], line.as_bytes()).exits_with(0);
-    let said = said.json()["scores"].clone();
-    let mut expected: Vec<_> = floats(&said).into_iter().zip(candidates.iter().map(|hit| &hit["doc_id"])).collect();
+    let scores =
+        polylance_with(&["predict", "--task", "rerank", "--model", &model], &[], line.as_bytes()).exits_with(0);
+    let scores = scores.json()["scores"].clone();
+    let mut expected: Vec<_> = floats(&scores).into_iter().zip(candidates.iter().map(|hit| &hit["doc_id"])).collect();
     expected.sort_by(|a, b| b.0.total_cmp(&a.0));
     expected.truncate(5);
     assert!(expected[0].0 > expected[4].0, "{expected:?}");
 
     let by_command = search(&["-k", "5", "--rerank", &model]);
-    let server = Served::start(&["--table", &table, "--reranker", &model]);
+    let server = TestServer::start(&["--table", &table, "--reranker", &model]);
     let body = json!({ "query": query, "mode": "vector", "k": 5, "rerank": true }).to_string();
     let by_server = server.post("/v1/search", None, &body).json()["hits"].clone();
     for (at, (score, doc_id)) in expected.into_iter().enumerate() {
@@ -180,7 +181,7 @@ fn reranked_hits_are_ordered_by_cross_encoder_score() {
 #[test]
 fn http_search_returns_the_hits_of_the_command() {
     let (_folder, table) = table();
-    let mut server = Served::start(&["--table", &table]);
+    let mut server = TestServer::start(&["--table", &table]);
     for (query, article) in [("nadie será sometido a torturas", 5), ("教育を受ける権利", 26)] {
         let command = polylance(&["search", "--table", &table, query, "-k", "3", "--json"]).exits_with(0).json();
         let body = json!({ "query": query, "k": 3 }).to_string();
@@ -199,15 +200,15 @@ fn http_search_returns_the_hits_of_the_command() {
     assert_eq!((&listed["tables"][0]["name"], &listed["tables"][0]["text_index"]), (&json!("udhr"), &json!(true)));
     assert_eq!(server.get("/", None).status, 200);
 
-    let (code, said) = server.stop("TERM");
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("udhr  ") && !said.contains("panicked"), "{said}");
+    let (code, stderr) = server.stop("TERM");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("udhr  ") && !stderr.contains("panicked"), "{stderr}");
 }
 
 #[test]
 fn server_finds_new_rows_without_a_restart() {
     let (_folder, table) = table();
-    let server = Served::start(&["--table", &format!("udhr={table}"), "--follow", "0.2"]);
+    let server = TestServer::start(&["--table", &format!("udhr={table}"), "--follow", "0.2"]);
     let count = || {
         let answer = server.post("/v1/sql", None, r#"{"sql": "SELECT DISTINCT lang FROM udhr"}"#).json();
         answer["rows"].as_array().unwrap().len()
@@ -226,7 +227,7 @@ fn server_finds_new_rows_without_a_restart() {
 #[test]
 fn running_requests_are_answered_before_shutdown() {
     let (_folder, table) = table();
-    let mut server = Served::start(&["--table", &table]);
+    let mut server = TestServer::start(&["--table", &table]);
     let body = br#"{"query": "rest"}"#;
     let head = format!(
         "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -235,27 +236,27 @@ fn running_requests_are_answered_before_shutdown() {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&body[..3]).unwrap();
-    // The server has taken the head when it answers another.
+    // When the server answers a second request, it has read the head of the first.
     assert_eq!(server.get("/healthz", None).status, 200);
-    let asking = thread::spawn(move || {
+    let request = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         stream.write_all(&body[3..]).unwrap();
-        read_to_end(stream)
+        read_response(stream)
     });
-    let (code, said) = server.stop("TERM");
-    let answer = asking.join().unwrap();
-    assert_eq!((code, answer.status), (Some(0), 200), "{said}\n{}", answer.text);
+    let (code, stderr) = server.stop("TERM");
+    let answer = request.join().unwrap();
+    assert_eq!((code, answer.status), (Some(0), 200), "{stderr}\n{}", answer.text);
 }
 
 #[test]
 fn server_with_a_certificate_speaks_https() {
     let (folder, table) = table();
     let (certificate, key) = certificate(folder.path());
-    let server = Served::start(&["--table", &table, "--tls-cert", &certificate, "--tls-key", &key]);
-    let answer = ask_openai(&format!("https://{}", server.address), &["--ca", &certificate]);
+    let server = TestServer::start(&["--table", &table, "--tls-cert", &certificate, "--tls-key", &key]);
+    let answer = run_openai_client(&format!("https://{}", server.address), &["--ca", &certificate]);
     assert_eq!(answer["float"].as_array().unwrap().len(), 2);
     assert_eq!(answer["errors"]["stranger"][0], "nothing");
-    // Without encryption there is no answer.
+    // An unencrypted request gets no response.
     assert_eq!(server.get("/healthz", None).status, 0);
 }
 
@@ -274,7 +275,7 @@ fn unsafe_server_options_are_refused() {
     let _ = empty.says(&["has no hash of a token"]);
     let short = polylance_with(&["serve", "--hash-token"], &[], b"secret\n").exits_with(2);
     let _ = short.says(&["at least 16 characters"]);
-    assert_eq!(hash_of(TOKEN).len(), 64);
+    assert_eq!(token_hash(TOKEN).len(), 64);
     let nothing = polylance(&["serve"]).exits_with(2);
     let _ = nothing.says(&["--table"]);
 }

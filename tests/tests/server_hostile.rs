@@ -1,4 +1,4 @@
-//! Requests that mean no good, while others go on with their work.
+//! Hostile requests, while other clients get normal responses.
 
 mod attacks;
 
@@ -13,21 +13,21 @@ use std::{
 };
 
 use attacks::{TOKEN, attacks};
-use polylance_tests::{Answer, Served, declaration, polylance_with, repository};
+use polylance_tests::{Response, TestServer, embed_declaration, polylance_with, repository};
 use serde_json::json;
 
-const HONEST: usize = 20;
-const HOSTILE: usize = 6;
+const HONEST_CLIENTS: usize = 20;
+const HOSTILE_CLIENTS: usize = 6;
 
 #[test]
 fn hostile_requests_are_refused_while_normal_ones_succeed() {
     let folder = tempfile::tempdir().unwrap();
-    let table = declaration(folder.path());
+    let table = embed_declaration(folder.path());
     let hashed = polylance_with(&["serve", "--hash-token"], &[], TOKEN.as_bytes()).exits_with(0);
     let named = format!("udhr={table}");
-    let patience = ["--header-timeout", "2", "--body-timeout", "2", "--timeout", "10"];
+    let timeouts = ["--header-timeout", "2", "--body-timeout", "2", "--timeout", "10"];
     let mut server =
-        Served::start(&[&["--table", &named, "--token-hash", hashed.stdout.trim()], &patience[..]].concat());
+        TestServer::start(&[&["--table", &named, "--token-hash", hashed.stdout.trim()], &timeouts[..]].concat());
     let secrets = [
         folder.path().display().to_string(),
         folder.path().display().to_string().trim_start_matches('/').to_owned(),
@@ -35,34 +35,34 @@ fn hostile_requests_are_refused_while_normal_ones_succeed() {
         std::env::var("HOME").unwrap(),
         ".cargo".to_owned(),
     ];
-    let clean = |what: &str, answer: &Answer| {
+    let assert_no_secrets = |what: &str, answer: &Response| {
         for secret in &secrets {
             assert!(!answer.text.contains(secret), "{secret} in the answer to {what}:\n{}", answer.text);
         }
     };
 
-    let questions = questions(&server);
+    let honest_requests = honest_requests(&server);
     let (ended, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let attacks = attacks();
     assert!(attacks.len() >= 200, "{}", attacks.len());
     let attacks = Mutex::new(VecDeque::from(attacks));
     thread::scope(|scope| {
-        let honest: Vec<_> = (0..HONEST)
+        let honest: Vec<_> = (0..HONEST_CLIENTS)
             .map(|at| {
-                let (server, questions, ended, answered) = (&server, &questions, &ended, &answered);
+                let (server, honest_requests, ended, answered) = (&server, &honest_requests, &ended, &answered);
                 scope.spawn(move || {
                     let mut own = 0;
                     while own == 0 || !ended.load(Ordering::Relaxed) {
-                        let (route, body, expected) = &questions[(at + own) % questions.len()];
+                        let (route, body, expected) = &honest_requests[(at + own) % honest_requests.len()];
                         let mut answer = server.post(route, Some(TOKEN), body);
-                        // Statements have a few places, of which hostile ones take some: it says when to come again.
+                        // Hostile statements take some of the few slots: a 503 states when to retry.
                         while *route == "/v1/sql" && answer.status == 503 {
                             assert!(answer.text.contains("retry-after: 1"), "{}", answer.text);
                             thread::sleep(Duration::from_secs(1));
                             answer = server.post(route, Some(TOKEN), body);
                         }
                         assert_eq!(answer.status, 200, "{body}: {}", answer.text);
-                        assert_eq!(&told(&answer), expected, "{body}");
+                        assert_eq!(&without_duration(&answer), expected, "{body}");
                         own += 1;
                         answered.fetch_add(1, Ordering::Relaxed);
                         thread::sleep(Duration::from_millis(200));
@@ -70,13 +70,13 @@ fn hostile_requests_are_refused_while_normal_ones_succeed() {
                 })
             })
             .collect();
-        let hostile: Vec<_> = (0..HOSTILE)
+        let hostile: Vec<_> = (0..HOSTILE_CLIENTS)
             .map(|_| {
                 scope.spawn(|| {
                     while let Some(attack) = { attacks.lock().unwrap().pop_front() } {
                         let (what, answer) = attack.run(&server);
-                        assert!(attack.is_repelled(&answer), "{what}:\n{}", answer.text);
-                        clean(&what, &answer);
+                        assert!(attack.is_refused_cleanly(&answer), "{what}:\n{}", answer.text);
+                        assert_no_secrets(&what, &answer);
                     }
                 })
             })
@@ -88,9 +88,9 @@ fn hostile_requests_are_refused_while_normal_ones_succeed() {
             ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
-    assert!(answered.load(Ordering::Relaxed) >= HONEST);
+    assert!(answered.load(Ordering::Relaxed) >= HONEST_CLIENTS);
 
-    // Nothing is wrong with these, and they tell of the tables without telling where they are.
+    // These are valid and describe the tables, but must not reveal where they are stored.
     for sql in [
         "EXPLAIN VERBOSE SELECT * FROM udhr WHERE lang = 'en'",
         "EXPLAIN ANALYZE SELECT count(*) FROM udhr",
@@ -101,16 +101,16 @@ fn hostile_requests_are_refused_while_normal_ones_succeed() {
     ] {
         let answer = server.post("/v1/sql", Some(TOKEN), &json!({ "sql": sql }).to_string());
         assert_eq!(answer.status, 200, "{sql}: {}", answer.text);
-        clean(sql, &answer);
+        assert_no_secrets(sql, &answer);
     }
-    let (code, said) = server.stop("TERM");
-    assert_eq!(code, Some(0), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let (code, stderr) = server.stop("TERM");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
-/// Requests with the answers that a quiet server gives.
-fn questions(server: &Served) -> Vec<(&'static str, String, String)> {
-    let asked = [
+/// Requests with the responses of an idle server.
+fn honest_requests(server: &TestServer) -> Vec<(&'static str, String, String)> {
+    let requests = [
         ("/v1/search", json!({ "query": "no one shall be held in slavery", "k": 3 })),
         ("/v1/search", json!({ "query": "教育を受ける権利", "k": 5, "where": "lang = 'ja'" })),
         ("/v1/search", json!({ "query": "torture", "mode": "text" })),
@@ -122,14 +122,14 @@ fn questions(server: &Served) -> Vec<(&'static str, String, String)> {
         let body = body.to_string();
         let answer = server.post(route, Some(TOKEN), &body);
         assert_eq!(answer.status, 200, "{}", answer.text);
-        (route, body, told(&answer))
+        (route, body, without_duration(&answer))
     };
-    asked.map(ask).into()
+    requests.map(ask).into()
 }
 
-/// The answer without the time that it took.
-fn told(answer: &Answer) -> String {
-    let mut told = answer.json();
-    told.as_object_mut().unwrap().remove("took_ms");
-    told.to_string()
+/// The response without its duration.
+fn without_duration(answer: &Response) -> String {
+    let mut response = answer.json();
+    response.as_object_mut().unwrap().remove("took_ms");
+    response.to_string()
 }

@@ -1,4 +1,4 @@
-//! A source that a run has finished is not read again, and anything that puts that in doubt is read.
+//! Files that a run has finished are not read again, unless something makes their manifest uncertain.
 
 use std::{
     fs::{self, File},
@@ -37,14 +37,14 @@ impl Corpus {
         self.folder.path().join(name)
     }
 
-    /// Writes a file of rows and makes it so many seconds old.
+    /// Writes a file of rows that is `age` seconds old.
     fn write(&self, name: &str, lines: &[&str], age: u64) {
         let path = self.path("docs").join(name);
         fs::write(&path, lines.join("\n")).unwrap();
         self.age(name, age);
     }
 
-    /// Makes a file so many seconds older than the corpus.
+    /// Makes a file `seconds` older than the corpus.
     fn age(&self, name: &str, seconds: u64) {
         let file = File::options().append(true).open(self.path("docs").join(name)).unwrap();
         file.set_modified(self.began - Duration::from_secs(seconds)).unwrap();
@@ -65,8 +65,8 @@ impl Corpus {
         run_job(job, BackendHandle(backend), contract, &mut ()).await.unwrap()
     }
 
-    /// Rows in the quarantine.
-    async fn held(&self) -> u64 {
+    /// The number of rows in the quarantine.
+    async fn quarantined_rows(&self) -> u64 {
         count_quarantined(&self.job().table, &QuarantineFilter::default()).await.unwrap()
     }
 
@@ -112,7 +112,11 @@ async fn new_changed_and_removed_files_are_noticed() {
     let gone = corpus.run_as(Job { on_missing: OnMissing::Delete, ..corpus.job() }).await;
     assert_eq!((gone.source_unchanged, gone.documents_removed), (false, 1));
     let again = corpus.run_as(Job { on_missing: OnMissing::Delete, ..corpus.job() }).await;
-    assert_eq!((again.source_unchanged, again.documents_removed), (true, 0), "its own removal is no doubt");
+    assert_eq!(
+        (again.source_unchanged, again.documents_removed),
+        (true, 0),
+        "the run's own removal keeps the manifest valid"
+    );
     assert_eq!(corpus.ids().await, ["2"]);
 }
 
@@ -125,7 +129,7 @@ async fn texts_of_unchanged_files_are_not_read() {
         corpus.age(name, 3600);
     }
     corpus.run().await;
-    // What reads these texts now fails, and the file looks the same.
+    // Reading these texts now fails, but size and modification time are the same.
     let path = corpus.path("docs/a.parquet");
     let mut bytes = fs::read(&path).unwrap();
     let text = b"the text of document";
@@ -138,7 +142,7 @@ async fn texts_of_unchanged_files_are_not_read() {
     assert_eq!((next.source_unchanged, next.files_unchanged), (false, 2));
     assert_eq!((next.rows_read, next.rows_skipped, next.rows_written, next.rows_quarantined), (5, 4, 1, 0));
     let all = corpus.run_as(Job { reread: true, ..corpus.job() }).await;
-    assert_eq!((all.files_unchanged, all.rows_skipped, all.rows_quarantined), (0, 3, 1), "the text is broken indeed");
+    assert_eq!((all.files_unchanged, all.rows_skipped, all.rows_quarantined), (0, 3, 1), "the text cannot be read");
 }
 
 #[tokio::test]
@@ -231,8 +235,8 @@ async fn quarantined_rows_are_retried() {
 async fn reread_and_changed_pipelines_read_the_source() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE])]);
     corpus.run().await;
-    let asked = corpus.run_as(Job { reread: true, ..corpus.job() }).await;
-    assert_eq!((asked.source_unchanged, asked.rows_skipped), (false, 1));
+    let reread = corpus.run_as(Job { reread: true, ..corpus.job() }).await;
+    assert_eq!((reread.source_unchanged, reread.rows_skipped), (false, 1));
     let mut other = corpus.job();
     other.source.max_bytes = 1 << 10;
     let other = corpus.run_as(other).await;
@@ -246,7 +250,7 @@ async fn quarantine_record_is_dropped_when_a_bad_edit_is_undone() {
     corpus.run().await;
     corpus.write("a.jsonl", &[EMPTY, TWO], 1800);
     let bad = corpus.run().await;
-    assert_eq!((bad.rows_quarantined, bad.records_dropped, corpus.held().await), (1, 0, 1));
+    assert_eq!((bad.rows_quarantined, bad.records_dropped, corpus.quarantined_rows().await), (1, 0, 1));
     corpus.write("a.jsonl", &[ONE, TWO], 900);
     let undone = corpus.run().await;
     assert_eq!(
@@ -254,7 +258,7 @@ async fn quarantine_record_is_dropped_when_a_bad_edit_is_undone() {
         (0, 2, 1),
         "the table has it already"
     );
-    assert_eq!(corpus.held().await, 0);
+    assert_eq!(corpus.quarantined_rows().await, 0);
     assert!(corpus.run().await.source_unchanged, "no record keeps the file from being finished");
 }
 
@@ -265,9 +269,9 @@ async fn quarantine_records_of_removed_rows_and_files_are_dropped() {
     corpus.write("a.jsonl", &[TWO], 1800);
     fs::rename(corpus.path("docs/b.jsonl"), corpus.path("docs/c.jsonl")).unwrap();
     let moved = corpus.run().await;
-    assert_eq!((moved.rows_quarantined, moved.records_dropped, corpus.held().await), (1, 2, 1));
+    assert_eq!((moved.rows_quarantined, moved.records_dropped, corpus.quarantined_rows().await), (1, 2, 1));
     fs::remove_file(corpus.path("docs/c.jsonl")).unwrap();
-    assert_eq!((corpus.run().await.records_dropped, corpus.held().await), (1, 0));
+    assert_eq!((corpus.run().await.records_dropped, corpus.quarantined_rows().await), (1, 0));
 }
 
 #[tokio::test]
@@ -286,7 +290,7 @@ async fn replay_drops_quarantine_records_of_rows_in_the_table() {
     let open = corpus.job().open().await.unwrap().only(rows);
     let planned = open.plan(&BackendHandle(backend), contract, Vec::new()).await.unwrap();
     let replayed = planned.run(&mut ()).await.unwrap();
-    assert_eq!((replayed.rows_quarantined, replayed.records_dropped, corpus.held().await), (1, 1, 1));
+    assert_eq!((replayed.rows_quarantined, replayed.records_dropped, corpus.quarantined_rows().await), (1, 1, 1));
 }
 
 #[tokio::test]
@@ -298,7 +302,7 @@ async fn version_of_another_writer_invalidates_the_manifest() {
     let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
     let open = Job { reread: true, ..corpus.job() }.open().await.unwrap();
     let planned = open.plan(&BackendHandle(backend), contract, Vec::new()).await.unwrap();
-    // Between the opening of the table and the only window, which has nothing but a refused row.
+    // Another writer commits between the opening of the table and the run's only window, which has only a refused row.
     DeleteBuilder::new(Arc::new(Dataset::open(&corpus.job().table).await.unwrap()), "doc_id = '2'")
         .execute()
         .await

@@ -1,13 +1,13 @@
-//! Inputs made from a corpus: the same ones in every run.
+//! Mutations of a corpus, the same ones in every run.
 
-/// Longer inputs teach nothing that shorter ones do not.
-const LONGEST: usize = 64 << 10;
+/// Bytes of an input: longer ones find nothing that shorter ones do not.
+const MAX_INPUT_BYTES: usize = 64 << 10;
 
-/// Numbers where code that trusts a length breaks.
+/// Numbers that break code which trusts a length.
 const LENGTHS: [u64; 10] =
     [0, 1, 0x7f, 0xff, 0x7fff, 0x7fff_ffff, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX - 7, u64::MAX];
 
-/// The same as text.
+/// Values that break code which trusts a text.
 const WORDS: [&[u8]; 14] = [
     b"0",
     b"-1",
@@ -36,7 +36,7 @@ fn mutation(seeds: &[Vec<u8>], number: u64) -> Vec<u8> {
     for _ in 0..=random.below(4) {
         change(&mut bytes, seeds, &mut random);
     }
-    bytes.truncate(LONGEST);
+    bytes.truncate(MAX_INPUT_BYTES);
     bytes
 }
 
@@ -79,7 +79,7 @@ fn change(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
     }
 }
 
-/// The digits from the first one after `at`.
+/// The range of the first number after `at`.
 fn number_at(bytes: &[u8], at: usize) -> std::ops::Range<usize> {
     let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let start = bytes[at..].iter().position(u8::is_ascii_digit).map_or(at, |found| at + found);

@@ -1,4 +1,4 @@
-//! The targets: bytes in, the product's own reader, nothing out.
+//! The targets: the product's readers as functions of bytes.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-/// What reads the bytes.
+/// A reader of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// A pipeline file.
@@ -30,21 +30,21 @@ pub enum Target {
     Csv,
     /// Rows of a JSONL file, all columns kept.
     Jsonl,
-    /// `config.json` beside good weights.
+    /// `config.json` next to good weights.
     Config,
     /// `model.safetensors`.
     Safetensors,
     /// A GGUF file: configuration and weights.
     Gguf,
-    /// `pytorch_model.bin`; bytes that are no archive are put into one as its pickle.
+    /// `pytorch_model.bin`; bytes that are not an archive become the pickle of one.
     Pytorch,
-    /// `tokenizer.json`, and a text through it.
+    /// `tokenizer.json`, which then tokenizes texts.
     Tokenizer,
 }
 
-/// Where models are written: one folder a process, so that a run of millions of inputs leaves one behind at most.
+/// The folder for models, one per process: a run of millions of inputs leaves at most one behind.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a writable folder"));
-/// One for all inputs: starting threads would be most of the work.
+/// One runtime for all inputs, because starting threads would take most of the time.
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads"));
 
@@ -61,7 +61,7 @@ impl Target {
         Self::Tokenizer,
     ];
 
-    /// The name of its corpus and of its fuzzer.
+    /// The name of the corpus and of the fuzzer.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pipeline => "pipeline",
@@ -75,15 +75,15 @@ impl Target {
         }
     }
 
-    /// Its corpus.
+    /// The folder of the corpus.
     pub fn corpus(self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(self.name())
     }
 
-    /// Gives the bytes to what reads them, and says whether they were taken.
+    /// Runs the reader over the bytes; returns whether it accepted them.
     ///
     /// # Panics
-    /// When the reader does, which is what a test looks for, or when nothing can be written to a temporary folder.
+    /// When the reader panics, which is what tests look for, or when a temporary folder is not writable.
     pub fn run(self, bytes: &[u8]) -> bool {
         match self {
             Self::Pipeline => pipeline(bytes),
@@ -111,7 +111,7 @@ fn pipeline(bytes: &[u8]) -> bool {
     match Pipeline::read(&path, &[] as &[&str]) {
         Ok(_) => true,
         Err(error) => {
-            // What a user sees.
+            // The message and the hint must not panic either.
             assert!(!error.to_string().is_empty());
             drop(error.hint());
             false
@@ -134,7 +134,7 @@ fn rows(bytes: &[u8], format: SourceFormat) -> bool {
         let Ok(mut batches) = scan.execute(0, Arc::new(TaskContext::default())) else { return false };
         let mut whole = true;
         while let Some(batch) = batches.next().await {
-            // A defect that a reader's thread survives is one all the same.
+            // A panic that the reader's thread caught is a defect too.
             match batch {
                 Ok(batch) => drop(batch),
                 Err(error) => {
@@ -153,7 +153,7 @@ fn with_file(target: Target, name: &str, bytes: &[u8], read: impl FnOnce(&str) -
     if !folder.exists() {
         write_model(&folder, target);
     }
-    // A file that is mapped keeps its inode when another takes its name.
+    // Replace the file instead of writing into it, because the old one may still be mapped.
     let path = folder.join(name);
     drop(fs::remove_file(&path));
     fs::write(&path, bytes).expect("a writable folder");
@@ -163,7 +163,7 @@ fn with_file(target: Target, name: &str, bytes: &[u8], read: impl FnOnce(&str) -
 fn write_model(folder: &Path, target: Target) {
     fs::create_dir_all(folder).expect("a writable folder");
     Checkpoint::new(small()).write(folder).expect("a writable folder");
-    // The first weight file that is there counts.
+    // A model is read from the first kind of weight file that exists.
     if target == Target::Pytorch {
         fs::remove_file(folder.join("model.safetensors")).expect("a writable folder");
     }
@@ -171,7 +171,7 @@ fn write_model(folder: &Path, target: Target) {
     fs::copy(seed, folder.join("tokenizer.json")).expect("the corpus of the tokenizer");
 }
 
-/// The geometry of the corpus, which `tests/fuzz/make_corpus.py` knows too.
+/// The geometry of the corpus, as in `tests/fuzz/make_corpus.py`.
 fn small() -> ModelConfig {
     ModelConfig {
         vocab_size: 16,
@@ -204,7 +204,7 @@ fn tokenizes(model: &str) -> bool {
     RUNTIME.block_on(pool.tokenize(texts.map(str::to_owned).to_vec(), &spec)).is_ok()
 }
 
-/// An archive as PyTorch makes it, with this pickle and one storage.
+/// An archive in PyTorch's layout, with this pickle and one storage.
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);

@@ -1,8 +1,8 @@
-//! Any bytes at all are read or refused: no panic, no abort, no memory out of proportion.
+//! Any bytes are read or refused: no panic, no abort, no memory out of proportion to the input.
 //!
-//! Each target reads its whole corpus and thousands of changed copies, the same in every run, in a process of its own
-//! whose memory is bounded: what cannot be caught (an abort, a stack that overflows, memory that is not there) ends the
-//! process, and the input that did it is kept in a file that the failure names.
+//! Each target reads its whole corpus and thousands of mutated copies, the same in every run, in a process of its own
+//! with bounded memory. A fault that cannot be caught (an abort, a stack overflow, failed allocations) ends the process,
+//! and the test failure names a file with the input that caused it.
 
 use std::{
     env, fs,
@@ -13,52 +13,52 @@ use std::{
 
 use polylance_hostile::{Target, mutations};
 
-/// Address space of the process: what candle, tokio and allocator arenas reserve, and little for the input.
+/// Address space of the process: the reservations of candle, tokio and allocator arenas, and little for the input.
 const MEMORY_KIB: u64 = 4 << 20;
-/// Says that a process is the bounded one; the value is where the input at hand is kept.
+/// Marks the process with bounded memory; the value is the file that keeps the current input.
 const INPUT: &str = "POLYLANCE_HOSTILE_INPUT";
 
 #[test]
 fn hostile_pipeline_files_are_read_or_refused() {
-    holds(Target::Pipeline, 4000);
+    assert_contained(Target::Pipeline, 4000);
 }
 
 #[test]
 fn hostile_csv_rows_are_read_or_refused() {
-    holds(Target::Csv, 3000);
+    assert_contained(Target::Csv, 3000);
 }
 
 #[test]
 fn hostile_jsonl_rows_are_read_or_refused() {
-    holds(Target::Jsonl, 3000);
+    assert_contained(Target::Jsonl, 3000);
 }
 
 #[test]
 fn hostile_config_json_files_are_read_or_refused() {
-    holds(Target::Config, 3000);
+    assert_contained(Target::Config, 3000);
 }
 
 #[test]
 fn hostile_safetensors_files_are_read_or_refused() {
-    holds(Target::Safetensors, 4000);
+    assert_contained(Target::Safetensors, 4000);
 }
 
 #[test]
 fn hostile_gguf_files_are_read_or_refused() {
-    holds(Target::Gguf, 4000);
+    assert_contained(Target::Gguf, 4000);
 }
 
 #[test]
 fn hostile_pytorch_archives_and_pickles_are_read_or_refused() {
-    holds(Target::Pytorch, 4000);
+    assert_contained(Target::Pytorch, 4000);
 }
 
 #[test]
 fn hostile_tokenizer_json_files_are_read_or_refused() {
-    holds(Target::Tokenizer, 2000);
+    assert_contained(Target::Tokenizer, 2000);
 }
 
-fn holds(target: Target, count: u64) {
+fn assert_contained(target: Target, count: u64) {
     if let Some(input) = env::var_os(INPUT) {
         return read_all(target, count, Path::new(&input));
     }
@@ -74,8 +74,8 @@ fn holds(target: Target, count: u64) {
         .env("MALLOC_ARENA_MAX", "2")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last: Vec<&str> = said.lines().rev().take(30).collect();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last: Vec<&str> = stderr.lines().rev().take(30).collect();
     assert!(
         output.status.success(),
         "{} ended with {} on the input in {}:\n{}",
@@ -88,9 +88,9 @@ fn holds(target: Target, count: u64) {
 
 fn read_all(target: Target, count: u64, input: &Path) {
     let seeds = corpus(target);
-    let taken = seeds.iter().filter(|(path, bytes)| read(target, bytes, input, &path.display().to_string())).count();
-    assert!(taken > 0, "no file of the corpus is good");
-    assert!(taken < seeds.len(), "no file of the corpus is bad");
+    let accepted = seeds.iter().filter(|(path, bytes)| read(target, bytes, input, &path.display().to_string())).count();
+    assert!(accepted > 0, "no file of the corpus is good");
+    assert!(accepted < seeds.len(), "no file of the corpus is bad");
     let seeds: Vec<Vec<u8>> = seeds.into_iter().map(|(_, bytes)| bytes).collect();
     for (number, bytes) in mutations(&seeds, count) {
         read(target, &bytes, input, &format!("mutation {number}"));
@@ -100,8 +100,8 @@ fn read_all(target: Target, count: u64, input: &Path) {
 
 fn read(target: Target, bytes: &[u8], input: &Path, name: &str) -> bool {
     fs::write(input, bytes).unwrap();
-    let taken = catch_unwind(AssertUnwindSafe(|| target.run(bytes)));
-    taken.unwrap_or_else(|_| panic!("{name} of {} panicked", target.name()))
+    let accepted = catch_unwind(AssertUnwindSafe(|| target.run(bytes)));
+    accepted.unwrap_or_else(|_| panic!("{name} of {} panicked", target.name()))
 }
 
 fn corpus(target: Target) -> Vec<(PathBuf, Vec<u8>)> {

@@ -1,6 +1,6 @@
 //! Annotates a table with the fake head, and prints the summary.
 //!
-//! `fake-annotate make TABLE ROWS` makes a table of ROWS rows; `fake-annotate run TABLE ROWS_A_COMMIT` fills its
+//! `fake-annotate make TABLE ROWS` creates a table of ROWS rows; `fake-annotate run TABLE ROWS_PER_COMMIT` fills its
 //! column `names`.
 #![expect(clippy::print_stdout, reason = "the test that started it reads its output")]
 
@@ -10,7 +10,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::{AnnotationJob, Stop, run_job};
 use polylance_schema::{Chunking, CommitPolicy};
 use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
-use polylance_tests::{fake_head, fake_pipeline};
+use polylance_tests::{fake_head_contract, fake_pipeline};
 
 const DIM: usize = 8;
 
@@ -36,10 +36,10 @@ async fn make(table: &str, rows: u64) -> Result<serde_json::Value, Box<dyn Error
     Ok(serde_json::to_value(run_job(job, BackendHandle(backend), contract, &mut ()).await?)?)
 }
 
-async fn annotate(table: &str, rows_a_commit: u64) -> Result<serde_json::Value, Box<dyn Error>> {
-    let contract = fake_head();
+async fn annotate(table: &str, rows_per_commit: u64) -> Result<serde_json::Value, Box<dyn Error>> {
+    let contract = fake_head_contract();
     let spec = contract.spec.clone();
-    let commit = CommitPolicy { rows: rows_a_commit, seconds: 3600 };
+    let commit = CommitPolicy { rows: rows_per_commit, seconds: 3600 };
     let job = AnnotationJob { table: table.to_owned(), column: "names".into(), contract, commit };
     let open = job.open().await?;
     Ok(serde_json::to_value(open.run(Arc::new(FakeAnnotator::new(spec)), &Stop::default(), &mut |_| {}).await?)?)

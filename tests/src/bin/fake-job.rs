@@ -1,7 +1,7 @@
 //! Runs the whole job over a source with the fake device and a fake head, in small commits and with an index, and
 //! prints the summary.
 //!
-//! `fake-job SOURCE TABLE ROWS_A_COMMIT`
+//! `fake-job SOURCE TABLE ROWS_PER_COMMIT`
 #![expect(clippy::print_stdout, reason = "the test that started it reads its output")]
 
 use std::{env, error::Error, sync::Arc};
@@ -11,13 +11,15 @@ use polylance_engine::Job;
 use polylance_schema::{Chunking, Cut, IndexKind};
 use polylance_sink::{IndexSpec, UpkeepPolicy};
 use polylance_testkit::{FakeBackend, fake_contract};
-use polylance_tests::{fake_head, fake_pipeline};
+use polylance_tests::{fake_head_contract, fake_pipeline};
 
 const DIM: usize = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [source, table, rows] = &arguments[..] else { return Err("usage: fake-job SOURCE TABLE ROWS_A_COMMIT".into()) };
+    let [source, table, rows] = &arguments[..] else {
+        return Err("usage: fake-job SOURCE TABLE ROWS_PER_COMMIT".into());
+    };
     let job = Job {
         index: IndexSpec { kind: IndexKind::IvfFlat, min_rows: 500, ..IndexSpec::default() },
         upkeep: UpkeepPolicy { compact: true, retention: None },
@@ -29,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(job: Job) -> Result<serde_json::Value, Box<dyn Error>> {
-    let head = fake_head();
+    let head = fake_head_contract();
     let column = head.field("names").ok_or("the task has no column")?;
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(vec![head.spec]));
     let contract = fake_contract(DIM, Chunking::Split { max_tokens: 12, overlap: 2, cut: Cut::Word });

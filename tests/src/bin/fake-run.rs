@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Takes the time of each tenth of the rows, as they are committed.
+/// Measures the time of each tenth of the rows, as they are committed.
 struct Tenths {
     rows: u64,
     since: Instant,

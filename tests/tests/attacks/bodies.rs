@@ -1,10 +1,10 @@
-//! Bodies that do not fit their routes.
+//! Invalid bodies for each route.
 
 use serde_json::json;
 
 use super::Attack;
 
-/// Values of the wrong type, missing, too many, too long, and no numbers.
+/// Values of the wrong type, missing values, too many, too long, and numbers that are not finite.
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn bodies() -> Vec<Attack> {
     let many = |n: usize| vec!["a"; n];

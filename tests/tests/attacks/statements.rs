@@ -1,4 +1,4 @@
-//! SQL that writes, reaches out, never ends, or is none.
+//! SQL that writes, accesses files or addresses, never ends, or is invalid.
 
 pub(crate) fn statements() -> Vec<String> {
     let fixed = [
@@ -105,7 +105,7 @@ pub(crate) fn statements() -> Vec<String> {
         "SELECT string_agg(a.text, '') FROM udhr a, udhr b, udhr c",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n FROM r, udhr) SELECT sum(n) FROM r",
-        // Without end, written otherwise.
+        // Without end, in other spellings.
         "SELECT length(`repeat`('x', 300000000))",
         "SELECT length(\"repeat\"('x', 300000000))",
         "SELECT length(`lpad`('x', 300000000, 'ab'))",
@@ -121,7 +121,7 @@ pub(crate) fn statements() -> Vec<String> {
         "SELECT arrow_metadata(map_x) FROM udhr LIMIT 1",
         "SELECT arrow_field(text) FROM udhr LIMIT 1",
         "SELECT version()",
-        // No SQL.
+        // Not SQL.
         "",
         " ",
         ";",

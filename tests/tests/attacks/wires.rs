@@ -1,4 +1,4 @@
-//! Paths, tokens, and bytes that are no requests.
+//! Hostile paths, tokens, and bytes that are not requests.
 
 use super::{Attack, TOKEN};
 
@@ -57,7 +57,7 @@ pub(crate) fn paths() -> Vec<String> {
     fixed.into_iter().map(str::to_owned).chain(long).collect()
 }
 
-/// Without a token that is known, and with methods and types that are not for the route.
+/// Requests without a valid token, and with methods and content types that the route does not accept.
 pub(crate) fn strangers() -> Vec<Attack> {
     let json = || ("Content-Type", "application/json".to_owned());
     let body = || br#"{"query": "rest"}"#.to_vec();
@@ -96,7 +96,7 @@ pub(crate) fn strangers() -> Vec<Attack> {
     attacks
 }
 
-/// What is no request, or only the beginning of one.
+/// Bytes that are not a request, or only the beginning of one.
 pub(crate) fn wires() -> Vec<Attack> {
     let post = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let token = format!("Authorization: Bearer {TOKEN}\r\n");

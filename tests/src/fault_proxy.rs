@@ -1,4 +1,4 @@
-//! A proxy before an HTTP store that loses, delays and breaks calls, decided by a seed.
+//! A proxy in front of an HTTP store that loses, delays and breaks calls, chosen by a seed.
 
 use std::{
     io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write},
@@ -11,39 +11,46 @@ use std::{
     time::Duration,
 };
 
-/// What can happen to a call.
+/// A fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// 503: slow down.
     Throttled,
     /// 500.
     Broken,
-    /// The connection is reset before the store hears of the call.
-    Lost,
-    /// The store does what it is told, and the answer is lost.
-    Unanswered,
-    /// The answer breaks off in its middle.
+    /// The connection is reset before the store receives the call.
+    RequestLost,
+    /// The store executes the call, and the response is lost.
+    ResponseLost,
+    /// The response breaks off in the middle.
     Partial,
-    /// The answer comes a few bytes at a time.
+    /// The response arrives a few bytes at a time.
     Slow,
-    /// No answer until the client gives up.
+    /// No response until the client gives up.
     Silent,
 }
 
-const FAULTS: [Fault; 7] =
-    [Fault::Throttled, Fault::Broken, Fault::Lost, Fault::Unanswered, Fault::Partial, Fault::Slow, Fault::Silent];
+const FAULTS: [Fault; 7] = [
+    Fault::Throttled,
+    Fault::Broken,
+    Fault::RequestLost,
+    Fault::ResponseLost,
+    Fault::Partial,
+    Fault::Slow,
+    Fault::Silent,
+];
 
 /// The running proxy; it takes no more calls when dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     endpoint: String,
-    plan: Arc<Plan>,
+    plan: Arc<FaultPlan>,
 }
 
 #[derive(Debug)]
-struct Plan {
+struct FaultPlan {
     upstream: String,
-    /// Of 1000 calls.
+    /// Faulty calls per 1000.
     rate: u64,
     state: Mutex<u64>,
     calls: AtomicU64,
@@ -51,8 +58,8 @@ struct Plan {
     closed: AtomicBool,
 }
 
-impl Plan {
-    /// What happens to the next call.
+impl FaultPlan {
+    /// The fault of the next call, if any.
     fn draw(&self) -> Option<Fault> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock().expect("no thread panics with the lock");
@@ -68,18 +75,18 @@ impl Plan {
     }
 }
 
-/// One request or answer.
+/// One request or response.
 struct Message {
     head: String,
     body: Vec<u8>,
 }
 
 impl FaultProxy {
-    /// Stands before the store at `upstream` (`http://host:port`); `rate` of 1000 calls go wrong.
+    /// Starts a proxy for the store at `upstream` (`http://host:port`); `rate` of 1000 calls fail.
     pub fn start(upstream: &str, rate: u64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
-        let plan = Arc::new(Plan {
+        let plan = Arc::new(FaultPlan {
             upstream: upstream.trim_start_matches("http://").trim_end_matches('/').to_owned(),
             rate,
             state: Mutex::new(seed),
@@ -94,19 +101,19 @@ impl FaultProxy {
                     break;
                 }
                 let plan = Arc::clone(&serving);
-                // A client that goes away ends its own thread only.
+                // A client that disconnects ends only its own thread.
                 thread::spawn(move || drop(serve(client, &plan)));
             }
         });
         Self { endpoint, plan }
     }
 
-    /// Where clients find it.
+    /// The address for clients.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Calls so far, and those that went wrong.
+    /// Calls so far, and those that failed.
     pub fn counts(&self) -> (u64, u64) {
         (self.plan.calls.load(Ordering::Relaxed), self.plan.faults.load(Ordering::Relaxed))
     }
@@ -119,40 +126,40 @@ impl Drop for FaultProxy {
     }
 }
 
-/// Answers one call and closes the connection.
-fn serve(mut client: TcpStream, plan: &Plan) -> Result<()> {
+/// Handles one call and closes the connection.
+fn serve(mut client: TcpStream, plan: &FaultPlan) -> Result<()> {
     let request = Message::read(&mut BufReader::new(client.try_clone()?))?;
     let fault = plan.draw();
     match fault {
         Some(Fault::Throttled) => return refuse(&mut client, "503 Slow Down", "SlowDown"),
         Some(Fault::Broken) => return refuse(&mut client, "500 Internal Server Error", "InternalError"),
-        Some(Fault::Lost) => return client.shutdown(Shutdown::Both),
+        Some(Fault::RequestLost) => return client.shutdown(Shutdown::Both),
         Some(Fault::Silent) => {
-            // Until the client closes the connection, or long after it should have.
+            // Waits until the client closes the connection, or long after it should have.
             client.set_read_timeout(Some(Duration::from_mins(1)))?;
             return client.read(&mut [0]).map(drop);
         }
-        Some(Fault::Unanswered | Fault::Partial | Fault::Slow) | None => {}
+        Some(Fault::ResponseLost | Fault::Partial | Fault::Slow) | None => {}
     }
     let mut upstream = TcpStream::connect(&plan.upstream)?;
     upstream.write_all(request.closing().as_bytes())?;
     upstream.write_all(&request.body)?;
-    let mut answer = Vec::new();
-    upstream.read_to_end(&mut answer)?;
+    let mut response = Vec::new();
+    upstream.read_to_end(&mut response)?;
     match fault {
-        Some(Fault::Unanswered) => client.shutdown(Shutdown::Both),
+        Some(Fault::ResponseLost) => client.shutdown(Shutdown::Both),
         Some(Fault::Partial) => {
-            client.write_all(&answer[..answer.len() - answer.len().min(400) / 2])?;
+            client.write_all(&response[..response.len() - response.len().min(400) / 2])?;
             client.shutdown(Shutdown::Both)
         }
         Some(Fault::Slow) => {
-            for part in answer.chunks(answer.len().div_ceil(8).max(1)) {
+            for part in response.chunks(response.len().div_ceil(8).max(1)) {
                 client.write_all(part)?;
                 thread::sleep(Duration::from_millis(20));
             }
             Ok(())
         }
-        _ => client.write_all(&answer),
+        _ => client.write_all(&response),
     }
 }
 
@@ -182,7 +189,7 @@ impl Message {
         Ok(Self { head, body })
     }
 
-    /// The head of a call that asks for the connection to be closed after the answer.
+    /// The head of the call, with a request to close the connection after the response.
     fn closing(&self) -> String {
         let kept = self.head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
         let lines: Vec<&str> = kept.chain(["Connection: close"]).collect();

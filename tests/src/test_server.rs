@@ -1,4 +1,4 @@
-//! A `polylance serve` that ends with its test, and requests as they go over the wire.
+//! A `polylance serve` process that ends with its test, and raw HTTP requests to it.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -12,13 +12,13 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{polylance, program, repository};
+use crate::{polylance, polylance_command, repository};
 
-/// Loading a model on a busy machine takes its time.
-const START: Duration = Duration::from_mins(5);
+/// Loading a model on a busy machine can take minutes.
+const START_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// The Declaration of Human Rights in three languages, with its words indexed.
-pub fn declaration(folder: &Path) -> String {
+/// Embeds the Declaration of Human Rights in three languages, builds a full-text index, and returns the table.
+pub fn embed_declaration(folder: &Path) -> String {
     let table = folder.join("udhr.lance").display().to_string();
     let source = "builtin:udhr?codes=eng,fra,jpn";
     let _ = polylance(&["embed", "--source", source, "--table", &table, "--keep", "lang,article"]).exits_with(0);
@@ -28,26 +28,26 @@ pub fn declaration(folder: &Path) -> String {
 
 /// A server of tables on a free port.
 #[derive(Debug)]
-pub struct Served {
+pub struct TestServer {
     child: Child,
     /// `127.0.0.1:PORT`.
     pub address: String,
-    /// Where Flight SQL is spoken, as its clients write it, when it is.
+    /// The Flight SQL address, if it is served.
     pub flight: Option<String>,
-    said: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
 }
 
-/// What came back.
+/// An HTTP response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status; 0 when the connection ended without one.
     pub status: u16,
-    /// The head and everything else, as it came.
+    /// Head and body as received.
     pub text: String,
 }
 
-impl Answer {
-    /// What stands behind the head.
+impl Response {
+    /// The body.
     pub fn body(&self) -> &str {
         self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
     }
@@ -58,10 +58,10 @@ impl Answer {
     }
 }
 
-impl Served {
-    /// Serves on a free port.
+impl TestServer {
+    /// Starts a server on a free port.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = program()
+        let mut child = polylance_command()
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(repository())
@@ -76,8 +76,8 @@ impl Served {
         let (found, addresses) = mpsc::channel();
         let speaks_flight = arguments.contains(&"--flight");
         // Reads to the end, so that the server can always write.
-        let said = thread::spawn(move || {
-            let mut said = String::new();
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
             let mut address = String::new();
             for line in messages.lines().map_while(Result::ok) {
                 let flight = line.split_once("Flight SQL on ").map(|(_, url)| url.to_owned());
@@ -87,13 +87,13 @@ impl Served {
                 if !address.is_empty() && flight.is_some() == speaks_flight {
                     let _gone = found.send((std::mem::take(&mut address), flight));
                 }
-                said.push_str(&line);
-                said.push('\n');
+                text.push_str(&line);
+                text.push('\n');
             }
-            said
+            text
         });
-        let mut served = Self { child, address: String::new(), flight: None, said: Some(said) };
-        match addresses.recv_timeout(START) {
+        let mut served = Self { child, address: String::new(), flight: None, stderr: Some(stderr) };
+        match addresses.recv_timeout(START_TIMEOUT) {
             Ok((address, flight)) => (served.address, served.flight) = (address, flight),
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
                 panic!("the server does not listen:\n{}", served.stop("KILL").1)
@@ -102,13 +102,13 @@ impl Served {
         served
     }
 
-    /// As a browser writes it.
+    /// The address for a browser.
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
     /// Sends a request and reads to the end of the connection.
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for (name, value) in headers {
             request.extend([name, ": ", value, "\r\n"]);
@@ -121,7 +121,7 @@ impl Served {
     }
 
     /// A POST of JSON with a token, or without one.
-    pub fn post(&self, path: &str, token: Option<&str>, body: &str) -> Answer {
+    pub fn post(&self, path: &str, token: Option<&str>, body: &str) -> Response {
         let authorization = token.map(|token| format!("Bearer {token}"));
         let mut headers = vec![("Content-Type", "application/json")];
         headers.extend(authorization.as_deref().map(|authorization| ("Authorization", authorization)));
@@ -129,7 +129,7 @@ impl Served {
     }
 
     /// A GET.
-    pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
+    pub fn get(&self, path: &str, token: Option<&str>) -> Response {
         let authorization = token.map(|token| format!("Bearer {token}"));
         let headers: Vec<_> =
             authorization.as_deref().map(|authorization| ("Authorization", authorization)).into_iter().collect();
@@ -137,25 +137,25 @@ impl Served {
     }
 
     /// Writes bytes and reads until the server ends the connection.
-    pub fn raw(&self, bytes: &[u8]) -> Answer {
+    pub fn raw(&self, bytes: &[u8]) -> Response {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(START)).unwrap();
-        // A server that has seen enough closes while there is more to write, and its answer may be lost with that.
+        stream.set_read_timeout(Some(START_TIMEOUT)).unwrap();
+        // A server may close the connection before everything is written, and its response may be lost with that.
         let _closed = stream.write_all(bytes);
-        read_to_end(stream)
+        read_response(stream)
     }
 
-    /// Sends a signal and waits: the exit code, and everything that was said.
+    /// Sends a signal, waits, and returns the exit code and everything on stderr.
     pub fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
         let code = self.child.wait().unwrap().code();
-        (code, self.said.take().map(|said| said.join().unwrap()).unwrap_or_default())
+        (code, self.stderr.take().map(|stderr| stderr.join().unwrap()).unwrap_or_default())
     }
 }
 
-/// Reads to the end of the connection.
-pub fn read_to_end(mut stream: TcpStream) -> Answer {
+/// Reads a response to the end of the connection.
+pub fn read_response(mut stream: TcpStream) -> Response {
     let mut bytes = Vec::new();
     let mut part = [0; 1 << 14];
     while let Ok(read @ 1..) = stream.read(&mut part) {
@@ -164,10 +164,10 @@ pub fn read_to_end(mut stream: TcpStream) -> Answer {
     let _gone = stream.shutdown(Shutdown::Both);
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.strip_prefix("HTTP/1.1 ").and_then(|text| text.get(..3)?.parse().ok()).unwrap_or(0);
-    Answer { status, text }
+    Response { status, text }
 }
 
-impl Drop for Served {
+impl Drop for TestServer {
     fn drop(&mut self) {
         let _ended = self.child.kill();
         let _ended = self.child.wait();
