@@ -29,7 +29,7 @@ const VIEWS = [
 
 for (const colorScheme of ["light", "dark"]) {
   for (const [name, hash, ready] of VIEWS) {
-    test(`${name} keeps the rules of accessibility in ${colorScheme}`, () =>
+    test(`${name} follows the accessibility rules in ${colorScheme}`, () =>
       onPage(hash, async (page) => {
         await ready(page);
         // Colours that are still fading in would be measured half-way.
@@ -119,7 +119,7 @@ test("everything can be done with the keyboard", () =>
     assert.match(page.url(), /#\/search/);
   }));
 
-test("what is read aloud says where one is and what was found", () =>
+test("screen readers get landmarks, titles and the number of hits", () =>
   onPage(search("torture", "&mode=vector&k=10"), async (page) => {
     const first = (await hits(page)).first();
     assert.match(await page.title(), /^torture · .* · polylance$/);

@@ -22,7 +22,7 @@ for (const [name, query, lang, direction] of EDUCATION) {
     }));
 }
 
-test("a search can be linked, and Back leads to the one before", () =>
+test("a search can be linked, and Back returns to the previous one", () =>
   onPage(search("freedom of thought", "&mode=vector&k=20"), async (page) => {
     assert.equal(await (await hits(page)).count(), 20);
     assert.equal(await page.getByRole("radio", { name: "Meaning" }).isChecked(), true);
@@ -73,7 +73,7 @@ test("without a query, filters list rows", () =>
     await page.locator(".hit").nth(19).waitFor();
   }));
 
-test("a condition that does not fit says so, and so does a search without a hit", () =>
+test("an invalid condition and a search without a hit show a message", () =>
   onPage(search("x", "&where=nonsense+%3D+1"), async (page) => {
     await page.locator("section [role=alert]").waitFor();
     assert.match(await page.locator("section [role=alert]").innerText(), /nonsense/);
@@ -81,7 +81,7 @@ test("a condition that does not fit says so, and so does a search without a hit"
     await page.getByText("No row fulfils every filter.").waitFor();
   }, { expected: [/status of 400/] }));
 
-test("a search by words marks them, and every hit says why it was found", () =>
+test("a full-text search marks the words, and every hit shows why it was found", () =>
   onPage(search("education", "&mode=text"), async (page) => {
     const first = (await hits(page)).first();
     assert.match(await first.locator("mark").first().innerText(), /^education$/i);
@@ -106,7 +106,7 @@ test("more like this finds the article in other languages, and not itself", () =
     assert.ok(like.includes("fra/5") && like.includes("arb/5") && !like.includes("eng/5"), like.join(" "));
   }));
 
-test("spans stand where their characters are", () =>
+test("spans are at their characters", () =>
   onPage(search("education"), async (page) => {
     await hits(page);
     const span = page.locator(".hit").first().locator(".span", { hasText: "LOC" });

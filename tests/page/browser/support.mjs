@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before } from "node:test";
 import { chromium } from "playwright-core";
 
-/** A variable that the Rust test beside these gives; it starts the servers. */
+/** An environment variable that the Rust test sets, which starts the servers. */
 function given(name) {
   assert.ok(process.env[name], `${name} is not set: \`cargo nextest run --workspace --test page\` starts the servers and these tests`);
   return process.env[name];

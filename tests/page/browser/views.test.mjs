@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { hits, locked, onPage, picture, search } from "./support.mjs";
 
-test("a document shows its chunks in order and what the corpus says of it", () =>
+test("a document shows its chunks in order and its kept columns", () =>
   onPage("#/document?doc=arb%2F26", async (page) => {
     await page.getByRole("heading", { level: 1, name: "arb/26" }).waitFor();
     await page.locator(".chunk").first().waitFor();
@@ -18,14 +18,14 @@ test("a document shows its chunks in order and what the corpus says of it", () =
     await page.waitForURL(/#\/search/);
   }));
 
-test("a document that is not there says so", () =>
+test("a missing document shows a message", () =>
   onPage("#/document?doc=nobody", async (page) => {
     await page.getByRole("alert").waitFor();
     assert.match(await page.getByRole("alert").innerText(), /no document/);
     assert.equal(await page.locator("h1").innerText(), "nobody");
   }, { expected: [/status of 404/] }));
 
-test("a table without a map says what a map needs", () =>
+test("a table without a map explains how to make one", () =>
   onPage("#/map", async (page) => {
     await page.getByText(/has no map yet/).waitFor();
     assert.match(await page.locator("main").innerText(), /map_x/);
@@ -35,7 +35,7 @@ test("a table without a map says what a map needs", () =>
     await route.fulfill({ response: answer, json: { tables: tables.map((table) => ({ ...table, map: false })) } });
   } } }));
 
-test("the map draws points, lights hits, and tells what is below the pointer", () =>
+test("the map draws points, highlights hits and shows the row below the pointer", () =>
   onPage("#/map?q=education&color=lang", async (page) => {
     await page.getByText(/10 of 10 hits lit/).waitFor();
     const drawn = await page.locator(".map-points").evaluate((canvas) => {
@@ -97,7 +97,7 @@ test("the map moves and zooms by keys, wheel and buttons", () =>
     await differs(whole);
   }));
 
-test("runs are shown with what they added and could not read", () =>
+test("runs show the rows that they added and could not read", () =>
   onPage("#/runs", async (page) => {
     await page.getByRole("heading", { level: 1, name: "Runs of udhr" }).waitFor();
     const runs = page.getByRole("region", { name: "Runs" }).locator("tbody tr");
@@ -114,7 +114,7 @@ test("runs are shown with what they added and could not read", () =>
     await page.waitForURL(/#\/runs/);
   }));
 
-test("runs that crowd a table and its quarantine are told apart", () =>
+test("runs show their commits, rows, speed and quarantined rows", () =>
   onPage("#/runs", async (page) => {
     const runs = page.getByRole("region", { name: "Runs" }).locator("tbody tr");
     await runs.nth(1).waitFor();
@@ -156,7 +156,7 @@ test("SQL runs with Ctrl+Enter, and its rows become a file", () =>
     assert.match(await page.getByRole("alert").innerText(), /nonsense/);
   }, { expected: [/status of 400/] }));
 
-test("a server that asks for a token gets the one that is entered", () =>
+test("a server that requires a token receives the entered one", () =>
   onPage(search("education"), async (page) => {
     const token = page.getByLabel(/token/i).and(page.locator("input"));
     await token.fill("wrong");

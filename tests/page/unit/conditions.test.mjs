@@ -18,7 +18,7 @@ test("quotes stay inside values and names", () => {
   assert.equal(facetCondition(text("a`b"), ["x"]), "`a``b` = 'x'");
 });
 
-test("several values, no value, booleans and labels", () => {
+test("conditions cover several values, no value, booleans and labels", () => {
   assert.equal(facetCondition(text("lang"), ["ar", "th"]), "`lang` IN ('ar', 'th')");
   assert.equal(facetCondition(text("lang"), ["ar", null]), "(`lang` = 'ar' OR `lang` IS NULL)");
   assert.equal(facetCondition(text("lang"), [null]), "`lang` IS NULL");
@@ -35,14 +35,14 @@ test("a facet's own values do not narrow its counts", () => {
   assert.equal(condition(table, {}, "  "), undefined);
 });
 
-test("a value is put in and taken out", () => {
+test("a value can be added and removed", () => {
   const once = toggled({}, "lang", "ar");
   assert.deepEqual(once, { lang: ["ar"] });
   assert.deepEqual(toggled(once, "lang", null), { lang: ["ar", null] });
   assert.deepEqual(toggled(once, "lang", "ar"), {});
 });
 
-test("CSV quotes what needs it", () => {
+test("CSV quotes only values that need it", () => {
   const rows = [{ a: 'say "hi"', b: "x,y" }, { a: null, b: { label: "é" } }, { a: "two\nlines", b: 1.5 }];
   assert.equal(csv(["a", "b"], rows), 'a,b\r\n"say ""hi""","x,y"\r\n,"{""label"":""é""}"\r\n"two\nlines",1.5\r\n');
 });

@@ -7,7 +7,7 @@ const round = (change) => {
   assert.deepEqual(parseRoute(formatRoute(route)), route);
 };
 
-test("an address says everything a search needs", () => {
+test("an address contains all settings of a search", () => {
   round({ query: "the right to rest & leisure = 100% #1?", mode: "hybrid", k: 50, where: "lang = 'x' AND a <> 'b&c'" });
   round({ query: "الحق في التعليم", table: "udhr", facets: { lang: ["ar", "th"], "a b.c": ["it's", "", null] } });
   round({ like: { doc_id: "eng/16", chunk: 3 }, byDocument: true, rerank: true });
@@ -17,12 +17,12 @@ test("an address says everything a search needs", () => {
   round({ view: "sql", sql: "SELECT 1;\n-- «é» + 100%" });
 });
 
-test("what is as it starts is not in the address", () => {
+test("default settings are not in the address", () => {
   assert.equal(formatRoute(START), "#/search");
   assert.equal(formatRoute({ ...START, query: "a b" }), "#/search?q=a+b");
 });
 
-test("a broken address is a search", () => {
+test("a broken address opens the search page", () => {
   for (const hash of ["", "#", "#/", "#/nothing", "#/search?mode=magic&k=-3&like_chunk=x", "#?%%%", "#/search?k=1e9"]) {
     const route = parseRoute(hash);
     assert.equal(route.view, "search");

@@ -10,7 +10,7 @@ import { categories } from "../node_modules/.logic/map/categories.js";
 const columns = ["doc_id", "chunk", "text", "lang", "language", "topic", "entities", "run_id"].map((name) => ({ name, type: "Utf8" }));
 const table = { columns, spans: ["entities"] };
 
-test("a row is taken apart by what its columns are", () => {
+test("a row is divided by the kinds of its columns", () => {
   const parts = rowParts(table, {
     doc_id: "a", chunk: 2, text: "t", lang: "ar", language: null, run_id: "r",
     topic: { label: "rights", score: 0.5 },
@@ -43,7 +43,7 @@ test("reasons are the rankings that found the hit", () => {
   assert.deepEqual(reasons({ vector: null, text: null, rerank: null }), []);
 });
 
-test("keys are left alone while one types, with a modifier, or when letters are off", () => {
+test("keys are ignored while typing, with a modifier, or when letter keys are off", () => {
   const press = (key, change = {}) =>
     actionOf({ key, ctrlKey: false, altKey: false, metaKey: false, typing: false, letters: true, ...change });
   assert.equal(press("/"), "focus-search");
@@ -72,7 +72,7 @@ test("the camera shows every point, and zoom keeps the place below the pointer",
   assert.ok(Number.isFinite(fit([], [], { width: 10, height: 10 }).scale));
 });
 
-test("the grid finds what comparing with every point finds", () => {
+test("the grid finds the same point as a comparison with every point", () => {
   let seed = 7;
   const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
   const x = Array.from({ length: 500 }, () => random() * 20 - 10);

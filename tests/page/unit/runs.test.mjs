@@ -4,14 +4,14 @@ import { runsOf, staircase, timeText } from "../node_modules/.logic/logic/runs.j
 
 const version = (version, time, rows, run_id) => ({ version, time: `2026-03-01T10:00:${time}Z`, rows, operation: "Append", run_id });
 
-test("a run is its commits, and what the table has more after each", () => {
+test("a run is its commits and the rows that each added", () => {
   const versions = [version(3, "30", 350, "b"), version(2, "10", 150, "b"), version(1, "00", 100, "a")];
   const [b, a] = runsOf(versions, [{ run_id: "b", stage: "read", rows: 2 }, { run_id: "gone", stage: "read", rows: 9 }]);
   assert.deepEqual([b.id, b.commits, b.added, b.perSecond, b.quarantined], ["b", 2, 250, 10, 2]);
   assert.deepEqual([a.id, a.commits, a.added, a.perSecond, a.quarantined], ["a", 1, 100, null, 0]);
 });
 
-test("of the oldest version that is left, nothing was added that one knows of", () => {
+test("the oldest remaining version counts no added rows", () => {
   const [run] = runsOf([version(9, "10", 500, "x"), version(8, "00", 480, "x")], []);
   assert.deepEqual([run.added, run.perSecond], [20, 2]);
   assert.deepEqual(runsOf([], []), []);
@@ -26,7 +26,7 @@ test("rows over time are a staircase from corner to corner", () => {
   assert.deepEqual(staircase([{ ...version(1, "00", 7, null), rows: null }]), []);
 });
 
-test("a time is written out, and what is none stays as it is", () => {
+test("a time is formatted, and anything else stays unchanged", () => {
   assert.match(timeText("2026-03-01T10:00:00Z"), /1 Mar 2026.*10:00:00/);
   assert.equal(timeText("yesterday"), "yesterday");
 });

@@ -39,7 +39,7 @@ test("nested and crossing spans keep their parts", () => {
   ]);
 });
 
-test("spans outside the text, empty or turned round are nothing", () => {
+test("spans outside the text, empty or reversed are ignored", () => {
   assert.deepEqual(marked("abc", [span("A", 7, 9), span("B", 1, 1), span("C", 2, 1), span("D", 2, 50)]), [
     ["ab", "", false], ["c", "D", false],
   ]);
@@ -47,7 +47,7 @@ test("spans outside the text, empty or turned round are nothing", () => {
 
 const found = (text, query) => matches(text, query).map(({ start, end }) => text.slice(start, end));
 
-test("words match in any script, as the index of words compares them", () => {
+test("words match in any script, as the full-text index compares them", () => {
   assert.deepEqual(found("Toute personne a droit à l’éducation.", "EDUCATION"), ["éducation"]);
   assert.deepEqual(found("human rights and a right", "right"), ["right"]);
   assert.deepEqual(found("العلم والتعليم في المدارس", "في التعليم"), []);
@@ -95,7 +95,7 @@ test("short words are marked only when the query has no longer one", () => {
   assert.deepEqual(matches(text, "to").map(({ start, end }) => text.slice(start, end)), ["to"]);
 });
 
-test("folding takes case and accents away and no letters", () => {
+test("folding removes case and accents but no letters", () => {
   assert.equal(fold("Éducation"), "education");
   assert.deepEqual(words("to be, or").map(({ word }) => word), ["to", "be", "or"]);
 });
