@@ -3,9 +3,10 @@
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits};
 use polylance_schema::{
-    Aggregation, CommitPolicy, HeadContract, HeadInputs, IndexKind, OnMissing, TaskSpec, TextColumn, WriteConcurrency,
+    Aggregation, CommitPolicy, HeadContract, HeadInputs, IndexKind, MaintenancePolicy, OnMissing, TaskSpec, TextColumn,
+    WriteConcurrency,
 };
-use polylance_sink::{IndexSpec, UpkeepPolicy};
+use polylance_sink::IndexSpec;
 
 /// A job from `source` into `table` with commits of `rows_per_commit` rows, without index, maintenance and limits.
 pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job {
@@ -15,7 +16,7 @@ pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job
         text: TextColumn::Kept,
         commit: CommitPolicy { rows: rows_per_commit, seconds: 3600 },
         index: IndexSpec { kind: IndexKind::None, ..IndexSpec::default() },
-        upkeep: UpkeepPolicy::OFF,
+        upkeep: MaintenancePolicy::OFF,
         on_missing: OnMissing::Keep,
         concurrency: WriteConcurrency::Merge,
         reread: false,

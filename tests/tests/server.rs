@@ -267,7 +267,7 @@ fn unsafe_server_options_are_refused() {
         let _ = open.says(&["no token says who may ask", "hint: give --token-hash"]);
     }
     let missing = polylance(&["serve", "--table", "none.lance", "--listen", "127.0.0.1:0"]).exits_with(2);
-    let _ = missing.says(&["there is no lance table at none.lance"]);
+    let _ = missing.says(&["no table at none.lance"]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hashes");
     fs::write(&file, "# nobody\n").unwrap();

@@ -11,8 +11,8 @@ use lance::{Dataset, dataset::DeleteBuilder};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::RowSet;
 use polylance_engine::{Job, RunSummary, run_job};
-use polylance_schema::{Chunking, IndexKind, OnMissing};
-use polylance_sink::{IndexSpec, QuarantineFilter, UpkeepPolicy, count_quarantined, draw_map, quarantined_sources};
+use polylance_schema::{Chunking, IndexKind, MaintenancePolicy, OnMissing};
+use polylance_sink::{IndexSpec, QuarantineFilter, count_quarantined, draw_map, quarantined_sources};
 use polylance_testkit::{FakeBackend, fake_contract};
 use polylance_tests::{Row, fake_pipeline, write_parquet};
 
@@ -212,7 +212,7 @@ async fn compaction_and_indexing_keep_the_manifest_valid() {
     let rows: Vec<String> = (0..20).map(|n| format!("{{\"id\": \"{n}\", \"text\": \"number {n}\"}}")).collect();
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     let corpus = Corpus::of(&[("a.jsonl", &rows)]);
-    let mut job = Job { upkeep: UpkeepPolicy { compact: true, retention: None }, ..corpus.job() };
+    let mut job = Job { upkeep: MaintenancePolicy { compact: true, ..MaintenancePolicy::OFF }, ..corpus.job() };
     job.commit.rows = 1;
     assert!(corpus.run_as(job).await.upkeep.fragments_merged > 16);
     let index = IndexSpec { kind: IndexKind::IvfFlat, ..IndexSpec::default() };

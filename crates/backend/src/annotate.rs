@@ -1,4 +1,4 @@
-//! What heads say of texts.
+//! Heads: their inputs and their answers for texts.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -7,7 +7,7 @@ use polylance_schema::TaskSpec;
 
 use crate::Result;
 
-/// What a head is given.
+/// The input of a head.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AnnotateInput {
     /// The text; the context of a question, the passage of a query.
@@ -34,23 +34,23 @@ pub struct Span {
     pub label: String,
     /// How likely it is.
     pub score: f32,
-    /// Its place in the text, in Unicode scalar values.
+    /// Its range in the text, in Unicode scalar values.
     pub chars: Range<u64>,
     /// That slice of the text.
     pub text: String,
-    /// Whether its first tag says that the entity began before (`I-`, `E-`, `L-`): at the beginning of a chunk it then
-    /// continues the last entity of the chunk before.
+    /// Whether its first tag means that the entity began earlier (`I-`, `E-`, `L-`): at the beginning of a chunk it then
+    /// continues the last entity of the previous chunk.
     pub continues: bool,
 }
 
-/// An answer that stands in the text.
+/// An answer that is a part of the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// The slice of the text; empty for "no answer".
     pub text: String,
     /// How likely it is.
     pub score: f32,
-    /// Its place in the text, in Unicode scalar values; empty for "no answer".
+    /// Its range in the text, in Unicode scalar values; empty for "no answer".
     pub chars: Range<u64>,
 }
 
@@ -63,10 +63,10 @@ pub struct TokenScore {
     pub score: f32,
 }
 
-/// What a head says of one input.
+/// A head's answer for one input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Annotation {
-    /// Classes, best first: one or all, as the task says.
+    /// Classes, best first: one or all, depending on the task.
     Labels(Vec<LabelScore>),
     /// Entities, in the order of the text.
     Spans(Vec<Span>),
@@ -74,7 +74,7 @@ pub enum Annotation {
     Answers(Vec<Answer>),
     /// Tokens for each mask, best first.
     Masks(Vec<Vec<TokenScore>>),
-    /// The text that was made.
+    /// The generated text.
     Text(String),
     /// The scores of the choices, in their order.
     Choices(Vec<f32>),
@@ -82,20 +82,20 @@ pub enum Annotation {
     Relevance(f32),
 }
 
-/// An annotation, or why the input has none.
+/// An annotation, or the reason why there is none.
 pub type Annotated = std::result::Result<Annotation, String>;
 
 /// A model with a head, its tokenizer and its devices.
 ///
-/// Laws: as those of [`crate::Backend`]; an input that cannot be annotated says why and does not fail the others.
+/// Laws: those of [`crate::Backend`]; an input that cannot be annotated yields a reason and does not fail the others.
 pub trait Annotator: fmt::Debug + Send + Sync {
-    /// What the head is asked.
+    /// The task of the head.
     fn spec(&self) -> &TaskSpec;
 
     /// The annotation of each input.
     fn annotate(&self, inputs: Vec<AnnotateInput>) -> BoxFuture<'static, Result<Vec<Annotated>>>;
 }
 
-/// The annotator as a session extension, so that a plan finds it where it runs.
+/// The annotator as a session extension: a plan finds it where it runs.
 #[derive(Debug, Clone)]
 pub struct AnnotatorHandle(pub Arc<dyn Annotator>);

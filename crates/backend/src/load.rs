@@ -1,26 +1,27 @@
-//! How much a backend has to do.
+//! The load of a backend.
 
-/// What a backend has to do at a moment.
+/// The queued and running work of a backend at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
-    /// Ids that wait for a device.
-    pub queued_ids: usize,
-    /// Ids that devices have in work.
-    pub running_ids: usize,
-    /// Ids that may wait or be in work: callers with more wait themselves. A single larger batch goes through alone.
-    pub capacity_ids: usize,
-    /// Bytes of text that wait for a tokenizer thread or are being cut.
+    /// Tokens that wait for a device.
+    pub queued_tokens: usize,
+    /// Tokens that devices are computing.
+    pub running_tokens: usize,
+    /// Maximum number of tokens that wait or run: callers with more wait themselves. A single larger batch is admitted
+    /// alone.
+    pub capacity_tokens: usize,
+    /// Bytes of text that wait for a tokenizer thread or are being tokenized.
     pub text_bytes: usize,
 }
 
 impl Load {
-    /// Ids that wait or are in work.
-    pub fn ids(&self) -> usize {
-        self.queued_ids + self.running_ids
+    /// Tokens that wait or run.
+    pub fn tokens(&self) -> usize {
+        self.queued_tokens + self.running_tokens
     }
 
-    /// What these ids and the texts take in memory.
+    /// The memory of these tokens and of the texts, in bytes.
     pub fn bytes(&self) -> usize {
-        self.ids() * size_of::<u32>() + self.text_bytes
+        self.tokens() * size_of::<u32>() + self.text_bytes
     }
 }

@@ -1,4 +1,4 @@
-//! `[[annotate]]`: one column of a head's answers.
+//! `[[annotate]]`: a column with the answers of a head.
 
 use polylance_schema::{HeadInputs, TaskName, TaskSpec};
 use schemars::JsonSchema;
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{TaskError, TaskOptions};
 
-/// A head and the column its answers go to.
+/// A head, and the column for its answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Annotate {
     /// The column.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// What the head is asked.
+    /// The task of the head.
     pub task: TaskName,
     /// The model with its head: a folder or a hub id.
     #[schemars(length(min = 1))]
@@ -50,7 +50,7 @@ impl Annotate {
         }
     }
 
-    /// The task, and what it is given beside the text.
+    /// The task, and its inputs besides the text.
     ///
     /// # Errors
     /// [`TaskError`] when the keys do not make a task with a column.
@@ -70,8 +70,16 @@ impl Annotate {
         if let Some((key, ..)) = stray.into_iter().find(|(_, set, of)| *set && *of != self.task) {
             return Err(TaskError::Stray { key, task: task() });
         }
-        one_of(self.task == TaskName::Qa, ("question", &self.question), ("question_column", &self.question_column))?;
-        one_of(self.task == TaskName::Choose, ("choices", &self.choices), ("choices_column", &self.choices_column))?;
+        check_one_of(
+            self.task == TaskName::Qa,
+            ("question", &self.question),
+            ("question_column", &self.question_column),
+        )?;
+        check_one_of(
+            self.task == TaskName::Choose,
+            ("choices", &self.choices),
+            ("choices_column", &self.choices_column),
+        )?;
         if self.choices.as_ref().is_some_and(Vec::is_empty) {
             return Err(TaskError::Wrong { key: "choices", expected: "at least one text", found: "none".to_owned() });
         }
@@ -85,8 +93,8 @@ impl Annotate {
     }
 }
 
-/// Of a fixed value and a column exactly one must be given, where one is needed.
-fn one_of<T>(
+/// Checks that at most one of a fixed value and a column is given, and exactly one where one is needed.
+fn check_one_of<T>(
     needed: bool,
     fixed: (&'static str, &Option<T>),
     column: (&'static str, &Option<String>),
@@ -98,7 +106,7 @@ fn one_of<T>(
             found: "neither".to_owned(),
         }),
         (Some(_), Some(_)) => {
-            Err(TaskError::Wrong { key: column.0, expected: "absent beside a fixed value", found: "both".to_owned() })
+            Err(TaskError::Wrong { key: column.0, expected: "absent next to a fixed value", found: "both".to_owned() })
         }
         _ => Ok(()),
     }
@@ -109,19 +117,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_is_given_once() {
+    fn question_is_fixed_or_in_a_column() {
         let qa = || Annotate::new("answer", TaskName::Qa, "./qa");
-        let says = |annotate: Annotate| annotate.task().unwrap_err().to_string();
-        assert_eq!(says(qa()), "`question` must be given, or the column it is in, found neither");
-        let asked = Annotate { question: Some("who?".into()), ..qa() };
-        assert!(asked.task().is_ok());
-        let twice = Annotate { question_column: Some("q".into()), ..asked.clone() };
-        assert_eq!(says(twice), "`question_column` must be absent beside a fixed value, found both");
-        assert_eq!(says(Annotate { task: TaskName::Ner, ..asked }), "`question` does not belong to the task ner");
+        let message = |annotate: Annotate| annotate.task().unwrap_err().to_string();
+        assert_eq!(message(qa()), "`question` must be given, or the column it is in, found neither");
+        let fixed = Annotate { question: Some("who?".into()), ..qa() };
+        assert!(fixed.task().is_ok());
+        let both = Annotate { question_column: Some("q".into()), ..fixed.clone() };
+        assert_eq!(message(both), "`question_column` must be absent next to a fixed value, found both");
+        assert_eq!(message(Annotate { task: TaskName::Ner, ..fixed }), "`question` does not belong to the task ner");
     }
 
     #[test]
-    fn a_task_without_a_column_is_refused() {
+    fn task_without_a_column_is_refused() {
         let error = Annotate::new("best", TaskName::Rerank, "./reranker").task().unwrap_err().to_string();
         assert!(error.contains("reranking needs a query"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! `"auto"` in the place of a word of the vocabulary.
+//! `"auto"` in place of a word of the vocabulary.
 
 use polylance_schema::{Dtype, SourceFormat};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const AUTO: &str = "auto";
 
-#[expect(clippy::ref_option, reason = "serde gives a reference")]
+#[expect(clippy::ref_option, reason = "serde passes a reference")]
 pub(crate) fn serialize<T: Serialize, S: Serializer>(word: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match word {
         Some(word) => word.serialize(serializer),
@@ -30,16 +30,16 @@ pub(crate) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
 }
 
 pub(crate) fn format(generator: &mut SchemaGenerator) -> Schema {
-    or_auto::<SourceFormat>("By content.", generator)
+    or_auto::<SourceFormat>("Detected from the content.", generator)
 }
 
 pub(crate) fn dtype(generator: &mut SchemaGenerator) -> Schema {
-    let auto = "That of the table, when there is one; else `bf16` on GPUs and where the CPU multiplies it faster, and \
+    let auto = "The table's dtype when the table exists; else `bf16` on GPUs and on CPUs that multiply it faster, and \
                 `f32` elsewhere.";
     or_auto::<Dtype>(auto, generator)
 }
 
-/// The schema of the words with `auto` before them.
+/// The schema of the words, preceded by `auto`.
 fn or_auto<T: JsonSchema>(description: &str, generator: &mut SchemaGenerator) -> Schema {
     let mut schema = T::json_schema(generator);
     if let Some(Value::Array(words)) = schema.get_mut("oneOf") {

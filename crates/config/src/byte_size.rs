@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_with_and_without_units_are_parsed() {
         let cases = [("1", 1), ("1_000", 1000), ("1.5 KiB", 1536), ("3 gb", 3_000_000_000), (" 2 TiB ", 2 << 40)];
         for (text, bytes) in cases {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_shown_in_the_largest_whole_unit() {
+    fn display_uses_the_largest_whole_unit() {
         assert_eq!(ByteSize(3 << 30).to_string(), "3 GiB");
         assert_eq!(ByteSize(1000).to_string(), "1000 B");
     }

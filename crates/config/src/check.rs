@@ -1,5 +1,5 @@
-//! Checks a document against the format before it is read into types, so that each message can name the
-//! line, the key, what was expected and what was found.
+//! Checks a document against the format before it is deserialized, so that each message can name the line, the key, the
+//! expected and the actual value.
 
 use serde_json::Value as Schema;
 use toml::Value;
@@ -21,10 +21,10 @@ impl<'a> Checker<'a> {
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        self.value("", &self.document.root, &self.schema)
+        self.check_value("", &self.document.root, &self.schema)
     }
 
-    fn value(&self, path: &str, value: &Value, schema: &Schema) -> Result<(), ConfigError> {
+    fn check_value(&self, path: &str, value: &Value, schema: &Schema) -> Result<(), ConfigError> {
         let alternatives = self.alternatives(schema);
         let found = json_type(value);
         let of_type: Vec<&Schema> = alternatives.iter().copied().filter(|s| accepts(s, found)).collect();
@@ -33,29 +33,29 @@ impl<'a> Checker<'a> {
                 alternatives.iter().flat_map(|s| type_names(s)).filter(|n| *n != "null").collect();
             names.dedup();
             return Err(ConfigError::WrongType {
-                place: self.document.place(path).into(),
+                location: self.document.location(path).into(),
                 key: path.to_owned(),
                 expected: names.into_iter().map(toml_name).collect::<Vec<_>>().join(" or "),
                 found: article(value.type_str()),
             });
         };
         match value {
-            Value::Table(table) => self.table(path, table, first),
-            Value::Array(items) => self.array(path, items, first),
-            Value::String(text) => self.text(path, text, &of_type),
-            Value::Integer(number) => self.integer(path, *number, first),
-            Value::Float(number) => self.float(path, *number, first),
+            Value::Table(table) => self.check_table(path, table, first),
+            Value::Array(items) => self.check_array(path, items, first),
+            Value::String(text) => self.check_text(path, text, &of_type),
+            Value::Integer(number) => self.check_integer(path, *number, first),
+            Value::Float(number) => self.check_float(path, *number, first),
             _ => Ok(()),
         }
     }
 
-    fn table(&self, path: &str, table: &toml::Table, schema: &Schema) -> Result<(), ConfigError> {
+    fn check_table(&self, path: &str, table: &toml::Table, schema: &Schema) -> Result<(), ConfigError> {
         let properties = schema["properties"].as_object();
         let known: Vec<&String> = properties.into_iter().flat_map(serde_json::Map::keys).collect();
         for key in table.keys() {
             if !known.contains(&key) {
                 return Err(ConfigError::UnknownKey {
-                    place: self.document.place(&join(path, key)).into(),
+                    location: self.document.location(&join(path, key)).into(),
                     key: join(path, key),
                     section: if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") },
                     nearest: nearest(key, known.iter().map(|known| known.as_str())),
@@ -64,13 +64,13 @@ impl<'a> Checker<'a> {
             }
         }
         for (key, value) in table {
-            self.value(&join(path, key), value, &schema["properties"][key])?;
+            self.check_value(&join(path, key), value, &schema["properties"][key])?;
         }
         let required = schema["required"].as_array().into_iter().flatten().filter_map(Schema::as_str);
         for key in required {
             if !table.contains_key(key) {
                 return Err(ConfigError::Missing {
-                    place: self.document.place(&join(path, key)).into(),
+                    location: self.document.location(&join(path, key)).into(),
                     key: join(path, key),
                     example: self.example(path, key, &schema["properties"][key]),
                 });
@@ -79,7 +79,7 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// What to write for a missing key; for a missing section, with its first required key.
+    /// An example for a missing key; for a missing section, with its first required key.
     fn example(&self, path: &str, key: &str, schema: &Schema) -> String {
         let schema = self.alternatives(schema).first().copied().unwrap_or(schema);
         match schema["required"][0].as_str() {
@@ -88,17 +88,17 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn array(&self, path: &str, items: &[Value], schema: &Schema) -> Result<(), ConfigError> {
+    fn check_array(&self, path: &str, items: &[Value], schema: &Schema) -> Result<(), ConfigError> {
         if (items.len() as u64) < schema["minItems"].as_u64().unwrap_or(0) {
             return Err(self.wrong_value(path, "an array with at least one value", "an empty one", None));
         }
         for (index, item) in items.iter().enumerate() {
-            self.value(&format!("{path}[{index}]"), item, &schema["items"])?;
+            self.check_value(&format!("{path}[{index}]"), item, &schema["items"])?;
         }
         Ok(())
     }
 
-    fn text(&self, path: &str, text: &str, schemas: &[&Schema]) -> Result<(), ConfigError> {
+    fn check_text(&self, path: &str, text: &str, schemas: &[&Schema]) -> Result<(), ConfigError> {
         let choices: Vec<&str> = schemas.iter().flat_map(|schema| choices(schema)).collect();
         if !choices.is_empty() {
             if choices.contains(&text) {
@@ -109,7 +109,7 @@ impl<'a> Checker<'a> {
             return Err(self.wrong_value(path, &format!("one of {listed}"), &format!("{text:?}"), nearest));
         }
         let schema = schemas[0];
-        if text.is_empty() && schema["minLength"].as_u64().is_some_and(|least| least > 0) {
+        if text.is_empty() && schema["minLength"].as_u64().is_some_and(|min| min > 0) {
             return Err(self.wrong_value(path, "a string that is not empty", "\"\"", None));
         }
         if schema["format"] == "byte-size" && text.parse::<ByteSize>().is_err() {
@@ -118,28 +118,28 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn integer(&self, path: &str, number: i64, schema: &Schema) -> Result<(), ConfigError> {
-        let least = schema["minimum"].as_f64().map_or(i64::MIN, |least| least as i64);
-        if number < least {
-            return Err(self.wrong_value(path, &format!("an integer of {least} or more"), &number.to_string(), None));
+    fn check_integer(&self, path: &str, number: i64, schema: &Schema) -> Result<(), ConfigError> {
+        let min = schema["minimum"].as_f64().map_or(i64::MIN, |min| min as i64);
+        if number < min {
+            return Err(self.wrong_value(path, &format!("an integer of {min} or more"), &number.to_string(), None));
         }
         if schema["maximum"].is_number() {
-            return self.float(path, number as f64, schema);
+            return self.check_float(path, number as f64, schema);
         }
         Ok(())
     }
 
-    fn float(&self, path: &str, number: f64, schema: &Schema) -> Result<(), ConfigError> {
-        let (Some(least), Some(most)) = (schema["minimum"].as_f64(), schema["maximum"].as_f64()) else { return Ok(()) };
-        if (least..=most).contains(&number) {
+    fn check_float(&self, path: &str, number: f64, schema: &Schema) -> Result<(), ConfigError> {
+        let (Some(min), Some(max)) = (schema["minimum"].as_f64(), schema["maximum"].as_f64()) else { return Ok(()) };
+        if (min..=max).contains(&number) {
             return Ok(());
         }
-        Err(self.wrong_value(path, &format!("a number from {least} to {most}"), &number.to_string(), None))
+        Err(self.wrong_value(path, &format!("a number from {min} to {max}"), &number.to_string(), None))
     }
 
     fn wrong_value(&self, path: &str, expected: &str, found: &str, nearest: Option<String>) -> ConfigError {
         ConfigError::WrongValue {
-            place: self.document.place(path).into(),
+            location: self.document.location(path).into(),
             key: path.to_owned(),
             expected: expected.to_owned(),
             found: found.to_owned(),
@@ -147,7 +147,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The schemas that stand for `schema` once references and `anyOf` are followed.
+    /// The alternatives of `schema`, with references and `anyOf` resolved.
     fn alternatives<'s>(&'s self, schema: &'s Schema) -> Vec<&'s Schema> {
         if let Some(reference) = schema["$ref"].as_str() {
             let target = self.schema.pointer(reference.trim_start_matches('#'));
@@ -195,11 +195,11 @@ fn choices(schema: &Schema) -> impl Iterator<Item = &str> {
     schema["const"].as_str().into_iter().chain(listed)
 }
 
-/// The candidate that is spelled most like `word`, when one is close enough to be meant.
+/// The candidate whose spelling is most similar to `word`, if it is similar enough.
 fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
     candidates
         .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= 0.5)
+        .filter(|(similarity, _)| *similarity >= 0.5)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate.to_owned())
 }

@@ -1,33 +1,33 @@
-//! How CSV files are written.
+//! The dialect of CSV files.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// How CSV files are written. What is not given is found in the beginning of each file.
+/// The dialect of CSV files. Settings that are left out are detected from the beginning of each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Csv {
-    /// What separates fields: `","`, `"\t"`, `";"`, `"|"` or another character.
+    /// Separates fields: `","`, `"\t"`, `";"`, `"|"` or another character.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<CsvByte>,
-    /// What stands around a field that has delimiters or line breaks in it: `"\""` unless given.
+    /// Encloses a field that contains delimiters or line breaks: `"\""` when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quote: Option<CsvByte>,
-    /// What stands before a quote inside of quotes: `"\\"`, or the quote itself where quotes are doubled.
+    /// Precedes a quote inside quotes: `"\\"`, or the quote itself where quotes are doubled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escape: Option<CsvByte>,
 }
 
 impl Csv {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// One ASCII character that is no line break.
+/// One ASCII character other than a line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CsvByte(u8);
@@ -45,7 +45,7 @@ impl TryFrom<String> for CsvByte {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         match *text.as_bytes() {
             [byte] if byte.is_ascii() && !matches!(byte, b'\r' | b'\n' | 0) => Ok(Self(byte)),
-            _ => Err(format!("expected one ASCII character that is no line break, found {text:?}")),
+            _ => Err(format!("expected one ASCII character other than a line break, found {text:?}")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A TOML document that remembers where each value was written.
+//! A TOML document with the location of each value.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{ConfigError, Place};
+use crate::{ConfigError, Location};
 
-/// Values, and the place of each by its dotted path.
+/// The values, and the location of each by its dotted path.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) root: Value,
     name: String,
-    places: BTreeMap<String, Place>,
+    locations: BTreeMap<String, Location>,
 }
 
 impl Document {
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         let syntax = |error: &toml::de::Error| ConfigError::Syntax {
-            place: Box::new(Place::File {
+            location: Box::new(Location::File {
                 name: name.to_owned(),
                 line: error.span().map(|span| line_of(text, span.start)),
             }),
@@ -28,12 +28,12 @@ impl Document {
         };
         let spans = DeTable::parse(text).map_err(|error| syntax(&error))?;
         let root: Table = toml::from_str(text).map_err(|error| syntax(&error))?;
-        let mut document = Self { root: Value::Table(root), name: name.to_owned(), places: BTreeMap::new() };
-        document.note_table(text, "", spans.get_ref());
+        let mut document = Self { root: Value::Table(root), name: name.to_owned(), locations: BTreeMap::new() };
+        document.record_table(text, "", spans.get_ref());
         Ok(document)
     }
 
-    /// Sets one key from `key=value`, where the value is TOML or else a string.
+    /// Sets one key from `key=value`. A value that is not TOML is a string.
     pub(crate) fn set(&mut self, text: &str) -> Result<(), ConfigError> {
         let refused = || ConfigError::Override { text: text.to_owned() };
         let (path, value) = text.split_once('=').ok_or_else(refused)?;
@@ -48,55 +48,55 @@ impl Document {
             let entry = table.entry((*key).to_owned()).or_insert_with(|| Value::Table(Table::new()));
             let found = article(entry.type_str());
             table = entry.as_table_mut().ok_or_else(|| ConfigError::WrongType {
-                place: Box::new(Place::Override(text.to_owned())),
+                location: Box::new(Location::Override(text.to_owned())),
                 key: keys[..=depth].join("."),
                 expected: "a table".to_owned(),
                 found,
             })?;
         }
         table.insert((*last).to_owned(), bare_value(value.trim()));
-        let place = Place::Override(text.to_owned());
+        let location = Location::Override(text.to_owned());
         let below = format!("{path}.");
-        self.places.retain(|known, _| !known.starts_with(&below));
+        self.locations.retain(|known, _| !known.starts_with(&below));
         for depth in 1..keys.len() {
-            self.places.entry(keys[..depth].join(".")).or_insert_with(|| place.clone());
+            self.locations.entry(keys[..depth].join(".")).or_insert_with(|| location.clone());
         }
-        self.places.insert(keys.join("."), place);
+        self.locations.insert(keys.join("."), location);
         Ok(())
     }
 
-    /// Where the value at `path` was written, or the nearest table around it.
-    pub(crate) fn place(&self, path: &str) -> Place {
+    /// The location of the value at `path`, or of the innermost table around it.
+    pub(crate) fn location(&self, path: &str) -> Location {
         let mut path = path;
         loop {
-            if let Some(place) = self.places.get(path) {
-                return place.clone();
+            if let Some(location) = self.locations.get(path) {
+                return location.clone();
             }
             let Some(parent) = path.rfind(['.', '[']) else {
-                return Place::File { name: self.name.clone(), line: None };
+                return Location::File { name: self.name.clone(), line: None };
             };
             path = &path[..parent];
         }
     }
 
-    fn note_table(&mut self, text: &str, path: &str, table: &DeTable<'_>) {
+    fn record_table(&mut self, text: &str, path: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path = join(path, key.get_ref());
             let line = Some(line_of(text, key.span().start));
-            self.places.insert(path.clone(), Place::File { name: self.name.clone(), line });
-            self.note_value(text, &path, value);
+            self.locations.insert(path.clone(), Location::File { name: self.name.clone(), line });
+            self.record_value(text, &path, value);
         }
     }
 
-    fn note_value(&mut self, text: &str, path: &str, value: &Spanned<DeValue<'_>>) {
+    fn record_value(&mut self, text: &str, path: &str, value: &Spanned<DeValue<'_>>) {
         match value.get_ref() {
-            DeValue::Table(table) => self.note_table(text, path, table),
+            DeValue::Table(table) => self.record_table(text, path, table),
             DeValue::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
                     let line = Some(line_of(text, item.span().start));
-                    self.places.insert(path.clone(), Place::File { name: self.name.clone(), line });
-                    self.note_value(text, &path, item);
+                    self.locations.insert(path.clone(), Location::File { name: self.name.clone(), line });
+                    self.record_value(text, &path, item);
                 }
             }
             _ => {}
@@ -115,7 +115,7 @@ pub(crate) fn article(kind: &str) -> String {
     format!("{} {kind}", if an { "an" } else { "a" })
 }
 
-/// The value as TOML when it is, else as the string that it is: shells eat quotes.
+/// The text as a TOML value, or as a string if it is not TOML: shells remove quotes.
 fn bare_value(text: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {text}"));
     let value = parsed.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_toml_or_else_a_string() {
+    fn bare_value_is_toml_or_a_string() {
         assert_eq!(bare_value("3"), Value::Integer(3));
         assert_eq!(bare_value("[\"cpu\"]"), Value::Array(vec!["cpu".into()]));
         assert_eq!(bare_value("body"), Value::String("body".into()));
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn places_name_line_or_override() {
+    fn location_is_a_line_or_an_override() {
         let mut document =
             Document::parse("version = 1\n[source]\nuri = 'a'\nkeep = [\n 'b',\n 3]\n", "p.toml").unwrap();
-        assert_eq!(document.place("source.uri").to_string(), "p.toml:3");
-        assert_eq!(document.place("source.keep[1]").to_string(), "p.toml:6");
-        assert_eq!(document.place("source.text").to_string(), "p.toml:2");
-        assert_eq!(document.place("table.uri").to_string(), "p.toml");
+        assert_eq!(document.location("source.uri").to_string(), "p.toml:3");
+        assert_eq!(document.location("source.keep[1]").to_string(), "p.toml:6");
+        assert_eq!(document.location("source.text").to_string(), "p.toml:2");
+        assert_eq!(document.location("table.uri").to_string(), "p.toml");
         document.set("source.uri = b").unwrap();
-        assert_eq!(document.place("source.uri").to_string(), "--set source.uri = b");
+        assert_eq!(document.location("source.uri").to_string(), "--set source.uri = b");
     }
 }

@@ -1,15 +1,15 @@
-//! What can be wrong with a pipeline file, by what its writer can do about it.
+//! Errors in pipeline files, by what their author can do about them.
 
 use std::{borrow::Cow, fmt, path::PathBuf};
 
 use polylance_schema::{ErrorClass, Explain};
 
-/// Where a value was written.
+/// The location of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In the file.
     File {
-        /// The file, as it was named.
+        /// The file, as the user named it.
         name: String,
         /// The line, from 1; `None` for the file as a whole.
         line: Option<usize>,
@@ -20,7 +20,7 @@ pub enum Place {
     Arguments,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
@@ -31,62 +31,62 @@ impl fmt::Display for Place {
     }
 }
 
-/// A pipeline file was refused.
+/// A pipeline file or an override is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be opened: look at its name.
+    /// The file cannot be opened: check its name.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's own words.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The text is not TOML: repair the line.
-    #[error("{place}: not TOML: {message}")]
+    /// The text is not TOML: correct the line.
+    #[error("{location}: not TOML: {message}")]
     Syntax {
-        /// Where.
-        place: Box<Place>,
-        /// The TOML reader's words.
+        /// The location.
+        location: Box<Location>,
+        /// The TOML parser's message.
         message: String,
     },
-    /// The file is of another version: use a polylance that reads it.
-    #[error("{place}: this file has version {found}; this polylance reads version 1")]
+    /// The file has another version: use a polylance that reads it.
+    #[error("{location}: this file has version {found}; this polylance reads version 1")]
     Version {
-        /// Where.
-        place: Box<Place>,
-        /// The version it has.
+        /// The location.
+        location: Box<Location>,
+        /// The file's version.
         found: String,
     },
     /// There is no such key: use a known one.
-    #[error("{place}: unknown key `{key}`")]
+    #[error("{location}: unknown key `{key}`")]
     UnknownKey {
-        /// Where.
-        place: Box<Place>,
+        /// The location.
+        location: Box<Location>,
         /// The key with its section, `source.uir`.
         key: String,
         /// The section, `[source]` or `the file`.
         section: String,
-        /// The known key that is spelled most like it.
+        /// The known key with the most similar spelling.
         nearest: Option<String>,
         /// All known keys of the section.
         known: Vec<String>,
     },
-    /// A key that must be there is not: add it.
-    #[error("{place}: `{key}` is missing")]
+    /// A required key is missing: add it.
+    #[error("{location}: `{key}` is missing")]
     Missing {
         /// The file, or the section's line.
-        place: Box<Place>,
+        location: Box<Location>,
         /// The key with its section.
         key: String,
-        /// What to write.
+        /// An example of the key.
         example: String,
     },
-    /// The value is of another type: write it as expected.
-    #[error("{place}: `{key}` must be {expected}, found {found}")]
+    /// The value has another type: write it as expected.
+    #[error("{location}: `{key}` must be {expected}, found {found}")]
     WrongType {
-        /// Where.
-        place: Box<Place>,
+        /// The location.
+        location: Box<Location>,
         /// The key with its section.
         key: String,
         /// The expected type, with its article.
@@ -94,26 +94,26 @@ pub enum ConfigError {
         /// The type found, with its article.
         found: String,
     },
-    /// The value is none of those allowed: choose one.
-    #[error("{place}: `{key}` must be {expected}, found {found}")]
+    /// The value is not allowed: choose an allowed one.
+    #[error("{location}: `{key}` must be {expected}, found {found}")]
     WrongValue {
-        /// Where.
-        place: Box<Place>,
+        /// The location.
+        location: Box<Location>,
         /// The key with its section.
         key: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
         /// The value found.
         found: String,
-        /// The allowed value that is spelled most like it.
+        /// The allowed value with the most similar spelling.
         nearest: Option<String>,
     },
-    /// Two values do not go together: change one.
-    #[error("{place}: {message}")]
+    /// Two values contradict each other: change one.
+    #[error("{location}: {message}")]
     Invalid {
-        /// Where.
-        place: Box<Place>,
-        /// Which keys, expected and found.
+        /// The location.
+        location: Box<Location>,
+        /// The keys, expected and found.
         message: String,
     },
     /// An override is not `key=value`.

@@ -1,7 +1,7 @@
 //! The pipeline file: typed, versioned, unknown keys refused.
 //!
-//! The types in [`Pipeline`] are the one description of the format: reading, checking, the error
-//! messages and `schemas/pipeline.schema.json` are all made from them.
+//! The types in [`Pipeline`] are the only description of the format: reading, checks, error messages and
+//! `schemas/pipeline.schema.json` all derive from them.
 //!
 //! ```
 //! use polylance_config::Pipeline;
@@ -19,8 +19,8 @@
 //! # Ok::<(), polylance_config::ConfigError>(())
 //! ```
 //!
-//! Relative paths in a pipeline file are relative to the directory in which polylance is started, as on
-//! the command line, and not to the file.
+//! As on the command line, relative paths in a pipeline file are relative to the directory in which polylance is started,
+//! not to the file.
 
 mod annotate;
 mod auto;
@@ -38,7 +38,7 @@ mod validate;
 pub use annotate::Annotate;
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use csv::{Csv, CsvByte};
-pub use error::{ConfigError, Place};
-pub use pipeline::{Chunk, ChunkMode, Index, Model, Pipeline, PromptOverrides, Quarantine, Run, Source, Table, Upkeep};
+pub use error::{ConfigError, Location};
+pub use pipeline::{Chunk, Index, Model, Pipeline, PromptOverrides, Quarantine, Run, Source, Table};
 pub use schema::json_schema_text;
 pub use task::{TaskError, TaskOptions};

@@ -1,15 +1,15 @@
-//! The format. Doc comments here are the descriptions in the JSON Schema.
+//! The format of the pipeline file. Doc comments are the descriptions in the JSON Schema.
 
 use polylance_schema::{
-    CommitPolicy, Cut, DEFAULT_MAX_BYTES, DEFAULT_MEMORY, Dtype, IndexKind, Metric, OnMissing, Pooling, SourceFormat,
-    WriteConcurrency,
+    ChunkMode, CommitPolicy, Cut, DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, Dtype, IndexKind, MaintenancePolicy,
+    Metric, OnMissing, Pooling, SourceFormat, WriteConcurrency,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Annotate, ByteSize, Csv, auto};
 
-/// A pipeline: where texts come from, which model makes vectors of them, and the table they go to.
+/// A pipeline: the source of the texts, the model that embeds them, and the table for the rows.
 ///
 /// Relative paths are relative to the directory in which polylance is started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,21 +20,21 @@ pub struct Pipeline {
     pub version: u32,
     /// Where the documents come from.
     pub source: Source,
-    /// What makes vectors of them.
+    /// The model that embeds them.
     #[serde(default)]
     pub model: Model,
     /// How documents become rows.
     #[serde(default)]
     pub chunk: Chunk,
-    /// Where the rows go.
+    /// The table for the rows.
     pub table: Table,
     /// The vector index of the table.
     #[serde(default)]
     pub index: Index,
-    /// How many bad rows are too many.
+    /// Limits on the number of rows that fail.
     #[serde(default)]
     pub quarantine: Quarantine,
-    /// What a run may take, and how it ends when it is told to.
+    /// Memory and time limits of a run.
     #[serde(default)]
     pub run: Run,
     /// Columns that heads fill: classes, entities, answers.
@@ -50,11 +50,11 @@ pub struct Source {
     /// Local paths, `s3://`, `gs://`, `az://`, `http://` and `https://`.
     #[schemars(length(min = 1))]
     pub uri: String,
-    /// The files' format; `auto` goes by their content.
+    /// The format of the files; `auto` detects it from their content.
     #[serde(default, with = "auto")]
     #[schemars(schema_with = "auto::format")]
     pub format: Option<SourceFormat>,
-    /// The column that names a document, unique in the corpus.
+    /// The column with the document's id, unique in the corpus.
     #[serde(default = "default_id")]
     #[schemars(length(min = 1))]
     pub id: String,
@@ -62,21 +62,21 @@ pub struct Source {
     #[serde(default = "default_text")]
     #[schemars(length(min = 1))]
     pub text: String,
-    /// Columns to carry into the table as they are; `["*"]` carries all.
+    /// Columns to copy to the table unchanged; `["*"]` copies all.
     #[serde(default)]
     pub keep: Vec<String>,
     /// A document larger than this goes to the quarantine.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
-    /// What becomes of documents of the table that are no longer in the source.
+    /// How a run treats documents of the table that are no longer in the source.
     #[serde(default)]
     pub removed: OnMissing,
-    /// How CSV files are written.
+    /// The dialect of CSV files.
     #[serde(default, skip_serializing_if = "Csv::is_default")]
     pub csv: Csv,
 }
 
-/// What makes vectors of texts.
+/// The model that embeds the texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
@@ -87,31 +87,31 @@ pub struct Model {
     #[serde(with = "auto")]
     #[schemars(schema_with = "auto::dtype")]
     pub dtype: Option<Dtype>,
-    /// Devices that share the work, all of one kind: `cpu`, `cpu:0` (a set of cores), `cuda:0`. `auto` is all GPUs, and
-    /// without one all cores.
+    /// Devices that share the work, all of one kind: `cpu`, `cpu:0` (a set of cores), `cuda:0`. `auto` stands for all GPUs,
+    /// or for all cores when there is no GPU.
     #[schemars(length(min = 1))]
     pub devices: Vec<String>,
-    /// Ids in one input at most, special tokens included; the model's own limit when left out.
+    /// Maximum number of tokens in an input, special tokens included; the model's limit when left out.
     #[schemars(range(min = 8))]
     pub max_tokens: Option<usize>,
-    /// How token states become one vector; the model's own way when left out.
+    /// How token states become one vector; the model's setting when left out.
     pub pooling: Option<Pooling>,
-    /// Whether vectors get length one; the model's own way when left out.
+    /// Whether vectors are normalized to length one; the model's setting when left out.
     pub normalize: Option<bool>,
-    /// Texts put before every input; the model's own when left out.
+    /// Texts that precede every input; the model's prompts when left out.
     pub prompts: PromptOverrides,
-    /// Keep only the first so many dimensions (for models trained for it).
+    /// Keep only this many first dimensions (for models that are trained for it).
     #[schemars(range(min = 1))]
     pub dims: Option<usize>,
-    /// Threads that tokenize; by the number of cores when left out.
+    /// Number of tokenizer threads; depends on the number of cores when left out.
     #[schemars(range(min = 1))]
     pub tokenizer_threads: Option<usize>,
-    /// Ids in one batch of a device; by device when left out.
+    /// Maximum number of tokens in a device's batch; depends on the device when left out.
     #[schemars(range(min = 1))]
     pub batch_tokens: Option<usize>,
 }
 
-/// Texts put before every input.
+/// Texts that precede every input.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptOverrides {
@@ -125,98 +125,73 @@ pub struct PromptOverrides {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Chunk {
-    /// What happens to a document that is too long for the model.
+    /// How documents that are too long for the model become rows.
     pub mode: ChunkMode,
-    /// Ids per row at most, prefix and special tokens included; the model's limit when left out.
+    /// Maximum number of tokens per row, prefix and special tokens included; the model's limit when left out.
     #[schemars(range(min = 8))]
     pub tokens: Option<usize>,
-    /// Ids that a chunk repeats from the one before, at most; 32 (or a quarter of `tokens`) when left out.
+    /// Maximum number of tokens that a chunk repeats from the previous one; when left out, 32 or a quarter of `tokens`, if
+    /// that is less.
     pub overlap: Option<usize>,
     /// Where to cut; after sentences when left out.
     pub cut: Option<Cut>,
 }
 
-/// What happens to a document that is too long for the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChunkMode {
-    /// It becomes several rows.
-    #[default]
-    Split,
-    /// Its end is cut off, and `truncated` says so.
-    Truncate,
-}
-
-/// Where the rows go.
+/// The table for the rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// The Lance table: a local path, `s3://`, `gs://` or `az://`; made when it is not there.
+    /// The Lance table: a local path, `s3://`, `gs://` or `az://`; created when it does not exist.
     #[schemars(length(min = 1))]
     pub uri: String,
-    /// Whether the chunks' text is stored beside the vectors.
+    /// Whether the table stores the text of the chunks.
     #[serde(default = "default_true")]
     pub text: bool,
-    /// When rows are committed; a run that is stopped loses only what it had not committed.
+    /// When rows are committed; a run that is stopped loses only uncommitted rows.
     #[serde(default)]
     pub commit: CommitPolicy,
-    /// What a run that wrote something does for the table at its end; `polylance compact` does more.
+    /// The maintenance of the table at the end of a run that wrote something; `polylance compact` does more.
     #[serde(default)]
-    pub upkeep: Upkeep,
-    /// What happens when another run is writing to the table.
+    pub upkeep: MaintenancePolicy,
+    /// How a run treats another run that is writing to the table.
     #[serde(default)]
     pub concurrent: WriteConcurrency,
 }
 
-/// How many bad rows are too many: a run with more stops, with what is good committed.
+/// Limits on the number of rows that fail. A run that exceeds one stops, with all good rows committed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quarantine {
-    /// So many rows may go to the quarantine in one run; any number when left out.
+    /// Maximum number of rows that one run may put into the quarantine; unlimited when left out.
     pub max_rows: Option<u64>,
-    /// This share of the rows read may go to the quarantine; it counts once 1000 rows were read.
+    /// Maximum share of the rows read that may go to the quarantine; applies once 1000 rows were read.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_share: f64,
 }
 
-/// What a run may take, and how it ends when it is told to.
+/// Memory and time limits of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
-    /// What the ids of the table's documents may take in memory; what is more goes to the folder for temporary files.
+    /// Memory budget for the ids of the table's documents; the excess spills to the folder for temporary files.
     pub memory: ByteSize,
-    /// Seconds that a run which is told to stop may take to commit what it has read.
+    /// Seconds that a run may take to commit the rows it has read after a signal to stop.
     pub grace: u64,
-    /// Seconds after which a device's batch makes no progress, and the input that holds it up is sought; 0 for never.
+    /// Seconds after which a device's batch counts as stalled, and its inputs are tried one by one; 0 for never.
     pub stall: u64,
-}
-
-/// What a run that wrote something does for the table, and for its quarantine, at its end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Upkeep {
-    /// Merge small fragments when there are more than 16.
-    pub compact: bool,
-    /// Remove old versions, and files that killed runs left behind a week ago or earlier.
-    pub cleanup: bool,
-    /// So many of the newest versions stay, whatever their age.
-    #[schemars(range(min = 1))]
-    pub keep_versions: u64,
-    /// Versions that are younger than so many days stay.
-    pub keep_days: u64,
 }
 
 /// The vector index of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Index {
-    /// Its kind.
+    /// The kind of index.
     pub kind: IndexKind,
     /// How vectors are compared.
     pub metric: Metric,
-    /// With `kind = "auto"`: the number of rows from which there is an index.
+    /// With `kind = "auto"`: the number of rows from which on the table gets an index.
     pub min_rows: u64,
-    /// Whether the words of the text are indexed too, so that the table can be searched by them.
+    /// Whether the text gets a full-text index.
     pub words: bool,
 }
 
@@ -229,7 +204,7 @@ fn default_text() -> String {
 }
 
 fn default_max_bytes() -> ByteSize {
-    ByteSize(DEFAULT_MAX_BYTES)
+    ByteSize(DEFAULT_MAX_TEXT_BYTES)
 }
 
 fn default_true() -> bool {
@@ -261,13 +236,7 @@ impl Default for Quarantine {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { memory: ByteSize(DEFAULT_MEMORY), grace: 30, stall: 30 * 60 }
-    }
-}
-
-impl Default for Upkeep {
-    fn default() -> Self {
-        Self { compact: true, cleanup: true, keep_versions: 10, keep_days: 7 }
+        Self { memory: ByteSize(DEFAULT_MEMORY_BYTES), grace: 30, stall: 30 * 60 }
     }
 }
 
@@ -300,7 +269,7 @@ impl Table {
             uri: uri.into(),
             text: true,
             commit: CommitPolicy::default(),
-            upkeep: Upkeep::default(),
+            upkeep: MaintenancePolicy::default(),
             concurrent: WriteConcurrency::default(),
         }
     }

@@ -1,11 +1,11 @@
-//! From text to a checked [`Pipeline`].
+//! Reading and checking a [`Pipeline`].
 
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Value;
 
-use crate::{ConfigError, Pipeline, Place, check::Checker, document::Document, document::article, validate};
+use crate::{ConfigError, Location, Pipeline, check::Checker, document::Document, document::article, validate};
 
 impl Pipeline {
     /// Reads a pipeline file and applies `overrides` (`key=value`, the value TOML or a bare string).
@@ -19,8 +19,8 @@ impl Pipeline {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.split(|byte| *byte == b'\n').count();
-            let place = Box::new(Place::File { name: name.clone(), line: Some(line) });
-            ConfigError::Syntax { place, message: "the text is not UTF-8".to_owned() }
+            let location = Box::new(Location::File { name: name.clone(), line: Some(line) });
+            ConfigError::Syntax { location, message: "the text is not UTF-8".to_owned() }
         })?;
         Self::parse(&name, &text, overrides)
     }
@@ -37,34 +37,34 @@ impl Pipeline {
         check_version(&document)?;
         Checker::new(&document).check()?;
         let file = Self::deserialize(document.root.clone()).map_err(|error| ConfigError::Invalid {
-            place: document.place("").into(),
+            location: document.location("").into(),
             message: error.message().replace('\n', ", "),
         })?;
-        validate::validate(&file, |key| document.place(key))?;
+        validate::validate(&file, |key| document.location(key))?;
         Ok(file)
     }
 
-    /// Checks a pipeline that was put together from arguments.
+    /// Checks a pipeline that was built from arguments.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] when values do not go together.
+    /// [`ConfigError::Invalid`] when values contradict each other.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        validate::validate(self, |_| Place::Arguments)
+        validate::validate(self, |_| Location::Arguments)
     }
 }
 
-/// The version comes first: in a file of another version every other message would mislead.
+/// Checks the version before anything else: for a file of another version every other message would be misleading.
 fn check_version(document: &Document) -> Result<(), ConfigError> {
-    let place = Box::new(document.place("version"));
+    let location = Box::new(document.location("version"));
     match document.root.get("version") {
         Some(Value::Integer(1)) => Ok(()),
-        Some(Value::Integer(found)) => Err(ConfigError::Version { place, found: found.to_string() }),
+        Some(Value::Integer(found)) => Err(ConfigError::Version { location, found: found.to_string() }),
         Some(other) => Err(ConfigError::WrongType {
-            place,
+            location,
             key: "version".to_owned(),
             expected: "the integer 1".to_owned(),
             found: article(other.type_str()),
         }),
-        None => Err(ConfigError::Missing { place, key: "version".to_owned(), example: "version = 1".to_owned() }),
+        None => Err(ConfigError::Missing { location, key: "version".to_owned(), example: "version = 1".to_owned() }),
     }
 }

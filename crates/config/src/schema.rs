@@ -1,4 +1,4 @@
-//! The format as a JSON Schema, for editors and for the checks here.
+//! The JSON Schema of the format, for editors and for the checks in this crate.
 
 use schemars::schema_for;
 use serde_json::Value;
@@ -10,7 +10,7 @@ pub(crate) fn schema() -> Value {
     schema_for!(Pipeline).to_value()
 }
 
-/// The JSON Schema of the pipeline file as it stands in `schemas/pipeline.schema.json`.
+/// The JSON Schema of the pipeline file, with the formatting of `schemas/pipeline.schema.json`.
 pub fn json_schema_text() -> String {
     format!("{:#}\n", schema())
 }
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_in_the_repository_is_fresh() {
+    fn committed_schema_matches_the_types() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/pipeline.schema.json");
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(

@@ -1,14 +1,14 @@
-//! Tasks of heads as a person writes them: a name and the options that belong to it.
+//! Tasks of heads in configuration: a name, and the options that belong to it.
 
 use polylance_schema::{Aggregation, Generation, Scores, TaskName, TaskSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Options of all tasks; each belongs to some of them.
+/// The options of all tasks; each belongs to some of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TaskOptions {
-    /// classify: `best` tells the best class, `all` every class with its score.
+    /// classify: `best` returns the best class, `all` returns every class with its score.
     pub scores: Option<Scores>,
     /// ner: how tokens become spans.
     pub aggregation: Option<Aggregation>,
@@ -18,29 +18,30 @@ pub struct TaskOptions {
     pub template: Option<String>,
     /// zero-shot: whether several labels may be true, each scored alone.
     pub multi_label: Option<bool>,
-    /// qa: answers to tell; fill-mask: tokens to tell for each mask; generate: draw from this many ids only.
+    /// qa: maximum number of answers; fill-mask: maximum number of tokens for each mask; generate: sample from this many
+    /// most likely tokens only.
     pub top_k: Option<usize>,
-    /// qa: tokens of an answer at most.
+    /// qa: maximum number of tokens in an answer.
     #[schemars(range(min = 1))]
     pub max_answer_tokens: Option<usize>,
     /// qa: tokens that two windows on a long text share.
     pub doc_stride: Option<usize>,
     /// qa: whether "no answer" may be the answer.
     pub null_answer: Option<bool>,
-    /// qa: whether an answer is of whole words, not of whole tokens.
+    /// qa: whether an answer consists of whole words instead of whole tokens.
     pub align_to_words: Option<bool>,
-    /// generate: ids to make at most.
+    /// generate: maximum number of generated tokens.
     #[schemars(range(min = 1))]
     pub max_new_tokens: Option<usize>,
-    /// generate: 0 takes the most likely id, higher numbers draw more freely.
+    /// generate: 0 takes the most likely token; higher values sample more freely.
     pub temperature: Option<f32>,
-    /// generate: draw from the most likely ids that together have this probability.
+    /// generate: sample from the most likely tokens that together have this probability.
     pub top_p: Option<f32>,
-    /// generate: where the draws begin.
+    /// generate: the seed of the sampling.
     pub seed: Option<u64>,
 }
 
-/// Options that do not make a task.
+/// The options do not fit the task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
     /// The option belongs to other tasks.
@@ -51,7 +52,7 @@ pub enum TaskError {
         /// The task.
         task: String,
     },
-    /// The task cannot do without it.
+    /// The task requires the option.
     #[error("the task {task} needs `{key}`")]
     Missing {
         /// The option.
@@ -59,23 +60,23 @@ pub enum TaskError {
         /// The task.
         task: String,
     },
-    /// The value cannot be.
+    /// The value is not allowed.
     #[error("`{key}` must be {expected}, found {found}")]
     Wrong {
         /// The option.
         key: &'static str,
-        /// What it must be.
+        /// The allowed values.
         expected: &'static str,
-        /// What it is.
+        /// The value.
         found: String,
     },
 }
 
 impl TaskOptions {
-    /// The task with its options, the rest by default.
+    /// The task with these options, and with defaults for the others.
     ///
     /// # Errors
-    /// [`TaskError`] for an option that is missing, belongs to another task, or cannot be.
+    /// [`TaskError`] for an option that is missing, belongs to another task, or has a value that is not allowed.
     ///
     /// ```
     /// use polylance_config::TaskOptions;
@@ -113,12 +114,12 @@ impl TaskOptions {
             let found = format!("{labels:?}");
             return Err(TaskError::Wrong { key: "labels", expected: "texts that are not empty", found });
         }
-        // transformers' own default.
+        // The default of transformers.
         let template = self.template.clone().unwrap_or_else(|| "This example is {}.".to_owned());
         if !template.contains("{}") {
             return Err(TaskError::Wrong {
                 key: "template",
-                expected: "a text with `{}` in the place of a label",
+                expected: "a text with `{}` in place of a label",
                 found: format!("{template:?}"),
             });
         }
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_that_do_not_make_a_task_are_named() {
+    fn errors_name_the_option() {
         let none = TaskOptions::default;
         let cases = [
             (TaskName::ZeroShot, none(), "the task zero-shot needs `labels`"),
@@ -190,7 +191,7 @@ mod tests {
             (
                 TaskName::ZeroShot,
                 TaskOptions { labels: Some(vec!["a".into()]), template: Some("It is.".into()), ..none() },
-                "`template` must be a text with `{}` in the place of a label, found \"It is.\"",
+                "`template` must be a text with `{}` in place of a label, found \"It is.\"",
             ),
             (TaskName::Qa, TaskOptions { top_k: Some(0), ..none() }, "`top_k` must be 1 or more, found 0"),
             (
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_task_has_defaults() {
+    fn every_task_without_required_options_has_defaults() {
         use TaskName::{Choose, Classify, FillMask, Generate, Ner, Qa, Rerank};
         for task in [Classify, Ner, Qa, FillMask, Generate, Choose, Rerank] {
             assert_eq!(TaskOptions::default().spec(task).unwrap().name(), task.to_string());

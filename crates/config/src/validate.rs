@@ -1,11 +1,11 @@
-//! Rules between values.
+//! Rules that involve several values.
 
-use polylance_schema::columns::RESERVED;
+use polylance_schema::{ChunkMode, columns::RESERVED};
 
-use crate::{ChunkMode, ConfigError, Pipeline, Place};
+use crate::{ConfigError, Location, Pipeline};
 
-pub(crate) fn validate(file: &Pipeline, place: impl Fn(&str) -> Place) -> Result<(), ConfigError> {
-    let invalid = |key: &str, message: String| Err(ConfigError::Invalid { place: Box::new(place(key)), message });
+pub(crate) fn validate(file: &Pipeline, location: impl Fn(&str) -> Location) -> Result<(), ConfigError> {
+    let invalid = |key: &str, message: String| Err(ConfigError::Invalid { location: Box::new(location(key)), message });
     for (index, column) in file.source.keep.iter().enumerate() {
         let key = format!("source.keep[{index}]");
         if RESERVED.contains(&column.as_str()) || column.starts_with('_') || column.is_empty() {

@@ -1,7 +1,7 @@
-//! What people see when a pipeline file is right, and when it is not.
+//! Valid and invalid pipeline files, and the messages for the latter.
 
-use polylance_config::{ByteSize, ChunkMode, ConfigError, Pipeline, Source, Table};
-use polylance_schema::Explain;
+use polylance_config::{ByteSize, ConfigError, Pipeline, Source, Table};
+use polylance_schema::{ChunkMode, Explain};
 
 const SHORTEST: &str = "version = 1\n[source]\nuri = \"builtin:udhr\"\n[table]\nuri = \"udhr.lance\"\n";
 
@@ -23,7 +23,7 @@ fn message(result: Result<Pipeline, ConfigError>) -> String {
 }
 
 #[test]
-fn the_shortest_useful_file_has_five_lines() {
+fn shortest_valid_file_has_five_lines() {
     assert_eq!(SHORTEST.lines().count(), 5);
     assert_eq!(parse(SHORTEST).unwrap(), Pipeline::new(Source::new("builtin:udhr"), Table::new("udhr.lance")));
 }
@@ -69,11 +69,11 @@ min_rows = 1000
     assert_eq!((file.chunk.mode, file.chunk.tokens), (ChunkMode::Split, Some(200)));
     assert_eq!(file.table.commit.rows, 5000);
     let written = toml::to_string(&file).unwrap();
-    assert_eq!(parse(&written).unwrap(), file, "what is written can be read");
+    assert_eq!(parse(&written).unwrap(), file, "a written file can be read");
 }
 
 #[test]
-fn overrides_are_values_of_the_file() {
+fn overrides_set_values_of_the_file() {
     let sets =
         ["table.commit.rows=10", "source.text=body", "model.devices=[\"cpu:0\", \"cpu:1\"]", "source.max_bytes=1 MiB"];
     let file = Pipeline::parse("p.toml", SHORTEST, &sets).unwrap();
@@ -85,7 +85,7 @@ fn overrides_are_values_of_the_file() {
 }
 
 #[test]
-fn a_wrong_file_is_refused_with_line_key_expected_and_found() {
+fn invalid_file_error_names_line_key_expected_and_found() {
     let cases = [
         ("misspelled key", SHORTEST.replace("uri = \"b", "uir = \"b")),
         ("misspelled section", SHORTEST.replace("[table]", "[tabel]")),
@@ -121,7 +121,7 @@ fn a_wrong_file_is_refused_with_line_key_expected_and_found() {
 }
 
 #[test]
-fn a_wrong_override_is_refused_as_the_file_is() {
+fn invalid_override_is_refused_like_a_file() {
     let cases =
         ["table.urii=x", "table.commit.rows=many", "source=3", "source.uri.x=3", "no-equals", ".=3", "version=2"];
     let seen: Vec<String> = cases.into_iter().map(|set| format!("{}\n", message(with(set)))).collect();
@@ -129,7 +129,7 @@ fn a_wrong_override_is_refused_as_the_file_is() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("nightly.toml");
     let error = Pipeline::read(&missing, &[""; 0]).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use polylance_schema::{ErrorClass, Explain, REFUSED_BY_STORE, says_refused};
+use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT, is_store_refusal};
 
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +140,7 @@ pub enum SourceError {
 fn is_refusal(error: &object_store::Error) -> bool {
     use object_store::Error::{PermissionDenied, Unauthenticated};
 
-    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || says_refused(&error.to_string())
+    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || is_store_refusal(&error.to_string())
 }
 
 /// The store's error among the causes of an error.
@@ -170,7 +170,7 @@ fn refused(uri: &str) -> &'static str {
             "Azure refuses these credentials: set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or \
              AZURE_STORAGE_SAS_TOKEN"
         }
-        _ => REFUSED_BY_STORE,
+        _ => STORE_REFUSAL_HINT,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, stream};
-use polylance_schema::{DEFAULT_MAX_BYTES, DEFAULT_MEMORY, SourceFormat, columns::RESERVED};
+use polylance_schema::{DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, SourceFormat, columns::RESERVED};
 
 use crate::{
     SourceError,
@@ -58,9 +58,9 @@ impl SourceSpec {
             id: "id".to_owned(),
             text: "text".to_owned(),
             keep: Vec::new(),
-            max_bytes: DEFAULT_MAX_BYTES,
+            max_bytes: DEFAULT_MAX_TEXT_BYTES,
             csv: CsvSpec::default(),
-            memory: DEFAULT_MEMORY,
+            memory: DEFAULT_MEMORY_BYTES,
         }
     }
 

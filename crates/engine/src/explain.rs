@@ -8,7 +8,7 @@ use polylance_config::ConfigError;
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
 use polylance_fit::FitError;
-use polylance_schema::{ErrorClass, Explain, without_source_places};
+use polylance_schema::{ErrorClass, Explain, without_source_locations};
 use polylance_search::SearchError;
 use polylance_sink::SinkError;
 use polylance_worker::PoolError;
@@ -124,7 +124,7 @@ fn without_places(text: &str) -> String {
         }
         _ => text.to_owned(),
     };
-    without_source_places(&text)
+    without_source_locations(&text)
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use polylance_config::{ChunkMode, CsvByte, Pipeline, Upkeep};
+use polylance_config::{CsvByte, Pipeline};
 use polylance_dataflow::{CsvSpec, SourceSpec};
 use polylance_encoder::ModelFiles;
-use polylance_schema::{Chunking, Contract, Dtype, Prompts, TextColumn};
-use polylance_sink::{IndexSpec, Retention, Table, UpkeepPolicy};
+use polylance_schema::{ChunkMode, Chunking, Contract, Dtype, Prompts, TextColumn};
+use polylance_sink::{IndexSpec, Table};
 use polylance_worker::{Machine, PoolOptions, Selection};
 
 use crate::{EngineError, Job, Limits, UsageError, models};
@@ -43,22 +43,13 @@ pub(crate) fn job(pipeline: &Pipeline) -> Job {
         text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },
         commit: table.commit,
         index: IndexSpec { kind: index.kind, metric: index.metric, min_rows: index.min_rows, words: index.words },
-        upkeep: upkeep(&table.upkeep),
+        upkeep: table.upkeep,
         on_missing: source.removed,
         concurrency: table.concurrent,
         reread: false,
         limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
         memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
     }
-}
-
-fn upkeep(upkeep: &Upkeep) -> UpkeepPolicy {
-    let retention = Retention {
-        older_than: Duration::from_secs(upkeep.keep_days.saturating_mul(24 * 3600)),
-        keep_versions: usize::try_from(upkeep.keep_versions).unwrap_or(usize::MAX),
-        unnamed: Retention::WEEK,
-    };
-    UpkeepPolicy { compact: upkeep.compact, retention: upkeep.cleanup.then_some(retention) }
 }
 
 /// How the pipeline's model is opened on its devices.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits, Observer, RunSummary, SourceProgress, Stage, run_job};
-use polylance_schema::{Chunking, CommitPolicy, Contract, OnMissing, TextColumn, WriteConcurrency};
-use polylance_sink::{IndexSpec, Retention, UpkeepPolicy, Upkept};
+use polylance_schema::{Chunking, CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
+use polylance_sink::{IndexSpec, Retention, Upkept};
 use polylance_testkit::{FakeBackend, fake_contract};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         text: TextColumn::Kept,
         commit: CommitPolicy { rows: 100, seconds: 0 },
         index: IndexSpec::default(),
-        upkeep: UpkeepPolicy { compact: true, retention: Some(Retention::default()) },
+        upkeep: MaintenancePolicy::default(),
         on_missing: OnMissing::Keep,
         concurrency: WriteConcurrency::Merge,
         reread: false,
@@ -116,7 +116,7 @@ async fn a_run_merges_what_its_many_commits_left_and_keeps_every_row() {
     assert_eq!((first.upkeep.fragments_merged, first.upkeep_failure.as_deref()), (20, None));
     let second = run(job(250), &mut ()).await;
     assert_eq!((second.rows_skipped, second.rows_written, second.upkeep.fragments_merged), (200, 50, 0));
-    let off = Job { upkeep: UpkeepPolicy::OFF, ..job(400) };
+    let off = Job { upkeep: MaintenancePolicy::OFF, ..job(400) };
     assert_eq!(run(off, &mut ()).await.upkeep, Upkept::default());
     let third = run(job(400), &mut ()).await;
     assert_eq!((third.rows_skipped, third.upkeep.fragments_merged), (400, 0), "a run that writes nothing does nothing");

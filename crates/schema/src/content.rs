@@ -1,15 +1,15 @@
-//! How a document's content hash is made, kept in the table's metadata.
+//! The rule of a table's content hashes, stored in its metadata.
 
 use std::{collections::HashMap, fmt};
 
-/// The rule by which a table's `content_hash` column is made. All rows of a table have one rule: a hash by another would
-/// make every document look changed.
+/// How a table's content hashes are computed. All rows of a table follow one rule: under another rule every document would
+/// look changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ContentRule {
-    /// Kept values as Arrow prints them, in the order in which the run names them. Of tables that name no rule. Two
-    /// lists of texts may have one hash.
+    /// Kept values as Arrow prints them, in the order in which the run names them: the rule of tables that name none. Two
+    /// different lists of texts may have the same hash.
     Printed,
-    /// Kept values by an encoding of their own, in the order of their columns' names.
+    /// Kept values in an unambiguous encoding, in the order of their columns' names.
     #[default]
     Encoded,
 }
@@ -23,7 +23,7 @@ impl ContentRule {
     /// The key in the table's schema metadata.
     pub const METADATA_KEY: &'static str = "polylance.content_hash";
 
-    /// The rule as metadata; nothing for that of tables that name none.
+    /// The rule as metadata; `None` for [`ContentRule::Printed`], which is not written down.
     pub fn to_metadata(self) -> Option<(String, String)> {
         match self {
             Self::Printed => None,
@@ -34,7 +34,7 @@ impl ContentRule {
     /// The rule of a table with this metadata.
     ///
     /// # Errors
-    /// When a later version made the table by another rule.
+    /// When the table follows a rule of a later version.
     pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, UnknownRule> {
         match metadata.get(Self::METADATA_KEY).map(String::as_str) {
             None => Ok(Self::Printed),
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_comes_back_from_metadata() {
+    fn rule_survives_metadata() {
         for rule in [ContentRule::Printed, ContentRule::Encoded] {
             let metadata = HashMap::from_iter(rule.to_metadata());
             assert_eq!(ContentRule::from_metadata(&metadata).unwrap(), rule);

@@ -1,7 +1,7 @@
-//! The embedding contract: everything that decides a vector, kept in the table's metadata.
+//! The embedding contract: everything that decides a vector, stored in the table's metadata.
 //!
-//! Vectors made under two contracts must never be compared, so a run whose contract differs from
-//! the table's is refused, and a query is embedded by the table's own contract.
+//! Vectors of two contracts must never be compared. So a run whose contract differs from the table's is refused, and a
+//! query is embedded under the table's own contract.
 
 use std::{collections::HashMap, fmt};
 
@@ -16,7 +16,7 @@ pub enum Pooling {
     Cls,
     /// The mean over all tokens, special tokens included.
     Mean,
-    /// The maximum over all tokens, a dimension at a time.
+    /// The maximum over all tokens, per dimension.
     Max,
     /// The sum over all tokens divided by the square root of their number.
     MeanSqrtLen,
@@ -26,7 +26,7 @@ pub enum Pooling {
     LastToken,
 }
 
-/// Texts put before every input.
+/// Texts that precede every input.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Prompts {
     /// Before every chunk of a document.
@@ -48,28 +48,39 @@ pub enum Cut {
     Token,
 }
 
+/// How documents that are too long for the model become rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkMode {
+    /// Such a document becomes several rows.
+    #[default]
+    Split,
+    /// Such a document is cut off at the limit, and `truncated` is true in its row.
+    Truncate,
+}
+
 /// How documents become rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "mode", rename_all = "snake_case")]
 pub enum Chunking {
     /// A document longer than the limit becomes several rows.
     Split {
-        /// Ids per chunk at most, prefix and special tokens included.
+        /// Maximum number of tokens per chunk, prefix and special tokens included.
         max_tokens: usize,
-        /// Ids that a chunk repeats from the end of the one before, at most.
+        /// Maximum number of tokens that a chunk repeats from the end of the previous one.
         overlap: usize,
         /// Where to cut.
         cut: Cut,
     },
-    /// One row a document; what does not fit is cut off, and `truncated` says so.
+    /// One row per document; text beyond the limit is cut off, and `truncated` is true.
     Truncate {
-        /// Ids per row at most, prefix and special tokens included.
+        /// Maximum number of tokens per row, prefix and special tokens included.
         max_tokens: usize,
     },
 }
 
 impl Chunking {
-    /// Ids per row at most, prefix and special tokens included.
+    /// Maximum number of tokens per row, prefix and special tokens included.
     pub fn max_tokens(&self) -> usize {
         match *self {
             Self::Split { max_tokens, .. } | Self::Truncate { max_tokens } => max_tokens,
@@ -97,7 +108,7 @@ impl Chunking {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Contract {
-    /// How to find the model again: a hub id, a folder, or `builtin:…`. Not compared: the hashes decide.
+    /// Where the model was found: a hub id, a folder, or `builtin:…`. Not compared: the hashes decide.
     pub model: String,
     /// BLAKE3 of the weights, hexadecimal.
     pub weights_hash: String,
@@ -107,17 +118,17 @@ pub struct Contract {
     pub pooling: Pooling,
     /// Whether vectors have length one.
     pub normalize: bool,
-    /// Texts put before every input.
+    /// Texts that precede every input.
     pub prompts: Prompts,
     /// How documents become rows.
     pub chunking: Chunking,
-    /// The arithmetic: `f32`, `bf16`, `f16`.
+    /// The arithmetic: `f32`, `bf16`, `f16` or `int8`.
     pub dtype: String,
     /// Dimensions of a vector.
     pub dim: usize,
 }
 
-/// One field in which two contracts differ.
+/// A field in which two contracts differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractDifference {
     /// The field's name.
@@ -146,15 +157,16 @@ impl Contract {
         HashMap::from([(Self::METADATA_KEY.to_owned(), json)])
     }
 
-    /// Reads the contract back; `None` when the table carries none.
+    /// The contract in schema metadata; `None` when there is none.
     ///
     /// # Errors
-    /// When the key is there and its value is not a contract.
+    /// When the value of the key is not a contract.
     pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Option<Self>, ContractError> {
         metadata.get(Self::METADATA_KEY).map(|json| Ok(serde_json::from_str(json)?)).transpose()
     }
 
-    /// The fields in which `run` differs from this table's contract, in declaration order; empty when vectors may mix.
+    /// The fields in which `run` differs from this table's contract, in declaration order; empty when the vectors are
+    /// comparable.
     pub fn differences(&self, run: &Self) -> Vec<ContractDifference> {
         let fields = [
             ("weights_hash", self.weights_hash.clone(), run.weights_hash.clone()),
@@ -174,7 +186,7 @@ impl Contract {
             .collect()
     }
 
-    /// The contract's name for people: model, the first digits of the weights hash, pooling, dimensions.
+    /// The contract in one line: model, first digits of the weights hash, pooling, dtype, dimensions.
     pub fn summary(&self) -> String {
         let hash: String = self.weights_hash.chars().take(8).collect();
         let pooling = serde_json::to_string(&self.pooling).unwrap_or_default();
@@ -212,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contract_differs_in_every_field_that_decides_a_vector() {
+    fn differences_name_the_fields_that_decide_a_vector() {
         let table = contract();
         let run = Contract { dim: 256, normalize: false, ..contract() };
         let fields: Vec<_> = table.differences(&run).into_iter().map(|d| d.field).collect();
@@ -221,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_another_version_is_an_error_not_a_panic() {
+    fn metadata_of_another_version_is_an_error() {
         let metadata = HashMap::from([(Contract::METADATA_KEY.to_owned(), "{\"model\":1}".to_owned())]);
         assert!(Contract::from_metadata(&metadata).is_err());
         assert_eq!(Contract::from_metadata(&HashMap::new()).unwrap(), None);

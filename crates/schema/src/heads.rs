@@ -1,4 +1,4 @@
-//! Heads: what a model is asked beside a vector, the columns of the answers, and the contract of such a column.
+//! Heads: their tasks, the columns of their answers, and the contracts of these columns.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -6,15 +6,17 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::TaskName;
+
 /// How the tokens of an entity become one span.
 ///
 /// Source: `AggregationStrategy` of transformers' token classification pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
-    /// Every token that is not outside stands alone, under its whole tag.
+    /// Every tagged token is a span of its own, with its whole tag as the label.
     None,
-    /// Neighbouring tokens of one label are one span.
+    /// Adjacent tokens with one label are one span.
     #[default]
     Simple,
     /// A word has the tag of its first token.
@@ -25,7 +27,7 @@ pub enum Aggregation {
     Max,
 }
 
-/// Which classes a classification tells.
+/// Which classes a classification returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
@@ -40,15 +42,15 @@ pub enum Scores {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Generation {
-    /// Ids to make at most.
+    /// Maximum number of generated tokens.
     pub max_new_tokens: usize,
-    /// 0 takes the most likely id; higher numbers flatten the distribution that is drawn from.
+    /// 0 takes the most likely token; higher values flatten the distribution to sample from.
     pub temperature: f32,
-    /// Draw from this many most likely ids only; 0 draws from all.
+    /// Samples from this many most likely tokens only; 0 samples from all.
     pub top_k: usize,
-    /// Draw from the most likely ids that together have this probability.
+    /// Samples from the most likely tokens that together have this probability.
     pub top_p: f32,
-    /// Where the draws begin: the same seed gives the same text.
+    /// The seed of the sampling: the same seed gives the same text.
     pub seed: u64,
 }
 
@@ -58,16 +60,16 @@ impl Default for Generation {
     }
 }
 
-/// What a head is asked.
+/// The task of a head, with its options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum TaskSpec {
     /// The class of a text, by a sequence classifier.
     Classify {
-        /// Which classes are told.
+        /// Which classes are returned.
         scores: Scores,
     },
-    /// The class of a text among labels that the model was not trained on, by a model of entailment.
+    /// The class of a text among labels that the model was not trained on, by an entailment model.
     ZeroShot {
         /// The candidates.
         labels: Vec<String>,
@@ -81,23 +83,23 @@ pub enum TaskSpec {
         /// How tokens become spans.
         aggregation: Aggregation,
     },
-    /// Answers that stand in the text, by an extractive question answerer.
+    /// Answers that are parts of the text, by an extractive question answering model.
     Qa {
-        /// Answers to tell, best first.
+        /// Maximum number of answers, best first.
         top_k: usize,
-        /// Tokens of an answer at most.
+        /// Maximum number of tokens in an answer.
         max_answer_tokens: usize,
         /// Tokens that two windows on a long text share.
         doc_stride: usize,
         /// Whether "no answer" may be the answer.
         null_answer: bool,
-        /// Whether an answer is of whole words; without, it is of whole tokens, for languages that write no spaces.
+        /// Whether an answer consists of whole words; else of whole tokens, for languages without spaces.
         #[serde(default = "yes", skip_serializing_if = "is_yes")]
         align_to_words: bool,
     },
-    /// The words behind masks, by a masked language model.
+    /// Tokens for masks in the text, by a masked language model.
     FillMask {
-        /// Tokens to tell for each mask, best first.
+        /// Maximum number of tokens for each mask, best first.
         top_k: usize,
     },
     /// The text's continuation, by a causal language model.
@@ -118,21 +120,26 @@ fn is_yes(value: &bool) -> bool {
 }
 
 impl TaskSpec {
-    /// The task's name, as on the command line.
-    pub fn name(&self) -> &'static str {
+    /// The task without its options.
+    pub fn task(&self) -> TaskName {
         match self {
-            Self::Classify { .. } => "classify",
-            Self::ZeroShot { .. } => "zero-shot",
-            Self::Ner { .. } => "ner",
-            Self::Qa { .. } => "qa",
-            Self::FillMask { .. } => "fill-mask",
-            Self::Generate(_) => "generate",
-            Self::Choose => "choose",
-            Self::Rerank => "rerank",
+            Self::Classify { .. } => TaskName::Classify,
+            Self::ZeroShot { .. } => TaskName::ZeroShot,
+            Self::Ner { .. } => TaskName::Ner,
+            Self::Qa { .. } => TaskName::Qa,
+            Self::FillMask { .. } => TaskName::FillMask,
+            Self::Generate(_) => TaskName::Generate,
+            Self::Choose => TaskName::Choose,
+            Self::Rerank => TaskName::Rerank,
         }
     }
 
-    /// The type of the task's column in a table; `None` for a task that needs more than a row.
+    /// The task's name, as on the command line.
+    pub fn name(&self) -> &'static str {
+        self.task().as_str()
+    }
+
+    /// The type of the task's column in a table; `None` for a task that needs more than a row's text.
     pub fn column_type(&self) -> Option<DataType> {
         let text = || field("text", DataType::Utf8);
         Some(match self {
@@ -186,7 +193,7 @@ fn range() -> [FieldRef; 2] {
 /// Everything that decides the values of an annotation column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeadContract {
-    /// How to find the model again. Not compared: the hashes decide.
+    /// Where the model was found. Not compared: the hashes decide.
     pub model: String,
     /// BLAKE3 of the weights, backbone and head, hexadecimal.
     pub weights_hash: String,
@@ -196,15 +203,15 @@ pub struct HeadContract {
     pub spec: TaskSpec,
     /// The model's labels, by class.
     pub labels: Vec<String>,
-    /// Text put before every input.
+    /// Text that precedes every input.
     pub prefix: String,
-    /// The question, or the column it is in, where the task has one; choices likewise.
+    /// The question and the choices, or their columns.
     pub inputs: HeadInputs,
-    /// The arithmetic: `f32`, `bf16`, `f16`.
+    /// The arithmetic: `f32`, `bf16`, `f16` or `int8`.
     pub dtype: String,
 }
 
-/// What a task is given beside the row's text.
+/// The inputs of a task besides the row's text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HeadInputs {
     /// The question for every row.
@@ -227,7 +234,7 @@ pub struct HeadInputs {
 pub struct HeadContractError {
     /// The column.
     pub column: String,
-    /// What does not fit.
+    /// Why.
     pub source: serde_json::Error,
 }
 
@@ -245,10 +252,10 @@ impl HeadContract {
         Some(field.with_metadata(HashMap::from([(Self::METADATA_KEY.to_owned(), json)])))
     }
 
-    /// The contract of a column; `None` when it is no annotation.
+    /// The contract of a column; `None` when it is not an annotation.
     ///
     /// # Errors
-    /// When the metadata is there and is not a contract.
+    /// When the metadata is not a contract.
     pub fn of(field: &Field) -> Result<Option<Self>, HeadContractError> {
         let Some(json) = field.metadata().get(Self::METADATA_KEY) else { return Ok(None) };
         serde_json::from_str(json)
@@ -256,7 +263,7 @@ impl HeadContract {
             .map_err(|source| HeadContractError { column: field.name().clone(), source })
     }
 
-    /// Whether values made under both contracts may stand in one column.
+    /// Whether values of both contracts may be in one column.
     pub fn same(&self, other: &Self) -> bool {
         let comparable = |contract: &Self| Self { model: String::new(), ..contract.clone() };
         comparable(self) == comparable(other)
@@ -281,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_carries_its_contract() {
+    fn column_metadata_holds_the_contract() {
         let field = contract().field("people").unwrap();
         assert_eq!(HeadContract::of(&field).unwrap(), Some(contract()));
         assert_eq!(HeadContract::of(&Field::new("people", DataType::Utf8, true)).unwrap(), None);
@@ -291,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn another_place_is_the_same_head_and_another_aggregation_is_not() {
+    fn same_ignores_the_path_and_compares_the_options() {
         assert!(contract().same(&HeadContract { model: "./copy".into(), ..contract() }));
         let spec = TaskSpec::Ner { aggregation: Aggregation::Max };
         assert!(!contract().same(&HeadContract { spec, ..contract() }));
     }
 
     #[test]
-    fn every_task_but_reranking_has_a_column() {
+    fn every_task_except_reranking_has_a_column() {
         let qa =
             TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
         assert!(matches!(qa.column_type(), Some(DataType::Struct(_))));

@@ -1,22 +1,21 @@
-//! What a polylance table looks like: column names, Arrow schemas, the embedding contract and those of
-//! annotation columns.
+//! The layout of a polylance table: column names, Arrow schemas, and the contracts of embeddings and annotation columns.
 //!
-//! Every other crate speaks in these names, and this one knows no other crate.
+//! Every other crate uses these names; this one imports no other crate of the workspace.
 
 pub mod columns;
 mod content;
 mod contract;
 mod explain;
+pub mod full_text;
 mod heads;
 mod quarantine;
 pub mod search;
 mod tables;
 mod vocabulary;
-pub mod words;
 
 pub use content::{ContentRule, UnknownRule};
-pub use contract::{Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
-pub use explain::{ErrorClass, Explain, REFUSED_BY_STORE, says_refused, without_source_places};
+pub use contract::{ChunkMode, Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
+pub use explain::{ErrorClass, Explain, STORE_REFUSAL_HINT, is_store_refusal, with_causes, without_source_locations};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use quarantine::{RecordKind, file_tail_error};
 pub use tables::{
@@ -24,6 +23,6 @@ pub use tables::{
     quarantine_schema, source_schema, table_schema, tokenized_schema, with_heads,
 };
 pub use vocabulary::{
-    CommitPolicy, DEFAULT_MAX_BYTES, DEFAULT_MEMORY, Dtype, IndexKind, Metric, OnMissing, SourceFormat, Stage,
-    TaskName, UnknownWord, WriteConcurrency,
+    CommitPolicy, DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, Dtype, IndexKind, MaintenancePolicy, Metric, OnMissing,
+    SourceFormat, Stage, TaskName, UnknownWord, WriteConcurrency,
 };

@@ -1,25 +1,25 @@
-//! What a record of the quarantine stands for, and how its columns say so.
+//! The kinds of quarantine records, and how its columns encode them.
 
 use std::fmt::Display;
 
 use crate::Stage;
 
-/// The beginning of the error of a file that cannot be read to its end.
+/// How the error of a file that cannot be read to its end begins.
 const FILE_TAIL: &str = "the file cannot be read from here on";
 
-/// What a record of the quarantine stands for.
+/// The kind of a record in the quarantine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
     /// A row of the source.
     Row,
-    /// A row of the source and all that come after it in its file, which were never read.
+    /// A row of the source and all rows after it in its file, which could not be read.
     FileTail,
-    /// A row of the table, for which a head gave no answer.
+    /// A row of the table for which a head has no answer.
     Annotation,
 }
 
 impl RecordKind {
-    /// The kind of a record by its columns `stage` and `error`.
+    /// The kind of the record with these columns `stage` and `error`.
     pub fn of(stage: &str, error: &str) -> Self {
         if stage == Stage::Annotate.as_str() {
             Self::Annotation
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_told_by_stage_and_error() {
+    fn stage_and_error_determine_the_kind() {
         let tail = file_tail_error(&"unexpected end");
         assert_eq!(tail, "the file cannot be read from here on: unexpected end");
         assert_eq!(RecordKind::of("scan", &tail), RecordKind::FileTail);

@@ -1,7 +1,6 @@
 //! Arrow schemas of the table, of the quarantine, and of the batches between operators.
 //!
-//! A batch grows from left to right on its way: source, tokenized, encoded. The kept columns stand
-//! right after `doc_id` all the way.
+//! Each stage appends columns: source, tokenized, encoded. The kept columns follow `doc_id` at every stage.
 
 use std::sync::Arc;
 
@@ -12,13 +11,13 @@ use crate::columns::{
     RUN_ID, SOURCE, SOURCE_ROW, STAGE, TEXT, TRUNCATED,
 };
 
-/// Whether the chunk's text is stored beside its vector.
+/// Whether the table stores the chunk's text with its vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TextColumn {
-    /// Stored: hits can be shown and full-text search is possible.
+    /// Stored: hits show their text, and full-text search is possible.
     #[default]
     Kept,
-    /// Left out: the reader joins with the corpus by `doc_id` and character offsets.
+    /// Not stored: readers join with the corpus by `doc_id` and character offsets.
     LeftOut,
 }
 
@@ -45,7 +44,7 @@ fn trailer() -> [FieldRef; 4] {
     ]
 }
 
-/// What the scan yields, one row a document: `doc_id, …keep, text, content_hash, _source, _row, _error`.
+/// The output of the scan, one row per document: `doc_id, …keep, text, content_hash, _source, _row, _error`.
 ///
 /// A row whose `_error` is set may lack its id, text and hash.
 pub fn source_schema(keep: &[FieldRef]) -> SchemaRef {
@@ -56,7 +55,7 @@ pub fn source_schema(keep: &[FieldRef]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The kept columns of a batch between operators: those between `doc_id` and the columns of its stage.
+/// The kept columns of a batch between operators: those after `doc_id` and before the columns of its stage.
 pub fn kept_fields(schema: &Schema) -> &[FieldRef] {
     let fields = schema.fields();
     let first = fields.iter().position(|field| field.name() == DOC_ID).map_or(0, |at| at + 1);
@@ -79,7 +78,7 @@ fn chunk_fields(keep: &[FieldRef]) -> Vec<FieldRef> {
     fields
 }
 
-/// What `TokenizeExec` yields, one row a chunk:
+/// The output of `TokenizeExec`, one row per chunk:
 /// `doc_id, …keep, chunk, char_start, char_end, text, n_tokens, truncated, _input_ids, content_hash, _source, _row, _error`.
 pub fn tokenized_schema(keep: &[FieldRef]) -> SchemaRef {
     let mut fields = chunk_fields(keep);
@@ -89,7 +88,7 @@ pub fn tokenized_schema(keep: &[FieldRef]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// What `EncodeExec` yields: the tokenized columns with `embedding` in the place of `_input_ids`.
+/// The output of `EncodeExec`: the tokenized columns with `embedding` in place of `_input_ids`.
 pub fn encoded_schema(keep: &[FieldRef], dim: usize) -> SchemaRef {
     let mut fields = chunk_fields(keep);
     fields.push(embedding(dim, true));
@@ -97,7 +96,7 @@ pub fn encoded_schema(keep: &[FieldRef], dim: usize) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// A schema with the columns of heads behind its own: what the embedding's pass fills beside the vector.
+/// A schema followed by the columns of the heads that are computed in the embedding's pass.
 pub fn with_heads(schema: &SchemaRef, heads: &[FieldRef]) -> SchemaRef {
     let fields: Vec<FieldRef> = schema.fields().iter().chain(heads).map(Arc::clone).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
@@ -134,7 +133,7 @@ pub fn key_schema() -> SchemaRef {
     ]))
 }
 
-/// What an annotation reads of a table, one row a chunk: `_rowaddr, doc_id, char_start, char_end, text, …inputs`.
+/// The input of an annotation, one row per chunk of the table: `_rowaddr, doc_id, char_start, char_end, text, …inputs`.
 pub fn chunk_schema(inputs: &[FieldRef]) -> SchemaRef {
     let mut fields = vec![
         field(ROW_ADDRESS, DataType::UInt64, false),
@@ -147,7 +146,7 @@ pub fn chunk_schema(inputs: &[FieldRef]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// What `AnnotateExec` yields: `_rowaddr, doc_id, text, <column>, _error`.
+/// The output of `AnnotateExec`: `_rowaddr, doc_id, text, <column>, _error`.
 ///
 /// The column is null in a row with an error.
 pub fn annotated_schema(column: &Field) -> SchemaRef {
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_columns_are_found_at_every_stage() {
+    fn kept_fields_finds_the_kept_columns_of_every_stage() {
         let keep = [field("lang", DataType::Utf8, true), field("year", DataType::Int64, true)];
         for schema in [source_schema(&keep), tokenized_schema(&keep), encoded_schema(&keep, 8)] {
             assert_eq!(kept_fields(&schema), keep);
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_grow_from_left_to_right() {
+    fn encoding_replaces_only_the_token_ids() {
         let names = |schema: &Schema| schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
         let tokenized = names(&tokenized_schema(&keep()));
         let encoded = names(&encoded_schema(&keep(), 4));
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn no_travelling_column_reaches_the_table() {
+    fn underscore_columns_are_not_in_the_table() {
         for text in [TextColumn::Kept, TextColumn::LeftOut] {
             let schema = table_schema(&keep(), 4, text);
             assert!(schema.fields().iter().all(|f| !f.name().starts_with('_')));

@@ -1,7 +1,7 @@
-//! The words that a pipeline file, the command line and the operators share, each defined once.
+//! The enums and policies that the pipeline file, the command line and the operators share, each defined once.
 //!
-//! A word is written as it serializes. Its documentation here is what the JSON Schema of the pipeline file, the reference
-//! and the help of the command line say about it.
+//! A value is written as it serializes. The documentation of the values is their description in the JSON Schema of the
+//! pipeline file.
 
 use std::{fmt, str::FromStr};
 
@@ -11,24 +11,24 @@ use serde::{
     de::{IntoDeserializer, value::Error},
 };
 
-/// Bytes of a text beyond which its document is refused, unless a pipeline says otherwise.
-pub const DEFAULT_MAX_BYTES: u64 = 16 << 20;
-/// Bytes that ids and the listing of a source may take in memory, unless a pipeline says otherwise.
-pub const DEFAULT_MEMORY: u64 = 2 << 30;
+/// Default of a pipeline's `source.max_bytes`: documents with a longer text go to the quarantine.
+pub const DEFAULT_MAX_TEXT_BYTES: u64 = 16 << 20;
+/// Default of a pipeline's `run.memory`: the memory for document ids and the listing of the source.
+pub const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
 
-/// A text that is none of the words that were expected.
+/// A text that is not one of the expected words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {found:?}: expected {expected}")]
 pub struct UnknownWord {
-    /// What the words are: `dtype`.
+    /// What the words stand for, such as `dtype`.
     pub what: &'static str,
     /// The text.
     pub found: String,
-    /// The words.
+    /// The expected words.
     pub expected: &'static str,
 }
 
-/// Reads a word as it is written in a pipeline file.
+/// Reads a word as a pipeline file writes it.
 fn read<T: for<'de> Deserialize<'de>>(
     text: &str,
     what: &'static str,
@@ -52,31 +52,31 @@ pub enum SourceFormat {
     Csv,
 }
 
-/// What happens to documents of the table that are no longer in the source.
+/// How a run treats documents of the table that are no longer in the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnMissing {
     /// They stay.
     #[default]
     Keep,
-    /// They are deleted at the end of a run that has read the whole source and every id in it.
+    /// They are deleted at the end of a run that has read the whole source, including every id.
     Delete,
 }
 
-/// What happens when another run is writing to the table.
+/// How a run treats another run that is writing to the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteConcurrency {
-    /// Both write: whichever commits later checks again, and no document is there twice.
+    /// Both write: the later commit checks the table again, so that no document is in it twice.
     #[default]
     Merge,
-    /// The later run ends before it reads anything.
+    /// The later run fails before it reads anything.
     Refuse,
 }
 
-// A pipeline file sets both to 1 at least. To the operators 0 rows are no limit, and 0 seconds the longest that a window
-// may stay open.
-/// When rows are committed: at whichever limit is reached first.
+// In a pipeline file both are at least 1. For the operators, 0 rows mean no limit, and 0 seconds the longest time that a
+// window may stay open.
+/// When rows are committed: at the limit that is reached first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommitPolicy {
@@ -94,13 +94,42 @@ impl Default for CommitPolicy {
     }
 }
 
-/// The step of a run at which a row failed, as the quarantine names it.
+/// The maintenance of a table and of its quarantine at the end of a run that wrote something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Upkeep")]
+pub struct MaintenancePolicy {
+    /// Merge small fragments when there are more than 16.
+    pub compact: bool,
+    /// Remove old versions, and files that killed runs left behind at least a week ago.
+    pub cleanup: bool,
+    /// Keep this many of the newest versions, whatever their age.
+    #[schemars(range(min = 1))]
+    pub keep_versions: u64,
+    /// Keep versions that are younger than this many days.
+    pub keep_days: u64,
+}
+
+impl MaintenancePolicy {
+    /// Leaves the table as it is.
+    pub const OFF: Self = Self { compact: false, cleanup: false, ..Self::DEFAULT };
+
+    const DEFAULT: Self = Self { compact: true, cleanup: true, keep_versions: 10, keep_days: 7 };
+}
+
+impl Default for MaintenancePolicy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The stage of a run at which a row failed, as the quarantine names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Reading the source.
     Scan,
-    /// Looking for ids that are there twice.
+    /// Detecting duplicate ids.
     Distinct,
     /// Cutting into chunks and tokens.
     Tokenize,
@@ -113,7 +142,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// As the quarantine writes it.
+    /// The stage as the quarantine writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scan => "scan",
@@ -180,7 +209,7 @@ pub enum Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IndexKind {
-    /// No index while an exact search is fast, `ivf_pq` from `min_rows` on.
+    /// No index below `min_rows` rows, where an exact search is fast, else `ivf_pq`.
     #[default]
     Auto,
     /// No index: every search compares every vector.
@@ -199,19 +228,19 @@ pub enum IndexKind {
     IvfHnswPq,
 }
 
-/// What a head does.
+/// The task of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskName {
     /// The class of a text, by a sequence classifier.
     Classify,
-    /// The class of a text among labels of your own, by a model of entailment.
+    /// The class of a text among labels of your own, by an entailment model.
     ZeroShot,
     /// Entities, by a token classifier.
     Ner,
-    /// An answer that is a part of the text, by an extractive question answerer.
+    /// An answer that is a part of the text, by an extractive question answering model.
     Qa,
-    /// The words behind masks, by a masked language model.
+    /// Tokens for masks in the text, by a masked language model.
     FillMask,
     /// A continuation, by a causal language model.
     Generate,
@@ -221,9 +250,10 @@ pub enum TaskName {
     Rerank,
 }
 
-impl fmt::Display for TaskName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TaskName {
+    /// The task as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Classify => "classify",
             Self::ZeroShot => "zero-shot",
             Self::Ner => "ner",
@@ -232,7 +262,13 @@ impl fmt::Display for TaskName {
             Self::Generate => "generate",
             Self::Choose => "choose",
             Self::Rerank => "rerank",
-        })
+        }
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -241,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_as_they_are_written() {
+    fn words_serialize_as_they_are_displayed() {
         for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::Int8] {
             assert_eq!(dtype.to_string().parse(), Ok(dtype));
         }

@@ -1,4 +1,4 @@
-//! What a table is, for people and for scripts.
+//! A description of a table, for people and for scripts.
 
 use arrow::datatypes::Schema;
 use lance::{
@@ -9,24 +9,24 @@ use lance::{
 use polylance_schema::Contract;
 use serde::Serialize;
 
-use crate::{SearchError, open};
+use crate::{SearchError, table};
 
-/// Versions described one by one, newest first: each costs a read.
-const RECENT_VERSIONS: usize = 20;
+/// Maximum number of versions that are described one by one: each costs a read.
+const MAX_RECENT_VERSIONS: usize = 20;
 
-/// The transaction property under which the sink writes the run's id.
+/// The transaction property that holds the run's id; `polylance_sink::properties::RUN_ID` writes it.
 const RUN_ID_PROPERTY: &str = "polylance.run_id";
 
-/// Everything `polylance show` knows.
+/// The output of `polylance show`.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableDescription {
     /// The address.
     pub uri: String,
-    /// Rows of the latest version.
+    /// The number of rows of the latest version.
     pub rows: u64,
     /// The latest version.
     pub version: u64,
-    /// How many versions can be read.
+    /// The number of versions that can be read.
     pub versions: usize,
     /// The latest of them, newest first.
     pub recent_versions: Vec<VersionDescription>,
@@ -36,26 +36,26 @@ pub struct TableDescription {
     pub indices: Vec<IndexDescription>,
     /// How the vectors were made; `None` when polylance did not make the table.
     pub contract: Option<Contract>,
-    /// Rows in the quarantine beside the table.
+    /// The number of rows in the table's quarantine.
     pub quarantine_rows: u64,
 }
 
-/// One version.
+/// A version of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VersionDescription {
     /// Its number.
     pub version: u64,
     /// When it was committed, RFC 3339, UTC.
     pub time: String,
-    /// Its rows.
+    /// The number of its rows.
     pub rows: Option<u64>,
-    /// What the commit did: `Append`, `Update`, `CreateIndex`, …
+    /// The operation of the commit: `Append`, `Update`, `CreateIndex`, …
     pub operation: Option<String>,
     /// The run that committed it.
     pub run_id: Option<String>,
 }
 
-/// One column.
+/// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ColumnDescription {
     /// Its name.
@@ -67,20 +67,20 @@ pub struct ColumnDescription {
     pub nullable: bool,
 }
 
-/// One index.
+/// An index of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IndexDescription {
     /// Its name.
     pub name: String,
     /// The column it is on.
     pub column: String,
-    /// Lance's name of its kind, `IVF_PQ` for example.
+    /// Lance's name of its kind, such as `IVF_PQ`.
     pub kind: String,
-    /// How it compares vectors.
+    /// The metric of a vector index.
     pub metric: Option<String>,
-    /// Rows it covers.
+    /// The number of rows that it covers.
     pub indexed_rows: u64,
-    /// Rows it does not cover: searches compare them one by one.
+    /// The number of rows that it does not cover: searches compare them one by one.
     pub unindexed_rows: u64,
 }
 
@@ -89,9 +89,9 @@ pub struct IndexDescription {
 /// # Errors
 /// [`SearchError::NoTable`], [`SearchError::UnreadableContract`], [`SearchError::Storage`].
 pub async fn describe(uri: &str) -> Result<TableDescription, SearchError> {
-    let dataset = open::open(uri).await?;
+    let dataset = table::open(uri).await?;
     let versions = versions(uri, &dataset).await?;
-    let recent_versions = describe_latest(&dataset, &versions, RECENT_VERSIONS).await;
+    let recent_versions = describe_latest(&dataset, &versions, MAX_RECENT_VERSIONS).await;
     let schema = Schema::from(dataset.schema());
     Ok(TableDescription {
         uri: uri.to_owned(),
@@ -109,7 +109,7 @@ pub async fn describe(uri: &str) -> Result<TableDescription, SearchError> {
             })
             .collect(),
         indices: describe_indices(uri, &dataset).await?,
-        contract: open::contract(uri, &dataset)?,
+        contract: table::contract(uri, &dataset)?,
         quarantine_rows: quarantine_rows(uri).await?,
     })
 }
@@ -124,16 +124,16 @@ pub(crate) async fn versions(uri: &str, dataset: &Dataset) -> Result<Vec<Version
     Box::pin(dataset.versions()).await.map_err(SearchError::storage(uri, "listing versions"))
 }
 
-/// The latest of a table's versions, newest first.
-pub(crate) async fn describe_latest(dataset: &Dataset, versions: &[Version], most: usize) -> Vec<VersionDescription> {
+/// The latest `max` of a table's versions, newest first.
+pub(crate) async fn describe_latest(dataset: &Dataset, versions: &[Version], max: usize) -> Vec<VersionDescription> {
     let mut latest = Vec::new();
-    for version in versions.iter().rev().take(most) {
+    for version in versions.iter().rev().take(max) {
         latest.push(describe_version(dataset, version).await);
     }
     latest
 }
 
-/// A version whose transaction is gone is still a version: what is not known stays out.
+/// Describes a version. Without its transaction, which cleanup may have removed, the operation and the run stay unknown.
 async fn describe_version(dataset: &Dataset, version: &Version) -> VersionDescription {
     let record = Box::pin(dataset.read_version_transaction(version.version)).await;
     let transaction = record.ok().and_then(|record| record.transaction);
@@ -147,7 +147,7 @@ async fn describe_version(dataset: &Dataset, version: &Version) -> VersionDescri
     }
 }
 
-/// The operation's name. An update that takes nothing away is how the sink adds rows with their keys.
+/// The operation's name. The sink appends rows by an update that removes nothing, so that the commit carries their keys.
 fn operation_name(operation: &Operation) -> &str {
     match operation {
         Operation::Update { updated_fragments, removed_fragment_ids, .. }
@@ -180,11 +180,11 @@ async fn describe_indices(uri: &str, dataset: &Dataset) -> Result<Vec<IndexDescr
     Ok(indices)
 }
 
-/// The quarantine is a table beside the table, named by the sink.
+/// The table's quarantine: a table next to it, with the name that the sink gives it.
 pub(crate) async fn quarantine(uri: &str) -> Result<Option<Dataset>, SearchError> {
     let table = uri.trim_end_matches('/');
     let quarantine = format!("{}.quarantine.lance", table.strip_suffix(".lance").unwrap_or(table));
-    match open::open(&quarantine).await {
+    match table::open(&quarantine).await {
         Ok(dataset) => Ok(Some(dataset)),
         Err(SearchError::NoTable { .. }) => Ok(None),
         Err(error) => Err(error),

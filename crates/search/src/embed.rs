@@ -1,21 +1,21 @@
-//! Vectors for texts, made as the table's are.
+//! Embedding texts under a table's contract.
 
 use polylance_backend::{BackendHandle, Embeddings, TokenizeSpec};
 use polylance_schema::{Chunking, Contract};
 
-use crate::SearchError;
+use crate::{QueryError, SearchError};
 
-/// What a text is to the model: it decides the prefix.
+/// The role of a text, which decides its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InputKind {
-    /// Something looked for.
+    /// A query.
     #[default]
     Query,
-    /// Something to be found.
+    /// A text to be found.
     Passage,
 }
 
-/// One vector a text, `[texts, dim]`: the contract's prefix before it, cut where a document's chunk would end.
+/// One vector per text, `[texts, dim]`: with the contract's prefix, truncated to the length of a chunk.
 ///
 /// # Errors
 /// [`SearchError::Dimensions`] when another model is loaded, [`SearchError::Query`] for a text without tokens,
@@ -38,8 +38,5 @@ pub async fn embed(
     let chunks = backend.0.tokenize(texts, &TokenizeSpec { prefix: prefix.clone(), chunking }).await?;
     let inputs: Option<Vec<Vec<u32>>> =
         chunks.into_iter().map(|chunks| chunks.into_iter().next().map(|chunk| chunk.input_ids)).collect();
-    let Some(inputs) = inputs else {
-        return Err(SearchError::Query("the query has no tokens".to_owned()));
-    };
-    Ok(backend.0.encode(inputs).await?)
+    Ok(backend.0.encode(inputs.ok_or(QueryError::NoTokens)?).await?)
 }

@@ -1,4 +1,4 @@
-//! What was done to a table, version by version, and what its runs could not read.
+//! The history of a table: its versions, and the rows in its quarantine.
 
 use std::collections::BTreeMap;
 
@@ -11,34 +11,34 @@ use crate::{
     describe::{describe_latest, quarantine, versions},
 };
 
-/// A table's past.
+/// The history of a table.
 #[derive(Debug, Clone)]
 pub struct History {
     /// The latest versions, newest first.
     pub versions: Vec<VersionDescription>,
-    /// Rows in the quarantine.
-    pub quarantine: Vec<Quarantined>,
+    /// Rows in the quarantine, by run and stage.
+    pub quarantine: Vec<QuarantineCount>,
 }
 
-/// Rows that a run put into the quarantine at one stage of its work.
+/// The number of rows that a run put into the quarantine at one stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
+pub struct QuarantineCount {
     /// The run.
     pub run_id: String,
-    /// Where they failed: `read`, `tokenize`, `encode`, …
+    /// The stage at which they failed: `scan`, `tokenize`, `encode`, …
     pub stage: String,
-    /// How many they are.
+    /// The number of rows.
     pub rows: u64,
 }
 
 impl SearchTable {
-    /// The latest `most` versions, and what is in the quarantine now. Each version costs a read.
+    /// The latest `max_versions` versions, and the contents of the quarantine. Each version costs a read.
     ///
     /// # Errors
     /// [`SearchError::Storage`].
-    pub async fn history(&self, most: usize) -> Result<History, SearchError> {
+    pub async fn history(&self, max_versions: usize) -> Result<History, SearchError> {
         let versions = versions(self.uri(), self.dataset()).await?;
-        let versions = describe_latest(self.dataset(), &versions, most).await;
+        let versions = describe_latest(self.dataset(), &versions, max_versions).await;
         let reading = |error| SearchError::storage(self.uri(), "reading the quarantine")(error);
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
         if let Some(quarantine) = quarantine(self.uri()).await? {
@@ -54,7 +54,7 @@ impl SearchTable {
             }
         }
         let quarantine =
-            counts.into_iter().map(|((run_id, stage), rows)| Quarantined { run_id, stage, rows }).collect();
+            counts.into_iter().map(|((run_id, stage), rows)| QuarantineCount { run_id, stage, rows }).collect();
         Ok(History { versions, quarantine })
     }
 }

@@ -1,4 +1,4 @@
-//! What to look for, and how.
+//! Requests: the query, the mode, and the options of a search.
 
 use std::{fmt, str::FromStr};
 
@@ -6,17 +6,17 @@ use polylance_backend::{AnnotatorHandle, BackendHandle};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::SearchError;
+use crate::{QueryError, SearchError};
 
-/// How rows are compared with the query.
+/// How a table is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SearchMode {
-    /// By meaning: the distance of the vectors.
+    /// Semantic search: by the distance of the vectors.
     Vector,
-    /// By words: BM25 over the text.
+    /// Full-text search: BM25 over the text.
     Text,
-    /// By both, fused.
+    /// Both rankings, fused.
     Hybrid,
 }
 
@@ -44,14 +44,14 @@ impl FromStr for SearchMode {
     }
 }
 
-/// What rows are compared with.
+/// The query that rows are compared with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Query {
-    /// Words in any language the model knows; embedded by the table's contract.
+    /// A text in any language that the model knows; embedded under the table's contract.
     Text(String),
-    /// A vector made by the table's contract.
+    /// A vector that was made under the table's contract.
     Vector(Vec<f32>),
-    /// A row of the table: what is like it, its own document left out.
+    /// A row of the table: finds similar rows of other documents.
     Like {
         /// The row's document.
         doc_id: String,
@@ -63,23 +63,22 @@ pub enum Query {
 /// How two rankings become one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fusion {
-    /// The cosine, plus `text_weight` times the query's share: BM25 divided by the score of the query's own words, to the
-    /// power of 1.5.
+    /// The cosine, plus `text_weight` · (BM25 / the query's own BM25 score)^1.5.
     Score {
-        /// From 0 (vectors alone); 1 lets words decide.
+        /// From 0 (the vector search alone); at 1 the full-text search decides.
         text_weight: f32,
     },
     /// Reciprocal rank fusion: the sum of 1 / (60 + rank). Cormack, Clarke and Büttcher, SIGIR 2009.
     ReciprocalRank,
-    /// The share `vector` of the vectors' score, and the rest of BM25 divided by the best hit's.
+    /// `vector` · the score of the vector search + (1 − `vector`) · BM25 / the best hit's BM25.
     Weighted {
-        /// From 0 (words alone) to 1 (vectors alone).
+        /// From 0 (the full-text search alone) to 1 (the vector search alone).
         vector: f32,
     },
 }
 
 impl Fusion {
-    /// The weight with which a hybrid search is no worse than the better of its parts, across languages and within one.
+    /// With this weight a hybrid search is no worse than the better of its parts, across languages and within one.
     pub const TEXT_WEIGHT: f32 = 0.15;
 }
 
@@ -93,28 +92,29 @@ impl Default for Fusion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FusionKind {
-    /// The cosine plus the weighted share of the query's words.
+    /// The cosine plus the weighted share of the query that the row contains.
     #[default]
     Score,
-    /// By ranks.
+    /// Reciprocal rank fusion.
     Rrf,
-    /// By shares of two scores.
+    /// The weighted mean of the two scores.
     Weighted,
 }
 
 impl FusionKind {
-    /// All of them, as they are written.
+    /// All fusions, as they are written.
     pub const NAMES: [&'static str; 3] = ["score", "rrf", "weighted"];
 
-    /// The fusion, with its weight or the default one: of the text in a score fusion, of the vectors in a weighted one.
+    /// The fusion with this weight, or its default weight: of the text in a score fusion, of the vectors in a weighted
+    /// one.
     ///
     /// # Errors
-    /// [`SearchError::Query`] for a weight where there is none.
+    /// [`QueryError::WeightOfRankFusion`].
     pub fn with_weight(self, weight: Option<f32>) -> Result<Fusion, SearchError> {
         match (self, weight) {
             (Self::Score, weight) => Ok(Fusion::Score { text_weight: weight.unwrap_or(Fusion::TEXT_WEIGHT) }),
             (Self::Rrf, None) => Ok(Fusion::ReciprocalRank),
-            (Self::Rrf, Some(_)) => Err(SearchError::Query("reciprocal rank fusion has no weight".to_owned())),
+            (Self::Rrf, Some(_)) => Err(QueryError::WeightOfRankFusion.into()),
             (Self::Weighted, weight) => Ok(Fusion::Weighted { vector: weight.unwrap_or(0.5) }),
         }
     }
@@ -133,19 +133,19 @@ impl FromStr for FusionKind {
     }
 }
 
-/// How much of a vector index is searched. What is `None` is as the table was tuned, else a default.
+/// How much of a vector index is searched. `None` stands for the tuned value in the table, else for a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Effort {
-    /// Partitions that are searched; more, as long as they have fewer hits than there are to be.
+    /// Minimum number of partitions to search; more are searched while they hold fewer than `k` hits.
     pub nprobes: Option<usize>,
-    /// Candidates per hit whose exact distance decides.
+    /// Candidates per hit that are re-scored with exact distances.
     pub refine: Option<u32>,
-    /// Candidates a graph (HNSW) keeps while it is walked.
+    /// Candidates that the search of a graph (HNSW) keeps.
     pub ef: Option<usize>,
 }
 
 impl Effort {
-    /// This effort, with `other`'s where it says nothing.
+    /// This effort, with the values of `other` where it has none.
     pub(crate) fn or(self, other: Self) -> Self {
         Self { nprobes: self.nprobes.or(other.nprobes), refine: self.refine.or(other.refine), ef: self.ef.or(other.ef) }
     }
@@ -154,30 +154,30 @@ impl Effort {
 /// One search of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchRequest {
-    /// What rows are compared with.
+    /// The query.
     pub query: Query,
-    /// How; `None` is hybrid for words when the table has a text index, else by meaning.
+    /// `None` selects hybrid search for a text query when the table has a full-text index, else vector search.
     pub mode: Option<SearchMode>,
-    /// Hits at most.
+    /// Maximum number of hits.
     pub k: usize,
-    /// A SQL condition on the table's columns that every hit fulfils; applied before the search, so that
-    /// there are `k` hits whenever that many rows fulfil it.
+    /// A SQL condition on the table's columns. It filters before ranking, so there are `k` hits whenever that many rows
+    /// match.
     pub filter: Option<String>,
-    /// One hit a document: its best chunk.
+    /// Whether only the best chunk of each document is a hit.
     pub by_document: bool,
     /// How a hybrid search fuses its rankings.
     pub fusion: Fusion,
     /// How much of a vector index is searched.
     pub effort: Effort,
-    /// Whether the best candidates are ordered anew by [`Models::reranker`].
+    /// Whether [`Models::reranker`] reorders the best candidates.
     pub rerank: bool,
-    /// Columns of the rows, in this order: nothing else is read of them. `None` is all that a hit can show.
+    /// The columns to read, in this order. `None` reads every column that a hit can show.
     pub columns: Option<Vec<String>>,
 }
 
 impl SearchRequest {
-    /// The `k` best hits of a query in words, everything else as it is by default.
-    pub fn words(query: impl Into<String>, k: usize) -> Self {
+    /// The `k` best hits of a text query, with defaults for everything else.
+    pub fn text(query: impl Into<String>, k: usize) -> Self {
         Self {
             query: Query::Text(query.into()),
             mode: None,
@@ -192,10 +192,10 @@ impl SearchRequest {
     }
 }
 
-/// The models a search may need.
+/// The models that a search may need.
 #[derive(Debug, Clone, Default)]
 pub struct Models {
-    /// Loaded for the table's contract; needed to search by meaning for words.
+    /// The model of the table's contract; needed for a vector or hybrid search with a text query.
     pub embedder: Option<BackendHandle>,
     /// A cross-encoder; needed to rerank.
     pub reranker: Option<AnnotatorHandle>,

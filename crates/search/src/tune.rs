@@ -1,4 +1,4 @@
-//! How little of an index must be searched to find what an exact search finds.
+//! Finds the cheapest search of a vector index that reaches a recall.
 
 use std::{
     collections::HashSet,
@@ -14,18 +14,18 @@ use polylance_schema::columns::EMBEDDING;
 use serde::Serialize;
 
 use crate::{
-    Effort, SearchError, SearchTable,
-    candidates::{self, Index, ROW_ID},
+    Effort, QueryError, SearchError, SearchTable,
+    search::candidates::{IndexUse, ROW_ID, plan_nearest},
 };
 
-/// What is asked of the search.
+/// The goal of tuning, and the measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TuneRequest {
-    /// Rows of the table that serve as queries; their own row is not counted as found.
+    /// Number of the table's rows that serve as queries; a row does not count as its own hit.
     pub queries: usize,
-    /// Hits of a search.
+    /// Number of hits of a search.
     pub k: usize,
-    /// The share of the exact search's hits that must be found, 0 to 1.
+    /// The share of the exact search's hits to find, 0 to 1.
     pub recall: f64,
 }
 
@@ -35,9 +35,9 @@ impl Default for TuneRequest {
     }
 }
 
-/// One setting, measured.
+/// The measurement of one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Tuned {
+pub struct MeasuredEffort {
     /// The setting.
     #[serde(flatten)]
     pub effort: Effort,
@@ -46,19 +46,19 @@ pub struct Tuned {
     /// The median time of a search.
     #[serde(rename = "median_ms", serialize_with = "milliseconds")]
     pub median: Duration,
-    /// The time within which 99 of 100 searches end.
+    /// The 99th percentile of the time of a search.
     #[serde(rename = "p99_ms", serialize_with = "milliseconds")]
     pub p99: Duration,
 }
 
-/// All that was measured.
+/// The result of tuning.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Tuning {
-    /// Each setting that was tried.
-    pub tried: Vec<Tuned>,
-    /// The fastest that finds enough; else the one that finds most.
-    pub best: Tuned,
-    /// Whether it finds enough.
+pub struct TuneReport {
+    /// Each measured setting.
+    pub tried: Vec<MeasuredEffort>,
+    /// The fastest setting that reaches the recall; else the one with the highest recall.
+    pub best: MeasuredEffort,
+    /// Whether the best setting reaches the recall.
     pub enough: bool,
     /// The median time of an exact search.
     #[serde(rename = "exact_ms", serialize_with = "milliseconds")]
@@ -69,65 +69,60 @@ fn milliseconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<
     serializer.serialize_f64(time.as_secs_f64() * 1e3)
 }
 
-/// Candidates per hit that are tried: each costs reading so many vectors. Where rows crowd, as a million that differ from
-/// 600 by noise, codes tell little apart and many are needed.
-const REFINE: [u32; 7] = [1, 2, 4, 10, 20, 50, 100];
+/// Candidates per hit to try: each costs reading a vector. Where many rows are close together, such as a million that
+/// differ from 600 only by noise, codes distinguish them poorly and many candidates are needed.
+const REFINE_FACTORS: [u32; 7] = [1, 2, 4, 10, 20, 50, 100];
 
-/// Probes double until they find enough or so many are searched.
-const MOST_PROBES: usize = 1024;
+/// Probes double until the recall is reached, or up to this many.
+const MAX_PROBES: usize = 1024;
 
 impl SearchTable {
-    /// Measures recall and time of an index for rising effort, and finds the fastest that reaches `recall`.
+    /// Measures recall and time of searches of the vector index with increasing effort, and finds the fastest that reaches
+    /// `recall`.
     ///
     /// # Errors
-    /// [`SearchError::Query`] without an index on the vectors or with too few rows, [`SearchError::Storage`].
-    pub async fn tune(&self, request: &TuneRequest) -> Result<Tuning, SearchError> {
-        let refused = |message: &str| Err(SearchError::Query(format!("{}: {message}", self.uri())));
-        let Some(metric) = self.metric() else {
-            return refused("there is no index on the vectors to tune: every search is exact");
-        };
-        if request.queries == 0 || request.k == 0 || !(0.0..=1.0).contains(&request.recall) {
-            return refused("ask for at least one query and one hit, and for a recall from 0 to 1");
-        }
+    /// [`SearchError::Query`] without a vector index or without rows, [`SearchError::Storage`].
+    pub async fn tune(&self, request: &TuneRequest) -> Result<TuneReport, SearchError> {
+        let uri = || self.uri().to_owned();
+        let metric = self.metric().ok_or_else(|| QueryError::NoVectorIndex { uri: uri() })?;
+        check(request)?;
         let queries = self.sample(request.queries).await?;
         if queries.is_empty() {
-            return refused("the table has no rows");
+            return Err(QueryError::NoRows { uri: uri() }.into());
         }
         let mut truth = Vec::with_capacity(queries.len());
         let mut times = Vec::with_capacity(queries.len());
         for query in &queries {
-            let begun = Instant::now();
-            truth.push(self.around(query, request.k, metric, None).await?);
-            times.push(begun.elapsed());
+            let started = Instant::now();
+            truth.push(self.neighbors(query, request.k, metric, IndexUse::Bypass).await?);
+            times.push(started.elapsed());
         }
         let exact = median(&mut times);
-        let mut tried: Vec<Tuned> = Vec::new();
-        for refine in REFINE {
+        let mut tried: Vec<MeasuredEffort> = Vec::new();
+        for refine in REFINE_FACTORS {
             let mut probes = 1;
             loop {
                 let effort = Effort { nprobes: Some(probes), refine: Some(refine), ef: None };
                 let measured = self.measure(effort, &queries, &truth, request.k, metric).await?;
-                // What is slower and finds no more than a setting before it need not be driven further.
+                // Slower than an earlier setting that reaches the recall: more probes cannot win.
                 let hopeless =
                     tried.iter().any(|known| known.recall >= request.recall && known.median < measured.median);
-                // More probes that find nothing new mean that the codes are too coarse: more candidates are needed.
+                // When more probes add no recall, the codes are too coarse: more candidates are needed.
                 let stalled = tried
                     .last()
                     .is_some_and(|last| last.effort.refine == Some(refine) && measured.recall - last.recall < 0.001);
                 tried.push(measured);
-                if measured.recall >= request.recall || hopeless || stalled || probes >= MOST_PROBES {
+                if measured.recall >= request.recall || hopeless || stalled || probes >= MAX_PROBES {
                     break;
                 }
                 probes *= 2;
             }
         }
-        let enough = |tuned: &&Tuned| tuned.recall >= request.recall;
-        let fastest = tried.iter().filter(enough).min_by_key(|tuned| tuned.median).copied();
+        let enough = |measured: &&MeasuredEffort| measured.recall >= request.recall;
+        let fastest = tried.iter().filter(enough).min_by_key(|measured| measured.median).copied();
         let most = tried.iter().max_by(|a, b| a.recall.total_cmp(&b.recall)).copied();
-        match fastest.or(most) {
-            Some(best) => Ok(Tuning { best, enough: fastest.is_some(), tried, exact }),
-            None => refused("nothing could be measured"),
-        }
+        let best = fastest.or(most).ok_or_else(|| QueryError::NoRows { uri: uri() })?;
+        Ok(TuneReport { best, enough: fastest.is_some(), tried, exact })
     }
 
     async fn measure(
@@ -137,36 +132,36 @@ impl SearchTable {
         truth: &[HashSet<u64>],
         k: usize,
         metric: DistanceType,
-    ) -> Result<Tuned, SearchError> {
-        let (mut found, mut wanted) = (0, 0);
+    ) -> Result<MeasuredEffort, SearchError> {
+        let index = IndexUse::Search(effort);
+        let (mut found, mut expected) = (0, 0);
         let mut times = Vec::with_capacity(queries.len());
-        // Once unmeasured, so that no setting pays for reading what the next ones find in memory.
+        // Warms the caches, so that no setting pays for reads that later ones find in memory.
         for query in queries {
-            self.around(query, k, metric, Some(effort)).await?;
+            self.neighbors(query, k, metric, index).await?;
         }
         for (query, truth) in queries.iter().zip(truth) {
-            let begun = Instant::now();
-            let hits = self.around(query, k, metric, Some(effort)).await?;
-            times.push(begun.elapsed());
+            let started = Instant::now();
+            let hits = self.neighbors(query, k, metric, index).await?;
+            times.push(started.elapsed());
             found += hits.intersection(truth).count();
-            wanted += truth.len();
+            expected += truth.len();
         }
-        let recall = if wanted == 0 { 1.0 } else { found as f64 / wanted as f64 };
-        Ok(Tuned { effort, recall, median: median(&mut times), p99: percentile(&mut times, 99) })
+        let recall = if expected == 0 { 1.0 } else { found as f64 / expected as f64 };
+        Ok(MeasuredEffort { effort, recall, median: median(&mut times), p99: percentile(&mut times, 99) })
     }
 
-    /// The rows around a query without its own; without effort by an exact search.
-    async fn around(
+    /// The rows nearest to a query, without its own row.
+    async fn neighbors(
         &self,
         query: &Sample,
         k: usize,
         metric: DistanceType,
-        effort: Option<Effort>,
+        index: IndexUse,
     ) -> Result<HashSet<u64>, SearchError> {
         let searching = |error| SearchError::storage(self.uri(), "searching")(error);
         let mut scanner = self.dataset().scan();
-        let index = effort.map_or(Index::Left, Index::Searched);
-        candidates::plan_nearest(&mut scanner, self, &query.vector, k + 1, metric, index).map_err(searching)?;
+        plan_nearest(&mut scanner, self, &query.vector, k + 1, metric, index).map_err(searching)?;
         scanner.project::<&str>(&[]).map_err(searching)?.with_row_id();
         let rows = Box::pin(scanner.try_into_batch()).await.map_err(searching)?;
         let Some(ids) = rows.column_by_name(ROW_ID) else { return Ok(HashSet::new()) };
@@ -198,6 +193,20 @@ impl SearchTable {
     }
 }
 
+fn check(request: &TuneRequest) -> Result<(), QueryError> {
+    let out_of_range = |parameter, range| Err(QueryError::OutOfRange { parameter, range });
+    if request.queries == 0 {
+        return out_of_range("the number of queries", "at least 1");
+    }
+    if request.k == 0 {
+        return out_of_range("`k`", "at least 1");
+    }
+    if !(0.0..=1.0).contains(&request.recall) {
+        return out_of_range("the recall", "from 0 to 1");
+    }
+    Ok(())
+}
+
 /// A row that serves as a query.
 struct Sample {
     row: u64,
@@ -208,10 +217,10 @@ fn median(times: &mut [Duration]) -> Duration {
     percentile(times, 50)
 }
 
-/// The least time that is not below so many of 100.
-fn percentile(times: &mut [Duration], share: usize) -> Duration {
+/// The shortest time that is not below `percent` of the times.
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
-    let rank = (times.len() * share).div_ceil(100).max(1);
+    let rank = (times.len() * percent).div_ceil(100).max(1);
     times.get(rank - 1).copied().unwrap_or_default()
 }
 
@@ -220,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_one_of_the_times() {
+    fn percentile_is_one_of_the_times() {
         let times = |n: u64| (1..=n).rev().map(Duration::from_millis).collect::<Vec<_>>();
         assert_eq!(percentile(&mut times(100), 99), Duration::from_millis(99));
         assert_eq!(percentile(&mut times(10), 99), Duration::from_millis(10));

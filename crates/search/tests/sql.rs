@@ -1,4 +1,4 @@
-//! SQL over tables that the sink wrote: reading, the functions of vectors, searches as tables, and what is refused.
+//! SQL over tables that `sink` wrote: queries, vector functions, search functions, and refused statements.
 
 mod common;
 mod sqllogic;
@@ -10,21 +10,21 @@ use arrow::{
     datatypes::{Float32Type, Int64Type},
     util::pretty::pretty_format_batches,
 };
-use common::{Place, models, owned, strings, write_three};
+use common::{TestTable, models, owned, strings, write_three};
 use futures::{
     FutureExt, TryStreamExt,
     future::{BoxFuture, ready},
 };
 use polylance_backend::AnnotatorHandle;
 use polylance_schema::{Aggregation, Contract, IndexKind, Metric, Scores, TaskSpec};
-use polylance_search::{LoadedModels, ModelSource, Models, SearchError, SqlRuntime, SqlSession};
+use polylance_search::{LoadedModels, ModelSource, Models, QueryError, SearchError, SqlRuntime, SqlSession};
 use polylance_sink::{IndexSpec, Words, index_words, update_index};
 use polylance_testkit::FakeAnnotator;
 
-async fn session(place: &Place) -> SqlSession {
+async fn session(stored: &TestTable) -> SqlSession {
     let models = Arc::new(LoadedModels(models()));
     SqlSession::over(
-        [("docs".to_owned(), Arc::new(place.open().await))],
+        [("docs".to_owned(), Arc::new(stored.open().await))],
         models,
         Some(&SqlRuntime::new(1 << 30, 1 << 30).unwrap()),
     )
@@ -57,11 +57,11 @@ async fn documents(session: &SqlSession, sql: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn tables_are_read_by_name() {
-    let place = Place::new();
-    write_three(&place).await;
+async fn tables_are_queried_by_name() {
+    let stored = TestTable::new();
+    write_three(&stored).await;
     let session =
-        SqlSession::open(&[(String::new(), place.uri()), ("Corpus".into(), place.uri())], None).await.unwrap();
+        SqlSession::open(&[(String::new(), stored.uri()), ("Corpus".into(), stored.uri())], None).await.unwrap();
     assert_eq!(numbers(&session, "SELECT count(*) FROM docs WHERE lang = 'fra'").await, [2]);
     let join = r#"SELECT count(*) FROM docs JOIN "Corpus" c USING (doc_id) WHERE c.text LIKE '%right%'"#;
     assert_eq!(numbers(&session, join).await, [1]);
@@ -69,25 +69,25 @@ async fn tables_are_read_by_name() {
 }
 
 #[tokio::test]
-async fn a_data_file_that_is_cut_off_names_its_table() {
-    let place = Place::new();
-    write_three(&place).await;
-    for file in std::fs::read_dir(format!("{}/data", place.uri())).unwrap() {
+async fn truncated_data_file_error_names_the_table() {
+    let stored = TestTable::new();
+    write_three(&stored).await;
+    for file in std::fs::read_dir(format!("{}/data", stored.uri())).unwrap() {
         std::fs::write(file.unwrap().path(), "cut off").unwrap();
     }
-    let session = SqlSession::open(&[("docs".into(), place.uri())], None).await.unwrap();
+    let session = SqlSession::open(&[("docs".into(), stored.uri())], None).await.unwrap();
     for sql in ["SELECT max(text) FROM docs", "SELECT lang, count(*) FROM docs WHERE text LIKE 'a%' GROUP BY lang"] {
         let error = refused(&session, sql).await;
-        assert!(matches!(&error, SearchError::Storage { uri, .. } if *uri == place.uri()), "{sql}: {error:?}");
-        assert!(error.to_string().starts_with(&format!("{}: reading failed: ", place.uri())), "{error}");
+        assert!(matches!(&error, SearchError::Storage { uri, .. } if *uri == stored.uri()), "{sql}: {error:?}");
+        assert!(error.to_string() == format!("{}: reading failed", stored.uri()), "{error}");
     }
 }
 
 #[tokio::test]
-async fn nothing_is_changed() {
-    let place = Place::new();
-    write_three(&place).await;
-    let session = SqlSession::open(&[("docs".into(), place.uri())], None).await.unwrap();
+async fn statements_that_write_are_refused() {
+    let stored = TestTable::new();
+    write_three(&stored).await;
+    let session = SqlSession::open(&[("docs".into(), stored.uri())], None).await.unwrap();
     for statement in [
         "DELETE FROM docs",
         "INSERT INTO docs SELECT * FROM docs",
@@ -102,15 +102,15 @@ async fn nothing_is_changed() {
     }
     let error = refused(&session, "SELECT nothing FROM docs").await;
     assert!(matches!(&error, SearchError::Sql(_)) && error.to_string().contains("nothing"), "{error}");
-    let twice = [("docs".into(), place.uri()), ("docs".into(), place.uri())];
+    let twice = [("docs".into(), stored.uri()), ("docs".into(), stored.uri())];
     assert!(matches!(SqlSession::open(&twice, None).await, Err(SearchError::DuplicateTable(name)) if name == "docs"));
 }
 
 #[tokio::test]
-async fn vectors_are_measured() {
-    let place = Place::new();
-    write_three(&place).await;
-    let session = session(&place).await;
+async fn vector_functions_compute_and_check_their_arguments() {
+    let stored = TestTable::new();
+    write_three(&stored).await;
+    let session = session(&stored).await;
     for (sql, expected) in [
         ("cosine_similarity([3.0, 4.0], [6.0, 8.0])", 1.0),
         ("cosine_similarity([1.0, 0.0], [0, 2])", 0.0),
@@ -141,11 +141,11 @@ async fn vectors_are_measured() {
 }
 
 #[tokio::test]
-async fn searches_are_tables() {
-    let place = Place::new();
-    write_three(&place).await;
-    index_words(&place.uri(), Words::Build).await.unwrap().unwrap();
-    let session = session(&place).await;
+async fn search_functions_return_tables() {
+    let stored = TestTable::new();
+    write_three(&stored).await;
+    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    let session = session(&stored).await;
     let nearest = "SELECT doc_id, score FROM vector_search('docs', 'everyone has the right to life', 2)";
     assert_eq!(documents(&session, nearest).await[0], "d1");
     assert_eq!(documents(&session, "SELECT * FROM text_search('docs', 'slave')").await, ["d2"]);
@@ -175,18 +175,18 @@ async fn searches_are_tables() {
 }
 
 #[tokio::test]
-async fn the_nearest_rows_are_read_from_the_index() {
-    let place = Place::new();
+async fn order_by_similarity_reads_from_the_index() {
+    let stored = TestTable::new();
     let texts: Vec<_> = (0..400).map(|i| format!("w{} x{} y{}", i, i * 7, i * 13)).collect();
-    place.write(&texts).await;
+    stored.write(&texts).await;
     let order = |columns: &str| {
         let text = &texts[123];
         format!("SELECT {columns} FROM docs ORDER BY cosine_similarity(embedding, embed('{text}')) DESC LIMIT 3")
     };
-    let before = documents(&session(&place).await, &order("doc_id")).await;
+    let before = documents(&session(&stored).await, &order("doc_id")).await;
     assert_eq!(before[0], "d123");
-    update_index(&place.uri(), &IndexSpec { kind: IndexKind::IvfPq, ..IndexSpec::default() }).await.unwrap();
-    let session = session(&place).await;
+    update_index(&stored.uri(), &IndexSpec { kind: IndexKind::IvfPq, ..IndexSpec::default() }).await.unwrap();
+    let session = session(&stored).await;
     assert_eq!(documents(&session, &order("doc_id")).await[0], "d123");
     let named = format!(
         "SELECT doc_id, cosine_similarity(embedding, embed('{}')) AS s FROM docs WHERE lang = 'deu' ORDER BY s DESC LIMIT 2",
@@ -209,20 +209,20 @@ async fn the_nearest_rows_are_read_from_the_index() {
 }
 
 #[tokio::test]
-async fn an_index_of_distances_serves_distances() {
-    let place = Place::new();
+async fn l2_index_answers_order_by_l2_distance() {
+    let stored = TestTable::new();
     let texts: Vec<_> = (0..300).map(|i| format!("w{} x{}", i, i * 7)).collect();
-    place.write(&texts).await;
+    stored.write(&texts).await;
     let spec = IndexSpec { kind: IndexKind::IvfFlat, metric: Metric::L2, ..IndexSpec::default() };
-    update_index(&place.uri(), &spec).await.unwrap();
+    update_index(&stored.uri(), &spec).await.unwrap();
     let sql = format!("SELECT doc_id FROM docs ORDER BY l2_distance(embedding, embed('{}')) LIMIT 2", texts[42]);
-    let session = session(&place).await;
+    let session = session(&stored).await;
     assert_eq!(documents(&session, &sql).await[0], "d42");
     let plan = rows(&session, &format!("EXPLAIN {sql}")).await;
     assert!(pretty_format_batches(&[plan]).unwrap().to_string().contains("ANN"));
 }
 
-/// Heads that compute nothing.
+/// Fake heads.
 #[derive(Debug)]
 struct Heads;
 
@@ -235,17 +235,20 @@ impl ModelSource for Heads {
         let spec = match name {
             "length" => TaskSpec::Classify { scores: Scores::Best },
             "names" => TaskSpec::Ner { aggregation: Aggregation::Simple },
-            other => return ready(Err(SearchError::Query(format!("no head {other}")))).boxed(),
+            other => {
+                let error = QueryError::NoHead { name: other.to_owned(), known: Vec::new() };
+                return ready(Err(error.into())).boxed();
+            }
         };
         ready(Ok(AnnotatorHandle(Arc::new(FakeAnnotator::new(spec))))).boxed()
     }
 }
 
 #[tokio::test]
-async fn heads_annotate_rows_that_pass() {
-    let place = Place::new();
-    place.write(&owned(&["Ada met Charles", "a text that has more than forty characters in it"])).await;
-    let session = SqlSession::open(&[("docs".into(), place.uri())], Some(Arc::new(Heads))).await.unwrap();
+async fn head_functions_annotate_rows() {
+    let stored = TestTable::new();
+    stored.write(&owned(&["Ada met Charles", "a text that has more than forty characters in it"])).await;
+    let session = SqlSession::open(&[("docs".into(), stored.uri())], Some(Arc::new(Heads))).await.unwrap();
     let classes = rows(
         &session,
         "SELECT doc_id, c.label AS label FROM (SELECT doc_id, classify(text, 'length') AS c FROM docs) ORDER BY doc_id",
@@ -268,10 +271,10 @@ async fn heads_annotate_rows_that_pass() {
 }
 
 #[tokio::test]
-async fn without_a_model_what_needs_one_is_refused() {
-    let place = Place::new();
-    place.write(&owned(&["one row"])).await;
-    let session = SqlSession::open(&[("docs".into(), place.uri())], None).await.unwrap();
+async fn statements_that_need_a_model_are_refused_without_one() {
+    let stored = TestTable::new();
+    stored.write(&owned(&["one row"])).await;
+    let session = SqlSession::open(&[("docs".into(), stored.uri())], None).await.unwrap();
     for sql in ["SELECT embed('x')", "SELECT * FROM vector_search('docs', 'x')"] {
         let error = refused(&session, sql).await;
         assert!(error.to_string().contains("no model is loaded"), "{sql}: {error}");

@@ -12,6 +12,7 @@ use axum::{
 };
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
+use polylance_schema::with_causes;
 use polylance_search::SearchError;
 use serde_json::json;
 
@@ -132,9 +133,9 @@ impl ApiError {
             SearchError::NoTextIndex { .. } => {
                 Self::bad("no_text_index", format!("{named} has no index of its words")).param("mode")
             }
-            SearchError::Query(message) => Self::bad("invalid_query", public_text(message)).param("query"),
-            SearchError::Column(message) => {
-                Self::bad("no_column", message.clone()).hint("`GET /v1/tables` lists the columns").param("columns")
+            SearchError::Query(error) => Self::bad("invalid_query", public_text(&error.to_string())).param("query"),
+            SearchError::Column(error) => {
+                Self::bad("no_column", error.to_string()).hint("`GET /v1/tables` lists the columns").param("columns")
             }
             SearchError::Parameter(_) => Self::bad("invalid_sql", error.to_string()).param("sql"),
             SearchError::Filter { reason, .. } => {
@@ -151,7 +152,7 @@ impl ApiError {
                 Self::too_much("too_large", message.clone()).hint("use shorter texts or lists, or fewer of them")
             }
             SearchError::Model(error) => {
-                tracing::error!(%error, table, "a model is missing");
+                tracing::error!(error = %with_causes(error.as_ref()), table, "a model is missing");
                 let message = format!("the model of {named} is not loaded: its vectors cannot be searched here");
                 Self::new(StatusCode::CONFLICT, "model_missing", message).hint(
                     "search by words, with the mode `text`, or start the server anew, with --model where it has moved",
@@ -167,7 +168,7 @@ impl ApiError {
                 Self::bad("unfit_table", message).hint("`GET /v1/tables` lists the columns")
             }
             other => {
-                tracing::error!(error = %other, table, "a request failed");
+                tracing::error!(error = %with_causes(other), table, "a request failed");
                 Self::unavailable("unavailable", format!("reading {named} failed"))
             }
         }
@@ -198,7 +199,7 @@ impl ApiError {
                     .param("input")
             }
             other => {
-                tracing::error!(error = %other, "a model failed");
+                tracing::error!(error = %with_causes(other), "a model failed");
                 Self::unavailable("model_unavailable", "the model failed")
             }
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotatorHandle, BackendHandle};
 use polylance_schema::Contract;
-use polylance_search::{ModelSource, Models, SearchError};
+use polylance_search::{ModelSource, Models, QueryError, SearchError};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{batching::Batched, metrics::Metrics};
@@ -61,7 +61,7 @@ impl Loaded {
         }
         let opened = self.given.embedders.models(contract).await?;
         let Some(BackendHandle(backend)) = opened.embedder else {
-            return Err(SearchError::Query("no model is loaded to embed with".to_owned()));
+            return Err(QueryError::NoEmbedder.into());
         };
         let metrics = self.metrics.clone();
         let batched = BackendHandle(Arc::new(Batched::new(backend, move |inputs| metrics.embedded(inputs))));
@@ -122,7 +122,8 @@ impl ModelSource for Loaded {
 
     fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
         let found = self.given.heads.get(name).cloned();
-        let found = found.ok_or_else(|| SearchError::Query(format!("there is no head named `{name}`")));
+        let no_head = || QueryError::NoHead { name: name.to_owned(), known: Vec::new() };
+        let found = found.ok_or_else(|| SearchError::from(no_head()));
         std::future::ready(found).boxed()
     }
 }

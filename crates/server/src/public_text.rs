@@ -1,11 +1,11 @@
 //! What other people's messages say without the machine they were made on.
 
-use polylance_schema::without_source_places;
+use polylance_schema::without_source_locations;
 
 /// A message of Lance or DataFusion without addresses and without places in their sources.
 pub(crate) fn public_text(text: &str) -> String {
     let text = without_addresses(text);
-    without_source_places(&text).split_whitespace().collect::<Vec<_>>().join(" ")
+    without_source_locations(&text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// With `…` for what stands behind `uri=`, where plans tell what they read, and for the folders of this process.

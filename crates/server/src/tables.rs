@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use polylance_schema::with_causes;
 use polylance_search::{SearchTable, SqlRuntime, SqlSession, default_table_name};
 
 use crate::{
@@ -115,7 +116,7 @@ impl Tables {
         loop {
             tokio::time::sleep(every).await;
             if let Err(error) = Box::pin(self.refresh(models, metrics)).await {
-                tracing::error!(%error, "newer versions cannot be served");
+                tracing::error!(error = %with_causes(&error), "newer versions cannot be served");
             }
         }
     }
@@ -144,7 +145,7 @@ impl Tables {
                 }
                 Err(error) => {
                     self.unreachable().entry(name.clone()).or_insert_with(Instant::now);
-                    tracing::warn!(table = name, %error, "a newer version cannot be looked for");
+                    tracing::warn!(table = name, error = %with_causes(&error), "a newer version cannot be looked for");
                     continue;
                 }
             };
@@ -158,6 +159,7 @@ impl Tables {
             // The model is there before the first who needs it. Rows of another model are never searched with the model
             // before, and the rows before them are the table's no more: without its model the table is read, not searched.
             if let Err(error) = models.prepare(newer.contract()).await {
+                let error = with_causes(&error);
                 tracing::error!(table = name, %error, "the model of a newer version cannot be loaded");
             }
             tracing::info!(table = name, version = newer.version(), "serving a newer version");

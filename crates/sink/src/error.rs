@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use polylance_schema::{
-    ContractDifference, ContractError, ErrorClass, Explain, HeadContractError, REFUSED_BY_STORE, says_refused,
+    ContractDifference, ContractError, ErrorClass, Explain, HeadContractError, STORE_REFUSAL_HINT, is_store_refusal,
 };
 
 /// A table could not be opened, checked, written or indexed.
@@ -258,7 +258,7 @@ impl SinkError {
             }
             next = error.source();
         }
-        says_refused(&self.to_string())
+        is_store_refusal(&self.to_string())
     }
 
     /// Names the table and the action a Lance error belongs to.
@@ -301,7 +301,7 @@ impl Explain for SinkError {
             }
             Self::Clock { .. } => "set the clock of this machine, then clean up",
             Self::Conflict { .. } => "run the same command again: it continues from what is committed",
-            Self::Storage { .. } if self.is_refusal() => REFUSED_BY_STORE,
+            Self::Storage { .. } if self.is_refusal() => STORE_REFUSAL_HINT,
             Self::Storage { .. } => {
                 "look at space, permissions and credentials, then run again: it continues from what is committed"
             }

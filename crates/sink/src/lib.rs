@@ -64,8 +64,8 @@ pub use retrain::Retrain;
 pub use table::Table;
 pub use target::{TableTarget, properties};
 pub use upkeep::{
-    Cleaned, Compacted, Contention, Mode, PlannedCompaction, Repaired, Retention, SMALL_FRAGMENTS, UpkeepPolicy,
-    Upkept, clean, compact, damage, plan_compaction, repair, upkeep,
+    Cleaned, Compacted, Contention, Mode, PlannedCompaction, Repaired, Retention, SMALL_FRAGMENTS, Upkept, clean,
+    compact, damage, plan_compaction, repair, upkeep,
 };
 pub use words::{Words, WordsOutcome, index_words};
 pub use write::LanceWriteExec;

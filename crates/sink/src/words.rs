@@ -16,7 +16,7 @@ use lance_index::optimize::OptimizeOptions;
 use lance_table::format::IndexMetadata;
 use polylance_schema::{
     columns::TEXT,
-    words::{OLDER_WORDS_INDEX, WORDS_INDEX},
+    full_text::{TEXT_INDEX, UNFOLDED_TEXT_INDEX},
 };
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ pub enum Words {
 /// Brings the index of the words of the table at `uri` up to date; with [`Words::Extend`] and no index, or on a table
 /// without its text, nothing is done and `None` is yielded.
 ///
-/// The text is folded (see [`polylance_schema::words::fold`]) and then cut into words by ICU's dictionaries and rules
+/// The text is folded (see [`polylance_schema::full_text::fold`]) and then cut into words by ICU's dictionaries and rules
 /// (UAX 29), so that Thai, Japanese and Chinese have words as well. Nothing is stemmed and no word is left out, however
 /// long: stems and stop words would take one language for granted, and BM25 gives frequent words next to no weight.
 ///
@@ -73,14 +73,14 @@ async fn once(uri: &str, words: Words) -> Result<Option<WordsOutcome>, SinkError
     let reading = |error| SinkError::storage(uri, "reading the index of words")(error);
     let indices = dataset.load_indices().await.map_err(reading)?;
     let named = |name: &str| indices.iter().filter(|index| index.name == name).cloned().collect::<Vec<_>>();
-    let (pieces, older) = (named(WORDS_INDEX), named(OLDER_WORDS_INDEX));
-    let mut name = WORDS_INDEX;
+    let (pieces, older) = (named(TEXT_INDEX), named(UNFOLDED_TEXT_INDEX));
+    let mut name = TEXT_INDEX;
     let action = if words == Words::Build && (pieces.is_empty() || !older.is_empty()) {
         build(uri, &mut dataset, [pieces, older].concat()).await?
     } else if !pieces.is_empty() {
         extend(uri, &mut dataset, &pieces).await?
     } else if !older.is_empty() {
-        name = OLDER_WORDS_INDEX;
+        name = UNFOLDED_TEXT_INDEX;
         extend_older(uri, &mut dataset).await?
     } else {
         return Ok(None);
@@ -96,7 +96,7 @@ async fn build(uri: &str, dataset: &mut Dataset, replaced: Vec<IndexMetadata>) -
     }
     let building = |error| SinkError::storage(uri, "building the index of words")(error);
     let fragments = dataset.fragments().as_ref().clone();
-    let piece = Box::pin(train::train(dataset, WORDS_INDEX, fragments)).await.map_err(building)?;
+    let piece = Box::pin(train::train(dataset, TEXT_INDEX, fragments)).await.map_err(building)?;
     commit(dataset, piece, replaced).await.map_err(building)?;
     Ok(IndexAction::Built)
 }
@@ -113,17 +113,17 @@ async fn extend(uri: &str, dataset: &mut Dataset, pieces: &[IndexMetadata]) -> R
     }
     let is_missing = |id: u64| u32::try_from(id).is_ok_and(|id| missing.contains(id));
     let fragments = dataset.fragments().iter().filter(|fragment| is_missing(fragment.id)).cloned().collect();
-    let piece = Box::pin(train::train(dataset, WORDS_INDEX, fragments)).await.map_err(extending)?;
+    let piece = Box::pin(train::train(dataset, TEXT_INDEX, fragments)).await.map_err(extending)?;
     commit(dataset, piece, Vec::new()).await.map_err(extending)?;
     Ok(IndexAction::Extended)
 }
 
 /// An index of the older rule holds words of the text as it is, which Lance reads by itself.
 async fn extend_older(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkError> {
-    if covered(uri, dataset, OLDER_WORDS_INDEX).await?.1 == 0 {
+    if covered(uri, dataset, UNFOLDED_TEXT_INDEX).await?.1 == 0 {
         return Ok(IndexAction::Unchanged);
     }
-    let options = OptimizeOptions::append().index_names(vec![OLDER_WORDS_INDEX.to_owned()]);
+    let options = OptimizeOptions::append().index_names(vec![UNFOLDED_TEXT_INDEX.to_owned()]);
     let extended = Box::pin(dataset.optimize_indices(&options)).await;
     extended.map_err(SinkError::storage(uri, "extending the index of words"))?;
     Ok(IndexAction::Extended)

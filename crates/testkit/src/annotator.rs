@@ -1,4 +1,4 @@
-//! A head that computes nothing: what it says of a text is a function of the text.
+//! A head without a model: its answer is a simple function of the text.
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{
@@ -6,12 +6,12 @@ use polylance_backend::{
 };
 use polylance_schema::TaskSpec;
 
-use crate::FakeBackend;
+use crate::refused::REFUSED;
 
-/// The fake head. A text that contains [`FakeBackend::REFUSED`] is refused.
+/// The fake head. It refuses a text that contains [`FakeBackend::REFUSED`](crate::FakeBackend::REFUSED).
 ///
 /// - classify, zero-shot: the label `short` under 40 characters, else `long`, with a score of 0.75 and 0.25;
-/// - ner: each word that begins with an upper case letter is a span `NAME`, which continues when the text begins with it;
+/// - ner: each word that begins with an upper case letter is a span `NAME`, which `continues` if the text begins with it;
 /// - qa: the first word; fill-mask: `mask` for each `<mask>`; generate: the text backwards; choose: the longest choice.
 #[derive(Debug)]
 pub struct FakeAnnotator {
@@ -26,7 +26,7 @@ impl FakeAnnotator {
 
     pub(crate) fn annotation(&self, input: &AnnotateInput) -> Annotated {
         let text = &input.text;
-        if text.contains(FakeBackend::REFUSED) {
+        if text.contains(REFUSED) {
             return Err("the fake head refuses this text".to_owned());
         }
         Ok(match &self.spec {
@@ -92,10 +92,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_exact_slices_and_a_refused_text_says_why() {
+    fn names_are_exact_slices_and_a_refusal_has_a_reason() {
         let head = FakeAnnotator::new(TaskSpec::Ner { aggregation: Aggregation::Simple });
-        let ask = |text: &str| AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() };
-        let inputs = vec![ask("für Ada und Čapek"), ask(FakeBackend::REFUSED)];
+        let input = |text: &str| AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() };
+        let inputs = vec![input("für Ada und Čapek"), input(REFUSED)];
         let answers = futures::executor::block_on(head.annotate(inputs)).unwrap();
         let Ok(Annotation::Spans(spans)) = &answers[0] else { panic!("{answers:?}") };
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Columns of a head's answers, as a run would write them.
+//! Columns of a head's answers, as a run writes them.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use arrow::{
 };
 use polylance_schema::{Aggregation, Scores, TaskSpec};
 
-/// A class of each row and its score.
+/// The class of each row, with its score.
 ///
 /// # Panics
-/// When there are not as many scores as labels.
+/// When the numbers of labels and scores differ.
 pub fn classes(labels: &[&str], scores: Vec<f32>) -> StructArray {
     let Some(DataType::Struct(fields)) = (TaskSpec::Classify { scores: Scores::Best }).column_type() else {
         unreachable!("a class is a struct");

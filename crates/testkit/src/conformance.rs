@@ -1,4 +1,4 @@
-//! What every [`Backend`] must fulfil, as functions that every implementation's tests call.
+//! The laws of [`Backend`] as functions, which the tests of every implementation call.
 
 use std::{
     collections::BTreeSet,
@@ -16,34 +16,34 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::corpora::{SCRIPTS, long_document};
 
-/// How far the same input's vectors may be apart when it is computed among other inputs.
+/// Maximum difference between an input's vectors when it is computed with different other inputs.
 pub const TOLERANCE: f32 = 2e-6;
 
-/// How long a backend may take to have nothing in work any more, after a call that was dropped.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Maximum time until a backend has discarded the work of a dropped call.
+const DISCARD_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Runs all laws.
+/// Checks all laws.
 ///
 /// # Panics
-/// When one is broken.
+/// When the backend breaks one.
 pub async fn backend(backend: &dyn Backend) {
     chunks_are_slices(backend).await;
     chunks_cover_the_text(backend).await;
-    chunks_are_cut_between_clusters(backend).await;
-    a_chunk_repeats_no_more_than_was_asked(backend).await;
-    a_text_without_a_visible_character_is_one_empty_chunk(backend).await;
-    truncation_is_told(backend).await;
-    an_item_alone_equals_the_item_in_a_batch(backend).await;
+    chunks_end_between_grapheme_clusters(backend).await;
+    chunks_repeat_at_most_the_overlap(backend).await;
+    blank_text_is_one_empty_chunk(backend).await;
+    truncation_is_reported(backend).await;
+    input_alone_equals_input_in_a_batch(backend).await;
     results_are_in_input_order(backend).await;
-    neighbours_and_their_order_do_not_matter(backend).await;
-    heads_do_not_change_the_vectors(backend).await;
+    results_do_not_depend_on_neighbours(backend).await;
+    heads_do_not_change_vectors(backend).await;
     callers_on_many_threads_get_their_own_results(backend).await;
-    what_cannot_be_computed_is_refused(backend).await;
-    a_refused_call_does_not_harm_another(backend).await;
-    a_dropped_call_leaves_the_backend_usable(backend).await;
-    dropped_calls_give_their_room_back(backend).await;
-    the_load_stays_within_the_room_and_goes_with_the_call(backend).await;
-    nothing_in_nothing_out(backend).await;
+    invalid_inputs_are_refused(backend).await;
+    refused_call_does_not_affect_others(backend).await;
+    backend_stays_usable_after_dropped_calls(backend).await;
+    dropped_calls_free_their_capacity(backend).await;
+    load_stays_within_the_capacity_and_ends_with_the_call(backend).await;
+    empty_input_has_empty_output(backend).await;
 }
 
 fn spec(chunking: Chunking) -> TokenizeSpec {
@@ -81,7 +81,7 @@ async fn chunks_are_slices(backend: &dyn Backend) {
                 assert!(chunk.input_ids.len() <= spec.chunking.max_tokens(), "{spec:?}");
                 let alone = backend.tokenize(vec![by_chars.clone()], &spec).await.expect("a slice of a plain text");
                 assert_eq!(alone[0].len(), 1, "{by_chars:?}");
-                assert_eq!(alone[0][0].input_ids, chunk.input_ids, "a chunk's ids are those of its own text");
+                assert_eq!(alone[0][0].input_ids, chunk.input_ids, "a chunk's tokens are those of its own text");
             }
         }
     }
@@ -103,38 +103,38 @@ async fn chunks_cover_the_text(backend: &dyn Backend) {
     }
 }
 
-async fn chunks_are_cut_between_clusters(backend: &dyn Backend) {
+async fn chunks_end_between_grapheme_clusters(backend: &dyn Backend) {
     for spec in specs() {
         for (text, chunks) in tokenize(backend, &spec).await {
             let borders: BTreeSet<usize> = text.grapheme_indices(true).map(|(at, _)| at).chain([text.len()]).collect();
             for chunk in chunks {
                 let whole = borders.contains(&chunk.bytes.start) && borders.contains(&chunk.bytes.end);
-                assert!(whole, "{:?} cuts a character that a reader sees", &text[chunk.bytes]);
+                assert!(whole, "{:?} splits a grapheme cluster", &text[chunk.bytes]);
             }
         }
     }
 }
 
-async fn a_chunk_repeats_no_more_than_was_asked(backend: &dyn Backend) {
+async fn chunks_repeat_at_most_the_overlap(backend: &dyn Backend) {
     let plain = TokenizeSpec { prefix: String::new(), chunking: Chunking::Truncate { max_tokens: 512 } };
-    let special = ids_of(backend, "", &plain).await;
+    let special = token_count(backend, "", &plain).await;
     for spec in specs() {
         let Chunking::Split { overlap, .. } = spec.chunking else { continue };
         for (text, chunks) in tokenize(backend, &spec).await {
             for pair in chunks.windows(2) {
                 let Some(shared) = text.get(pair[1].bytes.start..pair[0].bytes.end) else { continue };
-                let repeated = ids_of(backend, shared, &plain).await - special;
-                assert!(repeated <= overlap, "{shared:?} is {repeated} ids, expected {overlap} at most");
+                let repeated = token_count(backend, shared, &plain).await - special;
+                assert!(repeated <= overlap, "{shared:?} is {repeated} tokens, expected at most {overlap}");
             }
         }
     }
 }
 
-async fn ids_of(backend: &dyn Backend, text: &str, spec: &TokenizeSpec) -> usize {
+async fn token_count(backend: &dyn Backend, text: &str, spec: &TokenizeSpec) -> usize {
     backend.tokenize(vec![text.to_owned()], spec).await.expect("a plain text")[0][0].input_ids.len()
 }
 
-async fn a_text_without_a_visible_character_is_one_empty_chunk(backend: &dyn Backend) {
+async fn blank_text_is_one_empty_chunk(backend: &dyn Backend) {
     for spec in specs() {
         let chunks = backend.tokenize(vec![String::new(), " \n\t ".to_owned()], &spec).await.expect("plain texts");
         for chunks in chunks {
@@ -143,7 +143,7 @@ async fn a_text_without_a_visible_character_is_one_empty_chunk(backend: &dyn Bac
     }
 }
 
-async fn truncation_is_told(backend: &dyn Backend) {
+async fn truncation_is_reported(backend: &dyn Backend) {
     let spec = spec(Chunking::Truncate { max_tokens: 40 });
     for (text, chunks) in tokenize(backend, &spec).await {
         assert_eq!(chunks.len(), 1);
@@ -157,7 +157,7 @@ async fn inputs(backend: &dyn Backend) -> Vec<Vec<u32>> {
     tokenized.into_iter().flat_map(|(_, chunks)| chunks).map(|chunk| chunk.input_ids).collect()
 }
 
-async fn an_item_alone_equals_the_item_in_a_batch(backend: &dyn Backend) {
+async fn input_alone_equals_input_in_a_batch(backend: &dyn Backend) {
     let inputs = inputs(backend).await;
     let together = backend.encode(inputs.clone()).await.expect("plain inputs");
     let dim = backend.info().dim;
@@ -178,11 +178,11 @@ async fn results_are_in_input_order(backend: &dyn Backend) {
     assert!(whole.iter().zip(&joined).all(|(a, b)| (a - b).abs() <= TOLERANCE));
 }
 
-async fn neighbours_and_their_order_do_not_matter(backend: &dyn Backend) {
+async fn results_do_not_depend_on_neighbours(backend: &dyn Backend) {
     let inputs: Vec<Vec<u32>> = inputs(backend).await.into_iter().step_by(2).collect();
     let whole = backend.encode(inputs.clone()).await.expect("plain inputs").values;
     let dim = backend.info().dim;
-    // Backwards, each among other lengths than before and one of them often.
+    // In reverse, with other neighbours than before, and one input repeatedly.
     let rows: Vec<usize> = (0..inputs.len()).rev().flat_map(|row| [row, 0]).collect();
     let among_others = rows.iter().map(|&row| inputs[row].clone()).collect();
     let found = backend.encode(among_others).await.expect("plain inputs").values;
@@ -192,7 +192,7 @@ async fn neighbours_and_their_order_do_not_matter(backend: &dyn Backend) {
     }
 }
 
-async fn heads_do_not_change_the_vectors(backend: &dyn Backend) {
+async fn heads_do_not_change_vectors(backend: &dyn Backend) {
     let chunks = tokenize(backend, &specs()[0]).await.into_iter().step_by(4).flat_map(|(text, chunks)| {
         let input = move |chunk: Chunk| EncodeInput { input_ids: chunk.input_ids, text: text[chunk.bytes].to_owned() };
         chunks.into_iter().map(input)
@@ -205,8 +205,8 @@ async fn heads_do_not_change_the_vectors(backend: &dyn Backend) {
     assert!(bare.len() == vectors.len() && bare.iter().zip(&vectors).all(|(a, b)| (a - b).abs() <= TOLERANCE));
     assert_eq!(encoded.annotations.len(), inputs.len());
     assert!(
-        encoded.annotations.iter().all(|said| said.len() == backend.heads().len()),
-        "each head speaks of each input"
+        encoded.annotations.iter().all(|answers| answers.len() == backend.heads().len()),
+        "each head answers for each input"
     );
 }
 
@@ -228,7 +228,7 @@ async fn callers_on_many_threads_get_their_own_results(backend: &dyn Backend) {
     });
 }
 
-async fn what_cannot_be_computed_is_refused(backend: &dyn Backend) {
+async fn invalid_inputs_are_refused(backend: &dyn Backend) {
     let too_long = vec![5; backend.info().max_tokens + 1];
     for inputs in [vec![too_long.clone()], vec![vec![5], too_long]] {
         let refused = backend.encode(inputs).await;
@@ -240,7 +240,7 @@ async fn what_cannot_be_computed_is_refused(backend: &dyn Backend) {
     assert!(matches!(refused, Err(BackendError::Input(_))), "{refused:?}");
 }
 
-async fn a_dropped_call_leaves_the_backend_usable(backend: &dyn Backend) {
+async fn backend_stays_usable_after_dropped_calls(backend: &dyn Backend) {
     let inputs: Vec<Vec<u32>> = inputs(backend).await.into_iter().take(20).collect();
     for _ in 0..20 {
         drop(futures::poll!(backend.encode(inputs.clone())));
@@ -250,7 +250,7 @@ async fn a_dropped_call_leaves_the_backend_usable(backend: &dyn Backend) {
     assert_eq!(vectors.values.len(), inputs.len() * vectors.dim);
 }
 
-async fn a_refused_call_does_not_harm_another(backend: &dyn Backend) {
+async fn refused_call_does_not_affect_others(backend: &dyn Backend) {
     let good: Vec<Vec<u32>> = inputs(backend).await.into_iter().take(10).collect();
     let bad = vec![good[0].clone(), vec![5; backend.info().max_tokens + 1]];
     let (refused, vectors) = join(backend.encode(bad), backend.encode(good.clone())).await;
@@ -258,53 +258,53 @@ async fn a_refused_call_does_not_harm_another(backend: &dyn Backend) {
     assert_eq!(vectors.expect("plain inputs").values.len(), good.len() * backend.info().dim);
 }
 
-/// Inputs that take more room than there is.
-async fn more_than_the_room(backend: &dyn Backend) -> Vec<Vec<u32>> {
-    let mut ids = 0;
+/// Inputs with more tokens together than the backend admits.
+async fn inputs_beyond_the_capacity(backend: &dyn Backend) -> Vec<Vec<u32>> {
+    let mut tokens = 0;
     let input = inputs(backend).await.into_iter().cycle().take_while(|input| {
-        let enough = ids > backend.load().capacity_ids;
-        ids += input.len();
+        let enough = tokens > backend.load().capacity_tokens;
+        tokens += input.len();
         !enough
     });
     input.collect()
 }
 
-async fn dropped_calls_give_their_room_back(backend: &dyn Backend) {
-    let inputs = more_than_the_room(backend).await;
+async fn dropped_calls_free_their_capacity(backend: &dyn Backend) {
+    let inputs = inputs_beyond_the_capacity(backend).await;
     for _ in 0..20 {
         drop(futures::poll!(backend.encode(inputs.clone())));
     }
-    idle(backend);
+    wait_until_idle(backend);
     let vectors = backend.encode(inputs.clone()).await.expect("plain inputs");
     assert_eq!(vectors.values.len(), inputs.len() * vectors.dim);
 }
 
-async fn the_load_stays_within_the_room_and_goes_with_the_call(backend: &dyn Backend) {
-    let inputs = more_than_the_room(backend).await;
-    let capacity = backend.load().capacity_ids;
+async fn load_stays_within_the_capacity_and_ends_with_the_call(backend: &dyn Backend) {
+    let inputs = inputs_beyond_the_capacity(backend).await;
+    let capacity = backend.load().capacity_tokens;
     let mut calls: Vec<_> = (0..4).map(|_| backend.encode(inputs.clone())).collect();
     for call in &mut calls {
         drop(futures::poll!(call));
         let load = backend.load();
-        assert!(load.ids() <= capacity, "{load:?}");
+        assert!(load.tokens() <= capacity, "{load:?}");
     }
     drop(calls);
-    idle(backend);
+    wait_until_idle(backend);
     drop(backend.encode(inputs).await.expect("plain inputs"));
     let load = backend.load();
-    assert_eq!((load.ids(), load.text_bytes), (0, 0), "an answer leaves nothing behind");
+    assert_eq!((load.tokens(), load.text_bytes), (0, 0), "the load of a finished call is gone");
 }
 
-/// Waits until what was abandoned is gone.
-fn idle(backend: &dyn Backend) {
-    let begun = Instant::now();
-    while backend.load() != (Load { capacity_ids: backend.load().capacity_ids, ..Load::default() }) {
-        assert!(begun.elapsed() < PATIENCE, "{:?} is never given back", backend.load());
+/// Waits until the backend has discarded dropped work.
+fn wait_until_idle(backend: &dyn Backend) {
+    let started = Instant::now();
+    while backend.load() != (Load { capacity_tokens: backend.load().capacity_tokens, ..Load::default() }) {
+        assert!(started.elapsed() < DISCARD_TIMEOUT, "{:?} is never freed", backend.load());
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-async fn nothing_in_nothing_out(backend: &dyn Backend) {
+async fn empty_input_has_empty_output(backend: &dyn Backend) {
     assert_eq!(backend.tokenize(Vec::new(), &specs()[0]).await.expect("no texts"), Vec::<Vec<Chunk>>::new());
     assert!(backend.encode(Vec::new()).await.expect("no inputs").values.is_empty());
 }

@@ -18,7 +18,7 @@ use arrow::{
 };
 use parquet::arrow::ArrowWriter;
 
-/// Texts that are hard to cut, by what makes them so.
+/// Texts that are hard to split, by their difficulty.
 pub const SCRIPTS: [(&str, &str); 9] = [
     ("latin", "All human beings are born free. They are endowed with reason; L’été fut long!"),
     ("combining", "e\u{301}te\u{301} a\u{308}o\u{308}u\u{308} n\u{303}andu\u{301}, Vie\u{323}\u{302}t Nam."),
@@ -31,7 +31,7 @@ pub const SCRIPTS: [(&str, &str); 9] = [
     ("korean", "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다."),
 ];
 
-/// The text again and again, numbered, until it has this many characters.
+/// Numbered repetitions of the text, until the document has at least this many characters.
 pub fn long_document(text: &str, chars: usize) -> String {
     let mut document = String::new();
     let mut number = 1;
@@ -52,17 +52,17 @@ pub enum CorpusFormat {
     Parquet,
     /// An Arrow IPC file.
     Arrow,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
     /// CSV with a header.
     Csv,
 }
 
 impl CorpusFormat {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 4] = [Self::Parquet, Self::Arrow, Self::Jsonl, Self::Csv];
 
-    /// The usual end of such a file's name.
+    /// The usual extension of such a file.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Parquet => "parquet",
@@ -73,14 +73,14 @@ impl CorpusFormat {
     }
 }
 
-/// Writes `rows` short documents with the columns `id`, `text` and `lang`. The n-th document is always the same, and
-/// no more than 10,000 are in memory.
+/// Writes `rows` short documents with the columns `id`, `text` and `lang`. The n-th document is always the same, and at
+/// most 10,000 are in memory.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_synthetic(path: &Path, format: CorpusFormat, rows: u64) -> io::Result<()> {
     let file = BufWriter::new(File::create(path)?);
-    let batches = (0..rows).step_by(BATCH as usize).map(|start| documents(start..rows.min(start + BATCH)));
+    let batches = (0..rows).step_by(BATCH_ROWS as usize).map(|start| documents(start..rows.min(start + BATCH_ROWS)));
     match format {
         CorpusFormat::Parquet => {
             let mut writer = ArrowWriter::try_new(file, schema(), None).map_err(io::Error::other)?;
@@ -118,7 +118,7 @@ pub fn write_synthetic_parquet(path: &Path, rows: u64) -> io::Result<()> {
     write_synthetic(path, CorpusFormat::Parquet, rows)
 }
 
-const BATCH: u64 = 10_000;
+const BATCH_ROWS: u64 = 10_000;
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(["id", "text", "lang"].map(|name| Field::new(name, DataType::Utf8, false)).to_vec()))
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    const LAST: &str = "document 10000 speaks of 230 and 18";
+    const LAST_TEXT: &str = "document 10000 speaks of 230 and 18";
 
     fn written(format: CorpusFormat, rows: u64) -> Vec<u8> {
         let name = format!("polylance-corpus-{}.{}", std::process::id(), format.extension());
@@ -167,15 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn every_format_holds_the_same_documents() {
+    fn every_format_has_the_same_documents() {
         let lines = |format| String::from_utf8(written(format, 10_001)).unwrap();
         let jsonl = lines(CorpusFormat::Jsonl);
         assert_eq!(jsonl.lines().count(), 10_001);
-        let last = format!(r#"{{"id":"doc-000010000","text":"{LAST}","lang":"fra"}}"#);
+        let last = format!(r#"{{"id":"doc-000010000","text":"{LAST_TEXT}","lang":"fra"}}"#);
         assert_eq!(jsonl.lines().next_back(), Some(last.as_str()));
         let csv = lines(CorpusFormat::Csv);
         assert_eq!((csv.lines().count(), csv.lines().next()), (10_002, Some("id,text,lang")));
-        assert_eq!(csv.lines().next_back(), Some(format!("doc-000010000,{LAST},fra").as_str()));
+        assert_eq!(csv.lines().next_back(), Some(format!("doc-000010000,{LAST_TEXT},fra").as_str()));
         let arrow = FileReader::try_new(Cursor::new(written(CorpusFormat::Arrow, 10_001)), None).unwrap();
         let arrow: Vec<RecordBatch> = arrow.map(Result::unwrap).collect();
         assert_eq!(arrow[1], documents(10_000..10_001).unwrap());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_document_has_the_characters_asked_for() {
+    fn long_document_has_the_requested_length() {
         for (name, text) in SCRIPTS {
             assert!((500..600).contains(&long_document(text, 500).chars().count()), "{name}");
         }

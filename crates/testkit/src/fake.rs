@@ -1,4 +1,4 @@
-//! A backend that computes nothing: a word is an id, a vector is a function of the ids.
+//! A backend without a model: a word is a token, a vector is a function of the tokens.
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{
@@ -6,12 +6,12 @@ use polylance_backend::{
 };
 use polylance_schema::{Chunking, TaskSpec};
 
-use crate::FakeAnnotator;
+use crate::{FakeAnnotator, refused::REFUSED};
 
 const BOS: u32 = 0;
 const EOS: u32 = 2;
 
-/// The fake device. Chunks are runs of words, and a text that contains [`FakeBackend::REFUSED`] is refused.
+/// The fake device. Chunks are runs of words. It refuses a text that contains [`FakeBackend::REFUSED`].
 #[derive(Debug)]
 pub struct FakeBackend {
     info: BackendInfo,
@@ -20,15 +20,15 @@ pub struct FakeBackend {
 
 impl FakeBackend {
     /// A word that makes [`Backend::tokenize`] refuse its text with [`BackendError::Input`].
-    pub const REFUSED: &'static str = "\u{0}refused";
+    pub const REFUSED: &'static str = REFUSED;
 
-    /// A device of this many dimensions.
+    /// A device whose vectors have this many dimensions.
     pub fn new(dim: usize) -> Self {
         let info = BackendInfo { dim, max_tokens: 512, devices: vec!["fake".into()], window_tokens: 8192 };
         Self { info, heads: Vec::new() }
     }
 
-    /// A device that asks these heads, each a [`FakeAnnotator`], in the pass of the embedding.
+    /// A device that computes these heads, each a [`FakeAnnotator`], in the pass of the embedding.
     #[must_use]
     pub fn with_heads(self, heads: Vec<TaskSpec>) -> Self {
         Self { heads, ..self }
@@ -53,7 +53,7 @@ impl Backend for FakeBackend {
 
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>> {
         if inputs.iter().any(|ids| ids.len() > self.info.max_tokens) {
-            let error = BackendError::Input(format!("an input is longer than {} ids", self.info.max_tokens));
+            let error = BackendError::Input(format!("an input is longer than {} tokens", self.info.max_tokens));
             return futures::future::ready(Err(error)).boxed();
         }
         let values = inputs.iter().flat_map(|ids| self.vector(ids)).collect();
@@ -66,11 +66,11 @@ impl Backend for FakeBackend {
 
     fn encode_with_heads(&self, inputs: Vec<EncodeInput>) -> BoxFuture<'static, Result<Encoded>> {
         let heads: Vec<FakeAnnotator> = self.heads.iter().cloned().map(FakeAnnotator::new).collect();
-        let said = |text: &str| {
+        let answers = |text: &str| {
             let input = AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() };
             heads.iter().map(|head| head.annotation(&input)).collect()
         };
-        let annotations = inputs.iter().map(|input| said(&input.text)).collect();
+        let annotations = inputs.iter().map(|input| answers(&input.text)).collect();
         let embeddings = self.encode(inputs.into_iter().map(|input| input.input_ids).collect());
         async move { Ok(Encoded { embeddings: embeddings.await?, annotations }) }.boxed()
     }
@@ -87,25 +87,25 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split_whitespace().map(|word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
 }
 
-fn id(word: &str) -> u32 {
+fn token_id(word: &str) -> u32 {
     let hash = word.bytes().fold(7_u64, |hash, byte| mix(hash ^ u64::from(byte)));
     3 + (hash % 250_000) as u32
 }
 
 fn chunks(text: &str, spec: &TokenizeSpec) -> Result<Vec<Chunk>> {
-    if text.contains(FakeBackend::REFUSED) {
+    if text.contains(REFUSED) {
         return Err(BackendError::Input("the fake device refuses this text".into()));
     }
-    let prefix: Vec<u32> = words(&spec.prefix).map(|(_, word)| id(word)).collect();
-    let room = spec.chunking.max_tokens().saturating_sub(2 + prefix.len());
-    if room == 0 {
+    let prefix: Vec<u32> = words(&spec.prefix).map(|(_, word)| token_id(word)).collect();
+    let max_words = spec.chunking.max_tokens().saturating_sub(2 + prefix.len());
+    if max_words == 0 {
         return Err(BackendError::Input("the prefix leaves no room".into()));
     }
     let words: Vec<_> = words(text).collect();
     let mut chunks = Vec::new();
     let (mut start, mut chars, mut counted) = (0, 0, 0);
     loop {
-        let end = words.len().min(start + room);
+        let end = words.len().min(start + max_words);
         let bytes = match (words.get(start), words[..end].last()) {
             (Some(&(first, _)), Some(&(last, word))) => first..last + word.len(),
             _ => 0..0,
@@ -113,7 +113,7 @@ fn chunks(text: &str, spec: &TokenizeSpec) -> Result<Vec<Chunk>> {
         chars += text[counted..bytes.start].chars().count() as u64;
         counted = bytes.start;
         let len = text[bytes.clone()].chars().count() as u64;
-        let ids = words[start..end].iter().map(|(_, word)| id(word));
+        let ids = words[start..end].iter().map(|(_, word)| token_id(word));
         let input_ids = [BOS].into_iter().chain(prefix.iter().copied()).chain(ids).chain([EOS]).collect();
         let rest = end < words.len();
         let cut_off = rest && matches!(spec.chunking, Chunking::Truncate { .. });
@@ -121,7 +121,7 @@ fn chunks(text: &str, spec: &TokenizeSpec) -> Result<Vec<Chunk>> {
         if !rest || cut_off {
             return Ok(chunks);
         }
-        let overlap = if let Chunking::Split { overlap, .. } = spec.chunking { overlap.min(room - 1) } else { 0 };
+        let overlap = if let Chunking::Split { overlap, .. } = spec.chunking { overlap.min(max_words - 1) } else { 0 };
         start = end - overlap;
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fake_device_fulfils_the_contract() {
+    fn fake_device_obeys_the_laws_of_backends() {
         futures::executor::block_on(crate::conformance::backend(&FakeBackend::new(8)));
     }
 }

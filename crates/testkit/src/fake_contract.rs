@@ -1,4 +1,4 @@
-//! The contract of vectors that the fake device makes.
+//! The contract of the fake device's vectors.
 
 use polylance_schema::{Chunking, Contract, Pooling, Prompts};
 

@@ -1,4 +1,4 @@
-//! For tests only: a fake device, what every backend must fulfil, corpora, and columns of answers.
+//! For tests only: a fake device, the laws of backends, corpora, and columns of answers.
 
 mod annotator;
 mod columns;
@@ -6,6 +6,7 @@ pub mod conformance;
 mod corpora;
 mod fake;
 mod fake_contract;
+mod refused;
 
 pub use annotator::FakeAnnotator;
 pub use columns::{classes, spans};

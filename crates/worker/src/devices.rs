@@ -80,7 +80,7 @@ impl<I: Ids, O> Devices<I, O> {
 
     /// What waits and what is in work.
     pub(crate) fn load(&self) -> Load {
-        Load { capacity_ids: self.capacity as usize, ..self.shared.queues.load() }
+        Load { capacity_tokens: self.capacity as usize, ..self.shared.queues.load() }
     }
 
     /// An output an input, in input order.

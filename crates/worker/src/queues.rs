@@ -114,9 +114,9 @@ impl<I: Ids, O> Queues<I, O> {
     /// Ids that wait and ids in work.
     pub(crate) fn load(&self) -> Load {
         let state = self.lock();
-        let queued_ids = state.queues.iter().map(|queue| queue.waiting).sum();
-        let running_ids = state.queues.iter().map(|queue| queue.working).sum();
-        Load { queued_ids, running_ids, ..Load::default() }
+        let queued_tokens = state.queues.iter().map(|queue| queue.waiting).sum();
+        let running_tokens = state.queues.iter().map(|queue| queue.working).sum();
+        Load { queued_tokens, running_tokens, ..Load::default() }
     }
 
     /// No device takes another job, and those that wait are dropped: their callers hear of it.
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn the_load_is_what_waits_and_what_is_in_work() {
         let queues = Queues::new(2);
-        let load = |queued_ids, running_ids| Load { queued_ids, running_ids, ..Load::default() };
+        let load = |queued_tokens, running_tokens| Load { queued_tokens, running_tokens, ..Load::default() };
         for (number, ids) in [5, 3, 4].into_iter().enumerate() {
             queues.push(job(number as u32, ids)).unwrap();
         }

@@ -8,8 +8,8 @@ use std::{env, error::Error, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::Job;
-use polylance_schema::{Chunking, Cut, IndexKind};
-use polylance_sink::{IndexSpec, UpkeepPolicy};
+use polylance_schema::{Chunking, Cut, IndexKind, MaintenancePolicy};
+use polylance_sink::IndexSpec;
 use polylance_testkit::{FakeBackend, fake_contract};
 use polylance_tests::{fake_head_contract, fake_pipeline};
 
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let job = Job {
         index: IndexSpec { kind: IndexKind::IvfFlat, min_rows: 500, ..IndexSpec::default() },
-        upkeep: UpkeepPolicy { compact: true, retention: None },
+        upkeep: MaintenancePolicy { compact: true, ..MaintenancePolicy::OFF },
         ..fake_pipeline(source.clone(), table.clone(), rows.parse()?)
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use polylance_schema::{IndexKind, Metric};
-use polylance_search::{Effort, SearchTable, TuneRequest, Tuned, Tuning};
+use polylance_search::{Effort, MeasuredEffort, SearchTable, TuneReport, TuneRequest};
 use polylance_sink::{IndexAction, IndexSpec, Words, WordsOutcome, index_words, set_search_effort, update_index};
 use serde::Serialize;
 
@@ -168,7 +168,7 @@ struct Report {
     recall_wanted: f64,
     written: bool,
     #[serde(flatten)]
-    tuning: Tuning,
+    tuning: TuneReport,
 }
 
 async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
@@ -194,9 +194,9 @@ async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
 
 impl Report {
     fn print(&self, printer: &mut Printer) -> Result<()> {
-        let Tuning { tried, best, enough, exact } = &self.tuning;
+        let TuneReport { tried, best, enough, exact } = &self.tuning;
         let header = ["", "nprobes", "refine", "recall", "median", "99 of 100"].map(str::to_owned);
-        let row = |tuned: &Tuned| {
+        let row = |tuned: &MeasuredEffort| {
             let number = |number: Option<usize>| number.map(|number| number.to_string()).unwrap_or_default();
             vec![
                 if tuned == best { "→" } else { "" }.to_owned(),

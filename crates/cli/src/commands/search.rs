@@ -7,13 +7,13 @@ use polylance_schema::{
     search::{MAP_X, MAP_Y},
 };
 use polylance_search::{
-    Effort, Fusion, FusionKind, Hits, ModelSource, Models, Query, RankedBy, SCORE, SearchError, SearchMode,
-    SearchRequest, SearchTable,
+    Effort, Fusion, FusionKind, Hits, ModelSource, Models, Query, RankedBy, SCORE, SearchMode, SearchRequest,
+    SearchTable,
 };
 
 use crate::{
     args::{DeviceArgs, TableModelArgs},
-    error::Result,
+    error::{Result, UsageError},
     exit::ExitStatus,
     output::{
         Printer,
@@ -112,7 +112,7 @@ fn fusion(kind: Option<FusionKind>, text_weight: Option<f32>, vector_weight: Opt
     };
     if kind.is_some_and(|kind| kind != of_weight) {
         let message = "--text-weight belongs to score fusion, --vector-weight to weighted fusion";
-        return Err(SearchError::Query(message.to_owned()).into());
+        return Err(UsageError::new(message).into());
     }
     Ok(of_weight.with_weight(Some(weight))?)
 }
@@ -145,7 +145,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         }
         _ => Models::default(),
     };
-    if table.has_older_words() && table.mode_of(&request) != SearchMode::Vector {
+    if table.has_unfolded_text_index() && table.mode_of(&request) != SearchMode::Vector {
         let rebuild = format!("`polylance index words --table {}` rebuilds it", args.table);
         printer.hint(format!("the index of words is an older one and does not find every word: {rebuild}"));
     }

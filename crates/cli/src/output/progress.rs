@@ -59,9 +59,9 @@ impl Pace {
 /// How full the devices' queues are, when there are any.
 fn queue(load: &Load) -> String {
     let n = |ids: usize| thousands(ids as u64);
-    match load.capacity_ids {
+    match load.capacity_tokens {
         0 => String::new(),
-        capacity => format!(", queue {} of {} ids", n(load.ids()), n(capacity)),
+        capacity => format!(", queue {} of {} ids", n(load.tokens()), n(capacity)),
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_queue_is_told_when_there_is_one() {
         assert_eq!(queue(&Load::default()), "");
-        let load = Load { queued_ids: 12_000, running_ids: 288, capacity_ids: 24_576, ..Load::default() };
+        let load = Load { queued_tokens: 12_000, running_tokens: 288, capacity_tokens: 24_576, ..Load::default() };
         assert_eq!(queue(&load), ", queue 12,288 of 24,576 ids");
     }
 }

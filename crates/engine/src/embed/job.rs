@@ -26,10 +26,10 @@ use datafusion::{
 use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_embeddings, progress};
-use polylance_schema::{CommitPolicy, Contract, OnMissing, TextColumn, WriteConcurrency};
+use polylance_schema::{CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
 use polylance_sink::{
-    CommitReport, Declared, IndexSpec, Lease, Table, TableTarget, UpkeepPolicy, Upkept, declare_columns, plan_commit,
-    properties, quarantine_version,
+    CommitReport, Declared, IndexSpec, Lease, Table, TableTarget, Upkept, declare_columns, plan_commit, properties,
+    quarantine_version,
 };
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ pub struct Job {
     /// The table's vector index.
     pub index: IndexSpec,
     /// What is done for the table at the end of a run that wrote something.
-    pub upkeep: UpkeepPolicy,
+    pub upkeep: MaintenancePolicy,
     /// What happens to documents of the table that are no longer in the source.
     pub on_missing: OnMissing,
     /// What happens when another run is writing to the table.
@@ -378,7 +378,7 @@ impl Planned {
                 _ = ticks.tick() => {
                     let source = progress(self.plan.as_ref());
                     let load = self.backend.0.load();
-                    commits.peak_queue = commits.peak_queue.max(load.ids() as u64);
+                    commits.peak_queue = commits.peak_queue.max(load.tokens() as u64);
                     observer.load(&load);
                     observer.progress(&source);
                     let quarantined = polylance_sink::quarantined(self.plan.as_ref());

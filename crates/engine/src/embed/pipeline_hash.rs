@@ -41,8 +41,8 @@ pub(super) fn pipeline_hash(job: &Job, target: &TableTarget) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use polylance_schema::{Chunking, CommitPolicy, OnMissing, WriteConcurrency};
-    use polylance_sink::{IndexSpec, TableMark, UpkeepPolicy};
+    use polylance_schema::{Chunking, CommitPolicy, MaintenancePolicy, OnMissing, WriteConcurrency};
+    use polylance_sink::{IndexSpec, TableMark};
     use polylance_testkit::fake_contract;
 
     use super::*;
@@ -58,7 +58,7 @@ mod tests {
             text: TextColumn::Kept,
             commit: CommitPolicy::default(),
             index: IndexSpec::default(),
-            upkeep: UpkeepPolicy::OFF,
+            upkeep: MaintenancePolicy::OFF,
             on_missing: OnMissing::Keep,
             concurrency: WriteConcurrency::Merge,
             reread: false,

@@ -1,9 +1,8 @@
 //! What a run did.
 
 use polylance_dataflow::SourceIds;
-use polylance_sink::{
-    IndexOutcome, IndexSpec, UpkeepPolicy, Upkept, Words, index_words, remove_documents, update_index, upkeep,
-};
+use polylance_schema::MaintenancePolicy;
+use polylance_sink::{IndexOutcome, IndexSpec, Upkept, Words, index_words, remove_documents, update_index, upkeep};
 use serde::Serialize;
 
 use crate::EngineError;
@@ -97,7 +96,7 @@ impl RunSummary {
     }
 
     /// When something was written. The rows are committed: a failure is told, and the run is done all the same.
-    pub(super) async fn upkeep(&mut self, policy: &UpkeepPolicy) {
+    pub(super) async fn upkeep(&mut self, policy: &MaintenancePolicy) {
         if self.rows_written + self.rows_quarantined + self.documents_removed == 0 {
             return;
         }

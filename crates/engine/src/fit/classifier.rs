@@ -7,10 +7,10 @@ use arrow::{
     datatypes::Float32Type,
 };
 use futures::TryStreamExt;
-use polylance_config::{ChunkMode, Pipeline, Source, Table};
+use polylance_config::{Pipeline, Source, Table};
 use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
 use polylance_fit::{Features, Options, Report, SequenceHead};
-use polylance_schema::IndexKind;
+use polylance_schema::{ChunkMode, IndexKind};
 use polylance_search::SqlSession;
 use serde::Serialize;
 

@@ -10,7 +10,7 @@ use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotatorHandle, BackendHandle};
 use polylance_encoder::ModelFiles;
 use polylance_schema::{Contract, TaskSpec};
-use polylance_search::{ModelSource, Models, SearchError};
+use polylance_search::{ModelSource, Models, QueryError, SearchError};
 use polylance_worker::{DevicePool, PoolOptions, TaskPool};
 
 use super::known::{self, TableModelPolicy};
@@ -142,12 +142,8 @@ impl ModelSource for TableModels {
     fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
         let (opened, name) = (Arc::clone(&self.opened_heads), name.to_owned());
         let Some(head) = self.heads.iter().find(|head| head.name == name).cloned() else {
-            let known: Vec<&str> = self.heads.iter().map(|head| head.name.as_str()).collect();
-            let message = match known.as_slice() {
-                [] => format!("there is no head named `{name}`: --head NAME=TASK:MODEL names one"),
-                known => format!("there is no head named `{name}`: there are {}", known.join(", ")),
-            };
-            return std::future::ready(Err(SearchError::Query(message))).boxed();
+            let known = self.heads.iter().map(|head| head.name.clone()).collect();
+            return std::future::ready(Err(QueryError::NoHead { name, known }.into())).boxed();
         };
         let devices = self.devices.clone();
         loading(move || {

@@ -1,4 +1,4 @@
-//! Rows of an index, or all rows compared where the index yields too few.
+//! Reads from an index, or compares all rows if the index yields too few.
 
 use std::{fmt, sync::Arc};
 
@@ -16,19 +16,19 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
-/// A search of an index whose walk may end before it has found as many rows as there are.
+/// A search of a graph index, whose walk may end before it has found `k` rows.
 ///
-/// in: two plans with the same columns. out: the rows of the first, if they are `k`, else those of the second.
+/// in: two plans with the same columns. out: the rows of the first if there are at least `k`, else those of the second.
 #[derive(Debug)]
-pub(crate) struct AtLeast {
+pub(super) struct AtLeastExec {
     k: usize,
     index: Arc<dyn ExecutionPlan>,
     every_row: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
-impl AtLeast {
-    pub(crate) fn new(k: usize, index: Arc<dyn ExecutionPlan>, every_row: Arc<dyn ExecutionPlan>) -> Self {
+impl AtLeastExec {
+    pub(super) fn new(k: usize, index: Arc<dyn ExecutionPlan>, every_row: Arc<dyn ExecutionPlan>) -> Self {
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(index.schema()),
             Partitioning::UnknownPartitioning(1),
@@ -39,13 +39,13 @@ impl AtLeast {
     }
 }
 
-impl DisplayAs for AtLeast {
+impl DisplayAs for AtLeastExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AtLeastExec: k={}", self.k)
     }
 }
 
-impl ExecutionPlan for AtLeast {
+impl ExecutionPlan for AtLeastExec {
     fn name(&self) -> &'static str {
         "AtLeastExec"
     }
@@ -118,19 +118,19 @@ mod tests {
         };
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory, 1.0).build_arc()?;
         let session = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
-        let found = collect(Arc::new(AtLeast::new(k, plan(index), plan(every_row))), session.task_ctx()).await?;
+        let found = collect(Arc::new(AtLeastExec::new(k, plan(index), plan(every_row))), session.task_ctx()).await?;
         assert_eq!(session.runtime_env().memory_pool.reserved(), 0);
         Ok(found.iter().map(RecordBatch::num_rows).sum())
     }
 
     #[tokio::test]
-    async fn every_row_is_compared_where_the_index_has_too_few() {
+    async fn all_rows_are_compared_when_the_index_yields_too_few() {
         assert_eq!(rows(2, 2, 3, 1 << 20).await.unwrap(), 2);
         assert_eq!(rows(3, 2, 3, 1 << 20).await.unwrap(), 3);
     }
 
     #[tokio::test]
-    async fn rows_that_wait_are_counted_in_the_memory_of_statements() {
+    async fn buffered_rows_count_against_the_memory_of_statements() {
         let error = rows(10_000, 10_000, 0, 1 << 10).await.unwrap_err();
         assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
     }

@@ -1,8 +1,7 @@
-//! `embed(text [, kind])`: a text's vector, by the tables' contract.
+//! `embed(text [, kind])`: a text's vector, under the tables' contract.
 //!
-//! Calls with constant texts are answered before the plan is optimized, all in one batch, so that a vector may stand
-//! anywhere in a statement and the optimizer sees what rows are compared with. Calls with a column run while the rows
-//! pass.
+//! Constant texts are embedded in one batch before the plan is optimized, so that such a call is allowed anywhere in a
+//! statement and the optimizer sees the vector. Calls on a column run with the query.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,16 +26,17 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use super::tables::{SameTables, Tables};
+use super::{
+    model_calls::EMBED,
+    tables::{SessionTables, TableRegistry},
+};
 use crate::{InputKind, embed};
 
-const NAME: &str = "embed";
-
 /// Rows of a column that are embedded together.
-const ROWS: usize = 64;
+const BATCH_ROWS: usize = 64;
 
 /// The function of a session.
-pub(crate) fn function(tables: &Arc<Tables>) -> ScalarUDF {
+pub(super) fn function(tables: &Arc<TableRegistry>) -> ScalarUDF {
     let signature = Signature::one_of(
         vec![
             datafusion::logical_expr::TypeSignature::Exact(vec![DataType::Utf8]),
@@ -44,18 +44,18 @@ pub(crate) fn function(tables: &Arc<Tables>) -> ScalarUDF {
         ],
         Volatility::Immutable,
     );
-    AsyncScalarUDF::new(Arc::new(Embed { tables: SameTables(Arc::clone(tables)), signature })).into_scalar_udf()
+    AsyncScalarUDF::new(Arc::new(EmbedUdf { tables: SessionTables(Arc::clone(tables)), signature })).into_scalar_udf()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Embed {
-    tables: SameTables,
+struct EmbedUdf {
+    tables: SessionTables,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Embed {
+impl ScalarUDFImpl for EmbedUdf {
     fn name(&self) -> &'static str {
-        NAME
+        EMBED
     }
 
     fn signature(&self) -> &Signature {
@@ -67,14 +67,14 @@ impl ScalarUDFImpl for Embed {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("embed of a column stands in SELECT or WHERE; elsewhere name it in a subquery first")
+        exec_err!("embed of a column is allowed in SELECT and WHERE; elsewhere select it in a subquery first")
     }
 }
 
 #[async_trait]
-impl AsyncScalarUDFImpl for Embed {
+impl AsyncScalarUDFImpl for EmbedUdf {
     fn ideal_batch_size(&self) -> Option<usize> {
-        Some(ROWS)
+        Some(BATCH_ROWS)
     }
 
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -83,7 +83,7 @@ impl AsyncScalarUDFImpl for Embed {
         let present: Vec<String> = texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
         let vectors = vectors(&self.tables.0, present, kind).await?;
         let dim = self.tables.0.contract()?.dim;
-        // A missing text has a missing vector.
+        // The vector of a null text is null.
         let mut next = vectors.chunks_exact(dim);
         let mut values = Vec::with_capacity(texts.len() * dim);
         for row in 0..texts.len() {
@@ -111,8 +111,8 @@ fn kind_of(kind: &ArrayRef) -> Result<InputKind> {
     }
 }
 
-/// Flat vectors of texts, in order.
-async fn vectors(tables: &Tables, texts: Vec<String>, kind: InputKind) -> Result<Vec<f32>> {
+/// The vectors of texts in order, in one array.
+async fn vectors(tables: &TableRegistry, texts: Vec<String>, kind: InputKind) -> Result<Vec<f32>> {
     if texts.is_empty() {
         return Ok(Vec::new());
     }
@@ -123,8 +123,8 @@ async fn vectors(tables: &Tables, texts: Vec<String>, kind: InputKind) -> Result
     Ok(embed(texts, kind, contract, &backend).await.map_err(external)?.values)
 }
 
-/// The plan with a vector for each call whose arguments are constants.
-pub(crate) async fn embed_constants(plan: LogicalPlan, tables: &Tables) -> Result<LogicalPlan> {
+/// The plan with a vector in place of each call on constants.
+pub(super) async fn embed_constants(plan: LogicalPlan, tables: &TableRegistry) -> Result<LogicalPlan> {
     let mut calls: Vec<(String, InputKind)> = Vec::new();
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
@@ -168,15 +168,10 @@ pub(crate) async fn embed_constants(plan: LogicalPlan, tables: &Tables) -> Resul
     Ok(replaced.data)
 }
 
-/// Whether an expression is a call of `embed`.
-pub(crate) fn is_call(expression: &Expr) -> bool {
-    matches!(expression, Expr::ScalarFunction(function) if function.func.name() == NAME)
-}
-
-/// Text and kind of a call of `embed` with constants.
+/// The text and kind of a call of `embed` on constants.
 fn constant_call(expression: &Expr) -> Result<Option<(String, InputKind)>> {
-    let Expr::ScalarFunction(ScalarFunction { args, .. }) = expression else { return Ok(None) };
-    if !is_call(expression) {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = expression else { return Ok(None) };
+    if func.name() != EMBED {
         return Ok(None);
     }
     let literal = |argument: &Expr| match argument {

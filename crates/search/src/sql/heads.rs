@@ -1,4 +1,4 @@
-//! `classify(text, head)` and `entities(text, head)`: what a head says of rows that pass.
+//! `classify(text, head)` and `entities(text, head)`: a head's answers for the rows of a query.
 
 use std::sync::Arc;
 
@@ -12,52 +12,49 @@ use datafusion::{
     common::exec_err,
     error::{DataFusionError, Result},
     logical_expr::{
-        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl},
     },
 };
 use polylance_backend::{AnnotateInput, Annotation, LabelScore, Span};
 
-use super::tables::{SameTables, Tables};
+use super::{
+    model_calls::{CLASSIFY, ENTITIES},
+    tables::{SessionTables, TableRegistry},
+};
 
-/// Rows that a head reads together.
-const ROWS: usize = 64;
+/// Rows in a batch of a head.
+const BATCH_ROWS: usize = 64;
 
-/// What a function asks of a head.
+/// The functions that call a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Asked {
+enum HeadFunction {
     /// The best class: Struct label, score.
-    Class,
+    Classify,
     /// All entities: List of Struct label, score, start, end, text.
     Entities,
 }
 
 /// The functions of a session.
-pub(crate) fn functions(tables: &Arc<Tables>) -> Vec<ScalarUDF> {
-    let function = |asked| {
+pub(super) fn functions(tables: &Arc<TableRegistry>) -> Vec<ScalarUDF> {
+    let function = |function| {
         let signature = Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable);
-        let tables = SameTables(Arc::clone(tables));
-        AsyncScalarUDF::new(Arc::new(Heads { asked, tables, signature })).into_scalar_udf()
+        let tables = SessionTables(Arc::clone(tables));
+        AsyncScalarUDF::new(Arc::new(HeadUdf { function, tables, signature })).into_scalar_udf()
     };
-    vec![function(Asked::Class), function(Asked::Entities)]
+    vec![function(HeadFunction::Classify), function(HeadFunction::Entities)]
 }
 
-/// Whether an expression is a call of one of them.
-pub(crate) fn is_call(expression: &Expr) -> bool {
-    let Expr::ScalarFunction(function) = expression else { return false };
-    [Asked::Class, Asked::Entities].iter().any(|asked| asked.name() == function.func.name())
-}
-
-impl Asked {
+impl HeadFunction {
     fn name(self) -> &'static str {
         match self {
-            Self::Class => "classify",
-            Self::Entities => "entities",
+            Self::Classify => CLASSIFY,
+            Self::Entities => ENTITIES,
         }
     }
 
     fn fields(self) -> Fields {
-        let field = |name, of| Field::new(name, of, true);
+        let field = |name, data_type| Field::new(name, data_type, true);
         let mut fields = vec![field("label", DataType::Utf8), field("score", DataType::Float32)];
         if self == Self::Entities {
             fields.extend([
@@ -70,18 +67,18 @@ impl Asked {
     }
 
     fn data_type(self) -> DataType {
-        let one = DataType::Struct(self.fields());
+        let item = DataType::Struct(self.fields());
         match self {
-            Self::Class => one,
-            Self::Entities => DataType::List(Arc::new(Field::new_list_field(one, true))),
+            Self::Classify => item,
+            Self::Entities => DataType::List(Arc::new(Field::new_list_field(item, true))),
         }
     }
 
-    /// One value a row; null where a text is, or where the head has nothing to say of it.
+    /// One value per row; null for a null text, and where the head has no answer.
     fn array(self, rows: &[Option<Annotation>]) -> Result<ArrayRef> {
         let structs = || StructBuilder::from_fields(self.fields(), rows.len());
         match self {
-            Self::Class => {
+            Self::Classify => {
                 let mut classes = structs();
                 for row in rows {
                     match row {
@@ -119,9 +116,9 @@ fn push_class(structs: &mut StructBuilder, class: Option<&LabelScore>) {
 
 fn push_span(structs: &mut StructBuilder, span: &Span) {
     push_label(structs, Some((&span.label, span.score)));
-    for (at, place) in [(2, span.chars.start), (3, span.chars.end)] {
-        if let Some(places) = structs.field_builder::<UInt64Builder>(at) {
-            places.append_value(place);
+    for (field, offset) in [(2, span.chars.start), (3, span.chars.end)] {
+        if let Some(offsets) = structs.field_builder::<UInt64Builder>(field) {
+            offsets.append_value(offset);
         }
     }
     if let Some(texts) = structs.field_builder::<StringBuilder>(4) {
@@ -141,15 +138,15 @@ fn push_label(structs: &mut StructBuilder, label: Option<(&str, f32)>) {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Heads {
-    asked: Asked,
-    tables: SameTables,
+struct HeadUdf {
+    function: HeadFunction,
+    tables: SessionTables,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Heads {
+impl ScalarUDFImpl for HeadUdf {
     fn name(&self) -> &str {
-        self.asked.name()
+        self.function.name()
     }
 
     fn signature(&self) -> &Signature {
@@ -157,18 +154,18 @@ impl ScalarUDFImpl for Heads {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.asked.data_type())
+        Ok(self.function.data_type())
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("{} stands in SELECT or WHERE; elsewhere name it in a subquery first", self.name())
+        exec_err!("{} is allowed in SELECT and WHERE; elsewhere select it in a subquery first", self.name())
     }
 }
 
 #[async_trait]
-impl AsyncScalarUDFImpl for Heads {
+impl AsyncScalarUDFImpl for HeadUdf {
     fn ideal_batch_size(&self) -> Option<usize> {
-        Some(ROWS)
+        Some(BATCH_ROWS)
     }
 
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -183,9 +180,9 @@ impl AsyncScalarUDFImpl for Heads {
         let inputs = texts.iter().flatten().map(|text| AnnotateInput { text: text.to_owned(), ..Default::default() });
         let answers = head.0.annotate(inputs.collect()).await;
         let mut answers = answers.map_err(|error| external(error.into()))?.into_iter();
-        // A text that the head refuses is null, as in an annotated column.
+        // A text that the head cannot read is null, as in an annotated column.
         let rows: Vec<Option<Annotation>> =
             (0..texts.len()).map(|row| if texts.is_null(row) { None } else { answers.next()?.ok() }).collect();
-        Ok(ColumnarValue::Array(self.asked.array(&rows)?))
+        Ok(ColumnarValue::Array(self.function.array(&rows)?))
     }
 }

@@ -1,17 +1,17 @@
-//! SQL over Lance tables, reading only.
+//! Read-only SQL over Lance tables.
 
+mod async_udf_rewrite;
 mod at_least;
 mod embed;
 mod heads;
-mod hits;
-pub(crate) mod limits;
+mod model_calls;
 mod models;
 mod named_read;
 mod nearest;
+mod search_functions;
 mod spans;
 mod tables;
 mod vectors;
-mod waiting;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +20,6 @@ use std::{
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    error::DataFusionError,
     execution::{
         SendableRecordBatchStream, SessionStateBuilder,
         context::{SQLOptions, SessionConfig, SessionContext},
@@ -33,18 +32,24 @@ use datafusion::{
 
 pub use models::{LoadedModels, ModelSource};
 
-use crate::{SearchError, SearchTable, table::LIMITED_ROWS};
-use tables::{Readable, Tables};
+use crate::{SearchError, SearchTable, limits, table::LIMITED_BATCH_ROWS};
+use search_functions::{SearchFunction, SearchKind};
+use tables::{LanceReadTable, TableRegistry};
 
-/// A session in which each table is known by a name.
+/// A SQL session over named tables.
 ///
-/// Beside DataFusion's own functions there are: `embed(text [, 'query' | 'passage'])`, `cosine_similarity`,
-/// `dot_product`, `l2_distance`, `truncate_embedding(vector, dims)`, `classify(text, 'head')`, `entities(text, 'head')`; as tables `vector_search`, `text_search` and
-/// `hybrid_search('table', 'query' [, k [, 'condition']])` (and `'fusion' [, weight]` behind those of a hybrid search), `neighbors('table', 'doc_id' [, k [, 'condition']])` and
-/// `spans('table', 'column')`. `ORDER BY cosine_similarity(embedding, …) DESC LIMIT k` searches the index.
+/// Besides DataFusion's own functions there are:
+///
+/// - `embed(text [, 'query' | 'passage'])`, `classify(text, 'head')` and `entities(text, 'head')`, which call models;
+/// - `cosine_similarity`, `dot_product`, `l2_distance` and `truncate_embedding(vector, dims)`;
+/// - the table functions `vector_search` and `text_search('table', 'query' [, k [, 'condition']])`,
+///   `hybrid_search('table', 'query' [, k [, 'condition' [, 'fusion' [, weight]]]])`,
+///   `neighbors('table', 'doc_id' [, k [, 'condition']])` and `spans('table', 'column')`.
+///
+/// `ORDER BY cosine_similarity(embedding, …) DESC LIMIT k` searches the index.
 pub struct SqlSession {
     context: SessionContext,
-    tables: Arc<Tables>,
+    tables: Arc<TableRegistry>,
     limited: bool,
 }
 
@@ -53,14 +58,14 @@ pub struct SqlSession {
 pub struct SqlRuntime(Arc<RuntimeEnv>);
 
 impl SqlRuntime {
-    /// At most so many bytes in memory, and so many in temporary files.
+    /// At most `memory_bytes` in memory and `disk_bytes` in temporary files.
     ///
     /// # Errors
-    /// [`SearchError::Sql`] when there is no place for temporary files.
-    pub fn new(memory: usize, disk: u64) -> Result<Self, SearchError> {
+    /// [`SearchError::Sql`] when no folder for temporary files can be used.
+    pub fn new(memory_bytes: usize, disk_bytes: u64) -> Result<Self, SearchError> {
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
-            .with_max_temp_directory_size(disk);
+            .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+            .with_max_temp_directory_size(disk_bytes);
         Ok(Self(runtime.build_arc()?))
     }
 }
@@ -71,8 +76,8 @@ impl std::fmt::Debug for SqlSession {
     }
 }
 
-/// The name of a table that was given none: the last part of its address, without its ending, in lower case,
-/// with an underscore for what a plain SQL name cannot hold.
+/// The default name of a table: the last part of its address, without its extension, in lower case, with underscores for
+/// characters that a plain SQL name cannot contain.
 ///
 /// ```
 /// use polylance_search::default_table_name;
@@ -88,8 +93,8 @@ pub fn default_table_name(uri: &str) -> String {
 }
 
 impl SqlSession {
-    /// Opens the latest version of each `(name, address)`; an empty name becomes [`default_table_name`]. An address that
-    /// ends in `.parquet` is a file or a folder of files on this machine.
+    /// Opens the latest version of each `(name, address)`; an empty name stands for [`default_table_name`]. An address that
+    /// ends in `.parquet` is a local file or a local folder of files.
     ///
     /// # Errors
     /// [`SearchError::NoTable`], [`SearchError::DuplicateTable`], [`SearchError::Storage`].
@@ -114,10 +119,10 @@ impl SqlSession {
         Ok(session)
     }
 
-    /// A session over tables that are open already.
+    /// A session over tables that are already open.
     ///
-    /// With a runtime it is limited, for statements of others: one that needs more memory or disk than the runtime has is
-    /// refused, and so is one that calls a function that no limit holds.
+    /// With a runtime the session is limited, for untrusted statements: it refuses a statement that needs more memory or
+    /// disk than the runtime has, and one that calls a function whose output or time is not bounded.
     ///
     /// # Errors
     /// [`SearchError::DuplicateTable`].
@@ -132,7 +137,7 @@ impl SqlSession {
                 return Err(SearchError::DuplicateTable(name));
             }
         }
-        let tables = Arc::new(Tables::new(by_name, models));
+        let tables = Arc::new(TableRegistry::new(by_name, models));
         let limited = runtime.is_some();
         let runtime = match runtime {
             Some(SqlRuntime(runtime)) => Arc::clone(runtime),
@@ -140,12 +145,12 @@ impl SqlSession {
         };
         let mut config = SessionConfig::new().with_information_schema(true);
         if limited {
-            // A statement can be ended between two batches, and no function sees more rows at once.
-            config = config.with_batch_size(LIMITED_ROWS);
+            // A statement can be stopped between two batches, and no function receives more rows at once.
+            config = config.with_batch_size(LIMITED_BATCH_ROWS);
         }
-        // Readers of Arrow older than its views are many.
+        // Many Arrow readers do not support views yet.
         config.options_mut().optimizer.expand_views_at_output = true;
-        // Calls that wait for a model lose the table's metadata, which aggregates above them would miss.
+        // Calls of models lose the table's metadata, which the check would miss in aggregates above them.
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         let mut state = SessionStateBuilder::new()
             .with_config(config)
@@ -158,7 +163,7 @@ impl SqlSession {
         let context = SessionContext::new_with_state(state.build());
         for (name, table) in tables.iter() {
             let reference = datafusion::sql::TableReference::bare(name.as_str());
-            context.register_table(reference, Arc::new(Readable::new(Arc::clone(table))))?;
+            context.register_table(reference, Arc::new(LanceReadTable::new(Arc::clone(table))))?;
         }
         for function in vectors::functions() {
             context.register_udf(function);
@@ -167,9 +172,9 @@ impl SqlSession {
         for function in heads::functions(&tables) {
             context.register_udf(function);
         }
-        for (name, function) in hits::Function::ALL {
+        for (name, kind) in SearchKind::ALL {
             let tables = Arc::clone(&tables);
-            context.register_udtf(name, Arc::new(hits::SearchFunction { name, function, tables }));
+            context.register_udtf(name, Arc::new(SearchFunction { name, kind, tables }));
         }
         context.register_udtf("spans", Arc::new(spans::SpansFunction { tables: Arc::clone(&tables) }));
         Ok(Self { context, tables, limited })
@@ -178,12 +183,12 @@ impl SqlSession {
     /// Runs one query.
     ///
     /// # Errors
-    /// [`SearchError::ReadOnly`] for a statement that is not a query, [`SearchError::Sql`] for one that does
-    /// not fit the tables. Errors while running come out of the stream; [`SearchError::from`] tells what they are.
+    /// [`SearchError::ReadOnly`] for a statement that is not a query, [`SearchError::Sql`] for one that does not fit the
+    /// tables. The stream yields errors of the execution; [`SearchError::from`] converts them.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, SearchError> {
         let plan = Box::pin(self.plan(sql)).await?;
         let plan = Box::pin(embed::embed_constants(plan, &self.tables)).await?;
-        let plan = waiting::move_calls(plan)?;
+        let plan = async_udf_rewrite::hoist_async_calls(plan)?;
         let frame = Box::pin(self.context.execute_logical_plan(plan)).await?;
         Ok(Box::pin(frame.execute_stream()).await?)
     }
@@ -191,7 +196,7 @@ impl SqlSession {
     /// The columns of a query's rows, as [`SqlSession::query`] returns them. Nothing is read, searched or embedded.
     ///
     /// # Errors
-    /// As [`SqlSession::query`], for what can be seen without reading.
+    /// As [`SqlSession::query`], for errors that planning finds.
     pub async fn schema(&self, sql: &str) -> Result<SchemaRef, SearchError> {
         let plan = Box::pin(self.plan(sql)).await?;
         let state = self.context.state();
@@ -199,7 +204,7 @@ impl SqlSession {
         Ok(Arc::clone(plan.schema().inner()))
     }
 
-    /// The types of a query's parameters (`$1`, …) by their names, where the query tells them.
+    /// The types of a query's parameters (`$1`, …) by name; `None` where the query does not determine the type.
     ///
     /// # Errors
     /// As [`SqlSession::schema`].
@@ -207,53 +212,28 @@ impl SqlSession {
         Ok(Box::pin(self.plan(sql)).await?.get_parameter_types()?)
     }
 
-    /// The plan of a statement that reads.
+    /// The plan of a statement that only reads.
     async fn plan(&self, sql: &str) -> Result<LogicalPlan, SearchError> {
-        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let state = self.context.state();
         let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
         if self.limited {
             limits::check_syntax(&statement)?;
         }
         let plan = Box::pin(state.statement_to_plan(statement)).await?;
-        reading.verify_plan(&plan)?;
+        read_only.verify_plan(&plan)?;
         if self.limited { limits::bound(plan) } else { Ok(plan) }
     }
 }
 
-impl From<DataFusionError> for SearchError {
-    /// What went wrong inside a plan: an error of a search as itself, a refused statement as
-    /// [`SearchError::ReadOnly`], anything else as [`SearchError::Sql`].
-    fn from(error: DataFusionError) -> Self {
-        let error = match error {
-            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => return Self::from(*inner),
-            DataFusionError::External(inner) => match inner.downcast::<Self>() {
-                Ok(own) => return *own,
-                Err(inner) => DataFusionError::External(inner),
-            },
-            error => error,
-        };
-        // An error that several tasks wait for is shared, and cannot be taken out.
-        if let DataFusionError::External(shared) = error.find_root() {
-            match shared.downcast_ref() {
-                Some(Self::TooLarge(message)) => return Self::TooLarge(message.clone()),
-                Some(Self::Storage { uri, action, source }) => {
-                    return Self::Storage { uri: uri.clone(), action, source: Arc::clone(source) };
-                }
-                _ => {}
-            }
-        }
-        match error.find_root() {
-            // The statements that `SQLOptions` refuses are known by the beginning of its message.
-            DataFusionError::Plan(message)
-                if ["DDL", "DML", "Statement"]
-                    .iter()
-                    .any(|kind| message.starts_with(&format!("{kind} not supported"))) =>
-            {
-                let statement = message.rsplit(": ").next().unwrap_or(message);
-                Self::ReadOnly(format!("`{statement}` is not one"))
-            }
-            _ => Self::Sql(Box::new(error)),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_is_limited_exactly_with_a_runtime() {
+        let session = |runtime: Option<&SqlRuntime>| SqlSession::over([], models::no_models(), runtime).unwrap();
+        assert!(!session(None).limited);
+        assert!(session(Some(&SqlRuntime::new(64 << 20, 1 << 20).unwrap())).limited);
     }
 }

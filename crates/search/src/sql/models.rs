@@ -1,4 +1,4 @@
-//! The models that a session's functions use.
+//! The models of a session's functions.
 
 use std::{fmt, sync::Arc};
 
@@ -6,21 +6,21 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use polylance_backend::AnnotatorHandle;
 use polylance_schema::Contract;
 
-use crate::{Models, SearchError};
+use crate::{Models, QueryError, SearchError};
 
-/// Where a session finds models: they are asked for when a statement needs them, and not before.
+/// Opens models for a session, when a statement needs them and not before.
 pub trait ModelSource: fmt::Debug + Send + Sync {
-    /// The models that search a table with this contract.
+    /// The models for searching a table with this contract.
     fn models(&self, contract: &Contract) -> BoxFuture<'static, Result<Models, SearchError>>;
 
     /// The head of this name, for `classify` and `entities`.
     fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
-        let refused = format!("there is no head named `{name}`");
-        ready(Err(SearchError::Query(refused))).boxed()
+        let error = QueryError::NoHead { name: name.to_owned(), known: Vec::new() };
+        ready(Err(error.into())).boxed()
     }
 }
 
-/// Models that are loaded already, for every table alike.
+/// Models that are already loaded: the same ones for every table.
 #[derive(Debug, Clone, Default)]
 pub struct LoadedModels(pub Models);
 
@@ -30,7 +30,7 @@ impl ModelSource for LoadedModels {
     }
 }
 
-/// No model: statements that need one are refused.
+/// No models: statements that need one are refused.
 pub(crate) fn no_models() -> Arc<dyn ModelSource> {
     Arc::new(LoadedModels::default())
 }

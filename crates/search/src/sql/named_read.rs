@@ -1,4 +1,4 @@
-//! Reading a table, with its address in what a store or a damaged file makes fail.
+//! Reads a table and adds its address to the errors of the store and of damaged files.
 
 use std::{fmt, sync::Arc};
 
@@ -15,26 +15,26 @@ use crate::SearchError;
 
 /// in and out: the rows of a table, as its own plan reads them.
 #[derive(Debug)]
-pub(crate) struct NamedRead {
+pub(super) struct NamedReadExec {
     /// The table's address.
     uri: Arc<str>,
     rows: Arc<dyn ExecutionPlan>,
 }
 
-impl NamedRead {
-    pub(crate) fn new(uri: Arc<str>, rows: Arc<dyn ExecutionPlan>) -> Self {
+impl NamedReadExec {
+    pub(super) fn new(uri: Arc<str>, rows: Arc<dyn ExecutionPlan>) -> Self {
         Self { uri, rows }
     }
 }
 
-impl DisplayAs for NamedRead {
+impl DisplayAs for NamedReadExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An address may hold what other readers of a plan are not to know.
+        // An address may be secret to the readers of a plan.
         write!(f, "NamedReadExec")
     }
 }
 
-impl ExecutionPlan for NamedRead {
+impl ExecutionPlan for NamedReadExec {
     fn name(&self) -> &'static str {
         "NamedReadExec"
     }
@@ -76,13 +76,13 @@ impl ExecutionPlan for NamedRead {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let uri = Arc::clone(&self.uri);
-        let rows = self.rows.execute(partition, context)?.map_err(move |error| named(&uri, error));
+        let rows = self.rows.execute(partition, context)?.map_err(move |error| with_address(&uri, error));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 }
 
-/// An error of the store or of a file as that of the table; any other as it is.
-fn named(uri: &str, error: DataFusionError) -> DataFusionError {
+/// An error of the store or of a file, with the table's address; any other unchanged.
+fn with_address(uri: &str, error: DataFusionError) -> DataFusionError {
     use lance::Error;
     match error {
         DataFusionError::External(inner) => match inner.downcast::<Error>() {

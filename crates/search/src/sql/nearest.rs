@@ -1,5 +1,5 @@
-//! `ORDER BY cosine_similarity(embedding, …) DESC LIMIT k` reads the k nearest rows, by the index where there is one,
-//! instead of all rows.
+//! `ORDER BY cosine_similarity(embedding, …) DESC LIMIT k` reads only the k nearest rows, from the index where there is
+//! one.
 
 use std::sync::Arc;
 
@@ -24,15 +24,15 @@ use datafusion::{
 use lance_linalg::distance::DistanceType;
 use polylance_schema::columns::EMBEDDING;
 
-use super::{at_least::AtLeast, tables::Readable, vectors::Measure};
+use super::{at_least::AtLeastExec, tables::LanceReadTable, vectors::Measure};
 use crate::{
     Effort, SearchTable,
-    candidates::{self, Index},
+    search::candidates::{IndexUse, plan_nearest},
 };
 
-/// The optimizer's rule.
+/// The optimizer rule.
 #[derive(Debug)]
-pub(crate) struct ReadNearest;
+pub(super) struct ReadNearest;
 
 impl OptimizerRule for ReadNearest {
     fn name(&self) -> &'static str {
@@ -45,7 +45,7 @@ impl OptimizerRule for ReadNearest {
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let LogicalPlan::Sort(sort) = plan else { return Ok(Transformed::no(plan)) };
-        let Some(nearest) = Order::of(&sort).and_then(|order| order.rows(&sort.input)) else {
+        let Some(nearest) = NearestOrder::of(&sort).and_then(|order| order.nearest(&sort.input)) else {
             return Ok(Transformed::no(LogicalPlan::Sort(sort)));
         };
         let source = provider_as_source(Arc::new(nearest));
@@ -60,21 +60,22 @@ impl OptimizerRule for ReadNearest {
     }
 }
 
-/// An order by which rows are wanted, nearest first.
-struct Order<'a> {
+/// `ORDER BY` one expression with a limit.
+struct NearestOrder<'a> {
     by: &'a Expr,
     ascending: bool,
     k: usize,
 }
 
-impl<'a> Order<'a> {
+impl<'a> NearestOrder<'a> {
     fn of(sort: &'a Sort) -> Option<Self> {
         let ([by], Some(k)) = (sort.expr.as_slice(), sort.fetch) else { return None };
         (k > 0).then_some(Self { by: &by.expr, ascending: by.asc, k })
     }
 
-    /// What is read instead, when below there is nothing but projections of one table that can be searched so.
-    fn rows(&self, input: &LogicalPlan) -> Option<Nearest> {
+    /// The table to read instead, if the input consists only of projections of one table and the order is that of a vector
+    /// search of it.
+    fn nearest(&self, input: &LogicalPlan) -> Option<NearestTable> {
         let mut by = self.by.clone().unalias_nested().data;
         let mut node = input;
         let scan = loop {
@@ -90,7 +91,7 @@ impl<'a> Order<'a> {
         };
         let provider = source_as_provider(&scan.source).ok()?;
         let provider: &dyn std::any::Any = provider.as_ref();
-        let readable = provider.downcast_ref::<Readable>()?;
+        let table = &provider.downcast_ref::<LanceReadTable>()?.table;
         let (measure, vector) = comparison(&by)?;
         let metric = match (measure, self.ascending) {
             (Measure::Cosine, false) => DistanceType::Cosine,
@@ -98,21 +99,21 @@ impl<'a> Order<'a> {
             (Measure::L2, true) => DistanceType::L2,
             _ => return None,
         };
-        let served = readable.table.metric().is_none_or(|index| index == metric);
-        served.then(|| Nearest { table: Arc::clone(&readable.table), vector, metric, k: self.k })
+        let is_supported = table.metric().is_none_or(|index| index == metric);
+        is_supported.then(|| NearestTable { table: Arc::clone(table), vector, metric, k: self.k })
     }
 }
 
-/// The expression as it is below a projection; a column there may be any expression.
+/// The expression in terms of the projection's input.
 fn below(expression: Expr, projection: &Projection) -> Option<Expr> {
-    let of = |name: &str| {
+    let projected = |name: &str| {
         let at = projection.schema.fields().iter().position(|field| field.name() == name)?;
         Some(projection.expr[at].clone().unalias_nested().data)
     };
     let mut unknown = false;
     let expression = expression.transform_up(|expression| {
         let Expr::Column(column) = &expression else { return Ok(Transformed::no(expression)) };
-        let Some(below) = of(&column.name) else {
+        let Some(below) = projected(&column.name) else {
             unknown = true;
             return Ok(Transformed::no(expression));
         };
@@ -121,7 +122,7 @@ fn below(expression: Expr, projection: &Projection) -> Option<Expr> {
     expression.ok().map(|expression| expression.data.unalias_nested().data).filter(|_| !unknown)
 }
 
-/// The measure of `embedding` and a constant vector.
+/// The measure and the constant vector, for a comparison with `embedding`.
 fn comparison(expression: &Expr) -> Option<(Measure, Float32Array)> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = expression else { return None };
     let measure = Measure::named(func.name())?;
@@ -146,7 +147,7 @@ fn constant(vector: &ScalarValue) -> Option<Float32Array> {
 
 /// The rows of a table that are nearest to a vector.
 #[derive(Debug)]
-struct Nearest {
+struct NearestTable {
     table: Arc<SearchTable>,
     vector: Float32Array,
     metric: DistanceType,
@@ -154,7 +155,7 @@ struct Nearest {
 }
 
 #[async_trait]
-impl TableProvider for Nearest {
+impl TableProvider for NearestTable {
     fn schema(&self) -> SchemaRef {
         Arc::new(self.table.schema())
     }
@@ -179,16 +180,16 @@ impl TableProvider for Nearest {
             if let Some(condition) = conjunction(filters.iter().cloned()) {
                 scanner.prefilter(true).filter_expr(condition);
             }
-            candidates::plan_nearest(&mut scanner, &self.table, &self.vector, self.k, self.metric, index)?;
+            plan_nearest(&mut scanner, &self.table, &self.vector, self.k, self.metric, index)?;
             scanner.disable_scoring_autoprojection().project(&columns)?;
             scanner.create_plan().await.map_err(DataFusionError::from)
         };
-        let searched = Box::pin(plan(Index::Searched(Effort::default()))).await?;
+        let searched = Box::pin(plan(IndexUse::Search(Effort::default()))).await?;
         if self.table.is_index_exhaustive() {
             return Ok(searched);
         }
-        let every_row = Box::pin(plan(Index::Left)).await?;
-        Ok(Arc::new(AtLeast::new(self.k, searched, every_row)))
+        let every_row = Box::pin(plan(IndexUse::Bypass)).await?;
+        Ok(Arc::new(AtLeastExec::new(self.k, searched, every_row)))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

@@ -1,4 +1,4 @@
-//! `spans(table, column)`: one row a span.
+//! The table function `spans(table, column)`: one row per span.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use datafusion::{
 use polylance_schema::columns::{CHUNK, DOC_ID};
 
 use super::{
-    hits::text,
-    tables::{Readable, Tables},
+    search_functions::text,
+    tables::{LanceReadTable, TableRegistry},
 };
 
-/// A span before it is taken apart.
+/// The column of a span before its fields become columns.
 const SPAN: &str = "span";
 
-/// The function in a session.
+/// The function of a session.
 #[derive(Debug)]
-pub(crate) struct SpansFunction {
-    pub(crate) tables: Arc<Tables>,
+pub(super) struct SpansFunction {
+    pub(super) tables: Arc<TableRegistry>,
 }
 
 impl TableFunctionImpl for SpansFunction {
@@ -38,22 +38,22 @@ impl TableFunctionImpl for SpansFunction {
             _ => DataType::Null,
         };
         let DataType::Struct(fields) = span else {
-            return plan_err!("`{column}` of `{table}` is no column of spans: spans takes a list of structs");
+            return plan_err!("`{column}` of `{table}` is not a column of spans: spans takes a list of structs");
         };
-        let part = |name: &str| get_field(ident(SPAN), name).alias(name);
-        let parts = fields.iter().map(|field| part(field.name()));
-        // By another name than the list: a part that is read through the list's would be looked for in the list.
-        let one = RecursionUnnestOption {
+        let field = |name: &str| get_field(ident(SPAN), name).alias(name);
+        let fields = fields.iter().map(|span_field| field(span_field.name()));
+        // Under another name than the list's: DataFusion would look for a field in the list.
+        let one_span = RecursionUnnestOption {
             input_column: Column::from_name(&column),
             output_column: Column::from_name(SPAN),
             depth: 1,
         };
-        let options = UnnestOptions::new().with_preserve_nulls(false).with_recursions(one);
-        let source = provider_as_source(Arc::new(Readable::new(rows)));
+        let options = UnnestOptions::new().with_preserve_nulls(false).with_recursions(one_span);
+        let source = provider_as_source(Arc::new(LanceReadTable::new(rows)));
         let plan = LogicalPlanBuilder::scan(table.as_str(), source, None)?
             .project([col(DOC_ID), col(CHUNK), ident(&column)])?
             .unnest_column_with_options(Column::from_name(&column), options)?
-            .project([col(DOC_ID), col(CHUNK)].into_iter().chain(parts))?
+            .project([col(DOC_ID), col(CHUNK)].into_iter().chain(fields))?
             .build()?;
         Ok(Arc::new(ViewTable::new(plan, None)))
     }

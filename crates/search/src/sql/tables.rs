@@ -15,30 +15,30 @@ use datafusion::{
 use lance::datafusion::LanceTableProvider;
 use polylance_schema::Contract;
 
-use super::{models::ModelSource, named_read::NamedRead, waiting};
-use crate::{SearchTable, table::LIMITED_ROWS};
+use super::{model_calls::is_model_call, models::ModelSource, named_read::NamedReadExec};
+use crate::{SearchTable, table::LIMITED_BATCH_ROWS};
 
-/// Tables, and where their models are.
+/// The tables of a session, and the source of their models.
 #[derive(Debug)]
-pub(crate) struct Tables {
+pub(super) struct TableRegistry {
     by_name: BTreeMap<String, Arc<SearchTable>>,
     models: Arc<dyn ModelSource>,
 }
 
-impl Tables {
-    pub(crate) fn new(by_name: BTreeMap<String, Arc<SearchTable>>, models: Arc<dyn ModelSource>) -> Self {
+impl TableRegistry {
+    pub(super) fn new(by_name: BTreeMap<String, Arc<SearchTable>>, models: Arc<dyn ModelSource>) -> Self {
         Self { by_name, models }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<SearchTable>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<SearchTable>)> {
         self.by_name.iter()
     }
 
-    pub(crate) fn models(&self) -> &Arc<dyn ModelSource> {
+    pub(super) fn models(&self) -> &Arc<dyn ModelSource> {
         &self.models
     }
 
-    pub(crate) fn get(&self, name: &str) -> Result<(Arc<SearchTable>, Arc<dyn ModelSource>)> {
+    pub(super) fn get(&self, name: &str) -> Result<(Arc<SearchTable>, Arc<dyn ModelSource>)> {
         let Some(table) = self.by_name.get(name) else {
             let names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
             return plan_err!("there is no table named `{name}`: there are {}", names.join(", "));
@@ -46,54 +46,54 @@ impl Tables {
         Ok((Arc::clone(table), Arc::clone(&self.models)))
     }
 
-    /// The contract by which `embed` works: the only one that the tables have.
-    pub(crate) fn contract(&self) -> Result<&Contract> {
+    /// The contract of `embed`: the only one among the tables.
+    pub(super) fn contract(&self) -> Result<&Contract> {
         let mut contracts = self.by_name.values().filter_map(|table| table.contract());
         let Some(first) = contracts.next() else {
-            return plan_err!("embed works by a table's contract, and no table here has one");
+            return plan_err!("embed needs a table's contract, and no table here has one");
         };
         if contracts.any(|other| other != first) {
-            return plan_err!("the tables were made by different contracts: open one of them to use embed");
+            return plan_err!("the tables were made under different contracts: open one of them to use embed");
         }
         Ok(first)
     }
 }
 
-/// Two functions are the same when they are of the same session.
+/// A registry that is compared by identity: two functions are equal when they belong to the same session.
 #[derive(Debug)]
-pub(crate) struct SameTables(pub(crate) Arc<Tables>);
+pub(super) struct SessionTables(pub(super) Arc<TableRegistry>);
 
-impl PartialEq for SameTables {
+impl PartialEq for SessionTables {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for SameTables {}
+impl Eq for SessionTables {}
 
-impl std::hash::Hash for SameTables {
+impl std::hash::Hash for SessionTables {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
     }
 }
 
-/// A table as SQL reads it. The optimizer knows it again by its type.
+/// A table as SQL reads it. The optimizer recognizes it by this type.
 #[derive(Debug)]
-pub(crate) struct Readable {
-    pub(crate) table: Arc<SearchTable>,
+pub(super) struct LanceReadTable {
+    pub(super) table: Arc<SearchTable>,
     rows: LanceTableProvider,
 }
 
-impl Readable {
-    pub(crate) fn new(table: Arc<SearchTable>) -> Self {
+impl LanceReadTable {
+    pub(super) fn new(table: Arc<SearchTable>) -> Self {
         let rows = LanceTableProvider::new(Arc::clone(table.dataset()), false, false);
-        let rows = if table.is_limited() { rows.with_batch_size(LIMITED_ROWS) } else { rows };
+        let rows = if table.is_limited() { rows.with_batch_size(LIMITED_BATCH_ROWS) } else { rows };
         Self { table, rows }
     }
 }
 
 #[async_trait]
-impl TableProvider for Readable {
+impl TableProvider for LanceReadTable {
     fn schema(&self) -> SchemaRef {
         self.rows.schema()
     }
@@ -110,14 +110,14 @@ impl TableProvider for Readable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = self.rows.scan(state, projection, filters, limit).await?;
-        Ok(Arc::new(NamedRead::new(self.table.uri().into(), rows)))
+        Ok(Arc::new(NamedReadExec::new(self.table.uri().into(), rows)))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        // What waits for a model cannot run inside a scan.
-        let waits = |filter: &Expr| filter.exists(|part| Ok(waiting::is_call(part)));
+        // A call of a model cannot run inside a scan.
+        let calls_model = |filter: &Expr| filter.exists(|part| Ok(is_model_call(part)));
         let pushdown = |filter: &&Expr| {
-            Ok(if waits(filter)? {
+            Ok(if calls_model(filter)? {
                 TableProviderFilterPushDown::Unsupported
             } else {
                 TableProviderFilterPushDown::Exact

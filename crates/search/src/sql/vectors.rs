@@ -1,4 +1,4 @@
-//! Functions of vectors: `cosine_similarity`, `dot_product`, `l2_distance`, `truncate_embedding`.
+//! The functions of vectors: `cosine_similarity`, `dot_product`, `l2_distance`, `truncate_embedding`.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-/// How two vectors are compared.
+/// A measure of similarity or distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Measure {
+pub(super) enum Measure {
     Cosine,
     Dot,
     L2,
@@ -24,7 +24,7 @@ pub(crate) enum Measure {
 impl Measure {
     const ALL: [Self; 3] = [Self::Cosine, Self::Dot, Self::L2];
 
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine_similarity",
             Self::Dot => "dot_product",
@@ -32,13 +32,13 @@ impl Measure {
         }
     }
 
-    /// The measure that a function of this name computes.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    /// The measure that the function of this name computes.
+    pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|measure| measure.name() == name)
     }
 
-    /// `None` for a cosine with a vector of zeros, which has no direction.
-    fn of(self, a: &[f32], b: &[f32]) -> Option<f32> {
+    /// `None` for the cosine of a vector of zeros, which has no direction.
+    fn compute(self, a: &[f32], b: &[f32]) -> Option<f32> {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         match self {
             Self::Dot => Some(dot(a, b)),
@@ -52,7 +52,7 @@ impl Measure {
 }
 
 /// All functions of this file.
-pub(crate) fn functions() -> Vec<ScalarUDF> {
+pub(super) fn functions() -> Vec<ScalarUDF> {
     let compare = Measure::ALL.map(|measure| {
         ScalarUDF::new_from_impl(Compare { measure, signature: Signature::any(2, Volatility::Immutable) })
     });
@@ -86,11 +86,11 @@ impl ScalarUDFImpl for Compare {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [a, b] = args.args.as_slice() else { return exec_err!("{} takes two vectors", self.name()) };
         let (a, b) = (Vectors::of(a)?, Vectors::of(b)?);
-        let rows = if a.one && b.one { 1 } else { args.number_rows };
+        let rows = if a.is_constant && b.is_constant { 1 } else { args.number_rows };
         let mut measured = Float32Builder::with_capacity(rows);
         for row in 0..rows {
             match (a.get(row), b.get(row)) {
-                (Some(a), Some(b)) if a.len() == b.len() => measured.append_option(self.measure.of(a, b)),
+                (Some(a), Some(b)) if a.len() == b.len() => measured.append_option(self.measure.compute(a, b)),
                 (Some(a), Some(b)) => {
                     let (a, b) = (a.len(), b.len());
                     return exec_err!("{} takes vectors of one length, not of {a} and {b} dimensions", self.name());
@@ -98,11 +98,12 @@ impl ScalarUDFImpl for Compare {
                 _ => measured.append_null(),
             }
         }
-        result(Arc::new(measured.finish()), a.one && b.one)
+        result(Arc::new(measured.finish()), a.is_constant && b.is_constant)
     }
 }
 
-/// The first dimensions of a vector, of length 1 again: for models trained so that these are a vector by themselves.
+/// The first dimensions of a vector, normalized to length 1: for models whose first dimensions are trained as vectors of
+/// their own.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Truncate {
     signature: Signature,
@@ -131,8 +132,8 @@ impl ScalarUDFImpl for Truncate {
         let dims = cast(&dims.to_array(1)?, &DataType::UInt32)?;
         let dims = dims.as_primitive::<arrow::datatypes::UInt32Type>().iter().next().flatten().unwrap_or(0) as usize;
         let vectors = Vectors::of(vectors)?;
-        let rows = if vectors.one { 1 } else { args.number_rows };
-        let mut cut = ListBuilder::new(Float32Builder::new());
+        let rows = if vectors.is_constant { 1 } else { args.number_rows };
+        let mut truncated = ListBuilder::new(Float32Builder::new());
         for row in 0..rows {
             match vectors.get(row) {
                 Some(vector) if dims == 0 || dims > vector.len() => {
@@ -141,13 +142,13 @@ impl ScalarUDFImpl for Truncate {
                 Some(vector) => {
                     let kept = &vector[..dims];
                     let norm = kept.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-                    cut.values().append_slice(&kept.iter().map(|value| value / norm).collect::<Vec<_>>());
-                    cut.append(true);
+                    truncated.values().append_slice(&kept.iter().map(|value| value / norm).collect::<Vec<_>>());
+                    truncated.append(true);
                 }
-                None => cut.append(false),
+                None => truncated.append(false),
             }
         }
-        result(Arc::new(cut.finish()), vectors.one)
+        result(Arc::new(truncated.finish()), vectors.is_constant)
     }
 }
 
@@ -159,12 +160,12 @@ fn check_vector(function: &str, argument: &DataType) -> Result<()> {
             Ok(())
         }
         DataType::Null => Ok(()),
-        other => datafusion::common::plan_err!("{function} takes vectors, not a value of the type {other}"),
+        other => datafusion::common::plan_err!("{function} takes vectors, not {other}"),
     }
 }
 
-fn result(array: ArrayRef, one: bool) -> Result<ColumnarValue> {
-    if one {
+fn result(array: ArrayRef, is_constant: bool) -> Result<ColumnarValue> {
+    if is_constant {
         return Ok(ColumnarValue::Scalar(datafusion::scalar::ScalarValue::try_from_array(&array, 0)?));
     }
     Ok(ColumnarValue::Array(array))
@@ -174,19 +175,19 @@ fn result(array: ArrayRef, one: bool) -> Result<ColumnarValue> {
 struct Vectors {
     rows: ArrayRef,
     values: Float32Array,
-    /// Of a constant, which stands for every row.
-    one: bool,
+    /// Whether one row stands for all.
+    is_constant: bool,
 }
 
 impl Vectors {
     fn of(argument: &ColumnarValue) -> Result<Self> {
-        let (array, one) = match argument {
+        let (array, is_constant) = match argument {
             ColumnarValue::Array(array) => (Arc::clone(array), false),
             ColumnarValue::Scalar(scalar) => (scalar.to_array_of_size(1)?, true),
         };
         let item = || Arc::new(Field::new_list_field(DataType::Float32, true));
         let rows = match array.data_type() {
-            DataType::FixedSizeList(of, _) if of.data_type() == &DataType::Float32 => array,
+            DataType::FixedSizeList(item, _) if item.data_type() == &DataType::Float32 => array,
             _ => cast(&array, &DataType::List(item()))?,
         };
         let values = match rows.data_type() {
@@ -194,11 +195,11 @@ impl Vectors {
             _ => rows.as_list::<i32>().values(),
         };
         let values = values.as_primitive::<Float32Type>().clone();
-        Ok(Self { rows, values, one })
+        Ok(Self { rows, values, is_constant })
     }
 
     fn get(&self, row: usize) -> Option<&[f32]> {
-        let row = if self.one { 0 } else { row };
+        let row = if self.is_constant { 0 } else { row };
         if self.rows.is_null(row) {
             return None;
         }

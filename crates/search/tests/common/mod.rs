@@ -1,4 +1,4 @@
-//! A table of the fake model, as a run would write it.
+//! A table of the fake model, as a run writes it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,7 +25,7 @@ pub(crate) fn backend(dim: usize) -> BackendHandle {
     BackendHandle(Arc::new(FakeBackend::new(dim)))
 }
 
-/// What a run would write for these texts.
+/// The vectors that a run writes for these texts.
 pub(crate) async fn vectors(texts: &[String]) -> Vec<f32> {
     let BackendHandle(backend) = backend(DIM);
     let spec = TokenizeSpec { prefix: contract().prompts.passage, chunking: contract().chunking };
@@ -47,11 +47,11 @@ pub(crate) fn contract() -> Contract {
     }
 }
 
-pub(crate) struct Place {
+pub(crate) struct TestTable {
     folder: TempDir,
 }
 
-impl Place {
+impl TestTable {
     pub(crate) fn new() -> Self {
         Self { folder: TempDir::new().unwrap() }
     }
@@ -60,7 +60,7 @@ impl Place {
         self.folder.path().join("docs.lance").to_str().unwrap().to_owned()
     }
 
-    /// Writes one document a text, with ids `d0`, `d1`, …, and language `fra` for every second one.
+    /// Writes one document per text, with ids `d0`, `d1`, …, and language `fra` for every second one.
     pub(crate) async fn write(&self, texts: &[String]) {
         let keep = vec![Arc::new(Field::new("lang", DataType::Utf8, true))];
         let schema = encoded_schema(&keep, DIM);
@@ -126,7 +126,7 @@ pub(crate) fn strings(batch: &RecordBatch, column: &str) -> Vec<String> {
     column.iter().flatten().map(str::to_owned).collect()
 }
 
-pub(crate) async fn write_three(place: &Place) {
+pub(crate) async fn write_three(place: &TestTable) {
     place
         .write(&owned(&["all humans are born free", "everyone has the right to life", "no one shall be a slave"]))
         .await;

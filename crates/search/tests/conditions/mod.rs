@@ -27,7 +27,7 @@ fn planned(condition: &str) -> Result<String, String> {
 }
 
 #[test]
-fn a_value_takes_the_type_of_its_column() {
+fn literal_takes_the_type_of_its_column() {
     for (condition, expected) in [
         ("lang = 'it''s'", r#"lang = Utf8("it's")"#),
         ("YEAR > 2019", "Year > Int32(2019)"),
@@ -53,7 +53,7 @@ fn a_value_takes_the_type_of_its_column() {
 }
 
 #[test]
-fn a_value_between_those_of_a_column_stays_between() {
+fn literal_between_column_values_is_not_rounded() {
     // Neither is cut to the column's unit, scale or day.
     for (condition, value) in [
         ("price < 10.005", "Some(10005)"),
@@ -65,7 +65,7 @@ fn a_value_between_those_of_a_column_stays_between() {
 }
 
 #[test]
-fn a_moment_between_two_units_is_before_the_later_one() {
+fn literal_between_two_units_compares_exactly() {
     let (unit, after) = ("TimestampMillisecond(1704067200000, None)", "'2024-01-01T00:00:00.0005'");
     for (condition, expected) in [
         (format!("seen > {after}"), format!("seen > {unit}")),
@@ -86,7 +86,7 @@ fn a_moment_between_two_units_is_before_the_later_one() {
 }
 
 #[test]
-fn an_error_names_the_column_and_the_value() {
+fn error_names_the_column_and_the_value() {
     for (condition, names) in [
         ("language = 'de'", vec!["there is no column `language`"]),
         (r#"lang = "de""#, vec!["there is no column `de`", "single quotes"]),

@@ -1,4 +1,4 @@
-//! The files of statements and their rows beside this one, on one small table with labels and spans.
+//! Runs the `.slt` files in this folder on a small table with labels and spans.
 
 use std::{fs, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     common::{DIM, contract, vectors},
 };
 
-/// Document, chunk, language, topic, text; a capital letter inside a text begins a name.
+/// Document, chunk, language, topic, text; a capitalized word in a text is a name.
 const ROWS: [(&str, u32, &str, &str, &str); 6] = [
     ("ada", 0, "en", "people", "the notes of Ada on the engine of Charles"),
     ("ada", 1, "en", "machines", "the engine was never built"),
@@ -104,7 +104,7 @@ fn kind(data_type: &DataType) -> DefaultColumnType {
 }
 
 #[tokio::test]
-async fn every_statement_has_its_rows() {
+async fn statements_return_the_expected_rows() {
     let folder = TempDir::new().unwrap();
     let uri = folder.path().join("docs.lance").display().to_string();
     write(&uri).await;

@@ -1,7 +1,7 @@
 //! `GET /v1/tables/{name}/history`: what was done to a table, and what its runs could not read.
 
 use axum::{Json, extract::State, routing::get};
-use polylance_search::{Quarantined, VersionDescription};
+use polylance_search::{QuarantineCount, VersionDescription};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -67,8 +67,8 @@ impl From<VersionDescription> for Commit {
     }
 }
 
-impl From<Quarantined> for Quarantine {
-    fn from(Quarantined { run_id, stage, rows }: Quarantined) -> Self {
+impl From<QuarantineCount> for Quarantine {
+    fn from(QuarantineCount { run_id, stage, rows }: QuarantineCount) -> Self {
         Self { run_id, stage, rows }
     }
 }

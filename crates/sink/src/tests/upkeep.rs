@@ -6,10 +6,13 @@ use std::{
 
 use super::*;
 use crate::{
-    Cleaned, Contention, IndexSpec, Mode, Retention, SMALL_FRAGMENTS, UpkeepPolicy, clean, compact, declare_columns,
-    merge_index, missing_rows, plan_compaction, tests::columns::topic, update_index, upkeep,
+    Cleaned, Contention, IndexSpec, Mode, Retention, SMALL_FRAGMENTS, clean, compact, declare_columns, merge_index,
+    missing_rows, plan_compaction, tests::columns::topic, update_index, upkeep,
 };
-use polylance_schema::IndexKind;
+use polylance_schema::{IndexKind, MaintenancePolicy};
+
+const POLICY_NOW: MaintenancePolicy =
+    MaintenancePolicy { compact: true, cleanup: true, keep_versions: 1, keep_days: 0 };
 
 const NOW: Retention = Retention { older_than: Duration::ZERO, keep_versions: 1, unnamed: Duration::ZERO };
 
@@ -164,9 +167,8 @@ async fn two_upkeeps_at_once_do_no_harm() {
     let place = Place::new();
     place.add(0..SMALL_FRAGMENTS as u64 + 4).await;
     let before = place.rows().await;
-    let policy = UpkeepPolicy { compact: true, retention: Some(NOW) };
     let uri = place.uri();
-    let (one, two) = tokio::join!(upkeep(&uri, &policy), upkeep(&uri, &policy));
+    let (one, two) = tokio::join!(upkeep(&uri, &POLICY_NOW), upkeep(&uri, &POLICY_NOW));
     let mut merged = [one.unwrap().fragments_merged, two.unwrap().fragments_merged];
     merged.sort_unstable();
     assert_eq!(merged, [0, 20], "one merges, the other leaves it");
@@ -179,10 +181,10 @@ async fn two_upkeeps_at_once_do_no_harm() {
 async fn a_few_small_fragments_are_left_alone() {
     let place = Place::new();
     place.add(0..SMALL_FRAGMENTS as u64).await;
-    let policy = UpkeepPolicy { compact: true, retention: None };
+    let policy = MaintenancePolicy { compact: true, ..MaintenancePolicy::OFF };
     assert_eq!(upkeep(&place.uri(), &policy).await.unwrap().fragments_merged, 0);
     place.add(100..101).await;
-    assert_eq!(upkeep(&place.uri(), &UpkeepPolicy::OFF).await.unwrap(), crate::Upkept::default());
+    assert_eq!(upkeep(&place.uri(), &MaintenancePolicy::OFF).await.unwrap(), crate::Upkept::default());
     assert_eq!(upkeep(&place.uri(), &policy).await.unwrap().fragments_merged, SMALL_FRAGMENTS as u64 + 1);
 }
 
@@ -253,8 +255,7 @@ async fn the_quarantine_is_kept_too() {
     for batch in batches {
         run(vec![batch], place.target("r1", 1)).await.unwrap();
     }
-    let policy = UpkeepPolicy { compact: true, retention: Some(NOW) };
-    let done = upkeep(&place.uri(), &policy).await.unwrap();
+    let done = upkeep(&place.uri(), &POLICY_NOW).await.unwrap();
     assert_eq!(done.fragments_merged, 20);
     assert!(done.versions_removed >= 20, "{done:?}");
     let uri = crate::quarantine_uri(&place.uri());

@@ -9,6 +9,7 @@ use lance::{
     dataset::cleanup::{CleanupFileKind, CleanupPolicy, CleanupPolicyBuilder, RemovalStats},
     io::{ObjectStore, ObjectStoreParams},
 };
+use polylance_schema::MaintenancePolicy;
 use serde::Serialize;
 
 use crate::{SinkError, storage, store_clock::store_now};
@@ -41,6 +42,16 @@ impl Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { older_than: Self::WEEK, keep_versions: 10, unnamed: Self::WEEK }
+    }
+}
+
+impl From<&MaintenancePolicy> for Retention {
+    fn from(policy: &MaintenancePolicy) -> Self {
+        Self {
+            older_than: Duration::from_secs(policy.keep_days.saturating_mul(24 * 3600)),
+            keep_versions: usize::try_from(policy.keep_versions).unwrap_or(usize::MAX),
+            unnamed: Self::WEEK,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod clean;
 mod compact;
 mod repair;
 
+use polylance_schema::MaintenancePolicy;
 use serde::Serialize;
 
 pub use clean::{Cleaned, Mode, Retention, clean};
@@ -19,20 +20,6 @@ use crate::{SinkError, quarantine_uri, storage};
 
 /// Small fragments that a run leaves alone.
 pub const SMALL_FRAGMENTS: usize = 16;
-
-/// What a run does for its table after its last commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpkeepPolicy {
-    /// Whether small fragments are merged once there are more than [`SMALL_FRAGMENTS`].
-    pub compact: bool,
-    /// Which versions and files go; `None` keeps all.
-    pub retention: Option<Retention>,
-}
-
-impl UpkeepPolicy {
-    /// Leaves the table as it is.
-    pub const OFF: Self = Self { compact: false, retention: None };
-}
 
 /// What an upkeep did for the table and its quarantine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -54,7 +41,7 @@ pub struct Upkept {
 ///
 /// # Errors
 /// [`SinkError::Storage`] when the table cannot be read or written.
-pub async fn upkeep(table_uri: &str, policy: &UpkeepPolicy) -> Result<Upkept, SinkError> {
+pub async fn upkeep(table_uri: &str, policy: &MaintenancePolicy) -> Result<Upkept, SinkError> {
     let mut done = Upkept::default();
     for uri in [table_uri.to_owned(), quarantine_uri(table_uri)] {
         if storage::open(&uri).await?.is_none() {
@@ -65,8 +52,8 @@ pub async fn upkeep(table_uri: &str, policy: &UpkeepPolicy) -> Result<Upkept, Si
             done.fragments_merged += compacted.fragments_merged;
             done.version = done.version.or(Some(compacted.version));
         }
-        if let Some(retention) = &policy.retention {
-            let cleaned = clean(&uri, retention, Mode::Remove).await?;
+        if policy.cleanup {
+            let cleaned = clean(&uri, &Retention::from(policy), Mode::Remove).await?;
             done.versions_removed += cleaned.versions_removed;
             done.files_removed += cleaned.files_removed;
             done.bytes_removed += cleaned.bytes_removed;

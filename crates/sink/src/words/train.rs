@@ -18,7 +18,7 @@ use lance_index::scalar::{
     InvertedIndexParams, index_files_to_table, inverted::InvertedIndexPlugin, lance_format::LanceIndexStore,
 };
 use lance_table::format::{Fragment, IndexMetadata};
-use polylance_schema::{columns::TEXT, words::fold};
+use polylance_schema::{columns::TEXT, full_text::fold};
 use uuid::Uuid;
 
 /// An index named `name` of the words in `fragments`: its files are written, and a commit makes it the table's.

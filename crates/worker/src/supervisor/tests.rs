@@ -179,7 +179,7 @@ fn a_search_for_a_caller_that_is_gone_is_given_up() {
     drop(call);
     assert_eq!(block_on(devices.run(sequences([5]))).unwrap(), [5]);
     assert_eq!(stage.held_up(), 1);
-    assert_eq!(devices.load().ids(), 0);
+    assert_eq!(devices.load().tokens(), 0);
 }
 
 #[test]
