@@ -1,7 +1,7 @@
 //! Functions whose output may be much larger than their input, with bounds on its size and on the time that they take.
 //!
-//! An upper bound on a function's output for each row is known before it runs. It is called for a few rows at a time, with
-//! a small bound together, so that a value beyond the limit is found before the memory for it is used.
+//! An upper bound on a function's output for each row is known before it runs. The function is called for a few rows at a
+//! time, so that a value beyond the limit is found before the memory for it is used.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::{
 
 /// Maximum size of a value, in bytes.
 pub(super) const MAX_VALUE_BYTES: u64 = 16 << 20;
-/// Maximum size of a value that is computed from constants alone: it becomes part of the plan.
+/// Maximum size of a value that is computed only from constants of the statement, in bytes.
 const MAX_CONSTANT_BYTES: u64 = 64 << 10;
 /// Maximum size of the values of one batch together, in bytes.
 pub(super) const MAX_BATCH_BYTES: u64 = 64 << 20;

@@ -27,7 +27,7 @@ pub(crate) struct CheckJoins;
 impl PhysicalOptimizerRule for CheckJoins {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let checked = plan.transform_up(|node| {
-            // The names of all joins, and of no other operator, contain it.
+            // The name of every join, and of no other operator, contains it.
             if !node.name().contains("Join") {
                 return Ok(Transformed::no(node));
             }

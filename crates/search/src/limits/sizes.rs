@@ -6,7 +6,7 @@ use arrow::{
 };
 use datafusion::{error::Result, logical_expr::ColumnarValue};
 
-/// Maximum size of a number, a date or an element's separator as a text, in bytes.
+/// Maximum size, as a text, of a number, a date or an element of a list, in bytes.
 pub(super) const ELEMENT_TEXT_BYTES: u64 = 32;
 
 /// A size for each row of a column.
