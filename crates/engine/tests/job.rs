@@ -7,7 +7,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits, Observer, RunSummary, SourceProgress, Stage, run_job};
 use polylance_schema::{Chunking, CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
-use polylance_sink::{IndexSpec, Retention, Upkept};
+use polylance_sink::{IndexSpec, Upkept};
 use polylance_testkit::{FakeBackend, fake_contract};
 use tempfile::TempDir;
 
