@@ -29,7 +29,7 @@ DIALOGUE = [
     ("SELECT lang FROM udhr WHERE article = 1 ORDER BY 1 LIMIT 1;\r", r'\{"lang":"en"\}'),
     (f"{UP}\r", r'\{"lang":"en"\}'),
     ("SELECT max(value % 7) FROM generate_series(1, 1000000000000);\r", None),
-    (CTRL_C, r"statement was ended"),
+    (CTRL_C, r"statement was cancelled"),
     (f"SELECT 'lost{CTRL_C}", r"lost"),
     ("SELECT 41 + 1 AS answer;\r", r'"answer":42'),
 ]

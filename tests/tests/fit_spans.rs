@@ -124,8 +124,8 @@ fn column_without_usable_spans_is_refused() {
         let _ = folder.fit("docs.jsonl", column, "tagger").exits_with(2).says(says);
         assert!(!Path::new(&folder.path("tagger")).exists(), "a tagger that was not fitted was written");
     };
-    refused("people", &["no row can be used", "docs.jsonl, row 0", "0..4 of PER ends beyond the text's 3 characters"]);
-    refused("n", &["docs.jsonl, row 0", "no list of objects with label, start and end"]);
+    refused("people", &["no row is usable", "docs.jsonl, row 0", "0..4 of PER ends beyond the text's 3 characters"]);
+    refused("n", &["docs.jsonl, row 0", "not a list of objects with label, start and end"]);
     refused("poeple", &["poeple", "people"]);
     folder.write("docs.jsonl", &[json!({"id": "1", "text": "Ada", "people": null, "n": 1})]);
     refused("people", &["has spans in its column people"]);

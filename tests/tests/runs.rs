@@ -116,7 +116,7 @@ fn quarantined_rows_are_listed_replayed_and_dropped() {
     assert_eq!(job.documents(), ["d0", "d1", "d3"]);
 
     let remove = ["quarantine", "drop", "--table", &table, "--id", "d2"];
-    drop(polylance(&remove).exits_with(2).says(&["nobody to ask", "--yes"]));
+    drop(polylance(&remove).exits_with(2).says(&["no terminal to ask", "--yes"]));
     let dropped = polylance(&[&remove[..], &["--yes", "--json"]].concat()).exits_with(0).json();
     assert_eq!(dropped["dropped"], 1);
     assert!(list(&["--json"]).stdout.is_empty());
@@ -140,7 +140,7 @@ fn missing_documents_are_kept_or_deleted_as_configured() {
     // A line whose id cannot be read could be any document.
     let lines = fs::read_to_string(job.path("docs.jsonl")).unwrap();
     fs::write(job.path("docs.jsonl"), format!("{lines}{{broken\n")).unwrap();
-    let unsure = job.run(&delete).exits_with(3).says(&["no document was taken out"]);
+    let unsure = job.run(&delete).exits_with(3).says(&["no document was deleted"]);
     assert_eq!(unsure.json()["documents_removed"], 0);
     assert_eq!(job.documents().len(), 12);
 

@@ -11,16 +11,17 @@ use crate::{
     },
     error::{self, Result},
     exit::ExitStatus,
-    interrupt::{self, Stopping},
     output::{self, Printer},
+    report::report,
+    shutdown::{self, Interrupted, ShutdownController},
 };
 
 /// Turn a corpus in object storage into a Lance table of embeddings, and search it.
 ///
-/// The model `builtin:multilingual-e5-small` and the corpus `builtin:udhr` are in the program: they need no network.
+/// The program contains the model `builtin:multilingual-e5-small` and the corpus `builtin:udhr`: they need no network.
 #[derive(Debug, Parser)]
 #[command(name = "polylance", version, max_term_width = 100, after_help = AFTER_HELP)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -30,8 +31,8 @@ Examples:
   polylance embed --source builtin:udhr --table udhr.lance
   polylance search --table udhr.lance \"everyone has the right to education\"
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done with rows in quarantine.
-Messages go to stderr, results to stdout. POLYLANCE_LOG=info (or debug) says more.";
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done with rows in the quarantine.
+Results go to stdout, messages to stderr. POLYLANCE_LOG=info (or debug) logs more.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -54,15 +55,15 @@ enum Command {
     Schema(schema::Args),
 }
 
-/// What is logged unless asked: Lance warns of every table that it makes.
-const QUIET: &str = "warn,lance=error";
+/// The default log filter: Lance warns about every table that it creates.
+const DEFAULT_LOG_FILTER: &str = "warn,lance=error";
 
-/// Parses the arguments, runs the command and says how it ended.
+/// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A reader that went away has seen enough.
+            // The reader of stdout may have closed it.
             let _printed = error.print();
             return ExitCode::from(error.exit_code() as u8);
         }
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
     let mut printer = Printer::new();
     let status = match run(cli.command, &mut printer) {
         Ok(status) => status,
-        Err(error) => error::report(&error, &mut printer),
+        Err(error) => report(&error, &mut printer),
     };
     ExitCode::from(status as u8)
 }
@@ -82,8 +83,8 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
     // At a prompt, Ctrl-C ends a statement and not the command.
     let is_prompt = matches!(&command, Command::Sql(args) if args.is_prompt());
     let result = runtime.block_on(async {
-        let stopping = Stopping::default();
-        let requested = (!is_prompt).then(|| interrupt::requested(stopping.clone()));
+        let controller = ShutdownController::default();
+        let requested = (!is_prompt).then(|| shutdown::requested(controller.clone()));
         let interrupted = async {
             match requested {
                 Some(requested) => requested.await,
@@ -91,38 +92,38 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
             }
         };
         let mut command = Box::pin(async {
-            match dispatch(command, &stopping, printer).await {
+            match dispatch(command, &controller, printer).await {
                 Err(error) => Err(error::with_damage(error).await),
                 done => done,
             }
         });
         tokio::select! {
             result = &mut command => result,
-            () = interrupted => match stopping.wait(command).await {
+            () = interrupted => match controller.shut_down(command).await {
                 Some(result) => result,
-                None => Err(interrupt::Interrupted { resumable }.into()),
+                None => Err(Interrupted { resumable }.into()),
             },
         }
     });
-    // Threads that compute a last batch need not be waited for.
+    // Threads that still compute a batch are not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn dispatch(command: Command, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
+async fn dispatch(command: Command, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     match command {
-        Command::Run(args) => Box::pin(run::run(args, stopping, printer)).await,
-        Command::Embed(args) => Box::pin(embed::run(*args, stopping, printer)).await,
-        Command::Annotate(args) => Box::pin(annotate::run(*args, stopping, printer)).await,
+        Command::Run(args) => Box::pin(run::run(args, controller, printer)).await,
+        Command::Embed(args) => Box::pin(embed::run(*args, controller, printer)).await,
+        Command::Annotate(args) => Box::pin(annotate::run(*args, controller, printer)).await,
         Command::Fit(args) => Box::pin(fit::run(*args, printer)).await,
         Command::Bench(args) => Box::pin(bench::run(args, printer)).await,
         Command::Encode(args) => Box::pin(encode::run(args, printer)).await,
         Command::Predict(args) => Box::pin(predict::run(*args, printer)).await,
         Command::Search(args) => Box::pin(search::run(args, printer)).await,
         Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
-        Command::Serve(args) => Box::pin(serve::run(*args, stopping, printer)).await,
+        Command::Serve(args) => Box::pin(serve::run(*args, controller, printer)).await,
         Command::Show(args) => Box::pin(show::run(args, printer)).await,
-        Command::Quarantine(args) => Box::pin(quarantine::run(args, stopping, printer)).await,
+        Command::Quarantine(args) => Box::pin(quarantine::run(args, controller, printer)).await,
         Command::Index(args) => Box::pin(index::run(args, printer)).await,
         Command::Map(args) => Box::pin(map::run(args, printer)).await,
         Command::Compact(args) => Box::pin(compact::run(args, printer)).await,
@@ -131,17 +132,17 @@ async fn dispatch(command: Command, stopping: &Stopping, printer: &mut Printer) 
     }
 }
 
-/// Warnings and worse go to stderr, more with `POLYLANCE_LOG` or `RUST_LOG`.
+/// Logs warnings and errors to stderr, and more with `POLYLANCE_LOG` or `RUST_LOG`.
 fn start_log() {
     let filter = ["POLYLANCE_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
-    let filter = filter.unwrap_or_else(|| QUIET.to_owned());
+    let filter = filter.unwrap_or_else(|| DEFAULT_LOG_FILTER.to_owned());
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(output::stderr_color())
         .without_time();
-    // Only a second logger could fail.
-    let _started = logger.try_init();
+    // This fails only if a logger is already installed.
+    let _installed = logger.try_init();
 }
 
 #[cfg(test)]
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_accepts_the_definitions() {
         Cli::command().debug_assert();
     }
 }

@@ -1,13 +1,14 @@
-//! The command line of the `polylance` binary: arguments, commands and what they show. Jobs are the engine's.
+//! The command line of the `polylance` binary: arguments, commands and their output. Jobs are the engine's.
 
 mod args;
 mod cli;
 mod commands;
 mod error;
 mod exit;
-mod interrupt;
 mod jobs;
-mod lines;
 mod output;
+mod report;
+mod shutdown;
+mod stdin;
 
 pub use cli::main;

@@ -1,5 +1,5 @@
-//! What people see: help, results, and errors with what to do about them.
-#![expect(clippy::format_push_string, reason = "a snapshot is read, not written often")]
+//! User-visible output: help, results, and errors with their hints.
+#![expect(clippy::format_push_string, reason = "snapshots are written rarely")]
 
 use std::{
     fs,
@@ -13,36 +13,36 @@ use insta::assert_snapshot;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// A folder in which `polylance` runs, with a small source and a pipeline over it.
-struct Workplace {
+/// A folder with a small source and a pipeline, in which `polylance` runs.
+struct TestFolder {
     folder: TempDir,
 }
 
-/// How a command ended, with what changes from run to run made equal.
+/// The result of a command, with the folder's name replaced.
 struct Outcome {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-impl Workplace {
+impl TestFolder {
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        place.write(
+        let new = Self { folder: tempfile::tempdir().unwrap() };
+        new.write(
             "docs.jsonl",
             "{\"id\":\"a\",\"text\":\"Everyone has the right to education.\",\"lang\":\"en\"}\n\
              {\"id\":\"b\",\"text\":\"Nadie será sometido a torturas.\",\"lang\":\"es\"}\n",
         );
-        place.write("job.toml", "version = 1\n[source]\nuri = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
-        place
+        new.write("job.toml", "version = 1\n[source]\nuri = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
+        new
     }
 
     fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Writes a file as of an hour ago: of one that was written just now a run notes nothing, and how long "just now"
-    /// lasts must not matter here.
+    /// Writes a file with a modification time of an hour ago: the manifest of unchanged files leaves out recent files,
+    /// and the test must not depend on what counts as recent.
     fn write(&self, name: &str, content: &str) {
         let mut file = fs::File::create(self.path().join(name)).unwrap();
         file.write_all(content.as_bytes()).unwrap();
@@ -66,7 +66,7 @@ impl Workplace {
             .spawn()
             .unwrap();
         let (mut pipe, stdin) = (child.stdin.take().unwrap(), stdin.to_vec());
-        // A command that does not read its input closes the pipe.
+        // The write fails if the command does not read its input.
         let writer = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
@@ -82,44 +82,56 @@ impl Outcome {
     }
 }
 
-/// Ids, hashes and times of a run are different each time.
+/// Filters for ids, hashes, times and rates, which differ from run to run.
 fn settings() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[run]");
     settings.add_filter(r#"("seconds"|"tokens_per_second"|"peak_memory"|"peak_queue"):[0-9.e-]+"#, "$1:[number]");
-    settings.add_filter(r"[0-9.]+ [KMG]iB at most", "[bytes] at most");
-    settings.add_filter(r"in [0-9.]+ s \([0-9,]+ a second\)", "in [seconds]");
+    settings.add_filter(r"(peak memory +)[0-9.]+ [KMG]iB", "$1[bytes]");
+    settings.add_filter(r"in [0-9.]+ s \([0-9,]+ tok/s\)", "in [seconds]");
     settings.add_filter(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "[time]");
     settings.add_filter(r"polylance 0\.[0-9.]+", "polylance [version]");
     settings.add_filter(r"(weights|tokenizer)( +)[0-9a-f]{16}", "$1$2[hash]");
     settings.add_filter(r"window_tokens=[0-9]+", "window_tokens=[by cores]");
     settings.add_filter(r"@ [0-9a-f]{8}", "@ [hash]");
-    // By default the arithmetic is bf16 where the CPU is faster at it.
+    // The default dtype is bf16 on CPUs that multiply it faster.
     settings.add_filter(r"(mean|mean pooling), (bf16|f32)", "$1, [dtype]");
     settings
 }
 
 #[test]
-fn help_says_what_each_command_does() {
-    let place = Workplace::new();
+fn help_of_every_command() {
+    let folder = TestFolder::new();
     for command in [
         "",
         "run",
         "embed",
-        "encode",
         "annotate",
+        "encode",
         "fit",
         "predict",
         "search",
         "sql",
+        "serve",
         "show",
+        "index",
+        "index vectors",
+        "index words",
+        "index tune",
+        "map",
         "compact",
+        "quarantine",
+        "quarantine list",
+        "quarantine replay",
+        "quarantine drop",
         "model",
         "model check",
+        "bench",
+        "schema",
     ] {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");
-        let outcome = place.run(&args);
+        let outcome = folder.run(&args);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{command}");
         let name = if command.is_empty() { "help".to_owned() } else { format!("help_{}", command.replace(' ', "_")) };
         assert_snapshot!(name, outcome.stdout);
@@ -127,11 +139,11 @@ fn help_says_what_each_command_does() {
 }
 
 #[test]
-fn wrong_usage_is_named_with_what_would_be_right() {
-    let place = Workplace::new();
-    place.write("misspelled.toml", "version = 1\n[source]\nuir = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
-    place.write("version.toml", "version = 2\n[sauce]\n");
-    place.write("type.toml", "version = 1\n[source]\nuri = 7\n[table]\nuri = \"docs.lance\"\n");
+fn wrong_usage_is_explained() {
+    let folder = TestFolder::new();
+    folder.write("misspelled.toml", "version = 1\n[source]\nuir = \"docs.jsonl\"\n[table]\nuri = \"docs.lance\"\n");
+    folder.write("version.toml", "version = 2\n[sauce]\n");
+    folder.write("type.toml", "version = 1\n[source]\nuri = 7\n[table]\nuri = \"docs.lance\"\n");
     let cases: [(&str, &[&str]); 16] = [
         ("unknown command", &["serach", "x"]),
         ("misspelled key", &["run", "misspelled.toml"]),
@@ -155,33 +167,33 @@ fn wrong_usage_is_named_with_what_would_be_right() {
     ];
     let mut seen = String::new();
     for (name, args) in cases {
-        let outcome = place.run(args);
+        let outcome = folder.run(args);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{name}: {}", outcome.shown());
         seen.push_str(&format!("# {name}\n$ polylance {}\n{}\n", args.join(" "), outcome.stderr));
     }
-    assert!(!place.path().join("t.lance").exists() && !place.path().join("docs.lance").exists());
+    assert!(!folder.path().join("t.lance").exists() && !folder.path().join("docs.lance").exists());
     settings().bind(|| assert_snapshot!(seen));
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_refused_with_the_reason_and_what_would_do() {
-    let place = Workplace::new();
+fn missing_gpu_is_refused_with_reason_and_hint() {
+    let folder = TestFolder::new();
     for command in [&["encode"][..], &["model", "check", "builtin:multilingual-e5-small"], &["bench"]] {
-        let outcome = place.run(&[command, &["--devices", "cuda:4000"]].concat());
+        let outcome = folder.run(&[command, &["--devices", "cuda:4000"]].concat());
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{command:?}: {}", outcome.shown());
-        // The driver's words on this machine: there is no driver, or no such device.
+        // The reason depends on the machine: no driver, or no such device.
         let expected =
             ["error: device `cuda:4000`: ", "hint: `auto` takes the GPUs that can be used, or else the cores"];
-        assert!(expected.iter().all(|words| outcome.stderr.contains(words)), "{command:?}: {}", outcome.stderr);
+        assert!(expected.iter().all(|part| outcome.stderr.contains(part)), "{command:?}: {}", outcome.stderr);
     }
 }
 
 #[test]
-fn a_run_its_table_and_the_next_runs() {
-    let place = Workplace::new();
+fn run_search_sql_and_show() {
+    let folder = TestFolder::new();
     let mut seen = String::new();
     let mut see = |args: &[&str]| {
-        let outcome = place.run(args);
+        let outcome = folder.run(args);
         seen.push_str(&format!("$ polylance {}\n{}\n", args.join(" "), outcome.shown()));
     };
     see(&["run", "job.toml"]);
@@ -201,21 +213,21 @@ fn a_run_its_table_and_the_next_runs() {
 }
 
 #[test]
-fn a_bad_row_is_done_with_exit_code_3() {
-    let place = Workplace::new();
-    place.write(
+fn bad_row_gives_exit_code_3() {
+    let folder = TestFolder::new();
+    folder.write(
         "docs.jsonl",
         "{\"id\":\"a\",\"text\":\"one\"}\n{\"id\":\"b\",\"text\":\"\"}\n{\"id\":\"a\",\"text\":\"two\"}\n",
     );
-    let outcome = place.run(&["run", "job.toml", "--json"]);
+    let outcome = folder.run(&["run", "job.toml", "--json"]);
     assert_eq!(outcome.code, Some(3), "{}", outcome.shown());
     settings().bind(|| assert_snapshot!(outcome.shown()));
 }
 
 #[test]
 fn encode_keeps_the_order_of_lines() {
-    let place = Workplace::new();
-    let outcome = place.run_with(&["encode"], "one two\n\nça va\r\none two".as_bytes());
+    let folder = TestFolder::new();
+    let outcome = folder.run_with(&["encode"], "one two\n\nça va\r\none two".as_bytes());
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
     let lines: Vec<serde_json::Value> =
         outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -230,20 +242,20 @@ fn encode_keeps_the_order_of_lines() {
 }
 
 #[test]
-fn encode_names_the_line_that_is_not_utf8_and_keeps_those_before_it() {
-    let place = Workplace::new();
-    let outcome = place.run_with(&["encode"], b"one\ntwo\ncaf\xe9\nfour\n");
+fn encode_refuses_a_line_that_is_not_utf8_after_encoding_those_before() {
+    let folder = TestFolder::new();
+    let outcome = folder.run_with(&["encode"], b"one\ntwo\ncaf\xe9\nfour\n");
     assert_eq!(outcome.code, Some(1));
     assert_eq!(outcome.stdout.lines().count(), 2);
     assert_snapshot!(outcome.stderr);
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_command_quietly() {
-    let place = Workplace::new();
+fn closed_stdout_ends_the_command_quietly() {
+    let folder = TestFolder::new();
     let mut child = Command::new(env!("CARGO_BIN_EXE_polylance"))
         .args(["run", "job.toml", "--explain"])
-        .current_dir(place.path())
+        .current_dir(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -255,7 +267,7 @@ fn a_reader_that_leaves_ends_the_command_quietly() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_command_ends_with_exit_code_130() {
+fn interrupted_command_ends_with_exit_code_130() {
     use std::io::{BufRead, BufReader};
 
     let mut child = Command::new(env!("CARGO_BIN_EXE_polylance"))
@@ -265,7 +277,7 @@ fn an_interrupted_command_ends_with_exit_code_130() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A first result says that the command runs and waits for more.
+    // After its first result the command is running and waits for input.
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"one\n").unwrap();
     let mut line = String::new();
@@ -279,15 +291,15 @@ fn an_interrupted_command_ends_with_exit_code_130() {
 }
 
 #[test]
-fn a_bench_measures_and_tells_what_rounding_costs() {
-    let place = Workplace::new();
-    place.write("ids.jsonl", "{\"input_ids\":[0,5,6,7,2]}\n{\"input_ids\":[0,2000,2]}\n");
+fn bench_reports_throughput_and_accuracy_cost() {
+    let folder = TestFolder::new();
+    folder.write("ids.jsonl", "{\"input_ids\":[0,5,6,7,2]}\n{\"input_ids\":[0,2000,2]}\n");
     let bench = ["bench", "--ids", "ids.jsonl", "--rounds", "2", "--dtype", "int8", "--against", "f32"];
-    let shown = place.run(&bench);
+    let shown = folder.run(&bench);
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
-    assert!(shown.stdout.contains("vectors          at a cosine to those of f32 of 0.99"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("vectors          cosine to those of f32: mean 0.99"), "{}", shown.stdout);
 
-    let measured = place.run(&[&bench[..], &["--vectors", "vectors.f32", "--json"]].concat());
+    let measured = folder.run(&[&bench[..], &["--vectors", "vectors.f32", "--json"]].concat());
     let report: serde_json::Value = serde_json::from_str(&measured.stdout).unwrap();
     assert_eq!((&report["dtype"], &report["sequences"], &report["tokens"]), (&json!("int8"), &json!(2), &json!(8)));
     assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
@@ -295,18 +307,18 @@ fn a_bench_measures_and_tells_what_rounding_costs() {
     let against = &report["against"];
     let [mean, least] = ["cosine", "least_cosine"].map(|field| against[field].as_f64().unwrap());
     assert_eq!(against["dtype"], "f32");
-    assert!(0.98 < least && least <= mean && mean < 1.0, "rounding shows, and costs little: {least} {mean}");
-    assert_eq!(fs::metadata(place.path().join("vectors.f32")).unwrap().len(), 2 * 384 * 4);
+    assert!(0.98 < least && least <= mean && mean < 1.0, "rounding costs little accuracy: {least} {mean}");
+    assert_eq!(fs::metadata(folder.path().join("vectors.f32")).unwrap().len(), 2 * 384 * 4);
 }
 
 #[test]
-fn a_model_is_described() {
-    let place = Workplace::new();
-    let outcome = place.run(&["model", "check", "builtin:multilingual-e5-small", "--dtype", "f32"]);
+fn model_check_describes_a_model() {
+    let folder = TestFolder::new();
+    let outcome = folder.run(&["model", "check", "builtin:multilingual-e5-small", "--dtype", "f32"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
     let without_devices: Vec<_> = outcome.stdout.lines().filter(|line| !line.starts_with("devices")).collect();
     assert_snapshot!(without_devices.join("\n"));
-    let json = place.run(&["model", "check", "builtin:multilingual-e5-small", "--json"]);
+    let json = folder.run(&["model", "check", "builtin:multilingual-e5-small", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&json["dim"], &json["test_tokens"]), (&384.into(), &13.into()));
 }

@@ -1,4 +1,4 @@
-//! Commands on a machine with GPUs, by a fake driver, and with the tables that they made on a machine without.
+//! Commands on a machine with GPUs (a fake driver), and their tables on a machine without.
 
 #![cfg(target_os = "linux")]
 
@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A folder with a source and a small model.
-struct Workplace {
+struct TestFolder {
     folder: TempDir,
 }
 
-/// What a process finds.
+/// The driver that a process finds.
 #[derive(Debug, Clone, Copy)]
 enum Driver {
     None,
-    /// So many GPUs of compute capability 8.0.
+    /// This many GPUs of compute capability 8.0.
     Gpus(u32),
-    /// GPUs that are too old for the kernels.
+    /// GPUs whose compute capability is too low for the kernels.
     OldGpus,
     /// A driver that is too old.
     TooOld,
 }
 
-impl Workplace {
+impl TestFolder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = ModelConfig { vocab_size: 250_002, ..ModelConfig::tiny() };
@@ -65,15 +65,15 @@ impl Workplace {
         command.envs(fake.iter().map(|(key, value)| (key, value))).output().unwrap()
     }
 
-    /// What a command that ends well prints.
-    fn done(&self, driver: Driver, args: &[&str]) -> (Value, String) {
+    /// The output of a command that succeeds.
+    fn succeeds(&self, driver: Driver, args: &[&str]) -> (Value, String) {
         let output = self.run(driver, args);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{driver:?} {args:?}: {stderr}");
         (serde_json::from_slice(&output.stdout).unwrap(), stderr)
     }
 
-    /// What a command says that is refused.
+    /// The messages of a command that is refused.
     fn refused(&self, driver: Driver, args: &[&str]) -> String {
         let output = self.run(driver, args);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -82,64 +82,64 @@ impl Workplace {
     }
 
     fn dtype_of(&self, table: &str) -> Value {
-        self.done(Driver::None, &["show", table, "--json"]).0["contract"]["dtype"].clone()
+        self.succeeds(Driver::None, &["show", table, "--json"]).0["contract"]["dtype"].clone()
     }
 }
 
 const SEARCH: [&str; 6] = ["search", "--table", "docs.lance", "--json", "-k", "1"];
 
 #[test]
-fn a_new_table_is_bf16_on_gpus_and_stays_so_without_one() {
-    let place = Workplace::new();
-    let (_, stderr) = place.done(Driver::Gpus(2), &["run", "job.toml", "--json"]);
+fn table_made_on_gpus_stays_bf16_without_them() {
+    let folder = TestFolder::new();
+    let (_, stderr) = folder.succeeds(Driver::Gpus(2), &["run", "job.toml", "--json"]);
     assert!(stderr.contains("cuda:0 (") && stderr.contains("cuda:1 (") && stderr.contains("bf16"), "{stderr}");
-    assert_eq!(place.dtype_of("docs.lance"), "bf16");
-    // The table says what a run and a query compute, wherever they go.
-    let (summary, stderr) = place.done(Driver::None, &["run", "job.toml", "--json", "--reread"]);
+    assert_eq!(folder.dtype_of("docs.lance"), "bf16");
+    // The table decides the dtype of runs and queries on every machine.
+    let (summary, stderr) = folder.succeeds(Driver::None, &["run", "job.toml", "--json", "--reread"]);
     assert_eq!((&summary["rows_written"], stderr.contains("all cores")), (&json!(0), true), "{stderr}");
     for driver in [Driver::None, Driver::Gpus(1)] {
-        let (hits, stderr) = place.done(driver, &[&SEARCH[..], &["green tea"]].concat());
+        let (hits, stderr) = folder.succeeds(driver, &[&SEARCH[..], &["green tea"]].concat());
         assert_eq!(hits[0]["doc_id"], "a", "{driver:?}: {stderr}");
         assert!(stderr.contains("bf16") && !stderr.contains("WARN"), "{driver:?}: {stderr}");
     }
 }
 
 #[test]
-fn a_table_of_f16_is_searched_on_a_gpu_and_with_a_warning_on_cores() {
-    let place = Workplace::new();
+fn f16_table_is_searched_on_gpus_and_with_a_warning_on_cpus() {
+    let folder = TestFolder::new();
     let run = ["run", "job.toml", "--json", "--set", "model.dtype=f16"];
-    assert!(place.refused(Driver::None, &run).contains("dtype f16 needs a CUDA device"));
-    place.done(Driver::Gpus(1), &run);
-    assert_eq!(place.dtype_of("docs.lance"), "f16");
+    assert!(folder.refused(Driver::None, &run).contains("dtype f16 needs a CUDA device"));
+    folder.succeeds(Driver::Gpus(1), &run);
+    assert_eq!(folder.dtype_of("docs.lance"), "f16");
     let query = [&SEARCH[..], &["green tea"]].concat();
-    let on_cores = [&query[..], &["--devices", "cpu"]].concat();
+    let on_cpu = [&query[..], &["--devices", "cpu"]].concat();
     for (driver, args, warnings) in
-        [(Driver::Gpus(1), &query, 0), (Driver::None, &query, 1), (Driver::Gpus(1), &on_cores, 1)]
+        [(Driver::Gpus(1), &query, 0), (Driver::None, &query, 1), (Driver::Gpus(1), &on_cpu, 1)]
     {
-        let (hits, stderr) = place.done(driver, args);
+        let (hits, stderr) = folder.succeeds(driver, args);
         assert_eq!(hits[0]["doc_id"], "a", "{driver:?}: {stderr}");
         assert_eq!(stderr.matches("its queries are computed in f32").count(), warnings, "{driver:?}: {stderr}");
     }
     let sql = ["sql", "--table", "docs.lance", "--json", "SELECT doc_id FROM vector_search('docs', 'green tea', 1)"];
-    let (row, stderr) = place.done(Driver::None, &[&sql[..], &["--devices", "cpu"]].concat());
+    let (row, stderr) = folder.succeeds(Driver::None, &[&sql[..], &["--devices", "cpu"]].concat());
     assert_eq!((&row["doc_id"], stderr.matches("computed in f32").count()), (&json!("a"), 1), "{stderr}");
 }
 
 #[test]
-fn int8_stays_on_cores_beside_gpus() {
-    let place = Workplace::new();
+fn int8_stays_on_the_cpu_despite_gpus() {
+    let folder = TestFolder::new();
     let run = ["run", "job.toml", "--json", "--set", "model.dtype=int8"];
-    let (_, stderr) = place.done(Driver::Gpus(1), &run);
+    let (_, stderr) = folder.succeeds(Driver::Gpus(1), &run);
     assert!(stderr.contains("int8 is computed on the CPU alone: cuda:0 not used"), "{stderr}");
-    let (hits, _) = place.done(Driver::Gpus(1), &[&SEARCH[..], &["green tea"]].concat());
+    let (hits, _) = folder.succeeds(Driver::Gpus(1), &[&SEARCH[..], &["green tea"]].concat());
     assert_eq!(hits[0]["doc_id"], "a");
-    let named = place.refused(Driver::Gpus(1), &[&SEARCH[..], &["green tea", "--devices", "cuda:0"]].concat());
+    let named = folder.refused(Driver::Gpus(1), &[&SEARCH[..], &["green tea", "--devices", "cuda:0"]].concat());
     assert!(named.contains("error: dtype int8 is computed on the CPU alone; a GPU has bf16"), "{named}");
 }
 
 #[test]
-fn gpus_that_cannot_be_used_are_left_alone_and_refused_by_name() {
-    let place = Workplace::new();
+fn unusable_gpus_are_skipped_by_auto_and_refused_by_name() {
+    let folder = TestFolder::new();
     let check = ["model", "check", "./model", "--json"];
     let named = ["model", "check", "./model", "--devices", "cuda:0"];
     for (driver, why, warned) in [
@@ -147,31 +147,31 @@ fn gpus_that_cannot_be_used_are_left_alone_and_refused_by_name() {
         (Driver::OldGpus, "compute capability 7.5", false),
         (Driver::TooOld, "the NVIDIA driver is too old", true),
     ] {
-        let (checked, stderr) = place.done(driver, &check);
+        let (checked, stderr) = folder.succeeds(driver, &check);
         let devices = checked["devices"].as_array().unwrap();
         assert!(devices.iter().all(|name| name.as_str().unwrap().starts_with("cpu")), "{devices:?}");
         assert_eq!(stderr.contains("no GPU is used: "), warned, "{driver:?}: {stderr}");
-        let refused = place.refused(driver, &named);
+        let refused = folder.refused(driver, &named);
         assert!(refused.contains("error: device `cuda:0`: ") && refused.contains(why), "{driver:?}: {refused}");
     }
-    let (checked, _) = place.done(Driver::Gpus(2), &check);
+    let (checked, _) = folder.succeeds(Driver::Gpus(2), &check);
     assert_eq!(checked["devices"], json!(["cuda:0", "cuda:1"]));
-    assert!(place.refused(Driver::Gpus(2), &["encode", "--devices", "cuda:2"]).contains("there is no GPU 2"));
+    assert!(folder.refused(Driver::Gpus(2), &["encode", "--devices", "cuda:2"]).contains("there is no GPU 2"));
 }
 
 #[test]
-fn a_bench_names_the_gpu_and_no_peak() {
-    let place = Workplace::new();
-    std::fs::write(place.path().join("ids.jsonl"), "{\"input_ids\":[0,5,6,7,2]}\n{\"input_ids\":[0,2000,2]}\n")
+fn bench_names_the_gpu_and_reports_no_peak() {
+    let folder = TestFolder::new();
+    std::fs::write(folder.path().join("ids.jsonl"), "{\"input_ids\":[0,5,6,7,2]}\n{\"input_ids\":[0,2000,2]}\n")
         .unwrap();
     let bench = ["bench", "--model", "./model", "--ids", "ids.jsonl", "--rounds", "1"];
-    let (report, _) = place.done(Driver::Gpus(1), &[&bench[..], &["--against", "int8", "--json"]].concat());
+    let (report, _) = folder.succeeds(Driver::Gpus(1), &[&bench[..], &["--against", "int8", "--json"]].concat());
     assert_eq!((&report["dtype"], &report["instructions"]), (&json!("bf16"), &json!("sm_80")));
     assert_eq!((&report["devices"], report["gpus"].as_array().map(Vec::len)), (&json!(["cuda:0"]), Some(1)));
     assert_eq!((&report["peak_gflops"], &report["share_of_peak"]), (&Value::Null, &Value::Null));
-    // int8 was computed on the cores.
+    // int8 was computed on the CPU.
     assert!(report["against"]["cosine"].as_f64().unwrap() > 0.9, "{report}");
-    let shown = place.run(Driver::Gpus(1), &bench);
+    let shown = folder.run(Driver::Gpus(1), &bench);
     let shown = String::from_utf8(shown.stdout).unwrap();
     let name = report["gpus"][0].as_str().unwrap();
     assert!(shown.contains(&format!("bf16 with sm_80 on cuda:0 ({name})")), "{shown}");

@@ -1,4 +1,4 @@
-//! Why a job could not be opened or did not end.
+//! The errors of jobs.
 
 use std::{borrow::Cow, error::Error, io};
 
@@ -15,16 +15,16 @@ use polylance_sink::SinkError;
 use polylance_worker::PoolError;
 use tokio::task::JoinError;
 
-/// Why a job could not be opened or did not end.
+/// The error of a job that could not be opened or run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The pipeline is wrong.
+    /// The pipeline is invalid.
     #[error(transparent)]
     Config(Box<ConfigError>),
-    /// An option of a task is wrong.
+    /// An option of a task is invalid.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// Settings that are each right do not fit together, or do not fit the model or the table.
+    /// Settings that are valid by themselves contradict each other, the model or the table.
     #[error(transparent)]
     Usage(#[from] UsageError),
     /// The source cannot be read.
@@ -48,7 +48,7 @@ pub enum EngineError {
     /// A head cannot be trained.
     #[error(transparent)]
     Fit(Box<FitError>),
-    /// A broken corpus must not look like success.
+    /// Too many rows went to the quarantine: a broken corpus must not look like success.
     #[error("{quarantined} of {read} rows went to the quarantine of {table}, and {limit}")]
     Quarantine {
         /// The table.
@@ -57,10 +57,10 @@ pub enum EngineError {
         quarantined: u64,
         /// Rows of the source.
         read: u64,
-        /// What is allowed, and by which key.
+        /// The limit, with its key.
         limit: String,
     },
-    /// The plan failed; the error of ours inside is its root.
+    /// The plan failed. Its root is the error of the operator.
     #[error("{}", .0.find_root())]
     Plan(#[from] DataFusionError),
     /// A file of this machine cannot be read.
@@ -68,19 +68,19 @@ pub enum EngineError {
     File {
         /// The file.
         path: String,
-        /// The system's own words.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Values of a column are not of its type.
+    /// The values of a column do not have its type.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
-    /// A thread ended before its work.
+    /// A thread panicked or was cancelled.
     #[error(transparent)]
     Thread(#[from] JoinError),
 }
 
 impl EngineError {
-    /// The error of which this one is only the envelope, for what looks at errors by their type.
+    /// The error that this one wraps, for code that matches errors by type.
     pub fn inner(&self) -> Option<&(dyn Error + 'static)> {
         Some(match self {
             Self::Config(inner) => inner.as_ref(),
@@ -101,7 +101,7 @@ impl EngineError {
     }
 }
 
-// These two are large, and every result has room for the largest.
+// These two are large, and every result is as large as its largest error.
 impl From<ConfigError> for EngineError {
     fn from(error: ConfigError) -> Self {
         Self::Config(Box::new(error))
@@ -120,7 +120,7 @@ impl From<UnknownWord> for EngineError {
     }
 }
 
-/// Settings that are each right and together are not.
+/// Settings that are valid by themselves and contradict each other.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct UsageError {
@@ -129,12 +129,12 @@ pub struct UsageError {
 }
 
 impl UsageError {
-    /// Says what does not fit.
+    /// An error with this message.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
 
-    /// Says what to do about it.
+    /// Adds what to do about it.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -152,7 +152,7 @@ impl Explain for UsageError {
 }
 
 impl EngineError {
-    /// What explains itself inside.
+    /// The wrapped error that has a hint and a class.
     fn explained(&self) -> Option<&dyn Explain> {
         Some(match self {
             Self::Config(inner) => inner.as_ref(),
@@ -172,7 +172,7 @@ impl Explain for EngineError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Quarantine { table, .. } => Some(Cow::Owned(format!(
-                "what is good is committed; `polylance quarantine list --table {table}` shows what is wrong"
+                "the valid rows are committed; `polylance quarantine list --table {table}` lists the others"
             ))),
             _ => self.explained()?.hint(),
         }

@@ -1,4 +1,4 @@
-//! One story for all errors: what a front end shows of any error that a job, a search or a model can end with.
+//! Messages, hint and class of any error of a job, a search or a model, for front ends.
 
 use std::{borrow::Cow, error::Error};
 
@@ -15,14 +15,14 @@ use polylance_worker::PoolError;
 
 use crate::{EngineError, UsageError};
 
-/// An error for people: what happened, why, and what to do.
+/// An error for users: what happened, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// The error, then what caused it. Nothing is said twice.
+    /// The error, then its causes, without repetitions.
     pub messages: Vec<String>,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Who can do something about it, where that is known.
+    /// Who can fix it, if that is known.
     pub class: Option<ErrorClass>,
 }
 
@@ -31,12 +31,12 @@ pub fn explain(error: &(dyn Error + 'static)) -> Explanation {
     let causes = causes(error);
     let mut messages: Vec<String> = Vec::new();
     for cause in &causes {
-        let text = without_places(&cause.to_string());
+        let text = without_locations(&cause.to_string());
         if !messages.iter().any(|above| above.contains(without_store(&text))) {
             messages.push(text);
         }
     }
-    let explained = || causes.iter().filter_map(|cause| explains(*cause));
+    let explained = || causes.iter().filter_map(|cause| as_explain(*cause));
     Explanation {
         messages,
         hint: explained().find_map(Explain::hint).map(Cow::into_owned),
@@ -44,12 +44,12 @@ pub fn explain(error: &(dyn Error + 'static)) -> Explanation {
     }
 }
 
-/// The error and what it came from, without the envelopes that a plan puts around errors of ours.
+/// The error and its causes, without the wrappers that a plan puts around them.
 pub fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)> {
     let mut causes = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(inner) = inner(error) {
+        if let Some(inner) = unwrapped(error) {
             next = Some(inner);
             continue;
         }
@@ -69,8 +69,8 @@ pub fn causes<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'sta
     causes
 }
 
-/// What an error is only the envelope of: it is the inner one whose type matters.
-fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+/// The error inside of a wrapper; its type is the one that matters.
+fn unwrapped<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     if let Some(error) = error.downcast_ref::<EngineError>() {
         error.inner()
     } else if let Some(PoolError::Model(inner)) = error.downcast_ref() {
@@ -84,8 +84,8 @@ fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
     }
 }
 
-/// The error as one that explains itself.
-fn explains<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
+/// The error as [`Explain`], if its type implements that.
+fn as_explain<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
     fn of<'e, T: Explain + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
         error.downcast_ref::<T>().map(|error| error as &dyn Explain)
     }
@@ -100,7 +100,7 @@ fn explains<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
         .or_else(|| of::<PoolError>(error))
 }
 
-/// The damage behind an error, if there is any: a table that cannot be opened because its newest version is damaged.
+/// The damage of the newest version of a table, if that is why the table cannot be opened.
 pub async fn damage_behind(error: &(dyn Error + 'static)) -> Option<EngineError> {
     let unopened = causes(error).iter().find_map(|cause| match cause.downcast_ref() {
         Some(SearchError::Storage { uri, .. }) => Some(uri.clone()),
@@ -109,14 +109,14 @@ pub async fn damage_behind(error: &(dyn Error + 'static)) -> Option<EngineError>
     Box::pin(polylance_sink::damage(&unopened)).await.map(Into::into)
 }
 
-/// Without the name of the store that an error came through: `object_store` puts it before words that Lance repeats.
+/// The text without the name of the store, which `object_store` puts before a message that Lance repeats.
 fn without_store(text: &str) -> &str {
-    text.strip_prefix("Generic ").and_then(|rest| rest.split_once(" error: ")).map_or(text, |(_, words)| words)
+    text.strip_prefix("Generic ").and_then(|rest| rest.split_once(" error: ")).map_or(text, |(_, message)| message)
 }
 
-/// Without the places in sources, and without how Lance tried to write a local file, with numbers that differ from time
-/// to time.
-fn without_places(text: &str) -> String {
+/// The text without source locations, and without Lance's description of a write to a local file, whose numbers differ
+/// each time.
+fn without_locations(text: &str) -> String {
     const STORE: &str = "Generic LocalFileSystem error: ";
     let text = match (text.find("single PUT of "), text.find(STORE)) {
         (Some(attempt), Some(store)) if attempt < store => {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_inside_a_plan_is_found() {
+    fn error_inside_a_plan_is_found() {
         let inner = SinkError::NoContract { uri: "t.lance".into() };
         let wrapped = EngineError::from(DataFusionError::from(inner).context("while running"));
         let explained = explain(&wrapped);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transparent_envelope_is_seen_through() {
+    fn transparent_wrappers_are_removed() {
         let pool = PoolError::from(ModelError::Option("dims is 9".into()));
         let loading = DataFusionError::External(Box::new(BackendError::Load(Arc::new(pool))));
         let error = EngineError::from(loading);

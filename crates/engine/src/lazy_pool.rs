@@ -1,7 +1,7 @@
 //! A device pool that loads its model when it is first used.
 //!
-//! Everything a plan asks for is known from the model's files, so a run that finds nothing new never loads
-//! the model, and a run whose source or table is refused does not either.
+//! Everything that a plan needs is known from the model's files. So a run that finds nothing new never loads the model,
+//! and neither does a run whose source or table is refused.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,13 +17,15 @@ use polylance_schema::TaskSpec;
 use polylance_worker::{DevicePool, GPU_LANES, Machine, PassHead, PoolOptions, SelectedDevices};
 use tokio::sync::OnceCell;
 
-/// Ids in a batch, and batches per worker that a plan collects before it requests vectors. How many ids a GPU takes
-/// depends on the model and on its free memory, which is known when the model is loaded.
-const BATCH_TOKENS: usize = 2048;
-const BATCH_TOKENS_GPU: usize = 32 * 1024;
-const BATCHES: usize = 2;
+/// Estimated tokens in a batch of a CPU worker.
+const CPU_BATCH_TOKENS: usize = 2048;
+/// Estimated tokens in a batch of a GPU. The real number depends on the model and on the GPU's free memory, which are
+/// known once the model is loaded.
+const GPU_BATCH_TOKENS: usize = 32 * 1024;
+/// Batches per worker that a plan collects before it requests vectors.
+const BATCHES_PER_WORKER: usize = 2;
 
-/// See the module.
+/// A [`DevicePool`] that is opened at the first request.
 #[derive(Debug)]
 pub(crate) struct LazyPool {
     info: BackendInfo,
@@ -37,12 +39,12 @@ struct State {
     heads: Vec<PassHead>,
     options: PoolOptions,
     pool: OnceCell<DevicePool>,
-    /// Why the model could not be loaded: it is not tried twice.
+    /// The error of the first attempt to load the model: there is no second one.
     failure: Mutex<Option<BackendError>>,
 }
 
 impl LazyPool {
-    /// `devices` are those that `options` name.
+    /// `devices` are the selected devices of `options`.
     pub(crate) fn new(
         files: ModelFiles,
         heads: Vec<PassHead>,
@@ -55,20 +57,20 @@ impl LazyPool {
             window_tokens: window_tokens(devices, options.batch_tokens, Machine::this()),
             devices: devices.names(),
         };
-        let asked = heads.iter().map(|head| head.spec.clone()).collect();
+        let specs = heads.iter().map(|head| head.spec.clone()).collect();
         let state = State { files, heads, options, pool: OnceCell::new(), failure: Mutex::new(None) };
-        Self { info, heads: asked, state: Arc::new(state) }
+        Self { info, heads: specs, state: Arc::new(state) }
     }
 }
 
-/// Enough ids to keep all devices busy, estimated without opening them.
+/// Number of tokens that keeps all devices busy, estimated without opening them.
 fn window_tokens(devices: &SelectedDevices, batch_tokens: Option<usize>, machine: &Machine) -> usize {
     let (workers, usual) = match devices {
-        SelectedDevices::AllCores => (machine.cores().len(), BATCH_TOKENS),
-        SelectedDevices::Cpu(specs) => (specs.len(), BATCH_TOKENS),
-        SelectedDevices::Cuda(gpus) => (gpus.len() * GPU_LANES, BATCH_TOKENS_GPU),
+        SelectedDevices::AllCores => (machine.cores().len(), CPU_BATCH_TOKENS),
+        SelectedDevices::Cpu(specs) => (specs.len(), CPU_BATCH_TOKENS),
+        SelectedDevices::Cuda(gpus) => (gpus.len() * GPU_LANES, GPU_BATCH_TOKENS),
     };
-    workers.saturating_mul(batch_tokens.unwrap_or(usual)).saturating_mul(BATCHES)
+    workers.saturating_mul(batch_tokens.unwrap_or(usual)).saturating_mul(BATCHES_PER_WORKER)
 }
 
 impl State {
@@ -101,7 +103,7 @@ impl Backend for LazyPool {
         texts: Vec<String>,
         spec: &TokenizeSpec,
     ) -> BoxFuture<'static, Result<Vec<Vec<Chunk>>, BackendError>> {
-        // A batch of nothing but refused rows is no reason to load a model.
+        // A batch of refused rows alone does not load the model.
         if texts.is_empty() {
             return ready(Ok(Vec::new())).boxed();
         }
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_has_batches_for_every_device() {
+    fn window_has_batches_for_every_device() {
         let gpu = |ordinal| VisibleGpu { ordinal, name: "GPU".to_owned(), compute: (9, 0), near_cores: None };
         let without = Machine::new(vec![0, 1, 2], Ok(Vec::new()));
         let with = Machine::new(vec![0, 1, 2], Ok(vec![gpu(0), gpu(1)]));

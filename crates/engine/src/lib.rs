@@ -1,7 +1,7 @@
 //! Jobs as a library: resolve a pipeline, open it, plan it, run it.
 //!
-//! What the command line, and any other program, calls. Nothing here parses arguments or prints: progress goes to an
-//! [`Observer`], results are values that serialize.
+//! The command line calls this crate, and any other program can. Nothing here parses arguments or prints: progress goes
+//! to an [`Observer`], and results are values that serialize.
 //!
 //! ```no_run
 //! # async fn embed() -> Result<(), polylance_engine::EngineError> {
@@ -18,6 +18,7 @@
 //! ```
 
 mod annotate;
+pub mod devices;
 mod embed;
 mod error;
 mod explain;
@@ -26,7 +27,7 @@ mod lazy_pool;
 pub mod models;
 pub mod resolve;
 
-pub use annotate::{AnnotationJob, AnnotationSummary, Column, Columns, OpenAnnotation, OpenColumn};
+pub use annotate::{AnnotateRequest, AnnotationJob, AnnotationSummary, OpenAnnotation, OpenColumn, ResolvedColumn};
 pub use embed::{
     EmbedOptions, EmbedPlan, Embedded, Job, Limits, Observer, OpenJob, Planned, RunSummary, Stage, peak_memory, run_job,
 };

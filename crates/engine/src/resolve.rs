@@ -1,58 +1,25 @@
-//! What a pipeline leaves open, decided in one place and in one order: the command line, else the pipeline file, else
-//! the table, else the model, else the machine.
+//! Resolves the settings that a pipeline leaves open, in one order: command line, pipeline file, table, model, machine.
 //!
-//! The command line has been written over the file's values when a [`Pipeline`] arrives here. The table decides the
-//! dtype and how its tokenizer reads text, the model its limits, pooling and prompts, the machine its devices and, for a
-//! new table, the dtype that they are fastest at.
+//! A [`Pipeline`] that arrives here has the overrides of the command line already. The table decides the dtype and how
+//! its tokenizer reads text, the model decides limits, pooling and prompts, and the machine decides the devices and,
+//! for a new table, the fastest dtype.
 
 use std::time::Duration;
 
-use polylance_config::{CsvByte, Pipeline};
-use polylance_dataflow::{CsvSpec, SourceSpec};
+use polylance_config::Pipeline;
 use polylance_encoder::ModelFiles;
-use polylance_schema::{ChunkMode, Chunking, Contract, Dtype, Prompts, TextColumn};
-use polylance_sink::{IndexSpec, Table};
-use polylance_worker::{Machine, PoolOptions, Selection};
+use polylance_schema::{ChunkMode, Chunking, Contract, Dtype, Prompts};
+use polylance_sink::Table;
+use polylance_worker::{PoolOptions, Selection};
 
-use crate::{EngineError, Job, Limits, UsageError, models};
+use crate::{EngineError, UsageError, devices, models};
 
 type Result<T, E = EngineError> = std::result::Result<T, E>;
 
-/// Tokens that a chunk repeats from the one before, unless the file says otherwise.
-const OVERLAP: usize = 32;
+/// Default number of tokens that a chunk repeats from the previous one.
+const DEFAULT_OVERLAP_TOKENS: usize = 32;
 
-/// The job of a pipeline.
-pub(crate) fn job(pipeline: &Pipeline) -> Job {
-    let Pipeline { source, table, index, .. } = pipeline;
-    Job {
-        source: SourceSpec {
-            uri: source.uri.clone(),
-            format: source.format,
-            id: source.id.clone(),
-            text: source.text.clone(),
-            keep: source.keep.clone(),
-            max_bytes: source.max_bytes.0,
-            csv: CsvSpec {
-                delimiter: source.csv.delimiter.map(CsvByte::byte),
-                quote: source.csv.quote.map(CsvByte::byte),
-                escape: source.csv.escape.map(CsvByte::byte),
-            },
-            memory: pipeline.run.memory.0,
-        },
-        table: table.uri.clone(),
-        text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },
-        commit: table.commit,
-        index: IndexSpec { kind: index.kind, metric: index.metric, min_rows: index.min_rows, words: index.words },
-        upkeep: table.upkeep,
-        on_missing: source.removed,
-        concurrency: table.concurrent,
-        reread: false,
-        limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
-        memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
-    }
-}
-
-/// How the pipeline's model is opened on its devices.
+/// The options with which the pipeline's model is opened.
 pub(crate) fn pool_options(pipeline: &Pipeline, selection: &Selection) -> PoolOptions {
     let model = &pipeline.model;
     PoolOptions {
@@ -66,41 +33,20 @@ pub(crate) fn pool_options(pipeline: &Pipeline, selection: &Selection) -> PoolOp
     }
 }
 
-/// The devices of a pipeline and their dtype: the file's, else the table's own, on whatever machine a run continues, and
-/// for a new table what the devices are fastest at.
+/// The devices of a pipeline, and the dtype: that of the file, else that of the table, else the fastest one of the
+/// devices.
 ///
 /// # Errors
-/// [`EngineError::Pool`] for devices that are not there, and those of [`dtype_of_table`].
+/// [`EngineError::Pool`] for devices that do not exist, and those of [`dtype_of_table`].
 pub async fn select(pipeline: &Pipeline) -> Result<Selection> {
     let dtype = match pipeline.model.dtype {
         None => dtype_of_table(&pipeline.table.uri).await?,
         given => given,
     };
-    select_devices(&pipeline.model.devices, dtype)
+    devices::select(&pipeline.model.devices, dtype)
 }
 
-/// The devices of these names on this machine, and their dtype: the given one, else what the devices are fastest at.
-/// Both are logged.
-///
-/// # Errors
-/// [`EngineError::Pool`] for devices that are not there or do not fit together.
-pub fn select_devices(devices: &[String], dtype: Option<Dtype>) -> Result<Selection> {
-    let selection = polylance_worker::resolve(devices, dtype, Machine::this())?;
-    selection.log();
-    Ok(selection)
-}
-
-/// The devices and the dtype for queries of a table.
-///
-/// # Errors
-/// As [`select_devices`], and [`EngineError::Model`] for a dtype that this version does not know.
-pub fn select_for_queries(devices: &[String], contract: &Contract) -> Result<Selection> {
-    let selection = polylance_worker::resolve_query(devices, contract.dtype.parse()?, Machine::this())?;
-    selection.log();
-    Ok(selection)
-}
-
-/// A model that the user has named, as a table was made with it when its tokenizer is the table's.
+/// The files of a model that the user has named; they read text as when the table was made.
 ///
 /// # Errors
 /// [`EngineError::Model`], [`EngineError::Sink`].
@@ -129,18 +75,18 @@ pub(crate) fn contract(pipeline: &Pipeline, files: &ModelFiles, options: &PoolOp
     if let Some(dims) = pipeline.model.dims
         && dims > files.config().hidden_size
     {
-        let most = files.config().hidden_size;
-        return Err(UsageError::new(format!("`model.dims` is {dims}, and {} has {most}", files.name())).into());
+        let max = files.config().hidden_size;
+        return Err(UsageError::new(format!("`model.dims` is {dims}, and {} has {max}", files.name())).into());
     }
-    let set = &pipeline.model.prompts;
+    let overrides = &pipeline.model.prompts;
     let prompts = Prompts {
-        passage: set.passage.as_ref().unwrap_or(&defaults.prompts.passage).clone(),
-        query: set.query.as_ref().unwrap_or(&defaults.prompts.query).clone(),
+        passage: overrides.passage.as_ref().unwrap_or(&defaults.prompts.passage).clone(),
+        query: overrides.query.as_ref().unwrap_or(&defaults.prompts.query).clone(),
     };
     Ok(polylance_worker::contract(files, options, prompts, chunking)?)
 }
 
-/// How documents become rows of at most `limit` ids.
+/// How documents become rows of at most `limit` tokens.
 fn chunking(pipeline: &Pipeline, limit: usize) -> Result<Chunking> {
     let Pipeline { chunk, model, .. } = pipeline;
     for (key, tokens) in [("model.max_tokens", model.max_tokens), ("chunk.tokens", chunk.tokens)] {
@@ -153,7 +99,7 @@ fn chunking(pipeline: &Pipeline, limit: usize) -> Result<Chunking> {
     Ok(match chunk.mode {
         ChunkMode::Truncate => Chunking::Truncate { max_tokens },
         ChunkMode::Split => {
-            let overlap = chunk.overlap.unwrap_or_else(|| OVERLAP.min(max_tokens / 4));
+            let overlap = chunk.overlap.unwrap_or_else(|| DEFAULT_OVERLAP_TOKENS.min(max_tokens / 4));
             Chunking::Split { max_tokens, overlap, cut: chunk.cut.unwrap_or_default() }
         }
     })
@@ -171,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_as_long_as_the_model_takes_unless_told() {
+    fn chunks_have_the_models_limit_by_default() {
         let whole = Chunking::Split { max_tokens: 512, overlap: 32, cut: Cut::Sentence };
         assert_eq!(chunking(&pipeline(), 512).unwrap(), whole);
         let mut short = pipeline();
@@ -183,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_longer_than_the_model_takes_are_refused() {
+    fn chunks_over_the_models_limit_are_refused() {
         let mut long = pipeline();
         long.model.max_tokens = Some(514);
         let error = chunking(&long, 512).unwrap_err().to_string();

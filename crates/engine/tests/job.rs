@@ -1,4 +1,4 @@
-//! The job with the fake device: what a program sees that runs one without the command line.
+//! Jobs on the fake device, called as a library.
 #![expect(clippy::format_collect, reason = "a small corpus, written once")]
 
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl Observer for Recorder {
 }
 
 #[tokio::test]
-async fn a_second_run_writes_nothing() {
+async fn second_run_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let first = run(job(&folder, 250), &mut ()).await;
     assert_eq!((first.rows_read, first.rows_written, first.chunks_written), (250, 250, 250));
@@ -75,7 +75,7 @@ async fn a_second_run_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_observer_hears_of_each_commit_and_stage() {
+async fn observer_receives_each_commit_and_stage() {
     let folder = tempfile::tempdir().unwrap();
     let mut recorder = Recorder::default();
     let summary = run(job(&folder, 250), &mut recorder).await;
@@ -85,31 +85,31 @@ async fn an_observer_hears_of_each_commit_and_stage() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_dropped_leaves_whole_commits_and_the_next_continues() {
-    struct Stop(tokio::sync::mpsc::UnboundedSender<u64>);
-    impl Observer for Stop {
+async fn dropped_run_leaves_complete_commits_and_the_next_continues() {
+    struct CommitSender(tokio::sync::mpsc::UnboundedSender<u64>);
+    impl Observer for CommitSender {
         fn committed(&mut self, documents: u64) {
-            let _told = self.0.send(documents);
+            let _sent = self.0.send(documents);
         }
     }
     let folder = tempfile::tempdir().unwrap();
     let (sender, mut commits) = tokio::sync::mpsc::unbounded_channel();
-    let mut stop = Stop(sender);
+    let mut observer = CommitSender(sender);
     let committed = tokio::select! {
         biased;
         committed = commits.recv() => committed.unwrap(),
-        _ = run(job(&folder, 5000), &mut stop) => unreachable!("fifty commits come after the first"),
+        _ = run(job(&folder, 5000), &mut observer) => unreachable!("fifty commits come after the first"),
     };
     assert!(committed < 5000);
     let rest = run(job(&folder, 5000), &mut ()).await;
     assert!(rest.rows_skipped >= committed, "{} of {committed}", rest.rows_skipped);
     assert_eq!(rest.rows_skipped + rest.rows_written, 5000);
-    let whole = run(job(&folder, 5000), &mut ()).await;
-    assert_eq!(whole.rows_skipped, 5000);
+    let complete = run(job(&folder, 5000), &mut ()).await;
+    assert_eq!(complete.rows_skipped, 5000);
 }
 
 #[tokio::test]
-async fn a_run_merges_what_its_many_commits_left_and_keeps_every_row() {
+async fn run_merges_the_fragments_of_its_commits_and_keeps_every_row() {
     let folder = tempfile::tempdir().unwrap();
     let job = |rows| Job { commit: CommitPolicy { rows: 10, seconds: 0 }, ..job(&folder, rows) };
     let first = run(job(200), &mut ()).await;
@@ -119,7 +119,11 @@ async fn a_run_merges_what_its_many_commits_left_and_keeps_every_row() {
     let off = Job { upkeep: MaintenancePolicy::OFF, ..job(400) };
     assert_eq!(run(off, &mut ()).await.upkeep, Upkept::default());
     let third = run(job(400), &mut ()).await;
-    assert_eq!((third.rows_skipped, third.upkeep.fragments_merged), (400, 0), "a run that writes nothing does nothing");
+    assert_eq!(
+        (third.rows_skipped, third.upkeep.fragments_merged),
+        (400, 0),
+        "a run that writes nothing maintains nothing"
+    );
     let fourth = run(job(401), &mut ()).await;
     assert_eq!((fourth.rows_skipped, fourth.rows_written, fourth.upkeep.fragments_merged), (400, 1, 22));
 }

@@ -1,6 +1,6 @@
-//! Arguments that several commands have.
+//! Arguments that several commands share.
 
-pub(crate) mod age;
+pub(crate) mod duration;
 mod model;
 pub(crate) mod named;
 mod output;

@@ -1,9 +1,9 @@
-//! The arguments by which commands choose models and devices.
+//! The arguments that select models and devices.
 
 use polylance_encoder::ModelFiles;
 use polylance_engine::{
+    devices,
     models::{self, TableModelPolicy},
-    resolve::select_devices,
 };
 use polylance_schema::Dtype;
 use polylance_worker::Selection;
@@ -13,23 +13,24 @@ use crate::error::Result;
 /// The devices of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct DeviceArgs {
-    /// Devices of one kind that share the work: auto, cpu, cpu:0-3, cuda:0 [default: auto, all GPUs or else all cores]
+    /// Devices that share the work, all of one kind: auto, cpu, cpu:0-3, cuda:0 [default: auto: all GPUs, else all
+    /// cores]
     #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
     pub(crate) devices: Vec<String>,
 }
 
 impl DeviceArgs {
-    /// The devices and the dtype: the given one, else what the devices are fastest at.
+    /// The devices and the dtype: the given one, else the fastest one of the devices.
     pub(crate) fn select(&self, dtype: Option<Dtype>) -> Result<Selection> {
-        Ok(select_devices(&self.devices, dtype)?)
+        Ok(devices::select(&self.devices, dtype)?)
     }
 }
 
-/// The arithmetic of a command and its devices.
+/// The dtype and the devices of a command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ComputeArgs {
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (GPU) [default: bf16 on GPUs and where the CPU is faster at it, else
-    /// f32]
+    /// Arithmetic of the model: f32, bf16, int8 (CPU) or f16 (GPU) [default: bf16 on GPUs and on CPUs that multiply it
+    /// faster, else f32]
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<Dtype>,
     #[command(flatten)]
@@ -41,16 +42,16 @@ impl ComputeArgs {
         self.devices.select(self.dtype)
     }
 
-    /// With another dtype, for which `auto` may be other devices.
+    /// As [`Self::select`] with another dtype, for which `auto` may select other devices.
     pub(crate) fn select_with(&self, dtype: Dtype) -> Result<Selection> {
         self.devices.select(Some(dtype))
     }
 }
 
-/// A model, its arithmetic and its devices.
+/// A model, its dtype and its devices.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
     #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
     model: String,
     #[command(flatten)]
@@ -63,13 +64,13 @@ impl ModelArgs {
     }
 }
 
-/// How a command agrees to the model that a table names.
+/// Which model of a table's contract may be loaded.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct TableModelArgs {
-    /// Where the tables' model is now, when it has moved, or when no command has used it on this machine yet
+    /// Override the model path recorded in the tables: if the model has moved, or no command has used it here yet
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Fetch and load whatever model the tables name: only for tables whose author you trust
+    /// Fetch and load any model that the tables name; use it only for tables whose author you trust
     #[arg(long)]
     trust_table_model: bool,
 }

@@ -1,4 +1,4 @@
-//! Arguments that give something a name: tables and heads.
+//! Arguments that name a table or a head.
 
 use polylance_config::TaskOptions;
 use polylance_engine::models::NamedHead;
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{read_word, usage};
 
-/// `name=URI`, or a URI alone with an empty name. A `=` inside a URI is not a name's.
+/// Parses `name=URI`, or a URI alone, with an empty name. A `=` inside a URI belongs to the URI.
 pub(crate) fn table(text: &str) -> Result<(String, String), String> {
     let (name, uri) = match text.split_once('=') {
         Some((name, uri)) if !name.contains(['/', '\\', ':', '.']) => (name, uri),
@@ -18,7 +18,7 @@ pub(crate) fn table(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), uri.to_owned()))
 }
 
-/// `name=task:model?option=value&…`
+/// Parses `name=task:model?option=value&…`.
 pub(crate) fn head(text: &str) -> Result<NamedHead, String> {
     let parts = text.split_once('=').and_then(|(name, rest)| Some((name, rest.split_once(':')?)));
     let Some((name, (task, model))) = parts.filter(|(name, _)| !name.is_empty()) else {
@@ -34,9 +34,9 @@ fn task_options(text: &str) -> Result<TaskOptions, String> {
     let known = serde_json::to_value(TaskOptions::default()).map_err(|error| error.to_string())?;
     let mut options = Map::new();
     for option in text.split('&').filter(|option| !option.is_empty()) {
-        let (key, value) = option.split_once('=').ok_or("expected OPTION=VALUE behind the `?`")?;
+        let (key, value) = option.split_once('=').ok_or("expected OPTION=VALUE after the `?`")?;
         if known.get(key).is_none() {
-            return Err(format!("there is no option `{key}`"));
+            return Err(format!("unknown option `{key}`"));
         }
         let value = match key {
             "labels" => value.split(',').map(Value::from).collect(),
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stands_before_the_first_equals_sign() {
+    fn table_name_ends_at_the_first_equals_sign() {
         let parsed = |name: &str, uri: &str| Ok((name.to_owned(), uri.to_owned()));
         assert_eq!(table("docs.lance"), parsed("", "docs.lance"));
         assert_eq!(table("t=s3://b/docs.lance"), parsed("t", "s3://b/docs.lance"));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_name_a_task_a_model_and_options() {
+    fn head_has_name_task_model_and_options() {
         let parsed = head("people=ner:./a:b").unwrap();
         assert_eq!((parsed.name.as_str(), parsed.model.as_str()), ("people", "./a:b"));
         let parsed = head("people=ner:m?aggregation=first").unwrap();

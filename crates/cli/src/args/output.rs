@@ -1,17 +1,17 @@
-//! What commands show, and how.
+//! The arguments that control output.
 
 use clap::ValueEnum;
 
-/// What `run` and `embed` have in common.
+/// The output of `run`, `embed` and `quarantine replay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// End with one JSON object on stdout, and one more for each column of a head
+    /// Print the summary as one JSON object, followed by one for each annotated column
     #[arg(long)]
     pub(crate) json: bool,
-    /// How progress is shown on stderr
+    /// How to show progress on stderr
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
     pub(crate) progress: ProgressMode,
-    /// Read the source even if no file of it changed since a run finished it
+    /// Read the source even if none of its files changed since the last complete run
     #[arg(long)]
     pub(crate) reread: bool,
     /// Print the plan and stop
@@ -24,8 +24,8 @@ pub(crate) struct OutputArgs {
 pub(crate) enum ProgressMode {
     /// A bar on a terminal, plain lines elsewhere
     Auto,
-    /// A line now and then
+    /// A line every ten seconds
     Plain,
-    /// Not at all
+    /// Nothing
     None,
 }

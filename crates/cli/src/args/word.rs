@@ -1,11 +1,11 @@
-//! Words of the vocabulary as arguments: the names and their help are those of the pipeline file.
+//! Enums of the vocabulary as arguments: names and help are those of the pipeline file.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Reads one of a vocabulary's words.
+/// A clap parser for an enum of the vocabulary.
 pub(crate) fn word<T>() -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + JsonSchema + Clone + Send + Sync + 'static,
@@ -13,7 +13,7 @@ where
     PossibleValuesParser::new(words::<T>()).try_map(|name| serde_json::from_value(Value::String(name)))
 }
 
-/// Reads one of a vocabulary's words outside of clap.
+/// Parses a value of an enum of the vocabulary outside of clap.
 pub(crate) fn read_word<T: DeserializeOwned + JsonSchema>(name: &str) -> Result<T, String> {
     serde_json::from_value(Value::from(name)).map_err(|_| {
         let known: Vec<String> = words::<T>().iter().map(|word| word.get_name().to_owned()).collect();
@@ -21,7 +21,7 @@ pub(crate) fn read_word<T: DeserializeOwned + JsonSchema>(name: &str) -> Result<
     })
 }
 
-/// The words with their documentation, from the JSON Schema of their type.
+/// The enum's values with their documentation, from its JSON Schema.
 fn words<T: JsonSchema>() -> Vec<PossibleValue> {
     let schema = T::json_schema(&mut SchemaGenerator::default());
     let documented = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten().filter_map(|word| {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_of_the_pipeline_file() {
+    fn values_are_those_of_the_pipeline_file() {
         let names: Vec<String> = words::<IndexKind>().iter().map(|word| word.get_name().to_owned()).collect();
         assert_eq!(names[..4], ["auto", "none", "ivf_flat", "ivf_sq"]);
         assert!(words::<IndexKind>().iter().all(|word| word.get_help().is_some()));

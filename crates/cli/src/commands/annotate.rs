@@ -3,64 +3,64 @@
 use std::{path::PathBuf, time::Duration};
 
 use polylance_config::{Annotate, Pipeline, Run};
-use polylance_engine::{Columns, resolve};
+use polylance_engine::{AnnotateRequest, resolve};
 use polylance_schema::{CommitPolicy, Dtype, TaskName};
 
 use crate::{
     args::{DeviceArgs, ProgressMode, TaskArgs, usage, word},
     error::{Result, UsageError},
     exit::ExitStatus,
-    interrupt::Stopping,
-    jobs::{self, annotate::Filling},
+    jobs::{self, annotate::FillOptions},
     output::Printer,
+    shutdown::ShutdownController,
 };
 
-/// Add a column of a head's answers to a table, for the rows that lack it
+/// Fill a column of a table with the results of a head, in the rows that lack it
 ///
-/// Texts and vectors are not rewritten. Running it again fills only rows that are new; another head under the same
-/// name rebuilds the column. With `--pipeline` the columns are those of the file's `[[annotate]]` entries.
+/// Texts and vectors are not rewritten. A second run fills only new rows; a different head under the same name rebuilds
+/// the column. With `--pipeline` the columns are those of the file's `[[annotate]]` entries.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The Lance table: local, s3://, gs://, az:// [default with --pipeline: the file's]
+    /// Lance table: local, s3://, gs:// or az:// [default with --pipeline: the file's]
     #[arg(long, value_name = "URI", required_unless_present = "pipeline")]
     table: Option<String>,
-    /// A pipeline file with `[[annotate]]` entries
+    /// Pipeline file with `[[annotate]]` entries
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "model", "task"])]
     pipeline: Option<PathBuf>,
-    /// The column
+    /// Column to fill
     #[arg(long, value_name = "COLUMN", required_unless_present = "pipeline")]
     name: Option<String>,
-    /// The model with its head: a folder or a name on the hub
+    /// Model with the head: a folder or a hub name
     #[arg(long, value_name = "MODEL", required_unless_present = "pipeline")]
     model: Option<String>,
-    /// What the head is asked
+    /// Task to run
     #[arg(long, value_name = "TASK", value_parser = word::<TaskName>(), required_unless_present = "pipeline")]
     task: Option<TaskName>,
-    /// qa: the question for every row
+    /// qa: question for every row
     #[arg(long, value_name = "TEXT")]
     question: Option<String>,
-    /// qa: the column with each row's question
+    /// qa: column with each row's question
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
-    /// choose: the choices for every row
+    /// choose: choices for every row
     #[arg(long, value_name = "TEXT,…", value_delimiter = ',')]
     choices: Option<Vec<String>>,
-    /// choose: the column with each row's choices
+    /// choose: column with each row's choices
     #[arg(long, value_name = "COLUMN")]
     choices_column: Option<String>,
-    /// The arithmetic: f32, bf16, int8 (CPU) or f16 (GPU) [default: the table's]
+    /// Arithmetic of the model: f32, bf16, int8 (CPU) or f16 (GPU) [default: the table's]
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<Dtype>,
     #[command(flatten)]
     devices: DeviceArgs,
-    /// Rows after which a commit is made
+    /// Number of rows after which a commit is made
     #[arg(long, value_name = "N", default_value_t = CommitPolicy::default().rows)]
     commit_rows: u64,
-    /// End with one JSON object a column on stdout
+    /// Print one JSON object per column
     #[arg(long)]
     json: bool,
-    /// How progress is shown on stderr
+    /// How to show progress on stderr
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
     progress: ProgressMode,
     #[command(flatten)]
@@ -74,14 +74,14 @@ Examples:
   polylance annotate --table docs.lance --name author --task qa --model ./squad --question 'Who wrote it?'
   polylance annotate --pipeline nightly.toml";
 
-pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
-    let (columns, grace) = columns(&args).await?;
-    let filling = Filling { progress: args.progress, json: args.json, grace, stopping };
-    jobs::annotate::fill(columns.prepare().await?, &filling, printer).await
+pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
+    let (request, grace) = request(&args).await?;
+    let options = FillOptions { progress: args.progress, json: args.json, grace, controller };
+    jobs::annotate::fill(request.resolve().await?, &options, printer).await
 }
 
-/// The columns, and how long what is in work may take when the command is told to stop.
-async fn columns(args: &Args) -> Result<(Columns, Duration)> {
+/// The columns, and how long batches in progress may take after a shutdown signal.
+async fn request(args: &Args) -> Result<(AnnotateRequest, Duration)> {
     if let Some(path) = &args.pipeline {
         let no_overrides: [&str; 0] = [];
         let pipeline = Pipeline::read(path, &no_overrides)?;
@@ -93,7 +93,7 @@ async fn columns(args: &Args) -> Result<(Columns, Duration)> {
             pipeline.table.uri.clone_from(table);
         }
         let selection = resolve::select(&pipeline).await?;
-        return Ok((Columns::of(&pipeline, &selection), Duration::from_secs(pipeline.run.grace)));
+        return Ok((AnnotateRequest::new(&pipeline, &selection), Duration::from_secs(pipeline.run.grace)));
     }
     let (Some(table), Some(name), Some(model), Some(task)) = (&args.table, &args.name, &args.model, &args.task) else {
         return Err(UsageError::new("--table, --name, --task and --model are needed".to_owned()).into());
@@ -111,12 +111,12 @@ async fn columns(args: &Args) -> Result<(Columns, Duration)> {
         Some(dtype) => Some(dtype),
         None => resolve::dtype_of_table(table).await?,
     };
-    let columns = Columns {
+    let request = AnnotateRequest {
         table: table.clone(),
         columns: vec![annotate],
         selection: args.devices.select(dtype)?,
         commit: CommitPolicy { rows: args.commit_rows, seconds: CommitPolicy::default().seconds },
         stall: None,
     };
-    Ok((columns, Duration::from_secs(Run::default().grace)))
+    Ok((request, Duration::from_secs(Run::default().grace)))
 }

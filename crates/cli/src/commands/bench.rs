@@ -4,10 +4,9 @@ use std::{fs, io::BufRead, path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use arrow::array::AsArray;
-use indicatif::HumanBytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use polylance_backend::{Backend, Embeddings, TokenizeSpec};
-use polylance_engine::{models, peak_memory};
+use polylance_engine::models;
 use polylance_schema::{Chunking, Dtype};
 use polylance_worker::{BenchReport, DevicePool};
 use serde::{Deserialize, Serialize};
@@ -16,34 +15,34 @@ use crate::{
     args::ModelArgs,
     error::Result,
     exit::ExitStatus,
-    output::{Printer, thousands, whole_file::write_whole},
+    output::{self, Printer, atomic_file::write_atomically, thousands},
 };
 
-/// Measure how fast a model is on this machine, and how near to what the machine can do
+/// Measure a model's throughput on this machine, and its share of the hardware's peak
 ///
-/// The texts are articles of the built-in corpus, tokenized before; loading is not counted. The peak is what the CPU's
-/// kernels reach, in the same moment, with nothing to read from memory; a GPU's is not measured.
+/// The texts are articles of the built-in corpus, tokenized beforehand; loading the model is not counted. The peak is
+/// what the CPU kernels reach at the same time without reading from memory; the peak of a GPU is not measured.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// So many texts
+    /// Number of texts
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     texts: u64,
-    /// Rows of ids to encode instead, one JSON object `{"input_ids": [0, 5, 2]}` a line
+    /// File with token ids to encode in place of texts: one JSON object `{"input_ids": [0, 5, 2]}` per line
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     ids: Option<PathBuf>,
-    /// How often; the median counts
+    /// Number of rounds; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// Ids in a batch of a device at most
+    /// Maximum number of tokens in a device batch
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
-    /// Compute the vectors again in another arithmetic, and say how near the two are
+    /// Compute the vectors again in another dtype, and report how close the two are
     #[arg(long, value_name = "DTYPE")]
     against: Option<Dtype>,
-    /// Write the vectors: f32, little-endian, one input after another
+    /// File for the vectors: f32, little-endian, one input after another
     #[arg(long, value_name = "FILE")]
     vectors: Option<PathBuf>,
     /// Print one JSON object
@@ -55,7 +54,7 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance bench
   polylance bench --model intfloat/multilingual-e5-base --dtype int8
-  polylance bench --dtype int8 --against f32             # what rounding costs
+  polylance bench --dtype int8 --against f32             # accuracy cost of a dtype
   POLYLANCE_KERNELS=avx2 polylance bench --dtype f32     # as on an older CPU";
 
 #[derive(Deserialize)]
@@ -69,16 +68,16 @@ struct Report {
     measured: BenchReport,
     load_seconds: f64,
     peak_memory: Option<u64>,
-    against: Option<Nearness>,
+    against: Option<Similarity>,
 }
 
-/// How near vectors are to those of another arithmetic.
+/// How close vectors are to those of another dtype.
 #[derive(Serialize)]
-struct Nearness {
+struct Similarity {
     dtype: String,
-    /// The mean of all pairs of vectors.
+    /// The mean over all pairs of vectors.
     cosine: f64,
-    /// The least of them.
+    /// The minimum of them.
     least_cosine: f64,
 }
 
@@ -94,18 +93,18 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     };
     let rounds = args.rounds as usize;
     let (config, texts) = (files.config().clone(), inputs.clone());
-    // The pool and its weights are gone with the closure, before those of another arithmetic are loaded.
+    // The closure drops the pool and its weights before those of another dtype are loaded.
     let measure = move || polylance_worker::bench(&pool, &config, dtype, &texts, rounds);
     let (measured, vectors) = tokio::task::spawn_blocking(measure).await??;
-    let peak_memory = peak_memory();
+    let peak_memory = polylance_engine::peak_memory();
     if let Some(path) = &args.vectors {
         let bytes: Vec<u8> = vectors.values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        write_whole(path, &bytes)?;
+        write_atomically(path, &bytes)?;
     }
     let against = match args.against {
         Some(other) => {
             let pool = models::open(&files, &args.model.compute.select_with(other)?, args.batch_tokens).await?;
-            Some(Nearness::of(&vectors, &pool.encode(inputs).await?, other))
+            Some(Similarity::new(&vectors, &pool.encode(inputs).await?, other))
         }
         None => None,
     };
@@ -127,7 +126,7 @@ fn read_ids(path: &PathBuf) -> Result<Vec<Vec<u32>>> {
     rows.collect()
 }
 
-/// The ids of articles of the built-in corpus, in as many languages as it has.
+/// Tokenized articles of the built-in corpus, in all its languages.
 async fn articles(pool: &DevicePool, count: usize) -> Result<Vec<Vec<u32>>> {
     let parquet = bytes::Bytes::from_static(polylance_builtin::udhr_parquet());
     let mut texts = Vec::new();
@@ -143,9 +142,9 @@ async fn articles(pool: &DevicePool, count: usize) -> Result<Vec<Vec<u32>>> {
     Ok(chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect())
 }
 
-impl Nearness {
-    /// Of the vectors of the same inputs.
-    fn of(vectors: &Embeddings, others: &Embeddings, dtype: Dtype) -> Self {
+impl Similarity {
+    /// Compares the vectors of the same inputs.
+    fn new(vectors: &Embeddings, others: &Embeddings, dtype: Dtype) -> Self {
         let pairs = vectors.values.chunks_exact(vectors.dim).zip(others.values.chunks_exact(others.dim));
         let cosines: Vec<f64> = pairs.map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).collect();
         let least_cosine = cosines.iter().copied().fold(f64::INFINITY, f64::min);
@@ -157,7 +156,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// The devices, and what GPUs they are.
+/// The devices, with the names of GPUs.
 fn devices(measured: &BenchReport) -> String {
     let devices = measured.devices.join(", ");
     if measured.gpus.is_empty() { devices } else { format!("{devices} ({})", measured.gpus.join(", ")) }
@@ -177,23 +176,20 @@ impl Report {
             (
                 "rate",
                 format!(
-                    "{} tokens and {} texts a second",
+                    "{} tok/s, {} texts/s",
                     thousands(measured.tokens_per_second as u64),
                     thousands((sequences / measured.seconds) as u64)
                 ),
             ),
         ];
         let share = match (measured.peak_gflops, measured.share_of_peak) {
-            (Some(peak), Some(share)) => format!(", {:.0} % of the {peak:.0} of its instructions", share * 100.0),
+            (Some(peak), Some(share)) => format!(", {:.0} % of the peak of {peak:.0}", share * 100.0),
             _ => String::new(),
         };
-        fields.push(("arithmetic rate", format!("{:.0} G operations a second{share}", measured.gflops)));
-        fields.extend(peak_memory.map(|bytes| ("memory", format!("{} at most", HumanBytes(bytes)))));
-        fields.extend(against.as_ref().map(|Nearness { dtype, cosine, least_cosine }| {
-            (
-                "vectors",
-                format!("at a cosine to those of {dtype} of {cosine:.5} on average, {least_cosine:.5} at least"),
-            )
+        fields.push(("arithmetic rate", format!("{:.0} GFLOP/s{share}", measured.gflops)));
+        fields.extend(peak_memory.map(output::peak_memory));
+        fields.extend(against.as_ref().map(|Similarity { dtype, cosine, least_cosine }| {
+            ("vectors", format!("cosine to those of {dtype}: mean {cosine:.5}, minimum {least_cosine:.5}"))
         }));
         Ok(printer.fields(&fields)?)
     }

@@ -10,47 +10,47 @@ use polylance_sink::{
 use serde::Serialize;
 
 use crate::{
-    args::age,
+    args::duration::age,
     error::Result,
     exit::ExitStatus,
-    output::{Printer, advice::advise, counted, thousands},
+    output::{NO_INDEX, Printer, advice::advise, counted, thousands},
 };
 
-/// Merge a table's small fragments, bring its index up to date, and with --cleanup remove old versions
+/// Merge a table's small fragments, update its index, and with --cleanup remove old versions
 ///
-/// No row changes. It may run beside `run` and `annotate`: whoever commits later begins anew. The quarantine beside
-/// the table is kept in the same way. Every run does a little of this by itself, see `table.upkeep` in pipeline files.
+/// No row changes. It may run at the same time as `run` and `annotate`: the later commit is retried. The table's
+/// quarantine is maintained too. Every run does a part of this by itself; see `table.upkeep` in pipeline files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
-    /// The Lance table
+    /// Lance table
     #[arg(long, value_name = "URI")]
     table: String,
-    /// Remove old versions, the files that only they name, and files that no version names
+    /// Remove old versions, the files that only they refer to, and orphaned files
     ///
-    /// Such files are what killed runs leave behind, or what a run has written and not yet committed: they stay for
-    /// --older-than, but never less than an hour and never more than a week. Unfinished indices stay for a week.
+    /// Killed runs leave orphaned files, and the uncommitted files of a running one look the same. They are kept for
+    /// --older-than, but at least an hour and at most a week. Unfinished indices are kept for a week.
     #[arg(long)]
     cleanup: bool,
-    /// Versions and files older than this go: 7d, 12h, 30m; 0 for versions of any age
-    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = age::parse, requires = "cleanup")]
+    /// Minimum age of removed versions and files: 7d, 12h, 30m; 0 for any age
+    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = age, requires = "cleanup")]
     older_than: Duration,
-    /// So many of the newest versions stay, whatever their age
+    /// Number of newest versions to keep, whatever their age
     #[arg(long, value_name = "N", default_value_t = 1, requires = "cleanup",
           value_parser = clap::value_parser!(u64).range(1..))]
     keep_versions: u64,
-    /// Build the index anew, of the same kind, on the rows that are there now
+    /// Rebuild the index, of the same kind, on the current rows
     #[arg(long, conflicts_with = "dry_run")]
     retrain: bool,
-    /// Set the newest version aside when its file is empty or cut short, and do nothing else
+    /// Set the newest version aside if its file is empty or truncated, and do nothing else
     ///
-    /// A power loss may leave such a file on a disk whose writer did not wait for it. No command can open the table
-    /// then. The file gets another name, and the version before it is the latest again; the next run writes what is
-    /// missing. A version that can be read is left as it is.
+    /// A power loss can leave such a file if the writer did not sync it. No command can open the table then. The file
+    /// is renamed, and the previous version becomes the latest one; the next run writes the missing rows. A readable
+    /// version is not touched.
     #[arg(long, conflicts_with_all = ["cleanup", "retrain", "dry_run"])]
     repair: bool,
-    /// Change nothing, only say what would be done
+    /// Change nothing; print what would be done
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object
@@ -65,9 +65,9 @@ Examples:
   polylance compact --table docs.lance --cleanup --older-than 0 --dry-run
   polylance compact --table docs.lance --repair
 
-A program that still reads a version that is removed fails: keep versions as long as searches and runs last.";
+A program that is still reading a removed version fails: keep versions for as long as searches and runs take.";
 
-/// What was done, or would be.
+/// What was done, or would be done.
 #[derive(Debug, Serialize)]
 struct Report {
     table: String,
@@ -84,11 +84,11 @@ struct Report {
 struct Done {
     fragments_before: u64,
     fragments_after: u64,
-    /// What went; absent without `--cleanup`.
+    /// The removed versions and files; absent without `--cleanup`.
     cleanup: Option<Cleaned>,
 }
 
-/// What `--repair` did.
+/// The result of `--repair`.
 #[derive(Debug, Serialize)]
 struct Repair {
     table: String,
@@ -113,7 +113,7 @@ async fn repair_table(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
         }
     }
     if repair.repaired.is_none() && repair.quarantine.is_none() {
-        printer.line(format!("the newest version of {} can be read: nothing was done", repair.table))?;
+        printer.line(format!("the newest version of {} is readable: nothing to repair", repair.table))?;
     }
     Ok(ExitStatus::Done)
 }
@@ -123,7 +123,7 @@ fn repaired_fields(table: &str, repaired: &Repaired) -> Vec<(&'static str, Strin
     let mut fields = vec![
         ("table", table.to_owned()),
         ("damaged", format!("version {version}: {problem}")),
-        ("now", file.clone()),
+        ("renamed to", file.clone()),
         ("current", format!("version {current} of {}, {}", committed.format("%FT%TZ"), counted(*rows, "row"))),
     ];
     fields.extend(transactions.iter().map(|made| ("set aside", made.clone())));
@@ -137,7 +137,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let retention =
         Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize, unnamed: args.older_than };
     let retention = args.cleanup.then_some(retention);
-    // Rows that no index covers cannot be merged with rows that one does.
+    // Rows with and without index coverage cannot be merged, so the index comes first.
     let index = match (args.dry_run, args.retrain) {
         (true, _) => None,
         (false, true) => Some(Box::pin(retrain_index(&args.table)).await?),
@@ -161,7 +161,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let failed = report.done.failed() + report.quarantine.as_ref().map_or(0, Done::failed);
     if failed > 0 {
         let files = counted(failed, "file");
-        printer.warning(format_args!("{files} could not be removed: the next cleanup tries again"));
+        printer.warning(format_args!("{files} could not be removed; the next cleanup tries again"));
     }
     Ok(ExitStatus::Done)
 }
@@ -186,13 +186,13 @@ impl Done {
     fn fields(&self, dry_run: bool) -> Vec<(&'static str, String)> {
         let (before, after) = (thousands(self.fragments_before), thousands(self.fragments_after));
         let mut fields =
-            vec![("fragments", format!("{before} before, {after} {}", if dry_run { "after" } else { "now" }))];
+            vec![("fragments", format!("{before} before, {after} {}", if dry_run { "afterwards" } else { "now" }))];
         if let Some(cleaned) = &self.cleanup {
             let (versions, files) =
                 (counted(cleaned.versions_removed, "version"), counted(cleaned.files_removed, "file"));
             let removed = format!("{versions}, {files} ({})", HumanBytes(cleaned.bytes_removed));
-            fields.push((if dry_run { "would go" } else { "removed" }, removed));
-            fields.push((if dry_run { "would stay" } else { "kept" }, counted(cleaned.versions_kept, "version")));
+            fields.push((if dry_run { "would remove" } else { "removed" }, removed));
+            fields.push((if dry_run { "would keep" } else { "kept" }, counted(cleaned.versions_kept, "version")));
         }
         fields
     }
@@ -209,7 +209,7 @@ impl Report {
         if let Some(index) = &self.index {
             let index = match &index.kind {
                 Some(kind) => format!("{kind}, {} not covered", counted(index.unindexed_rows, "row")),
-                None => "none: every search compares every row".to_owned(),
+                None => NO_INDEX.to_owned(),
             };
             fields.push(("index", index));
         }

@@ -6,33 +6,33 @@ use crate::{
     args::{DeviceArgs, OutputArgs},
     error::Result,
     exit::ExitStatus,
-    interrupt::Stopping,
     jobs,
     output::Printer,
+    shutdown::ShutdownController,
 };
 
 /// Embed a source into a table, without a pipeline file
 ///
-/// Running it again costs only what changed. For more settings than these, write a pipeline file for `polylance run`.
+/// A second run embeds only what changed. For more settings, write a pipeline file and use `polylance run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A file, a folder, a glob or `builtin:udhr`; local, s3://, gs://, az://, http(s)://
+    /// Source: a file, a folder, a glob or `builtin:udhr`; local, s3://, gs://, az:// or http(s)://
     #[arg(long, value_name = "URI")]
     source: String,
-    /// The Lance table, made when it is not there: local, s3://, gs://, az://
+    /// Lance table, created if it does not exist: local, s3://, gs:// or az://
     #[arg(long, value_name = "URI")]
     table: String,
-    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// The column with the text [default: text]
+    /// Column with the text [default: text]
     #[arg(long, value_name = "COL")]
     text: Option<String>,
-    /// The column that names a document, unique in the source [default: id]
+    /// Column with the document id, unique in the source [default: id]
     #[arg(long, value_name = "COL")]
     id: Option<String>,
-    /// Columns to carry into the table; `*` carries all
+    /// Columns to copy into the table; `*` copies all
     #[arg(long, value_name = "COL,…", value_delimiter = ',')]
     keep: Vec<String>,
     #[command(flatten)]
@@ -47,7 +47,7 @@ Examples:
   polylance embed --source 's3://corpus/*.parquet' --table s3://tables/corpus.lance --id url
   polylance embed --source docs.jsonl.gz --table docs.lance --model intfloat/multilingual-e5-base";
 
-pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     let mut pipeline = Pipeline::new(Source::new(args.source), Table::new(args.table));
     if let Some(model) = args.model {
         pipeline.model.id = model;
@@ -63,5 +63,5 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
     }
     pipeline.source.keep = args.keep;
     pipeline.validate()?;
-    jobs::embed::run(&pipeline, None, &args.output, stopping, printer).await
+    jobs::embed::run(&pipeline, None, &args.output, controller, printer).await
 }

@@ -7,15 +7,16 @@ use polylance_schema::Chunking;
 use polylance_worker::DevicePool;
 use serde::Serialize;
 
-use crate::{args::ModelArgs, error::Result, exit::ExitStatus, lines::lines, output::Printer};
+use crate::{args::ModelArgs, error::Result, exit::ExitStatus, output::Printer, stdin::lines};
 
-/// Lines that are encoded together, when so many are waiting.
-const BATCH: usize = 256;
+/// Maximum number of lines that are encoded together.
+const MAX_BATCH_LINES: usize = 256;
 
-/// Encode lines on stdin into one JSON object a line on stdout, in order
+/// Embed lines from stdin; one JSON object per line on stdout, in order
 ///
-/// Each is `{"n_tokens": …, "truncated": …, "embedding": […]}`. A line over the model's limit is cut there and says so
-/// with `truncated`. An empty line is a text too: the vector of its special tokens. No prefix is added unless given.
+/// Each object is `{"n_tokens": …, "truncated": …, "embedding": […]}`. A line longer than the model's limit is cut
+/// there and has `"truncated": true`. An empty line is a text too: its vector is that of the special tokens. No prefix
+/// is added by default.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -43,11 +44,11 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };
 
-    let mut lines = lines(BATCH);
-    let mut waiting = Vec::with_capacity(BATCH);
+    let mut lines = lines(MAX_BATCH_LINES);
+    let mut waiting = Vec::with_capacity(MAX_BATCH_LINES);
     let mut done = 0;
-    while lines.recv_many(&mut waiting, BATCH).await > 0 {
-        // The lines before a bad one are encoded all the same.
+    while lines.recv_many(&mut waiting, MAX_BATCH_LINES).await > 0 {
+        // The lines before a bad one are still encoded.
         let bad = waiting.iter().position(Result::is_err).map(|at| waiting.split_off(at));
         let texts: Vec<String> = waiting.drain(..).collect::<Result<_>>()?;
         let (first, last) = (done + 1, done + texts.len());
@@ -68,7 +69,7 @@ async fn encode(texts: Vec<String>, pool: &DevicePool, spec: &TokenizeSpec, prin
     let documents = pool.tokenize(texts, spec).await?;
     let chunks: Vec<_> = documents.into_iter().filter_map(|chunks| chunks.into_iter().next()).collect();
     if chunks.len() != rows {
-        bail!("the tokenizer made {} inputs of {rows} lines", chunks.len());
+        bail!("the tokenizer returned {} inputs for {rows} lines", chunks.len());
     }
     let shapes: Vec<_> = chunks.iter().map(|chunk| (chunk.input_ids.len(), chunk.truncated)).collect();
     let embeddings = pool.encode(chunks.into_iter().map(|chunk| chunk.input_ids).collect()).await?;

@@ -16,72 +16,72 @@ use crate::{
     output::{Printer, counted, progress, thousands},
 };
 
-/// Confused pairs that are shown.
-const PAIRS: usize = 12;
+/// Maximum number of confused pairs that are printed.
+const MAX_PRINTED_PAIRS: usize = 12;
 
-/// Fit a classifier of texts to labelled rows, on a model as it is
+/// Train a linear head on a frozen model: a text classifier or an entity tagger
 ///
-/// One pass over the source makes a vector of each text; they are kept as a Lance table beside the result, so that
-/// another fit costs no pass. A linear head is trained on them, and written with the model as a folder that
-/// `polylance annotate` and `polylance predict` read. The same rows, options and seed give the same head.
+/// One pass over the source embeds each text. The vectors are kept in a Lance table next to the result, so another fit
+/// needs no pass. The head is trained on them and written with its model as a folder, which `polylance annotate` and
+/// `polylance predict` read. The same rows, options and seed give the same head.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Labelled rows: a file, a folder, a glob or `builtin:udhr`; local, s3://, gs://, az://, http(s)://
+    /// Labelled rows: a file, a folder, a glob or `builtin:udhr`; local, s3://, gs://, az:// or http(s)://
     #[arg(long, value_name = "URI")]
     source: String,
-    /// The column with the label, text or whole numbers
+    /// Column with the label: text or whole numbers
     #[arg(long, value_name = "COL", required_unless_present_any = ["conll", "spans"])]
     label: Option<String>,
-    /// The column with a text's entities: fit a tagger of them. A cell is a list of structs label, start, end, in
-    /// characters, or that list as JSON. A fifth of the texts is kept to measure the tagger
+    /// Column with a text's entities: trains a tagger. A cell is a list of structs label, start, end, counted in
+    /// characters, or that list as JSON. A fifth of the texts is held back to measure the tagger
     #[arg(long, value_name = "COL", conflicts_with_all = ["label", "conll", "condition", "test"])]
     spans: Option<String>,
-    /// The source is a local CoNLL file: fit a tagger of entities. A fifth of the sentences is kept to measure it
+    /// The source is a local CoNLL file: trains a tagger. A fifth of the sentences is held back to measure it
     #[arg(long, conflicts_with_all = ["label", "condition", "test", "text", "id"])]
     conll: bool,
-    /// The folder to write
+    /// Folder to write
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// The model below the head: `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    /// Model below the head: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
     #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
     model: String,
-    /// The column with the text
+    /// Column with the text
     #[arg(long, value_name = "COL", default_value = "text")]
     text: String,
-    /// The column that names a row
+    /// Column with the row's id
     #[arg(long, value_name = "COL", default_value = "id")]
     id: String,
-    /// Train on these rows only, a condition in SQL
+    /// SQL condition: train on these rows only
     #[arg(long = "where", value_name = "SQL")]
     condition: Option<String>,
-    /// Measure on these rows, a condition in SQL [default: the rows held out of training]
+    /// SQL condition: measure on these rows [default: the rows held out of training]
     #[arg(long, value_name = "SQL")]
     test: Option<String>,
-    /// Share of the rows held out of training, which decide when to stop
+    /// Share of the rows held out of training; they decide when to stop
     #[arg(long, value_name = "SHARE", default_value_t = Options::default().held_out)]
     held_out: f64,
-    /// Passes over the vectors at most
+    /// Maximum number of passes over the vectors
     #[arg(long, value_name = "N", default_value_t = Options::default().epochs)]
     epochs: usize,
-    /// Step size
+    /// Learning rate
     #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate)]
     learning_rate: f64,
     /// Weight decay
     #[arg(long, value_name = "DECAY", default_value_t = Options::default().weight_decay)]
     weight_decay: f64,
-    /// Decides which rows are held out, and the order of the others
+    /// Seed: decides which rows are held out, and the order of the others
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The Lance table with the vectors [default: FOLDER.features.lance]
+    /// Lance table with the vectors [default: FOLDER.features.lance]
     #[arg(long, value_name = "URI")]
     features: Option<String>,
     #[command(flatten)]
     devices: DeviceArgs,
-    /// End with one JSON object on stdout
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// How progress is shown on stderr
+    /// How to show progress on stderr
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "MODE")]
     progress: ProgressMode,
 }
@@ -116,12 +116,12 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
         };
         let request = TaggerRequest { labelled, out: args.out, features, devices, options };
         let corpus = request.read(files).await?;
-        warn_of(&corpus.left_out, printer);
+        warn_left_out(&corpus.left_out, printer);
         let summary = corpus.fit()?;
         if args.json {
             printer.json(&summary)?;
         } else {
-            show_tagger(&summary, printer)?;
+            print_tagger(&summary, printer)?;
         }
         return Ok(ExitStatus::Done);
     };
@@ -144,18 +144,18 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let embedded = embedded?;
     if embedded.rows_quarantined > 0 {
         let rows = counted(embedded.rows_quarantined, "row");
-        printer.warning(format_args!("{rows} could not be read or embedded and are left out"));
+        printer.warning(format_args!("{rows} left out: they could not be read or embedded"));
     }
     let summary = embedded.fit().await?;
     if args.json {
         printer.json(&summary)?;
     } else {
-        show_classifier(&summary, printer)?;
+        print_classifier(&summary, printer)?;
     }
     Ok(ExitStatus::Done)
 }
 
-fn show_classifier(outcome: &ClassifierSummary, printer: &mut Printer) -> Result<()> {
+fn print_classifier(outcome: &ClassifierSummary, printer: &mut Printer) -> Result<()> {
     let n = |number: usize| thousands(number as u64);
     let ClassifierSummary { report, .. } = outcome;
     let rows = format!("{} trained on, {} held out", n(outcome.trained_rows), n(outcome.held_out_rows));
@@ -180,33 +180,35 @@ fn show_classifier(outcome: &ClassifierSummary, printer: &mut Printer) -> Result
     printer.line("")?;
     let header = ["label", "taken for", "rows"].map(str::to_owned);
     let pair = |pair: &polylance_fit::Confused| vec![pair.label.clone(), pair.taken_for.clone(), n(pair.rows)];
-    printer.table(&header, report.confused.iter().take(PAIRS).map(pair).collect())?;
-    if report.confused.len() > PAIRS {
-        printer.line(format!("… and {} more pairs; --json tells all", n(report.confused.len() - PAIRS)))?;
+    printer.table(&header, report.confused.iter().take(MAX_PRINTED_PAIRS).map(pair).collect())?;
+    if report.confused.len() > MAX_PRINTED_PAIRS {
+        printer.line(format!("… and {} more pairs; --json has all", n(report.confused.len() - MAX_PRINTED_PAIRS)))?;
     }
     Ok(())
 }
 
-fn warn_of(left_out: &LeftOut, printer: &mut Printer) {
+fn warn_left_out(left_out: &LeftOut, printer: &mut Printer) {
     if let Some(first) = &left_out.first_refused {
         let rows = counted(left_out.rows_refused as u64, "row");
         printer.warning(format_args!("{rows} left out; the first is {first}"));
     }
     if left_out.words_cut_off > 0 {
         let words = counted(left_out.words_cut_off as u64, "word");
-        printer.warning(format_args!("{words} left out, beyond what the model reads of a sentence"));
+        printer.warning(format_args!("{words} left out: they exceed the model's limit for a sentence"));
     }
     if left_out.spans_lost > 0 {
         let spans = counted(left_out.spans_lost as u64, "span");
-        printer.warning(format_args!("{spans} left out, beyond what the model reads of a text or over white space"));
+        printer.warning(format_args!(
+            "{spans} left out: they exceed the model's limit for a text, or cover only white space"
+        ));
     }
 }
 
-fn show_tagger(outcome: &TaggerSummary, printer: &mut Printer) -> Result<()> {
+fn print_tagger(outcome: &TaggerSummary, printer: &mut Printer) -> Result<()> {
     let n = |number: usize| thousands(number as u64);
     let TaggerSummary { report, .. } = outcome;
     let sentences = if outcome.unit == "word" { "sentences" } else { "texts" };
-    let measured = format!("{} entities in {} {sentences} kept apart", n(report.entities), n(outcome.test_sentences));
+    let measured = format!("{} entities in {} test {sentences}", n(report.entities), n(outcome.test_sentences));
     let without = match outcome.rows_without_label {
         0 => String::new(),
         rows => format!(", {} without spans left out", n(rows)),
@@ -220,11 +222,11 @@ fn show_tagger(outcome: &TaggerSummary, printer: &mut Printer) -> Result<()> {
             format!("{} passes, the best was {}, {:.1} s", outcome.epochs, outcome.best_epoch, outcome.seconds),
         ),
         ("f1", format!("micro {:.3}, macro {:.3} on {measured}", report.micro_f1, report.macro_f1)),
-        ("baseline", format!("micro {:.3} by each {}'s most frequent tag", outcome.baseline_micro_f1, outcome.unit)),
+        ("baseline", format!("micro {:.3} with each {}'s most frequent tag", outcome.baseline_micro_f1, outcome.unit)),
         ("written", outcome.out.clone()),
     ])?;
     printer.line("")?;
-    let header = ["entity", "there", "precision", "recall", "f1"].map(str::to_owned);
+    let header = ["entity", "count", "precision", "recall", "f1"].map(str::to_owned);
     let row = |kind: &polylance_fit::EntityScore| {
         let share = |share: f64| format!("{share:.3}");
         vec![kind.kind.clone(), n(kind.entities), share(kind.precision), share(kind.recall), share(kind.f1)]

@@ -14,10 +14,10 @@ use crate::{
     output::{Printer, advice::advise, counted, thousands},
 };
 
-/// Build and tune the indices by which a table is searched
+/// Build and tune the indices of a table
 ///
-/// Runs keep indices up to date by themselves, see `index` in pipeline files: these commands are for tables that were
-/// made without one, or with another.
+/// Runs keep indices up to date by themselves; see `index` in pipeline files. These commands are for tables without an
+/// index, or with a different one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -38,19 +38,19 @@ enum Command {
     Tune(TuneArgs),
 }
 
-/// Build the index of the vectors, or add the rows that it lacks
+/// Build the vector index, or add new rows to it
 #[derive(Debug, clap::Args)]
 struct VectorsArgs {
-    /// The Lance table
+    /// Lance table
     #[arg(long, value_name = "URI")]
     table: String,
-    /// The kind; auto is `ivf_pq` from --min-rows on, and none below: there an exact search is fast
+    /// Kind of index; auto: `ivf_pq` from --min-rows rows on, none below, where exact search is fast
     #[arg(long, value_parser = word::<IndexKind>(), default_value = "auto")]
     kind: IndexKind,
-    /// How vectors are compared
+    /// Distance between vectors
     #[arg(long, value_parser = word::<Metric>(), default_value = "cosine")]
     metric: Metric,
-    /// With --kind auto, rows from which there is an index
+    /// With --kind auto: number of rows from which an index is built
     #[arg(long, value_name = "N", default_value_t = IndexSpec::default().min_rows)]
     min_rows: u64,
     /// Print one JSON object
@@ -58,14 +58,14 @@ struct VectorsArgs {
     json: bool,
 }
 
-/// Build the index of the text's words, or add the rows that it lacks
+/// Build the full-text index, or add new rows to it
 ///
-/// Words of all languages are found, however long, those of Thai, Japanese and Chinese by dictionary. They are compared
-/// without case, accents and vowel signs that may be left out, and end at an apostrophe (l'homme has the word homme). An
-/// index of an older version of polylance is rebuilt.
+/// Words of all languages and any length are indexed; those of Thai, Japanese and Chinese are segmented by dictionary.
+/// Comparison ignores case, accents and optional vowel signs. A word ends at an apostrophe (l'homme contains the word
+/// homme). An index of an older version of polylance is rebuilt.
 #[derive(Debug, clap::Args)]
 struct WordsArgs {
-    /// The Lance table
+    /// Lance table
     #[arg(long, value_name = "URI")]
     table: String,
     /// Print one JSON object
@@ -73,25 +73,25 @@ struct WordsArgs {
     json: bool,
 }
 
-/// Find how little of the vectors' index must be searched, and keep it with the table
+/// Find the fastest search settings that reach a recall target, and store them in the table
 ///
-/// Rows of the table serve as queries; what an exact search finds around them is the truth. The fastest setting that
-/// finds enough of it is written into the table, and searches use it from then on.
+/// Rows of the table serve as queries, and the hits of an exact search are the ground truth. The fastest setting that
+/// reaches the target is stored in the table, and searches use it from then on.
 #[derive(Debug, clap::Args)]
 struct TuneArgs {
-    /// The Lance table
+    /// Lance table
     #[arg(long, value_name = "URI")]
     table: String,
-    /// The share of an exact search's hits that must be found
+    /// Target recall: share of an exact search's hits that must be found
     #[arg(long, value_name = "SHARE", default_value_t = TuneRequest::default().recall)]
     recall: f64,
-    /// Hits of a search
+    /// Number of hits per search
     #[arg(short = 'k', value_name = "N", default_value_t = TuneRequest::default().k)]
     k: usize,
-    /// Rows that serve as queries
+    /// Number of rows that serve as queries
     #[arg(long, value_name = "N", default_value_t = TuneRequest::default().queries)]
     queries: usize,
-    /// Measure only, and leave the table as it is
+    /// Measure only; do not change the table
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object
@@ -117,10 +117,10 @@ async fn vectors(args: VectorsArgs, printer: &mut Printer) -> Result<ExitStatus>
     let rows = index.indexed_rows + index.unindexed_rows;
     let (rows, least) = (thousands(rows), thousands(spec.min_rows));
     let state = match (index.action, &index.kind) {
-        (IndexAction::Dropped, _) => "dropped: every search is exact".to_owned(),
-        (IndexAction::Postponed, _) => format!("none: {rows} rows are too few to learn its codes from"),
+        (IndexAction::Dropped, _) => "dropped (exact search)".to_owned(),
+        (IndexAction::Postponed, _) => format!("none: {rows} rows are too few to train it"),
         (_, None) if spec.kind == IndexKind::Auto => {
-            format!("none: of {rows} rows every search is exact, from {least} on there is an index")
+            format!("none (exact search): {rows} rows, an index is built from {least} on")
         }
         (_, None) => "none".to_owned(),
         (action, Some(kind)) => {
@@ -140,7 +140,7 @@ async fn words(args: WordsArgs, printer: &mut Printer) -> Result<ExitStatus> {
         printer.json(&words)?;
     } else if let Some(WordsOutcome { action, indexed_rows, unindexed_rows, .. }) = words {
         let state = format!("{} ({})", done(action), covered(indexed_rows, unindexed_rows));
-        printer.fields(&[("table", args.table), ("words", state)])?;
+        printer.fields(&[("table", args.table), ("full-text", state)])?;
     }
     Ok(ExitStatus::Done)
 }
@@ -150,7 +150,7 @@ fn done(action: IndexAction) -> &'static str {
         IndexAction::Built => "built",
         IndexAction::Extended => "extended",
         IndexAction::Unchanged => "up to date",
-        IndexAction::None | IndexAction::Dropped | IndexAction::Postponed => "not there",
+        IndexAction::None | IndexAction::Dropped | IndexAction::Postponed => "none",
     }
 }
 
@@ -161,7 +161,7 @@ fn covered(indexed: u64, unindexed: u64) -> String {
     }
 }
 
-/// What was measured, and what the table says from now on.
+/// The measurements, and whether the best setting was stored.
 #[derive(Debug, Serialize)]
 struct Report {
     table: String,
@@ -173,8 +173,8 @@ struct Report {
 
 async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
     if !(0.0..=1.0).contains(&args.recall) {
-        let error = UsageError::new(format!("--recall is a share from 0 to 1, not {}", args.recall));
-        return Err(error.with_hint("0.95 finds 95 of 100 of the hits of an exact search").into());
+        let error = UsageError::new(format!("--recall must be a share from 0 to 1, found {}", args.recall));
+        return Err(error.with_hint("0.95 finds 95 of 100 hits of an exact search").into());
     }
     let table = SearchTable::open(&args.table).await?;
     let request = TuneRequest { queries: args.queries, k: args.k, recall: args.recall };
@@ -195,7 +195,7 @@ async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
 impl Report {
     fn print(&self, printer: &mut Printer) -> Result<()> {
         let TuneReport { tried, best, enough, exact } = &self.tuning;
-        let header = ["", "nprobes", "refine", "recall", "median", "99 of 100"].map(str::to_owned);
+        let header = ["", "nprobes", "refine", "recall", "median", "p99"].map(str::to_owned);
         let row = |tuned: &MeasuredEffort| {
             let number = |number: Option<usize>| number.map(|number| number.to_string()).unwrap_or_default();
             vec![
@@ -212,8 +212,8 @@ impl Report {
         if !enough {
             let wanted = self.recall_wanted;
             printer.warning(format_args!(
-                "no setting finds {wanted} of an exact search's hits: an index of whole vectors (--kind ivf_flat) or of 8-bit \
-                 ones (ivf_sq) finds more"
+                "no setting reaches a recall of {wanted}: an index of whole vectors (--kind ivf_flat) or of 8-bit ones \
+                 (ivf_sq) has a higher recall"
             ));
         }
         Ok(())

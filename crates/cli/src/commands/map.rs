@@ -9,17 +9,17 @@ use crate::{
     output::{Printer, thousands},
 };
 
-/// Draw the map of a table: its vectors in two dimensions, for the page of `polylance serve`
+/// Project a table's vectors to two dimensions, for the map on the web page of `polylance serve`
 ///
-/// The two directions in which the vectors differ most (principal components) become the columns `map_x` and `map_y`; no
-/// data file is rewritten. Rows that are written later have no place until the map is drawn again.
+/// The two principal components of the vectors become the columns `map_x` and `map_y`; no data file is rewritten. Rows
+/// that are written later are not on the map until the command runs again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The Lance table
+    /// Lance table
     #[arg(long, value_name = "URI")]
     table: String,
-    /// Rows that the directions are computed from, at most
+    /// Maximum number of rows that the components are computed from
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     sample: usize,
     /// Print one JSON object
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     } else {
         printer.fields(&[
             ("table", args.table),
-            ("rows", format!("{} placed, axes from {}", thousands(map.rows), thousands(map.sampled))),
+            ("rows", format!("{} projected, components from {}", thousands(map.rows), thousands(map.sampled))),
             ("explained", format!("{:.1} % of the variance", map.explained * 100.0)),
         ])?;
     }

@@ -1,4 +1,4 @@
-//! One file per command: its arguments with their help, and what it does.
+//! One module per command: its arguments, whose doc comments are the help, and its `run` function.
 
 pub(crate) mod annotate;
 pub(crate) mod bench;

@@ -15,7 +15,7 @@ use crate::{
     output::{Printer, thousands},
 };
 
-/// Look at models
+/// Inspect models
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -27,11 +27,11 @@ enum Command {
     Check(Check),
 }
 
-/// Load a model and say what it is, and what was missing or unused in its weights
+/// Load a model and report its settings, and missing or unused weights
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 struct Check {
-    /// `builtin:multilingual-e5-small`, a folder, a .gguf file or a name on the hub
+    /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
     #[arg(value_name = "MODEL")]
     model: String,
     #[command(flatten)]
@@ -47,8 +47,8 @@ Examples:
   polylance model check ./xlm-roberta-xl --json | jq .weights.unused
   HF_HUB_OFFLINE=1 polylance model check intfloat/multilingual-e5-base";
 
-/// Tensors that are named; of the rest there is a number.
-const NAMES: usize = 8;
+/// Maximum number of tensors that are named; the rest is counted.
+const MAX_NAMED_TENSORS: usize = 8;
 
 #[derive(Serialize)]
 struct Checked<'a> {
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let Command::Check(args) = args.command;
     let files = models::find(&args.model)?;
     let pool = models::open(&files, &args.compute.select()?, None).await?;
-    let (test_tokens, test_norm) = test(&pool, &files.defaults().prompts.query).await?;
+    let (test_tokens, test_norm) = embed_test_sentence(&pool, &files.defaults().prompts.query).await?;
     let checked = Checked {
         model: files.name(),
         config: files.config(),
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     if args.json {
         printer.json(&checked)?;
     } else {
-        show(&checked, printer)?;
+        print(&checked, printer)?;
     }
     if !(checked.test_norm.is_finite() && checked.test_norm > 0.0) {
         anyhow::bail!("the vector of a test sentence has length {}: the weights are damaged", checked.test_norm);
@@ -96,8 +96,8 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     Ok(ExitStatus::Done)
 }
 
-/// Embeds a sentence: its number of ids and the length of its vector.
-async fn test(pool: &DevicePool, prefix: &str) -> Result<(usize, f64)> {
+/// Embeds a sentence; returns its number of tokens and the length of its vector.
+async fn embed_test_sentence(pool: &DevicePool, prefix: &str) -> Result<(usize, f64)> {
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: prefix.to_owned(), chunking };
     let chunks = pool.tokenize(vec!["Hello world, ça va? 你好".to_owned()], &spec).await?;
@@ -107,11 +107,11 @@ async fn test(pool: &DevicePool, prefix: &str) -> Result<(usize, f64)> {
     Ok((tokens, vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()))
 }
 
-fn show(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
+fn print(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
     let Checked { config, defaults, weights, .. } = checked;
     let pooling = format!("{:?}", defaults.pooling).to_lowercase();
     let normalized = if defaults.normalize { "normalized" } else { "not normalized" };
-    let widened = if weights.per_layer { ", widened a layer at a time" } else { "" };
+    let widened = if weights.per_layer { ", converted layer by layer" } else { "" };
     let mut fields = vec![
         ("model", checked.model.to_owned()),
         ("kind", config.kind.model_type().to_owned()),
@@ -154,8 +154,12 @@ fn show(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
 
 fn tensors(names: &[String]) -> String {
     if names.is_empty() {
-        return "nothing".to_owned();
+        return "none".to_owned();
     }
-    let shown = names.iter().take(NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMES { format!("{shown} and {} more", names.len() - NAMES) } else { shown }
+    let shown = names.iter().take(MAX_NAMED_TENSORS).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > MAX_NAMED_TENSORS {
+        format!("{shown} and {} more", names.len() - MAX_NAMED_TENSORS)
+    } else {
+        shown
+    }
 }

@@ -14,25 +14,25 @@ use crate::{
     args::{ComputeArgs, TaskArgs, word},
     error::Result,
     exit::ExitStatus,
-    lines::lines,
     output::Printer,
+    stdin::lines,
 };
 
-/// Lines that are answered together, when so many are waiting.
-const BATCH: usize = 64;
+/// Maximum number of lines that are computed together.
+const MAX_BATCH_LINES: usize = 64;
 
-/// Ask a model's head about lines on stdin: one JSON object a line on stdout, in order
+/// Run a model's head on lines from stdin; one JSON object per line on stdout, in order
 ///
-/// A line is a text; where a task needs more it is a JSON object: qa `{"question": …, "context": …}`, choose
-/// `{"text": …, "choices": […]}`, rerank `{"query": …, "passages": […]}`. `start` and `end` count characters, and
-/// `text` is exactly that slice of the input.
+/// A line is a text, or for some tasks a JSON object: qa `{"question": …, "context": …}`, choose `{"text": …,
+/// "choices": […]}`, rerank `{"query": …, "passages": […]}`. `start` and `end` count characters, and `text` is exactly
+/// that slice of the input.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The model with its head: a folder or a name on the hub
+    /// Model with the head: a folder or a hub name
     #[arg(long, value_name = "MODEL")]
     model: String,
-    /// What the head is asked
+    /// Task to run
     #[arg(long, value_name = "TASK", value_parser = word::<TaskName>())]
     task: TaskName,
     #[command(flatten)]
@@ -54,19 +54,19 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
     let pool: Arc<dyn Annotator> = Arc::new(pool);
 
-    let mut lines = lines(BATCH);
-    let mut waiting = Vec::with_capacity(BATCH);
+    let mut lines = lines(MAX_BATCH_LINES);
+    let mut waiting = Vec::with_capacity(MAX_BATCH_LINES);
     let mut done = 0;
-    while lines.recv_many(&mut waiting, BATCH).await > 0 {
-        // The lines before a bad one are answered all the same.
-        let mut asked = Vec::with_capacity(waiting.len());
+    while lines.recv_many(&mut waiting, MAX_BATCH_LINES).await > 0 {
+        // The lines before a bad one are still computed.
+        let mut requests = Vec::with_capacity(waiting.len());
         let mut bad = None;
         for (at, line) in waiting.drain(..).enumerate() {
             let number = done + at + 1;
             match line
-                .and_then(|line| Asked::parse(line, pool.spec()).with_context(|| format!("line {number} of stdin")))
+                .and_then(|line| Request::parse(line, pool.spec()).with_context(|| format!("line {number} of stdin")))
             {
-                Ok(one) => asked.push(one),
+                Ok(request) => requests.push(request),
                 Err(error) => {
                     bad = Some(error);
                     break;
@@ -74,8 +74,8 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
             }
         }
         let first = done + 1;
-        done += asked.len();
-        answer(asked, first, pool.as_ref(), printer).await?;
+        done += requests.len();
+        answer(requests, first, pool.as_ref(), printer).await?;
         if let Some(error) = bad {
             return Err(error);
         }
@@ -83,21 +83,21 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     Ok(ExitStatus::Done)
 }
 
-async fn answer(asked: Vec<Asked>, first: usize, pool: &dyn Annotator, printer: &mut Printer) -> Result<()> {
-    let inputs: Vec<AnnotateInput> = asked.iter().flat_map(|one| one.inputs.clone()).collect();
+async fn answer(requests: Vec<Request>, first: usize, pool: &dyn Annotator, printer: &mut Printer) -> Result<()> {
+    let inputs: Vec<AnnotateInput> = requests.iter().flat_map(|request| request.inputs.clone()).collect();
     let mut answers = pool.annotate(inputs).await?.into_iter();
-    for (at, one) in asked.into_iter().enumerate() {
-        let answers: Vec<Annotated> = answers.by_ref().take(one.inputs.len()).collect();
+    for (at, request) in requests.into_iter().enumerate() {
+        let answers: Vec<Annotated> = answers.by_ref().take(request.inputs.len()).collect();
         let answers: Result<Vec<Annotation>, String> = answers.into_iter().collect();
         let answers = answers.map_err(|message| anyhow::anyhow!("line {} of stdin: {message}", first + at))?;
-        printer.json(&one.json(answers))?;
+        printer.json(&request.json(answers))?;
     }
     Ok(printer.flush()?)
 }
 
-/// A line as inputs of the head.
+/// A line of stdin as inputs of the head.
 #[derive(Debug)]
-struct Asked {
+struct Request {
     inputs: Vec<AnnotateInput>,
 }
 
@@ -120,7 +120,7 @@ struct Ranking {
     passages: Vec<String>,
 }
 
-impl Asked {
+impl Request {
     fn parse(line: String, spec: &TaskSpec) -> Result<Self> {
         let inputs = match spec {
             TaskSpec::Qa { .. } => {
@@ -200,33 +200,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_as_its_task_needs() {
+    fn line_is_parsed_by_task() {
         let qa =
             TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
-        let asked = Asked::parse(r#"{"question": "who?", "context": "Ada."}"#.into(), &qa).unwrap();
-        assert_eq!((asked.inputs[0].question.as_deref(), asked.inputs[0].text.as_str()), (Some("who?"), "Ada."));
-        let error = Asked::parse(r#"{"question": "who?"}"#.into(), &qa).unwrap_err();
+        let request = Request::parse(r#"{"question": "who?", "context": "Ada."}"#.into(), &qa).unwrap();
+        assert_eq!((request.inputs[0].question.as_deref(), request.inputs[0].text.as_str()), (Some("who?"), "Ada."));
+        let error = Request::parse(r#"{"question": "who?"}"#.into(), &qa).unwrap_err();
         let words = format!("{error:#}");
         assert!(words.contains("expected {\"question\"") && words.contains("missing field `context`"), "{words}");
-        let ranking = Asked::parse(r#"{"query": "q", "passages": ["a", "b"]}"#.into(), &TaskSpec::Rerank).unwrap();
+        let ranking = Request::parse(r#"{"query": "q", "passages": ["a", "b"]}"#.into(), &TaskSpec::Rerank).unwrap();
         let scores = ranking.json(vec![Annotation::Relevance(0.5), Annotation::Relevance(0.25)]);
         assert_eq!(scores, json!({"scores": [0.5, 0.25]}));
-        let none = Asked::parse(r#"{"query": "q", "passages": []}"#.into(), &TaskSpec::Rerank).unwrap();
+        let none = Request::parse(r#"{"query": "q", "passages": []}"#.into(), &TaskSpec::Rerank).unwrap();
         assert_eq!(none.json(vec![]), json!({"scores": []}));
     }
 
     #[test]
-    fn answers_have_the_shape_of_their_task() {
-        let asked = || Asked { inputs: vec![AnnotateInput { choices: vec!["a".into()], ..AnnotateInput::default() }] };
+    fn output_has_the_shape_of_the_task() {
+        let request =
+            || Request { inputs: vec![AnnotateInput { choices: vec!["a".into()], ..AnnotateInput::default() }] };
         let token = || TokenScore { token: "sea".into(), score: 0.5 };
         let one = json!({"token": "sea", "score": 0.5});
-        assert_eq!(asked().json(vec![Annotation::Masks(vec![vec![token()]])]), json!({"tokens": [one]}));
+        assert_eq!(request().json(vec![Annotation::Masks(vec![vec![token()]])]), json!({"tokens": [one]}));
         let two = Annotation::Masks(vec![vec![token()], vec![]]);
-        assert_eq!(asked().json(vec![two]), json!({"masks": [[one], []]}));
-        let choices = asked().json(vec![Annotation::Choices(vec![1.0])]);
+        assert_eq!(request().json(vec![two]), json!({"masks": [[one], []]}));
+        let choices = request().json(vec![Annotation::Choices(vec![1.0])]);
         assert_eq!(choices, json!({"choices": [{"choice": "a", "score": 1.0}]}));
         let span = Span { label: "PER".into(), score: 0.5, chars: 1..4, text: "Ada".into(), continues: false };
         let expected = json!({"spans": [{"label": "PER", "score": 0.5, "start": 1, "end": 4, "text": "Ada"}]});
-        assert_eq!(asked().json(vec![Annotation::Spans(vec![span])]), expected);
+        assert_eq!(request().json(vec![Annotation::Spans(vec![span])]), expected);
     }
 }

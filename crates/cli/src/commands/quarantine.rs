@@ -10,30 +10,29 @@ use clap::Subcommand;
 use futures::TryStreamExt;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
+use polylance_schema::Stage;
 use polylance_sink::{
     QuarantineFilter, SinkError, Table, count_quarantined, drop_quarantined, quarantine_uri, quarantined_rows,
     quarantined_sources,
 };
 use serde::Serialize;
 
-use polylance_schema::Stage;
-
 use crate::{
     args::{OutputArgs, word},
     error::{Result, UsageError},
     exit::ExitStatus,
-    interrupt::Stopping,
     jobs,
-    output::{Printer, batch, counted, thousands},
+    output::{Printer, counted, rows, thousands},
+    shutdown::ShutdownController,
 };
 
-/// Rows that a list for people shows unless told otherwise.
-const ROWS: usize = 20;
+/// Default number of rows in a printed list.
+const DEFAULT_LISTED_ROWS: usize = 20;
 
-/// The columns that people see, in their order; `--json` has all.
-const SHOWN: [&str; 7] = ["at", "stage", "source", "row", "doc_id", "attempts", "error"];
+/// The columns of a printed list, in order; `--json` has all.
+const PRINTED_COLUMNS: [&str; 7] = ["at", "stage", "source", "row", "doc_id", "attempts", "error"];
 
-/// Look at the rows that could not be embedded, try them again, or drop them
+/// List, retry or drop the rows that could not be embedded or annotated
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -47,20 +46,20 @@ enum Command {
     Drop(Drop),
 }
 
-/// List rows: where they are in the source, what failed, and how often
+/// List rows: their place in the source, the error, and the number of attempts
 #[derive(Debug, clap::Args)]
 #[command(after_help = LIST_HELP)]
 struct List {
-    /// The Lance table that the quarantine belongs to
+    /// Lance table that the quarantine belongs to
     #[arg(long, value_name = "URI")]
     table: String,
     /// Only rows that failed at this stage
     #[arg(long, value_name = "STAGE", value_parser = word::<Stage>())]
     stage: Option<Stage>,
-    /// Rows at most [default: 20, and all with --json]
+    /// Maximum number of rows [default: 20; all with --json]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Print one JSON object a row
+    /// Print one JSON object per row
     #[arg(long)]
     json: bool,
 }
@@ -70,17 +69,17 @@ Examples:
   polylance quarantine list --table docs.lance
   polylance quarantine list --table docs.lance --stage scan --json | jq -r .error | sort | uniq -c";
 
-/// Run a pipeline over the rows of its source that are in the quarantine, and no others
+/// Run a pipeline on the quarantined rows of its source only
 ///
-/// The source is read, but only those rows are embedded; those that succeed leave the quarantine. An ordinary run
-/// tries them too, along with everything that is new.
+/// The source is read, but only those rows are embedded; rows that succeed leave the quarantine. An ordinary run
+/// retries them too, along with everything that is new.
 #[derive(Debug, clap::Args)]
 #[command(after_help = REPLAY_HELP)]
 struct Replay {
-    /// The pipeline file, TOML
+    /// Pipeline file (TOML)
     #[arg(value_name = "PIPELINE.toml")]
     pipeline: PathBuf,
-    /// Set a key of the file, such as `source.max_bytes='64 MiB'`
+    /// Override a key of the file, such as `source.max_bytes='64 MiB'`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Only rows that failed at this stage
@@ -97,11 +96,11 @@ Examples:
 
 /// Drop rows from the quarantine
 ///
-/// Their documents are not in the table, so a later run tries them again: take them out of the source as well.
+/// Their documents are not in the table, so a later run tries them again: remove them from the source as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = DROP_HELP)]
 struct Drop {
-    /// The Lance table that the quarantine belongs to
+    /// Lance table that the quarantine belongs to
     #[arg(long, value_name = "URI")]
     table: String,
     /// Only rows that failed at this stage
@@ -113,7 +112,7 @@ struct Drop {
     /// All rows
     #[arg(long, conflicts_with_all = ["stage", "id"])]
     all: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     /// Print one JSON object
@@ -126,60 +125,60 @@ Examples:
   polylance quarantine drop --table docs.lance --id doc-17
   polylance quarantine drop --table docs.lance --stage scan --yes";
 
-pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     match args.command {
         Command::List(args) => Box::pin(list(args, printer)).await,
-        Command::Replay(args) => Box::pin(replay(*args, stopping, printer)).await,
+        Command::Replay(args) => Box::pin(replay(*args, controller, printer)).await,
         Command::Drop(args) => Box::pin(drop(args, printer)).await,
     }
 }
 
 async fn list(args: List, printer: &mut Printer) -> Result<ExitStatus> {
     check(&args.table).await?;
-    let rows = QuarantineFilter { stage: args.stage, doc_id: None };
-    let limit = args.limit.or_else(|| (!args.json).then_some(ROWS));
-    let mut batches = quarantined_rows(&args.table, &rows, limit).await?;
+    let filter = QuarantineFilter { stage: args.stage, doc_id: None };
+    let limit = args.limit.or_else(|| (!args.json).then_some(DEFAULT_LISTED_ROWS));
+    let mut batches = quarantined_rows(&args.table, &filter, limit).await?;
     let mut lines = Vec::new();
     while let Some(batch) = batches.try_next().await? {
         if args.json {
-            printer.bytes(&batch::json_lines(&batch)?)?;
+            printer.bytes(&rows::json_lines(&batch)?)?;
         } else {
-            lines.extend(batch::rows(&shown(&batch)?)?);
+            lines.extend(rows::cells(&printed_columns(&batch)?)?);
         }
     }
     if args.json {
         return Ok(ExitStatus::Done);
     }
-    let all = count_quarantined(&args.table, &rows).await?;
+    let all = count_quarantined(&args.table, &filter).await?;
     if all == 0 {
-        printer.message("the quarantine has no such row");
+        printer.message("no matching rows in the quarantine");
         return Ok(ExitStatus::Done);
     }
     let listed = lines.len() as u64;
-    printer.table(&SHOWN.map(str::to_owned), lines)?;
+    printer.table(&PRINTED_COLUMNS.map(str::to_owned), lines)?;
     if listed < all {
-        printer.message(format_args!("{} of {}; --limit shows more", thousands(listed), counted(all, "row")));
+        printer.message(format_args!("{} of {} listed; --limit lists more", thousands(listed), counted(all, "row")));
     }
     Ok(ExitStatus::Done)
 }
 
-fn shown(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns = SHOWN.map(|name| batch.schema().index_of(name));
+fn printed_columns(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = PRINTED_COLUMNS.map(|name| batch.schema().index_of(name));
     Ok(batch.project(&columns.into_iter().collect::<Result<Vec<_>, _>>()?)?)
 }
 
-async fn replay(args: Replay, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
+async fn replay(args: Replay, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
-    let rows = QuarantineFilter { stage: args.stage, doc_id: None };
+    let filter = QuarantineFilter { stage: args.stage, doc_id: None };
     let mut only = RowSet::default();
-    for held in quarantined_sources(&pipeline.table.uri, &rows).await? {
-        only.insert(&held.source, held.row, held.kind);
+    for row in quarantined_sources(&pipeline.table.uri, &filter).await? {
+        only.insert(&row.source, row.row, row.kind);
     }
     if only.is_empty() {
-        printer.message("the quarantine has no such row: nothing to replay");
+        printer.message("no matching rows in the quarantine: nothing to replay");
         return Ok(ExitStatus::Done);
     }
-    jobs::embed::run(&pipeline, Some(only), &args.output, stopping, printer).await
+    jobs::embed::run(&pipeline, Some(only), &args.output, controller, printer).await
 }
 
 #[derive(Debug, Serialize)]
@@ -190,14 +189,14 @@ struct Dropped {
 
 async fn drop(args: Drop, printer: &mut Printer) -> Result<ExitStatus> {
     check(&args.table).await?;
-    let rows = QuarantineFilter { stage: args.stage, doc_id: args.id };
+    let filter = QuarantineFilter { stage: args.stage, doc_id: args.id };
     let quarantine = quarantine_uri(&args.table);
-    let held = count_quarantined(&args.table, &rows).await?;
-    if held > 0 && !args.yes && !confirmed(held, &quarantine, printer).await? {
+    let matching = count_quarantined(&args.table, &filter).await?;
+    if matching > 0 && !args.yes && !confirmed(matching, &quarantine, printer).await? {
         printer.message("nothing was dropped");
         return Ok(ExitStatus::Done);
     }
-    let dropped = if held > 0 { Box::pin(drop_quarantined(&args.table, &rows)).await? } else { 0 };
+    let dropped = if matching > 0 { Box::pin(drop_quarantined(&args.table, &filter)).await? } else { 0 };
     if args.json {
         printer.json(&Dropped { quarantine, dropped })?;
     } else {
@@ -206,7 +205,7 @@ async fn drop(args: Drop, printer: &mut Printer) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// A misspelled table has no quarantine either: that must not look like an empty one.
+/// Refuses a table that does not exist: a misspelled name must not look like an empty quarantine.
 async fn check(table: &str) -> Result<()> {
     if Table::open(table).await?.is_none() && Table::open(&quarantine_uri(table)).await?.is_none() {
         return Err(SinkError::NoTable { uri: table.to_owned() }.into());
@@ -214,11 +213,13 @@ async fn check(table: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks a person; where there is none to ask, `--yes` must have been given.
-async fn confirmed(held: u64, quarantine: &str, printer: &mut Printer) -> Result<bool> {
-    let rows = counted(held, "row");
+/// Asks for confirmation; without a terminal, `--yes` is required.
+async fn confirmed(matching: u64, quarantine: &str, printer: &mut Printer) -> Result<bool> {
+    let rows = counted(matching, "row");
     if !(stdin().is_terminal() && stderr().is_terminal()) {
-        let error = UsageError::new(format!("{rows} of {quarantine} would be dropped, and there is nobody to ask"));
+        let error = UsageError::new(format!(
+            "{rows} of {quarantine} would be dropped, and there is no terminal to ask for confirmation"
+        ));
         return Err(error.with_hint("add --yes to drop them").into());
     }
     printer.message(format_args!("drop {rows} of {quarantine}? Type yes to drop them:"));

@@ -1,4 +1,4 @@
-//! `polylance schema`, for those who build polylance.
+//! `polylance schema`: the source of `schemas/pipeline.schema.json`.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use polylance_config::json_schema_text;
 use crate::{
     error::Result,
     exit::ExitStatus,
-    output::{Printer, whole_file::write_whole},
+    output::{Printer, atomic_file::write_atomically},
 };
 
 /// Print the JSON Schema of the pipeline file
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub(crate) struct Args {
-    /// Write it to pipeline.schema.json in this folder instead
+    /// Write it to pipeline.schema.json in this folder
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
 }
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args, printer: &mut Printer) -> Result<ExitStatus> {
         None => printer.bytes(text.as_bytes())?,
         Some(folder) => {
             let path = folder.join("pipeline.schema.json");
-            write_whole(&path, text.as_bytes())?;
+            write_atomically(&path, text.as_bytes())?;
         }
     }
     Ok(ExitStatus::Done)

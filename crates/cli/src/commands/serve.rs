@@ -19,50 +19,52 @@ use polylance_engine::{
 use polylance_server::{Limits, ServedModels, Server, ServerError, ServerOptions, TlsFiles, TokenHash};
 
 use crate::{
-    args::{DeviceArgs, TableModelArgs, named},
+    args::{DeviceArgs, TableModelArgs, duration::seconds, named},
     error::{Result, UsageError},
     exit::ExitStatus,
-    interrupt::{self, Stopping},
     output::{Printer, counted},
+    shutdown::{self, ShutdownController, ShutdownPlan},
 };
 
-/// Serve tables over HTTP: search, SQL, embeddings as `OpenAI`'s clients ask for them, and a page to use them
+/// Serve tables over HTTP: search, SQL, `OpenAI`-compatible embeddings and a web page
 ///
-/// Only this machine is answered unless a token says who may ask: --hash-token makes its hash, and the server is started
-/// with that. Newer versions of a table are served as they are committed. GET /v1/openapi.json describes the interface.
+/// Without a token, the server accepts connections from this machine only. --hash-token prints the hash of a token, for
+/// --token-hash. New versions of a table are served as they are committed. GET /v1/openapi.json describes the
+/// interface.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A table and its name; may be given several times
-    #[arg(long = "table", value_name = "[NAME=]URI", value_parser = named::table, required_unless_present = "hash_token")]
+    /// Table, with an optional name; repeatable
+    #[arg(long = "table", value_name = "[NAME=]URI", value_parser = named::table,
+          required_unless_present = "hash_token")]
     tables: Vec<(String, String)>,
-    /// Where to listen; other addresses than this machine's own need a token
+    /// Address to listen on; any address other than a loopback one requires a token
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
-    /// Where to speak Arrow Flight SQL, for ADBC, JDBC and BI tools: 127.0.0.1:8001, say
+    /// Address for Arrow Flight SQL (ADBC, JDBC, BI tools), such as 127.0.0.1:8001
     #[arg(long, value_name = "ADDRESS")]
     flight: Option<SocketAddr>,
-    /// The hash of a token that lets in; may be given several times
+    /// Hash of an accepted token; repeatable
     #[arg(long = "token-hash", value_name = "HEX")]
     token_hashes: Vec<TokenHash>,
-    /// A file with one such hash a line
+    /// File with one token hash per line
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Read a token from stdin, print its hash and end
+    /// Read a token from stdin, print its hash and exit
     #[arg(long)]
     hash_token: bool,
-    /// The certificate, a PEM file
+    /// TLS certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Its private key, a PEM file
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     #[command(flatten)]
     model: TableModelArgs,
-    /// A cross-encoder for /v1/rerank and for searches that ask for it
+    /// Cross-encoder for /v1/rerank and for searches with reranking
     #[arg(long, value_name = "MODEL")]
     reranker: Option<String>,
-    /// A head for /v1/predict; options stand behind a `?`, as in a pipeline file; may be given several times
+    /// Head for /v1/predict, with options as in a pipeline file; repeatable
     #[arg(long = "head", value_name = "NAME=TASK:MODEL[?OPTION=VALUE&…]", value_parser = named::head)]
     heads: Vec<NamedHead>,
     #[command(flatten)]
@@ -81,59 +83,59 @@ Examples:
   polylance serve --table udhr.lance --listen 0.0.0.0:8443 --token-file hashes --tls-cert c.pem --tls-key k.pem
   curl -H 'Content-Type: application/json' -d '{\"query\": \"right to rest\", \"k\": 3}' localhost:8000/v1/search";
 
-/// What one request may cost.
+/// Limits of requests and connections.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// The body of a request with inputs; others have 1 MiB at most
+    /// Maximum body of a request with inputs; other bodies have at most 1 MiB
     #[arg(long, value_name = "SIZE", default_value = "8 MiB")]
     max_body: ByteSize,
-    /// Hits of a search
+    /// Maximum number of hits of a search
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_hits: usize,
-    /// Texts, token lists or passages in a request
+    /// Maximum number of texts, token lists or passages in a request
     #[arg(long, value_name = "N", default_value_t = 2048)]
     max_inputs: usize,
-    /// Rows of a SQL answer
+    /// Maximum number of rows of a SQL response
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     max_rows: usize,
-    /// What all SQL statements together may hold in memory
+    /// Memory budget of all SQL statements together
     #[arg(long, value_name = "SIZE", default_value = "512 MiB")]
     sql_memory: ByteSize,
-    /// What all SQL statements together may write into temporary files
+    /// Budget of temporary files of all SQL statements together
     #[arg(long, value_name = "SIZE", default_value = "4 GiB")]
     sql_disk: ByteSize,
-    /// How long a request may be worked on
+    /// Maximum duration of a request
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
-    /// Requests that are worked on at once
+    /// Maximum number of concurrent requests
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_requests: usize,
-    /// SQL statements among them
+    /// Maximum number of concurrent SQL statements
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_statements: usize,
-    /// Open connections
+    /// Maximum number of open connections
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_connections: usize,
-    /// Open connections of one client's address [default: a quarter of --max-connections, and at least 8]
+    /// Maximum number of open connections per client address [default: a quarter of --max-connections, at least 8]
     #[arg(long, value_name = "N")]
     max_client_connections: Option<usize>,
-    /// What answers that are not yet taken may hold in memory
+    /// Memory budget of responses that clients have not yet received
     #[arg(long, value_name = "SIZE", default_value = "256 MiB")]
     max_sending: ByteSize,
-    /// How long a client of Flight SQL may keep a connection without a call
+    /// How long a Flight SQL connection may be idle
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     idle_timeout: Duration,
-    /// How long a client may take to send the head of a request
+    /// How long a client may take to send the headers of a request
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     header_timeout: Duration,
-    /// How long a client may take to send a body, or to take a part of an answer
+    /// How long a client may take to send a body, or to receive a part of a response
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     body_timeout: Duration,
-    /// How long requests may take to end when the server is told to
+    /// How long open requests may take after a shutdown signal
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     grace: Duration,
-    /// How often newer versions of the tables are looked for
+    /// Interval at which the tables are checked for new versions
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     follow: Duration,
 }
@@ -161,7 +163,7 @@ impl LimitArgs {
     }
 }
 
-pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     if args.hash_token {
         printer.line(hash(io::stdin().lock())?)?;
         return Ok(ExitStatus::Done);
@@ -179,35 +181,37 @@ pub(crate) async fn run(args: Args, stopping: &Stopping, printer: &mut Printer) 
         follow: args.limits.follow,
         grace: args.limits.grace,
     };
-    options.check().map_err(told)?;
+    options.check().map_err(explained)?;
     let (heads, reranker, devices) = (args.heads, args.reranker, args.devices.devices.clone());
-    let opening = move || {
+    let open_models = move || {
         let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
         Ok::<_, anyhow::Error>((open_heads(heads, &devices)?, reranker.map(|pool| AnnotatorHandle(Arc::new(pool)))))
     };
-    let (heads, reranker) = tokio::task::spawn_blocking(opening).await??;
+    let (heads, reranker) = tokio::task::spawn_blocking(open_models).await??;
     let models = ServedModels {
         embedders: Arc::new(TableModels::new(args.model.into(), None, args.devices.devices)),
         reranker,
         heads,
     };
-    let server = Box::pin(Server::bind(options, &args.tables, models)).await.map_err(told)?;
+    let server = Box::pin(Server::bind(options, &args.tables, models)).await.map_err(explained)?;
 
-    printer.message(format_args!("listening on {}", server.url().map_err(told)?));
-    if let Some(url) = server.flight_url().map_err(told)? {
+    printer.message(format_args!("listening on {}", server.url().map_err(explained)?));
+    if let Some(url) = server.flight_url().map_err(explained)? {
         printer.message(format_args!("Flight SQL on {url}"));
     }
-    for table in Box::pin(server.tables()).await.map_err(told)? {
+    for table in Box::pin(server.tables()).await.map_err(explained)? {
         printer.message(format_args!("  {}  {}, version {}", table.name, counted(table.rows, "row"), table.version));
     }
-    // Told to end, it lets requests be answered instead of being dropped with them.
-    stopping.set(Stop::default(), args.limits.grace, "requests that are here are answered");
-    Box::pin(server.run(interrupt::requested(stopping.clone()))).await.map_err(told)?;
+    // After a shutdown signal the open requests are answered, not dropped.
+    let plan =
+        ShutdownPlan { signal: Stop::default(), grace: args.limits.grace, description: "open requests are answered" };
+    controller.set(plan);
+    Box::pin(server.run(shutdown::requested(controller.clone()))).await.map_err(explained)?;
     Ok(ExitStatus::Done)
 }
 
-/// With what to do about it.
-fn told(error: ServerError) -> anyhow::Error {
+/// The error with a hint.
+fn explained(error: ServerError) -> anyhow::Error {
     match error {
         ServerError::Unprotected(_) => UsageError::new(error.to_string())
             .with_hint("give --token-hash or --token-file (--hash-token makes a hash), or listen on 127.0.0.1")
@@ -218,7 +222,7 @@ fn told(error: ServerError) -> anyhow::Error {
     }
 }
 
-/// The hash of the token on the first line.
+/// The hash of the token on the first line of `input`.
 fn hash(mut input: impl BufRead) -> Result<TokenHash> {
     let mut token = String::new();
     input.read_line(&mut token).context("reading the token")?;
@@ -226,7 +230,7 @@ fn hash(mut input: impl BufRead) -> Result<TokenHash> {
     hash.map_err(|error| UsageError::new(error.to_string()).with_hint("`openssl rand -hex 32` makes one").into())
 }
 
-/// The hashes in a file: one a line, `#` before a remark.
+/// The hashes in a file: one per line, comments after `#`.
 fn hashes(file: &Path) -> Result<Vec<TokenHash>> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
@@ -238,15 +242,10 @@ fn hashes(file: &Path) -> Result<Vec<TokenHash>> {
         })
         .collect::<Result<_, _>>()?;
     if hashes.is_empty() {
-        // Without one, everybody would be let in who was meant to be kept out.
+        // An empty list would accept every client.
         return Err(UsageError::new(format!("{} has no hash of a token", file.display())).into());
     }
     Ok(hashes)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|time| !time.is_zero()).ok_or_else(|| "expected a number of seconds above 0".to_owned())
 }
 
 #[cfg(test)]
@@ -254,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_hashes_says_which_line_is_wrong() {
+    fn error_in_a_file_of_hashes_names_the_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let good = TokenHash::of("0123456789abcdef").unwrap();
         fs::write(file.path(), format!("# mine\n{good}  # and a remark\n\n")).unwrap();
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_hashed_without_its_line_break() {
+    fn token_is_hashed_without_its_line_break() {
         let expected = TokenHash::of("0123456789abcdef").unwrap();
         assert_eq!(hash(&b"0123456789abcdef\r\nmore"[..]).unwrap(), expected);
         assert!(hash(&b"short\n"[..]).is_err());

@@ -5,14 +5,14 @@ use polylance_search::{TableDescription, describe};
 use crate::{
     error::Result,
     exit::ExitStatus,
-    output::{Printer, counted, thousands},
+    output::{NO_INDEX, Printer, counted, thousands},
 };
 
-/// Show what a table is: rows, versions, columns, indices and how its vectors were made
+/// Show a table's rows, versions, columns, indices and contract
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The Lance table
+    /// Lance table
     #[arg(value_name = "URI")]
     uri: String,
     /// Print one JSON object
@@ -25,8 +25,8 @@ Examples:
   polylance show udhr.lance
   polylance show s3://tables/docs.lance --json | jq .contract";
 
-/// Versions that are listed.
-const VERSIONS: usize = 5;
+/// Number of versions that are listed.
+const LISTED_VERSIONS: usize = 5;
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let table = Box::pin(describe(&args.uri)).await?;
@@ -47,7 +47,7 @@ fn show(table: &TableDescription, printer: &mut Printer) -> Result<()> {
     ])?;
     printer.line("\ncontract")?;
     match &table.contract {
-        None => printer.line("  none: polylance did not make this table")?,
+        None => printer.line("  none (not a polylance table)")?,
         Some(contract) => {
             let hash = |hash: &str| hash.chars().take(16).collect::<String>();
             let pooling = format!("{:?}", contract.pooling).to_lowercase();
@@ -70,7 +70,7 @@ fn show(table: &TableDescription, printer: &mut Printer) -> Result<()> {
     }
     printer.line("\nindices")?;
     if table.indices.is_empty() {
-        printer.line("  none: every search compares every row")?;
+        printer.line(format_args!("  {NO_INDEX}"))?;
     }
     for index in &table.indices {
         let metric = index.metric.as_ref().map(|metric| format!(", {metric}")).unwrap_or_default();
@@ -79,7 +79,7 @@ fn show(table: &TableDescription, printer: &mut Printer) -> Result<()> {
         printer.line(format!("  {}  {kind} on {}{metric}, {covered} covered, {left} not", index.name, index.column))?;
     }
     printer.line("\nlatest versions")?;
-    for version in table.recent_versions.iter().take(VERSIONS) {
+    for version in table.recent_versions.iter().take(LISTED_VERSIONS) {
         let rows = version.rows.map(|rows| format!(", {}", counted(rows, "row"))).unwrap_or_default();
         let operation = version.operation.as_deref().unwrap_or("");
         let run = version.run_id.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();

@@ -1,29 +1,29 @@
-//! The run of a pipeline, with all that the user sees of it.
+//! Runs a pipeline, with progress, summary and warnings.
 
 use std::time::Duration;
 
 use indicatif::HumanBytes;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
-use polylance_engine::{Column, EmbedOptions, EmbedPlan, Embedded, RunSummary};
+use polylance_engine::{EmbedOptions, EmbedPlan, Embedded, ResolvedColumn, RunSummary};
 use polylance_sink::Upkept;
 
-use super::annotate::{self, Filling};
+use super::annotate::{self, FillOptions};
 use crate::{
     args::{OutputArgs, ProgressMode},
     error::Result,
     exit::ExitStatus,
-    interrupt::{self, Interrupted, Stopping},
-    output::{Printer, advice::advise, counted, progress, thousands},
+    output::{NO_INDEX, Printer, advice::advise, counted, peak_memory, progress, thousands},
+    shutdown::{FINISH_AND_COMMIT, Interrupted, ShutdownController, ShutdownPlan},
 };
 
-/// Runs a pipeline, or only some rows of its source: configuration, source, table and contract are checked before the
+/// Runs a pipeline, or only some rows of its source. Configuration, source, table and contract are checked before the
 /// model is loaded.
 pub(crate) async fn run(
     pipeline: &Pipeline,
     only: Option<RowSet>,
     output: &OutputArgs,
-    stopping: &Stopping,
+    controller: &ShutdownController,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let options = EmbedOptions { reread: output.reread, only };
@@ -39,10 +39,10 @@ pub(crate) async fn run(
         annotate::warn_replaced(column, declared, printer);
     }
     let grace = Duration::from_secs(pipeline.run.grace);
-    stopping.set(plan.stop(), grace, interrupt::FINISHES);
+    controller.set(ShutdownPlan { signal: plan.stop(), grace, description: FINISH_AND_COMMIT });
     let mut observer = progress::observer(output.progress);
     let result = Box::pin(plan.run(observer.as_mut())).await;
-    stopping.unset();
+    controller.clear();
     drop(observer);
     let Embedded { summary, columns } = result?;
     report(&summary, output, printer)?;
@@ -50,17 +50,17 @@ pub(crate) async fn run(
         printer.message(remaining(&summary));
         return Err(Interrupted { resumable: true }.into());
     }
-    // What the embedding found is on screen before the heads begin.
+    // The summary of the embedding is on screen before the heads begin.
     printer.flush()?;
-    let filling = Filling { progress: output.progress, json: output.json, grace, stopping };
-    let annotated = annotate::fill(columns, &filling, printer).await?;
+    let options = FillOptions { progress: output.progress, json: output.json, grace, controller };
+    let annotated = annotate::fill(columns, &options, printer).await?;
     Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { annotated })
 }
 
-/// What a new row costs, in words.
-fn cost(columns: &[Column]) -> String {
+/// The passes that a new row costs, as a sentence.
+fn cost(columns: &[ResolvedColumn]) -> String {
     let names = |fused: bool| {
-        let names = columns.iter().filter(|column| column.is_fused() == fused).map(Column::name);
+        let names = columns.iter().filter(|column| column.is_fused() == fused).map(ResolvedColumn::name);
         names.collect::<Vec<_>>().join(", ")
     };
     let passes = 1 + columns.iter().filter(|column| !column.is_fused()).count();
@@ -75,48 +75,16 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
     if output.json {
         printer.json(summary)?;
     } else {
-        let n = |number| thousands(number);
-        let RunSummary { rows_read, rows_skipped, rows_written, chunks_written, tokens, .. } = *summary;
-        let rows = if summary.source_unchanged {
-            format!("{} already there: no file of the source changed", n(rows_skipped))
-        } else {
-            format!("{} read, {} already there, {} written", n(rows_read), n(rows_skipped), n(rows_written))
-        };
-        let rate = n(summary.tokens_per_second.round() as u64);
-        let index = summary.index.as_ref().map(|index| match &index.kind {
-            Some(kind) => format!("{kind}, {} not covered", counted(index.unindexed_rows, "row")),
-            None => "none: every search compares every row".to_owned(),
-        });
-        let mut fields = vec![
-            ("table", format!("{} (version {})", summary.table, summary.version)),
-            ("documents", rows),
-            ("chunks", format!("{} written", n(chunks_written))),
-            ("tokens", format!("{} in {:.1} s ({rate} a second)", n(tokens), summary.seconds)),
-        ];
-        if summary.files_unchanged > 0 && !summary.source_unchanged {
-            let files = counted(summary.files_unchanged, "file");
-            fields.push(("unchanged", format!("{files}, of which only the ids were read")));
-        }
-        if summary.documents_removed > 0 {
-            fields.push(("removed", counted(summary.documents_removed, "document")));
-        }
-        if summary.records_dropped > 0 {
-            let records = counted(summary.records_dropped, "record");
-            fields.push(("quarantine", format!("{records} dropped: those rows are good now, or gone from the source")));
-        }
-        fields.extend(summary.peak_memory.map(|bytes| ("memory", format!("{} at most", HumanBytes(bytes)))));
-        fields.extend(index.map(|index| ("index", index)));
-        fields.extend(upkept(&summary.upkeep).map(|done| ("upkeep", done)));
-        printer.fields(&fields)?;
+        printer.fields(&fields(summary))?;
     }
     for note in &summary.source_notes {
         printer.warning(note);
     }
     if let Some(reason) = &summary.removal_skipped {
-        printer.warning(format_args!("no document was taken out of the table: {reason}"));
+        printer.warning(format_args!("no document was deleted from the table: {reason}"));
     }
     if let Some(failure) = &summary.upkeep_failure {
-        printer.warning(format_args!("the rows are committed, but the table's upkeep failed: {failure}"));
+        printer.warning(format_args!("the rows are committed, but the maintenance of the table failed: {failure}"));
     }
     if let Some(retrain) = summary.index.as_ref().and_then(|index| index.retrain) {
         advise(retrain, &summary.table, printer);
@@ -129,22 +97,60 @@ fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> R
     Ok(())
 }
 
-/// How much of the source a run that was stopped has not looked at.
+fn fields(summary: &RunSummary) -> Vec<(&'static str, String)> {
+    let n = |number| thousands(number);
+    let RunSummary { rows_read, rows_skipped, rows_written, chunks_written, tokens, .. } = *summary;
+    let rows = if summary.source_unchanged {
+        format!("{} unchanged: no file of the source changed", n(rows_skipped))
+    } else {
+        format!("{} read, {} unchanged, {} written", n(rows_read), n(rows_skipped), n(rows_written))
+    };
+    let rate = n(summary.tokens_per_second.round() as u64);
+    let mut fields = vec![
+        ("table", format!("{} (version {})", summary.table, summary.version)),
+        ("documents", rows),
+        ("chunks", format!("{} written", n(chunks_written))),
+        ("tokens", format!("{} in {:.1} s ({rate} tok/s)", n(tokens), summary.seconds)),
+    ];
+    if summary.files_unchanged > 0 && !summary.source_unchanged {
+        let files = counted(summary.files_unchanged, "file");
+        fields.push(("unchanged", format!("{files}, read for their ids only")));
+    }
+    if summary.documents_removed > 0 {
+        fields.push(("deleted", counted(summary.documents_removed, "document")));
+    }
+    if summary.records_dropped > 0 {
+        let records = counted(summary.records_dropped, "record");
+        fields.push(("quarantine", format!("{records} dropped: the rows are valid now, or gone from the source")));
+    }
+    fields.extend(summary.peak_memory.map(peak_memory));
+    fields.extend(summary.index.as_ref().map(|index| {
+        let state = match &index.kind {
+            Some(kind) => format!("{kind}, {} not covered", counted(index.unindexed_rows, "row")),
+            None => NO_INDEX.to_owned(),
+        };
+        ("index", state)
+    }));
+    fields.extend(maintenance(&summary.upkeep).map(|done| ("maintenance", done)));
+    fields
+}
+
+/// How much of the source a stopped run has not read.
 fn remaining(summary: &RunSummary) -> String {
     let left = summary.bytes_total.saturating_sub(summary.bytes_read);
     let share = 100.0 * left as f64 / summary.bytes_total.max(1) as f64;
     format!("about {share:.0} % of the source remains ({} of {})", HumanBytes(left), HumanBytes(summary.bytes_total))
 }
 
-/// What was done for the table, when anything was.
-fn upkept(done: &Upkept) -> Option<String> {
-    let mut said = Vec::new();
+/// The maintenance that was done; `None` if there was nothing to do.
+fn maintenance(done: &Upkept) -> Option<String> {
+    let mut parts = Vec::new();
     if done.fragments_merged > 0 {
-        said.push(format!("{} merged", counted(done.fragments_merged, "small fragment")));
+        parts.push(format!("{} merged", counted(done.fragments_merged, "small fragment")));
     }
     if done.files_removed > 0 {
         let (versions, files) = (counted(done.versions_removed, "version"), counted(done.files_removed, "file"));
-        said.push(format!("{versions} and {files} ({}) removed", HumanBytes(done.bytes_removed)));
+        parts.push(format!("{versions} and {files} ({}) removed", HumanBytes(done.bytes_removed)));
     }
-    (!said.is_empty()).then(|| said.join(", "))
+    (!parts.is_empty()).then(|| parts.join(", "))
 }

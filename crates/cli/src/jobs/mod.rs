@@ -1,4 +1,4 @@
-//! Jobs of the engine, with all that the user sees of them.
+//! Jobs of the engine with their output: progress, summaries and warnings.
 
 pub(crate) mod annotate;
 pub(crate) mod embed;

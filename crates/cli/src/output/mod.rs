@@ -1,9 +1,9 @@
-//! What a user sees: results on stdout, messages and progress on stderr.
+//! Output: results on stdout, messages and progress on stderr.
 
 pub(crate) mod advice;
-pub(crate) mod batch;
+pub(crate) mod atomic_file;
 mod printer;
 pub(crate) mod progress;
-pub(crate) mod whole_file;
+pub(crate) mod rows;
 
-pub(crate) use printer::{Printer, counted, stderr_color, thousands};
+pub(crate) use printer::{NO_INDEX, Printer, counted, peak_memory, stderr_color, thousands};

@@ -7,10 +7,13 @@ use std::{
 };
 
 use comfy_table::{Cell, ContentArrangement, Table, TableComponent, presets};
+use indicatif::HumanBytes;
 use serde::Serialize;
 
-/// Columns of a table where the terminal does not say how wide it is.
+/// Width of a table if stdout is not a terminal.
 const WIDTH_WITHOUT_TERMINAL: u16 = 120;
+/// The state of a table without a vector index.
+pub(crate) const NO_INDEX: &str = "none (exact search)";
 
 /// Writes results and messages.
 #[derive(Debug)]
@@ -44,12 +47,12 @@ impl Label {
     }
 }
 
-/// Whether messages may be colored: on a terminal, unless `NO_COLOR` says otherwise.
+/// Whether messages are colored: on a terminal, unless `NO_COLOR` is set.
 pub(crate) fn stderr_color() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-#[expect(clippy::unused_self, reason = "who has no printer may not print")]
+#[expect(clippy::unused_self, reason = "only the owner of a printer may print")]
 impl Printer {
     pub(crate) fn new() -> Self {
         Self { color: stderr_color() }
@@ -67,12 +70,12 @@ impl Printer {
         stdout.write_all(b"\n")
     }
 
-    /// Results that were already made into bytes.
+    /// Results that are already encoded.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         io::stdout().lock().write_all(bytes)
     }
 
-    /// Sends off what was written: for readers that wait for each line.
+    /// Flushes stdout, for readers that wait for each line.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         io::stdout().lock().flush()
     }
@@ -101,7 +104,7 @@ impl Printer {
 
     /// A plain message.
     pub(crate) fn message(&mut self, text: impl Display) {
-        // When stderr is gone there is nobody to tell.
+        // If stderr is closed, nothing can report that.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
@@ -127,7 +130,7 @@ impl Printer {
     }
 }
 
-/// Without the blanks that a table puts at the ends of its lines.
+/// Removes the spaces at the ends of a table's lines.
 fn trimmed(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -137,7 +140,12 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
-/// A number with its thousands apart: `1,234,567`.
+/// The field of a process's peak memory.
+pub(crate) fn peak_memory(bytes: u64) -> (&'static str, String) {
+    ("peak memory", HumanBytes(bytes).to_string())
+}
+
+/// A number with thousands separators: `1,234,567`.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -155,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
+    fn thousands_are_separated() {
         let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (123_456, "123,456"), (1_234_567, "1,234,567")];
         for (number, text) in cases {
             assert_eq!(thousands(number), text);

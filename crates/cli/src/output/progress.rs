@@ -1,4 +1,4 @@
-//! How far a run is, on stderr: a bar on a terminal, plain lines elsewhere.
+//! Progress of a run on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -7,16 +7,13 @@ use std::{
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polylance_backend::Load;
-
 use polylance_engine::{Observer, SourceProgress, Stage};
 
-use crate::{
-    args::ProgressMode,
-    output::{Printer, thousands},
-};
+use super::printer::{Printer, thousands};
+use crate::args::ProgressMode;
 
-/// Seconds between plain lines: a log of hours stays readable.
-const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Time between plain lines: the log of a long run stays readable.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The observer for a mode.
 pub(crate) fn observer(mode: ProgressMode) -> Box<dyn Observer> {
@@ -45,7 +42,7 @@ impl Pace {
         let rate = (progress.tokens_encoded as f64 / seconds.max(0.001)).round() as u64;
         let left = remaining(progress, seconds).map(|left| format!(", {} left", HumanDuration(left)));
         format!(
-            "{} rows read, {} already there, {} committed, {} tokens/s{}{}",
+            "{} rows read, {} unchanged, {} committed, {} tok/s{}{}",
             thousands(progress.rows_read),
             thousands(progress.rows_skipped),
             thousands(self.committed),
@@ -56,16 +53,16 @@ impl Pace {
     }
 }
 
-/// How full the devices' queues are, when there are any.
+/// How full the device queues are; empty before there are any.
 fn queue(load: &Load) -> String {
-    let n = |ids: usize| thousands(ids as u64);
+    let n = |tokens: usize| thousands(tokens as u64);
     match load.capacity_tokens {
         0 => String::new(),
-        capacity => format!(", queue {} of {} ids", n(load.tokens()), n(capacity)),
+        capacity => format!(", queue {} of {} tokens", n(load.tokens()), n(capacity)),
     }
 }
 
-/// The time left by the share of bytes read; `None` before that says anything.
+/// The time left, extrapolated from the share of bytes read; `None` while that share is too small.
 fn remaining(progress: &SourceProgress, seconds: f64) -> Option<Duration> {
     let share = progress.bytes_read as f64 / progress.bytes_total.max(1) as f64;
     let known = seconds > 1.0 && share > 0.01 && share < 1.0;
@@ -96,7 +93,7 @@ impl Observer for Bar {
             Stage::Embedding => self.style("{bar:24.cyan} {bytes}/{total_bytes} {wide_msg}"),
             Stage::Indexing => {
                 self.style("{spinner} {wide_msg}");
-                self.bar.set_message("bringing the index up to date");
+                self.bar.set_message("updating the index");
                 self.bar.enable_steady_tick(Duration::from_millis(100));
             }
         }
@@ -137,7 +134,7 @@ impl Plain {
 
 impl Observer for Plain {
     fn progress(&mut self, progress: &SourceProgress) {
-        if self.last.elapsed() >= PLAIN_EVERY {
+        if self.last.elapsed() >= LINE_INTERVAL {
             self.last = Instant::now();
             let percent = progress.bytes_read * 100 / progress.bytes_total.max(1);
             self.printer.message(format_args!("{percent:3} %  {}", self.pace.text(progress)));
@@ -168,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_told_when_there_is_one() {
+    fn queue_is_shown_once_it_exists() {
         assert_eq!(queue(&Load::default()), "");
         let load = Load { queued_tokens: 12_000, running_tokens: 288, capacity_tokens: 24_576, ..Load::default() };
-        assert_eq!(queue(&load), ", queue 12,288 of 24,576 ids");
+        assert_eq!(queue(&load), ", queue 12,288 of 24,576 tokens");
     }
 }

@@ -1,4 +1,4 @@
-//! The annotation job: the rows of a table that lack a value, a head, and the table's column in one plan.
+//! The annotation job: one plan from the rows that lack a value, through a head, to the table's column.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,14 +18,14 @@ use uuid::Uuid;
 
 use crate::EngineError;
 
-/// A column, the head that fills it, and the table.
+/// A column of a table and the head that fills it.
 #[derive(Debug, Clone)]
 pub struct AnnotationJob {
     /// The table's address.
     pub table: String,
     /// The column's name.
     pub column: String,
-    /// What decides the column's values.
+    /// The contract of the head, which decides the column's values.
     pub contract: HeadContract,
     /// When rows are committed.
     pub commit: CommitPolicy,
@@ -40,18 +40,19 @@ pub struct OpenAnnotation {
     missing: u64,
 }
 
-/// What a run did for one column.
+/// The result of a run for one column.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AnnotationSummary {
-    /// The run, as in the commits' properties.
+    /// The run's id, as in the properties of its commits.
     pub run_id: String,
     /// The table's address.
     pub table: String,
     /// The column.
     pub column: String,
-    /// Whether new rows get their value in the pass of the embedding, and the other figures are of older rows.
-    pub in_pass: bool,
-    /// The table's version after the last commit; absent when nothing was missing.
+    /// Whether the embedding's pass fills the column in new rows; the other figures are those of older rows.
+    #[serde(rename = "in_pass")]
+    pub fused: bool,
+    /// The table's version after the last commit; absent if no row was missing.
     pub version: Option<u64>,
     /// Rows without a value before the run.
     pub rows_missing: u64,
@@ -59,23 +60,23 @@ pub struct AnnotationSummary {
     pub rows_annotated: u64,
     /// Rows that went to the quarantine.
     pub rows_quarantined: u64,
-    /// Whether the run was told to stop before the last row.
+    /// Whether the run was stopped before the last row.
     pub stopped: bool,
     /// From the first row to the last commit.
     pub seconds: f64,
 }
 
 impl AnnotationJob {
-    /// Declares the column, which costs a commit and no data, and counts the rows without a value.
+    /// Declares the column, a commit without data, and counts the rows without a value.
     ///
     /// # Errors
-    /// [`EngineError::Sink`] when there is no table, or its column of that name is no annotation.
+    /// [`EngineError::Sink`] if there is no table, or if its column of that name is not an annotation.
     pub async fn open(self) -> Result<OpenAnnotation, EngineError> {
         let field = self
             .contract
             .field(&self.column)
             .ok_or_else(|| DataFusionError::Plan(format!("the task {} has no column", self.contract.spec.name())))?;
-        // Before the column is declared: a table that lacks what the head reads must stay as it is.
+        // This comes first: a table that lacks the head's inputs must not be changed.
         TableRowsExec::open(&self.table, &self.column, &self.contract.inputs).await?;
         let declared = polylance_sink::declare_columns(&self.table, std::slice::from_ref(&field)).await?;
         let declared = declared.into_iter().next().unwrap_or(Declared::Kept);
@@ -90,13 +91,13 @@ impl OpenAnnotation {
         self.missing
     }
 
-    /// What was done for the column.
+    /// How the column was declared.
     pub fn declared(&self) -> Declared {
         self.declared
     }
 
-    /// What a run without a missing row would say.
-    pub fn nothing(self) -> AnnotationSummary {
+    /// The summary of a run without missing rows.
+    pub fn into_empty_summary(self) -> AnnotationSummary {
         self.summary()
     }
 
@@ -105,7 +106,7 @@ impl OpenAnnotation {
             run_id: Uuid::now_v7().to_string(),
             table: self.job.table.clone(),
             column: self.job.column.clone(),
-            in_pass: false,
+            fused: false,
             version: None,
             rows_missing: self.missing,
             rows_annotated: 0,
@@ -115,8 +116,8 @@ impl OpenAnnotation {
         }
     }
 
-    /// Fills the column, to its end or until `stop`. `progress` hears of the rows done after each commit. Dropping the
-    /// future ends the run at once: what was committed stays, and another run continues from there.
+    /// Fills the column, to its end or until `stop`. `progress` receives the number of completed rows after each
+    /// commit. Dropping the future ends the run at once: committed rows stay, and another run continues from there.
     ///
     /// # Errors
     /// [`EngineError`] when the table or the device fails.
@@ -131,7 +132,7 @@ impl OpenAnnotation {
         let Self { job, field, missing, .. } = self;
         let handle = Arc::new(AnnotatorHandle(annotator));
         let mut moved = missing;
-        // Rows that a compaction moves meanwhile are looked for again.
+        // Rows that a concurrent compaction moves are searched for again.
         while moved > 0 {
             (moved, summary.rows_quarantined) = (0, 0);
             let rows = Arc::new(TableRowsExec::open(&job.table, &job.column, &job.contract.inputs).await?);
@@ -165,7 +166,7 @@ impl OpenAnnotation {
 }
 
 impl AnnotationSummary {
-    /// Adds the reports of a batch; the rows that were moved before them.
+    /// Adds the reports of a batch. Returns the number of rows that a compaction had moved.
     fn add(&mut self, batch: &RecordBatch) -> Result<u64, EngineError> {
         let mut moved = 0;
         for report in FillReport::from_batch(batch)? {

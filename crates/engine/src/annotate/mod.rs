@@ -1,4 +1,4 @@
-//! Annotation: columns of a table that heads fill.
+//! Annotation: heads fill columns of a table.
 
 mod job;
 
@@ -15,9 +15,9 @@ use crate::{EngineError, Stop, resolve::files_in_table};
 
 pub use job::{AnnotationJob, AnnotationSummary, OpenAnnotation};
 
-/// Columns to fill, and on what.
+/// Columns to fill, and the devices to use.
 #[derive(Debug, Clone)]
-pub struct Columns {
+pub struct AnnotateRequest {
     /// The table's address.
     pub table: String,
     /// The columns with their heads.
@@ -26,13 +26,13 @@ pub struct Columns {
     pub selection: Selection,
     /// When rows are committed.
     pub commit: CommitPolicy,
-    /// How long a device's batch may take; the pool's own limit unless given.
+    /// How long a device's batch may take; `None` for the default of the pool.
     pub stall: Option<Duration>,
 }
 
-impl Columns {
-    /// Those of a pipeline.
-    pub fn of(pipeline: &Pipeline, selection: &Selection) -> Self {
+impl AnnotateRequest {
+    /// The columns of a pipeline.
+    pub fn new(pipeline: &Pipeline, selection: &Selection) -> Self {
         Self {
             table: pipeline.table.uri.clone(),
             columns: pipeline.annotate.clone(),
@@ -42,40 +42,40 @@ impl Columns {
         }
     }
 
-    /// Finds the models of all columns, before the first one is computed.
+    /// Finds the models of all columns before the first one is filled.
     ///
     /// # Errors
     /// [`EngineError::Task`], [`EngineError::Model`], [`EngineError::Sink`].
-    pub async fn prepare(&self) -> Result<Vec<Column>, EngineError> {
-        let mut prepared = Vec::with_capacity(self.columns.len());
+    pub async fn resolve(&self) -> Result<Vec<ResolvedColumn>, EngineError> {
+        let mut resolved = Vec::with_capacity(self.columns.len());
         for annotate in &self.columns {
-            prepared.push(Column::find(annotate, self).await?);
+            resolved.push(ResolvedColumn::find(annotate, self).await?);
         }
-        Ok(prepared)
+        Ok(resolved)
     }
 }
 
 /// A column whose model was found.
 #[derive(Debug)]
-pub struct Column {
+pub struct ResolvedColumn {
     files: ModelFiles,
     job: AnnotationJob,
     options: PoolOptions,
-    /// Whether the embedding's pass fills it; only rows that were there before are then missing.
+    /// Whether the embedding's pass fills it; then only older rows can lack a value.
     fused: bool,
 }
 
-impl Column {
-    async fn find(annotate: &Annotate, columns: &Columns) -> Result<Self, EngineError> {
+impl ResolvedColumn {
+    async fn find(annotate: &Annotate, request: &AnnotateRequest) -> Result<Self, EngineError> {
         let (spec, inputs) = annotate.task()?;
-        let files = files_in_table(&annotate.model, &columns.table).await?;
-        let options = columns.selection.options();
-        let (hashed, of_contract) = (files.clone(), options.clone());
+        let files = files_in_table(&annotate.model, &request.table).await?;
+        let options = request.selection.options();
+        let (hashed_files, hashed_options) = (files.clone(), options.clone());
         let contract =
-            tokio::task::spawn_blocking(move || head_contract(&hashed, spec, inputs, &of_contract)).await??;
-        let (table, column) = (columns.table.clone(), annotate.name.clone());
-        let job = AnnotationJob { table, column, contract, commit: columns.commit };
-        Ok(Self { files, job, options: PoolOptions { stall: columns.stall, ..options }, fused: false })
+            tokio::task::spawn_blocking(move || head_contract(&hashed_files, spec, inputs, &hashed_options)).await??;
+        let (table, column) = (request.table.clone(), annotate.name.clone());
+        let job = AnnotationJob { table, column, contract, commit: request.commit };
+        Ok(Self { files, job, options: PoolOptions { stall: request.stall, ..options }, fused: false })
     }
 
     /// The column's name.
@@ -83,21 +83,21 @@ impl Column {
         &self.job.column
     }
 
-    /// Whether the pass of the embedding fills it in new rows.
+    /// Whether the embedding's pass fills it in new rows.
     pub fn is_fused(&self) -> bool {
         self.fused
     }
 
-    /// Finds out whether the pass of this embedding can fill it.
+    /// Checks whether the pass of this embedding can fill it.
     pub(crate) async fn fuse(&mut self, embedding: &ModelFiles, contract: &Contract) -> Result<(), EngineError> {
         let (embedding, contract) = (embedding.clone(), contract.clone());
-        let (files, of_head) = (self.files.clone(), self.job.contract.clone());
-        let shares = move || shares_pass(&embedding, &contract, &files, &of_head);
-        self.fused = tokio::task::spawn_blocking(shares).await??;
+        let (files, head) = (self.files.clone(), self.job.contract.clone());
+        let check = move || shares_pass(&embedding, &contract, &files, &head);
+        self.fused = tokio::task::spawn_blocking(check).await??;
         Ok(())
     }
 
-    /// The head and its column, when they are part of the embedding's pass.
+    /// The head and its column, if they are part of the embedding's pass.
     pub(crate) fn fused_head(&self) -> Option<(PassHead, FieldRef)> {
         let AnnotationJob { column, contract, .. } = &self.job;
         let field = contract.field(column).filter(|_| self.fused)?;
@@ -117,7 +117,7 @@ impl Column {
 /// A column whose missing rows are counted.
 #[derive(Debug)]
 pub struct OpenColumn {
-    column: Column,
+    column: ResolvedColumn,
     open: OpenAnnotation,
 }
 
@@ -132,29 +132,29 @@ impl OpenColumn {
         self.open.missing()
     }
 
-    /// How the column stood in the table.
+    /// How the column was declared in the table.
     pub fn declared(&self) -> Declared {
         self.open.declared()
     }
 
-    /// Fills the rows that lack a value, to the end or until `stop`; the model is loaded when there is one. `progress`
-    /// gets the number of rows that are done after each commit.
+    /// Fills the rows that lack a value, to the end or until `stop`; the model is loaded if there is such a row.
+    /// `progress` receives the number of completed rows after each commit.
     ///
     /// # Errors
-    /// [`EngineError::Pool`] when the model cannot be opened, and those of [`OpenAnnotation::run`].
+    /// [`EngineError::Pool`] if the model cannot be opened, and those of [`OpenAnnotation::run`].
     pub async fn fill(
         self,
         stop: &Stop,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<AnnotationSummary, EngineError> {
-        let Self { column: Column { files, job, options, fused }, open } = self;
+        let Self { column: ResolvedColumn { files, job, options, fused }, open } = self;
         let summary = if open.missing() == 0 {
-            open.nothing()
+            open.into_empty_summary()
         } else {
             let spec = job.contract.spec;
             let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
             open.run(Arc::new(pool), stop, progress).await?
         };
-        Ok(AnnotationSummary { in_pass: fused, ..summary })
+        Ok(AnnotationSummary { fused, ..summary })
     }
 }

@@ -1,8 +1,7 @@
 //! The job: source, devices and table joined in one plan.
 //!
-//! Checks come in the order of what they cost: [`Job::open`] finds the source's files and the table,
-//! [`OpenJob::plan`] compares contracts, and a backend that loads its model when it is first used loads it
-//! only when there is a row to embed.
+//! Cheap checks come first: [`Job::open`] finds the source's files and the table, [`OpenJob::plan`] compares contracts,
+//! and a lazy backend loads its model only when there is a row to embed.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,64 +33,64 @@ use polylance_sink::{
 use uuid::Uuid;
 
 use super::{
-    Observer, RunSummary, Stage,
-    finish::{Examined, Finish, Known},
-    peak_memory,
+    observer::{Observer, Stage},
     pipeline_hash::pipeline_hash,
+    summary::{RunSummary, peak_memory},
+    unchanged::{ExaminedRows, SourceListing, UnchangedFiles},
 };
 use crate::{EngineError, SourceProgress, Stop};
 
-/// How often an [`Observer`] hears of a running plan.
-const TICK: Duration = Duration::from_millis(200);
+/// Interval at which an [`Observer`] receives the progress of a running plan.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What to embed, and where to.
+/// A source, a table, and how one becomes the other.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The documents.
     pub source: SourceSpec,
     /// The table's address.
     pub table: String,
-    /// Whether the table has the chunks' text.
+    /// Whether the table stores the text of chunks.
     pub text: TextColumn,
     /// When rows are committed.
     pub commit: CommitPolicy,
     /// The table's vector index.
     pub index: IndexSpec,
-    /// What is done for the table at the end of a run that wrote something.
+    /// The maintenance of the table at the end of a run that wrote something.
     pub upkeep: MaintenancePolicy,
     /// What happens to documents of the table that are no longer in the source.
     pub on_missing: OnMissing,
     /// What happens when another run is writing to the table.
     pub concurrency: WriteConcurrency,
-    /// Whether a source that did not change since a run finished it is read all the same.
+    /// Whether unchanged files are read too.
     pub reread: bool,
-    /// How many bad rows are too many.
+    /// The limits of quarantined rows.
     pub limits: Limits,
-    /// Bytes that the ids of the table's documents may take in memory.
+    /// Memory budget, in bytes, for the ids of the table's documents.
     pub memory: usize,
 }
 
 /// How many rows may go to the quarantine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// In one run; `None` sets no limit.
+    /// Maximum number in one run; `None` for no limit.
     pub rows: Option<u64>,
-    /// Of the rows read, once there are [`Limits::FROM`].
+    /// Maximum share of the rows read, checked from [`Limits::MIN_ROWS_FOR_SHARE`] rows on.
     pub share: f64,
 }
 
 impl Limits {
     /// No limit.
     pub const NONE: Self = Self { rows: None, share: 1.0 };
-    /// Rows of which a share says something.
-    pub const FROM: u64 = 1000;
+    /// Number of rows from which the share is checked.
+    pub const MIN_ROWS_FOR_SHARE: u64 = 1000;
 
-    /// What was allowed, when there are more.
+    /// The limit that is exceeded, if any.
     fn exceeded(&self, quarantined: u64, read: u64) -> Option<String> {
         if let Some(rows) = self.rows.filter(|rows| quarantined > *rows) {
             return Some(format!("`quarantine.max_rows` allows {rows}"));
         }
-        let too_many = read >= Self::FROM && quarantined as f64 > self.share * read as f64;
+        let too_many = read >= Self::MIN_ROWS_FOR_SHARE && quarantined as f64 > self.share * read as f64;
         too_many.then(|| format!("`quarantine.max_share` allows {} %", self.share * 100.0))
     }
 }
@@ -104,9 +103,9 @@ pub struct OpenJob {
     table: Option<Table>,
     only: Option<Arc<RowSet>>,
     run_id: String,
-    /// When the source's files were listed.
+    /// The time at which the source's files were listed.
     listed: DateTime<Utc>,
-    /// The quarantine's version then.
+    /// The quarantine's version at that time.
     quarantine: Option<u64>,
 }
 
@@ -121,13 +120,13 @@ pub struct Planned {
     table: Option<Table>,
     heads: Vec<FieldRef>,
     stop: Stop,
-    /// The source's ids, when they are asked for after the run.
+    /// Collects the source's ids, if missing documents are deleted after the run.
     ids: Option<Arc<SourceIds>>,
-    /// What can be noted as finished.
-    finish: Option<Finish>,
-    known: Known,
-    examined: Examined,
-    /// What is to be known about the source's files.
+    /// The files to record in the table's manifest; absent if only some rows are embedded.
+    listing: Option<SourceListing>,
+    unchanged: UnchangedFiles,
+    examined: ExaminedRows,
+    /// Remarks about the source's files.
     notes: Vec<String>,
 }
 
@@ -141,7 +140,7 @@ pub async fn run_job(
     contract: Contract,
     observer: &mut dyn Observer,
 ) -> Result<RunSummary, EngineError> {
-    // Each step's state is large, and a caller's future has that of all.
+    // The futures of the steps are large: boxes keep the caller's future small.
     let open = Box::pin(job.open()).await?;
     let planned = Box::pin(open.plan(&backend, contract, Vec::new())).await?;
     Box::pin(planned.run(observer)).await
@@ -167,7 +166,7 @@ impl Job {
 }
 
 impl OpenJob {
-    /// Embeds nothing but these rows of the source.
+    /// Restricts the job to these rows of the source.
     #[must_use]
     pub fn only(self, rows: RowSet) -> Self {
         Self { only: Some(Arc::new(rows)), ..self }
@@ -177,7 +176,8 @@ impl OpenJob {
     /// their contracts, that the backend's heads fill.
     ///
     /// # Errors
-    /// [`EngineError::Sink`] when the table is another's, [`EngineError::Plan`] when the parts do not fit together.
+    /// [`EngineError::Sink`] if the table has a different contract or different columns, [`EngineError::Plan`] if the
+    /// parts do not fit together.
     pub async fn plan(
         mut self,
         backend: &BackendHandle,
@@ -196,7 +196,7 @@ impl OpenJob {
             mark: self.table.as_ref().map(Table::mark).transpose()?.unwrap_or_default(),
             properties: HashMap::new(),
         };
-        let pipeline = pipeline_hash(&self.job, &target);
+        let pipeline = pipeline_hash(&self.job.source, self.job.on_missing, &target);
         target.properties.insert(properties::PIPELINE.to_owned(), pipeline.clone());
         let mut keys = None;
         if let Some(table) = &self.table {
@@ -204,18 +204,18 @@ impl OpenJob {
             keys = Some(table.keys()?);
         }
         let info = backend.0.info();
-        // Only the whole of a source is finished.
+        // A run over some rows completes no file.
         let partial = self.only.is_some();
-        let finish = (!partial).then(|| Finish::of(&self.source, self.listed, pipeline));
-        let mut known = Known::default();
-        if let (Some(table), Some(finish), false) = (&self.table, &finish, self.job.reread) {
-            known = Box::pin(finish.known(table)).await?;
-            known.files = match known.rows {
+        let listing = (!partial).then(|| SourceListing::new(&self.source, self.listed, pipeline));
+        let mut unchanged = UnchangedFiles::default();
+        if let (Some(table), Some(listing), false) = (&self.table, &listing, self.job.reread) {
+            unchanged = Box::pin(listing.unchanged_files(table)).await?;
+            unchanged.files = match unchanged.source_rows {
                 Some(_) => self.source.files(),
-                None => self.source.trust(self.listed, &known.hashes),
+                None => self.source.trust(self.listed, &unchanged.hashes),
             };
         }
-        let examined = Examined {
+        let examined = ExaminedRows {
             quarantine: self.quarantine,
             coverage: self.source.coverage(),
             only: self.only.as_ref().map(Arc::clone),
@@ -225,17 +225,31 @@ impl OpenJob {
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
         let stop = Stop::default();
-        // Rows that are not read have no ids.
+        // A run over some rows does not see all ids.
         let ids = (self.job.on_missing == OnMissing::Delete && !partial).then(Arc::default);
         let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
         let backend = backend.clone();
         let OpenJob { job, table, run_id, source, .. } = self;
         let notes = source.notes().to_vec();
-        Ok(Planned { plan, context, backend, job, run_id, table, heads, stop, ids, finish, known, examined, notes })
+        Ok(Planned {
+            plan,
+            context,
+            backend,
+            job,
+            run_id,
+            table,
+            heads,
+            stop,
+            ids,
+            listing,
+            unchanged,
+            examined,
+            notes,
+        })
     }
 }
 
-/// One partition, bounded memory, and in the session what the operators look for there.
+/// One partition, bounded memory, and the session extensions of the operators.
 fn task_context(
     backend: &BackendHandle,
     memory: usize,
@@ -252,11 +266,11 @@ fn task_context(
 }
 
 impl Planned {
-    /// The columns that the embedding's pass fills, as they stand in the table. One that was another head's is empty
-    /// from now on; a table that the run will make has them from the beginning.
+    /// Declares the columns that the embedding's pass fills. A column of a different head is emptied; a table that the
+    /// run creates has the columns from the beginning.
     ///
     /// # Errors
-    /// [`EngineError::Sink`] when a column of that name holds something else.
+    /// [`EngineError::Sink`] if a column of that name is not an annotation.
     pub async fn declare(&self) -> Result<Vec<Declared>, EngineError> {
         let columns: Vec<Field> = self.heads.iter().map(|column| column.as_ref().clone()).collect();
         Ok(match self.table {
@@ -265,42 +279,42 @@ impl Planned {
         })
     }
 
-    /// By which the run is stopped before the source's end.
+    /// The signal that stops the run before the source's end.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Runs the plan to its end, takes out what is to be removed, brings the index up to date and does the upkeep.
-    /// Dropping the future ends the run at once: what was committed stays, and another run continues from there.
+    /// Runs the plan to its end, deletes missing documents, updates the indices and maintains the table. Dropping the
+    /// future ends the run at once: committed rows stay, and another run continues from there.
     ///
     /// # Errors
     /// See [`EngineError`].
     pub async fn run(self, observer: &mut dyn Observer) -> Result<RunSummary, EngineError> {
         if self.job.concurrency == WriteConcurrency::Merge {
-            return self.run_beside_others(observer).await;
+            return self.run_unlocked(observer).await;
         }
         let lease = Box::pin(Lease::acquire(&self.job.table, &self.run_id)).await?;
         let summary = tokio::select! {
-            summary = self.run_beside_others(observer) => summary,
+            summary = self.run_unlocked(observer) => summary,
             lost = lease.lost() => Err(lost.into()),
         };
         lease.release().await;
         summary
     }
 
-    async fn run_beside_others(self, observer: &mut dyn Observer) -> Result<RunSummary, EngineError> {
+    async fn run_unlocked(self, observer: &mut dyn Observer) -> Result<RunSummary, EngineError> {
         let started = Instant::now();
         observer.stage(Stage::Embedding);
-        let unchanged = self.known.rows.is_some();
-        let (commits, source) = if let Some(rows) = self.known.rows {
+        let source_unchanged = self.unchanged.source_rows.is_some();
+        let (commits, source) = if let Some(rows) = self.unchanged.source_rows {
             let bytes_total = progress(self.plan.as_ref()).bytes_total;
             let source =
                 SourceProgress { rows_read: rows, rows_skipped: rows, bytes_total, ..SourceProgress::default() };
             (Commits::default(), source)
         } else {
-            let commits = self.commits(observer).await?;
+            let commits = self.execute(observer).await?;
             let source = progress(self.plan.as_ref());
-            self.check(&commits, &source)?;
+            self.check_limits(&commits, &source)?;
             (commits, source)
         };
         let since = self.table.as_ref().map(Table::version);
@@ -317,8 +331,8 @@ impl Planned {
             documents_removed: 0,
             removal_skipped: None,
             stopped: commits.stopped,
-            source_unchanged: unchanged,
-            files_unchanged: self.known.files as u64,
+            source_unchanged,
+            files_unchanged: self.unchanged.files as u64,
             source_notes: self.notes,
             bytes_read: source.bytes_read,
             bytes_total: source.bytes_total,
@@ -333,17 +347,17 @@ impl Planned {
         };
         if !summary.stopped {
             observer.stage(Stage::Indexing);
-            if let Some(ids) = self.ids.filter(|_| !unchanged) {
-                Box::pin(summary.remove(&ids)).await?;
+            if let Some(ids) = self.ids.filter(|_| !source_unchanged) {
+                Box::pin(summary.delete_missing(&ids)).await?;
             }
-            if !unchanged {
+            if !source_unchanged {
                 Box::pin(summary.drop_outdated(&self.examined)).await?;
             }
-            if let Some(finish) = self.finish.filter(|_| !unchanged) {
-                Box::pin(summary.finish(finish, since, commits.versions)).await?;
+            if let Some(listing) = self.listing.filter(|_| !source_unchanged) {
+                Box::pin(summary.record_manifest(listing, since, commits.versions)).await?;
             }
-            Box::pin(summary.index(&self.job.index)).await?;
-            Box::pin(summary.upkeep(&self.job.upkeep)).await;
+            Box::pin(summary.update_indices(&self.job.index)).await?;
+            Box::pin(summary.maintain(&self.job.upkeep)).await;
         }
         summary.seconds = started.elapsed().as_secs_f64();
         summary.tokens_per_second = summary.tokens as f64 / summary.seconds.max(1e-9);
@@ -351,8 +365,8 @@ impl Planned {
         Ok(summary)
     }
 
-    /// Refuses to call it a success when too much went to the quarantine.
-    fn check(&self, commits: &Commits, source: &SourceProgress) -> Result<(), EngineError> {
+    /// Fails the run if too many rows went to the quarantine.
+    fn check_limits(&self, commits: &Commits, source: &SourceProgress) -> Result<(), EngineError> {
         let (quarantined, read) = (commits.quarantined, source.rows_read);
         match self.job.limits.exceeded(quarantined, read) {
             Some(limit) => Err(EngineError::Quarantine { table: self.job.table.clone(), quarantined, read, limit }),
@@ -360,9 +374,10 @@ impl Planned {
         }
     }
 
-    async fn commits(&self, observer: &mut dyn Observer) -> Result<Commits, EngineError> {
+    /// Executes the plan and adds up its commits.
+    async fn execute(&self, observer: &mut dyn Observer) -> Result<Commits, EngineError> {
         let mut stream = self.plan.execute(0, Arc::clone(&self.context))?;
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         let mut commits = Commits::default();
         loop {
             tokio::select! {

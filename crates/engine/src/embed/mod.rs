@@ -1,10 +1,11 @@
 //! Embedding: from a pipeline to a plan, and the plan's run.
 
-mod finish;
+mod from_pipeline;
 mod job;
 mod observer;
 mod pipeline_hash;
 mod summary;
+mod unchanged;
 
 use std::{fmt, sync::Arc};
 
@@ -13,16 +14,16 @@ use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
 use polylance_sink::Declared;
 
-use crate::{Column, Columns, EngineError, Stop, lazy_pool::LazyPool, resolve};
+use crate::{AnnotateRequest, EngineError, ResolvedColumn, Stop, lazy_pool::LazyPool, resolve};
 
 pub use job::{Job, Limits, OpenJob, Planned, run_job};
 pub use observer::{Observer, Stage};
 pub use summary::{RunSummary, peak_memory};
 
-/// How a run differs from what its pipeline says.
+/// Options of a run that are not in its pipeline.
 #[derive(Debug, Default)]
 pub struct EmbedOptions {
-    /// Read the source even if no file of it changed since a run finished it.
+    /// Read the source even if none of its files changed since the last complete run.
     pub reread: bool,
     /// Embed only these rows of the source.
     pub only: Option<RowSet>,
@@ -32,16 +33,16 @@ pub struct EmbedOptions {
 #[derive(Debug)]
 pub struct EmbedPlan {
     planned: Planned,
-    columns: Vec<Column>,
+    columns: Vec<ResolvedColumn>,
 }
 
 /// A run that ended.
 #[derive(Debug)]
 pub struct Embedded {
-    /// What it did.
+    /// Its result.
     pub summary: RunSummary,
-    /// The columns that the pipeline annotates: rows that were there before may lack their values.
-    pub columns: Vec<Column>,
+    /// The columns that the pipeline annotates; older rows may lack their values.
+    pub columns: Vec<ResolvedColumn>,
 }
 
 impl EmbedPlan {
@@ -50,7 +51,7 @@ impl EmbedPlan {
     /// # Errors
     /// [`EngineError`], before anything is read, loaded or written.
     pub async fn open(pipeline: &Pipeline, options: EmbedOptions) -> Result<Self, EngineError> {
-        let job = Job { reread: options.reread, ..resolve::job(pipeline) };
+        let job = Job { reread: options.reread, ..Job::from(pipeline) };
         let mut open = Box::pin(job.open()).await?;
         if let Some(rows) = options.only {
             open = open.only(rows);
@@ -59,42 +60,42 @@ impl EmbedPlan {
         let files = resolve::files_in_table(&pipeline.model.id, &pipeline.table.uri).await?;
         let pool = resolve::pool_options(pipeline, &selection);
         let contract = resolve::contract(pipeline, &files, &pool)?;
-        let mut columns = Columns::of(pipeline, &selection).prepare().await?;
+        let mut columns = AnnotateRequest::new(pipeline, &selection).resolve().await?;
         for column in &mut columns {
             column.fuse(&files, &contract).await?;
         }
-        let (fused, fields): (Vec<_>, Vec<_>) = columns.iter().filter_map(Column::fused_head).unzip();
+        let (fused, fields): (Vec<_>, Vec<_>) = columns.iter().filter_map(ResolvedColumn::fused_head).unzip();
         let backend = BackendHandle(Arc::new(LazyPool::new(files, fused, pool, &selection.devices)));
         let planned = Box::pin(open.plan(&backend, contract, fields)).await?;
         Ok(Self { planned, columns })
     }
 
     /// The columns that the pipeline annotates.
-    pub fn columns(&self) -> &[Column] {
+    pub fn columns(&self) -> &[ResolvedColumn] {
         &self.columns
     }
 
-    /// Declares the columns that the embedding's pass fills, and says how each stands in the table. One that was
-    /// another head's is empty from now on.
+    /// Declares the columns that the embedding's pass fills, and returns how each was declared. A column of a different
+    /// head is emptied.
     ///
     /// # Errors
-    /// [`EngineError::Sink`] when a column of that name holds something else.
+    /// [`EngineError::Sink`] if a column of that name is not an annotation.
     pub async fn declare(&self) -> Result<Vec<(&str, Declared)>, EngineError> {
         let declared = self.planned.declare().await?;
-        let fused = self.columns.iter().filter(|column| column.is_fused()).map(Column::name);
+        let fused = self.columns.iter().filter(|column| column.is_fused()).map(ResolvedColumn::name);
         Ok(fused.zip(declared).collect())
     }
 
-    /// By which the run is stopped before the source's end.
+    /// The signal that stops the run before the source's end.
     pub fn stop(&self) -> Stop {
         self.planned.stop()
     }
 
-    /// Runs the plan to its end, or until it is stopped. The model is loaded when there is a row to embed. Dropping the
-    /// future ends the run at once: what was committed stays, and another run continues from there.
+    /// Runs the plan to its end, or until it is stopped. The model is loaded if there is a row to embed. Dropping the
+    /// future ends the run at once: committed rows stay, and another run continues from there.
     ///
     /// # Errors
-    /// [`EngineError`]; what was committed before stays in the table.
+    /// [`EngineError`]; rows committed before stay in the table.
     pub async fn run(self, observer: &mut dyn Observer) -> Result<Embedded, EngineError> {
         let Self { planned, columns } = self;
         Ok(Embedded { summary: Box::pin(planned.run(observer)).await?, columns })

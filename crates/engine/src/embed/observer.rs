@@ -1,27 +1,27 @@
-//! How a run is watched.
+//! Observation of a running job.
 
 use polylance_backend::Load;
 
 use crate::SourceProgress;
 
-/// What a job is doing.
+/// The stage of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Rows are read, encoded, written.
+    /// Rows are read, encoded and written.
     Embedding,
-    /// The index is brought up to date.
+    /// The index is updated.
     Indexing,
 }
 
-/// Hears how far a job is. `()` hears nothing.
+/// Receives the progress of a job. `()` ignores it.
 pub trait Observer: Send {
     /// A stage begins.
     fn stage(&mut self, _stage: Stage) {}
-    /// Some rows further, several times a second.
+    /// The progress through the source, several times per second.
     fn progress(&mut self, _progress: &SourceProgress) {}
-    /// What the devices have to do, each time before [`Observer::progress`].
+    /// The load of the devices, each time before [`Observer::progress`].
     fn load(&mut self, _load: &Load) {}
-    /// A commit has made this many documents safe since the run began.
+    /// Documents committed since the run began, after each commit.
     fn committed(&mut self, _documents: u64) {}
 }
 

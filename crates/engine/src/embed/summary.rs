@@ -1,4 +1,4 @@
-//! What a run did.
+//! The result of a run.
 
 use polylance_dataflow::SourceIds;
 use polylance_schema::MaintenancePolicy;
@@ -7,67 +7,68 @@ use serde::Serialize;
 
 use crate::EngineError;
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunSummary {
-    /// The run, as in the column `run_id`.
+    /// The run's id, as in the column `run_id`.
     pub run_id: String,
     /// The table's address.
     pub table: String,
     /// The table's version after the run.
     pub version: u64,
-    /// Rows of the source.
+    /// Rows of the source that were read.
     pub rows_read: u64,
-    /// Rows that the table had already.
+    /// Rows that the table had already, unchanged.
     pub rows_skipped: u64,
     /// Documents written.
     pub rows_written: u64,
-    /// Rows of the table that they became.
+    /// Chunks written: rows of the table.
     pub chunks_written: u64,
     /// Rows that went to the quarantine.
     pub rows_quarantined: u64,
-    /// Records that left the quarantine because their rows are good by now, or gone from the source.
+    /// Records dropped from the quarantine because their rows are valid by now, or gone from the source.
     pub records_dropped: u64,
-    /// Documents taken out of the table because the source no longer has them.
+    /// Documents deleted from the table because the source no longer has them.
     pub documents_removed: u64,
-    /// Why none was taken out although that was asked for.
+    /// Why no document was deleted although `source.removed` is `delete`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removal_skipped: Option<String>,
-    /// Whether the run was told to stop before the source's end; index and upkeep are then left to the next.
+    /// Whether the run was stopped before the source's end; index and maintenance are then left to the next run.
     pub stopped: bool,
-    /// Whether the source's files were not read, because they are those of a run that finished them before.
+    /// Whether no file was read, because none changed since an earlier run had all their rows.
     pub source_unchanged: bool,
-    /// Files that are those of a run that finished them before: of them the ids were read at most.
+    /// Files that did not change since an earlier run had all their rows: at most their ids were read.
     pub files_unchanged: u64,
-    /// What is to be known about the source's files: links that were passed over, a server that does not tell of changes.
+    /// Remarks about the source's files: skipped links, a server that does not report changes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source_notes: Vec<String>,
     /// Bytes of the source's files that were read, as stored.
     pub bytes_read: u64,
     /// Bytes of all files.
     pub bytes_total: u64,
-    /// Ids encoded.
+    /// Tokens encoded.
     pub tokens: u64,
     /// From the first row to the last commit and the index.
     pub seconds: f64,
-    /// Ids a second.
+    /// Tokens per second.
     pub tokens_per_second: f64,
-    /// The most memory that the process has had, in bytes, where the system says it.
+    /// The peak memory of the process in bytes, on systems that report it.
     pub peak_memory: Option<u64>,
-    /// The most ids that waited for the devices or were in work, of what was seen several times a second.
+    /// The maximum number of tokens queued or in progress, sampled several times per second.
     pub peak_queue: u64,
-    /// The vector index as it stands; nothing when the run was stopped.
+    /// The state of the vector index; absent if the run was stopped.
     pub index: Option<IndexOutcome>,
-    /// What was done for the table at the end; nothing when the run wrote nothing.
+    /// The maintenance at the end; empty if the run wrote nothing.
     pub upkeep: Upkept,
-    /// Why the upkeep failed, when it did: the rows are committed all the same.
+    /// Why the maintenance failed, if it did; the rows are committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upkeep_failure: Option<String>,
 }
 
 impl RunSummary {
-    /// Takes out what the source no longer has. An id that could not be read may be of any document: then none goes.
-    pub(super) async fn remove(&mut self, ids: &SourceIds) -> Result<(), EngineError> {
+    /// Deletes documents that the source no longer has. An unreadable id may be that of any document: then none is
+    /// deleted.
+    pub(super) async fn delete_missing(&mut self, ids: &SourceIds) -> Result<(), EngineError> {
         let Some(mut ids) = ids.take() else {
             self.removal_skipped = Some("the source was not read to its end".to_owned());
             return Ok(());
@@ -83,11 +84,12 @@ impl RunSummary {
         Ok(())
     }
 
-    pub(super) async fn index(&mut self, spec: &IndexSpec) -> Result<(), EngineError> {
+    /// Updates the vector index and the full-text index.
+    pub(super) async fn update_indices(&mut self, spec: &IndexSpec) -> Result<(), EngineError> {
         let index = Box::pin(update_index(&self.table, spec)).await?;
         self.version = self.version.max(index.version);
         self.index = Some(index);
-        // An index of words that somebody built by hand is kept up to date as well.
+        // A full-text index that was built by hand is updated too.
         let words = if spec.words { Words::Build } else { Words::Extend };
         if let Some(words) = Box::pin(index_words(&self.table, words)).await? {
             self.version = self.version.max(words.version);
@@ -95,22 +97,23 @@ impl RunSummary {
         Ok(())
     }
 
-    /// When something was written. The rows are committed: a failure is told, and the run is done all the same.
-    pub(super) async fn upkeep(&mut self, policy: &MaintenancePolicy) {
+    /// Maintains the table, if the run wrote something. A failure is recorded and does not fail the run: the rows are
+    /// committed.
+    pub(super) async fn maintain(&mut self, policy: &MaintenancePolicy) {
         if self.rows_written + self.rows_quarantined + self.documents_removed == 0 {
             return;
         }
         match Box::pin(upkeep(&self.table, policy)).await {
-            Ok(kept) => {
-                self.version = self.version.max(kept.version.unwrap_or_default());
-                self.upkeep = kept;
+            Ok(done) => {
+                self.version = self.version.max(done.version.unwrap_or_default());
+                self.upkeep = done;
             }
             Err(error) => self.upkeep_failure = Some(error.to_string()),
         }
     }
 }
 
-/// The most memory that this process has had, in bytes, as the kernel counts it.
+/// The peak memory of this process in bytes, as counted by the kernel.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

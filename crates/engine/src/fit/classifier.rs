@@ -1,4 +1,4 @@
-//! Fits a classifier of texts to labelled rows.
+//! Trains a text classifier on labelled rows.
 
 use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
@@ -17,61 +17,61 @@ use serde::Serialize;
 use super::Result;
 use crate::{EmbedOptions, EmbedPlan, Observer, UsageError};
 
-/// What to fit.
+/// A classifier to train.
 #[derive(Debug)]
 pub struct ClassifierRequest {
     /// Labelled rows: a file, a folder or a glob.
     pub source: String,
-    /// The column that names a row.
+    /// The column with the row's id.
     pub id: String,
     /// The column with the text.
     pub text: String,
     /// The column with the label.
     pub label: String,
-    /// Train on these rows only, a condition in SQL.
+    /// SQL condition: train on these rows only.
     pub condition: Option<String>,
-    /// Measure on these rows, a condition in SQL; the rows held out of training unless given.
+    /// SQL condition: measure on these rows; `None` for the rows held out of training.
     pub test: Option<String>,
     /// The model below the head.
     pub model: String,
     /// The folder to write.
     pub out: PathBuf,
-    /// The table where the vectors are kept.
+    /// The Lance table of the vectors.
     pub features: String,
-    /// Devices that compute them; the pipeline's default when empty.
+    /// Devices that compute them; the pipeline's default if empty.
     pub devices: Vec<String>,
     /// How the head is trained.
     pub options: Options,
 }
 
-/// What was fitted, and how good it is.
+/// The trained head, and its quality.
 #[derive(Debug, Serialize)]
 pub struct ClassifierSummary {
     /// The folder that was written.
     pub out: String,
     /// The model below the head.
     pub model: String,
-    /// Classes.
+    /// Number of classes.
     pub labels: usize,
-    /// Rows that it was trained on.
+    /// Rows that the head was trained on.
     pub trained_rows: usize,
-    /// Rows held out, which decided when to stop.
+    /// Rows held out, which decided when training stopped.
     pub held_out_rows: usize,
     /// Rows without a label.
     pub rows_without_label: usize,
     /// Passes over the vectors.
     pub epochs: usize,
-    /// The one whose head was kept.
+    /// The pass whose head was kept.
     pub best_epoch: usize,
-    /// How long the training took.
+    /// Duration of the training.
     pub seconds: f64,
-    /// The rows that `report` is about.
+    /// The rows of `report`: held-out rows or test rows.
     pub measured_on: &'static str,
-    /// How good the head is on them.
+    /// The quality of the head on them.
     pub report: Report,
 }
 
-/// Rows whose vectors are in the features' table.
+/// Rows whose vectors are in the table of features.
 #[derive(Debug)]
 pub struct EmbeddedRows {
     request: ClassifierRequest,
@@ -95,10 +95,10 @@ impl ClassifierRequest {
 }
 
 impl EmbeddedRows {
-    /// Fits a classifier, and writes it with its model as a folder.
+    /// Trains a classifier and writes it with its model as a folder.
     ///
     /// # Errors
-    /// [`EngineError::Fit`](crate::EngineError::Fit) when there is nothing to learn from, and those of reading the vectors.
+    /// [`EngineError::Fit`](crate::EngineError::Fit) if there is nothing to learn from, and errors of reading vectors.
     pub async fn fit(&self) -> Result<ClassifierSummary> {
         let Self { request, files, .. } = self;
         let ClassifierRequest { features: table, label, options, .. } = request;
@@ -125,7 +125,7 @@ impl EmbeddedRows {
                 let test = read(table, label, Some(condition)).await?;
                 let unknown = test.labels.iter().find(|name| class(name).is_err());
                 if let Some(label) = unknown {
-                    let message = format!("a row of --test has the label {label:?}, and no row of the training has it");
+                    let message = format!("a row of --test has the label {label:?}, which no training row has");
                     return Err(UsageError::new(message).into());
                 }
                 let right = test.labels.iter().filter_map(|name| class(name).ok());
@@ -163,7 +163,7 @@ impl EmbeddedRows {
     }
 }
 
-/// The job that makes a vector of each text.
+/// The pipeline that embeds each text.
 fn pipeline(request: &ClassifierRequest) -> Pipeline {
     let source = Source {
         id: request.id.clone(),
@@ -190,7 +190,7 @@ struct Rows {
     without_label: usize,
 }
 
-/// The rows of the features table that fulfil a condition, in the order of their ids.
+/// The rows of the table of features that match a condition, ordered by id.
 async fn read(table: &str, label: &str, condition: Option<&str>) -> Result<Rows> {
     let session = SqlSession::open(&[("features".to_owned(), table.to_owned())], None).await?;
     let quoted = label.replace('"', "\"\"");

@@ -1,7 +1,7 @@
-//! Fitting heads: a classifier of texts, or a tagger of entities, on a model as it is.
+//! Training linear heads on a frozen model: text classifiers and entity taggers.
 
 mod classifier;
-mod spans;
+mod spanned_texts;
 mod tagger;
 mod token_features;
 

@@ -1,4 +1,4 @@
-//! Fits a tagger of entities to a CoNLL file, or to texts with spans.
+//! Trains an entity tagger on a CoNLL file, or on texts with spans.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,15 +13,15 @@ use serde::Serialize;
 
 use super::{
     Result,
-    spans::{self, SpannedText},
-    token_features::{self, Tokens},
+    spanned_texts::{self, SpannedText},
+    token_features::{FeatureInput, FeatureSource},
 };
 use crate::EngineError;
 
-/// Of so many sentences one is kept to measure the tagger.
-const TEST: usize = 5;
+/// One in this many sentences is held back to measure the tagger.
+const TEST_FRACTION_DENOM: usize = 5;
 
-/// Where the entities are.
+/// The labelled texts.
 #[derive(Debug)]
 pub enum Labelled {
     /// A local CoNLL file.
@@ -30,14 +30,14 @@ pub enum Labelled {
     Spans(SourceSpec),
 }
 
-/// What to fit.
+/// A tagger to train.
 #[derive(Debug)]
 pub struct TaggerRequest {
-    /// Where the entities are.
+    /// The labelled texts.
     pub labelled: Labelled,
     /// The folder to write.
     pub out: PathBuf,
-    /// The table where states of tokens are kept.
+    /// The Lance table of the token states.
     pub features: String,
     /// Devices that compute them.
     pub devices: Vec<String>,
@@ -45,110 +45,111 @@ pub struct TaggerRequest {
     pub options: Options,
 }
 
-/// What was fitted, and how good it is.
+/// The trained head, and its quality.
 #[derive(Debug, Serialize)]
 pub struct TaggerSummary {
     /// The folder that was written.
     pub out: String,
     /// The model below the head.
     pub model: String,
-    /// Kinds of tags.
+    /// Number of tags.
     pub labels: usize,
-    /// Sentences that it was trained on.
+    /// Sentences that the head was trained on.
     pub trained_sentences: usize,
-    /// Sentences that were kept to measure it.
+    /// Sentences that were held back to measure it.
     pub test_sentences: usize,
-    /// What was tagged: words of a CoNLL file, the model's tokens of texts with spans.
+    /// The tagged unit: `word` for a CoNLL file, `token` for texts with spans.
     pub unit: &'static str,
-    /// How many of them there are.
+    /// Number of units.
     pub words: usize,
-    /// Words beyond what the model reads of a sentence.
+    /// Words beyond the model's limit for a sentence.
     pub words_cut_off: usize,
-    /// Spans beyond what the model reads of a text, or over nothing but white space.
+    /// Spans beyond the model's limit for a text, or over white space only.
     pub spans_lost: usize,
     /// Rows whose spans are null.
     pub rows_without_label: usize,
-    /// Rows that cannot be read, or whose spans do not fit their text.
+    /// Rows that are unreadable, or whose spans do not fit their text.
     pub rows_refused: usize,
     /// Passes over the states.
     pub epochs: usize,
-    /// The one whose head was kept.
+    /// The pass whose head was kept.
     pub best_epoch: usize,
-    /// How long the training took.
+    /// Duration of the training.
     pub seconds: f64,
-    /// F1 of a tagger that gives each word, or token, its most frequent tag, and any other none.
+    /// Micro F1 of a tagger that gives each unit its most frequent tag, and unknown units none.
     pub baseline_micro_f1: f64,
-    /// How good the head is on the sentences that were kept apart.
+    /// The quality of the head on the test sentences.
     pub report: EntityReport,
 }
 
-/// A sentence with the states of its words.
+/// A sentence with the states of its units.
 #[derive(Debug)]
-struct Known {
+struct EncodedSentence {
     sentence: TaggedSentence,
     states: Vec<Option<Vec<f32>>>,
 }
 
-/// Sentences with the states of their words, in the order that the seed decides.
+/// Sentences with the states of their units, shuffled by the seed.
 #[derive(Debug)]
 pub struct TaggedCorpus {
     request: TaggerRequest,
     files: ModelFiles,
-    known: Vec<Known>,
+    sentences: Vec<EncodedSentence>,
     unit: &'static str,
-    /// What was left out of it.
+    /// The parts that were left out.
     pub left_out: LeftOut,
 }
 
-/// What was left out of a corpus.
+/// The parts of a corpus that are not used.
 #[derive(Debug, Default)]
 pub struct LeftOut {
     /// Rows whose spans are null.
     pub rows_without_label: usize,
-    /// Rows that cannot be read, or whose spans do not fit their text.
+    /// Rows that are unreadable, or whose spans do not fit their text.
     pub rows_refused: usize,
-    /// The first of them, and why.
+    /// The place and the error of the first of them.
     pub first_refused: Option<String>,
-    /// Words beyond what the model reads of a sentence.
+    /// Words beyond the model's limit for a sentence.
     pub words_cut_off: usize,
-    /// Spans beyond what the model reads of a text, or over nothing but white space.
+    /// Spans beyond the model's limit for a text, or over white space only.
     pub spans_lost: usize,
 }
 
 impl TaggerRequest {
-    /// Reads the sentences, and computes the states of their words that are not kept yet.
+    /// Reads the sentences, and computes the states that are not cached.
     ///
     /// # Errors
-    /// Those of the source, the model and the features' table.
+    /// Those of the source, the model and the table of features.
     pub async fn read(self, files: ModelFiles) -> Result<TaggedCorpus> {
         let seed = self.options.seed;
-        let source = token_features::Source { files: &files, devices: &self.devices, table: &self.features };
-        let (known, unit, left_out) = match &self.labelled {
-            Labelled::Conll(path) => of_conll(path, seed, &source).await?,
-            Labelled::Spans(spec) => of_spans(spec.clone(), seed, &source).await?,
+        let source = FeatureSource { files: &files, devices: &self.devices, table: &self.features };
+        let (sentences, unit, left_out) = match &self.labelled {
+            Labelled::Conll(path) => encode_conll(path, seed, &source).await?,
+            Labelled::Spans(spec) => encode_spans(spec.clone(), seed, &source).await?,
         };
-        let words_cut_off = known.iter().flat_map(|one| &one.states).filter(|state| state.is_none()).count();
-        Ok(TaggedCorpus { request: self, files, known, unit, left_out: LeftOut { words_cut_off, ..left_out } })
+        let words_cut_off =
+            sentences.iter().flat_map(|sentence| &sentence.states).filter(|state| state.is_none()).count();
+        Ok(TaggedCorpus { request: self, files, sentences, unit, left_out: LeftOut { words_cut_off, ..left_out } })
     }
 }
 
 impl TaggedCorpus {
-    /// Fits a tagger, and writes it with its model as a folder.
+    /// Trains a tagger and writes it with its model as a folder.
     ///
     /// # Errors
-    /// [`EngineError::Fit`] when there is nothing to learn from.
+    /// [`EngineError::Fit`] if there is nothing to learn from.
     pub fn fit(&self) -> Result<TaggerSummary> {
-        let Self { request, files, known, left_out, .. } = self;
-        let (test, train) = known.split_at(known.len() / TEST);
-        let labels = labels(known);
+        let Self { request, files, sentences, left_out, .. } = self;
+        let (test, train) = sentences.split_at(sentences.len() / TEST_FRACTION_DENOM);
+        let labels = labels(sentences);
         let started = Instant::now();
         let fitted = fit_words(train, &labels, files.config().hidden_size, &request.options)?;
         let seconds = started.elapsed().as_secs_f64();
         let prefix = files.defaults().prompts.passage.clone();
         TokenHead { head: &fitted.head, labels: &labels, prefix }.write(files, &request.out)?;
 
-        let right: Vec<Vec<String>> = test.iter().map(|one| one.sentence.tags.clone()).collect();
-        let found: Vec<Vec<String>> = test.iter().map(|one| tags(&fitted.head, &labels, &one.states)).collect();
+        let right: Vec<Vec<String>> = test.iter().map(|tested| tested.sentence.tags.clone()).collect();
+        let found: Vec<Vec<String>> = test.iter().map(|tested| tags(&fitted.head, &labels, &tested.states)).collect();
         Ok(TaggerSummary {
             out: request.out.display().to_string(),
             model: files.name().to_owned(),
@@ -156,7 +157,7 @@ impl TaggedCorpus {
             trained_sentences: train.len(),
             test_sentences: test.len(),
             unit: self.unit,
-            words: known.iter().map(|one| one.states.len()).sum(),
+            words: sentences.iter().map(|sentence| sentence.states.len()).sum(),
             words_cut_off: left_out.words_cut_off,
             spans_lost: left_out.spans_lost,
             rows_without_label: left_out.rows_without_label,
@@ -164,58 +165,59 @@ impl TaggedCorpus {
             epochs: fitted.epochs,
             best_epoch: fitted.best_epoch,
             seconds,
-            baseline_micro_f1: EntityReport::new(&right, &frequent(train, test)).micro_f1,
+            baseline_micro_f1: EntityReport::new(&right, &most_frequent_tags(train, test)).micro_f1,
             report: EntityReport::new(&right, &found),
         })
     }
 }
 
-async fn of_conll(
+async fn encode_conll(
     path: &str,
     seed: u64,
-    source: &token_features::Source<'_>,
-) -> Result<(Vec<Known>, &'static str, LeftOut)> {
+    source: &FeatureSource<'_>,
+) -> Result<(Vec<EncodedSentence>, &'static str, LeftOut)> {
     let text = std::fs::read_to_string(path).map_err(|source| EngineError::File { path: path.to_owned(), source })?;
     let mut sentences = polylance_fit::read_conll(path, &text)?;
-    // The same sentence twice would be trained on and measured with.
+    // A duplicate could be in both the training and the test sentences.
     let mut seen = BTreeSet::new();
     sentences.retain(|sentence| seen.insert(sentence.words.clone()));
-    let asked: Vec<Tokens> = sentences.iter().map(|sentence| Tokens::OfWords(sentence.words.clone())).collect();
-    let features = source.features(&asked).await?;
+    let inputs: Vec<FeatureInput> =
+        sentences.iter().map(|sentence| FeatureInput::Words(sentence.words.clone())).collect();
+    let features = source.features(&inputs).await?;
     let width = source.files.config().hidden_size;
-    let known = |at: usize| {
+    let encoded = |at: usize| {
         let sentence = sentences[at].clone();
         let mut states = vec![None; sentence.words.len()];
         for (word, state) in features[at].places.iter().zip(features[at].states.chunks(width)) {
             states[word.start as usize] = Some(state.to_vec());
         }
-        Known { sentence, states }
+        EncodedSentence { sentence, states }
     };
-    let known = shuffled(sentences.len(), seed).into_iter().map(known).collect();
-    Ok((known, "word", LeftOut::default()))
+    let encoded = shuffled(sentences.len(), seed).into_iter().map(encoded).collect();
+    Ok((encoded, "word", LeftOut::default()))
 }
 
-async fn of_spans(
+async fn encode_spans(
     spec: SourceSpec,
     seed: u64,
-    source: &token_features::Source<'_>,
-) -> Result<(Vec<Known>, &'static str, LeftOut)> {
-    let read = spans::read(spec).await?;
-    let asked: Vec<Tokens> = read.texts.iter().map(|one| Tokens::OfText(one.text.clone())).collect();
-    let features = source.features(&asked).await?;
+    source: &FeatureSource<'_>,
+) -> Result<(Vec<EncodedSentence>, &'static str, LeftOut)> {
+    let read = spanned_texts::read(spec).await?;
+    let inputs: Vec<FeatureInput> = read.texts.iter().map(|spanned| FeatureInput::Text(spanned.text.clone())).collect();
+    let features = source.features(&inputs).await?;
     let width = source.files.config().hidden_size;
-    let (mut known, mut spans_lost) = (Vec::with_capacity(read.texts.len()), 0);
+    let (mut encoded, mut spans_lost) = (Vec::with_capacity(read.texts.len()), 0);
     for at in shuffled(read.texts.len(), seed) {
         let SpannedText { text, spans } = &read.texts[at];
-        let places: Vec<_> = features[at].places.iter().map(|place| place.start as usize..place.end as usize).collect();
+        let ranges: Vec<_> = features[at].places.iter().map(|range| range.start as usize..range.end as usize).collect();
         let characters: Vec<char> = text.chars().collect();
-        let words = places.iter().map(|chars| characters[chars.clone()].iter().collect()).collect();
-        let tagged = spans.tags(&places);
+        let words = ranges.iter().map(|chars| characters[chars.clone()].iter().collect()).collect();
+        let tagged = spans.tags(&ranges);
         spans_lost += tagged.lost;
         let states = features[at].states.chunks(width).map(|state| Some(state.to_vec())).collect();
-        known.push(Known { sentence: TaggedSentence { words, tags: tagged.tags }, states });
+        encoded.push(EncodedSentence { sentence: TaggedSentence { words, tags: tagged.tags }, states });
     }
-    let spans::SpannedTexts { without_label, refused, first_refused, .. } = read;
+    let spanned_texts::SpannedTexts { without_label, refused, first_refused, .. } = read;
     let left_out = LeftOut {
         rows_without_label: without_label,
         rows_refused: refused,
@@ -223,7 +225,7 @@ async fn of_spans(
         words_cut_off: 0,
         spans_lost,
     };
-    Ok((known, "token", left_out))
+    Ok((encoded, "token", left_out))
 }
 
 fn shuffled(count: usize, seed: u64) -> Vec<usize> {
@@ -233,19 +235,20 @@ fn shuffled(count: usize, seed: u64) -> Vec<usize> {
 }
 
 /// `O` and the other tags, in their order.
-fn labels(known: &[Known]) -> Vec<String> {
-    let mut tags: BTreeSet<&str> = known.iter().flat_map(|one| &one.sentence.tags).map(String::as_str).collect();
+fn labels(sentences: &[EncodedSentence]) -> Vec<String> {
+    let mut tags: BTreeSet<&str> =
+        sentences.iter().flat_map(|encoded| &encoded.sentence.tags).map(String::as_str).collect();
     tags.remove("O");
     std::iter::once("O").chain(tags).map(str::to_owned).collect()
 }
 
-fn fit_words(train: &[Known], labels: &[String], width: usize, options: &Options) -> Result<Fitted> {
+fn fit_words(train: &[EncodedSentence], labels: &[String], width: usize, options: &Options) -> Result<Fitted> {
     let mut features = Features { width, ..Features::default() };
     let (mut held_out, mut trained) = (Vec::new(), Vec::new());
-    // Whole sentences are held out: words of one are not independent.
+    // Whole sentences are held out: the words of a sentence are not independent.
     let held = ((train.len() as f64 * options.held_out).round() as usize).clamp(1, train.len().max(2) - 1);
-    for (number, one) in train.iter().enumerate() {
-        for (state, tag) in one.states.iter().zip(&one.sentence.tags) {
+    for (number, encoded) in train.iter().enumerate() {
+        for (state, tag) in encoded.states.iter().zip(&encoded.sentence.tags) {
             let (Some(state), Some(class)) = (state, labels.iter().position(|label| label == tag)) else { continue };
             let rows = if number < held { &mut held_out } else { &mut trained };
             rows.push(features.classes.len());
@@ -265,20 +268,20 @@ fn tags(head: &LinearHead, labels: &[String], states: &[Option<Vec<f32>>]) -> Ve
     states.iter().map(tag).collect()
 }
 
-/// The tags of the test sentences by each word's most frequent one.
-fn frequent(train: &[Known], test: &[Known]) -> Vec<Vec<String>> {
+/// The tags of the test sentences if each word has its most frequent tag.
+fn most_frequent_tags(train: &[EncodedSentence], test: &[EncodedSentence]) -> Vec<Vec<String>> {
     let mut counts: HashMap<&str, HashMap<&str, usize>> = HashMap::new();
-    for one in train {
-        for (word, tag) in one.sentence.words.iter().zip(&one.sentence.tags) {
+    for encoded in train {
+        for (word, tag) in encoded.sentence.words.iter().zip(&encoded.sentence.tags) {
             *counts.entry(word).or_default().entry(tag).or_default() += 1;
         }
     }
     let tag = |word: &String| {
-        // Of equally frequent tags the first by name, so that the figure is the same each time.
+        // Ties are broken by name, so that the figure is reproducible.
         let best = |counts: &HashMap<&str, usize>| {
             counts.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0))).map(|(tag, _)| (*tag).to_owned())
         };
         counts.get(word.as_str()).and_then(best).unwrap_or_else(|| "O".to_owned())
     };
-    test.iter().map(|one| one.sentence.words.iter().map(tag).collect()).collect()
+    test.iter().map(|encoded| encoded.sentence.words.iter().map(tag).collect()).collect()
 }

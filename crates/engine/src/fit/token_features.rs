@@ -1,4 +1,4 @@
-//! States of tokens from a table of features, computed where they are missing.
+//! Token states, cached in a table of features.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -8,24 +8,24 @@ use polylance_worker::{PoolOptions, TokenStates};
 
 use super::Result;
 
-/// Texts that are computed together, and kept by one commit.
-const TEXTS: usize = 512;
+/// Number of texts that are computed together and cached by one commit.
+const TEXTS_PER_COMMIT: usize = 512;
 
-/// A text whose tokens are asked for.
+/// A text, and which of its tokens are features.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Tokens {
-    /// The first token of each word; places are numbers of words.
-    OfWords(Vec<String>),
-    /// All tokens; places are characters.
-    OfText(String),
+pub(crate) enum FeatureInput {
+    /// The first token of each word; positions are word numbers.
+    Words(Vec<String>),
+    /// All tokens; positions are character ranges.
+    Text(String),
 }
 
-impl Tokens {
+impl FeatureInput {
     fn key(&self) -> FeatureKey {
         let mut hasher = blake3::Hasher::new();
         match self {
-            Self::OfText(text) => hasher.update(b"text").update(text.as_bytes()),
-            Self::OfWords(words) => {
+            Self::Text(text) => hasher.update(b"text").update(text.as_bytes()),
+            Self::Words(words) => {
                 hasher.update(b"words");
                 words.iter().fold(&mut hasher, |hasher, word| hasher.update(word.as_bytes()).update(b"\0"))
             }
@@ -36,36 +36,36 @@ impl Tokens {
     }
 }
 
-/// The model, and where its states are kept.
+/// The model, and the table that caches its token states.
 #[derive(Debug)]
-pub(crate) struct Source<'a> {
+pub(crate) struct FeatureSource<'a> {
     pub(crate) files: &'a ModelFiles,
     pub(crate) devices: &'a [String],
     pub(crate) table: &'a str,
 }
 
-impl Source<'_> {
-    /// The features of each text. What was computed is kept after every few hundred texts, so that a run that is
-    /// stopped goes on from there.
-    pub(crate) async fn features(&self, texts: &[Tokens]) -> Result<Vec<TokenFeatures>> {
+impl FeatureSource<'_> {
+    /// The features of each input. Computed ones are cached every few hundred texts, so a stopped run continues from
+    /// there.
+    pub(crate) async fn features(&self, inputs: &[FeatureInput]) -> Result<Vec<TokenFeatures>> {
         let width = self.files.config().hidden_size;
         let files = self.files.clone();
         let contract = tokio::task::spawn_blocking(move || contract(&files)).await??;
         let mut table = FeatureTable::open(self.table, width, &contract).await?;
-        let keys: Vec<FeatureKey> = texts.iter().map(Tokens::key).collect();
-        let mut known = table.read(&keys.iter().copied().collect()).await?;
-        let mut seen: HashSet<FeatureKey> = known.keys().copied().collect();
-        let missing: Vec<usize> = (0..texts.len()).filter(|&at| seen.insert(keys[at])).collect();
+        let keys: Vec<FeatureKey> = inputs.iter().map(FeatureInput::key).collect();
+        let mut cached = table.read(&keys.iter().copied().collect()).await?;
+        let mut seen: HashSet<FeatureKey> = cached.keys().copied().collect();
+        let missing: Vec<usize> = (0..inputs.len()).filter(|&at| seen.insert(keys[at])).collect();
         if !missing.is_empty() {
             let model = self.open().await?;
-            for part in missing.chunks(TEXTS) {
-                let computed = compute(&model, part.iter().map(|&at| texts[at].clone()).collect()).await?;
-                let rows: Vec<_> = part.iter().map(|&at| keys[at]).zip(&computed).collect();
+            for batch in missing.chunks(TEXTS_PER_COMMIT) {
+                let computed = compute(&model, batch.iter().map(|&at| inputs[at].clone()).collect()).await?;
+                let rows: Vec<_> = batch.iter().map(|&at| keys[at]).zip(&computed).collect();
                 table.append(&rows).await?;
-                known.extend(part.iter().map(|&at| keys[at]).zip(computed));
+                cached.extend(batch.iter().map(|&at| keys[at]).zip(computed));
             }
         }
-        Ok(keys.iter().map(|key| known.get(key).cloned().unwrap_or_default()).collect())
+        Ok(keys.iter().map(|key| cached.get(key).cloned().unwrap_or_default()).collect())
     }
 
     async fn open(&self) -> Result<TokenStates> {
@@ -75,38 +75,38 @@ impl Source<'_> {
     }
 }
 
-/// All that decides the states.
+/// Everything that decides the states.
 fn contract(files: &ModelFiles) -> Result<String> {
     let (weights, tokenizer) = (files.weights_hash()?, files.tokenizer_hash()?);
     let prefix = &files.defaults().prompts.passage;
     Ok(serde_json::json!({"weights": weights, "tokenizer": tokenizer, "prefix": prefix, "dtype": "f32"}).to_string())
 }
 
-async fn compute(model: &TokenStates, texts: Vec<Tokens>) -> Result<Vec<TokenFeatures>> {
-    let (mut words, mut whole, mut is_words) = (Vec::new(), Vec::new(), Vec::new());
-    for text in texts {
-        is_words.push(matches!(text, Tokens::OfWords(_)));
-        match text {
-            Tokens::OfWords(sentence) => words.push(sentence),
-            Tokens::OfText(text) => whole.push(text),
+async fn compute(model: &TokenStates, inputs: Vec<FeatureInput>) -> Result<Vec<TokenFeatures>> {
+    let (mut sentences, mut texts, mut is_words) = (Vec::new(), Vec::new(), Vec::new());
+    for input in inputs {
+        is_words.push(matches!(input, FeatureInput::Words(_)));
+        match input {
+            FeatureInput::Words(sentence) => sentences.push(sentence),
+            FeatureInput::Text(text) => texts.push(text),
         }
     }
-    let mut of_words = model.of_words(words).await?.into_iter();
-    let mut of_texts = model.of_texts(whole).await?.into_iter();
+    let mut word_states = model.of_words(sentences).await?.into_iter();
+    let mut token_states = model.of_texts(texts).await?.into_iter();
     let mut features = Vec::with_capacity(is_words.len());
     for is_words in is_words {
-        let mut one = TokenFeatures::default();
-        let mut push = |place: Range<usize>, state: Vec<f32>| {
-            one.places.push(place.start as u32..place.end as u32);
-            one.states.extend(state);
+        let mut row = TokenFeatures::default();
+        let mut push = |range: Range<usize>, state: Vec<f32>| {
+            row.places.push(range.start as u32..range.end as u32);
+            row.states.extend(state);
         };
         if is_words {
-            let states = of_words.next().unwrap_or_default().into_iter().enumerate();
+            let states = word_states.next().unwrap_or_default().into_iter().enumerate();
             states.filter_map(|(at, state)| Some((at, state?))).for_each(|(at, state)| push(at..at + 1, state));
         } else {
-            of_texts.next().unwrap_or_default().into_iter().for_each(|token| push(token.chars, token.state));
+            token_states.next().unwrap_or_default().into_iter().for_each(|token| push(token.chars, token.state));
         }
-        features.push(one);
+        features.push(row);
     }
     Ok(features)
 }

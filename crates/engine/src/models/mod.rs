@@ -1,17 +1,17 @@
-//! Models by name: those that the user has named, and those that tables name.
+//! Models by name: those that the user names, and those that tables name.
 
-mod known;
-mod table;
+mod registry;
+mod trusted;
 
 use polylance_encoder::ModelFiles;
 use polylance_worker::{DevicePool, PoolOptions, Selection};
 
 use crate::EngineError;
 
-pub use known::{TableModelPolicy, find, remember};
-pub use table::{NamedHead, TableModels, open_for_table, open_heads, open_reranker};
+pub use registry::{NamedHead, TableModels, open_for_table, open_heads, open_reranker};
+pub use trusted::{TableModelPolicy, find, trust};
 
-/// Loads a model onto the selected devices, on a thread that may wait.
+/// Loads a model onto the selected devices, on a blocking thread.
 ///
 /// # Errors
 /// [`EngineError::Pool`].

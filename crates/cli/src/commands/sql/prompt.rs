@@ -1,4 +1,4 @@
-//! `polylance sql` without a query, on a terminal: one statement after another.
+//! The interactive prompt of `polylance sql`.
 
 use std::{env, fs, path::PathBuf, time::Instant};
 
@@ -10,47 +10,44 @@ use rustyline::{Config, Editor, error::ReadlineError, history::DefaultHistory};
 use tokio::task::spawn_blocking;
 
 use super::{
-    Format,
-    editing::{Editing, without_end},
-    print,
+    completion::{SqlHelper, without_semicolon},
+    format::Format,
+    terminal::print,
 };
-use crate::{
-    error::{self, Result},
-    output::Printer,
-};
+use crate::{error::Result, output::Printer, report::report};
 
 const PROMPT: &str = "sql> ";
 
-/// Statements that are remembered.
-const HISTORY: usize = 1000;
+/// Maximum number of statements in the history.
+const MAX_HISTORY: usize = 1000;
 
 const HELP: &str = "\
-A statement ends with a semicolon and may have several lines. Tab completes, the up arrow goes back.
-  \\d              the tables
-  \\d NAME         a table's columns
-  \\format NAME    table, json or csv
-  \\?              this help, `polylance sql --help` has the functions
-  \\q              leave, as Ctrl-D does; Ctrl-C ends a statement that runs";
+A statement ends with a semicolon and may span several lines. Tab completes, the up arrow recalls statements.
+  \\d              list the tables
+  \\d NAME         list the columns of a table
+  \\format NAME    output format: table, json or csv
+  \\?              this help; `polylance sql --help` lists the functions
+  \\q              quit, like Ctrl-D; Ctrl-C cancels the running statement";
 
-/// What was typed.
+/// A line of input.
 #[derive(Debug, PartialEq, Eq)]
-enum Typed<'t> {
-    Nothing,
-    Leave,
+enum Input<'t> {
+    Empty,
+    Quit,
     Help,
     Format(&'t str),
     Sql(String),
     Unknown(&'t str),
 }
 
-impl<'t> Typed<'t> {
-    fn read(text: &'t str) -> Self {
+impl<'t> Input<'t> {
+    fn parse(text: &'t str) -> Self {
         let text = text.trim();
         let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let rest = rest.trim().trim_end_matches(';');
         match word {
-            "" => Self::Nothing,
-            "\\q" | "exit" | "quit" | "exit;" | "quit;" => Self::Leave,
+            "" => Self::Empty,
+            "\\q" | "exit" | "quit" | "exit;" | "quit;" => Self::Quit,
             "\\?" | "help" | "help;" => Self::Help,
             "\\format" => Self::Format(rest),
             "\\d" if rest.is_empty() => Self::Sql(
@@ -58,34 +55,34 @@ impl<'t> Typed<'t> {
             ),
             "\\d" => Self::Sql(format!("DESCRIBE {rest}")),
             command if command.starts_with('\\') => Self::Unknown(command),
-            _ => match without_end(text) {
-                "" => Self::Nothing,
+            _ => match without_semicolon(text) {
+                "" => Self::Empty,
                 sql => Self::Sql(sql.to_owned()),
             },
         }
     }
 }
 
-/// Asks for statements until the user leaves.
+/// Runs statements until the user quits.
 pub(super) async fn run(session: &SqlSession, mut format: Format, printer: &mut Printer) -> Result<()> {
-    let config = Config::builder().max_history_size(HISTORY)?.auto_add_history(true).build();
-    let mut editor: Editor<Editing, DefaultHistory> = Editor::with_config(config)?;
-    editor.set_helper(Some(Editing::new(names(session).await?)));
+    let config = Config::builder().max_history_size(MAX_HISTORY)?.auto_add_history(true).build();
+    let mut editor: Editor<SqlHelper, DefaultHistory> = Editor::with_config(config)?;
+    editor.set_helper(Some(SqlHelper::new(names(session).await?)));
     let history = history();
     if let Some(history) = &history {
-        // There is none before the first time.
-        let _none = editor.load_history(history);
+        // The file does not exist before the first use.
+        let _loaded = editor.load_history(history);
     }
-    printer.message("a statement ends with `;`, \\? helps, \\q leaves");
+    printer.message("end a statement with `;`, \\? for help, \\q to quit");
     loop {
-        let typed;
-        (editor, typed) = spawn_blocking(move || {
-            let typed = editor.readline(PROMPT);
-            (editor, typed)
+        let line;
+        (editor, line) = spawn_blocking(move || {
+            let line = editor.readline(PROMPT);
+            (editor, line)
         })
         .await?;
-        let typed = match typed {
-            Ok(typed) => typed,
+        let line = match line {
+            Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error.into()),
@@ -93,31 +90,32 @@ pub(super) async fn run(session: &SqlSession, mut format: Format, printer: &mut 
         if let Some(history) = &history
             && let Err(error) = editor.save_history(history)
         {
-            printer.warning(format_args!("the statement is not remembered: {}: {error}", history.display()));
+            printer.warning(format_args!("the statement was not added to the history: {}: {error}", history.display()));
         }
-        match Typed::read(&typed) {
-            Typed::Nothing => {}
-            Typed::Leave => break,
-            Typed::Help => printer.line(HELP)?,
-            Typed::Format(name) => match Format::from_str(name, true) {
+        match Input::parse(&line) {
+            Input::Empty => {}
+            Input::Quit => break,
+            Input::Help => printer.line(HELP)?,
+            Input::Format(name) => match Format::from_str(name, true) {
                 Ok(chosen) if chosen.is_text() => format = chosen,
-                _ => printer.error(format_args!("`{name}` is no format for a terminal: table, json and csv are")),
+                _ => printer
+                    .error(format_args!("no format `{name}` for a terminal; the formats are table, json and csv")),
             },
-            Typed::Unknown(command) => printer.error(format_args!("{command} is no command; \\? lists them")),
-            Typed::Sql(sql) => {
-                let begun = Instant::now();
-                let answered = tokio::select! {
-                    answered = answer(session, &sql, format, printer) => answered,
+            Input::Unknown(command) => printer.error(format_args!("no command {command}; \\? lists the commands")),
+            Input::Sql(sql) => {
+                let started = Instant::now();
+                let result = tokio::select! {
+                    result = execute(session, &sql, format, printer) => result,
                     _ = tokio::signal::ctrl_c() => {
-                        Printer::new().message("the statement was ended");
+                        Printer::new().message("the statement was cancelled");
                         continue;
                     }
                 };
-                match answered {
-                    Ok(()) => printer.message(format_args!("{:.2} s", begun.elapsed().as_secs_f64())),
+                match result {
+                    Ok(()) => printer.message(format_args!("{:.2} s", started.elapsed().as_secs_f64())),
                     Err(error) => {
-                        // The next statement may be right.
-                        let _status = error::report(&error, printer);
+                        // The prompt goes on after an error.
+                        let _status = report(&error, printer);
                     }
                 }
             }
@@ -126,12 +124,12 @@ pub(super) async fn run(session: &SqlSession, mut format: Format, printer: &mut 
     Ok(())
 }
 
-async fn answer(session: &SqlSession, sql: &str, format: Format, printer: &mut Printer) -> Result<()> {
+async fn execute(session: &SqlSession, sql: &str, format: Format, printer: &mut Printer) -> Result<()> {
     let rows = Box::pin(session.query(sql)).await?;
     Box::pin(print(rows, format, printer)).await
 }
 
-/// Tables, columns and functions, to complete words with.
+/// Names of tables, columns and functions, for completion.
 async fn names(session: &SqlSession) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for sql in [
@@ -148,7 +146,7 @@ async fn names(session: &SqlSession) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The file of statements, below the folder where programs of this user keep such files; `None` without a home.
+/// The history file, in the user's state folder; `None` without a home folder.
 fn history() -> Option<PathBuf> {
     let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
@@ -162,14 +160,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_told_from_statements() {
-        assert_eq!(Typed::read("  "), Typed::Nothing);
-        assert_eq!(Typed::read(";"), Typed::Nothing);
-        assert_eq!(Typed::read("\\q"), Typed::Leave);
-        assert_eq!(Typed::read("exit;"), Typed::Leave);
-        assert_eq!(Typed::read("\\format  csv "), Typed::Format("csv"));
-        assert_eq!(Typed::read("\\d udhr;"), Typed::Sql("DESCRIBE udhr".to_owned()));
-        assert_eq!(Typed::read("\\x"), Typed::Unknown("\\x"));
-        assert_eq!(Typed::read("SELECT ';' ;\n"), Typed::Sql("SELECT ';'".to_owned()));
+    fn commands_and_statements_are_distinguished() {
+        assert_eq!(Input::parse("  "), Input::Empty);
+        assert_eq!(Input::parse(";"), Input::Empty);
+        assert_eq!(Input::parse("\\q"), Input::Quit);
+        assert_eq!(Input::parse("exit;"), Input::Quit);
+        assert_eq!(Input::parse("\\format  csv "), Input::Format("csv"));
+        assert_eq!(Input::parse("\\d udhr;"), Input::Sql("DESCRIBE udhr".to_owned()));
+        assert_eq!(Input::parse("\\x"), Input::Unknown("\\x"));
+        assert_eq!(Input::parse("SELECT ';' ;\n"), Input::Sql("SELECT ';'".to_owned()));
     }
 }

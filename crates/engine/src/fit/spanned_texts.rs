@@ -24,19 +24,19 @@ pub(crate) struct SpannedText {
     pub(crate) spans: Spans,
 }
 
-/// What was read.
+/// The usable texts of a source, and the number of others.
 #[derive(Debug, Default)]
 pub(crate) struct SpannedTexts {
     pub(crate) texts: Vec<SpannedText>,
-    /// Rows whose spans are null: nobody has looked at them. An empty list is a text without entities.
+    /// Rows whose spans are null: not labelled. An empty list is a text without entities.
     pub(crate) without_label: usize,
-    /// Rows that cannot be read, or whose spans do not fit their text.
+    /// Rows that are unreadable, or whose spans do not fit their text.
     pub(crate) refused: usize,
-    /// The first of them, where it is and what is wrong.
+    /// The place and the error of the first of them.
     pub(crate) first_refused: Option<String>,
 }
 
-/// A cell of the column: a list, or the same list as JSON in a text.
+/// A cell of the column: a list, or the same list as JSON text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Cell {
@@ -49,10 +49,10 @@ struct Row {
     spans: Option<Cell>,
 }
 
-/// The texts of a source whose one kept column has the spans. The same text twice is read once.
+/// Reads the texts of a source whose one kept column has the spans. Duplicate texts are read once.
 ///
 /// # Errors
-/// When the source cannot be opened, or none of its rows can be used.
+/// If the source cannot be opened, or none of its rows is usable.
 pub(crate) async fn read(spec: SourceSpec) -> Result<SpannedTexts> {
     let name = spec.address();
     let column = spec.keep.first().cloned().unwrap_or_default();
@@ -63,19 +63,20 @@ pub(crate) async fn read(spec: SourceSpec) -> Result<SpannedTexts> {
         add(&mut read, &mut seen, &batch, &column)?;
     }
     match (&read.first_refused, read.texts.is_empty()) {
-        (Some(first), true) => Err(FitError::Data(format!("no row can be used: {first}")).into()),
+        (Some(first), true) => Err(FitError::Data(format!("no row is usable: {first}")).into()),
         (None, true) => Err(FitError::Data(format!("no row of {name} has spans in its column {column}")).into()),
         _ => Ok(read),
     }
 }
 
 fn add(read: &mut SpannedTexts, seen: &mut HashSet<String>, batch: &RecordBatch, column: &str) -> Result<()> {
-    let of = |name: &str| Ok::<_, ArrowError>(batch.column(batch.schema_ref().index_of(name)?));
-    let (text, source) = (of(TEXT)?.as_string::<i32>(), of(SOURCE)?.as_string::<i32>());
-    let (position, errors) = (of(SOURCE_ROW)?.as_primitive::<UInt64Type>(), of(ERROR)?.as_struct());
+    let column_of = |name: &str| Ok::<_, ArrowError>(batch.column(batch.schema_ref().index_of(name)?));
+    let (text, source) = (column_of(TEXT)?.as_string::<i32>(), column_of(SOURCE)?.as_string::<i32>());
+    let (position, errors) = (column_of(SOURCE_ROW)?.as_primitive::<UInt64Type>(), column_of(ERROR)?.as_struct());
     let messages = errors.column_by_name(MESSAGE).map(AsArray::as_string::<i32>);
-    // The columns' types are the source's: through JSON a list of any integers and a text of JSON are read alike.
-    let spans = RecordBatch::try_from_iter_with_nullable([("spans", Arc::clone(of(column)?), true)])?;
+    // The column's type depends on the source. Encoded as JSON, lists of any integer type and JSON texts are read
+    // alike.
+    let spans = RecordBatch::try_from_iter_with_nullable([("spans", Arc::clone(column_of(column)?), true)])?;
     let lines = json_lines(&spans)?;
     for (row, line) in lines.split(|byte| *byte == b'\n').take(batch.num_rows()).enumerate() {
         let spans = if errors.is_valid(row) {
@@ -92,8 +93,8 @@ fn add(read: &mut SpannedTexts, seen: &mut HashSet<String>, batch: &RecordBatch,
             }
             Err(message) => {
                 read.refused += 1;
-                let place = || format!("{}, row {}: {message}", source.value(row), position.value(row));
-                read.first_refused.get_or_insert_with(place);
+                let location = || format!("{}, row {}: {message}", source.value(row), position.value(row));
+                read.first_refused.get_or_insert_with(location);
             }
         }
     }
@@ -110,7 +111,7 @@ fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 
 /// The spans of a line `{"spans": …}`; `None` where they are null.
 fn parse(line: &[u8]) -> Result<Option<Vec<Span>>, String> {
-    let wrong = "the spans are no list of objects with label, start and end, counted in characters";
+    let wrong = "the spans are not a list of objects with label, start and end, counted in characters";
     let row: Row = serde_json::from_slice(line).map_err(|_| wrong.to_owned())?;
     match row.spans {
         None => Ok(None),
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_and_its_json_are_the_same_spans() {
+    fn list_and_json_text_give_the_same_spans() {
         let span = Span { label: "PER".into(), start: 0, end: 3 };
         let list = br#"{"spans": [{"label": "PER", "score": 0.5, "start": 0, "end": 3, "text": "Ada"}]}"#;
         let json = br#"{"spans": "[{\"label\": \"PER\", \"start\": 0, \"end\": 3}]"}"#;

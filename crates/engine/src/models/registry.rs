@@ -1,4 +1,4 @@
-//! The models that a table's contract names, opened when a search needs them.
+//! The models of tables' contracts, and named heads, each opened when it is first needed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,29 +13,29 @@ use polylance_schema::{Contract, TaskSpec};
 use polylance_search::{ModelSource, Models, QueryError, SearchError};
 use polylance_worker::{DevicePool, PoolOptions, TaskPool};
 
-use super::known::{self, TableModelPolicy};
+use super::trusted::{self, TableModelPolicy};
 use crate::{
     EngineError, UsageError,
-    resolve::{select_devices, select_for_queries},
+    devices::{select as select_devices, select_for_queries},
 };
 
 type Result<T, E = EngineError> = std::result::Result<T, E>;
 
-/// A head that statements call by its name, before its model is loaded.
+/// A head that SQL statements and requests call by name. Its model is not loaded yet.
 #[derive(Debug, Clone)]
 pub struct NamedHead {
     /// The name.
     pub name: String,
-    /// What the head does.
+    /// The task of the head.
     pub spec: TaskSpec,
-    /// A folder or a name on the hub.
+    /// A folder or a hub name.
     pub model: String,
 }
 
-/// The table's model with the table's settings, checked to be the same weights, on the selected devices.
+/// Opens the table's model with the table's settings, after comparing its weights and tokenizer with the contract.
 ///
 /// # Errors
-/// [`UsageError`] when `model` has other weights or another tokenizer than the contract says.
+/// [`UsageError`] if `model` has other weights or another tokenizer than the contract.
 pub fn open_for_table(model: &str, contract: &Contract, devices: &[String]) -> Result<DevicePool> {
     let selection = select_for_queries(devices, contract)?;
     let files = ModelFiles::find(model)?.as_in_table(&contract.tokenizer_hash)?;
@@ -57,23 +57,23 @@ pub fn open_for_table(model: &str, contract: &Contract, devices: &[String]) -> R
     Ok(DevicePool::open(&files, &options)?)
 }
 
-/// A cross-encoder.
+/// Opens a cross-encoder.
 ///
 /// # Errors
 /// Those of the model's files and its head.
 pub fn open_reranker(model: &str, devices: &[String]) -> Result<TaskPool> {
-    let files = known::find(model)?;
+    let files = trusted::find(model)?;
     Ok(TaskPool::open(&files, TaskSpec::Rerank, &select_devices(devices, None)?.options())?)
 }
 
-/// The heads, by name.
+/// Opens heads, by name.
 ///
 /// # Errors
-/// [`UsageError`] when two have one name; those of the models' files.
+/// [`UsageError`] if two heads have the same name, and those of the models' files.
 pub fn open_heads(heads: Vec<NamedHead>, devices: &[String]) -> Result<BTreeMap<String, AnnotatorHandle>> {
     let mut opened = BTreeMap::new();
     for NamedHead { name, spec, model } in heads {
-        let pool = TaskPool::open(&known::find(&model)?, spec, &select_devices(devices, None)?.options())?;
+        let pool = TaskPool::open(&trusted::find(&model)?, spec, &select_devices(devices, None)?.options())?;
         if opened.insert(name.clone(), AnnotatorHandle(Arc::new(pool))).is_some() {
             return Err(UsageError::new(format!("two heads are named `{name}`")).into());
         }
@@ -81,7 +81,7 @@ pub fn open_heads(heads: Vec<NamedHead>, devices: &[String]) -> Result<BTreeMap<
     Ok(opened)
 }
 
-/// Models by contract: each is opened once, when it is first needed.
+/// Models by contract. Each is opened once, when it is first needed.
 #[derive(Default)]
 pub struct TableModels {
     policy: TableModelPolicy,
@@ -93,12 +93,12 @@ pub struct TableModels {
 }
 
 impl TableModels {
-    /// Opens models on these devices, and with each a cross-encoder if one is named.
+    /// A registry that opens models on these devices, each with the cross-encoder, if one is named.
     pub fn new(policy: TableModelPolicy, reranker: Option<String>, devices: Vec<String>) -> Self {
         Self { policy, reranker, devices, ..Self::default() }
     }
 
-    /// With heads that are opened when a statement calls them.
+    /// Adds heads, which are opened when a statement calls them.
     #[must_use]
     pub fn with_heads(self, heads: Vec<NamedHead>) -> Self {
         Self { heads, ..self }
@@ -120,23 +120,23 @@ impl ModelSource for TableModels {
         let (opened, contract, reranker) = (Arc::clone(&self.opened), contract.clone(), self.reranker.clone());
         let policy = self.policy.clone();
         let devices = self.devices.clone();
-        let opening = move || {
-            // The lock is held while the model loads: a second statement waits for it instead of loading it again.
+        let open = move || {
+            // The lock is held while the model loads, so that a second statement waits and does not load it again.
             let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(models) = opened.get(&contract.summary()) {
                 return Ok(models.clone());
             }
             let model = policy.model_of(&contract)?;
             let embedder = BackendHandle(Arc::new(open_for_table(&model, &contract, &devices)?));
-            // It was agreed to, and it is the table's.
-            known::remember(&model);
+            // The policy allows it, and its files are those of the contract.
+            trusted::trust(&model);
             let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
             let reranker = reranker.map(|pool| AnnotatorHandle(Arc::new(pool)));
             let models = Models { embedder: Some(embedder), reranker };
             opened.insert(contract.summary(), models.clone());
             Ok(models)
         };
-        loading(opening)
+        on_blocking_thread(open)
     }
 
     fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
@@ -146,7 +146,7 @@ impl ModelSource for TableModels {
             return std::future::ready(Err(QueryError::NoHead { name, known }.into())).boxed();
         };
         let devices = self.devices.clone();
-        loading(move || {
+        on_blocking_thread(move || {
             let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
             if !opened.contains_key(&name) {
                 opened.extend(open_heads(vec![head], &devices)?);
@@ -157,13 +157,13 @@ impl ModelSource for TableModels {
     }
 }
 
-/// Runs on a thread that may wait for files.
-fn loading<T: Send + 'static>(
-    opening: impl FnOnce() -> Result<T> + Send + 'static,
+/// Runs `open` on a blocking thread.
+fn on_blocking_thread<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, SearchError>> {
     async move {
         let failed = |error: EngineError| SearchError::Model(Box::new(error));
-        let opened = tokio::task::spawn_blocking(opening).await;
+        let opened = tokio::task::spawn_blocking(open).await;
         opened.map_err(|error| failed(error.into()))?.map_err(failed)
     }
     .boxed()
@@ -172,12 +172,11 @@ fn loading<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use polylance_encoder::{ModelConfig, synthetic::Checkpoint};
-    use polylance_schema::Dtype;
-    use polylance_schema::{Chunking, Prompts};
+    use polylance_schema::{Chunking, Dtype, Prompts};
 
     use super::*;
 
-    /// A small model, and the contract of a table that it was made with.
+    /// A small model, and the contract of a table of its vectors.
     fn model(folder: &tempfile::TempDir, dtype: Dtype) -> (String, Contract) {
         let config = ModelConfig { vocab_size: 250_002, ..ModelConfig::tiny() };
         Checkpoint::new(config).write(folder.path()).unwrap();
@@ -190,19 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_queried_in_its_own_dtype_and_one_of_f16_in_f32_where_the_cpu_computes() {
+    fn queries_have_the_tables_dtype_and_on_cpus_f32_for_f16() {
         let (folder, on_cores) = (tempfile::tempdir().unwrap(), ["cpu".to_owned()]);
-        for (of_table, of_query) in
+        for (table_dtype, query_dtype) in
             [(Dtype::F32, "f32"), (Dtype::Bf16, "bf16"), (Dtype::Int8, "int8"), (Dtype::F16, "f32")]
         {
-            let (model, contract) = model(&folder, of_table);
+            let (model, contract) = model(&folder, table_dtype);
             let pool = open_for_table(&model, &contract, &on_cores).unwrap();
-            assert_eq!(pool.report().compute_dtype, of_query, "a table of {of_table}");
+            assert_eq!(pool.report().compute_dtype, query_dtype, "a table of {table_dtype}");
         }
     }
 
     #[test]
-    fn a_named_device_that_is_not_there_is_refused_before_a_model_is_loaded() {
+    fn missing_device_is_refused_before_a_model_is_loaded() {
         let (folder, nowhere) = (tempfile::tempdir().unwrap(), ["cuda:4000".to_owned()]);
         let (model, contract) = model(&folder, Dtype::F32);
         let error = open_for_table("no/such-model", &contract, &nowhere).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Rows in the format of a file.
+//! Encodes rows in the format of a file.
 
 use std::{io::Write, sync::Arc};
 
@@ -20,15 +20,15 @@ use parquet::{
 };
 use polylance_search::SearchError;
 
-use super::Format;
+use super::format::Format;
 use crate::{
     error::{Result, UsageError},
-    output::batch::whole_objects,
+    output::rows::explicit_nulls,
 };
 
 pub(super) type Destination = Box<dyn Write + Send>;
 
-/// Rows on their way into one format.
+/// The encoder of a format.
 enum Writer {
     Json(Box<JsonWriter<Destination, LineDelimited>>),
     Csv(Box<csv::Writer<Destination>>),
@@ -39,10 +39,10 @@ enum Writer {
 impl Writer {
     fn new(format: Format, schema: &SchemaRef, destination: Destination) -> Result<Self> {
         Ok(match format {
-            Format::Json | Format::Table => Self::Json(Box::new(whole_objects().build(destination))),
+            Format::Json | Format::Table => Self::Json(Box::new(explicit_nulls().build(destination))),
             Format::Csv => {
                 let mut writer = csv::Writer::new(destination);
-                // The header is there without rows too.
+                // The header is written even if there are no rows.
                 writer.write(&cells(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
                 Self::Csv(Box::new(writer))
             }
@@ -78,7 +78,7 @@ impl Writer {
     }
 }
 
-/// Refuses, by its name, a column whose type the format does not have.
+/// Refuses a column whose type the format does not support.
 pub(super) fn check(format: Format, schema: &SchemaRef) -> Result<()> {
     for field in schema.fields() {
         if let Err(error) = trial(format, field) {
@@ -96,9 +96,9 @@ pub(super) fn check(format: Format, schema: &SchemaRef) -> Result<()> {
     Ok(())
 }
 
-/// Writes one row of the column, to nowhere.
+/// Encodes one row of the column and discards it.
 fn trial(format: Format, field: &FieldRef) -> Result<()> {
-    // Parquet's writer panics at one.
+    // The Parquet writer panics on unions.
     if format == Format::Parquet && has_union(field.data_type()) {
         anyhow::bail!("Parquet has no unions");
     }
@@ -140,7 +140,7 @@ pub(super) async fn write(
     Ok(writer.finish()?.flush()?)
 }
 
-/// The batch with a text for each value that is no single one: JSON, as in the other text format.
+/// The batch with nested values as JSON texts.
 fn cells(batch: &RecordBatch) -> Result<RecordBatch> {
     let (mut fields, mut columns) = (Vec::new(), Vec::new());
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
@@ -192,11 +192,11 @@ mod tests {
 
     use super::*;
 
-    /// Where a test reads what was written.
+    /// A writer whose bytes a test can read.
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
         }
@@ -208,11 +208,11 @@ mod tests {
 
     fn written(format: Format, batch: &RecordBatch) -> Result<String> {
         check(format, batch.schema_ref())?;
-        let kept = Kept::default();
-        let mut writer = Writer::new(format, batch.schema_ref(), Box::new(kept.clone()))?;
+        let buffer = SharedBuffer::default();
+        let mut writer = Writer::new(format, batch.schema_ref(), Box::new(buffer.clone()))?;
         writer.write(batch)?;
         writer.finish()?.flush()?;
-        let bytes = kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bytes = buffer.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -222,8 +222,8 @@ mod tests {
         Arc::new(UnionArray::try_new(fields, ScalarBuffer::from(vec![0_i8]), None, numbers).unwrap())
     }
 
-    /// One row with a value of each kind.
-    fn kinds() -> RecordBatch {
+    /// One row with a value of each type.
+    fn one_row_of_all_types() -> RecordBatch {
         let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
         map.keys().append_value("a");
         map.values().append_null();
@@ -247,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_value_is_a_cell_or_a_field() {
-        let batch = kinds();
+    fn every_type_is_encoded_in_csv_and_json() {
+        let batch = one_row_of_all_types();
         let csv = written(Format::Csv, &batch).unwrap();
         let expected = concat!(
             "tags,object,map,bytes,large,price,time,word,span,none\n",
@@ -267,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn a_header_stands_without_rows() {
-        assert_eq!(written(Format::Csv, &kinds().slice(0, 0)).unwrap().lines().count(), 1);
+    fn csv_without_rows_has_a_header() {
+        assert_eq!(written(Format::Csv, &one_row_of_all_types().slice(0, 0)).unwrap().lines().count(), 1);
     }
 
     #[test]
-    fn a_type_that_a_format_does_not_have_is_refused_by_its_column() {
+    fn error_names_the_column_of_an_unsupported_type() {
         let batch =
             RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as ArrayRef), ("mixed", union())]);
         let batch = batch.unwrap();
@@ -281,7 +281,7 @@ mod tests {
             assert!(error.starts_with("the column mixed is Union"), "{format:?}: {error}");
         }
         written(Format::Arrow, &batch).unwrap();
-        let error = written(Format::Parquet, &kinds()).unwrap_err().to_string();
+        let error = written(Format::Parquet, &one_row_of_all_types()).unwrap_err().to_string();
         assert!(error.starts_with("the column span is Interval(MonthDayNano)"), "{error}");
     }
 }
