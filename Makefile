@@ -130,6 +130,10 @@ soak: setup-test ## the long form of the tests of kills, failures and concurrent
 generate: ## write the JSON Schema of the pipeline file
 	cargo run --locked --package polylance-cli -- schema --write schemas
 
+.PHONY: reference
+reference: ## write docs/reference/commands.md and the key tables of pipeline.md from the definitions
+	POLYLANCE_UPDATE_REFERENCE=1 cargo test --locked --package polylance-cli --lib reference_pages
+
 .PHONY: bench
 bench: build ## criterion benchmarks, then the encoder and whole runs against their peers
 	cargo bench --workspace --locked

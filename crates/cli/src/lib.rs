@@ -7,6 +7,8 @@ mod error;
 mod exit;
 mod jobs;
 mod output;
+#[cfg(test)]
+mod reference;
 mod report;
 mod shutdown;
 mod stdin;
