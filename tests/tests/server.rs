@@ -264,7 +264,7 @@ fn server_with_a_certificate_speaks_https() {
 fn unsafe_server_options_are_refused() {
     for port in ["--listen", "--flight"] {
         let open = polylance(&["serve", "--table", "none.lance", port, "0.0.0.0:0"]).exits_with(2);
-        let _ = open.says(&["no token says who may ask", "hint: give --token-hash"]);
+        let _ = open.says(&["there is no token", "hint: give --token-hash"]);
     }
     let missing = polylance(&["serve", "--table", "none.lance", "--listen", "127.0.0.1:0"]).exits_with(2);
     let _ = missing.says(&["no table at none.lance"]);

@@ -1,6 +1,6 @@
 import { defineConfig, type Plugin } from "vite";
 
-/** What the page may do. The built page carries it, so that it holds behind any proxy. */
+/** The content security policy. The built page contains it, so that it applies behind any proxy. */
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'self'; form-action 'none'";
 
@@ -13,11 +13,11 @@ const contentSecurityPolicy: Plugin = {
   ],
 };
 
-// `make page` builds; `npm run dev` serves the sources and asks a running `polylance serve` for answers.
+// `make page` builds; `npm run dev` serves the sources and forwards API requests to a running `polylance serve`.
 const server = "http://127.0.0.1:8000";
 
 export default defineConfig({
-  // Relative addresses let the page live below any path of a proxy.
+  // Relative addresses let a proxy serve the page below any path.
   base: "./",
   build: { assetsInlineLimit: 0, modulePreload: { polyfill: false }, target: "es2022", reportCompressedSize: true },
   plugins: [contentSecurityPolicy],

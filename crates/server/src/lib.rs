@@ -1,40 +1,38 @@
-//! Search, SQL and models over HTTP, SQL over Arrow Flight too, and the page to use them in a browser.
+//! Search, SQL and models over HTTP, SQL over Arrow Flight, and a web page to use them.
 //!
-//! A server reads tables and never writes them. It answers this machine alone unless tokens say who may ask, bounds
-//! what one request may cost, and tells nobody where the tables are. Newer versions of a table are served as they are
-//! committed.
+//! A server reads tables and never writes them. Without tokens it answers this machine only. It limits what one request
+//! may cost, and no response reveals where the tables are. It serves newer versions of a table as they are committed.
+//!
+//! The layers, from the outside: `net` (ports and connections), `middleware`, `routes` and `flight` (what clients may
+//! request), `executor` and `limits` (where and how much requests compute), `tables` and `models`.
 
-mod addresses;
-mod annotations;
-mod auth;
-mod batching;
+mod columns;
 mod error;
+mod executor;
 mod extract;
 mod flight;
-mod host;
+mod json;
+mod limits;
 mod metrics;
+mod middleware;
 mod models;
-mod observe;
+mod net;
 mod openapi;
 mod options;
-mod port;
-mod public_text;
+mod redact;
 mod routes;
-mod rows;
-mod sending;
 mod server;
 mod state;
 mod statement;
-mod streams;
 mod tables;
-mod tls;
-mod work;
+mod token;
 
 #[cfg(test)]
 mod tests;
 
-pub use auth::{TokenError, TokenHash};
 pub use error::ServerError;
+pub use limits::Limits;
 pub use models::ServedModels;
-pub use options::{Limits, ServerOptions, TlsFiles};
+pub use options::{ServerOptions, TlsFiles};
 pub use server::{ServedTable, Server};
+pub use token::{TokenError, TokenHash};

@@ -1,4 +1,4 @@
-//! What is counted, as Prometheus reads it.
+//! The metrics, in the format of Prometheus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +7,10 @@ use prometheus::{
 };
 use tonic::Code;
 
-/// Seconds between a cached answer and the longest that a request may take.
-const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-/// Inputs of a call to the devices.
-const INPUTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
+/// Seconds, from a cached response to the default timeout of a request.
+const REQUEST_SECONDS_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Inputs in a call to the devices.
+const EMBED_INPUTS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
 
 /// The counters, shared.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ struct Counters {
     registry: Registry,
     requests: IntCounterVec,
     seconds: HistogramVec,
-    in_work: IntGauge,
+    running: IntGauge,
     connections: IntGaugeVec,
     calls: IntCounterVec,
     inputs: Histogram,
@@ -29,29 +29,30 @@ struct Counters {
 }
 
 impl Metrics {
-    /// Every name and label here is a constant: that they fit is shown by the tests.
+    /// Panics if a name or label is invalid. All are constants, and the tests create them.
     pub(crate) fn new() -> Self {
-        let constant = "constant names of metrics are valid";
+        let valid = "constant names of metrics are valid";
         let requests = Opts::new("polylance_http_requests_total", "Requests answered");
-        let seconds = HistogramOpts::new("polylance_http_request_seconds", "Time from a request's head to its answer");
+        let seconds =
+            HistogramOpts::new("polylance_http_request_seconds", "Time from a request's head to its response");
         let connections = Opts::new("polylance_connections", "Open connections");
         let calls = Opts::new("polylance_flight_calls_total", "Calls of Arrow Flight answered");
         let inputs = HistogramOpts::new("polylance_embed_inputs", "Inputs in a call to the devices");
         let versions = Opts::new("polylance_table_version", "The version of a table that is served");
         let counters = Counters {
             registry: Registry::new(),
-            requests: IntCounterVec::new(requests, &["route", "method", "status"]).expect(constant),
-            seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["route"]).expect(constant),
-            in_work: IntGauge::new("polylance_http_in_work", "Requests being worked on").expect(constant),
-            connections: IntGaugeVec::new(connections, &["protocol"]).expect(constant),
-            calls: IntCounterVec::new(calls, &["call", "code"]).expect(constant),
-            inputs: Histogram::with_opts(inputs.buckets(INPUTS.to_vec())).expect(constant),
-            versions: IntGaugeVec::new(versions, &["table"]).expect(constant),
+            requests: IntCounterVec::new(requests, &["route", "method", "status"]).expect(valid),
+            seconds: HistogramVec::new(seconds.buckets(REQUEST_SECONDS_BUCKETS.to_vec()), &["route"]).expect(valid),
+            running: IntGauge::new("polylance_http_in_work", "Running requests").expect(valid),
+            connections: IntGaugeVec::new(connections, &["protocol"]).expect(valid),
+            calls: IntCounterVec::new(calls, &["call", "code"]).expect(valid),
+            inputs: Histogram::with_opts(inputs.buckets(EMBED_INPUTS_BUCKETS.to_vec())).expect(valid),
+            versions: IntGaugeVec::new(versions, &["table"]).expect(valid),
         };
         let all: [Box<dyn prometheus::core::Collector>; 7] = [
             Box::new(counters.requests.clone()),
             Box::new(counters.seconds.clone()),
-            Box::new(counters.in_work.clone()),
+            Box::new(counters.running.clone()),
             Box::new(counters.connections.clone()),
             Box::new(counters.calls.clone()),
             Box::new(counters.inputs.clone()),
@@ -63,22 +64,22 @@ impl Metrics {
         Self(Arc::new(counters))
     }
 
-    /// `route` is the pattern, not the path: labels must be few.
-    pub(crate) fn answered(&self, route: &str, method: &str, status: u16, time: Duration) {
+    /// Counts a request. `route` is the pattern, not the path: labels must be few.
+    pub(crate) fn http_request(&self, route: &str, method: &str, status: u16, time: Duration) {
         self.0.requests.with_label_values(&[route, method, &status.to_string()]).inc();
         self.0.seconds.with_label_values(&[route]).observe(time.as_secs_f64());
     }
 
-    /// `call` is one of the protocol's.
-    pub(crate) fn flew(&self, call: &str, code: Code) {
+    /// Counts a call of Flight. `call` is a name from the protocol.
+    pub(crate) fn flight_call(&self, call: &str, code: Code) {
         self.0.calls.with_label_values(&[call, &format!("{code:?}")]).inc();
     }
 
-    pub(crate) fn embedded(&self, inputs: usize) {
+    pub(crate) fn embed_call(&self, inputs: usize) {
         self.0.inputs.observe(inputs as f64);
     }
 
-    pub(crate) fn serves(&self, table: &str, version: u64) {
+    pub(crate) fn serving_version(&self, table: &str, version: u64) {
         self.0.versions.with_label_values(&[table]).set(version as i64);
     }
 
@@ -86,11 +87,11 @@ impl Metrics {
         self.0.connections.with_label_values(&[protocol]).set(open as i64);
     }
 
-    /// All of it, with the requests that are being worked on now.
-    pub(crate) fn text(&self, in_work: usize) -> String {
-        self.0.in_work.set(in_work as i64);
+    /// All metrics, with the number of requests that run now.
+    pub(crate) fn text(&self, running: usize) -> String {
+        self.0.running.set(running as i64);
         let mut text = Vec::new();
-        // Writing to memory cannot fail, and what was gathered has names.
+        // Writing to memory cannot fail, and every gathered metric has a name.
         let _written = TextEncoder::new().encode(&self.0.registry.gather(), &mut text);
         String::from_utf8(text).unwrap_or_default()
     }
@@ -101,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_counted_can_be_read() {
+    fn every_metric_is_in_the_text() {
         let metrics = Metrics::new();
-        metrics.answered("/v1/search", "POST", 200, Duration::from_millis(3));
-        metrics.flew("DoGet", Code::NotFound);
-        metrics.embedded(3);
-        metrics.serves("docs", 7);
+        metrics.http_request("/v1/search", "POST", 200, Duration::from_millis(3));
+        metrics.flight_call("DoGet", Code::NotFound);
+        metrics.embed_call(3);
+        metrics.serving_version("docs", 7);
         metrics.connections("http", 2);
         let text = metrics.text(1);
         for line in [

@@ -1,65 +1,65 @@
-//! The interface as an `OpenAPI` document, made from the types that the routes read and write.
+//! The `OpenAPI` document, generated from the request and response types of the routes.
 
 use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-/// What a route is for.
+/// The description of a route.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) method: Method,
     pub(crate) path: &'static str,
     pub(crate) summary: &'static str,
-    parameters: Option<Shape>,
-    body: Option<Shape>,
-    answer: Option<Shape>,
+    query_params: Option<MakeSchema>,
+    body: Option<MakeSchema>,
+    response: Option<MakeSchema>,
 }
 
-/// How a type's schema is made.
-type Shape = fn(&mut SchemaGenerator) -> Schema;
+/// Generates the schema of a type.
+type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
 
-fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+fn make_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
 impl Operation {
     pub(crate) fn get(path: &'static str, summary: &'static str) -> Self {
-        Self { method: Method::GET, path, summary, parameters: None, body: None, answer: None }
+        Self { method: Method::GET, path, summary, query_params: None, body: None, response: None }
     }
 
     pub(crate) fn post(path: &'static str, summary: &'static str) -> Self {
         Self { method: Method::POST, ..Self::get(path, summary) }
     }
 
-    /// The parameters behind the `?`.
-    pub(crate) fn params<T: JsonSchema>(self) -> Self {
-        Self { parameters: Some(SchemaGenerator::root_schema_for::<T>), ..self }
+    /// The parameters after the `?`.
+    pub(crate) fn query_params<T: JsonSchema>(self) -> Self {
+        Self { query_params: Some(SchemaGenerator::root_schema_for::<T>), ..self }
     }
 
     pub(crate) fn body<T: JsonSchema>(self) -> Self {
-        Self { body: Some(shape::<T>), ..self }
+        Self { body: Some(make_schema::<T>), ..self }
     }
 
-    pub(crate) fn answer<T: JsonSchema>(self) -> Self {
-        Self { answer: Some(shape::<T>), ..self }
+    pub(crate) fn response<T: JsonSchema>(self) -> Self {
+        Self { response: Some(make_schema::<T>), ..self }
     }
 
     fn describe(&self, generator: &mut SchemaGenerator) -> Value {
-        let mut parameters: Vec<Value> = names(self.path)
+        let mut parameters: Vec<Value> = path_params(self.path)
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
             .collect();
-        if let Some(params) = self.parameters {
-            parameters.extend(query_parameters(&params(generator)));
+        if let Some(schema) = self.query_params {
+            parameters.extend(query_parameters(&schema(generator)));
         }
         let error = json!({ "$ref": "#/components/responses/Error" });
-        let answer = match self.answer {
-            Some(answer) => json!({ "description": "The answer", "content": content(&answer(generator)) }),
-            None => json!({ "description": "The answer" }),
+        let response = match self.response {
+            Some(schema) => json!({ "description": "The response", "content": content(&schema(generator)) }),
+            None => json!({ "description": "The response" }),
         };
         let mut operation = json!({
             "summary": self.summary,
             "parameters": parameters,
-            "responses": { "200": answer, "default": error },
+            "responses": { "200": response, "default": error },
         });
         if let Some(body) = self.body {
             operation["requestBody"] = json!({ "required": true, "content": content(&body(generator)) });
@@ -73,7 +73,7 @@ fn content(schema: &Schema) -> Value {
 }
 
 /// The names in braces.
-fn names(path: &str) -> impl Iterator<Item = &str> {
+fn path_params(path: &str) -> impl Iterator<Item = &str> {
     path.split(['{', '}']).skip(1).step_by(2)
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn document<'o>(operations: impl IntoIterator<Item = &'o Operation>) 
         "info": {
             "title": "polylance",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Search by meaning and by words, SQL, and models, over Lance tables.",
+            "description": "Vector, full-text and hybrid search, SQL, and models, over Lance tables.",
         },
         "paths": paths,
         "components": {
@@ -137,23 +137,24 @@ mod tests {
     use super::*;
 
     #[derive(JsonSchema)]
-    #[expect(dead_code, reason = "its schema is what is used")]
-    struct Asked {
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct LookParams {
         /// The column.
         column: String,
         limit: Option<usize>,
     }
 
     #[test]
-    fn names_and_parameters_come_from_the_route() {
-        let operation = Operation::get("/v1/tables/{name}/x/{id}", "Look").params::<Asked>().answer::<Asked>();
+    fn path_and_query_parameters_are_described() {
+        let operation =
+            Operation::get("/v1/tables/{name}/x/{id}", "Look").query_params::<LookParams>().response::<LookParams>();
         let document = document([&operation]);
         let look = &document["paths"]["/v1/tables/{name}/x/{id}"]["get"];
         let named = |at: usize| (look["parameters"][at]["name"].as_str().unwrap(), &look["parameters"][at]["required"]);
         assert_eq!([named(0), named(1)], [("name", &json!(true)), ("id", &json!(true))]);
         assert_eq!([named(2), named(3)], [("column", &json!(true)), ("limit", &json!(false))]);
-        let answer = &look["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
-        assert_eq!(answer, "#/components/schemas/Asked");
-        assert!(document["components"]["schemas"]["Asked"]["properties"]["column"].is_object());
+        let response = &look["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(response, "#/components/schemas/LookParams");
+        assert!(document["components"]["schemas"]["LookParams"]["properties"]["column"].is_object());
     }
 }

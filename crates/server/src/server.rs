@@ -1,4 +1,4 @@
-//! Listening, and ending without cutting anybody off.
+//! Listening, and shutting down without cutting off responses.
 
 use std::{fmt, future::pending, net::SocketAddr, sync::Arc};
 
@@ -7,14 +7,14 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
-    ServedModels, ServerOptions,
     error::ServerError,
     flight,
-    port::{Connections, Port},
+    limits::response_memory::ResponseMemory,
+    models::ServedModels,
+    net::{Certificate, ConnectionHandler, Port, acceptor},
+    options::ServerOptions,
     routes,
-    sending::Budget,
     state::App,
-    tls::{self, Certificate},
 };
 
 /// A server that is bound to its addresses.
@@ -44,21 +44,21 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Opens each `(name, address)` with its model, then listens. An empty name is made from the address.
+    /// Opens each `(name, address)` with its model, then listens. An empty name is derived from the address.
     ///
     /// # Errors
-    /// [`ServerError`]: before anything is loaded when the options do not fit.
+    /// [`ServerError`]; invalid options fail before anything is loaded.
     pub async fn bind(
         options: ServerOptions,
         tables: &[(String, String)],
         models: ServedModels,
     ) -> Result<Self, ServerError> {
         options.check()?;
-        if let Some(address) = options.unencrypted() {
-            tracing::warn!(%address, "other machines reach this address, and tokens and answers are sent unencrypted");
+        if let Some(address) = options.unencrypted_public_address() {
+            tracing::warn!(%address, "other machines can reach this address, and tokens and responses are not encrypted");
         }
         let certificate = options.tls.as_ref().map(|files| Certificate::read(files).map(Arc::new)).transpose()?;
-        let tls = |protocol| certificate.as_ref().map(|shown| tls::acceptor(shown, protocol)).transpose();
+        let tls = |protocol| certificate.as_ref().map(|certificate| acceptor(certificate, protocol)).transpose();
         let (http_tls, flight_tls) = (tls("http/1.1")?, tls("h2")?);
         let http = listen(options.listen).await?;
         let flight = match options.flight {
@@ -67,40 +67,41 @@ impl Server {
         };
         let app = Box::pin(App::open(tables, models, options.tokens.clone(), options.limits.clone())).await?;
         let limits = &options.limits;
-        let budget = Budget::new(limits.sending);
-        let http = Port::new(http, Connections::http(routes::router(app.clone()), http_tls, limits, budget.clone()));
+        let memory = ResponseMemory::new(limits.max_sending_bytes);
+        let http =
+            Port::new(http, ConnectionHandler::http(routes::router(app.clone()), http_tls, limits, memory.clone()));
         let flight = flight.map(|listener| {
-            Port::new(listener, Connections::flight(flight::router(app.clone()), flight_tls, limits, budget))
+            Port::new(listener, ConnectionHandler::flight(flight::router(app.clone()), flight_tls, limits, memory))
         });
         Ok(Self { app, http, flight, certificate, options })
     }
 
-    /// Where it listens, as a browser writes it.
+    /// The HTTP address as a URL.
     ///
     /// # Errors
-    /// When the system does not know the address.
+    /// [`ServerError::Listen`] when the system does not know the address.
     pub fn url(&self) -> Result<String, ServerError> {
         self.address(&self.http, self.options.listen, "http", "https")
     }
 
-    /// Where it speaks Flight SQL, as its clients write it.
+    /// The Flight SQL address as its clients write it.
     ///
     /// # Errors
-    /// When the system does not know the address.
+    /// [`ServerError::Listen`] when the system does not know the address.
     pub fn flight_url(&self) -> Result<Option<String>, ServerError> {
-        let Some((port, asked)) = self.flight.as_ref().zip(self.options.flight) else { return Ok(None) };
-        self.address(port, asked, "grpc", "grpc+tls").map(Some)
+        let Some((port, requested)) = self.flight.as_ref().zip(self.options.flight) else { return Ok(None) };
+        self.address(port, requested, "grpc", "grpc+tls").map(Some)
     }
 
-    fn address(&self, port: &Port, asked: SocketAddr, open: &str, encrypted: &str) -> Result<String, ServerError> {
-        let address = port.address().map_err(|source| ServerError::Listen { address: asked, source })?;
-        Ok(format!("{}://{address}", if self.options.tls.is_some() { encrypted } else { open }))
+    fn address(&self, port: &Port, requested: SocketAddr, plain: &str, encrypted: &str) -> Result<String, ServerError> {
+        let address = port.address().map_err(|source| ServerError::Listen { address: requested, source })?;
+        Ok(format!("{}://{address}", if self.options.tls.is_some() { encrypted } else { plain }))
     }
 
-    /// What it serves.
+    /// The tables that it serves.
     ///
     /// # Errors
-    /// When a table cannot be read.
+    /// [`ServerError::Search`] when a table cannot be read.
     pub async fn tables(&self) -> Result<Vec<ServedTable>, ServerError> {
         let snapshot = self.app.tables.current();
         let mut tables = Vec::new();
@@ -111,11 +112,11 @@ impl Server {
         Ok(tables)
     }
 
-    /// Answers until `end` is ready, then lets what was asked be answered, as long as the grace allows.
+    /// Serves requests until `shutdown` is ready, then lets running requests finish within the grace period.
     ///
     /// # Errors
-    /// Never by itself: what goes wrong with a connection ends that connection.
-    pub async fn run(mut self, end: impl Future<Output = ()>) -> Result<(), ServerError> {
+    /// None at present: a failure on a connection ends that connection only.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let follower = {
             let (app, every) = (self.app.clone(), self.options.follow);
             SpawnedTask::spawn(async move { Box::pin(app.tables.follow(&app.models, &app.metrics, every)).await })
@@ -124,24 +125,24 @@ impl Server {
             let every = self.options.follow;
             SpawnedTask::spawn(async move { certificate.follow(every).await })
         });
-        let ending = GracefulShutdown::new();
+        let graceful = GracefulShutdown::new();
         let metrics = &self.app.metrics;
         let flight = async {
             match &mut self.flight {
-                Some(port) => port.accept(&ending, |open| metrics.connections("flight", open)).await,
+                Some(port) => port.accept(&graceful, |open| metrics.connections("flight", open)).await,
                 None => pending().await,
             }
         };
         tokio::select! {
-            () = end => {}
-            () = self.http.accept(&ending, |open| metrics.connections("http", open)) => {}
+            () = shutdown => {}
+            () = self.http.accept(&graceful, |open| metrics.connections("http", open)) => {}
             () = flight => {}
         }
-        self.app.end();
+        self.app.begin_shutdown();
         let _open = (self.http.close(), self.flight.map(Port::close));
         drop((follower, renewal));
-        if timeout(self.options.grace, ending.shutdown()).await.is_err() {
-            tracing::warn!("requests were still being answered when the grace ended");
+        if timeout(self.options.grace, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests were still running when the grace period ended");
         }
         Ok(())
     }

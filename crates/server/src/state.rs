@@ -1,4 +1,4 @@
-//! What every request can reach.
+//! The state that every request can reach.
 
 use std::{
     ops::Deref,
@@ -10,20 +10,19 @@ use std::{
 };
 
 use polylance_search::{SearchTable, SqlRuntime};
-use tokio::sync::Semaphore;
 
 use crate::{
-    Limits, ServedModels, TokenHash,
     error::{ApiError, ServerError},
-    extract::LARGE_BODIES,
+    executor::{Executor, RequestClass},
+    limits::{Limits, body::BodyReader},
     metrics::Metrics,
-    models::Loaded,
+    models::{ModelCache, ServedModels},
     tables::{Snapshot, Tables},
-    work::{Kind, Work},
+    token::TokenHash,
 };
 
-/// How long no store answers before the server is not ready.
-const UNREACHABLE: Duration = Duration::from_mins(1);
+/// The server is not ready when no table's store has answered for this time.
+const MAX_STORE_SILENCE: Duration = Duration::from_mins(1);
 
 /// The state, shared.
 #[derive(Debug, Clone)]
@@ -33,16 +32,15 @@ pub(crate) struct App(Arc<State>);
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) tables: Tables,
-    pub(crate) models: Loaded,
+    pub(crate) models: ModelCache,
     pub(crate) metrics: Metrics,
     pub(crate) tokens: Vec<TokenHash>,
     pub(crate) limits: Limits,
-    /// A place for each large body that is being read.
-    pub(crate) large_bodies: Semaphore,
+    pub(crate) bodies: BodyReader,
     /// When the server started, in seconds since 1970.
     pub(crate) started: u64,
-    work: Work,
-    ending: AtomicBool,
+    executor: Executor,
+    shutting_down: AtomicBool,
 }
 
 impl Deref for App {
@@ -61,58 +59,61 @@ impl App {
         limits: Limits,
     ) -> Result<Self, ServerError> {
         let metrics = Metrics::new();
-        let models = Loaded::new(models, metrics.clone());
-        let runtime = SqlRuntime::new(limits.sql_memory, limits.sql_disk)?;
+        let models = ModelCache::new(models, metrics.clone());
+        let runtime = SqlRuntime::new(limits.sql_memory_bytes, limits.sql_disk_bytes)?;
         let tables = Tables::open(tables, &models, &metrics, runtime).await?;
-        let work = Work::new(&limits).map_err(ServerError::Threads)?;
-        let ending = AtomicBool::new(false);
-        let large_bodies = Semaphore::new(LARGE_BODIES);
+        let executor = Executor::new(&limits).map_err(ServerError::Threads)?;
+        let shutting_down = AtomicBool::new(false);
+        let bodies = BodyReader::new(&limits);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let state = State { tables, models, metrics, tokens, limits, large_bodies, started, work, ending };
+        let state = State { tables, models, metrics, tokens, limits, bodies, started, executor, shutting_down };
         Ok(Self(Arc::new(state)))
     }
 
-    /// Works on a request when it is its turn.
-    pub(crate) async fn work<T: Send + 'static, F: Future<Output = Result<T, ApiError>> + Send + 'static>(
+    /// Runs a request when its turn has come, on the tables as they are now.
+    pub(crate) async fn execute<T: Send + 'static, F: Future<Output = Result<T, ApiError>> + Send + 'static>(
         &self,
-        kind: Kind,
+        class: RequestClass,
         work: impl FnOnce(Self, Arc<Snapshot>) -> F,
     ) -> Result<T, ApiError> {
         let work = work(self.clone(), self.tables.current());
-        Box::pin(self.0.work.run(kind, work)).await
+        Box::pin(self.0.executor.execute(class, work)).await
     }
 
-    /// Works on a request for one table.
-    pub(crate) async fn work_on<T: Send + 'static, F: Future<Output = Result<T, ApiError>> + Send + 'static>(
+    /// Runs a request for one table.
+    pub(crate) async fn execute_on_table<
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    >(
         &self,
-        kind: Kind,
+        class: RequestClass,
         table: Option<&str>,
         work: impl FnOnce(Self, Arc<Snapshot>, String, Arc<SearchTable>) -> F,
     ) -> Result<T, ApiError> {
         let snapshot = self.tables.current();
         let (name, table) = snapshot.get(table)?;
         let work = work(self.clone(), snapshot, name, table);
-        Box::pin(self.0.work.run(kind, work)).await
+        Box::pin(self.0.executor.execute(class, work)).await
     }
 
-    pub(crate) fn in_work(&self) -> usize {
-        self.0.work.in_work()
+    pub(crate) fn running_requests(&self) -> usize {
+        self.0.executor.running()
     }
 
-    /// Why no more requests should be sent here, while that is so.
-    pub(crate) fn is_held(&self) -> Option<&'static str> {
-        if self.tables.are_unreachable(UNREACHABLE) {
+    /// Why clients should send no more requests for now.
+    pub(crate) fn not_ready_reason(&self) -> Option<&'static str> {
+        if self.tables.are_unreachable(MAX_STORE_SILENCE) {
             return Some("the stores of all tables do not answer");
         }
-        self.0.work.is_held()
+        self.0.executor.stuck_reason()
     }
 
     /// From now on the server is not ready.
-    pub(crate) fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
+    pub(crate) fn begin_shutdown(&self) {
+        self.shutting_down.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
     }
 }

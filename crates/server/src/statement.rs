@@ -1,62 +1,54 @@
-//! What a statement or a condition may be before anything is planned.
+//! Checks of a statement or a condition before it is planned.
 //!
-//! A session reads and never writes, and its memory, its rows, its time and its functions are limited. What is refused here
-//! are statements that the planner itself would not survive: it goes down a call for each level of an expression.
+//! A session only reads, and its memory, rows, time and functions are limited. The checks here refuse statements that the
+//! planner itself would not survive.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::{
     parser::{DFParser, Statement as AnyStatement},
-    sqlparser::{
-        ast::{Expr, Ident, Statement, visit_expressions_mut},
-        dialect::GenericDialect,
-        tokenizer::{Token, Tokenizer},
-    },
+    sqlparser::ast::{Expr, Ident, Statement, visit_expressions_mut},
 };
 use polylance_search::parse_condition;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, limits::statement_size::check_size};
 
-/// Words, operators and brackets of a statement; values and the commas between them are not counted. No expression
-/// nests deeper than it has of these.
-const PARTS: usize = 1000;
-
-/// What an answer may tell of the machine.
+/// Whether the rows of a statement may reveal where the tables are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tells {
-    /// The tables' rows.
-    Rows,
-    /// Plans or settings, in which there are addresses.
-    Plans,
+pub(crate) enum Sensitivity {
+    /// The rows are values of the tables.
+    Values,
+    /// The rows are plans or settings, which contain addresses: they must be redacted.
+    Addresses,
 }
 
-/// Checks a statement; the planner then has its own say.
-pub(crate) fn check(sql: &str, longest: usize) -> Result<Tells, ApiError> {
-    check_parts(sql, longest, "sql")?;
+/// Checks a statement. The planner checks it further.
+pub(crate) fn check_statement(sql: &str, max_bytes: usize) -> Result<Sensitivity, ApiError> {
+    check_size(sql, max_bytes, "sql")?;
     let invalid = |error: String| ApiError::bad("invalid_sql", error).param("sql");
     let mut statements = DFParser::parse_sql(sql).map_err(|error| invalid(error.to_string()))?;
     if statements.len() != 1 {
-        return Err(invalid(format!("one statement is expected, not {}", statements.len())));
+        return Err(invalid(format!("expected one statement, found {}", statements.len())));
     }
     let Some(statement) = statements.pop_front() else { return Err(invalid("there is no statement".to_owned())) };
-    let mut tells = Tells::Rows;
+    let mut sensitivity = Sensitivity::Values;
     let mut inner = &statement;
     while let AnyStatement::Explain(explained) = inner {
-        tells = Tells::Plans;
+        sensitivity = Sensitivity::Addresses;
         inner = &explained.statement;
     }
-    // Other statements are refused by the session.
+    // Other kinds of statements are refused by the session.
     if let AnyStatement::Statement(statement) = inner
         && (!matches!(statement.as_ref(), Statement::Query(_)) || sql.to_lowercase().contains("information_schema"))
     {
-        tells = Tells::Plans;
+        sensitivity = Sensitivity::Addresses;
     }
-    Ok(tells)
+    Ok(sensitivity)
 }
 
 /// Checks a condition on a table's columns.
-pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<Condition, ApiError> {
-    check_parts(condition, longest, "where")?;
+pub(crate) fn check_condition(condition: &str, max_bytes: usize) -> Result<Condition, ApiError> {
+    check_size(condition, max_bytes, "where")?;
     let invalid = |error: String| {
         let error = ApiError::bad("invalid_filter", format!("the condition does not fit: {error}")).param("where");
         error.hint("`GET /v1/tables` lists the columns")
@@ -70,7 +62,7 @@ pub(crate) fn check_condition(condition: &str, longest: usize) -> Result<Conditi
 pub(crate) struct Condition(Expr);
 
 impl Condition {
-    /// The condition as SQL, in which names are as they are written.
+    /// The condition as SQL with all names quoted, so that their case is kept.
     pub(crate) fn sql(&self) -> String {
         let mut expression = self.0.clone();
         let quote = |name: &mut Ident| name.quote_style = Some('"');
@@ -86,50 +78,32 @@ impl Condition {
     }
 }
 
-/// Checks how much there is of a statement: what is parsed nests no deeper.
-pub(crate) fn check_parts(sql: &str, longest: usize, param: &'static str) -> Result<(), ApiError> {
-    let too_long = |message: String| Err(ApiError::too_much("too_long", message).param(param));
-    if sql.len() > longest {
-        return too_long(format!("it has {} bytes, and may have {longest}", sql.len()));
-    }
-    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
-    let tokens = tokens.map_err(|error| ApiError::bad("invalid_sql", error.to_string()).param(param))?;
-    let value = |token: &Token| {
-        matches!(token, Token::Whitespace(_) | Token::Comma | Token::Number(..) | Token::SingleQuotedString(_))
-    };
-    let parts = tokens.iter().filter(|token| !value(token)).count();
-    if parts > PARTS {
-        return too_long(format!("it has {parts} words, operators and brackets, and may have {PARTS}"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn code(sql: &str) -> Option<&'static str> {
-        check(sql, 16 << 10).err().map(|error| error.code)
+        check_statement(sql, 16 << 10).err().map(|error| error.code)
     }
 
     #[test]
-    fn a_query_passes_and_a_plan_is_known() {
+    fn queries_return_values_and_plans_return_addresses() {
         let many: Vec<String> = (0..2000).map(|number| number.to_string()).collect();
         let long_list = format!("SELECT * FROM t WHERE x IN ({})", many.join(","));
         for sql in ["SELECT a FROM t WHERE b = 'x' ORDER BY c LIMIT 3", long_list.as_str()] {
-            assert_eq!(check(sql, 16 << 10), Ok(Tells::Rows));
+            assert_eq!(check_statement(sql, 16 << 10), Ok(Sensitivity::Values));
         }
         for sql in
             ["EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "SHOW TABLES", "SELECT * FROM Information_Schema.tables"]
         {
-            assert_eq!(check(sql, 16 << 10), Ok(Tells::Plans), "{sql}");
+            assert_eq!(check_statement(sql, 16 << 10), Ok(Sensitivity::Addresses), "{sql}");
         }
-        // A table of numbers is streamed.
+        // Series are streamed, so their size is not checked.
         assert_eq!(code("SELECT count(*) FROM generate_series(1, 10)"), None);
     }
 
     #[test]
-    fn what_is_too_long_or_no_single_statement_is_refused() {
+    fn long_deep_and_multiple_statements_are_refused() {
         assert_eq!(code(&format!("SELECT 1{}", "+x".repeat(600))), Some("too_long"));
         assert_eq!(code(&format!("SELECT '{}'", "x".repeat(20_000))), Some("too_long"));
         assert_eq!(code("SELECT 1; SELECT 2"), Some("invalid_sql"));

@@ -10,29 +10,29 @@ use polylance_schema::with_causes;
 use polylance_search::{SearchTable, SqlRuntime, SqlSession, default_table_name};
 
 use crate::{
-    addresses::Addresses,
     error::{ApiError, ServerError},
     metrics::Metrics,
-    models::Loaded,
+    models::ModelCache,
+    redact::TableAddresses,
 };
 
-/// What is served at a moment. A request works on one of these from its beginning to its end.
+/// The tables at one moment. A request uses the same snapshot from beginning to end.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     tables: BTreeMap<String, Arc<SearchTable>>,
     pub(crate) sql: SqlSession,
-    pub(crate) addresses: Addresses,
+    pub(crate) addresses: TableAddresses,
 }
 
 impl Snapshot {
     fn new(
         tables: BTreeMap<String, Arc<SearchTable>>,
-        models: &Loaded,
+        models: &ModelCache,
         runtime: &SqlRuntime,
     ) -> Result<Self, ServerError> {
         let named = tables.iter().map(|(name, table)| (name.clone(), Arc::clone(table)));
         let sql = SqlSession::over(named, Arc::new(models.clone()), Some(runtime))?;
-        let addresses = Addresses::new(tables.iter().map(|(name, table)| (name.as_str(), table.uri())));
+        let addresses = TableAddresses::new(tables.iter().map(|(name, table)| (name.as_str(), table.uri())));
         Ok(Self { tables, sql, addresses })
     }
 
@@ -45,13 +45,14 @@ impl Snapshot {
         let found = match name {
             Some(name) => self.tables.get_key_value(name),
             None if self.tables.len() > 1 => {
-                let error = ApiError::bad("no_table_named", "there are several tables: name one").param("table");
+                let error =
+                    ApiError::bad("no_table_named", "there are several tables: name one of them").param("table");
                 return Err(error.hint(self.names()));
             }
             None => self.tables.first_key_value(),
         };
         let (name, table) = found
-            .ok_or_else(|| ApiError::not_found("no_table", "there is no table of this name").hint(self.names()))?;
+            .ok_or_else(|| ApiError::not_found("no_table", "there is no table with this name").hint(self.names()))?;
         Ok((name.clone(), Arc::clone(table)))
     }
 
@@ -66,15 +67,15 @@ pub(crate) struct Tables {
     current: RwLock<Arc<Snapshot>>,
     /// Shared by all versions: statements on older ones may still run.
     runtime: SqlRuntime,
-    /// Since when each table's store has not answered.
+    /// The tables whose store does not answer, and since when.
     unreachable: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Tables {
-    /// Opens each `(name, address)` and loads its model. An empty name is made from the address.
+    /// Opens each `(name, address)` and loads its model. An empty name is derived from the address.
     pub(crate) async fn open(
         tables: &[(String, String)],
-        models: &Loaded,
+        models: &ModelCache,
         metrics: &Metrics,
         runtime: SqlRuntime,
     ) -> Result<Self, ServerError> {
@@ -82,17 +83,18 @@ impl Tables {
         for (name, uri) in tables {
             let name = if name.is_empty() { default_table_name(uri) } else { name.clone() };
             if !name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-') {
-                let message = format!("`{name}` is no name for a table: letters, digits, `_` and `-` are");
+                let message = format!("`{name}` cannot be a table's name: it may have letters, digits, `_` and `-`");
                 return Err(ServerError::Tables(message));
             }
             let table = Box::pin(SearchTable::open(uri)).await?.limited();
             if table.reads_elsewhere() {
-                let message =
-                    format!("the table `{name}` names files outside its own folder, which it would make public");
+                let message = format!(
+                    "the table `{name}` refers to files outside its own folder, which serving it would make public"
+                );
                 return Err(ServerError::Tables(message));
             }
-            models.of(table.contract()).await?;
-            metrics.serves(&name, table.version());
+            models.for_contract(table.contract()).await?;
+            metrics.serving_version(&name, table.version());
             if opened.insert(name.clone(), Arc::new(table)).is_some() {
                 return Err(ServerError::Tables(format!("two tables are named `{name}`")));
             }
@@ -100,7 +102,7 @@ impl Tables {
         if opened.is_empty() {
             return Err(ServerError::Tables("there is no table to serve".to_owned()));
         }
-        // From now on the tables decide no more which models are opened.
+        // From now on no table decides which models are opened.
         models.seal().await;
         let current = RwLock::new(Arc::new(Snapshot::new(opened, models, &runtime)?));
         Ok(Self { current, runtime, unreachable: Mutex::default() })
@@ -110,9 +112,9 @@ impl Tables {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Serves newer versions as they come, until it is dropped: those of a table that took another's place, too. A table
-    /// that cannot be read stays as it was.
-    pub(crate) async fn follow(&self, models: &Loaded, metrics: &Metrics, every: Duration) {
+    /// Serves newer versions as they are committed, until it is dropped; also those of a table that was recreated at its
+    /// address. A table that cannot be read stays as it was.
+    pub(crate) async fn follow(&self, models: &ModelCache, metrics: &Metrics, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
             if let Err(error) = Box::pin(self.refresh(models, metrics)).await {
@@ -125,14 +127,14 @@ impl Tables {
         self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no table's store has answered for so long.
-    pub(crate) fn are_unreachable(&self, long: Duration) -> bool {
+    /// Whether no table's store has answered for this time.
+    pub(crate) fn are_unreachable(&self, silence: Duration) -> bool {
         let unreachable = self.unreachable();
-        self.current().tables.keys().all(|name| unreachable.get(name).is_some_and(|since| since.elapsed() >= long))
+        self.current().tables.keys().all(|name| unreachable.get(name).is_some_and(|since| since.elapsed() >= silence))
     }
 
-    /// Looks for newer versions once.
-    pub(crate) async fn refresh(&self, models: &Loaded, metrics: &Metrics) -> Result<(), ServerError> {
+    /// Checks for newer versions once.
+    pub(crate) async fn refresh(&self, models: &ModelCache, metrics: &Metrics) -> Result<(), ServerError> {
         let before = self.current();
         let mut tables = before.tables.clone();
         let mut changed = false;
@@ -145,32 +147,32 @@ impl Tables {
                 }
                 Err(error) => {
                     self.unreachable().entry(name.clone()).or_insert_with(Instant::now);
-                    tracing::warn!(table = name, error = %with_causes(&error), "a newer version cannot be looked for");
+                    tracing::warn!(table = name, error = %with_causes(&error), "the check for a newer version failed");
                     continue;
                 }
             };
             if newer.reads_elsewhere() {
                 tracing::error!(
                     table = name,
-                    "a newer version names files outside the table's folder: it is not served"
+                    "a newer version refers to files outside the table's folder: it is not served"
                 );
                 continue;
             }
-            // The model is there before the first who needs it. Rows of another model are never searched with the model
-            // before, and the rows before them are the table's no more: without its model the table is read, not searched.
+            // The model is loaded before the first request needs it. Without its model the new version is served, but not
+            // searched: its vectors are never compared with those of the model before.
             if let Err(error) = models.prepare(newer.contract()).await {
                 let error = with_causes(&error);
                 tracing::error!(table = name, %error, "the model of a newer version cannot be loaded");
             }
             tracing::info!(table = name, version = newer.version(), "serving a newer version");
-            metrics.serves(name, newer.version());
+            metrics.serving_version(name, newer.version());
             *table = Arc::new(newer);
             changed = true;
         }
         if changed {
             let snapshot = Arc::new(Snapshot::new(tables, models, &self.runtime)?);
             let contracts: Vec<_> = snapshot.iter().filter_map(|(_, table)| table.contract()).collect();
-            models.keep(&contracts).await;
+            models.retain(&contracts).await;
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         }
         Ok(())

@@ -143,21 +143,24 @@ struct LimitArgs {
 impl LimitArgs {
     fn limits(&self) -> Limits {
         Limits {
-            body: self.max_body.0 as usize,
-            hits: self.max_hits,
-            inputs: self.max_inputs,
-            rows: self.max_rows,
-            sql_memory: self.sql_memory.0 as usize,
-            sql_disk: self.sql_disk.0,
-            time: self.timeout,
-            requests: self.max_requests.max(1),
-            statements: self.max_statements.max(1),
-            connections: self.max_connections.max(1),
-            client_connections: self.max_client_connections.unwrap_or_else(|| (self.max_connections / 4).max(8)).max(1),
-            sending: self.max_sending.0 as usize,
-            idle_time: self.idle_timeout,
-            header_time: self.header_timeout,
-            body_time: self.body_timeout,
+            max_body_bytes: self.max_body.0 as usize,
+            max_hits: self.max_hits,
+            max_inputs: self.max_inputs,
+            max_rows: self.max_rows,
+            sql_memory_bytes: self.sql_memory.0 as usize,
+            sql_disk_bytes: self.sql_disk.0,
+            request_timeout: self.timeout,
+            max_requests: self.max_requests.max(1),
+            max_statements: self.max_statements.max(1),
+            max_connections: self.max_connections.max(1),
+            max_client_connections: self
+                .max_client_connections
+                .unwrap_or_else(|| (self.max_connections / 4).max(8))
+                .max(1),
+            max_sending_bytes: self.max_sending.0 as usize,
+            idle_timeout: self.idle_timeout,
+            header_timeout: self.header_timeout,
+            body_timeout: self.body_timeout,
             ..Limits::default()
         }
     }

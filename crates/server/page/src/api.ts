@@ -1,4 +1,4 @@
-/** The server's HTTP interface: its shapes, and one function a route. */
+/** The server's HTTP interface: its types, and one function per route. */
 
 import { parse } from "./logic/json.ts";
 
@@ -36,7 +36,7 @@ export interface Span {
 
 export interface Hit {
   rank: number;
-  /** More is better; `null` for a row that the reranker could not read. */
+  /** Higher is better; `null` for a row that the reranker could not read. */
   score: number | null;
   vector: { rank: number; distance: number } | null;
   text: { rank: number; bm25: number } | null;
@@ -111,7 +111,7 @@ export interface DocumentResponse {
   chunks: Row[];
 }
 
-/** What the server, or the way to it, said instead of an answer. */
+/** An error of the server, or of the connection to it. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,

@@ -104,7 +104,7 @@ function useTitle(route: Route, table: Table | undefined): void {
   }, [route, table]);
 }
 
-/** A new view begins at its heading, so that a screen reader says where one is. */
+/** Focuses the heading of a new view, so that a screen reader announces it. */
 function useFocus(route: Route): void {
   const before = useRef({ view: route.view, document: route.document });
   useEffect(() => {
@@ -113,7 +113,7 @@ function useFocus(route: Route): void {
     if (view === route.view && open === route.document) return;
     if (route.view === "document") remember(route.document, route.chunk ?? 0);
     scrollTo(0, 0);
-    // Back in the list, the hit that was open takes the focus itself.
+    // Back in the list, the hit that was open gets the focus.
     if (!(view === "document" && route.view === "search")) document.querySelector<HTMLElement>("main h1")?.focus();
   }, [route]);
 }
@@ -139,7 +139,7 @@ function isTyping(target: EventTarget | null): boolean {
   return target instanceof HTMLInputElement && !["checkbox", "button"].includes(target.type);
 }
 
-/** Does what a key asks for; `false` leaves the key to the browser. */
+/** Performs the action of a key; `false` leaves the key to the browser. */
 function perform(action: Action, route: Route, go: Go, showKeys: () => void, typing: boolean): boolean {
   const active = document.activeElement instanceof HTMLElement ? document.activeElement : null;
   const hit = active?.closest<HTMLElement>(".hit") ?? null;

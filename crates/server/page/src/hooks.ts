@@ -1,4 +1,4 @@
-/** The page's address and the server's answers as state. */
+/** The page's address and the server's responses as state. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api.ts";
@@ -40,20 +40,20 @@ export function useRoute(): [Route, Go] {
   return [route, go];
 }
 
-/** Leaves a document for where it was opened from, or for the search when it was opened by a link. */
+/** Leaves a document for the view it was opened from, or for the search if it was opened by a link. */
 export function close(go: Go): void {
   if (depth() > 0) history.back();
   else go({ view: "search" });
 }
 
 export interface Answer<T> {
-  /** The latest answer; while another is awaited it stays. */
+  /** The latest response; it stays while another is awaited. */
   value: T | undefined;
   error: ApiError | undefined;
   busy: boolean;
 }
 
-/** The last answers by what was asked, so that Back shows them at once. */
+/** The last responses by request, so that Back shows them at once. */
 const kept = new Map<string, unknown>();
 const KEPT = 40;
 
@@ -68,7 +68,7 @@ function keep(key: string, value: unknown): void {
   if (kept.size > KEPT && !oldest.done) kept.delete(oldest.value);
 }
 
-/** Asks whenever `key` changes; an earlier question is given up. A `key` of `null` asks nothing. */
+/** Sends a request whenever `key` changes, and aborts the earlier one. A `key` of `null` sends none. */
 export function useAnswer<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>): Answer<T> {
   const [answer, setAnswer] = useState<Answer<T> & { key: string | null }>({
     key: null, value: undefined, error: undefined, busy: false,
@@ -98,8 +98,8 @@ export function useAnswer<T>(key: string | null, ask: (signal: AbortSignal) => P
       },
     );
     return () => abort.abort();
-    // `ask` is made anew with every drawing; `key` says when the question is another one.
+    // `ask` is a new function in every render; `key` changes when the request does.
   }, [key]);
-  // Between a new key and the effect above, the old answer must not pass for the new one's.
+  // Between a new key and the effect above, the old response must not count as the new one's.
   return answer.key === key ? answer : { value: answer.value, error: undefined, busy: key !== null };
 }

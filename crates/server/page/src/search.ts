@@ -1,4 +1,4 @@
-/** The search that a route asks for; the map lights up what it finds. */
+/** The search of a route; the map highlights its hits. */
 
 import { api, type Hit, type Mode, type SearchRequest, type Table } from "./api.ts";
 import { type Answer, useAnswer } from "./hooks.ts";
@@ -13,7 +13,7 @@ export interface Found {
   took_ms: number;
 }
 
-/** The request for a route; `null` when it asks for nothing. */
+/** The request for a route; `null` when it needs none. */
 export function searchRequest(table: Table, route: Route): SearchRequest | null {
   if (!route.query && !route.like) return null;
   const request: SearchRequest = { table: table.name, k: route.k };
@@ -29,7 +29,7 @@ export function searchRequest(table: Table, route: Route): SearchRequest | null 
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
-/** Without a query, the rows that fulfil the conditions. */
+/** Without a query: the rows that match the conditions. */
 export function listingSql(table: Table, route: Route): string {
   const where = condition(table, route.facets, route.where);
   const first = route.byDocument ? (where ? `(${where}) AND chunk = 0` : "chunk = 0") : where;

@@ -1,4 +1,4 @@
-/** Light, dark, or as the system says; `public/theme.js` applies the choice before the first paint. */
+/** Light, dark, or the system's theme; `public/theme.js` applies the choice before the first paint. */
 
 const KEY = "polylance.theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
@@ -11,7 +11,7 @@ export function theme(): Theme {
   return chosen === "light" || chosen === "dark" ? chosen : system.matches ? "dark" : "light";
 }
 
-/** Changes to the other theme; choosing what the system says anyway follows the system again. */
+/** Changes to the other theme; if that is the system's theme, the page follows the system again. */
 export function toggleTheme(): void {
   const next: Theme = theme() === "dark" ? "light" : "dark";
   if ((next === "dark") === system.matches) {
@@ -24,7 +24,7 @@ export function toggleTheme(): void {
   dispatchEvent(new Event("polylance:theme"));
 }
 
-/** Calls `changed` whenever the theme on the screen may be another; returns how to stop. */
+/** Calls `changed` whenever the theme on the screen may have changed; returns a function that stops this. */
 export function onTheme(changed: () => void): () => void {
   addEventListener("polylance:theme", changed);
   system.addEventListener("change", changed);

@@ -1,4 +1,4 @@
-//! What there is to ask for, as a client's catalogue shows it.
+//! The tables and the server, as the catalogue of a client shows them.
 
 use arrow::array::RecordBatch;
 use arrow_flight::{
@@ -10,71 +10,71 @@ use arrow_flight::{
     },
 };
 
-use super::read::plain;
+use super::wire::wire_schema;
 use crate::tables::Snapshot;
 
-/// Where DataFusion keeps tables that are named by one word.
+/// The default catalogue and schema of DataFusion.
 pub(super) const CATALOG: &str = "datafusion";
 pub(super) const SCHEMA: &str = "public";
-/// The only kind of table.
-const TABLE: &str = "TABLE";
+/// The only type of table.
+const TABLE_TYPE: &str = "TABLE";
 
-/// A question about the catalogue, and its answer.
-pub(super) trait Listed: ProstMessageExt + Send + 'static {
-    /// One row for each thing.
-    fn list(self, snapshot: &Snapshot) -> Result<RecordBatch, FlightError>;
+/// A command that reads the catalogue.
+pub(super) trait CatalogCommand: ProstMessageExt + Send + 'static {
+    /// The rows of the response.
+    fn rows(self, snapshot: &Snapshot) -> Result<RecordBatch, FlightError>;
 }
 
-impl Listed for CommandGetCatalogs {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+impl CatalogCommand for CommandGetCatalogs {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
         let mut catalogs = self.into_builder();
         catalogs.append(CATALOG);
         catalogs.build()
     }
 }
 
-impl Listed for CommandGetDbSchemas {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+impl CatalogCommand for CommandGetDbSchemas {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
         let mut schemas = self.into_builder();
         schemas.append(CATALOG, SCHEMA);
         schemas.build()
     }
 }
 
-impl Listed for CommandGetTables {
-    fn list(self, snapshot: &Snapshot) -> Result<RecordBatch, FlightError> {
+impl CatalogCommand for CommandGetTables {
+    fn rows(self, snapshot: &Snapshot) -> Result<RecordBatch, FlightError> {
         let mut tables = self.into_builder();
         for (name, table) in snapshot.iter() {
-            tables.append(CATALOG, SCHEMA, name, TABLE, &plain(&table.schema()))?;
+            tables.append(CATALOG, SCHEMA, name, TABLE_TYPE, &wire_schema(&table.schema()))?;
         }
         tables.build()
     }
 }
 
-impl Listed for CommandGetTableTypes {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+impl CatalogCommand for CommandGetTableTypes {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
         let mut types = self.into_builder();
-        types.append(TABLE);
+        types.append(TABLE_TYPE);
         types.build()
     }
 }
 
-impl Listed for CommandGetSqlInfo {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
-        self.into_builder(&about()?).build()
+impl CatalogCommand for CommandGetSqlInfo {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+        self.into_builder(&server_info()?).build()
     }
 }
 
-fn about() -> Result<SqlInfoData, FlightError> {
-    let mut about = SqlInfoDataBuilder::new();
-    about.append(SqlInfo::FlightSqlServerName, "polylance");
-    about.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
-    about.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
-    about.append(SqlInfo::FlightSqlServerReadOnly, true);
-    about.append(SqlInfo::FlightSqlServerSql, true);
-    about.append(SqlInfo::FlightSqlServerSubstrait, false);
-    about.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
-    about.append(SqlInfo::FlightSqlServerCancel, false);
-    about.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-    about.build()
+fn server_info() -> Result<SqlInfoData, FlightError> {
+    let mut info = SqlInfoDataBuilder::new();
+    info.append(SqlInfo::FlightSqlServerName, "polylance");
+    info.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
+    info.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
+    info.append(SqlInfo::FlightSqlServerReadOnly, true);
+    info.append(SqlInfo::FlightSqlServerSql, true);
+    info.append(SqlInfo::FlightSqlServerSubstrait, false);
+    info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
+    info.append(SqlInfo::FlightSqlServerCancel, false);
+    info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
+    info.build()
 }

@@ -1,6 +1,7 @@
-//! Keys of tables, as tools ask for them with every table that they open.
+//! Keys of tables, which tools request for every table that they open.
 //!
-//! No table refers to another. A table that a run writes has one row a document and chunk; of others nothing is known.
+//! There are no foreign keys. The primary key of a table that a run wrote is `doc_id` and `chunk`; other tables have no
+//! key.
 
 use std::sync::Arc;
 
@@ -14,13 +15,14 @@ use arrow_flight::{
 };
 use polylance_schema::columns::{CHUNK, DOC_ID};
 
-use super::catalog::{CATALOG, Listed, SCHEMA};
+use super::catalog::{CATALOG, CatalogCommand, SCHEMA};
 use crate::tables::Snapshot;
 
-impl Listed for CommandGetPrimaryKeys {
-    fn list(self, snapshot: &Snapshot) -> Result<RecordBatch, FlightError> {
-        let named =
-            |asked: &Option<String>, name: &str| asked.as_deref().is_none_or(|asked| asked.is_empty() || asked == name);
+impl CatalogCommand for CommandGetPrimaryKeys {
+    fn rows(self, snapshot: &Snapshot) -> Result<RecordBatch, FlightError> {
+        let matches = |filter: &Option<String>, name: &str| {
+            filter.as_deref().is_none_or(|filter| filter.is_empty() || filter == name)
+        };
         let table = snapshot.iter().find(|(name, table)| {
             let schema = table.schema();
             *name == self.table
@@ -28,11 +30,11 @@ impl Listed for CommandGetPrimaryKeys {
                 && [DOC_ID, CHUNK].iter().all(|column| schema.column_with_name(column).is_some())
         });
         let columns: &[&str] = match table {
-            Some(_) if named(&self.catalog, CATALOG) && named(&self.db_schema, SCHEMA) => &[DOC_ID, CHUNK],
+            Some(_) if matches(&self.catalog, CATALOG) && matches(&self.db_schema, SCHEMA) => &[DOC_ID, CHUNK],
             _ => &[],
         };
         let texts = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value; columns.len()])) };
-        let places = Int32Array::from_iter_values(1..=columns.len() as i32);
+        let sequence = Int32Array::from_iter_values(1..=columns.len() as i32);
         let no_name = StringArray::new_null(columns.len());
         let columns: Vec<ArrayRef> = vec![
             texts(CATALOG),
@@ -40,27 +42,27 @@ impl Listed for CommandGetPrimaryKeys {
             texts(&self.table),
             Arc::new(StringArray::from(columns.to_vec())),
             Arc::new(no_name),
-            Arc::new(places),
+            Arc::new(sequence),
         ];
-        Ok(RecordBatch::try_new(primary(), columns)?)
+        Ok(RecordBatch::try_new(primary_key_schema(), columns)?)
     }
 }
 
-impl Listed for CommandGetExportedKeys {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
-        Ok(RecordBatch::new_empty(foreign()))
+impl CatalogCommand for CommandGetExportedKeys {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+        Ok(RecordBatch::new_empty(foreign_key_schema()))
     }
 }
 
-impl Listed for CommandGetImportedKeys {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
-        Ok(RecordBatch::new_empty(foreign()))
+impl CatalogCommand for CommandGetImportedKeys {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+        Ok(RecordBatch::new_empty(foreign_key_schema()))
     }
 }
 
-impl Listed for CommandGetCrossReference {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
-        Ok(RecordBatch::new_empty(foreign()))
+impl CatalogCommand for CommandGetCrossReference {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+        Ok(RecordBatch::new_empty(foreign_key_schema()))
     }
 }
 
@@ -68,8 +70,8 @@ fn text(name: &str, nullable: bool) -> Field {
     Field::new(name, DataType::Utf8, nullable)
 }
 
-/// The protocol's columns of a primary key.
-fn primary() -> SchemaRef {
+/// The protocol's columns of primary keys.
+fn primary_key_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         text("catalog_name", true),
         text("db_schema_name", true),
@@ -80,8 +82,8 @@ fn primary() -> SchemaRef {
     ]))
 }
 
-/// The protocol's columns of a foreign key.
-fn foreign() -> SchemaRef {
+/// The protocol's columns of foreign keys.
+fn foreign_key_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         text("pk_catalog_name", true),
         text("pk_db_schema_name", true),

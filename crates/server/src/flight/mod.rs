@@ -1,8 +1,8 @@
-//! Arrow Flight SQL, on a port of its own: for ADBC, JDBC, ODBC and what is built on them.
+//! Arrow Flight SQL, on a port of its own, for ADBC, JDBC, ODBC and the tools built on them.
 //!
-//! A statement here is what it is for `POST /v1/sql`, with the same checks and limits, but its rows are Arrow batches
-//! that leave as they are made: their number has no limit, their time has. Nothing is kept between requests, neither
-//! sessions nor statements: a prepared statement's handle is its text, with the values of its parameters.
+//! Statements have the same checks and limits as those of `POST /v1/sql`, but their rows are streamed as Arrow batches:
+//! their number is not limited, their time is. The server keeps neither sessions nor statements between requests: the
+//! handle of a prepared statement is its text with the values of its parameters.
 //!
 //! Protocol: <https://arrow.apache.org/docs/format/FlightSql.html>
 
@@ -10,9 +10,10 @@ mod catalog;
 mod guard;
 mod keys;
 mod parameters;
-mod read;
+mod rows;
 mod service;
 mod status;
 mod types;
+mod wire;
 
 pub(crate) use guard::router;

@@ -1,9 +1,9 @@
-//! Statements with parameters: `$1`, `$2` …, or a `?` for each in their order.
+//! Prepared statements with parameters: `$1`, `$2` …, or a `?` for each in order.
 //!
-//! Values take the places of parameters in the parsed statement, before anything is planned: so a parameter may stand
-//! wherever a constant may, as the question of a search or as a limit, and a statement with values is checked like any
-//! other. Nothing is kept: the handle of a statement is its text, and behind it the text with the values. What parses a
-//! statement belongs on the threads for statements, whose stacks are deep.
+//! Values replace parameters in the parsed statement, before planning. So a parameter may be used wherever a constant
+//! may, such as the query of a search or a limit, and a statement with values is checked like any other. The server keeps
+//! no state: the handle of a statement is its text, followed by the text with the values. Statements must be parsed on
+//! the runtimes for statements, whose stacks are deep.
 
 use std::ops::ControlFlow;
 
@@ -18,30 +18,30 @@ use datafusion::sql::{
 };
 use prost::bytes::Bytes;
 
-use crate::{error::ApiError, statement::check_parts};
+use crate::{error::ApiError, limits::statement_size::check_size};
 
-/// Parameters that a statement may have.
-const MOST: usize = 1000;
+/// Parameters of a statement.
+const MAX_PARAMETERS: usize = 1000;
 
-/// Parts a handle's two texts; no statement can have it.
-const PART: char = '\0';
+/// Separates the two texts of a handle; no statement contains it.
+const HANDLE_SEPARATOR: char = '\0';
 
-/// A statement, and what it is with values in the places of its parameters.
+/// A statement, and the same statement with values in place of its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Prepared {
+pub(super) struct PreparedStatement {
     text: String,
     bound: Option<String>,
 }
 
-impl Prepared {
+impl PreparedStatement {
     pub(super) fn new(text: String) -> Self {
         Self { text, bound: None }
     }
 
     pub(super) fn from_handle(handle: Bytes) -> Result<Self, ApiError> {
-        let foreign = || ApiError::bad("invalid_request", "the handle is no statement of this server");
+        let foreign = || ApiError::bad("invalid_request", "the handle is not a statement of this server");
         let text = String::from_utf8(handle.into()).map_err(|_| foreign())?;
-        Ok(match text.split_once(PART) {
+        Ok(match text.split_once(HANDLE_SEPARATOR) {
             Some((text, bound)) => Self { text: text.to_owned(), bound: Some(bound.to_owned()) },
             None => Self::new(text),
         })
@@ -49,29 +49,29 @@ impl Prepared {
 
     pub(super) fn handle(&self) -> Bytes {
         match &self.bound {
-            Some(bound) => format!("{}{PART}{bound}", self.text).into(),
+            Some(bound) => format!("{}{HANDLE_SEPARATOR}{bound}", self.text).into(),
             None => self.text.clone().into(),
         }
     }
 
-    /// How many parameters it has, and its text with a number for each `?`; 0 where it cannot be parsed: whoever plans
-    /// it says why. A text of more than `longest` bytes is refused.
-    pub(super) fn numbered(&self, longest: usize) -> Result<(usize, String), ApiError> {
-        let Some(mut statement) = parsed(&self.text, longest)? else { return Ok((0, self.text.clone())) };
+    /// The number of parameters, and the text with a number for each `?`. A statement that cannot be parsed has none: the
+    /// planner returns the error. A text of more than `max_bytes` is refused.
+    pub(super) fn numbered(&self, max_bytes: usize) -> Result<(usize, String), ApiError> {
+        let Some(mut statement) = parse(&self.text, max_bytes)? else { return Ok((0, self.text.clone())) };
         let mut count = 0;
-        replace(&mut statement, |at| {
+        replace_parameters(&mut statement, |at| {
             count = count.max(at + 1);
             Ok(Expr::value(Value::Placeholder(format!("${}", at + 1))))
         })?;
         Ok((count, if count == 0 { self.text.clone() } else { statement.to_string() }))
     }
 
-    /// What is to be run.
-    pub(super) fn sql(self, longest: usize) -> Result<String, ApiError> {
+    /// The statement to run.
+    pub(super) fn sql(self, max_bytes: usize) -> Result<String, ApiError> {
         if let Some(bound) = self.bound {
             return Ok(bound);
         }
-        match self.numbered(longest)?.0 {
+        match self.numbered(max_bytes)?.0 {
             0 => Ok(self.text),
             count => {
                 let error = ApiError::bad("invalid_sql", format!("values for {count} parameters are missing"));
@@ -80,22 +80,22 @@ impl Prepared {
         }
     }
 
-    /// The same statement with the values of one row, a column a parameter.
-    pub(super) fn bind(self, values: &RecordBatch, longest: usize) -> Result<Self, ApiError> {
+    /// The same statement with the values of one row: one column per parameter.
+    pub(super) fn bind(self, values: &RecordBatch, max_bytes: usize) -> Result<Self, ApiError> {
         if values.num_rows() != 1 {
             let message = format!("the parameters have {} rows of values: one is expected", values.num_rows());
             return Err(ApiError::bad("invalid_request", message));
         }
-        let Some(mut statement) = parsed(&self.text, longest)? else { return Ok(self) };
+        let Some(mut statement) = parse(&self.text, max_bytes)? else { return Ok(self) };
         let missing =
             |at: usize| ApiError::bad("invalid_request", format!("there is no value for the parameter ${}", at + 1));
         let mut bytes = self.text.len();
-        replace(&mut statement, |at| {
+        replace_parameters(&mut statement, |at| {
             let constant = literal(values.columns().get(at).ok_or_else(|| missing(at))?)?;
-            // A value may be large, and stand in many places.
+            // A value may be large and used many times.
             bytes += constant.to_string().len();
-            if bytes > longest {
-                let message = format!("with its values it has more than {longest} bytes");
+            if bytes > max_bytes {
+                let message = format!("with its values the statement has more than {max_bytes} bytes");
                 return Err(ApiError::too_much("too_long", message).param("sql"));
             }
             Ok(constant)
@@ -104,40 +104,43 @@ impl Prepared {
     }
 }
 
-/// The one statement of the text.
-fn parsed(text: &str, longest: usize) -> Result<Option<Statement>, ApiError> {
-    check_parts(text, longest, "sql")?;
+/// The statement, if the text is exactly one.
+fn parse(text: &str, max_bytes: usize) -> Result<Option<Statement>, ApiError> {
+    check_size(text, max_bytes, "sql")?;
     let statements = DFParser::parse_sql(text).unwrap_or_default();
     Ok(if statements.len() == 1 { statements.into_iter().next() } else { None })
 }
 
-/// Puts what `value` yields in the place of each parameter, which it is given the number of, from 0.
-fn replace(statement: &mut Statement, mut value: impl FnMut(usize) -> Result<Expr, ApiError>) -> Result<(), ApiError> {
+/// Replaces each parameter by the result of `value`, which receives its number, from 0.
+fn replace_parameters(
+    statement: &mut Statement,
+    mut value: impl FnMut(usize) -> Result<Expr, ApiError>,
+) -> Result<(), ApiError> {
     let inner = match statement {
         Statement::Statement(inner) => inner,
-        Statement::Explain(explained) => return replace(&mut explained.statement, value),
-        // Others have no parameters, and are refused.
+        Statement::Explain(explained) => return replace_parameters(&mut explained.statement, value),
+        // Other statements have no parameters, and are refused later.
         _ => return Ok(()),
     };
-    let mut marks = 0;
-    let mut replaced = |expression: &mut Expr| -> Result<(), ApiError> {
+    let mut question_marks = 0;
+    let mut replace = |expression: &mut Expr| -> Result<(), ApiError> {
         let Expr::Value(ast::ValueWithSpan { value: Value::Placeholder(name), .. }) = expression else {
             return Ok(());
         };
         let at = if name == "?" {
-            marks += 1;
-            Some(marks)
+            question_marks += 1;
+            Some(question_marks)
         } else {
             name.strip_prefix('$').and_then(|number| number.parse().ok())
         };
-        let Some(at) = at.filter(|at| (1..=MOST).contains(at)) else {
-            let message = format!("the parameter `{name}` has no number from 1 to {MOST}");
+        let Some(at) = at.filter(|at| (1..=MAX_PARAMETERS).contains(at)) else {
+            let message = format!("the parameter `{name}` has no number from 1 to {MAX_PARAMETERS}");
             return Err(ApiError::bad("invalid_sql", message).param("sql"));
         };
         *expression = value(at - 1)?;
         Ok(())
     };
-    match visit_expressions_mut(inner.as_mut(), |expression| match replaced(expression) {
+    match visit_expressions_mut(inner.as_mut(), |expression| match replace(expression) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => ControlFlow::Break(error),
     }) {
@@ -179,7 +182,7 @@ fn literal(values: &ArrayRef) -> Result<Expr, ApiError> {
             if digits.len() == text.len() {
                 return Ok(expr);
             }
-            // In brackets: behind a minus it would begin a comment.
+            // In brackets: after another minus it would begin a comment.
             Ok(Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(expr) })))
         }
         DataType::Date32 | DataType::Date64 => typed(ast::DataType::Date),
@@ -206,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    const LONGEST: usize = 1 << 20;
+    const MAX_BYTES: usize = 1 << 20;
 
     fn values(columns: Vec<ArrayRef>) -> RecordBatch {
         let names = (0..columns.len()).map(|at| at.to_string());
@@ -214,12 +217,12 @@ mod tests {
     }
 
     fn bound(sql: &str, columns: Vec<ArrayRef>) -> Result<String, ApiError> {
-        let bound = Prepared::new(sql.to_owned()).bind(&values(columns), LONGEST)?;
-        Prepared::from_handle(bound.handle())?.sql(LONGEST)
+        let bound = PreparedStatement::new(sql.to_owned()).bind(&values(columns), MAX_BYTES)?;
+        PreparedStatement::from_handle(bound.handle())?.sql(MAX_BYTES)
     }
 
     #[test]
-    fn values_take_the_places_of_parameters() {
+    fn values_replace_parameters() {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec!["it's '; DROP TABLE docs --"])),
             Arc::new(Int64Array::from(vec![-5])),
@@ -238,45 +241,54 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_parameters_in_their_order_but_not_in_texts() {
+    fn question_marks_outside_texts_are_parameters_in_order() {
         let two: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![2]))];
         assert_eq!(bound("EXPLAIN SELECT '?', ? + ?", two).unwrap(), "EXPLAIN SELECT '?', 1 + 2");
-        let numbered = |sql: &str| Prepared::new(sql.to_owned()).numbered(LONGEST).unwrap();
+        let numbered = |sql: &str| PreparedStatement::new(sql.to_owned()).numbered(MAX_BYTES).unwrap();
         assert_eq!(numbered("SELECT ?, ?"), (2, "SELECT $1, $2".to_owned()));
         assert_eq!(numbered("select  1"), (0, "select  1".to_owned()));
         assert_eq!(numbered("SELECT ("), (0, "SELECT (".to_owned()));
     }
 
     #[test]
-    fn a_statement_is_bound_anew() {
+    fn a_bound_statement_can_be_bound_again() {
         let one = |number: i64| values(vec![Arc::new(Int64Array::from(vec![number]))]);
-        let first = Prepared::new("SELECT $1".to_owned()).bind(&one(1), LONGEST).unwrap();
-        let second = Prepared::from_handle(first.handle()).unwrap().bind(&one(2), LONGEST).unwrap();
-        assert_eq!(second.sql(LONGEST).unwrap(), "SELECT 2");
+        let first = PreparedStatement::new("SELECT $1".to_owned()).bind(&one(1), MAX_BYTES).unwrap();
+        let second = PreparedStatement::from_handle(first.handle()).unwrap().bind(&one(2), MAX_BYTES).unwrap();
+        assert_eq!(second.sql(MAX_BYTES).unwrap(), "SELECT 2");
     }
 
     #[test]
-    fn what_does_not_fit_says_why() {
+    fn errors_name_the_wrong_value_or_parameter() {
         let number = |number: f32| -> Vec<ArrayRef> { vec![Arc::new(Float32Array::from(vec![number]))] };
-        let large: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(LONGEST / 50)]));
+        let large: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(MAX_BYTES / 50)]));
         let nested: ArrayRef = Arc::new(StructArray::new_empty_fields(1, None));
-        let rows =
-            Prepared::new("SELECT $1".to_owned()).bind(&values(vec![Arc::new(Int64Array::from(vec![1, 2]))]), LONGEST);
-        for (error, says) in [
+        let rows = PreparedStatement::new("SELECT $1".to_owned())
+            .bind(&values(vec![Arc::new(Int64Array::from(vec![1, 2]))]), MAX_BYTES);
+        for (error, text) in [
             (bound("SELECT $2", number(1.0)).unwrap_err(), "no value for the parameter $2"),
             (bound("SELECT $name", number(1.0)).unwrap_err(), "`$name` has no number"),
             (bound("SELECT $0", number(1.0)).unwrap_err(), "`$0` has no number"),
             (bound("SELECT $4000000000", number(1.0)).unwrap_err(), "`$4000000000` has no number from 1 to 1000"),
-            (bound(&format!("SELECT 1{}", "+1".repeat(100_000)), number(1.0)).unwrap_err(), "may have"),
+            (
+                bound(&format!("SELECT 1{}", "+1".repeat(100_000)), number(1.0)).unwrap_err(),
+                "words, operators and brackets: at most 1000 are allowed",
+            ),
             (bound("SELECT $1", number(f32::NAN)).unwrap_err(), "is NaN, which is not finite"),
             (bound("SELECT $1", number(f32::NEG_INFINITY)).unwrap_err(), "is -inf, which is not finite"),
             (bound("SELECT $1", vec![nested]).unwrap_err(), "which no constant has"),
             (bound(&format!("SELECT $1{}", ", $1".repeat(99)), vec![large]).unwrap_err(), "with its values"),
             (rows.unwrap_err(), "have 2 rows of values: one is expected"),
-            (Prepared::new("SELECT ?".to_owned()).sql(LONGEST).unwrap_err(), "values for 1 parameters are missing"),
-            (Prepared::from_handle(Bytes::from_static(b"\xff")).unwrap_err(), "no statement of this server"),
+            (
+                PreparedStatement::new("SELECT ?".to_owned()).sql(MAX_BYTES).unwrap_err(),
+                "values for 1 parameters are missing",
+            ),
+            (
+                PreparedStatement::from_handle(Bytes::from_static(b"\xff")).unwrap_err(),
+                "not a statement of this server",
+            ),
         ] {
-            assert!(error.message.contains(says), "{}", error.message);
+            assert!(error.message.contains(text), "{}", error.message);
         }
     }
 }

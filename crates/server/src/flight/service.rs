@@ -27,53 +27,53 @@ use futures::{Stream, StreamExt, TryStreamExt, future::ready, stream};
 use prost::{Message, bytes::Bytes};
 use tonic::{Request, Response, Status, Streaming, async_trait, metadata::MetadataMap};
 
-use super::{catalog::Listed, parameters::Prepared, read};
-use crate::{auth, state::App};
+use super::{catalog::CatalogCommand, parameters::PreparedStatement, rows};
+use crate::{state::App, token::is_allowed};
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type Rows = Response<Answers<FlightData>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type RowsResponse = Response<ResponseStream<FlightData>>;
 
-/// See the module above.
+/// The service of Flight SQL.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
     pub(super) app: App,
 }
 
 impl Flight {
-    /// Where the rows of a statement are to be had, and which columns they have.
+    /// The schema and the ticket of a statement's rows.
     async fn statement_info(
         &self,
-        statement: Prepared,
+        statement: PreparedStatement,
         ticket: impl ProstMessageExt,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let schema = read::schema(&self.app, statement).await?;
+        let schema = rows::schema(&self.app, statement).await?;
         info(&schema, ticket, request)
     }
 
-    async fn statement_rows(&self, statement: Prepared) -> Result<Rows, Status> {
-        let (schema, rows) = Box::pin(read::rows(&self.app, statement)).await?;
+    async fn statement_rows(&self, statement: PreparedStatement) -> Result<RowsResponse, Status> {
+        let (schema, rows) = Box::pin(rows::rows(&self.app, statement)).await?;
         let rows = rows.map_err(|error| FlightError::from(Status::from(error)));
         let data = FlightDataEncoderBuilder::new().with_schema(schema).build(rows);
         Ok(Response::new(data.map_err(Status::from).boxed()))
     }
 
-    fn list(&self, asked: impl Listed) -> Result<RecordBatch, Status> {
-        Ok(asked.list(&self.app.tables.current())?)
+    fn catalog(&self, command: impl CatalogCommand) -> Result<RecordBatch, Status> {
+        Ok(command.rows(&self.app.tables.current())?)
     }
 
-    /// The schema of a list is that of its rows: they are few, and made anew when they are asked for.
-    fn list_info(
+    /// The schema and the ticket of a command's rows, which are few and computed twice.
+    fn catalog_info(
         &self,
-        asked: impl Listed + Clone,
+        command: impl CatalogCommand + Clone,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        info(&self.list(asked.clone())?.schema(), asked, request)
+        info(&self.catalog(command.clone())?.schema(), command, request)
     }
 
-    fn list_rows(&self, asked: impl Listed) -> Result<Rows, Status> {
-        let list = self.list(asked)?;
-        let data = FlightDataEncoderBuilder::new().with_schema(list.schema()).build(stream::iter([Ok(list)]));
+    fn catalog_rows(&self, command: impl CatalogCommand) -> Result<RowsResponse, Status> {
+        let rows = self.catalog(command)?;
+        let data = FlightDataEncoderBuilder::new().with_schema(rows.schema()).build(stream::iter([Ok(rows)]));
         Ok(Response::new(data.map_err(Status::from).boxed()))
     }
 }
@@ -83,7 +83,7 @@ fn info(
     ticket: impl ProstMessageExt,
     request: Request<FlightDescriptor>,
 ) -> Result<Response<FlightInfo>, Status> {
-    // Without a location: the rows are where the question was asked.
+    // Without a location the client requests the rows from this server.
     let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket.as_any().encode_to_vec()));
     let info = FlightInfo::new().try_with_schema(schema).map_err(FlightError::from)?;
     Ok(Response::new(info.with_endpoint(endpoint).with_descriptor(request.into_inner())))
@@ -95,17 +95,17 @@ fn encoded(schema: &Schema) -> Result<Bytes, Status> {
     Ok(message.0)
 }
 
-/// Some drivers fill the last group, others do not.
-const BASIC: GeneralPurpose = GeneralPurpose::new(
+/// Some drivers pad the last group, others do not.
+const BASIC_AUTH_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// User and password, as drivers send them: the password is the token, and the user may be anybody.
+/// The password that a driver sends with its user: it is the token, and the user is ignored.
 fn password(metadata: &MetadataMap) -> Option<String> {
-    let given = metadata.get(header::AUTHORIZATION.as_str())?.to_str().ok()?;
-    let (scheme, pair) = given.split_once(' ')?;
-    let pair = scheme.eq_ignore_ascii_case("basic").then(|| BASIC.decode(pair.trim()).ok())??;
+    let authorization = metadata.get(header::AUTHORIZATION.as_str())?.to_str().ok()?;
+    let (scheme, pair) = authorization.split_once(' ')?;
+    let pair = scheme.eq_ignore_ascii_case("basic").then(|| BASIC_AUTH_BASE64.decode(pair.trim()).ok())??;
     let pair = String::from_utf8(pair).ok()?;
     Some(pair.split_once(':')?.1.to_owned())
 }
@@ -117,18 +117,18 @@ impl FlightSqlService for Flight {
     async fn do_handshake(
         &self,
         request: Request<Streaming<HandshakeRequest>>,
-    ) -> Result<Response<Answers<HandshakeResponse>>, Status> {
+    ) -> Result<Response<ResponseStream<HandshakeResponse>>, Status> {
         let token = password(request.metadata());
-        if !auth::is_known(&self.app.tokens, token.as_deref().map(str::as_bytes)) {
-            return Err(Status::unauthenticated("the password is no token that is known here"));
+        if !is_allowed(&self.app.tokens, token.as_deref().map(str::as_bytes)) {
+            return Err(Status::unauthenticated("the password is not a valid token"));
         }
         let token = token.unwrap_or_default();
-        let answer = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
-        let mut answer: Response<Answers<_>> = Response::new(stream::once(ready(Ok(answer))).boxed());
+        let handshake = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
+        let mut response: Response<ResponseStream<_>> = Response::new(stream::once(ready(Ok(handshake))).boxed());
         let bearer = format!("Bearer {token}").parse();
-        let bearer = bearer.map_err(|_| Status::unauthenticated("the password is no token"))?;
-        answer.metadata_mut().insert(header::AUTHORIZATION.as_str(), bearer);
-        Ok(answer)
+        let bearer = bearer.map_err(|_| Status::unauthenticated("the password is not a valid token"))?;
+        response.metadata_mut().insert(header::AUTHORIZATION.as_str(), bearer);
+        Ok(response)
     }
 
     async fn get_flight_info_statement(
@@ -137,7 +137,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let ticket = TicketStatementQuery { statement_handle: query.query.clone().into() };
-        self.statement_info(Prepared::new(query.query), ticket, request).await
+        self.statement_info(PreparedStatement::new(query.query), ticket, request).await
     }
 
     async fn get_flight_info_prepared_statement(
@@ -145,19 +145,20 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.statement_info(Prepared::from_handle(query.prepared_statement_handle.clone())?, query, request).await
+        self.statement_info(PreparedStatement::from_handle(query.prepared_statement_handle.clone())?, query, request)
+            .await
     }
 
-    async fn do_get_statement(&self, ticket: TicketStatementQuery, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.statement_rows(Prepared::from_handle(ticket.statement_handle)?).await
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, _: Request<Ticket>) -> Result<RowsResponse, Status> {
+        self.statement_rows(PreparedStatement::from_handle(ticket.statement_handle)?).await
     }
 
     async fn do_get_prepared_statement(
         &self,
         query: CommandPreparedStatementQuery,
         _: Request<Ticket>,
-    ) -> Result<Rows, Status> {
-        self.statement_rows(Prepared::from_handle(query.prepared_statement_handle)?).await
+    ) -> Result<RowsResponse, Status> {
+        self.statement_rows(PreparedStatement::from_handle(query.prepared_statement_handle)?).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -165,9 +166,9 @@ impl FlightSqlService for Flight {
         query: ActionCreatePreparedStatementRequest,
         _: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let statement = Prepared::new(query.query);
+        let statement = PreparedStatement::new(query.query);
         let prepared_statement_handle = statement.handle();
-        let (columns, parameters) = read::prepared(&self.app, statement).await?;
+        let (columns, parameters) = rows::prepared(&self.app, statement).await?;
         let dataset_schema = columns.map_or(Ok(Bytes::new()), |columns| encoded(&columns))?;
         let parameter_schema = encoded(&parameters)?;
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
@@ -178,10 +179,10 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
-        let statement = Prepared::from_handle(query.prepared_statement_handle)?;
+        let statement = PreparedStatement::from_handle(query.prepared_statement_handle)?;
         let values = request.into_inner().map_err(FlightError::from);
         let mut values = FlightRecordBatchStream::new_from_flight_data(values);
-        // One row is expected, in one batch. Of more than that nothing is kept.
+        // Expects one row in one batch, and keeps nothing more.
         let mut row = RecordBatch::new_empty(Arc::new(Schema::empty()));
         while let Some(batch) = values.try_next().await? {
             if batch.num_rows() > 0 && row.num_rows() > 0 {
@@ -191,7 +192,7 @@ impl FlightSqlService for Flight {
                 row = batch;
             }
         }
-        let bound = read::bind(&self.app, statement, row).await?;
+        let bound = rows::bind(&self.app, statement, row).await?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.handle()) })
     }
 
@@ -205,126 +206,146 @@ impl FlightSqlService for Flight {
 
     async fn get_flight_info_catalogs(
         &self,
-        asked: CommandGetCatalogs,
+        command: CommandGetCatalogs,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_catalogs(&self, asked: CommandGetCatalogs, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_catalogs(&self, command: CommandGetCatalogs, _: Request<Ticket>) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_schemas(
         &self,
-        asked: CommandGetDbSchemas,
+        command: CommandGetDbSchemas,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_schemas(&self, asked: CommandGetDbSchemas, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_schemas(&self, command: CommandGetDbSchemas, _: Request<Ticket>) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_tables(
         &self,
-        asked: CommandGetTables,
+        command: CommandGetTables,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_tables(&self, asked: CommandGetTables, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_tables(&self, command: CommandGetTables, _: Request<Ticket>) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_table_types(
         &self,
-        asked: CommandGetTableTypes,
+        command: CommandGetTableTypes,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_table_types(&self, asked: CommandGetTableTypes, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_table_types(
+        &self,
+        command: CommandGetTableTypes,
+        _: Request<Ticket>,
+    ) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_sql_info(
         &self,
-        asked: CommandGetSqlInfo,
+        command: CommandGetSqlInfo,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_sql_info(&self, asked: CommandGetSqlInfo, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_sql_info(&self, command: CommandGetSqlInfo, _: Request<Ticket>) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_primary_keys(
         &self,
-        asked: CommandGetPrimaryKeys,
+        command: CommandGetPrimaryKeys,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_primary_keys(&self, asked: CommandGetPrimaryKeys, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_primary_keys(
+        &self,
+        command: CommandGetPrimaryKeys,
+        _: Request<Ticket>,
+    ) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_exported_keys(
         &self,
-        asked: CommandGetExportedKeys,
+        command: CommandGetExportedKeys,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_exported_keys(&self, asked: CommandGetExportedKeys, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_exported_keys(
+        &self,
+        command: CommandGetExportedKeys,
+        _: Request<Ticket>,
+    ) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_imported_keys(
         &self,
-        asked: CommandGetImportedKeys,
+        command: CommandGetImportedKeys,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_imported_keys(&self, asked: CommandGetImportedKeys, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_imported_keys(
+        &self,
+        command: CommandGetImportedKeys,
+        _: Request<Ticket>,
+    ) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_cross_reference(
         &self,
-        asked: CommandGetCrossReference,
+        command: CommandGetCrossReference,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
     async fn do_get_cross_reference(
         &self,
-        asked: CommandGetCrossReference,
+        command: CommandGetCrossReference,
         _: Request<Ticket>,
-    ) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    ) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn get_flight_info_xdbc_type_info(
         &self,
-        asked: CommandGetXdbcTypeInfo,
+        command: CommandGetXdbcTypeInfo,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.list_info(asked, request)
+        self.catalog_info(command, request)
     }
 
-    async fn do_get_xdbc_type_info(&self, asked: CommandGetXdbcTypeInfo, _: Request<Ticket>) -> Result<Rows, Status> {
-        self.list_rows(asked)
+    async fn do_get_xdbc_type_info(
+        &self,
+        command: CommandGetXdbcTypeInfo,
+        _: Request<Ticket>,
+    ) -> Result<RowsResponse, Status> {
+        self.catalog_rows(command)
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
@@ -335,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_read_filled_or_not() {
+    fn padded_and_unpadded_passwords_are_read() {
         let of = |value: &str| {
             let mut metadata = MetadataMap::new();
             metadata.insert("authorization", value.parse().unwrap());

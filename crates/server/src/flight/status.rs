@@ -1,4 +1,4 @@
-//! Errors as gRPC tells them.
+//! Errors as gRPC statuses.
 
 use axum::http::StatusCode;
 use tonic::{Code, Status};
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_can_tell_its_own_mistakes_from_a_server_that_is_busy() {
+    fn client_errors_and_a_busy_server_have_different_codes() {
         for (error, code) in [
             (ApiError::bad("invalid_sql", "no"), Code::InvalidArgument),
             (ApiError::unauthorized(), Code::Unauthenticated),

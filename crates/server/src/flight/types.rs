@@ -1,4 +1,4 @@
-//! The types of SQL, as ODBC and JDBC describe them.
+//! The SQL types, as ODBC and JDBC describe them.
 
 use arrow::array::RecordBatch;
 use arrow_flight::{
@@ -9,17 +9,17 @@ use arrow_flight::{
     },
 };
 
-use super::catalog::Listed;
+use super::catalog::CatalogCommand;
 use crate::tables::Snapshot;
 
-impl Listed for CommandGetXdbcTypeInfo {
-    fn list(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
+impl CatalogCommand for CommandGetXdbcTypeInfo {
+    fn rows(self, _: &Snapshot) -> Result<RecordBatch, FlightError> {
         self.into_builder(&types()?).build()
     }
 }
 
-/// The longest text or value of bytes that a column may hold.
-const LONGEST: i32 = i32::MAX;
+/// The largest size of a text or a binary value.
+const MAX_COLUMN_SIZE: i32 = i32::MAX;
 
 fn types() -> Result<XdbcTypeInfoData, FlightError> {
     use XdbcDataType::{
@@ -54,9 +54,9 @@ fn types() -> Result<XdbcTypeInfoData, FlightError> {
     types.append(XdbcTypeInfo {
         case_sensitive: true,
         searchable: Searchable::Full,
-        ..quoted("VARCHAR", XdbcVarchar, LONGEST, "'")
+        ..quoted("VARCHAR", XdbcVarchar, MAX_COLUMN_SIZE, "'")
     });
-    types.append(quoted("VARBINARY", XdbcVarbinary, LONGEST, "X'"));
+    types.append(quoted("VARBINARY", XdbcVarbinary, MAX_COLUMN_SIZE, "X'"));
     let time = |name, data_type, size, subcode| XdbcTypeInfo {
         sql_data_type: XdbcDataType::XdbcDatetime,
         datetime_subcode: Some(subcode),

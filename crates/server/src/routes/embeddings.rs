@@ -1,7 +1,7 @@
-//! `POST /v1/embeddings`: vectors of texts, as clients of `OpenAI`'s interface ask for them.
+//! `POST /v1/embeddings`: vectors of texts, in the form of `OpenAI`'s interface.
 //!
-//! The vectors are those of a table: its model, its prefix, its arithmetic. A text that the model cannot read as a
-//! whole is refused, since nothing in the answer could say that it was cut.
+//! The vectors are made like those of a table: with its model, its prefix and its dtype. A text that is too long for the
+//! model is refused, because the response has no field to mark it as truncated.
 
 use axum::{Json, extract::State, routing::post};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -10,40 +10,42 @@ use polylance_schema::{Chunking, Contract};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EMBEDDINGS, Route, tables::model_name};
-use crate::{error::ApiError, extract::JsonBody, openapi::Operation, state::App, tables::Snapshot, work::Kind};
+use super::{model_names::contract, route::Route};
+use crate::{
+    columns::model_name, error::ApiError, executor::RequestClass, extract::InputsBody, openapi::Operation, state::App,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    input: Input,
-    /// A table, or the model of one; may be left out when all tables have one model.
+struct EmbeddingsRequest {
+    input: EmbeddingsInput,
+    /// A table, or the model of one; optional if all tables have the same model.
     model: Option<String>,
     #[serde(default)]
-    encoding_format: Format,
-    /// Keeps this many leading dimensions, of length 1 again where the whole vector is.
+    encoding_format: EncodingFormat,
+    /// Keeps this many leading dimensions, normalized to length 1 if the model's vectors are.
     dimensions: Option<usize>,
-    /// Not `OpenAI`'s: what the texts are to the model.
+    /// An extension of `OpenAI`'s interface: which of its two prefixes the model gets.
     #[serde(default)]
     input_type: InputType,
-    /// Read by no one here.
+    /// Ignored.
     #[serde(rename = "user")]
     _user: Option<String>,
 }
 
-/// Texts, or ids of tokens as the model's own tokenizer makes them, special ones and prefix included.
+/// Texts, or token ids from the model's own tokenizer, with special tokens and prefix.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "input is a text, texts, a list of token ids, or lists of them")]
-enum Input {
+enum EmbeddingsInput {
     Text(String),
     Texts(Vec<String>),
-    Ids(Vec<u32>),
-    ManyIds(Vec<Vec<u32>>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Format {
+enum EncodingFormat {
     #[default]
     Float,
     /// Little-endian f32.
@@ -53,23 +55,23 @@ enum Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum InputType {
-    /// Something looked for.
+    /// A query.
     #[default]
     Query,
-    /// Something to be found.
+    /// A text to be found.
     Passage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Embedded {
+struct EmbeddingsResponse {
     object: &'static str,
-    data: Vec<Item>,
+    data: Vec<EmbeddingItem>,
     model: String,
     usage: Usage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Item {
+struct EmbeddingItem {
     object: &'static str,
     index: usize,
     embedding: Embedding,
@@ -89,176 +91,141 @@ struct Usage {
 }
 
 pub(super) fn route() -> Route {
-    Route {
-        operation: Operation::post(EMBEDDINGS, "Vectors of texts, made as a table's are")
-            .body::<Asked>()
-            .answer::<Embedded>(),
-        handler: post(embeddings),
-    }
+    let operation = Operation::post("/v1/embeddings", "Vectors of texts, made like those of a table")
+        .body::<EmbeddingsRequest>()
+        .response::<EmbeddingsResponse>();
+    Route::openai(operation, post(embeddings))
 }
 
-async fn embeddings(State(app): State<App>, JsonBody(asked): JsonBody<Asked>) -> Result<Json<Embedded>, ApiError> {
-    let count = match &asked.input {
-        Input::Text(_) | Input::Ids(_) => 1,
-        Input::Texts(texts) => texts.len(),
-        Input::ManyIds(lists) => lists.len(),
+async fn embeddings(
+    State(app): State<App>,
+    InputsBody(request): InputsBody<EmbeddingsRequest>,
+) -> Result<Json<EmbeddingsResponse>, ApiError> {
+    let count = match &request.input {
+        EmbeddingsInput::Text(_) | EmbeddingsInput::Tokens(_) => 1,
+        EmbeddingsInput::Texts(texts) => texts.len(),
+        EmbeddingsInput::TokenLists(lists) => lists.len(),
     };
-    let most = app.limits.inputs;
+    let max_inputs = app.limits.max_inputs;
     if count == 0 {
         return Err(ApiError::bad("invalid_input", "the input is empty").param("input"));
     }
-    if count > most {
-        let message = format!("there are {count} inputs, and may be {most}");
-        return Err(ApiError::too_many(message, "input"));
+    if count > max_inputs {
+        let message = format!("there are {count} inputs: at most {max_inputs} are allowed");
+        return Err(ApiError::too_many_inputs(message, "input"));
     }
-    let embedded = app.work(Kind::Search, async move |app, snapshot| {
-        let contract = contract(&snapshot, asked.model.as_deref())?;
-        let dims = dimensions(contract, asked.dimensions)?;
-        let backend = app.models.embedder(contract).await.map_err(|error| ApiError::of_search(&error, None))?;
-        let ids = ids(asked.input, asked.input_type, contract, backend.0.as_ref()).await?;
-        let tokens = ids.iter().map(Vec::len).sum();
-        let vectors = backend.0.encode(ids).await.map_err(|error| ApiError::of_backend(&error))?;
-        let item = |(index, vector): (usize, &[f32])| Item {
+    let embedded = app.execute(RequestClass::Search, async move |app, snapshot| {
+        let contract = contract(&snapshot, request.model.as_deref())?;
+        let dims = dimensions(contract, request.dimensions)?;
+        let backend = app.models.embedder(contract).await.map_err(|error| ApiError::from_search(&error, None))?;
+        let tokens = tokens(request.input, request.input_type, contract, backend.0.as_ref()).await?;
+        let token_count = tokens.iter().map(Vec::len).sum();
+        let vectors = backend.0.encode(tokens).await.map_err(|error| ApiError::from_backend(&error))?;
+        let item = |(index, vector): (usize, &[f32])| EmbeddingItem {
             object: "embedding",
             index,
-            embedding: asked.encoding_format.of(&leading(vector, dims, contract.normalize)),
+            embedding: request.encoding_format.encode(&leading_dimensions(vector, dims, contract.normalize)),
         };
-        Ok(Embedded {
+        Ok(EmbeddingsResponse {
             object: "list",
             data: vectors.values.chunks(vectors.dim.max(1)).enumerate().map(item).collect(),
             model: model_name(contract).to_owned(),
-            usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+            usage: Usage { prompt_tokens: token_count, total_tokens: token_count },
         })
     });
     Ok(Json(embedded.await?))
 }
 
-/// The names under which a model may be asked for, each once: of models whose vectors are made in one way, and of tables.
-pub(super) fn names(snapshot: &Snapshot) -> Vec<String> {
-    let tables = || snapshot.iter().filter_map(|(name, table)| Some((name, table.contract()?)));
-    let models =
-        tables().map(|(_, contract)| model_name(contract)).filter(|name| contract(snapshot, Some(name)).is_ok());
-    let mut names: Vec<String> = Vec::new();
-    for name in models.chain(tables().map(|(name, _)| name)) {
-        if !name.is_empty() && !names.iter().any(|other| other == name) {
-            names.push(name.to_owned());
-        }
-    }
-    names
-}
-
-/// The contract of the table of this name, or the one that has a model of this name, or the only one.
-pub(super) fn contract<'s>(snapshot: &'s Snapshot, model: Option<&str>) -> Result<&'s Contract, ApiError> {
-    let wanted = model.unwrap_or_default();
-    let of_table = snapshot.iter().find(|(name, _)| *name == wanted).map(|(_, table)| table.contract());
-    if let Some(Some(contract)) = of_table {
-        return Ok(contract);
-    }
-    let named = |contract: &&Contract| wanted.is_empty() || wanted == contract.model || wanted == model_name(contract);
-    let mut all: Vec<&Contract> = snapshot.iter().filter_map(|(_, table)| table.contract()).collect();
-    all.dedup();
-    let mut found = all.iter().copied().filter(named);
-    match (found.next(), found.next()) {
-        (Some(contract), None) => Ok(contract),
-        (Some(first), Some(other)) if first == other && found.all(|another| another == first) => Ok(first),
-        (Some(_), Some(_)) => {
-            let error = ApiError::bad("ambiguous_model", "tables use this model in different ways");
-            Err(error.hint("name the table whose vectors you want as the model").param("model"))
-        }
-        (None, _) => {
-            let names: Vec<&str> = all.iter().map(|contract| model_name(contract)).collect();
-            let error = ApiError::not_found("model_not_found", "there is no table with a model of this name");
-            Err(error.hint(format!("the models are {}", names.join(", "))).param("model"))
-        }
-    }
-}
-
-fn dimensions(contract: &Contract, asked: Option<usize>) -> Result<usize, ApiError> {
-    match asked {
+fn dimensions(contract: &Contract, requested: Option<usize>) -> Result<usize, ApiError> {
+    match requested {
         None => Ok(contract.dim),
         Some(dims) if (1..=contract.dim).contains(&dims) => Ok(dims),
         Some(dims) => {
-            let message = format!("dimensions is {dims}, and the model's vectors have {}", contract.dim);
+            let message = format!("dimensions is {dims}, but the model's vectors have {}", contract.dim);
             Err(ApiError::bad("invalid_dimensions", message).param("dimensions"))
         }
     }
 }
 
-/// The rows of ids that the model reads.
-async fn ids(
-    input: Input,
-    kind: InputType,
+/// The tokens that the model reads, of each input.
+async fn tokens(
+    input: EmbeddingsInput,
+    input_type: InputType,
     contract: &Contract,
     backend: &dyn Backend,
 ) -> Result<Vec<Vec<u32>>, ApiError> {
     let texts = match input {
-        Input::Text(text) => vec![text],
-        Input::Texts(texts) => texts,
-        Input::Ids(ids) => return own_ids(vec![ids], contract, backend).await,
-        Input::ManyIds(lists) => return own_ids(lists, contract, backend).await,
+        EmbeddingsInput::Text(text) => vec![text],
+        EmbeddingsInput::Texts(texts) => texts,
+        EmbeddingsInput::Tokens(tokens) => return check_tokens(vec![tokens], contract, backend).await,
+        EmbeddingsInput::TokenLists(lists) => return check_tokens(lists, contract, backend).await,
     };
-    let prefix = match kind {
+    let prefix = match input_type {
         InputType::Query => contract.prompts.query.clone(),
         InputType::Passage => contract.prompts.passage.clone(),
     };
     let max_tokens = contract.chunking.max_tokens();
     let spec = TokenizeSpec { prefix, chunking: Chunking::Truncate { max_tokens } };
     let count = texts.len();
-    let cut = backend.tokenize(texts, &spec).await.map_err(|error| ApiError::of_backend(&error))?;
-    let mut ids = Vec::with_capacity(count);
-    for (index, chunks) in cut.into_iter().enumerate() {
+    let chunks = backend.tokenize(texts, &spec).await.map_err(|error| ApiError::from_backend(&error))?;
+    let mut tokens = Vec::with_capacity(count);
+    for (index, chunks) in chunks.into_iter().enumerate() {
         let Some(chunk) = chunks.into_iter().next() else {
             return Err(ApiError::bad("invalid_input", format!("input {index} has no tokens")).param("input"));
         };
         if chunk.truncated {
-            let message = format!("input {index} is longer than the {max_tokens} tokens that the model reads");
+            let message = format!("input {index} has more than the {max_tokens} tokens that the model reads");
             let error = ApiError::bad("context_length_exceeded", message).param("input");
-            return Err(error.hint("cut it into parts and embed each"));
+            return Err(error.hint("split it and embed the parts"));
         }
-        ids.push(chunk.input_ids);
+        tokens.push(chunk.input_ids);
     }
-    Ok(ids)
+    Ok(tokens)
 }
 
-/// The lists, when they are of the model's own tokenizer as far as can be told: it puts special tokens around each text.
-/// Clients that were written for one service alone send ids of that service's tokenizer, which are other words here.
-async fn own_ids(lists: Vec<Vec<u32>>, contract: &Contract, backend: &dyn Backend) -> Result<Vec<Vec<u32>>, ApiError> {
-    let (before, behind) = special_tokens(contract, backend).await?;
-    let is_own = |ids: &Vec<u32>| {
-        let room = ids.len().saturating_sub(before.len());
-        ids.starts_with(&before) && behind.len() <= room && ids.ends_with(&behind) && !ids.is_empty()
+/// Refuses lists that are not from the model's own tokenizer, which puts special tokens around each text. Clients that
+/// were written for one service send token ids of its tokenizer, which mean other words here.
+async fn check_tokens(
+    lists: Vec<Vec<u32>>,
+    contract: &Contract,
+    backend: &dyn Backend,
+) -> Result<Vec<Vec<u32>>, ApiError> {
+    let (before, after) = special_tokens(contract, backend).await?;
+    let is_own = |tokens: &Vec<u32>| {
+        let room = tokens.len().saturating_sub(before.len());
+        tokens.starts_with(&before) && after.len() <= room && tokens.ends_with(&after) && !tokens.is_empty()
     };
-    match lists.iter().position(|ids| !is_own(ids)) {
+    match lists.iter().position(|tokens| !is_own(tokens)) {
         None => Ok(lists),
         Some(index) => {
             let message = format!(
-                "the token ids of input {index} are not of the model's tokenizer: they do not begin with {before:?} and \
-                 end with {behind:?}"
+                "the token ids of input {index} are not from the model's tokenizer: they do not begin with {before:?} \
+                 and end with {after:?}"
             );
             let error = ApiError::bad("foreign_tokens", message).param("input");
-            Err(error.hint("send texts; LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"))
+            Err(error.hint("send texts; LangChain's OpenAIEmbeddings does so with check_embedding_ctx_length=False"))
         }
     }
 }
 
-/// What the model's tokenizer puts before and behind every text.
+/// The special tokens that the model's tokenizer puts before and after every text.
 async fn special_tokens(contract: &Contract, backend: &dyn Backend) -> Result<(Vec<u32>, Vec<u32>), ApiError> {
     let chunking = Chunking::Truncate { max_tokens: contract.chunking.max_tokens() };
     let spec = TokenizeSpec { prefix: String::new(), chunking };
     let texts = vec![String::new(), "a".to_owned()];
-    let cut = match backend.tokenize(texts, &spec).await {
-        // Without special tokens an empty text has none at all.
+    let chunks = match backend.tokenize(texts, &spec).await {
+        // Without special tokens an empty text has no tokens at all.
         Err(BackendError::Input(_)) => return Ok((Vec::new(), Vec::new())),
-        cut => cut.map_err(|error| ApiError::of_backend(&error))?,
+        chunks => chunks.map_err(|error| ApiError::from_backend(&error))?,
     };
-    let mut ids = cut.into_iter().map(|chunks| chunks.into_iter().next().map(|chunk| chunk.input_ids));
-    let (empty, word) = (ids.next().flatten().unwrap_or_default(), ids.next().flatten().unwrap_or_default());
+    let mut lists = chunks.into_iter().map(|chunks| chunks.into_iter().next().map(|chunk| chunk.input_ids));
+    let (empty, word) = (lists.next().flatten().unwrap_or_default(), lists.next().flatten().unwrap_or_default());
     let before = empty.iter().zip(&word).take_while(|(one, other)| one == other).count();
-    let (before, behind) = empty.split_at(before);
-    Ok((before.to_vec(), behind.to_vec()))
+    let (before, after) = empty.split_at(before);
+    Ok((before.to_vec(), after.to_vec()))
 }
 
-fn leading(vector: &[f32], dims: usize, normalize: bool) -> Vec<f32> {
+fn leading_dimensions(vector: &[f32], dims: usize, normalize: bool) -> Vec<f32> {
     let mut kept = vector[..dims.min(vector.len())].to_vec();
     if dims < vector.len() && normalize {
         let length = kept.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
@@ -269,8 +236,8 @@ fn leading(vector: &[f32], dims: usize, normalize: bool) -> Vec<f32> {
     kept
 }
 
-impl Format {
-    fn of(self, vector: &[f32]) -> Embedding {
+impl EncodingFormat {
+    fn encode(self, vector: &[f32]) -> Embedding {
         match self {
             Self::Float => Embedding::Floats(vector.to_vec()),
             Self::Base64 => {
@@ -286,15 +253,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leading_dimensions_have_length_one_again() {
-        assert_eq!(leading(&[3.0, 4.0, 9.0], 2, true), [0.6, 0.8]);
-        assert_eq!(leading(&[3.0, 4.0, 9.0], 2, false), [3.0, 4.0]);
-        assert_eq!(leading(&[3.0, 4.0], 2, true), [3.0, 4.0]);
+    fn leading_dimensions_are_normalized() {
+        assert_eq!(leading_dimensions(&[3.0, 4.0, 9.0], 2, true), [0.6, 0.8]);
+        assert_eq!(leading_dimensions(&[3.0, 4.0, 9.0], 2, false), [3.0, 4.0]);
+        assert_eq!(leading_dimensions(&[3.0, 4.0], 2, true), [3.0, 4.0]);
     }
 
     #[test]
     fn base64_is_little_endian() {
-        let Embedding::Base64(text) = Format::Base64.of(&[1.0, -2.0]) else { panic!("floats") };
+        let Embedding::Base64(text) = EncodingFormat::Base64.encode(&[1.0, -2.0]) else { panic!("floats") };
         assert_eq!(BASE64_STANDARD.decode(text).unwrap(), [0, 0, 128, 63, 0, 0, 0, 192]);
     }
 }

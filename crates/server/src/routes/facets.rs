@@ -5,83 +5,78 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::{
-    Route,
-    sql::read,
-    tables::{facet_named, quote},
-};
+use super::route::Route;
 use crate::{
+    columns::{facet_named, quote},
     error::ApiError,
-    extract::{Names, Params},
+    executor::RequestClass,
+    extract::{PathParams, QueryParams},
+    json::read_rows,
     openapi::Operation,
     state::App,
-    statement,
-    work::Kind,
+    statement::check_condition,
 };
 
-/// Values at most.
-const MOST: usize = 1000;
+const MAX_VALUES: usize = 1000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    /// A column of texts, of truth values or of labels.
+struct FacetsParams {
+    /// A column of texts, booleans or labels.
     column: String,
-    /// A SQL condition on the rows that are counted.
+    /// A SQL condition: only rows that match it are counted.
     #[serde(rename = "where")]
     condition: Option<String>,
-    /// Values at most.
-    #[serde(default = "fifty")]
+    /// The maximum number of values.
+    #[serde(default = "default_limit")]
     limit: usize,
 }
 
-fn fifty() -> usize {
+fn default_limit() -> usize {
     50
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Facet {
+struct FacetsResponse {
     column: String,
     /// Most frequent first.
-    #[schemars(with = "Vec<Counted>")]
+    #[schemars(with = "Vec<ValueCount>")]
     values: Vec<Box<RawValue>>,
 }
 
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "its schema is what is used")]
-struct Counted {
-    /// A text, a truth value or null.
+#[expect(dead_code, reason = "only its schema is used")]
+struct ValueCount {
+    /// A text, a boolean or null.
     value: Value,
     count: u64,
 }
 
 pub(super) fn route() -> Route {
     let path = "/v1/tables/{name}/facets";
-    Route {
-        operation: Operation::get(path, "The values of a column and how many rows have them")
-            .params::<Asked>()
-            .answer::<Facet>(),
-        handler: get(facets),
-    }
+    let operation = Operation::get(path, "The values of a column and how many rows have them")
+        .query_params::<FacetsParams>()
+        .response::<FacetsResponse>();
+    Route::new(operation, get(facets))
 }
 
 async fn facets(
     State(app): State<App>,
-    Names(table): Names<String>,
-    Params(asked): Params<Asked>,
-) -> Result<Json<Facet>, ApiError> {
-    if asked.limit > MOST {
-        return Err(ApiError::too_much("too_many_values", format!("limit may be {MOST} at most")).param("limit"));
+    PathParams(table): PathParams<String>,
+    QueryParams(params): QueryParams<FacetsParams>,
+) -> Result<Json<FacetsResponse>, ApiError> {
+    if params.limit > MAX_VALUES {
+        return Err(ApiError::too_much("too_many_values", format!("limit is at most {MAX_VALUES}")).param("limit"));
     }
-    let counted = app.work_on(Kind::Statement, Some(&table), async move |app, snapshot, name, table| {
-        let Asked { column, condition, limit } = asked;
+    let counted = app.execute_on_table(RequestClass::Statement, Some(&table), async move |app, snapshot, name, table| {
+        let FacetsParams { column, condition, limit } = params;
         let value = facet_named(&table.schema(), &column)?;
         let condition = condition.filter(|condition| !condition.trim().is_empty());
         let condition = match condition {
             Some(condition) => {
-                let checked = statement::check_condition(&condition, app.limits.statement)?;
-                let refused = |error| ApiError::of_search(&error, Some(&name));
-                table.plan_condition(&condition).map_err(refused)?;
+                let checked = check_condition(&condition, app.limits.max_statement_bytes)?;
+                let api_error = |error| ApiError::from_search(&error, Some(&name));
+                table.plan_condition(&condition).map_err(api_error)?;
                 format!("WHERE ({})", checked.sql())
             }
             None => String::new(),
@@ -90,14 +85,15 @@ async fn facets(
             "SELECT {value} AS value, count(*) AS count FROM {} {condition} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {limit}",
             quote(&name)
         );
-        let read = read(&snapshot, &sql, &app.limits).await.map_err(|error| as_condition(error, !condition.is_empty()))?;
-        Ok(Facet { column, values: read.rows })
+        let read = read_rows(&snapshot, &sql, &app.limits).await;
+        let read = read.map_err(|error| as_condition_error(error, !condition.is_empty()))?;
+        Ok(FacetsResponse { column, values: read.rows })
     });
     Ok(Json(counted.await?))
 }
 
-/// The condition is all that the client wrote of the statement.
-fn as_condition(error: ApiError, has_condition: bool) -> ApiError {
+/// Of the statement, the client wrote only the condition: an error is about that.
+fn as_condition_error(error: ApiError, has_condition: bool) -> ApiError {
     if error.code == "invalid_sql" && has_condition {
         return ApiError { code: "invalid_filter", param: Some("where"), ..error };
     }

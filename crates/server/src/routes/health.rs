@@ -1,41 +1,37 @@
-//! `GET /healthz`, `GET /readyz`: for whoever starts, stops and balances servers.
+//! `GET /healthz`, `GET /readyz`: liveness and readiness probes.
 
 use axum::{Json, extract::State, routing::get};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Route;
+use super::route::Route;
 use crate::{error::ApiError, openapi::Operation, state::App};
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Health {
+struct HealthResponse {
     status: &'static str,
 }
 
-/// Whether the process answers.
+/// The liveness probe.
 pub(super) fn alive() -> Route {
-    Route {
-        operation: Operation::get("/healthz", "Whether the process answers").answer::<Health>(),
-        handler: get(async || Json(Health { status: "ok" })),
-    }
+    let operation = Operation::get("/healthz", "Whether the process answers").response::<HealthResponse>();
+    Route::new(operation, get(async || Json(HealthResponse { status: "ok" })))
 }
 
-/// Whether more requests may be sent here.
+/// The readiness probe.
 pub(super) fn ready() -> Route {
-    Route {
-        operation: Operation::get("/readyz", "Whether more requests may be sent here").answer::<Health>(),
-        handler: get(is_ready),
-    }
+    let operation = Operation::get("/readyz", "Whether clients may send more requests").response::<HealthResponse>();
+    Route::new(operation, get(is_ready))
 }
 
-/// Tables and models are there before the server listens. Its end makes it unready, and so do work that cannot be ended
-/// and stores that do not answer, for as long as they last.
-async fn is_ready(State(app): State<App>) -> Result<Json<Health>, ApiError> {
-    if app.is_ending() {
-        return Err(ApiError::unavailable("ending", "the server is about to end"));
+/// Tables and models are loaded before the server listens. It is not ready during shutdown, while all threads are stuck,
+/// and while no store answers.
+async fn is_ready(State(app): State<App>) -> Result<Json<HealthResponse>, ApiError> {
+    if app.is_shutting_down() {
+        return Err(ApiError::unavailable("ending", "the server is shutting down"));
     }
-    if let Some(reason) = app.is_held() {
+    if let Some(reason) = app.not_ready_reason() {
         return Err(ApiError::unavailable("not_ready", reason));
     }
-    Ok(Json(Health { status: "ready" }))
+    Ok(Json(HealthResponse { status: "ready" }))
 }

@@ -1,30 +1,30 @@
-//! `GET /v1/tables/{name}/history`: what was done to a table, and what its runs could not read.
+//! `GET /v1/tables/{name}/history`: the versions of a table, and the rows that its runs could not process.
 
 use axum::{Json, extract::State, routing::get};
 use polylance_search::{QuarantineCount, VersionDescription};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Route;
-use crate::{error::ApiError, extract::Names, openapi::Operation, state::App, work::Kind};
+use super::route::Route;
+use crate::{error::ApiError, executor::RequestClass, extract::PathParams, openapi::Operation, state::App};
 
-/// Versions that are told of: each costs a read.
-const VERSIONS: usize = 200;
+/// Versions in a response: each costs a read.
+const MAX_VERSIONS: usize = 200;
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Past {
+struct HistoryResponse {
     /// The latest versions, newest first.
-    versions: Vec<Commit>,
-    /// Rows in the quarantine now.
-    quarantine: Vec<Quarantine>,
+    versions: Vec<TableVersion>,
+    /// Rows that are in the quarantine now.
+    quarantine: Vec<QuarantinedRows>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Commit {
+struct TableVersion {
     version: u64,
     /// When it was committed, RFC 3339, UTC.
     time: String,
-    /// The table's rows from then on.
+    /// The number of rows in this version.
     rows: Option<u64>,
     /// `Append`, `Update`, `CreateIndex`, …
     operation: Option<String>,
@@ -33,7 +33,7 @@ struct Commit {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Quarantine {
+struct QuarantinedRows {
     run_id: String,
     /// Where the rows failed: `read`, `tokenize`, `encode`, …
     stage: String,
@@ -42,32 +42,34 @@ struct Quarantine {
 
 pub(super) fn route() -> Route {
     let path = "/v1/tables/{name}/history";
-    Route {
-        operation: Operation::get(path, "A table's versions with their runs, and its quarantine").answer::<Past>(),
-        handler: get(history),
-    }
+    let operation =
+        Operation::get(path, "A table's versions with their runs, and its quarantine").response::<HistoryResponse>();
+    Route::new(operation, get(history))
 }
 
-async fn history(State(app): State<App>, Names(table): Names<String>) -> Result<Json<Past>, ApiError> {
-    let past = app.work_on(Kind::Search, Some(&table), async move |_, _, name, table| {
-        let past = Box::pin(table.history(VERSIONS)).await;
-        let past = past.map_err(|error| ApiError::of_search(&error, Some(&name)))?;
-        Ok(Past {
-            versions: past.versions.into_iter().map(Commit::from).collect(),
-            quarantine: past.quarantine.into_iter().map(Quarantine::from).collect(),
+async fn history(
+    State(app): State<App>,
+    PathParams(table): PathParams<String>,
+) -> Result<Json<HistoryResponse>, ApiError> {
+    let response = app.execute_on_table(RequestClass::Search, Some(&table), async move |_, _, name, table| {
+        let history = Box::pin(table.history(MAX_VERSIONS)).await;
+        let history = history.map_err(|error| ApiError::from_search(&error, Some(&name)))?;
+        Ok(HistoryResponse {
+            versions: history.versions.into_iter().map(TableVersion::from).collect(),
+            quarantine: history.quarantine.into_iter().map(QuarantinedRows::from).collect(),
         })
     });
-    Ok(Json(past.await?))
+    Ok(Json(response.await?))
 }
 
-impl From<VersionDescription> for Commit {
-    fn from(described: VersionDescription) -> Self {
-        let VersionDescription { version, time, rows, operation, run_id } = described;
+impl From<VersionDescription> for TableVersion {
+    fn from(version: VersionDescription) -> Self {
+        let VersionDescription { version, time, rows, operation, run_id } = version;
         Self { version, time, rows, operation, run_id }
     }
 }
 
-impl From<QuarantineCount> for Quarantine {
+impl From<QuarantineCount> for QuarantinedRows {
     fn from(QuarantineCount { run_id, stage, rows }: QuarantineCount) -> Self {
         Self { run_id, stage, rows }
     }

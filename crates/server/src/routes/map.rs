@@ -3,7 +3,7 @@
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::{cast, concat_batches},
-    datatypes::{DataType, Float32Type, Schema, UInt32Type},
+    datatypes::{DataType, Float32Type, UInt32Type},
 };
 use axum::{Json, extract::State, routing::get};
 use futures::TryStreamExt;
@@ -12,45 +12,42 @@ use polylance_search::SearchError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Route,
-    tables::{facet_named, quote},
-};
+use super::route::Route;
 use crate::{
+    columns::{facet_named, is_mapped, quote},
     error::ApiError,
-    extract::{Names, Params},
+    executor::RequestClass,
+    extract::{PathParams, QueryParams},
     openapi::Operation,
     state::App,
-    work::Kind,
 };
 
-/// Points at most.
-const MOST: usize = 200_000;
+const MAX_POINTS: usize = 200_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct MapParams {
     /// A column of texts or labels by which points are colored.
     color: Option<String>,
-    /// Points at most: of a larger table every so many rows are taken.
-    #[serde(default = "many")]
+    /// The maximum number of points; a larger table is sampled at regular intervals.
+    #[serde(default = "default_limit")]
     limit: usize,
 }
 
-fn many() -> usize {
+fn default_limit() -> usize {
     100_000
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Map {
-    points: Points,
-    /// How much of the vectors' differences the plane shows, where that is known.
+struct MapResponse {
+    points: MapPoints,
+    /// The share of the vectors' variance that the plane shows, if known.
     explained: Option<f32>,
 }
 
-/// One value a point in each.
+/// Each list has one value per point.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Points {
+struct MapPoints {
     x: Vec<f32>,
     y: Vec<f32>,
     doc_id: Vec<String>,
@@ -60,46 +57,38 @@ struct Points {
 
 pub(super) fn route() -> Route {
     let path = "/v1/tables/{name}/map";
-    Route {
-        operation: Operation::get(path, "The rows as points of a plane").params::<Asked>().answer::<Map>(),
-        handler: get(map),
-    }
-}
-
-/// Whether the table has the columns of a map.
-pub(super) fn is_mapped(schema: &Schema) -> bool {
-    [MAP_X, MAP_Y]
-        .iter()
-        .all(|name| schema.field_with_name(name).is_ok_and(|field| *field.data_type() == DataType::Float32))
+    let operation =
+        Operation::get(path, "The rows as points of a plane").query_params::<MapParams>().response::<MapResponse>();
+    Route::new(operation, get(map))
 }
 
 async fn map(
     State(app): State<App>,
-    Names(table): Names<String>,
-    Params(asked): Params<Asked>,
-) -> Result<Json<Map>, ApiError> {
-    if asked.limit == 0 || asked.limit > MOST {
-        return Err(ApiError::too_much("too_many_points", format!("limit is from 1 to {MOST}")).param("limit"));
+    PathParams(table): PathParams<String>,
+    QueryParams(params): QueryParams<MapParams>,
+) -> Result<Json<MapResponse>, ApiError> {
+    if params.limit == 0 || params.limit > MAX_POINTS {
+        return Err(ApiError::too_much("too_many_points", format!("limit is from 1 to {MAX_POINTS}")).param("limit"));
     }
-    let map = app.work_on(Kind::Statement, Some(&table), async move |_, snapshot, name, table| {
+    let map = app.execute_on_table(RequestClass::Statement, Some(&table), async move |_, snapshot, name, table| {
         if !is_mapped(&table.schema()) {
             return Err(ApiError::not_found("no_map", format!("the table `{name}` has no map")));
         }
-        let color = asked.color.as_deref().map(|color| facet_named(&table.schema(), color)).transpose()?;
-        let refused = |error: SearchError| ApiError::of_search(&error, Some(&name));
-        let rows = Box::pin(table.count_rows(None)).await.map_err(refused)?;
-        let sql = statement(&name, color.as_deref(), rows.div_ceil(asked.limit as u64).max(1));
-        let batches = Box::pin(snapshot.sql.query(&sql)).await.map_err(refused)?;
+        let color = params.color.as_deref().map(|color| facet_named(&table.schema(), color)).transpose()?;
+        let api_error = |error: SearchError| ApiError::from_search(&error, Some(&name));
+        let rows = Box::pin(table.count_rows(None)).await.map_err(api_error)?;
+        let sql = statement(&name, color.as_deref(), rows.div_ceil(params.limit as u64).max(1));
+        let batches = Box::pin(snapshot.sql.query(&sql)).await.map_err(api_error)?;
         let schema = batches.schema();
-        let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(|error| refused(error.into()))?;
+        let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(|error| api_error(error.into()))?;
         let all =
-            concat_batches(&schema, &batches).map_err(|error| refused(SearchError::Sql(Box::new(error.into()))))?;
-        Ok(Map { points: points(&all).ok_or_else(no_points)?, explained: None })
+            concat_batches(&schema, &batches).map_err(|error| api_error(SearchError::Sql(Box::new(error.into()))))?;
+        Ok(MapResponse { points: points(&all).ok_or_else(unreadable_map)?, explained: None })
     });
     Ok(Json(map.await?))
 }
 
-/// Every `step`th row, so that a part of the table looks like the whole.
+/// Reads every `step`th row, so that the sample is spread over the table.
 fn statement(table: &str, color: Option<&str>, step: u64) -> String {
     let color = color.map(|color| format!(", {color} AS color")).unwrap_or_default();
     let columns = format!("{MAP_X} AS x, {MAP_Y} AS y, doc_id, chunk{color}");
@@ -110,7 +99,7 @@ fn statement(table: &str, color: Option<&str>, step: u64) -> String {
     format!("SELECT * FROM (SELECT {columns}, row_number() OVER () AS at FROM {mapped}) WHERE (at - 1) % {step} = 0")
 }
 
-fn points(batch: &RecordBatch) -> Option<Points> {
+fn points(batch: &RecordBatch) -> Option<MapPoints> {
     let floats = |name: &str| {
         let column = batch.column_by_name(name)?.as_primitive_opt::<Float32Type>()?;
         Some(column.values().to_vec())
@@ -118,7 +107,7 @@ fn points(batch: &RecordBatch) -> Option<Points> {
     let texts = |name: &str| cast(batch.column_by_name(name)?, &DataType::Utf8).ok();
     let ids = texts("doc_id")?;
     let color = texts("color");
-    Some(Points {
+    Some(MapPoints {
         x: floats("x")?,
         y: floats("y")?,
         doc_id: ids.as_string::<i32>().iter().map(|id| id.unwrap_or_default().to_owned()).collect(),
@@ -127,6 +116,6 @@ fn points(batch: &RecordBatch) -> Option<Points> {
     })
 }
 
-fn no_points() -> ApiError {
-    ApiError::not_found("no_map", "the table's map cannot be read: its columns have other types")
+fn unreadable_map() -> ApiError {
+    ApiError::not_found("no_map", "the table's map cannot be read: its columns have unexpected types")
 }

@@ -1,17 +1,20 @@
-//! The routes: one file each, with what it reads, what it answers, and what it is for.
+//! The routes: one file each, with its request, its response and its description.
 
 mod documents;
+mod elapsed;
 mod embeddings;
 mod facets;
 mod health;
 mod history;
 mod map;
 mod metrics;
+mod model_names;
 mod models;
 mod openapi;
 mod page;
 mod predict;
 mod rerank;
+mod route;
 mod search;
 mod sql;
 mod tables;
@@ -20,36 +23,18 @@ use axum::{
     Router,
     http::{Method, StatusCode, Uri},
     middleware::from_fn_with_state,
-    routing::MethodRouter,
 };
 
-use crate::{auth, error::ApiError, host, observe, openapi::Operation, state::App};
+use self::route::Route;
+use crate::{
+    error::{ApiError, ErrorShapes},
+    middleware::{authorize::authorize, dns_rebinding::refuse_foreign_pages, observe::observe},
+    state::App,
+};
 
-const EMBEDDINGS: &str = "/v1/embeddings";
-const RERANK: &str = "/v1/rerank";
-const PREDICT: &str = "/v1/predict";
-const MODELS: &str = "/v1/models";
-const MODEL: &str = "/v1/models/{model}";
-
-/// Whether requests to this address have many inputs.
-pub(crate) fn takes_inputs(path: &str) -> bool {
-    [EMBEDDINGS, RERANK, PREDICT].contains(&path)
-}
-
-/// Whether errors of this address have `OpenAI`'s shape.
-pub(crate) fn is_openai(path: &str) -> bool {
-    path == EMBEDDINGS || path == MODELS || path.starts_with("/v1/models/")
-}
-
-/// A route and its description: what is served is what is documented.
-struct Route {
-    operation: Operation,
-    handler: MethodRouter<App>,
-}
-
-/// Everything that a token is asked for.
-fn api() -> Vec<Route> {
-    vec![
+/// The routes that require a token, if there are tokens.
+fn protected() -> Vec<Route> {
+    let mut routes = vec![
         tables::route(),
         search::route(),
         documents::route(),
@@ -62,40 +47,52 @@ fn api() -> Vec<Route> {
         models::one(),
         rerank::route(),
         predict::route(),
-        openapi::route(),
         metrics::route(),
-    ]
+    ];
+    let open = open();
+    let description = openapi::route(routes.iter().chain(&open).map(|route| &route.operation).collect());
+    routes.push(description);
+    routes
 }
 
+/// The routes that require no token.
 fn open() -> Vec<Route> {
     vec![health::alive(), health::ready()]
 }
 
-fn routed(routes: Vec<Route>) -> Router<App> {
+fn to_router(routes: Vec<Route>) -> Router<App> {
     routes.into_iter().fold(Router::new(), |router, route| router.route(route.operation.path, route.handler))
 }
 
-/// All routes with what surrounds them.
+/// All routes with the layers around them.
 pub(crate) fn router(app: App) -> Router {
-    let api = routed(api()).layer(from_fn_with_state(app.clone(), auth::authorize));
-    routed(open())
-        .merge(api)
+    let protected = protected();
+    let error_shapes = ErrorShapes::new(protected.iter().map(|route| (route.operation.path, route.error_shape)));
+    to_router(open())
+        .merge(to_router(protected).layer(from_fn_with_state(app.clone(), authorize)))
         .merge(page::router())
-        .fallback(nothing)
-        .method_not_allowed_fallback(other_method)
-        .layer(from_fn_with_state(app.clone(), host::check))
-        .layer(from_fn_with_state(app.clone(), observe::observe))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), refuse_foreign_pages))
+        .layer(from_fn_with_state((app.clone(), error_shapes), observe))
         .with_state(app)
 }
 
-async fn nothing(uri: Uri) -> ApiError {
-    let error = ApiError::not_found("not_found", "there is nothing here");
+async fn not_found(uri: Uri) -> ApiError {
+    let error = ApiError::not_found("not_found", "there is no such route");
     match uri.path() {
-        "/embeddings" | "/models" | "/rerank" => error.hint("the base URL of clients ends with /v1"),
-        _ => error.hint("`GET /v1/openapi.json` lists what there is"),
+        "/embeddings" | "/models" | "/rerank" => error.hint("the base URL of clients must end with /v1"),
+        _ => error.hint("`GET /v1/openapi.json` lists the routes"),
     }
 }
 
-async fn other_method(method: Method) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("{method} is not for this address"))
+async fn method_not_allowed(method: Method) -> ApiError {
+    let message = format!("{method} is not allowed on this route");
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+/// The paths of all routes that are described.
+#[cfg(test)]
+pub(crate) fn paths() -> Vec<&'static str> {
+    protected().iter().chain(&open()).map(|route| route.operation.path).collect()
 }

@@ -1,24 +1,24 @@
-//! `GET /v1/models`: what `/v1/embeddings` may be asked for, as clients of `OpenAI`'s interface list it.
+//! `GET /v1/models`: the models that `/v1/embeddings` accepts, in the form of `OpenAI`'s interface.
 
 use axum::{Json, extract::State, routing::get};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{MODEL, MODELS, Route, embeddings};
-use crate::{error::ApiError, extract::Names, openapi::Operation, state::App};
+use super::{model_names, route::Route};
+use crate::{error::ApiError, extract::PathParams, openapi::Operation, state::App};
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Listing {
+struct ModelsResponse {
     object: &'static str,
     data: Vec<Model>,
 }
 
-/// A model of the tables, or a table, whose vectors are made by its model.
+/// A model of the tables, or a table as a name for its model.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Model {
     id: String,
     object: &'static str,
-    /// When the server started, in seconds since 1970.
+    /// The start of the server, in seconds since 1970.
     created: u64,
     owned_by: &'static str,
 }
@@ -30,23 +30,25 @@ impl Model {
 }
 
 pub(super) fn list() -> Route {
-    Route {
-        operation: Operation::get(MODELS, "The models that embeddings may be asked of").answer::<Listing>(),
-        handler: get(async |State(app): State<App>| {
-            let names = embeddings::names(&app.tables.current());
-            Json(Listing { object: "list", data: names.into_iter().map(|name| Model::new(name, &app)).collect() })
+    let operation = Operation::get("/v1/models", "The models that embeddings accepts").response::<ModelsResponse>();
+    Route::openai(
+        operation,
+        get(async |State(app): State<App>| {
+            let names = model_names::names(&app.tables.current());
+            Json(ModelsResponse {
+                object: "list",
+                data: names.into_iter().map(|name| Model::new(name, &app)).collect(),
+            })
         }),
-    }
+    )
 }
 
 pub(super) fn one() -> Route {
-    Route {
-        operation: Operation::get(MODEL, "Whether embeddings may be asked of a model").answer::<Model>(),
-        handler: get(model),
-    }
+    let operation = Operation::get("/v1/models/{model}", "A model that embeddings accepts").response::<Model>();
+    Route::openai(operation, get(model))
 }
 
-async fn model(State(app): State<App>, Names(model): Names<String>) -> Result<Json<Model>, ApiError> {
-    embeddings::contract(&app.tables.current(), Some(&model))?;
+async fn model(State(app): State<App>, PathParams(model): PathParams<String>) -> Result<Json<Model>, ApiError> {
+    model_names::contract(&app.tables.current(), Some(&model))?;
     Ok(Json(Model::new(model, &app)))
 }

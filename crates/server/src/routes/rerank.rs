@@ -1,27 +1,27 @@
-//! `POST /v1/rerank`: passages in the order in which they answer a query.
+//! `POST /v1/rerank`: passages in the order of their relevance to a query.
 
 use axum::{Json, extract::State, routing::post};
 use polylance_backend::{AnnotateInput, Annotation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RERANK, Route};
-use crate::{error::ApiError, extract::JsonBody, openapi::Operation, state::App, work::Kind};
+use super::route::Route;
+use crate::{error::ApiError, executor::RequestClass, extract::InputsBody, openapi::Operation, state::App};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct RerankRequest {
     query: String,
     /// Texts, or objects with a `text`.
     documents: Vec<Passage>,
-    /// Results at most.
+    /// The maximum number of results.
     top_n: Option<usize>,
     #[serde(default)]
     return_documents: bool,
-    /// There is one reranker: the name is not looked at.
+    /// Ignored: there is one reranker.
     #[serde(rename = "model")]
     _model: Option<String>,
-    /// Read by no one here.
+    /// Ignored.
     #[serde(rename = "user")]
     _user: Option<String>,
 }
@@ -30,82 +30,83 @@ struct Asked {
 #[serde(untagged, expecting = "a document is a text, or an object with `text`")]
 enum Passage {
     Text(String),
-    Object(Document),
+    Object(RerankDocument),
 }
 
 impl Passage {
     fn into_text(self) -> String {
         match self {
-            Self::Text(text) | Self::Object(Document { text }) => text,
+            Self::Text(text) | Self::Object(RerankDocument { text }) => text,
         }
     }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Ranking {
+struct RerankResponse {
     /// Best first.
-    results: Vec<Ranked>,
+    results: Vec<RerankResult>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Ranked {
-    /// Its place among the documents of the request, from 0.
+struct RerankResult {
+    /// The position among the documents of the request, from 0.
     index: usize,
     relevance_score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    document: Option<Document>,
+    document: Option<RerankDocument>,
 }
 
-/// Further fields of a document are not looked at.
+/// Other fields of a document are ignored.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-struct Document {
+struct RerankDocument {
     text: String,
 }
 
 pub(super) fn route() -> Route {
-    Route {
-        operation: Operation::post(RERANK, "Passages in the order in which they answer a query")
-            .body::<Asked>()
-            .answer::<Ranking>(),
-        handler: post(rerank),
-    }
+    let operation = Operation::post("/v1/rerank", "Passages in the order of their relevance to a query")
+        .body::<RerankRequest>()
+        .response::<RerankResponse>();
+    Route::new(operation, post(rerank))
 }
 
-async fn rerank(State(app): State<App>, JsonBody(asked): JsonBody<Asked>) -> Result<Json<Ranking>, ApiError> {
-    let most = app.limits.inputs;
-    if asked.documents.len() > most {
-        let message = format!("there are {} documents, and may be {most}", asked.documents.len());
-        return Err(ApiError::too_many(message, "documents"));
+async fn rerank(
+    State(app): State<App>,
+    InputsBody(request): InputsBody<RerankRequest>,
+) -> Result<Json<RerankResponse>, ApiError> {
+    let max_inputs = app.limits.max_inputs;
+    if request.documents.len() > max_inputs {
+        let message = format!("there are {} documents: at most {max_inputs} are allowed", request.documents.len());
+        return Err(ApiError::too_many_inputs(message, "documents"));
     }
-    if asked.query.trim().is_empty() {
+    if request.query.trim().is_empty() {
         return Err(ApiError::bad("invalid_query", "the query is empty").param("query"));
     }
     let Some(reranker) = app.models.reranker().cloned() else {
         let error = ApiError::not_found("no_reranker", "the server has no reranker");
         return Err(error.hint("start it with --reranker MODEL"));
     };
-    let results = app.work(Kind::Search, async move |_, _| {
+    let results = app.execute(RequestClass::Search, async move |_, _| {
         let input = |text: &String| AnnotateInput {
             text: text.clone(),
-            question: Some(asked.query.clone()),
+            question: Some(request.query.clone()),
             choices: Vec::new(),
         };
-        let documents: Vec<String> = asked.documents.into_iter().map(Passage::into_text).collect();
+        let documents: Vec<String> = request.documents.into_iter().map(Passage::into_text).collect();
         let answers = reranker.0.annotate(documents.iter().map(input).collect()).await;
         let mut results = Vec::with_capacity(documents.len());
-        for (index, answer) in answers.map_err(|error| ApiError::of_backend(&error))?.into_iter().enumerate() {
-            let refused = |message| ApiError::bad("invalid_input", format!("document {index}: {message}"));
+        for (index, answer) in answers.map_err(|error| ApiError::from_backend(&error))?.into_iter().enumerate() {
+            let invalid = |message| ApiError::bad("invalid_input", format!("document {index}: {message}"));
             let Annotation::Relevance(relevance_score) =
-                answer.map_err(|message| refused(message).param("documents"))?
+                answer.map_err(|message| invalid(message).param("documents"))?
             else {
                 return Err(ApiError::unavailable("model_unavailable", "the reranker's head does not score relevance"));
             };
-            let document = asked.return_documents.then(|| Document { text: documents[index].clone() });
-            results.push(Ranked { index, relevance_score, document });
+            let document = request.return_documents.then(|| RerankDocument { text: documents[index].clone() });
+            results.push(RerankResult { index, relevance_score, document });
         }
         results.sort_by(|a, b| b.relevance_score.total_cmp(&a.relevance_score));
-        results.truncate(asked.top_n.unwrap_or(usize::MAX));
+        results.truncate(request.top_n.unwrap_or(usize::MAX));
         Ok(results)
     });
-    Ok(Json(Ranking { results: results.await? }))
+    Ok(Json(RerankResponse { results: results.await? }))
 }

@@ -8,178 +8,183 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-use super::Route;
+use super::{elapsed::milliseconds_since, route::Route};
 use crate::{
-    Limits,
     error::ApiError,
+    executor::RequestClass,
     extract::{JsonBody, null_is_absent},
+    json::rows,
+    limits::Limits,
     openapi::Operation,
-    rows::rows,
     state::App,
-    statement,
-    work::Kind,
+    statement::check_condition,
 };
 
-/// What to look for, in one of three ways, and how.
+/// The largest `nprobes` and `ef`, because an index is searched in memory.
+const MAX_INDEX_EFFORT: usize = 1 << 16;
+
+/// The largest `refine`.
+const MAX_REFINE: u32 = 1000;
+
+/// A search for a query, a vector or rows similar to a row.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Search {
-    /// The table; may be left out when there is only one.
+struct SearchParams {
+    /// The table; optional if there is only one.
     table: Option<String>,
-    /// Words, in any language that the model knows.
+    /// A text, in any language that the model knows.
     query: Option<String>,
-    /// A vector that was made as the table's are.
+    /// A vector that was made like those of the table.
     vector: Option<Vec<f32>>,
-    /// A row whose like is looked for.
-    like: Option<Like>,
-    /// By default hybrid for words where the text is indexed, else vector.
+    /// A row: the search finds similar ones.
+    like: Option<LikeRow>,
+    /// By default `hybrid` for a text query if the table has a full-text index, otherwise `vector`.
     mode: Option<SearchMode>,
-    /// Hits at most.
-    #[serde(default = "ten")]
+    /// The maximum number of hits.
+    #[serde(default = "default_k")]
     k: usize,
-    /// A SQL condition that every hit fulfils.
+    /// A SQL condition, applied before ranking.
     #[serde(rename = "where")]
     condition: Option<String>,
-    /// One hit a document: its best chunk.
+    /// One hit per document: its best chunk.
     #[serde(default)]
     by_document: bool,
-    /// How a hybrid search makes one ranking of two.
+    /// How a hybrid search combines its two rankings.
     #[serde(default)]
     fusion: FusionKind,
-    /// For score fusion: what the words' part is multiplied by, 0.15 by default.
+    /// For score fusion: the factor of the full-text part, by default 0.15.
     text_weight: Option<f32>,
-    /// For weighted fusion, from 0 (words alone) to 1 (vectors alone), 0.5 by default.
+    /// For weighted fusion: from 0 (full-text only) to 1 (vectors only), by default 0.5.
     vector_weight: Option<f32>,
-    /// Partitions of a vector index that are searched at least.
+    /// The minimum number of partitions of a vector index that are searched.
     nprobes: Option<usize>,
-    /// Candidates per hit whose exact distance decides.
+    /// Candidates per hit that are ranked again by their exact distance.
     refine: Option<u32>,
-    /// Candidates that a graph keeps while it is walked.
+    /// Candidates that the search of a graph index keeps.
     ef: Option<usize>,
-    /// Whether the reranker orders the best anew.
+    /// Whether the reranker orders the best hits again.
     #[serde(default)]
     rerank: bool,
-    /// Columns of the rows; all of them when left out.
+    /// Columns of the rows; by default all.
     columns: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Like {
+struct LikeRow {
     doc_id: String,
     #[serde(default, deserialize_with = "null_is_absent")]
     chunk: u32,
 }
 
-fn ten() -> usize {
+fn default_k() -> usize {
     10
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Found {
+struct SearchResponse {
     table: String,
     version: u64,
     mode: SearchMode,
     took_ms: f64,
     /// Best first.
-    hits: Vec<Hit>,
+    hits: Vec<SearchHit>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Hit {
+struct SearchHit {
     /// From 1.
     rank: usize,
-    /// More is better; null for a row that the reranker could not read.
+    /// Higher is better; null for a row that the reranker could not read.
     score: Option<f32>,
-    /// Its place by its vector, where that found it.
-    vector: Option<VectorPlace>,
-    /// Its place by its words, where those found it.
-    text: Option<TextPlace>,
-    /// What a hybrid search's score is the sum of.
-    parts: Option<Parts>,
-    /// Its place by the reranker.
-    rerank: Option<RerankPlace>,
+    /// The rank by vector, if vector search found the row.
+    vector: Option<VectorRank>,
+    /// The rank by text, if full-text search found the row.
+    text: Option<TextRank>,
+    /// The parts of a hybrid search's score, which is their sum.
+    parts: Option<ScoreParts>,
+    /// The rank by the reranker.
+    rerank: Option<RerankerRank>,
     /// The table's columns without the vector.
     #[schemars(with = "Map<String, Value>")]
     row: Box<RawValue>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct VectorPlace {
+struct VectorRank {
     rank: u32,
     distance: f32,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct TextPlace {
+struct TextRank {
     rank: u32,
     bm25: f32,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Parts {
-    /// What the vectors give to the score.
+struct ScoreParts {
+    /// The contribution of the vector.
     vector: f32,
-    /// What the words give to it.
+    /// The contribution of the text.
     text: f32,
-    /// The distance, also of a hit that only its words found; null where the fusion does not need it.
+    /// The distance, also of a hit that only full-text search found; null if the fusion does not need it.
     distance: Option<f32>,
-    /// The BM25 score, also of a hit that only its vector found; null for a hit with none of the words.
+    /// The BM25 score, also of a hit that only vector search found; null for a hit with none of the query's words.
     bm25: Option<f32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct RerankPlace {
+struct RerankerRank {
     rank: usize,
     score: f32,
 }
 
 pub(super) fn route() -> Route {
-    Route {
-        operation: Operation::post("/v1/search", "The best rows for a query").body::<Search>().answer::<Found>(),
-        handler: post(search),
-    }
+    let operation =
+        Operation::post("/v1/search", "The best rows for a query").body::<SearchParams>().response::<SearchResponse>();
+    Route::new(operation, post(search))
 }
 
-async fn search(State(app): State<App>, JsonBody(asked): JsonBody<Search>) -> Result<Json<Found>, ApiError> {
+async fn search(
+    State(app): State<App>,
+    JsonBody(params): JsonBody<SearchParams>,
+) -> Result<Json<SearchResponse>, ApiError> {
     let started = Instant::now();
-    let table = asked.table.clone();
-    let request = asked.request(&app.limits)?;
-    let kind = if request.filter.is_some() { Kind::Condition } else { Kind::Search };
-    let found = app.work_on(kind, table.as_deref(), async move |app, _, name, table| {
+    let table = params.table.clone();
+    let request = params.request(&app.limits)?;
+    let class = if request.filter.is_some() { RequestClass::FilteredSearch } else { RequestClass::Search };
+    let found = app.execute_on_table(class, table.as_deref(), async move |app, _, name, table| {
         if let Some(condition) = &request.filter {
-            statement::check_condition(condition, app.limits.statement)?;
+            check_condition(condition, app.limits.max_statement_bytes)?;
         }
-        let refused = |error| ApiError::of_search(&error, Some(&name));
+        let api_error = |error| ApiError::from_search(&error, Some(&name));
         let mode = table.mode_of(&request);
         let models = match mode {
-            SearchMode::Text => app.models.of_words(),
-            SearchMode::Vector | SearchMode::Hybrid => app.models.of(table.contract()).await.map_err(refused)?,
+            SearchMode::Text => app.models.without_embedder(),
+            SearchMode::Vector | SearchMode::Hybrid => {
+                app.models.for_contract(table.contract()).await.map_err(api_error)?
+            }
         };
-        let hits = shown(&Box::pin(table.search(&request, &models)).await.map_err(refused)?)?;
-        Ok(Found { version: table.version(), table: name, mode, took_ms: 0.0, hits })
+        let hits = to_hits(&Box::pin(table.search(&request, &models)).await.map_err(api_error)?)?;
+        Ok(SearchResponse { version: table.version(), table: name, mode, took_ms: 0.0, hits })
     });
     let found = found.await?;
-    Ok(Json(Found { took_ms: milliseconds(started), ..found }))
+    Ok(Json(SearchResponse { took_ms: milliseconds_since(started), ..found }))
 }
 
-/// Since then, to the microsecond.
-pub(super) fn milliseconds(started: Instant) -> f64 {
-    started.elapsed().as_micros() as f64 / 1000.0
-}
-
-impl Search {
+impl SearchParams {
     fn request(self, limits: &Limits) -> Result<SearchRequest, ApiError> {
-        if self.k > limits.hits {
-            let message = format!("k is {}, and may be {} at most", self.k, limits.hits);
+        if self.k > limits.max_hits {
+            let message = format!("k is {}: at most {} is allowed", self.k, limits.max_hits);
             return Err(ApiError::too_much("too_many_hits", message).param("k"));
         }
         let query = match (self.query, self.vector, self.like) {
-            (Some(words), None, None) => Query::Text(words),
+            (Some(text), None, None) => Query::Text(text),
             (None, Some(vector), None) => Query::Vector(vector),
-            (None, None, Some(Like { doc_id, chunk })) => Query::Like { doc_id, chunk },
+            (None, None, Some(LikeRow { doc_id, chunk })) => Query::Like { doc_id, chunk },
             _ => {
-                let error = ApiError::bad("invalid_query", "one of `query`, `vector` and `like` says what to look for");
+                let error = ApiError::bad("invalid_query", "exactly one of `query`, `vector` and `like` is required");
                 return Err(error.param("query"));
             }
         };
@@ -188,19 +193,15 @@ impl Search {
             (kind @ FusionKind::Weighted, None, weight) => (kind, weight, "vector_weight"),
             (kind, None, None) => (kind, None, "fusion"),
             _ => {
-                let message = "text_weight belongs to score fusion, vector_weight to weighted fusion";
+                let message = "text_weight is for score fusion, vector_weight for weighted fusion";
                 return Err(ApiError::bad("invalid_query", message).param("fusion"));
             }
         };
         let fusion = fusion.with_weight(weight);
         let fusion = fusion.map_err(|error| ApiError::bad("invalid_query", error.to_string()).param(param))?;
-        // An index is searched in memory: what is asked of it is bounded too.
-        let bounded = |asked: Option<usize>, most: usize| asked.is_none_or(|asked| asked <= most);
-        if !bounded(self.nprobes, 1 << 16)
-            || !bounded(self.ef, 1 << 16)
-            || !bounded(self.refine.map(|n| n as usize), 1000)
-        {
-            let message = "nprobes and ef may be 65536 at most, refine 1000";
+        let exceeds = |effort: Option<usize>| effort.is_some_and(|effort| effort > MAX_INDEX_EFFORT);
+        if exceeds(self.nprobes) || exceeds(self.ef) || self.refine.is_some_and(|refine| refine > MAX_REFINE) {
+            let message = format!("nprobes and ef are at most {MAX_INDEX_EFFORT}, refine at most {MAX_REFINE}");
             return Err(ApiError::too_much("too_much_effort", message).param("nprobes"));
         }
         Ok(SearchRequest {
@@ -217,20 +218,20 @@ impl Search {
     }
 }
 
-fn shown(hits: &Hits) -> Result<Vec<Hit>, ApiError> {
+fn to_hits(hits: &Hits) -> Result<Vec<SearchHit>, ApiError> {
     let ranked = |by: RankedBy| Some((by.rank?, by.value));
-    let hit = |(at, (row, scores)): (usize, (Box<RawValue>, &HitScores))| Hit {
+    let hit = |(at, (row, scores)): (usize, (Box<RawValue>, &HitScores))| SearchHit {
         rank: at + 1,
         score: Some(scores.score).filter(|score| score.is_finite()),
-        vector: scores.vector.and_then(ranked).map(|(rank, distance)| VectorPlace { rank, distance }),
-        text: scores.text.and_then(ranked).map(|(rank, bm25)| TextPlace { rank, bm25 }),
-        parts: scores.parts.map(|parts| Parts {
+        vector: scores.vector.and_then(ranked).map(|(rank, distance)| VectorRank { rank, distance }),
+        text: scores.text.and_then(ranked).map(|(rank, bm25)| TextRank { rank, bm25 }),
+        parts: scores.parts.map(|parts| ScoreParts {
             vector: parts.vector,
             text: parts.text,
             distance: scores.vector.map(|by| by.value),
             bm25: scores.text.map(|by| by.value),
         }),
-        rerank: scores.rerank.map(|score| RerankPlace { rank: at + 1, score }),
+        rerank: scores.rerank.map(|score| RerankerRank { rank: at + 1, score }),
         row,
     };
     Ok(rows(&hits.rows)?.into_iter().zip(&hits.scores).enumerate().map(hit).collect())

@@ -1,4 +1,4 @@
-//! Tokens, names, and what is open to everybody.
+//! Tokens, host names, and the routes without a token.
 
 use axum::{
     body::Body,
@@ -6,8 +6,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Fixture, TOKEN, right};
-use crate::{Limits, TokenHash};
+use super::{Fixture, TOKEN, valid_requests};
+use crate::{Limits, TokenHash, routes};
 
 async fn protected() -> Fixture {
     Fixture::with(Limits::default(), vec![TokenHash::of(TOKEN).unwrap()]).await
@@ -22,7 +22,7 @@ async fn status(server: &Fixture, path: &str, authorization: Option<&str>) -> St
 }
 
 #[tokio::test]
-async fn nothing_of_the_tables_is_told_without_a_token() {
+async fn api_routes_require_a_token() {
     let server = protected().await;
     let good = format!("Bearer {TOKEN}");
     for path in ["/v1/tables", "/v1/openapi.json", "/v1/tables/docs/facets?column=lang", "/metrics"] {
@@ -31,7 +31,7 @@ async fn nothing_of_the_tables_is_told_without_a_token() {
         }
         assert_eq!(status(&server, path, Some(&good)).await, StatusCode::OK, "{path}");
     }
-    for (path, body) in right() {
+    for (path, body) in valid_requests() {
         assert_eq!(server.refused(path, body).await, (401, "unauthorized".to_owned()), "{path}");
     }
     let (_, answer) = server.post("/v1/embeddings", json!({})).await;
@@ -39,51 +39,52 @@ async fn nothing_of_the_tables_is_told_without_a_token() {
 }
 
 #[tokio::test]
-async fn health_and_page_are_open() {
+async fn health_and_page_require_no_token() {
     let server = protected().await;
     for path in ["/", "/healthz", "/readyz"] {
         assert_eq!(status(&server, path, None).await, StatusCode::OK, "{path}");
     }
     assert_eq!(server.get("/healthz").await.1, json!({ "status": "ok" }));
-    server.app.end();
+    server.app.begin_shutdown();
     assert_eq!(server.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(server.get("/healthz").await.0, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn without_tokens_other_names_than_this_machines_are_refused() {
-    let ask = |host: &str| Request::get("/v1/tables").header(header::HOST, host).body(Body::empty()).unwrap();
+async fn without_tokens_foreign_host_names_are_refused() {
+    let request = |host: &str| Request::get("/v1/tables").header(header::HOST, host).body(Body::empty()).unwrap();
     let server = Fixture::new().await;
-    assert_eq!(server.send(ask("evil.example:8000")).await.0, StatusCode::FORBIDDEN);
-    assert_eq!(server.send(ask("localhost:8000")).await.0, StatusCode::OK);
-    let mut two = ask("localhost:8000");
+    assert_eq!(server.send(request("evil.example:8000")).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(server.send(request("localhost:8000")).await.0, StatusCode::OK);
+    let mut two = request("localhost:8000");
     two.headers_mut().append(header::HOST, "evil.example".parse().unwrap());
     assert_eq!(server.send(two).await.0, StatusCode::FORBIDDEN);
-    let mut whole = ask("localhost:8000");
+    let mut whole = request("localhost:8000");
     *whole.uri_mut() = "http://evil.example/v1/tables".parse().unwrap();
     assert_eq!(server.send(whole).await.0, StatusCode::FORBIDDEN);
     let server = protected().await;
-    assert_eq!(server.send(ask("search.example")).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(server.send(request("search.example")).await.0, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_makes_no_browser_ask() {
-    let ask = |path: &str, site: &str| Request::get(path).header("sec-fetch-site", site).body(Body::empty()).unwrap();
+async fn cross_site_requests_of_browsers_are_refused() {
+    let request =
+        |path: &str, site: &str| Request::get(path).header("sec-fetch-site", site).body(Body::empty()).unwrap();
     for server in [Fixture::new().await, protected().await] {
         for path in ["/v1/tables", "/v1/tables/docs/facets?column=lang", "/metrics"] {
-            let (status, _, text) = server.send(ask(path, "cross-site")).await;
+            let (status, _, text) = server.send(request(path, "cross-site")).await;
             assert!(status == StatusCode::FORBIDDEN && text.contains("foreign_page"), "{path}: {text}");
         }
-        assert_eq!(server.send(ask("/healthz", "cross-site")).await.0, StatusCode::OK);
+        assert_eq!(server.send(request("/healthz", "cross-site")).await.0, StatusCode::OK);
     }
     let server = Fixture::new().await;
     for site in ["same-origin", "same-site", "none"] {
-        assert_eq!(server.send(ask("/v1/tables", site)).await.0, StatusCode::OK, "{site}");
+        assert_eq!(server.send(request("/v1/tables", site)).await.0, StatusCode::OK, "{site}");
     }
 }
 
 #[tokio::test]
-async fn a_server_whose_stores_do_not_answer_is_not_ready_until_they_do() {
+async fn a_table_is_unreachable_until_its_store_answers() {
     let server = Fixture::new().await;
     let moved = server.folder.path().join("moved");
     let table = server.folder.path().join("docs.lance");
@@ -97,7 +98,7 @@ async fn a_server_whose_stores_do_not_answer_is_not_ready_until_they_do() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_in_json() {
+async fn unknown_routes_and_methods_return_json_errors() {
     let server = Fixture::new().await;
     for path in
         ["/nothing", "/v1/nothing", "/../etc/passwd", "/%2e%2e/etc/passwd", "/..%2f..%2fetc%2fpasswd", "//", "/v1"]
@@ -114,7 +115,7 @@ async fn what_is_not_there_is_told_in_json() {
 }
 
 #[tokio::test]
-async fn every_answer_is_named_and_counted() {
+async fn every_response_has_an_id_and_is_counted() {
     let server = Fixture::new().await;
     let request = |id: &str| Request::get("/healthz").header("x-request-id", id).body(Body::empty()).unwrap();
     let (_, headers, _) = server.send(request("abc-1")).await;
@@ -135,12 +136,44 @@ async fn every_answer_is_named_and_counted() {
 }
 
 #[tokio::test]
-async fn the_interface_describes_itself() {
+async fn the_openapi_document_describes_the_requests() {
     let (status, document) = Fixture::new().await.get("/v1/openapi.json").await;
     assert_eq!((status, &document["openapi"]), (StatusCode::OK, &json!("3.1.0")));
-    for (path, _) in right() {
+    for (path, _) in valid_requests() {
         assert!(document["paths"][path]["post"]["requestBody"].is_object(), "{path}");
     }
-    let where_ = &document["components"]["schemas"]["Search"]["properties"]["where"];
+    let where_ = &document["components"]["schemas"]["SearchParams"]["properties"]["where"];
     assert_ne!(*where_, Value::Null);
+}
+
+#[tokio::test]
+async fn every_reference_of_the_openapi_document_resolves() {
+    fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+        match value {
+            Value::Object(object) => {
+                found.extend(object.get("$ref").and_then(Value::as_str));
+                object.values().for_each(|value| references(value, found));
+            }
+            Value::Array(array) => array.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let (_, document) = Fixture::new().await.get("/v1/openapi.json").await;
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_openapi_document() {
+    let (_, document) = Fixture::new().await.get("/v1/openapi.json").await;
+    let mut expected = routes::paths();
+    expected.sort_unstable();
+    let mut described: Vec<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    described.sort_unstable();
+    assert_eq!(described, expected);
 }

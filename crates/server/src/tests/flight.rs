@@ -36,7 +36,7 @@ async fn serve(limits: Limits, tokens: Vec<TokenHash>) -> Served {
     serve_rows(batch().await, limits, tokens).await
 }
 
-/// A table that others wrote, with types that are sent as others.
+/// A foreign table with types that Flight sends as other types.
 fn packed() -> RecordBatch {
     let words: DictionaryArray<Int32Type> = [Some("one"), None, Some("one")].into_iter().collect();
     let columns: [(&str, ArrayRef); 3] = [
@@ -65,8 +65,8 @@ impl Served {
         FlightSqlServiceClient::new(Endpoint::from_shared(self.url.clone()).unwrap().connect().await.unwrap())
     }
 
-    /// The folder of the tables is nobody's business.
-    fn clean(&self, text: &str) {
+    /// Asserts that the text does not reveal the folders of the table and the model.
+    fn assert_redacted(&self, text: &str) {
         let folder = self.folder.path().display().to_string();
         for secret in [folder.as_str(), folder.trim_start_matches('/'), "/secret/folder", ".cargo/"] {
             assert!(!text.contains(secret), "{secret} in {text}");
@@ -98,7 +98,7 @@ async fn rows(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Result
 }
 
 #[tokio::test]
-async fn rows_have_the_columns_that_were_announced() {
+async fn rows_have_the_announced_schema() {
     let served = serve(Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     for (sql, expected) in [
@@ -120,7 +120,7 @@ async fn rows_have_the_columns_that_were_announced() {
     for sql in ["EXPLAIN SELECT * FROM docs", "SHOW ALL", "DESCRIBE docs", "SELECT * FROM information_schema.tables"] {
         let batches = rows(&mut client, sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
         let shown = pretty_format_batches(&batches).unwrap().to_string();
-        served.clean(&shown);
+        served.assert_redacted(&shown);
         assert!(!shown.contains("docs.lance"), "{shown}");
     }
     let counted = served.metrics().await;
@@ -129,7 +129,7 @@ async fn rows_have_the_columns_that_were_announced() {
 }
 
 #[tokio::test]
-async fn columns_of_others_are_sent_with_the_types_that_were_announced() {
+async fn columns_of_a_foreign_table_have_the_announced_types() {
     let served = serve_rows(packed(), Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     for (sql, expected) in [
@@ -147,14 +147,14 @@ async fn columns_of_others_are_sent_with_the_types_that_were_announced() {
 }
 
 #[tokio::test]
-async fn more_rows_than_an_answer_over_http_may_have_arrive() {
-    let served = serve(Limits { rows: 10, answer: 100, ..Limits::default() }, Vec::new()).await;
+async fn the_row_limit_of_http_does_not_apply() {
+    let served = serve(Limits { max_rows: 10, max_response_bytes: 100, ..Limits::default() }, Vec::new()).await;
     let batches = rows(&mut served.client().await, "SELECT * FROM generate_series(1, 100000)").await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100_000);
 }
 
 #[tokio::test]
-async fn what_http_refuses_is_refused() {
+async fn statements_that_http_refuses_are_refused() {
     let served = serve(Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     for sql in [
@@ -172,18 +172,18 @@ async fn what_http_refuses_is_refused() {
         "",
     ] {
         let status = rows(&mut client, sql).await.unwrap_err();
-        served.clean(status.message());
+        served.assert_redacted(status.message());
         let prepared = client.prepare(sql.to_owned(), None).await.err();
         assert!(prepared.is_some(), "{sql} was prepared");
     }
-    let stranger = client.do_get(Ticket::new("no ticket of ours")).await;
+    let stranger = client.do_get(Ticket::new("not a ticket of this server")).await;
     assert!(stranger.is_err());
-    // It still answers.
+    // The server still answers.
     assert_eq!(rows(&mut client, "SELECT 1").await.unwrap()[0].num_rows(), 1);
 }
 
 #[tokio::test]
-async fn a_prepared_statement_is_run_as_often_as_one_likes() {
+async fn a_prepared_statement_can_run_repeatedly() {
     let served = serve(Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     let mut statement = client.prepare("SELECT count(*) FROM docs".to_owned(), None).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_prepared_statement_is_run_as_often_as_one_likes() {
 }
 
 #[tokio::test]
-async fn a_prepared_statement_takes_values() {
+async fn a_prepared_statement_accepts_values() {
     let served = serve(Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     let text = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
@@ -238,13 +238,13 @@ async fn a_prepared_statement_takes_values() {
             assert_eq!(first.as_deref(), expected, "{sql}");
         }
     }
-    // Values make no statement of another kind.
+    // A statement with parameters is checked as well.
     let refused = client.prepare("DELETE FROM docs WHERE doc_id = $1".to_owned(), None).await;
     assert!(refused.is_err());
 }
 
 #[tokio::test]
-async fn a_prepared_statement_announces_what_it_sends() {
+async fn a_prepared_statement_announces_the_schema_of_its_rows() {
     let served = serve_rows(packed(), Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     let sql = "SELECT word AS w, make_array(word) AS l FROM docs";
@@ -258,7 +258,7 @@ async fn a_prepared_statement_announces_what_it_sends() {
 }
 
 #[tokio::test]
-async fn keys_and_types_are_told_with_the_protocols_columns() {
+async fn keys_and_types_have_the_columns_of_the_protocol() {
     let served = serve(Limits::default(), Vec::new()).await;
     let mut client = served.client().await;
     let read = async |info: FlightInfo| {
@@ -268,16 +268,16 @@ async fn keys_and_types_are_told_with_the_protocols_columns() {
         assert!(batches.iter().all(|batch| batch.schema().as_ref() == &announced), "{announced}");
         (announced, batches.iter().map(RecordBatch::num_rows).sum::<usize>(), batches)
     };
-    let asked = |table: &str, db_schema: Option<&str>| CommandGetPrimaryKeys {
+    let primary_keys = |table: &str, db_schema: Option<&str>| CommandGetPrimaryKeys {
         catalog: None,
         db_schema: db_schema.map(str::to_owned),
         table: table.to_owned(),
     };
-    let (_, rows, batches) = read(client.get_primary_keys(asked("docs", None)).await.unwrap()).await;
+    let (_, rows, batches) = read(client.get_primary_keys(primary_keys("docs", None)).await.unwrap()).await;
     let names = batches.iter().flat_map(|batch| batch.column(3).as_string::<i32>().iter().flatten());
     assert_eq!((rows, names.collect::<Vec<_>>()), (2, vec!["doc_id", "chunk"]));
     for (table, schema) in [("other", None), ("docs", Some("other"))] {
-        assert_eq!(read(client.get_primary_keys(asked(table, schema)).await.unwrap()).await.1, 0);
+        assert_eq!(read(client.get_primary_keys(primary_keys(table, schema)).await.unwrap()).await.1, 0);
     }
     let exported = CommandGetExportedKeys { catalog: None, db_schema: None, table: "docs".to_owned() };
     let (columns, rows, _) = read(client.get_exported_keys(exported).await.unwrap()).await;
@@ -298,14 +298,14 @@ async fn keys_and_types_are_told_with_the_protocols_columns() {
 }
 
 #[tokio::test]
-async fn rows_without_end_end_with_their_time() {
-    let limits = Limits { time: Duration::from_millis(500), statements: 1, ..Limits::default() };
+async fn endless_rows_end_at_the_request_timeout() {
+    let limits = Limits { request_timeout: Duration::from_millis(500), max_statements: 1, ..Limits::default() };
     let served = serve(limits, Vec::new()).await;
     let mut client = served.client().await;
     let endless = "SELECT * FROM generate_series(1, 1000000000000)";
     let status = rows(&mut client, endless).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    // A client that goes away gives its place to the next.
+    // When a client disconnects, the next one can run its statement.
     let info = client.execute(endless.to_owned(), None).await.unwrap();
     let mut stream = client.do_get(ticket(&info)).await.unwrap();
     assert!(stream.next().await.unwrap().unwrap().num_rows() > 0);
@@ -314,7 +314,7 @@ async fn rows_without_end_end_with_their_time() {
 }
 
 #[tokio::test]
-async fn nothing_is_told_without_a_token() {
+async fn calls_require_a_token() {
     let served = serve(Limits::default(), vec![TokenHash::of(TOKEN).unwrap()]).await;
     let mut client = served.client().await;
     assert!(client.get_catalogs().await.is_err());
@@ -322,14 +322,14 @@ async fn nothing_is_told_without_a_token() {
     assert!(client.execute("SELECT 1".to_owned(), None).await.is_err());
     let mut client = served.client().await;
     assert!(client.handshake("anybody", "not-the-token-of-this").await.is_err());
-    // The password is the token; from then on the client sends what it was given.
+    // The password is the token. Afterwards the client sends the token that the handshake returned.
     assert_eq!(client.handshake("anybody", TOKEN).await.unwrap(), TOKEN);
     client.set_token(TOKEN.to_owned());
     assert_eq!(rows(&mut client, "SELECT 1").await.unwrap()[0].num_rows(), 1);
 }
 
 #[tokio::test]
-async fn without_tokens_other_names_than_this_machines_are_refused() {
+async fn without_tokens_foreign_host_names_are_refused() {
     let served = serve(Limits::default(), Vec::new()).await;
     let foreign = Endpoint::from_shared(served.url.clone()).unwrap().origin("http://evil.example".parse().unwrap());
     let mut client = FlightSqlServiceClient::new(foreign.connect().await.unwrap());

@@ -1,4 +1,4 @@
-//! Tables that others wrote, and tables that took the place of others.
+//! Tables that other programs wrote, and tables that were replaced.
 
 use std::{fs, sync::Arc};
 
@@ -13,9 +13,9 @@ use lance::dataset::WriteMode;
 use polylance_schema::Contract;
 use serde_json::{Value, json};
 
-use super::{Fixture, batch, contract, right, write};
+use super::{Fixture, batch, contract, valid_requests, write};
 
-/// Columns that no run of polylance writes, under the names of its own.
+/// Columns with the names, but not the types, that a run of polylance writes.
 fn foreign() -> RecordBatch {
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("doc_id", Arc::new(Int64Array::from(vec![1, 2]))),
@@ -38,8 +38,8 @@ fn foreign() -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
 }
 
-/// Every route, with what it may be asked of a table.
-async fn ask_everything(server: &Fixture) -> Vec<(String, u16, Value)> {
+/// The responses of every route for this table.
+async fn request_everything(server: &Fixture) -> Vec<(String, u16, Value)> {
     let mut answers = Vec::new();
     for path in [
         "/v1/tables",
@@ -75,9 +75,9 @@ async fn ask_everything(server: &Fixture) -> Vec<(String, u16, Value)> {
         "SELECT embed('one')",
         "SELECT cosine_similarity(embedding, embed('one')) FROM docs",
     ];
-    let asked = searches.into_iter().map(|body| ("/v1/search", body));
-    let asked = asked.chain(statements.map(|sql| ("/v1/sql", json!({ "sql": sql }))));
-    for (path, body) in asked.chain(right()) {
+    let requests = searches.into_iter().map(|body| ("/v1/search", body));
+    let requests = requests.chain(statements.map(|sql| ("/v1/sql", json!({ "sql": sql }))));
+    for (path, body) in requests.chain(valid_requests()) {
         let (status, answer) = server.post(path, body.clone()).await;
         answers.push((format!("{path} {body}"), status.as_u16(), answer));
     }
@@ -85,24 +85,24 @@ async fn ask_everything(server: &Fixture) -> Vec<(String, u16, Value)> {
 }
 
 #[tokio::test]
-async fn a_table_of_others_is_read_or_refused_and_never_fails() {
+async fn a_foreign_table_never_causes_a_server_error() {
     let without_names = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
-    // A contract promises columns that are not there, or not what they were.
+    // A contract promises columns that are missing or have other types.
     let schema = foreign().schema();
     let promised = Schema::new_with_metadata(schema.fields().clone(), contract().to_metadata());
     let broken = foreign().with_schema(Arc::new(promised)).unwrap();
     for rows in [foreign(), without_names, broken] {
         let server = Fixture::over(rows).await;
-        for (asked, status, answer) in ask_everything(&server).await {
+        for (request, status, answer) in request_everything(&server).await {
             let error = &answer["error"];
-            assert!(status < 500 && error["code"] != "failed", "{asked}: {status} {answer}");
-            assert!(status == 200 || error["message"].is_string(), "{asked}: {answer}");
+            assert!(status < 500 && error["code"] != "failed", "{request}: {status} {answer}");
+            assert!(status == 200 || error["message"].is_string(), "{request}: {answer}");
         }
     }
 }
 
 #[tokio::test]
-async fn numbers_of_others_keep_their_digits() {
+async fn numbers_of_a_foreign_table_keep_all_digits() {
     let server = Fixture::over(foreign()).await;
     let body = json!({ "sql": "SELECT large, price, bytes, word FROM docs ORDER BY doc_id" }).to_string();
     let request = axum::http::Request::post("/v1/sql").header("content-type", "application/json");
@@ -112,7 +112,7 @@ async fn numbers_of_others_keep_their_digits() {
 }
 
 #[tokio::test]
-async fn a_newer_version_is_served_without_the_model_that_it_alone_names() {
+async fn a_newer_version_with_a_new_model_is_served_without_vector_search() {
     let server = Fixture::new().await;
     let rows = batch().await;
     let named = Contract { model: "org/other".into(), weights_hash: "ff".into(), ..contract() };
@@ -130,7 +130,7 @@ async fn a_newer_version_is_served_without_the_model_that_it_alone_names() {
 }
 
 #[tokio::test]
-async fn a_table_in_the_place_of_another_is_noticed() {
+async fn a_recreated_table_is_served() {
     let server = Fixture::new().await;
     let refresh = async || server.app.tables.refresh(&server.app.models, &server.app.metrics).await.unwrap();
     let folder = super::uri(&server.folder);
@@ -138,7 +138,7 @@ async fn a_table_in_the_place_of_another_is_noticed() {
         async || server.ok("/v1/sql", json!({ "sql": "SELECT count(*) AS n FROM docs" })).await["rows"][0]["n"].clone();
     assert_eq!(rows().await, 6);
 
-    // As many versions as before, other rows.
+    // The same number of versions, with other rows.
     fs::remove_dir_all(&folder).unwrap();
     refresh().await;
     write(&server.folder, batch().await.slice(0, 2), WriteMode::Create).await;

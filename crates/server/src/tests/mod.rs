@@ -1,11 +1,11 @@
-//! The routes, through the router and without a network, on a small table and models that compute nothing.
+//! The routes, through the router without a network, on a small table with fake models.
 
 mod access;
 mod bodies;
 mod flight;
 mod foreign;
 mod models;
-mod searching;
+mod search;
 mod sql;
 mod tables;
 
@@ -65,7 +65,7 @@ pub(super) fn contract() -> Contract {
     }
 }
 
-/// What the fake device says of texts.
+/// The vectors of the fake device for these texts.
 pub(super) async fn vectors(texts: &[&str], prefix: &str) -> Vec<f32> {
     let backend = FakeBackend::new(DIM);
     let spec = TokenizeSpec { prefix: prefix.into(), chunking: contract().chunking };
@@ -84,7 +84,7 @@ fn entities() -> ListArray {
     spans("WORD", &words)
 }
 
-/// Columns of every kind that a route looks at.
+/// Columns of every kind that a route reads.
 async fn batch() -> RecordBatch {
     let texts: Vec<&str> = ROWS.iter().map(|row| row.4).collect();
     let n = ROWS.len();
@@ -94,7 +94,7 @@ async fn batch() -> RecordBatch {
     let topics = classes(&ROWS.map(|row| row.3), vec![0.5; n]);
     let vectors = Arc::new(Float32Array::from(vectors(&texts, "query: ").await));
     let vectors = FixedSizeListArray::new(field("item", DataType::Float32), DIM as i32, vectors, None);
-    let places = || -> ArrayRef { Arc::new(Float32Array::from_iter_values((0..n).map(|at| at as f32))) };
+    let coordinates = || -> ArrayRef { Arc::new(Float32Array::from_iter_values((0..n).map(|at| at as f32))) };
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("doc_id", strings(|row| row.0)),
         ("lang", strings(|row| row.2)),
@@ -105,8 +105,8 @@ async fn batch() -> RecordBatch {
         ("topic", Arc::new(topics)),
         ("entities", Arc::new(entities())),
         ("embedding", Arc::new(vectors)),
-        ("map_x", places()),
-        ("map_y", places()),
+        ("map_x", coordinates()),
+        ("map_y", coordinates()),
     ];
     let schema: Vec<Field> =
         columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
@@ -146,7 +146,7 @@ impl Fixture {
         Self { folder, router: routes::router(app.clone()), app }
     }
 
-    /// Commits all rows once more.
+    /// Commits all rows a second time.
     pub(super) async fn write_again(&self) {
         write(&self.folder, batch().await, WriteMode::Append).await;
     }
@@ -174,14 +174,14 @@ impl Fixture {
         (status, json_of(&text))
     }
 
-    /// The body of a request that must succeed.
+    /// The response of a request that must succeed.
     pub(super) async fn ok(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer
     }
 
-    /// The code of the error of a request that must be refused.
+    /// The status and the error code of a request that must be refused.
     pub(super) async fn refused(&self, path: &str, body: Value) -> (u16, String) {
         let (status, answer) = self.post(path, body).await;
         (status.as_u16(), answer["error"]["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
@@ -218,8 +218,8 @@ fn models() -> ServedModels {
     }
 }
 
-/// A request of this route that is right.
-pub(super) fn right() -> [(&'static str, Value); 5] {
+/// A valid request of each route that has a body.
+pub(super) fn valid_requests() -> [(&'static str, Value); 5] {
     [
         ("/v1/search", json!({ "query": "right" })),
         ("/v1/sql", json!({ "sql": "SELECT 1" })),

@@ -13,7 +13,7 @@ fn floats(item: &Value) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn vectors_are_those_of_the_table_in_both_encodings() {
+async fn embeddings_match_the_table_in_both_encodings() {
     let server = Fixture::new().await;
     let answer = server.ok(EMBEDDINGS, json!({ "input": ["one text", "another"], "model": "fake-model" })).await;
     assert_eq!((&answer["object"], &answer["model"]), (&json!("list"), &json!("fake-model")));
@@ -22,15 +22,15 @@ async fn vectors_are_those_of_the_table_in_both_encodings() {
     assert_eq!((&answer["data"][1]["object"], &answer["data"][1]["index"]), (&json!("embedding"), &json!(1)));
     assert_eq!(answer["usage"], json!({ "prompt_tokens": 9, "total_tokens": 9 }));
 
-    let asked = json!({ "input": "one text", "encoding_format": "base64", "input_type": "passage", "model": "docs" });
-    let answer = server.ok(EMBEDDINGS, asked).await;
+    let request = json!({ "input": "one text", "encoding_format": "base64", "input_type": "passage", "model": "docs" });
+    let answer = server.ok(EMBEDDINGS, request).await;
     let bytes = BASE64_STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
     let read: Vec<f32> = bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
     assert_eq!(read, vectors(&["one text"], "").await);
 }
 
 #[tokio::test]
-async fn ids_are_read_as_they_are_and_dimensions_are_cut() {
+async fn token_ids_are_used_unchanged_and_dimensions_are_cut() {
     let server = Fixture::new().await;
     let one = server.ok(EMBEDDINGS, json!({ "input": [0, 7, 2] })).await;
     let two = server.ok(EMBEDDINGS, json!({ "input": [[0, 7, 2], [0, 2]], "dimensions": 3 })).await;
@@ -39,7 +39,7 @@ async fn ids_are_read_as_they_are_and_dimensions_are_cut() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_embedded_says_why_in_the_shape_that_clients_know() {
+async fn invalid_inputs_return_errors_in_the_openai_shape() {
     let server = Fixture::new().await;
     let long = "word ".repeat(20);
     let over = [vec![0], vec![7; 5000], vec![2]].concat();
@@ -72,7 +72,7 @@ async fn what_cannot_be_embedded_says_why_in_the_shape_that_clients_know() {
 }
 
 #[tokio::test]
-async fn as_many_inputs_as_openai_takes_are_answered() {
+async fn as_many_inputs_as_openai_accepts_are_embedded() {
     let server = Fixture::new().await;
     let answer = server.ok(EMBEDDINGS, json!({ "input": vec!["a b"; 2048] })).await;
     assert_eq!(answer["data"].as_array().unwrap().len(), 2048);
@@ -83,7 +83,7 @@ async fn as_many_inputs_as_openai_takes_are_answered() {
 }
 
 #[tokio::test]
-async fn what_typed_clients_leave_out_is_null_and_absent() {
+async fn null_fields_count_as_absent() {
     let server = Fixture::new().await;
     for (path, plain, nulls) in [
         (
@@ -124,7 +124,7 @@ async fn what_typed_clients_leave_out_is_null_and_absent() {
         }
         assert_eq!(answer, expected, "{path}");
     }
-    // Data is no field: a null in it is an error.
+    // A null inside a list is an error.
     for (path, body) in [
         (EMBEDDINGS, json!({ "input": ["a", null] })),
         ("/v1/search", json!({ "vector": [1.0, null] })),
@@ -135,7 +135,7 @@ async fn what_typed_clients_leave_out_is_null_and_absent() {
 }
 
 #[tokio::test]
-async fn models_are_listed_as_openais_clients_read_them() {
+async fn models_are_listed_in_the_openai_shape() {
     let server = Fixture::new().await;
     let (status, listing) = server.get("/v1/models").await;
     assert_eq!((status.as_u16(), &listing["object"]), (200, &json!("list")));
@@ -159,8 +159,8 @@ async fn models_are_listed_as_openais_clients_read_them() {
 async fn passages_are_ordered_by_relevance() {
     let server = Fixture::new().await;
     // The fake reranker prefers long passages.
-    let asked = json!({ "query": "q", "documents": ["aa", "aaaa", "aaa"], "top_n": 2, "return_documents": true });
-    let answer = server.ok("/v1/rerank", asked).await;
+    let request = json!({ "query": "q", "documents": ["aa", "aaaa", "aaa"], "top_n": 2, "return_documents": true });
+    let answer = server.ok("/v1/rerank", request).await;
     let expected = [
         json!({ "index": 1, "relevance_score": 4.0, "document": { "text": "aaaa" } }),
         json!({ "index": 2, "relevance_score": 3.0, "document": { "text": "aaa" } }),
@@ -181,7 +181,7 @@ async fn passages_are_ordered_by_relevance() {
 }
 
 #[tokio::test]
-async fn a_head_answers_each_input() {
+async fn a_head_returns_a_result_for_each_input() {
     let server = Fixture::new().await;
     let inputs = json!(["hello Ada", FakeBackend::REFUSED]);
     let answer = server.ok("/v1/predict", json!({ "head": "people", "inputs": inputs })).await;

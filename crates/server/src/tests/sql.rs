@@ -20,8 +20,8 @@ async fn rows_come_with_their_types() {
 }
 
 #[tokio::test]
-async fn more_rows_than_allowed_are_cut_and_said_to_be() {
-    let server = Fixture::with(Limits { rows: 300, ..Limits::default() }, Vec::new()).await;
+async fn more_rows_than_allowed_are_cut_and_marked_as_truncated() {
+    let server = Fixture::with(Limits { max_rows: 300, ..Limits::default() }, Vec::new()).await;
     let series = |n| json!({ "sql": format!("SELECT * FROM generate_series(1, {n})") });
     for (n, rows, truncated) in
         [(299, 299, false), (300, 300, false), (301, 300, true), (1_000_000_000_000_u64, 300, true)]
@@ -29,16 +29,16 @@ async fn more_rows_than_allowed_are_cut_and_said_to_be() {
         let answer = server.ok(SQL, series(n)).await;
         assert_eq!((answer["rows"].as_array().unwrap().len(), &answer["truncated"]), (rows, &json!(truncated)), "{n}");
     }
-    let server = Fixture::with(Limits { answer: 100, ..Limits::default() }, Vec::new()).await;
+    let server = Fixture::with(Limits { max_response_bytes: 100, ..Limits::default() }, Vec::new()).await;
     let answer = server.ok(SQL, series(299)).await;
     assert_eq!(answer["truncated"], true);
     assert!(answer["rows"].to_string().len() < 120);
 }
 
 #[tokio::test]
-async fn plans_and_settings_do_not_tell_where_the_tables_are() {
+async fn plans_and_settings_do_not_reveal_where_the_tables_are() {
     let server = Fixture::new().await;
-    // That no answer has the folder's path is checked with every request.
+    // The fixture checks every response for the folder's path.
     for sql in [
         "EXPLAIN SELECT * FROM docs WHERE lang = 'eng'",
         "EXPLAIN VERBOSE SELECT * FROM docs",
@@ -59,7 +59,7 @@ async fn plans_and_settings_do_not_tell_where_the_tables_are() {
 }
 
 #[tokio::test]
-async fn nothing_but_queries_over_the_tables_is_answered() {
+async fn only_queries_over_the_tables_are_allowed() {
     let server = Fixture::new().await;
     for (sql, status, code) in [
         ("DELETE FROM docs", 403, "read_only"),
@@ -94,7 +94,7 @@ async fn nothing_but_queries_over_the_tables_is_answered() {
 }
 
 #[tokio::test]
-async fn an_expression_as_deep_as_it_may_be_is_answered() {
+async fn expressions_of_the_allowed_depth_are_computed() {
     let server = Fixture::new().await;
     for sql in [
         format!("SELECT chunk{} AS x FROM docs", "+chunk".repeat(480)),
@@ -107,16 +107,18 @@ async fn an_expression_as_deep_as_it_may_be_is_answered() {
 
 #[tokio::test]
 async fn memory_and_time_are_limited() {
-    let server = Fixture::with(Limits { sql_memory: 1 << 20, ..Limits::default() }, Vec::new()).await;
+    let server = Fixture::with(Limits { sql_memory_bytes: 1 << 20, ..Limits::default() }, Vec::new()).await;
     let large = json!({ "sql": "SELECT count(*) FROM generate_series(1, 10000000) a \
                                 JOIN generate_series(1, 10000000) b ON a.value = b.value" });
     assert_eq!(server.refused(SQL, large).await, (422, "too_much_memory".to_owned()));
-    let limits = Limits { sql_memory: 32 << 20, sql_disk: 1 << 20, ..Limits::default() };
+    let limits = Limits { sql_memory_bytes: 32 << 20, sql_disk_bytes: 1 << 20, ..Limits::default() };
     let server = Fixture::with(limits, Vec::new()).await;
     let spilled = json!({ "sql": "SELECT value FROM generate_series(1, 10000000) ORDER BY -value OFFSET 9999999" });
     assert_eq!(server.refused(SQL, spilled).await, (422, "too_much_disk".to_owned()));
     let server =
-        Fixture::with(Limits { time: std::time::Duration::from_millis(1), ..Limits::default() }, Vec::new()).await;
-    let long = json!({ "sql": "SELECT sum(a.value * b.value) FROM generate_series(1, 10000000) a, generate_series(1, 10000000) b" });
+        Fixture::with(Limits { request_timeout: std::time::Duration::from_millis(1), ..Limits::default() }, Vec::new())
+            .await;
+    let long = json!({ "sql": "SELECT sum(a.value * b.value) \
+                               FROM generate_series(1, 10000000) a, generate_series(1, 10000000) b" });
     assert_eq!(server.refused(SQL, long).await, (422, "too_slow".to_owned()));
 }

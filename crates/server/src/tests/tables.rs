@@ -1,4 +1,4 @@
-//! What tells of the tables: `/v1/tables` and what is below it.
+//! `/v1/tables` and the routes below it.
 
 use axum::http::StatusCode;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{DIM, Fixture};
 
 #[tokio::test]
-async fn a_table_tells_what_it_has() {
+async fn the_list_of_tables_describes_each_table() {
     let (status, answer) = Fixture::new().await.get("/v1/tables").await;
     assert_eq!(status, StatusCode::OK);
     let table = &answer["tables"][0];
@@ -19,25 +19,25 @@ async fn a_table_tells_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_tables_past_has_its_versions_newest_first() {
+async fn the_history_lists_versions_newest_first() {
     let server = Fixture::new().await;
     server.write_again().await;
-    let (status, past) = server.get("/v1/tables/docs/history").await;
-    assert_eq!((status, &past["quarantine"]), (StatusCode::OK, &json!([])));
-    // Opened before the latest was written, the table knows it all the same.
-    let versions = past["versions"].as_array().unwrap();
+    let (status, history) = server.get("/v1/tables/docs/history").await;
+    assert_eq!((status, &history["quarantine"]), (StatusCode::OK, &json!([])));
+    // The table was opened before the latest version was written, and lists it all the same.
+    let versions = history["versions"].as_array().unwrap();
     let of = |name: &str| versions.iter().map(|version| version[name].clone()).collect::<Vec<_>>();
     assert_eq!(
         (of("version"), of("rows")),
         (json!([3, 2, 1]).as_array().unwrap().clone(), vec![json!(12), json!(6), json!(6)])
     );
     assert_eq!(of("operation")[0], "Append");
-    assert!(of("run_id").iter().all(serde_json::Value::is_null), "{past}");
+    assert!(of("run_id").iter().all(serde_json::Value::is_null), "{history}");
     assert_eq!(server.get("/v1/tables/other/history").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn a_document_has_its_chunks_in_order() {
+async fn a_document_returns_its_chunks_in_order() {
     let server = Fixture::new().await;
     let (status, answer) = server.get("/v1/tables/docs/documents/long%2Fone").await;
     assert_eq!((status, &answer["doc_id"]), (StatusCode::OK, &json!("long/one")));
@@ -58,7 +58,7 @@ async fn a_document_has_its_chunks_in_order() {
 }
 
 #[tokio::test]
-async fn values_are_counted_most_frequent_first() {
+async fn facets_list_the_most_frequent_values_first() {
     let server = Fixture::new().await;
     let counted = async |query: &str| server.get(&format!("/v1/tables/docs/facets?{query}")).await;
     let (status, answer) = counted("column=lang").await;
@@ -85,7 +85,7 @@ async fn values_are_counted_most_frequent_first() {
 }
 
 #[tokio::test]
-async fn a_map_has_a_point_a_row() {
+async fn the_map_has_one_point_per_row() {
     let server = Fixture::new().await;
     let (status, answer) = server.get("/v1/tables/docs/map?color=lang").await;
     assert_eq!((status, &answer["explained"]), (StatusCode::OK, &json!(null)));

@@ -23,7 +23,7 @@ export function facetKey(value: FacetValue["value"]): string | null {
   return value === null ? null : String(value);
 }
 
-/** Rows in which `column` has one of `values`; `undefined` when none is asked for. */
+/** Rows in which `column` has one of `values`; `undefined` when there are no values. */
 export function facetCondition(column: Column, values: (string | null)[]): string | undefined {
   const name = identifier(column.name) + (isStruct(column) ? ".label" : "");
   const given = values.filter((value): value is string => value !== null);
@@ -36,7 +36,7 @@ export function facetCondition(column: Column, values: (string | null)[]): strin
   return parts.length > 1 ? `(${parts.join(" OR ")})` : parts[0];
 }
 
-/** Every facet's condition and the reader's own, except the facet `without`; `undefined` when all rows do. */
+/** Every facet's condition and the reader's own, except the facet `without`; `undefined` when all rows match. */
 export function condition(table: Table, facets: Facets, where: string, without?: string): string | undefined {
   const parts = where.trim() ? [`(${where.trim()})`] : [];
   for (const [name, values] of Object.entries(facets)) {

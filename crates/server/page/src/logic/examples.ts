@@ -10,7 +10,7 @@ export interface Example {
 const quoted = (name: string): string => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
 const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
 
-/** Statements on `table`, and on the quarantines that are served beside it. */
+/** Statements on `table`, and on the quarantines that are served with it. */
 export function examples(table: Table, tables: Table[]): Example[] {
   const from = quoted(table.name);
   const found: Example[] = [];

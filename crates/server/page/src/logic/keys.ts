@@ -1,10 +1,10 @@
-/** Keys and what they do. */
+/** Keys and their actions. */
 
 export type Action =
   | "focus-search" | "next" | "previous" | "open" | "like" | "why" | "close"
   | "search" | "map" | "sql" | "runs" | "theme" | "keys";
 
-/** What the page lists under `?`. */
+/** The list of keys under `?`. */
 export const KEYS: { keys: string[]; action: Action; says: string }[] = [
   { keys: ["/"], action: "focus-search", says: "go to the search box" },
   { keys: ["j", "ArrowDown"], action: "next", says: "next hit" },
@@ -35,7 +35,7 @@ export interface Press {
   letters: boolean;
 }
 
-/** What a key press asks for; `null` leaves it to the browser. */
+/** The action of a key press; `null` leaves it to the browser. */
 export function actionOf(press: Press): Action | null {
   if (press.ctrlKey || press.altKey || press.metaKey) return null;
   if (press.typing && press.key !== "Escape") return null;

@@ -1,4 +1,4 @@
-/** What a table says about the language of its rows. */
+/** The language of a table's rows. */
 
 import type { Row, Table } from "../api.ts";
 
@@ -20,7 +20,7 @@ export function languageColumns(table: Table): string[] {
   return COLUMNS.filter((name) => table.columns.some((column) => column.name === name));
 }
 
-/** The row's language for the `lang` attribute, when the table says it. */
+/** The row's language for the `lang` attribute, if the table has it. */
 export function languageOf(table: Table, row: Row): string | undefined {
   for (const column of languageColumns(table)) {
     const value = row[column];

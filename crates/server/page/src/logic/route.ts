@@ -11,7 +11,7 @@ export interface Route {
   /** The table's name; empty for the first. */
   table: string;
   query: string;
-  /** The row whose neighbours are wanted, instead of a query. */
+  /** A row instead of a query: the search finds similar rows. */
   like: { doc_id: string; chunk: number } | null;
   /** `auto` leaves the choice to the server. */
   mode: Mode | "auto";
@@ -55,7 +55,7 @@ function count(text: string | null): number | null {
   return text !== null && /^\d{1,9}$/.test(text) ? Number(text) : null;
 }
 
-/** Reads an address. Whatever it holds, the answer is a route: an unknown part is as if it were not there. */
+/** Reads an address. The result is always a route: unknown parts are ignored. */
 export function parseRoute(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#?\/?/, "").split(/\?(.*)/s);
   const given = new URLSearchParams(query);
@@ -85,7 +85,7 @@ export function parseRoute(hash: string): Route {
   };
 }
 
-/** Writes an address; what is as it starts is left out. */
+/** Writes an address without the parts that have their default. */
 export function formatRoute(route: Route): string {
   const given = new URLSearchParams();
   const put = (name: string, value: string | number | null | false): void => {

@@ -1,4 +1,4 @@
-/** Which column of a row is what. */
+/** The roles of a row's columns. */
 
 import type { Row, Span, Table } from "../api.ts";
 

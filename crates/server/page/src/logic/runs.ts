@@ -1,4 +1,4 @@
-/** What runs did to a table, from its versions. */
+/** The runs of a table, from its versions. */
 
 import type { Quarantine, Version } from "../api.ts";
 
@@ -8,15 +8,15 @@ export interface Run {
   begun: string;
   ended: string;
   commits: number;
-  /** Rows that the table has more. */
+  /** Rows that the run added. */
   added: number;
-  /** Rows a second between its commits; a single commit does not tell. */
+  /** Rows per second between its commits; unknown for a single commit. */
   perSecond: number | null;
   /** Rows that it put into the quarantine and that are still there. */
   quarantined: number;
 }
 
-/** The runs, newest first. Of the oldest version that is known, nobody knows what was there before, unless it is the first. */
+/** The runs, newest first. The rows before the oldest listed version are unknown, unless it is the table's first. */
 export function runsOf(versions: Version[], quarantine: Quarantine[]): Run[] {
   const runs = new Map<string, Run & { timed: number }>();
   const ascending = [...versions].sort((a, b) => a.version - b.version);

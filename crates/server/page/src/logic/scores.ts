@@ -9,7 +9,7 @@ const SHORTEST = 0.15;
  * How long each hit's bar is, from 0 without a score to 1.
  *
  * Scores of one search lie close together and on a scale of their own (cosines near 0.9, fused ranks near 0.03), so
- * bars compare the hits of one list with each other; the number beside a bar is the score itself.
+ * bars compare the hits of one list with each other; the number next to a bar is the score itself.
  */
 export function bars(scores: (number | null)[]): number[] {
   const known = scores.filter((score) => score !== null);
@@ -48,7 +48,7 @@ export interface Reason {
 
 const within = (share: number): number => Math.min(Math.max(share, 0), 1);
 
-/** The rankings that put a hit where it is. */
+/** The rankings that contribute to a hit's position. */
 export function reasons(hit: Hit): Reason[] {
   const all: Reason[] = [];
   if (hit.vector) {

@@ -1,4 +1,4 @@
-/** Finds the words of a query in a text, in any script, by the rules of the table's index of words (crates/schema/src/words.rs). */
+/** Finds the words of a query in a text, in any script, by the rules of the table's full-text index (crates/schema/src/words.rs). */
 
 import type { Range } from "./spans.ts";
 
@@ -10,7 +10,7 @@ const INVISIBLE =
 
 const APOSTROPHES = /[`´\u02b9-\u02bf\u02c8\u055a\u05f3\u2018-\u201b\u2032\u2035\ua78b\ua78c\uff07\uff40]/gu;
 
-/** Marks that any letter may do without, and those that only say how a word sounds. */
+/** Marks that are optional on any letter, and those that only mark the pronunciation. */
 const MARKS =
   /[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u0653\u0655-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0711\u0730-\u074a\u08ca-\u08e1\u08e3-\u08ff\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]/u;
 
@@ -19,13 +19,13 @@ const MARKED = /([^\p{M}])(\p{M}+)/gu;
 
 const CYRILLIC = /[\u0400-\u052f\u1c80-\u1c8f\ua640-\ua69f]/u;
 
-/** The noughts of the scripts that write numbers with signs of their own. */
+/** The zeros of the scripts that have digits of their own. */
 const NOUGHTS = [
   0x0660, 0x06f0, 0x07c0, 0x0966, 0x09e6, 0x0a66, 0x0ae6, 0x0b66, 0x0be6, 0x0c66, 0x0ce6, 0x0d66, 0x0de6, 0x0e50, 0x0ed0,
   0x0f20, 0x1040, 0x17e0, 0x1810, 0x1946, 0x19d0,
 ];
 
-/** Letters that have no other form by Unicode's rules, and what is written for them. */
+/** Letters that Unicode's rules do not fold, and their replacements. */
 const LETTERS: Record<string, string> = {
   ß: "ss", æ: "ae", œ: "oe", þ: "th", ð: "d", đ: "d", ø: "o", ł: "l", ħ: "h", ŧ: "t", ı: "i", ŋ: "n", ς: "σ",
   ٱ: "ا", ى: "ي", ی: "ي", ک: "ك",
@@ -48,9 +48,9 @@ function letter(character: string): string {
   return nought === undefined ? (LETTERS[character] ?? character) : String(code - nought);
 }
 
-/** A word in any case, with or without accents and signs that may be left out. */
+/** A word in any case, with or without accents and optional signs. */
 export function fold(word: string): string {
-  // Thai and Lao have one sign for what is two by Unicode's rules.
+  // Thai and Lao have one sign that Unicode's rules split in two.
   const plain = word.replace(INVISIBLE, "").normalize("NFKD").replace(/\u0e4d\u0e32/gu, "\u0e33").replace(/\u0ecd\u0eb2/gu, "\u0eb3");
   const letters = plain.toLowerCase().normalize("NFD").replace(MARKED, (_, base: string, marks: string) =>
     base + [...marks].filter((mark) => makesLetter(mark, base)).join(""),
@@ -79,7 +79,7 @@ const WORD = new RegExp(
 
 /** The words of a text and where they are, in UTF-16 units. Thai and Chinese are cut by the browser's dictionary. */
 export function words(text: string): (Range & { word: string })[] {
-  // One unit stands for another, so that places stay.
+  // Each unit is replaced by one unit, so that positions stay.
   const even = text.replace(APOSTROPHES, "'").replace(/[\u05f4\u201c-\u201f\u2033\uff02]/gu, '"');
   const segments = segmenter ? segmenter.segment(even) : [{ segment: even, index: 0 }];
   return [...segments].flatMap(({ segment, index }) =>
@@ -101,7 +101,7 @@ function telling(query: string): Set<string> {
   return new Set(long.length ? long : all);
 }
 
-/** Where words of the query stand in the text; words that touch are one place. */
+/** The positions of the query's words in the text; adjacent words are one position. */
 export function matches(text: string, query: string): Range[] {
   const wanted = telling(query);
   const found: Range[] = [];

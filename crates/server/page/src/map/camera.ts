@@ -46,7 +46,7 @@ export function toData(camera: Camera, at: Place): Place {
   return { x: (at.x - camera.x) / camera.scale, y: -(at.y - camera.y) / camera.scale };
 }
 
-/** Zooms by `factor` and keeps what is at `at` there, between `limits` of the scale. */
+/** Zooms by `factor` around the point at `at`, within the `limits` of the scale. */
 export function zoom(camera: Camera, factor: number, at: Place, limits: [number, number]): Camera {
   const scale = Math.min(Math.max(camera.scale * factor, limits[0]), limits[1]);
   const real = scale / camera.scale;
@@ -80,7 +80,7 @@ export class Grid {
     }
   }
 
-  /** The point nearest to a place for which `counts` is true, not farther than `radius`; -1 when there is none. */
+  /** The point nearest to a position for which `counts` is true, not farther than `radius`; -1 when there is none. */
   nearest(at: Place, radius: number, counts: (index: number) => boolean = () => true): number {
     let best = -1;
     let distance = radius * radius;

@@ -21,7 +21,7 @@ interface Props {
   hits: number[];
 }
 
-/** Pixels around a point that still mean it. */
+/** Pixels around a point within which the pointer selects it. */
 const REACH = 14;
 /** Pixels that an arrow key moves the map by. */
 const STEP = 60;
@@ -48,7 +48,7 @@ export function MapCanvas({ table, route, points, categories, only, hits }: Prop
     setTapped(-1);
   }, [points]);
 
-  // Listeners live as long as the canvas, and read what is current from here.
+  // Listeners live as long as the canvas, and read the current values from here.
   const now = useRef({ camera: shown, limits, grid });
   now.current = { camera: shown, limits, grid };
   useEffect(() => {
@@ -126,7 +126,7 @@ export function MapCanvas({ table, route, points, categories, only, hits }: Prop
   );
 }
 
-/** The canvas with as many pixels as the screen has there; `null` as long as there is nothing to draw on. */
+/** The canvas at the resolution of the screen; `null` as long as there is none. */
 function sized(canvas: HTMLCanvasElement | null, size: Size): Target | null {
   const context = canvas?.getContext("2d");
   if (!canvas || !context || !size.width || !size.height) return null;
@@ -148,7 +148,7 @@ function useSize(element: RefObject<HTMLElement | null>): Size {
   return size;
 }
 
-/** A number that is another one whenever the colours are. */
+/** A number that changes whenever the colours do. */
 function useThemeCount(): number {
   const [count, setCount] = useState(0);
   useEffect(() => onTheme(() => setCount((count) => count + 1)), []);

@@ -8,10 +8,10 @@ import type { Place, Size } from "./camera.ts";
 
 /** Characters of a passage that a card shows. */
 const SHOWN = 280;
-/** A pointer that only passes asks nothing of the server. */
+/** The delay before a request, so that a pointer that only passes sends none. */
 const PASSING = 120;
 
-/** Rows by table, version, document and chunk, so that a pointer that returns does not ask again. */
+/** Rows by table, version, document and chunk, so that a pointer that returns sends no second request. */
 const rows = new Map<string, Row | null>();
 
 interface Props {
@@ -22,7 +22,7 @@ interface Props {
   color: string | null;
   at: Place;
   size: Size;
-  /** How to close the card of a tapped point; a hovered point's goes with the pointer. */
+  /** Closes the card of a tapped point; that of a hovered point disappears with the pointer. */
   onClose: (() => void) | null;
 }
 
@@ -70,7 +70,7 @@ function shown(row: Row | null | undefined): string {
   return text.length > SHOWN ? `${[...text].slice(0, SHOWN).join("")}…` : text || "no text";
 }
 
-/** Beside the point, on the side where there is more room. */
+/** Next to the point, on the side with more room. */
 function beside(at: Place, size: Size): Record<string, string> {
   const [left, up] = [at.x > size.width / 2, at.y > size.height / 2];
   return {

@@ -7,7 +7,7 @@ export interface Categories {
   named: { value: string; count: number }[];
   /** How many other values there are, and how many points they have. */
   others: { values: number; count: number };
-  /** Each point's place in `named`; -1 for all others. */
+  /** Each point's index in `named`; -1 for all others. */
   of: Int32Array;
 }
 

@@ -17,9 +17,9 @@ export interface Scene {
   camera: Camera;
   /** Only this category is coloured; -1 for the others, `null` for all. */
   only: number | null;
-  /** Whether hits are lit; the rest then steps back. */
+  /** Whether hits are highlighted; the other points are then faded. */
   lit: boolean;
-  /** A colour a category, and the last for everything else. */
+  /** A colour per category, and the last for everything else. */
   colours: string[];
 }
 
@@ -35,7 +35,7 @@ export interface Marks {
   accent: string;
 }
 
-/** Points from which they are small squares, written as pixels: circles take a browser too long. */
+/** Above this number, points are small squares, written as pixels: circles take a browser too long. */
 const MANY = 20_000;
 /** Hits that carry their rank. */
 const NUMBERED = 10;
@@ -80,7 +80,7 @@ function drawCircles({ context, size }: Target, scene: Scene): void {
   context.globalAlpha = 1;
 }
 
-/** Writes each point as a few pixels, mixed with what is there: where points are dense the colour is full. */
+/** Writes each point as a few pixels, mixed with those that are there: where points are dense the colour is full. */
 function drawPixels({ context, size, ratio }: Target, scene: Scene): void {
   const { points, categories, camera } = scene;
   const width = Math.round(size.width * ratio);
@@ -112,7 +112,7 @@ function drawPixels({ context, size, ratio }: Target, scene: Scene): void {
   context.putImageData(image, 0, 0);
 }
 
-/** Red, green and blue of `rgb(…)`, which is how a browser tells a computed colour. */
+/** Red, green and blue of `rgb(…)`, the form in which a browser returns a computed colour. */
 function channels(colour: string): [number, number, number] {
   const [red, green, blue] = (colour.match(/[\d.]+/g) ?? []).map(Number);
   return [red ?? 128, green ?? 128, blue ?? 128];

@@ -51,7 +51,7 @@ export function listen(element: HTMLElement, gestures: Gestures): () => void {
   const onLeave = (): void => gestures.hover(null);
   const onWheel = (event: WheelEvent): void => {
     event.preventDefault();
-    // Lines and pages, where a browser counts in those, as pixels.
+    // Converts lines and pages, which some browsers report, to pixels.
     const pixels = event.deltaY * (event.deltaMode === 0 ? 1 : event.deltaMode === 1 ? 16 : 400);
     gestures.zoom(Math.exp(-pixels / 400), at(event));
   };

@@ -1,4 +1,4 @@
-/** The keys, and the token that a closed server asks for. */
+/** The dialogs for the list of keys and for the token that a protected server requires. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { token } from "../api.ts";
@@ -12,7 +12,7 @@ export const letters = {
   set: (on: boolean): void => (on ? localStorage.removeItem(LETTERS) : localStorage.setItem(LETTERS, "off")),
 };
 
-/** A dialog that is open as long as `open` says so. The browser keeps the focus in it and gives it back. */
+/** A dialog that is open as long as `open` is true. The browser keeps the focus in it and restores it afterwards. */
 function useDialog(open: boolean) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
@@ -63,7 +63,7 @@ interface TokenProps {
 export function TokenDialog({ open, onToken, onClose }: TokenProps) {
   const dialog = useDialog(open);
   const input = useRef<HTMLInputElement>(null);
-  // Whether a token was refused before, which is another thing to say than that one is needed.
+  // Whether a token was refused before: that needs another message than a missing token.
   const refused = token.get() !== "";
   return (
     <dialog ref={dialog} onClose={onClose} aria-labelledby="token-title">

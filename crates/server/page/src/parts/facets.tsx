@@ -51,7 +51,7 @@ function FacetValues({ column, table, route, go }: Props & { column: string }) {
   const [all, setAll] = useState(false);
   const where = condition(table, route.facets, route.where, column);
   const key = `facet ${table.name}@${table.version} ${column} ${where ?? ""}`;
-  // One value more than is ever shown says whether there are more.
+  // One value more than is ever shown, to know whether there are more.
   const { value, error, busy } = useAnswer(key, (signal) => api.facets(table.name, column, where, MANY + 1, signal));
   if (error) return <p class="muted" dir="auto">{error.message}</p>;
   if (!value) return <p class="muted">…</p>;

@@ -1,4 +1,4 @@
-/** The page's head: where one is, which table, light or dark. */
+/** The page's header: the view, the table, the theme. */
 
 import { useEffect, useState } from "preact/hooks";
 import type { Table } from "../api.ts";

@@ -1,4 +1,4 @@
-/** One hit: the passage, where it is from, and why it was found. */
+/** One hit: the passage, its source, and the scores that ranked it. */
 
 import { useState } from "preact/hooks";
 import type { Hit, Mode, Table } from "../api.ts";

@@ -1,4 +1,4 @@
-/** What stands where results would: an error, emptiness, waiting. */
+/** Shown in place of results: an error, an empty result, a pending request. */
 
 import type { ComponentChildren } from "preact";
 import type { ApiError } from "../api.ts";

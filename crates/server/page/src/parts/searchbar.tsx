@@ -1,4 +1,4 @@
-/** The search box and how to search. */
+/** The search box and the search options. */
 
 import { useEffect, useState } from "preact/hooks";
 import type { Table } from "../api.ts";
@@ -15,7 +15,7 @@ interface Props {
   go: Go;
 }
 
-/** Whether the table can be searched so. */
+/** Whether the table supports this mode. */
 function possible(table: Table, mode: Route["mode"]): boolean {
   if (mode === "vector") return table.dim !== null;
   if (mode === "text") return table.text_index;
@@ -24,7 +24,7 @@ function possible(table: Table, mode: Route["mode"]): boolean {
 
 export function SearchBar({ table, route, go }: Props) {
   const [text, setText] = useState(route.query);
-  // Back and links change the query from outside.
+  // Back and links change the query from outside the box.
   useEffect(() => setText(route.query), [route.query, route.like]);
   return (
     <search class="search">

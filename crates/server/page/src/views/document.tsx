@@ -1,4 +1,4 @@
-/** A document: its chunks in order, every span, what the corpus says about it. */
+/** A document: its chunks in order, every span, and the other columns of the corpus. */
 
 import { useEffect } from "preact/hooks";
 import { api, type DocumentResponse, type Span, type Table } from "../api.ts";
@@ -89,7 +89,7 @@ function Measures({ row }: { row: Record<string, unknown> }) {
   );
 }
 
-/** Columns that say the same of every chunk: they describe the document. */
+/** Columns with the same value in every chunk: they describe the document. */
 function sharedColumns(chunks: RowParts[]): RowParts["kept"] {
   const [first, ...others] = chunks;
   if (!first) return [];

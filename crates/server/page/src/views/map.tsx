@@ -1,4 +1,4 @@
-/** The map: every passage a point, near those that mean the same. */
+/** The map: every passage is a point, close to those with a similar meaning. */
 
 import { useMemo, useState } from "preact/hooks";
 import { api, type Hit, type MapPoints, type Table } from "../api.ts";
@@ -11,7 +11,7 @@ import { SearchBar } from "../parts/searchbar.tsx";
 import { TONES } from "../parts/tones.ts";
 import { useSearch } from "../search.ts";
 
-/** Points that a browser still draws between two frames. */
+/** Points that a browser can draw within one frame. */
 const LIMIT = 100_000;
 const NO_COLOUR = "-";
 
@@ -111,7 +111,7 @@ interface LegendProps {
   setOnly: (only: number | null) => void;
 }
 
-/** A pressed value stands out alone. */
+/** A pressed value is the only one highlighted. */
 function MapLegend({ groups, only, setOnly }: LegendProps) {
   if (!groups.named.length) return null;
   const button = (index: number, tone: string, name: string, count: number) => (
@@ -132,7 +132,7 @@ function MapLegend({ groups, only, setOnly }: LegendProps) {
 
 const PAGE = 50;
 
-/** The same points for those who do not see the picture: hits first. */
+/** The same points as a list for screen readers: hits first. */
 function PointTable({ points, route, color, first }: { points: MapPoints; route: Route; color: string | undefined; first: number[] }) {
   const [open, setOpen] = useState(false);
   const [page, setPage] = useState(0);

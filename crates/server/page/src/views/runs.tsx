@@ -1,4 +1,4 @@
-/** What runs added to the table, how fast, and what they could not read. */
+/** The runs: the rows that each added, its speed, and the rows that it could not process. */
 
 import { api, type History, type Table, type Version } from "../api.ts";
 import { useAnswer } from "../hooks.ts";
@@ -49,7 +49,7 @@ function Past({ history: { versions, quarantine } }: { history: History }) {
   );
 }
 
-/** The curve's own units; it is drawn as wide as there is room. */
+/** The curve's own units; it is drawn at the available width. */
 const [WIDTH, HEIGHT] = [1000, 200];
 
 function Growth({ versions }: { versions: Version[] }) {

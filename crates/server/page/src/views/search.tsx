@@ -17,7 +17,7 @@ interface Props {
   go: Go;
 }
 
-/** The document that was opened from a list, so that closing it leads back to its place. */
+/** The document that was opened from a list, so that closing it returns to its position. */
 let opened = "";
 
 export function remember(document: string, chunk: number): void {
@@ -90,7 +90,7 @@ function Hits({ answer: { value, error, busy }, table, route, go }: Props & { an
   );
 }
 
-/** Before the first search: what there is to search. */
+/** Shown before the first search: the contents of the table. */
 function Start({ table }: { table: Table }) {
   return (
     <div class="start">

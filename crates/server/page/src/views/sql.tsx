@@ -17,7 +17,7 @@ interface Props {
 
 export function SqlView({ tables, table, route, go }: Props) {
   const [text, setText] = useState(route.sql);
-  // A statement that is run again must be asked again, so each run has a number.
+  // A statement that is run again must be sent again, so each run has a number.
   const [run, setRun] = useState(0);
   useEffect(() => setText(route.sql), [route.sql]);
   const answer = useAnswer(route.sql ? `sql ${run} ${route.sql}` : null, (signal) => api.sql(route.sql, signal));
@@ -120,6 +120,6 @@ function download({ columns, rows }: SqlResponse): void {
   link.href = URL.createObjectURL(file);
   link.download = "polylance.csv";
   link.click();
-  // The browser has begun to read it by then.
+  // The browser has begun to read the URL by then.
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -1,17 +1,17 @@
-//! What heads say, as JSON.
+//! Results of heads as JSON.
 
 use polylance_backend::{AnnotateInput, Annotated, Annotation, Answer, LabelScore, Span, TokenScore};
 use serde_json::{Value, json};
 
-use crate::public_text::public_text;
+use crate::redact::redact_message;
 
-/// The answer to one input; `{"error": …}` where the head refuses it.
-pub(crate) fn annotation(input: &AnnotateInput, answer: Annotated) -> Value {
-    match answer {
-        Err(message) => json!({ "error": public_text(&message) }),
+/// The result for one input; `{"error": …}` if the head refuses it.
+pub(crate) fn annotation(input: &AnnotateInput, result: Annotated) -> Value {
+    match result {
+        Err(message) => json!({ "error": redact_message(&message) }),
         Ok(Annotation::Labels(labels)) => json!({ "labels": all(&labels, label) }),
         Ok(Annotation::Spans(spans)) => json!({ "spans": all(&spans, span) }),
-        Ok(Annotation::Answers(answers)) => json!({ "answers": all(&answers, found) }),
+        Ok(Annotation::Answers(answers)) => json!({ "answers": all(&answers, answer) }),
         Ok(Annotation::Masks(masks)) => json!({ "masks": all(&masks, |tokens| all(tokens, token).into()) }),
         Ok(Annotation::Text(text)) => json!({ "text": text }),
         Ok(Annotation::Choices(scores)) => {
@@ -35,7 +35,7 @@ fn span(span: &Span) -> Value {
     json!({ "label": label, "score": score, "start": chars.start, "end": chars.end, "text": text })
 }
 
-fn found(answer: &Answer) -> Value {
+fn answer(answer: &Answer) -> Value {
     let Answer { text, score, chars } = answer;
     json!({ "answer": text, "score": score, "start": chars.start, "end": chars.end })
 }
@@ -49,13 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_task_has_its_shape() {
+    fn each_task_has_its_fields() {
         let input = AnnotateInput { choices: vec!["a".into(), "b".into()], ..AnnotateInput::default() };
         let span = Span { label: "PER".into(), score: 0.5, chars: 1..4, text: "Ada".into(), continues: false };
         let answer = Answer { text: "Ada".into(), score: 0.5, chars: 1..4 };
         let label = LabelScore { label: "x".into(), score: 1.0 };
         let token = TokenScore { token: "sea".into(), score: 0.5 };
-        for (said, shape) in [
+        for (result, json) in [
             (Ok(Annotation::Labels(vec![label])), json!({ "labels": [{ "label": "x", "score": 1.0 }] })),
             (
                 Ok(Annotation::Spans(vec![span])),
@@ -77,7 +77,7 @@ mod tests {
             (Ok(Annotation::Relevance(0.5)), json!({ "score": 0.5 })),
             (Err("it is empty".into()), json!({ "error": "it is empty" })),
         ] {
-            assert_eq!(annotation(&input, said), shape);
+            assert_eq!(annotation(&input, result), json);
         }
     }
 }

@@ -20,47 +20,47 @@ use tokio_rustls::{
     },
 };
 
-use crate::{TlsFiles, error::ServerError};
+use crate::{error::ServerError, options::TlsFiles};
 
-/// What is shown to clients, as the files had it when they last fitted together.
+/// The certificate that clients receive: from the last time that both files matched.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     files: TlsFiles,
-    shown: RwLock<Arc<CertifiedKey>>,
-    /// The files as they were when they were last read.
-    seen: Mutex<Stamp>,
+    current: RwLock<Arc<CertifiedKey>>,
+    /// The stamps of the files when they were last read.
+    seen: Mutex<FileStamps>,
 }
 
-/// Size and time of both files.
-type Stamp = [Option<(u64, Option<SystemTime>)>; 2];
+/// Size and modification time of both files.
+type FileStamps = [Option<(u64, Option<SystemTime>)>; 2];
 
 impl Certificate {
     /// Reads both files.
     pub(crate) fn read(files: &TlsFiles) -> Result<Self, ServerError> {
-        let seen = Mutex::new(stamp(files));
-        let shown = RwLock::new(Arc::new(read(files)?));
-        Ok(Self { files: files.clone(), shown, seen })
+        let seen = Mutex::new(stamps(files));
+        let current = RwLock::new(Arc::new(read(files)?));
+        Ok(Self { files: files.clone(), current, seen })
     }
 
-    /// Shows what the files have now, if they changed. Files that do not fit together, as when only one of them is
-    /// new, change nothing.
+    /// Reads the files if they have changed. If they do not match, for example because only one of them is new, the
+    /// certificate stays.
     fn renew(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = stamp(&self.files);
+        let now = stamps(&self.files);
         if *seen == now {
             return;
         }
         *seen = now;
         match read(&self.files) {
             Ok(new) => {
-                *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                tracing::info!(file = %self.files.certificate.display(), "the certificate was read again");
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                tracing::info!(file = %self.files.certificate.display(), "the certificate was renewed");
             }
-            Err(error) => tracing::warn!(%error, "the certificate that was there before stays"),
+            Err(error) => tracing::warn!(%error, "the new certificate cannot be used: the old one stays"),
         }
     }
 
-    /// Renews it for as long as it is waited for.
+    /// Renews the certificate when its files change, until it is dropped.
     pub(crate) async fn follow(&self, every: Duration) {
         loop {
             sleep(every).await;
@@ -71,15 +71,15 @@ impl Certificate {
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-/// TLS 1.2 and 1.3; `protocol` is the one that is spoken inside.
+/// An acceptor of TLS 1.2 and 1.3. `protocol` is announced by ALPN.
 pub(crate) fn acceptor(certificate: &Arc<Certificate>, protocol: &str) -> Result<TlsAcceptor, ServerError> {
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| refused(&certificate.files.certificate, error))?;
+        .map_err(|error| unusable(&certificate.files.certificate, error))?;
     let resolver = Arc::clone(certificate) as Arc<dyn ResolvesServerCert>;
     let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
     config.alpn_protocols = vec![protocol.into()];
@@ -89,23 +89,23 @@ pub(crate) fn acceptor(certificate: &Arc<Certificate>, protocol: &str) -> Result
 fn read(files: &TlsFiles) -> Result<CertifiedKey, ServerError> {
     let certificates = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| refused(&files.certificate, error))?;
+        .map_err(|error| unusable(&files.certificate, error))?;
     if certificates.is_empty() {
-        return Err(refused(&files.certificate, "there is no certificate in it"));
+        return Err(unusable(&files.certificate, "it contains no certificate"));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| refused(&files.key, error))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, error))?;
     CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider())
-        .map_err(|error| refused(&files.certificate, error))
+        .map_err(|error| unusable(&files.certificate, error))
 }
 
-fn stamp(files: &TlsFiles) -> Stamp {
+fn stamps(files: &TlsFiles) -> FileStamps {
     [&files.certificate, &files.key].map(|file| {
         let metadata = fs::metadata(file).ok()?;
         Some((metadata.len(), metadata.modified().ok()))
     })
 }
 
-fn refused(file: &Path, message: impl Display) -> ServerError {
+fn unusable(file: &Path, message: impl Display) -> ServerError {
     ServerError::Tls { file: file.to_owned(), message: message.to_string() }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_no_certificate_is_named() {
+    fn the_error_names_a_file_without_a_certificate() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         let files = TlsFiles { certificate: certificate.clone(), key };

@@ -1,7 +1,7 @@
-//! Requests that wait at the same moment are embedded in one call.
+//! Embeds requests that wait at the same moment in one call.
 //!
-//! A call costs a pass over the weights whatever it holds: ten queries in one call take hardly longer than one. Nobody
-//! waits for others to come: a call begins as soon as the one before has ended, with all that wait by then.
+//! A call costs a pass over the weights for any number of inputs: ten queries in one call take hardly longer than one. No
+//! request waits for others to arrive: a call begins as soon as the previous one has ended, with all that wait by then.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -13,36 +13,36 @@ use futures::{
 use polylance_backend::{Backend, BackendError, BackendInfo, Chunk, Embeddings, Load, Result, TokenizeSpec};
 use tokio::sync::{mpsc, oneshot};
 
-/// Inputs of one request that go into a call together: between the parts of a long request others have their turn.
-const PART: usize = 32;
+/// Inputs of one request that go into a call together. Other requests take turns with the parts of a long one.
+const PART_INPUTS: usize = 32;
 
-/// Parts that wait; whoever has more waits before.
-const WAITING: usize = 256;
+/// Parts in the queue; senders wait when it is full.
+const MAX_WAITING_PARTS: usize = 256;
 
-/// A backend that embeds for many at once.
+/// A backend that combines the inputs of concurrent requests.
 #[derive(Debug)]
-pub(crate) struct Batched {
+pub(crate) struct BatchingBackend {
     inner: Arc<dyn Backend>,
     texts: Queue<(String, TokenizeSpec), Vec<Chunk>>,
-    ids: Queue<Vec<u32>, Vec<f32>>,
+    tokens: Queue<Vec<u32>, Vec<f32>>,
 }
 
-impl Batched {
-    /// `batch_size` hears how many inputs each call to the devices has.
-    pub(crate) fn new(inner: Arc<dyn Backend>, batch_size: impl Fn(usize) + Send + Sync + 'static) -> Self {
+impl BatchingBackend {
+    /// `on_call` receives the number of inputs of each call to the devices.
+    pub(crate) fn new(inner: Arc<dyn Backend>, on_call: impl Fn(usize) + Send + Sync + 'static) -> Self {
         let tokenizer = Arc::clone(&inner);
         let texts = Queue::start(usize::MAX, |_| 1, move |texts| tokenize(Arc::clone(&tokenizer), texts));
         let encoder = Arc::clone(&inner);
         let budget = inner.info().window_tokens;
-        let ids = Queue::start(budget, Vec::len, move |inputs: Vec<Vec<u32>>| {
-            batch_size(inputs.len());
+        let tokens = Queue::start(budget, Vec::len, move |inputs: Vec<Vec<u32>>| {
+            on_call(inputs.len());
             encode(Arc::clone(&encoder), inputs)
         });
-        Self { inner, texts, ids }
+        Self { inner, texts, tokens }
     }
 }
 
-/// Texts that are cut alike go together.
+/// Tokenizes texts with the same settings together.
 async fn tokenize(backend: Arc<dyn Backend>, texts: Vec<(String, TokenizeSpec)>) -> Result<Vec<Vec<Chunk>>> {
     let mut cut = Vec::with_capacity(texts.len());
     let mut rest = VecDeque::from(texts);
@@ -61,7 +61,7 @@ async fn encode(backend: Arc<dyn Backend>, inputs: Vec<Vec<u32>>) -> Result<Vec<
     Ok(embeddings.values.chunks(embeddings.dim.max(1)).map(<[f32]>::to_vec).collect())
 }
 
-impl Backend for Batched {
+impl Backend for BatchingBackend {
     fn info(&self) -> &BackendInfo {
         self.inner.info()
     }
@@ -69,12 +69,12 @@ impl Backend for Batched {
     fn tokenize(&self, texts: Vec<String>, spec: &TokenizeSpec) -> BoxFuture<'static, Result<Vec<Vec<Chunk>>>> {
         let queue = self.texts.clone();
         let texts = texts.into_iter().map(|text| (text, spec.clone())).collect();
-        async move { queue.ask(texts).await }.boxed()
+        async move { queue.run(texts).await }.boxed()
     }
 
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>> {
-        let (queue, dim) = (self.ids.clone(), self.inner.info().dim);
-        async move { Ok(Embeddings { dim, values: queue.ask(inputs).await?.concat() }) }.boxed()
+        let (queue, dim) = (self.tokens.clone(), self.inner.info().dim);
+        async move { Ok(Embeddings { dim, values: queue.run(inputs).await?.concat() }) }.boxed()
     }
 
     fn load(&self) -> Load {
@@ -82,10 +82,10 @@ impl Backend for Batched {
     }
 }
 
-/// Parts of requests on their way into calls.
+/// The queue of parts in front of the calls.
 struct Queue<I, O> {
     parts: mpsc::Sender<Part<I, O>>,
-    /// Ends with the last that may ask.
+    /// The task that makes the calls; it ends with the last clone.
     calls: Arc<SpawnedTask<()>>,
 }
 
@@ -107,16 +107,16 @@ struct Part<I, O> {
 }
 
 impl<I: Clone + Send + 'static, O: Send + 'static> Queue<I, O> {
-    /// A call takes parts whose inputs cost `budget` together at most, or one part alone.
+    /// A call takes parts whose inputs cost at most `budget` together, or one part alone.
     fn start<F: Future<Output = Result<Vec<O>>> + Send + 'static>(
         budget: usize,
         cost: impl Fn(&I) -> usize + Send + 'static,
         call: impl Fn(Vec<I>) -> F + Send + Sync + 'static,
     ) -> Self {
-        let (parts, mut waiting) = mpsc::channel::<Part<I, O>>(WAITING);
+        let (parts, mut waiting) = mpsc::channel::<Part<I, O>>(MAX_WAITING_PARTS);
         let calls = SpawnedTask::spawn(async move {
             let mut parts = Vec::new();
-            while waiting.recv_many(&mut parts, WAITING).await > 0 {
+            while waiting.recv_many(&mut parts, MAX_WAITING_PARTS).await > 0 {
                 let mut rest = VecDeque::from(std::mem::take(&mut parts));
                 rest.retain(|part| !part.answer.is_closed());
                 while !rest.is_empty() {
@@ -126,16 +126,16 @@ impl<I: Clone + Send + 'static, O: Send + 'static> Queue<I, O> {
                         spent > budget
                     });
                     let together = fits.unwrap_or(rest.len()).max(1);
-                    answer(rest.drain(..together).collect(), &call).await;
+                    call_together(rest.drain(..together).collect(), &call).await;
                 }
             }
         });
         Self { parts, calls: Arc::new(calls) }
     }
 
-    async fn ask(&self, inputs: Vec<I>) -> Result<Vec<O>> {
+    async fn run(&self, inputs: Vec<I>) -> Result<Vec<O>> {
         let mut answers = Vec::with_capacity(inputs.len());
-        for inputs in inputs.chunks(PART) {
+        for inputs in inputs.chunks(PART_INPUTS) {
             let (answer, answered) = oneshot::channel();
             let part = Part { inputs: inputs.to_vec(), answer };
             self.parts.send(part).await.map_err(|_| BackendError::Closed)?;
@@ -145,15 +145,18 @@ impl<I: Clone + Send + 'static, O: Send + 'static> Queue<I, O> {
     }
 }
 
-/// One call for all parts. When an input is refused, each part is asked for alone: the others have done nothing wrong.
-async fn answer<I: Clone, O, F: Future<Output = Result<Vec<O>>>>(parts: Vec<Part<I, O>>, call: &impl Fn(Vec<I>) -> F) {
+/// One call for all parts. If an input is refused, each part gets a call of its own: the others are valid.
+async fn call_together<I: Clone, O, F: Future<Output = Result<Vec<O>>>>(
+    parts: Vec<Part<I, O>>,
+    call: &impl Fn(Vec<I>) -> F,
+) {
     let together = parts.iter().flat_map(|part| part.inputs.iter().cloned()).collect();
     match call(together).await {
         Ok(answers) => {
             let mut answers = answers.into_iter();
             for part in parts {
                 let own = answers.by_ref().take(part.inputs.len()).collect();
-                // Who no longer waits needs no answer.
+                // The request may have ended.
                 let _gone = part.answer.send(Ok(own));
             }
         }
@@ -181,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// A fake device that does one call each time it is let.
+    /// A fake device that makes one call per permit.
     #[derive(Debug)]
     struct Slow {
         inner: FakeBackend,
@@ -207,33 +210,33 @@ mod tests {
         }
     }
 
-    fn slow() -> (Batched, Arc<Semaphore>, Arc<Mutex<Vec<usize>>>) {
+    fn slow() -> (BatchingBackend, Arc<Semaphore>, Arc<Mutex<Vec<usize>>>) {
         let (calls, sizes) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
         let inner = Arc::new(Slow { inner: FakeBackend::new(4), calls: Arc::clone(&calls) });
         let seen = Arc::clone(&sizes);
-        (Batched::new(inner, move |size| seen.lock().unwrap().push(size)), calls, sizes)
+        (BatchingBackend::new(inner, move |size| seen.lock().unwrap().push(size)), calls, sizes)
     }
 
-    // Some of the laws are about threads that wait, on which the calls must not depend.
+    // Some of the laws block threads, and the calls must not depend on those.
     #[tokio::test(flavor = "multi_thread")]
-    async fn it_is_a_backend_like_any_other() {
-        conformance::backend(&Batched::new(Arc::new(FakeBackend::new(8)), |_| {})).await;
+    async fn it_satisfies_the_laws_of_backends() {
+        conformance::backend(&BatchingBackend::new(Arc::new(FakeBackend::new(8)), |_| {})).await;
     }
 
     #[tokio::test]
-    async fn those_who_wait_together_are_answered_together() {
+    async fn waiting_requests_share_a_call() {
         let (batched, calls, sizes) = slow();
-        let ask = |id| batched.encode(vec![vec![0, id, 2]]);
-        let mut asked: Vec<_> = (10..20).map(|id| SpawnedTask::spawn(ask(id))).collect();
-        // The first call is on its way with what was there; the rest waits behind it.
+        let encode = |id| batched.encode(vec![vec![0, id, 2]]);
+        let mut tasks: Vec<_> = (10..20).map(|id| SpawnedTask::spawn(encode(id))).collect();
+        // The first call has started with the requests of that moment; the others wait in the queue.
         while sizes.lock().unwrap().is_empty()
-            || batched.ids.parts.capacity() > WAITING - (10 - sizes.lock().unwrap()[0])
+            || batched.tokens.parts.capacity() > MAX_WAITING_PARTS - (10 - sizes.lock().unwrap()[0])
         {
             tokio::task::yield_now().await;
         }
         calls.add_permits(2);
         let alone = FakeBackend::new(4);
-        for (id, task) in (10..).zip(asked.drain(..)) {
+        for (id, task) in (10..).zip(tasks.drain(..)) {
             let answer = task.join().await.unwrap().unwrap();
             assert_eq!(answer, alone.encode(vec![vec![0, id, 2]]).await.unwrap());
         }
@@ -242,17 +245,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_input_fails_its_own_request_alone() {
-        let batched = Batched::new(Arc::new(FakeBackend::new(4)), |_| {});
+    async fn a_refused_input_fails_only_its_own_request() {
+        let batched = BatchingBackend::new(Arc::new(FakeBackend::new(4)), |_| {});
         let spec = TokenizeSpec { prefix: String::new(), chunking: Chunking::Truncate { max_tokens: 8 } };
-        let asked = ["good", FakeBackend::REFUSED, "better"].map(|text| batched.tokenize(vec![text.to_owned()], &spec));
-        let answers = join_all(asked).await;
+        let requests =
+            ["good", FakeBackend::REFUSED, "better"].map(|text| batched.tokenize(vec![text.to_owned()], &spec));
+        let answers = join_all(requests).await;
         assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
         assert!(matches!(answers[1], Err(BackendError::Input(_))), "{answers:?}");
     }
 
     #[tokio::test]
-    async fn a_long_request_goes_in_parts() {
+    async fn a_long_request_is_split_into_parts() {
         let (batched, calls, sizes) = slow();
         calls.add_permits(10);
         let inputs: Vec<Vec<u32>> = (0..70).map(|id| vec![0, id, 2]).collect();

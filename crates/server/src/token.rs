@@ -1,20 +1,11 @@
-//! Who may ask.
+//! The tokens of clients.
 //!
-//! Tokens are known by their hashes: what starts the server, its environment and its memory hold nothing that opens it.
+//! The server knows only their hashes: its arguments, environment and memory contain nothing that gives access.
 
 use std::{fmt, str::FromStr};
 
-use axum::{
-    extract::{Request, State},
-    http::header,
-    middleware::Next,
-    response::Response,
-};
-
-use crate::{error::ApiError, state::App};
-
-/// Characters of a token at least: what is shorter could be guessed from its hash.
-const SHORTEST: usize = 16;
+/// Bytes of a token: a shorter one could be guessed from its hash.
+const MIN_TOKEN_BYTES: usize = 16;
 
 /// BLAKE3 of a token.
 ///
@@ -28,14 +19,14 @@ const SHORTEST: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHash(blake3::Hash);
 
-/// The text is no token, or no hash of one.
+/// The text is not a token, or not the hash of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// A hash has 64 hexadecimal digits.
     #[error("expected the hash of a token, 64 hexadecimal digits")]
     NotAHash,
-    /// It could be guessed.
-    #[error("a token has at least {SHORTEST} characters, without blanks")]
+    /// The token could be guessed from its hash.
+    #[error("a token has at least {MIN_TOKEN_BYTES} characters, without blanks")]
     Short,
 }
 
@@ -45,7 +36,7 @@ impl TokenHash {
     /// # Errors
     /// [`TokenError::Short`] for a token of fewer than 16 characters or with blanks in it.
     pub fn of(token: &str) -> Result<Self, TokenError> {
-        if token.len() < SHORTEST || token.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if token.len() < MIN_TOKEN_BYTES || token.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(TokenError::Short);
         }
         Ok(Self(blake3::hash(token.as_bytes())))
@@ -66,26 +57,20 @@ impl fmt::Display for TokenHash {
     }
 }
 
-/// Lets requests through that carry one of the tokens.
-pub(crate) async fn authorize(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    if is_known(&app.tokens, given) { Ok(next.run(request).await) } else { Err(ApiError::unauthorized()) }
-}
-
 /// The token in `Bearer TOKEN`.
 pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Whether the token is one of these, or nobody is asked for one.
-pub(crate) fn is_known(tokens: &[TokenHash], given: Option<&[u8]>) -> bool {
+/// Whether the token is one of these, or there are no tokens to check.
+pub(crate) fn is_allowed(tokens: &[TokenHash], given: Option<&[u8]>) -> bool {
     if tokens.is_empty() {
         return true;
     }
     let Some(given) = given else { return false };
     let given = blake3::hash(given);
-    // Hashes are compared in constant time, and all of them, so that time tells nothing of which one is near.
+    // Hashes are compared in constant time, and all of them, so that the time does not reveal which one is close.
     tokens.iter().filter(|token| token.0 == given).count() > 0
 }
 
@@ -94,13 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_token_is_known() {
+    fn only_a_whole_token_is_allowed() {
         let tokens = ["a-token-of-my-own", "and-another-token"].map(|token| TokenHash::of(token).unwrap());
-        assert!(is_known(&tokens, Some(b"and-another-token")));
+        assert!(is_allowed(&tokens, Some(b"and-another-token")));
         for wrong in [None, Some(&b""[..]), Some(b"and-another-toke"), Some(tokens[0].to_string().as_bytes())] {
-            assert!(!is_known(&tokens, wrong), "{wrong:?}");
+            assert!(!is_allowed(&tokens, wrong), "{wrong:?}");
         }
-        assert!(is_known(&[], None));
+        assert!(is_allowed(&[], None));
     }
 
     #[test]
@@ -113,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_refused() {
+    fn invalid_hashes_and_tokens_are_refused() {
         assert_eq!("abc".parse::<TokenHash>(), Err(TokenError::NotAHash));
         assert_eq!(TokenHash::of("with blanks in between"), Err(TokenError::Short));
     }

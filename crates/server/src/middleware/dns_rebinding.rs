@@ -1,7 +1,7 @@
-//! Whose pages may ask.
+//! Protects the server from web pages of other sites.
 //!
-//! A server without tokens answers this machine alone, and a browser on this machine runs other people's pages. Such a
-//! page reaches the server by a name of its own that it lets point here; the request then carries that name.
+//! A server without tokens answers this machine only, but a browser on this machine runs other people's pages. With DNS
+//! rebinding, such a page reaches the server by letting a name of its own point here; the request then carries that name.
 
 use std::net::IpAddr;
 
@@ -14,14 +14,18 @@ use axum::{
 
 use crate::{error::ApiError, state::App};
 
-/// Where a browser says whose page a request is from (Fetch Metadata, W3C).
+/// The header in which a browser names the origin of a request (Fetch Metadata, W3C).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses requests for other names than this machine's, unless tokens say who asks, and those that a page of another
-/// site makes a browser send: an image's address is enough for that.
-pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let api = request.uri().path().starts_with("/v1") || request.uri().path() == "/metrics";
-    if api && request.headers().get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
+/// Refuses requests that a page of another site makes a browser send (an image's address is enough for that), and,
+/// without tokens, requests for any name but this machine's.
+pub(crate) async fn refuse_foreign_pages(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let is_api = request.uri().path().starts_with("/v1") || request.uri().path() == "/metrics";
+    if is_api && request.headers().get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
         return Err(ApiError::foreign_page());
     }
     if app.tokens.is_empty() && !is_this_machine(&request) {
@@ -30,13 +34,13 @@ pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) 
     Ok(next.run(request).await)
 }
 
-/// Whether every name that the request carries is this machine's. No browser leaves the header out.
+/// Whether every host name in the request is this machine's. Every browser sends the header.
 fn is_this_machine(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     hosts.all(|host| host.to_str().is_ok_and(is_local)) && request.uri().host().is_none_or(is_local)
 }
 
-/// `localhost` or an address, with or without a port. Nobody can let an address point elsewhere.
+/// `localhost` or an IP address, with or without a port. Nobody can let an IP address point elsewhere.
 pub(crate) fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -51,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_somebody_else_can_point_here_are_not_local() {
+    fn names_that_others_can_point_here_are_not_local() {
         for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:80", "[::1]:8000", "10.0.0.7", "a.localhost:1"] {
             assert!(is_local(host), "{host}");
         }

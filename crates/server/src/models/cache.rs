@@ -1,4 +1,4 @@
-//! The models: one for each contract that a table has, a reranker, and heads by name.
+//! The models that are loaded: one per contract of a table, a reranker, and heads by name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,34 +8,35 @@ use polylance_schema::Contract;
 use polylance_search::{ModelSource, Models, QueryError, SearchError};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::{batching::Batched, metrics::Metrics};
+use super::batching::BatchingBackend;
+use crate::metrics::Metrics;
 
-/// What a server computes with.
+/// The models of a server.
 #[derive(Debug, Clone)]
 pub struct ServedModels {
-    /// Opens the model of a contract: asked once for each.
+    /// Opens the model of a contract; called once for each contract.
     pub embedders: Arc<dyn ModelSource>,
-    /// Reads query and passage together.
+    /// The model for `/v1/rerank` and for reranked searches.
     pub reranker: Option<AnnotatorHandle>,
-    /// What `predict` may be asked for.
+    /// The heads of `/v1/predict`, by name.
     pub heads: BTreeMap<String, AnnotatorHandle>,
 }
 
-/// The models that are loaded.
+/// The models that are loaded, shared.
 #[derive(Debug, Clone)]
-pub(crate) struct Loaded {
+pub(crate) struct ModelCache {
     given: ServedModels,
     metrics: Metrics,
     embedders: Arc<Mutex<Vec<(Contract, BackendHandle)>>>,
-    /// Contracts whose model could not be loaded: a request does not try again.
-    missing: Arc<Mutex<Vec<Contract>>>,
-    /// The contracts of the tables as they were when the server started.
-    known: Arc<OnceCell<Vec<Contract>>>,
+    /// Contracts whose model could not be loaded: requests do not try again.
+    failed: Arc<Mutex<Vec<Contract>>>,
+    /// The contracts of the tables at the start of the server: only their models may be loaded.
+    allowed: Arc<OnceCell<Vec<Contract>>>,
 }
 
-impl Loaded {
+impl ModelCache {
     pub(crate) fn new(given: ServedModels, metrics: Metrics) -> Self {
-        Self { given, metrics, embedders: Arc::default(), missing: Arc::default(), known: Arc::default() }
+        Self { given, metrics, embedders: Arc::default(), failed: Arc::default(), allowed: Arc::default() }
     }
 
     pub(crate) fn reranker(&self) -> Option<&AnnotatorHandle> {
@@ -46,17 +47,17 @@ impl Loaded {
         &self.given.heads
     }
 
-    /// The model of a contract; the first who asks waits until it is loaded, and all others with them.
+    /// The model of a contract. The first request for it loads it, and the others wait.
     pub(crate) async fn embedder(&self, contract: &Contract) -> Result<BackendHandle, SearchError> {
         let mut embedders = self.embedders.lock().await;
-        if let Some((_, known)) = embedders.iter().find(|(of, _)| of == contract) {
-            return Ok(known.clone());
+        if let Some((_, loaded)) = embedders.iter().find(|(of, _)| of == contract) {
+            return Ok(loaded.clone());
         }
-        if self.known.get().is_some_and(|known| !known.iter().any(|known| is_same_model(known, contract))) {
-            let message = "the table's model has changed since the server was started: restart it to load another";
+        if self.allowed.get().is_some_and(|allowed| !allowed.iter().any(|allowed| is_same_model(allowed, contract))) {
+            let message = "the table's model has changed since the start of the server: restart the server to load it";
             return Err(SearchError::Model(message.into()));
         }
-        if self.missing.lock().await.contains(contract) {
+        if self.failed.lock().await.contains(contract) {
             return Err(SearchError::Model("it could not be loaded".into()));
         }
         let opened = self.given.embedders.models(contract).await?;
@@ -64,19 +65,20 @@ impl Loaded {
             return Err(QueryError::NoEmbedder.into());
         };
         let metrics = self.metrics.clone();
-        let batched = BackendHandle(Arc::new(Batched::new(backend, move |inputs| metrics.embedded(inputs))));
+        let batched = BackendHandle(Arc::new(BatchingBackend::new(backend, move |inputs| metrics.embed_call(inputs))));
         embedders.push((contract.clone(), batched.clone()));
         Ok(batched)
     }
 
-    /// From now on only models that are loaded are opened again: what a table names later, nobody here has agreed to.
+    /// From now on only the models that are loaded may be opened again: nobody has agreed to those that a table names
+    /// later.
     pub(crate) async fn seal(&self) {
-        let known = self.embedders.lock().await.iter().map(|(contract, _)| contract.clone()).collect();
-        let _sealed_before = self.known.set(known);
+        let allowed = self.embedders.lock().await.iter().map(|(contract, _)| contract.clone()).collect();
+        let _sealed_before = self.allowed.set(allowed);
     }
 
-    /// Everything a search of a table with this contract may need.
-    pub(crate) async fn of(&self, contract: Option<&Contract>) -> Result<Models, SearchError> {
+    /// All models that a search of a table with this contract may need.
+    pub(crate) async fn for_contract(&self, contract: Option<&Contract>) -> Result<Models, SearchError> {
         let embedder = match contract {
             Some(contract) => Some(self.embedder(contract).await?),
             None => None,
@@ -84,27 +86,26 @@ impl Loaded {
         Ok(Models { embedder, reranker: self.given.reranker.clone() })
     }
 
-    /// Everything a search by words may need.
-    pub(crate) fn of_words(&self) -> Models {
+    /// All models that a full-text search may need.
+    pub(crate) fn without_embedder(&self) -> Models {
         Models { embedder: None, reranker: self.given.reranker.clone() }
     }
 
-    /// Loads what searches of a table with this contract may need. What cannot be loaded is tried again with the next
-    /// version of a table.
+    /// Loads the model of this contract. A model that cannot be loaded is tried again with the next version of a table.
     pub(crate) async fn prepare(&self, contract: Option<&Contract>) -> Result<(), SearchError> {
         let Some(contract) = contract else { return Ok(()) };
-        self.missing.lock().await.retain(|missing| missing != contract);
+        self.failed.lock().await.retain(|failed| failed != contract);
         if let Err(error) = self.embedder(contract).await {
-            self.missing.lock().await.push(contract.clone());
+            self.failed.lock().await.push(contract.clone());
             return Err(error);
         }
         Ok(())
     }
 
-    /// Lets go of the models that no table has any more.
-    pub(crate) async fn keep(&self, contracts: &[&Contract]) {
+    /// Drops the models of all other contracts.
+    pub(crate) async fn retain(&self, contracts: &[&Contract]) {
         self.embedders.lock().await.retain(|(contract, _)| contracts.contains(&contract));
-        self.missing.lock().await.retain(|contract| contracts.contains(&contract));
+        self.failed.lock().await.retain(|contract| contracts.contains(&contract));
     }
 }
 
@@ -114,10 +115,10 @@ fn is_same_model(one: &Contract, other: &Contract) -> bool {
     files(one) == files(other)
 }
 
-impl ModelSource for Loaded {
+impl ModelSource for ModelCache {
     fn models(&self, contract: &Contract) -> BoxFuture<'static, Result<Models, SearchError>> {
-        let (loaded, contract) = (self.clone(), contract.clone());
-        async move { loaded.of(Some(&contract)).await }.boxed()
+        let (cache, contract) = (self.clone(), contract.clone());
+        async move { cache.for_contract(Some(&contract)).await }.boxed()
     }
 
     fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {

@@ -4,7 +4,7 @@ use super::{DIM, Fixture, vectors};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_condition_computes_nothing_that_grows_or_lasts() {
+async fn conditions_with_expensive_functions_are_refused() {
     let server = Fixture::new().await;
     let bomb = format!("levenshtein(concat({}), text) < 0", vec!["text"; 60].join(","));
     for condition in [
@@ -37,18 +37,21 @@ async fn a_condition_computes_nothing_that_grows_or_lasts() {
 
 const SEARCH: &str = "/v1/search";
 
-fn ids(answer: &Value) -> Vec<&str> {
-    answer["hits"].as_array().unwrap().iter().map(|hit| hit["row"]["doc_id"].as_str().unwrap()).collect()
+fn ids(response: &Value) -> Vec<&str> {
+    response["hits"].as_array().unwrap().iter().map(|hit| hit["row"]["doc_id"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn words_are_searched_by_meaning_and_by_words_where_both_is_possible() {
+async fn a_text_query_is_hybrid_if_the_table_has_a_text_index() {
     let server = Fixture::new().await;
-    let answer = server.ok(SEARCH, json!({ "query": "everyone has the right to life", "k": 2 })).await;
-    assert_eq!((&answer["table"], &answer["mode"], &answer["version"]), (&json!("docs"), &json!("hybrid"), &json!(2)));
-    assert!(answer["took_ms"].is_number());
-    assert_eq!(ids(&answer)[0], "d1");
-    let hit = &answer["hits"][0];
+    let response = server.ok(SEARCH, json!({ "query": "everyone has the right to life", "k": 2 })).await;
+    assert_eq!(
+        (&response["table"], &response["mode"], &response["version"]),
+        (&json!("docs"), &json!("hybrid"), &json!(2))
+    );
+    assert!(response["took_ms"].is_number());
+    assert_eq!(ids(&response)[0], "d1");
+    let hit = &response["hits"][0];
     assert_eq!((&hit["rank"], &hit["vector"]["rank"], &hit["text"]["rank"]), (&json!(1), &json!(1), &json!(1)));
     assert!(hit["vector"]["distance"].as_f64().unwrap() < 1e-5 && hit["text"]["bm25"].as_f64().unwrap() > 0.0);
     assert_eq!(hit["rerank"], Value::Null);
@@ -57,56 +60,56 @@ async fn words_are_searched_by_meaning_and_by_words_where_both_is_possible() {
     assert!((part("vector") - (1.0 - part("distance"))).abs() < 1e-6 && part("text") > 0.0, "{hit}");
     assert_eq!((&hit["parts"]["bm25"], &hit["parts"]["distance"]), (&hit["text"]["bm25"], &hit["vector"]["distance"]));
     assert_eq!((&hit["row"]["rating"], hit["row"].get("score")), (&json!(7.0), None));
-    assert!(hit["score"].as_f64().unwrap() > 1.0, "the text itself, with all of its words");
+    assert!(hit["score"].as_f64().unwrap() > 1.0, "the text itself, with all words of the query");
     assert!(hit["row"].get("embedding").is_none());
     assert_eq!(hit["row"]["topic"], json!({ "label": "life", "score": 0.5 }));
 }
 
 #[tokio::test]
-async fn each_mode_tells_its_own_places() {
+async fn each_mode_returns_its_own_ranks() {
     let server = Fixture::new().await;
-    let places = async |mode: &str| {
-        let answer = server.ok(SEARCH, json!({ "query": "right", "mode": mode, "k": 1 })).await;
-        assert_eq!(answer["mode"], mode);
-        (answer["hits"][0]["vector"].is_object(), answer["hits"][0]["text"].is_object())
+    let ranks = async |mode: &str| {
+        let response = server.ok(SEARCH, json!({ "query": "right", "mode": mode, "k": 1 })).await;
+        assert_eq!(response["mode"], mode);
+        (response["hits"][0]["vector"].is_object(), response["hits"][0]["text"].is_object())
     };
-    assert_eq!(places("vector").await, (true, false));
-    assert_eq!(places("text").await, (false, true));
+    assert_eq!(ranks("vector").await, (true, false));
+    assert_eq!(ranks("text").await, (false, true));
 }
 
 #[tokio::test]
-async fn a_vector_and_a_row_can_be_looked_for() {
+async fn a_vector_or_a_row_can_be_the_query() {
     let server = Fixture::new().await;
     let vector = vectors(&["jeder hat das Recht auf Leben"], "query: ").await;
-    let answer = server.ok(SEARCH, json!({ "vector": vector, "k": 1 })).await;
-    assert_eq!((ids(&answer), &answer["mode"]), (vec!["d3"], &json!("vector")));
-    let answer = server.ok(SEARCH, json!({ "like": { "doc_id": "d3" }, "k": 9 })).await;
-    assert!(!ids(&answer).contains(&"d3") && ids(&answer).len() == 5, "{answer}");
+    let response = server.ok(SEARCH, json!({ "vector": vector, "k": 1 })).await;
+    assert_eq!((ids(&response), &response["mode"]), (vec!["d3"], &json!("vector")));
+    let response = server.ok(SEARCH, json!({ "like": { "doc_id": "d3" }, "k": 9 })).await;
+    assert!(!ids(&response).contains(&"d3") && ids(&response).len() == 5, "{response}");
 }
 
 #[tokio::test]
-async fn a_condition_a_document_and_columns_are_kept_to() {
+async fn conditions_by_document_and_columns_are_applied() {
     let server = Fixture::new().await;
-    let asked = json!({ "query": "law", "where": "lang = 'eng' AND kept", "k": 9, "columns": ["lang", "doc_id"] });
-    let answer = server.ok(SEARCH, asked).await;
-    assert_eq!(ids(&answer).len(), 3);
-    assert!(answer["hits"].as_array().unwrap().iter().all(|hit| hit["row"].as_object().unwrap().len() == 2));
-    assert_eq!(answer["hits"][0]["row"]["lang"], "eng");
-    let answer = server.ok(SEARCH, json!({ "query": "law", "by_document": true, "k": 9 })).await;
-    assert_eq!(ids(&answer).iter().filter(|id| **id == "long/one").count(), 1);
+    let search = json!({ "query": "law", "where": "lang = 'eng' AND kept", "k": 9, "columns": ["lang", "doc_id"] });
+    let response = server.ok(SEARCH, search).await;
+    assert_eq!(ids(&response).len(), 3);
+    assert!(response["hits"].as_array().unwrap().iter().all(|hit| hit["row"].as_object().unwrap().len() == 2));
+    assert_eq!(response["hits"][0]["row"]["lang"], "eng");
+    let response = server.ok(SEARCH, json!({ "query": "law", "by_document": true, "k": 9 })).await;
+    assert_eq!(ids(&response).iter().filter(|id| **id == "long/one").count(), 1);
 }
 
 #[tokio::test]
-async fn a_reranker_decides_the_order() {
+async fn the_reranker_decides_the_order() {
     let server = Fixture::new().await;
-    let answer = server.ok(SEARCH, json!({ "query": "right", "rerank": true, "k": 3 })).await;
-    // The fake one prefers long passages.
-    assert_eq!(ids(&answer)[0], "d1");
-    assert_eq!(answer["hits"][1]["rerank"], json!({ "rank": 2, "score": 30.0 }));
+    let response = server.ok(SEARCH, json!({ "query": "right", "rerank": true, "k": 3 })).await;
+    // The fake reranker prefers long passages.
+    assert_eq!(ids(&response)[0], "d1");
+    assert_eq!(response["hits"][1]["rerank"], json!({ "rank": 2, "score": 30.0 }));
 }
 
 #[tokio::test]
-async fn what_cannot_be_searched_for_says_why() {
+async fn invalid_searches_return_their_error() {
     let server = Fixture::new().await;
     let nan: Vec<Value> = (0..DIM).map(|_| json!(1e300)).collect();
     for (body, status, code) in [
@@ -141,7 +144,7 @@ async fn what_cannot_be_searched_for_says_why() {
 }
 
 #[tokio::test]
-async fn a_newer_version_is_served() {
+async fn a_newer_version_is_searched_after_a_refresh() {
     let server = Fixture::new().await;
     server.write_again().await;
     let before = server.ok(SEARCH, json!({ "query": "right", "k": 100 })).await;

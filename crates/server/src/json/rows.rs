@@ -9,17 +9,19 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
-/// One JSON object a row, with every column, null where it has no value.
+/// One JSON object per row, with every column; a column without a value is null.
 pub(crate) fn rows(batch: &RecordBatch) -> Result<Vec<Box<RawValue>>, ApiError> {
     let lines = lines(batch).map_err(|error| {
-        let refused = |at: &usize| batch.project(&[*at]).is_ok_and(|column| lines(&column).is_err());
-        let name = (0..batch.num_columns()).find(refused).map(|at| batch.schema_ref().field(at).name().clone());
+        let is_invalid = |at: &usize| batch.project(&[*at]).is_ok_and(|column| lines(&column).is_err());
+        let name = (0..batch.num_columns()).find(is_invalid).map(|at| batch.schema_ref().field(at).name().clone());
         let column = name.map_or_else(|| "a column".to_owned(), |name| format!("the column `{name}`"));
-        ApiError::bad("not_json", format!("{column} cannot be written as JSON: {error}")).hint("cast it to a text")
+        ApiError::bad("not_json", format!("{column} cannot be written as JSON: {error}")).hint("cast it to text")
     })?;
-    // A line break inside a value is written as an escape.
+    // Line breaks inside a value are escaped.
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| serde_json::from_slice(line).map_err(|_| ApiError::bad("not_json", "a row is no JSON"))).collect()
+    lines
+        .map(|line| serde_json::from_slice(line).map_err(|_| ApiError::bad("not_json", "a row is not valid JSON")))
+        .collect()
 }
 
 fn lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_every_column_and_numbers_as_they_are() {
+    fn rows_have_all_columns_and_unchanged_numbers() {
         let batch = RecordBatch::try_from_iter([
             ("id", Arc::new(StringArray::from(vec![Some("a\nb"), None])) as ArrayRef),
             ("x", Arc::new(Float32Array::from(vec![0.1, f32::NAN]))),
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_and_decimals_have_all_their_digits() {
+    fn integers_and_decimals_keep_all_digits() {
         let price =
             Decimal128Array::from(vec![i128::from(i64::MAX) * 100 + 7]).with_precision_and_scale(38, 2).unwrap();
         let batch = RecordBatch::try_from_iter([
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_no_json_is_named() {
+    fn the_error_names_a_column_that_json_cannot_represent() {
         let fields = UnionFields::try_new([0], [Field::new("n", DataType::Int64, true)]).unwrap();
         let mixed = new_null_array(&DataType::Union(fields, UnionMode::Sparse), 1);
         let id: ArrayRef = Arc::new(Int64Array::from(vec![1]));

@@ -1,0 +1,10 @@
+//! The errors that keep a server from starting, and the errors that clients receive.
+
+mod api_error;
+mod convert;
+mod server_error;
+mod shape;
+
+pub(crate) use api_error::ApiError;
+pub use server_error::ServerError;
+pub(crate) use shape::{ErrorShape, ErrorShapes};

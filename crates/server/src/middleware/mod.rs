@@ -1,0 +1,5 @@
+//! The layers around the routes.
+
+pub(crate) mod authorize;
+pub(crate) mod dns_rebinding;
+pub(crate) mod observe;
