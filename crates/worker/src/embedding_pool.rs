@@ -1,6 +1,6 @@
-//! The pool: a model, its tokenizer threads and its devices as one backend.
+//! An embedding model with its tokenizer threads and its devices, as one backend.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{
@@ -9,66 +9,28 @@ use polylance_backend::{
 use polylance_encoder::{
     Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder, SharedHead,
 };
-use polylance_schema::{Chunking, Contract, Dtype, Pooling, Prompts, TaskSpec};
+use polylance_schema::TaskSpec;
 
 use crate::{
-    PoolError,
-    device::DeviceWorker,
-    device_threads::DeviceThreads,
-    devices::Devices,
-    machine::Machine,
-    placement::{LoadModel, Placed, Placement, place},
-    resolve::{Selection, resolve},
-    shared_pass::{self, PassHead, Passed, Readers},
-    spec::cores,
-    tokenizers::Tokenizers,
+    device::Devices,
+    error::PoolError,
+    finite::check_finite,
+    fused_heads::{FusedHead, HeadDecoders, PassOutput, load_heads, outputs_by_sequence},
+    options::PoolOptions,
+    placement::{DeviceModel, DeviceThreads, PerDevice},
+    selection::{Machine, Selection, cores},
+    tokenize::TokenizerPool,
 };
 
-/// How long a batch may take: a large model on a few cores needs many minutes for one.
-const STALL: Duration = Duration::from_mins(30);
-
-/// How a pool is opened. The default is what the model and the machine suggest.
-#[derive(Debug, Clone, Default)]
-pub struct PoolOptions {
-    /// Device names, see [`crate::DeviceSpec`]; empty is `auto`.
-    pub devices: Vec<String>,
-    /// The arithmetic; f32 unless given.
-    pub dtype: Option<Dtype>,
-    /// Overrides the model's pooling.
-    pub pooling: Option<Pooling>,
-    /// Overrides the model's normalization.
-    pub normalize: Option<bool>,
-    /// Keeps only this many leading dimensions.
-    pub dims: Option<usize>,
-    /// Threads that tokenize; one a core unless given.
-    pub tokenizer_threads: Option<usize>,
-    /// Ids in a batch at most; what each device suggests unless given.
-    pub batch_tokens: Option<usize>,
-    /// A batch that takes longer makes no progress and is given up; half an hour unless given, zero for never.
-    pub stall: Option<Duration>,
-}
-
-impl PoolOptions {
-    /// The devices and the dtype that these options select on a machine.
-    pub(crate) fn select(&self, machine: &Machine) -> std::result::Result<Selection, PoolError> {
-        resolve(&self.devices, Some(self.dtype.unwrap_or_default()), machine)
-    }
-
-    /// How long a batch may take, when there is a limit.
-    pub(crate) fn stall(&self) -> Option<Duration> {
-        Some(self.stall.unwrap_or(STALL)).filter(|stall| !stall.is_zero())
-    }
-}
-
-/// Tokenizer threads and devices with one model.
+/// An embedding model with its tokenizer threads and its devices.
 #[derive(Debug)]
 pub struct DevicePool {
     info: BackendInfo,
     report: LoadReport,
-    tokenizers: Arc<Tokenizers>,
-    devices: Arc<Devices<Vec<u32>, Passed>>,
-    readers: Arc<Readers>,
-    vocabulary: usize,
+    tokenizers: Arc<TokenizerPool>,
+    devices: Arc<Devices<Vec<u32>, PassOutput>>,
+    decoders: Arc<HeadDecoders>,
+    vocabulary_size: usize,
 }
 
 impl DevicePool {
@@ -80,20 +42,20 @@ impl DevicePool {
         Self::open_with_heads(files, &[], options)
     }
 
-    /// Loads the model and heads that share its pass onto the devices.
+    /// Loads the model and its fused heads onto the devices.
     ///
     /// # Errors
     /// When the model or a head cannot be loaded or a device does not exist.
     pub fn open_with_heads(
         files: &ModelFiles,
-        heads: &[PassHead],
+        heads: &[FusedHead],
         options: &PoolOptions,
     ) -> std::result::Result<Self, PoolError> {
         let machine = Machine::this();
-        let selection = options.select(machine)?;
+        let selection = Selection::from_options(options, machine)?;
         let threads = options.tokenizer_threads.unwrap_or_else(|| cores().len());
-        let tokenizers = Tokenizers::open(files, threads)?;
-        let load = LoadOptions {
+        let tokenizers = TokenizerPool::open(files, threads)?;
+        let load_options = LoadOptions {
             dtype: Some(selection.dtype),
             pooling: options.pooling,
             normalize: options.normalize,
@@ -101,65 +63,52 @@ impl DevicePool {
             batch_tokens: options.batch_tokens,
             ..LoadOptions::default()
         };
-        let load = LoadEmbedder { files: files.clone(), heads: heads.to_vec(), options: load };
-        let Placement { workers, model: loaded, batch_tokens } =
-            place(load, &selection.devices, options.batch_tokens, machine)?;
-        let worker = |(threads, placed)| ModelWorker { threads, placed };
-        let devices = Devices::start(workers.into_iter().map(worker).collect(), batch_tokens, options.stall())?;
-        let model = &loaded.encoder;
-        let readers = Readers::new(heads, &loaded.heads, tokenizers.tokenizer())?;
+        let model = EmbeddingModel { files: files.clone(), heads: heads.to_vec(), options: load_options };
+        let PerDevice { devices, loaded } = PerDevice::load(model, &selection.devices, options, machine)?;
+        let encoder = &loaded.encoder;
+        let decoders = HeadDecoders::new(heads, &loaded.heads, tokenizers.tokenizer())?;
         let info = BackendInfo {
-            dim: model.dim(),
+            dim: encoder.dim(),
             max_tokens: files.defaults().max_tokens,
             devices: devices.names().to_vec(),
             window_tokens: devices.window_tokens(),
         };
-        let vocabulary = files.config().vocab_size;
-        if tokenizers.vocabulary() > vocabulary {
+        let vocabulary_size = files.config().vocab_size;
+        if tokenizers.vocabulary_size() > vocabulary_size {
             tracing::warn!(
-                tokenizer = tokenizers.vocabulary(),
-                model = vocabulary,
-                "the tokenizer has more ids than the model: texts that use them will be refused"
+                tokenizer = tokenizers.vocabulary_size(),
+                model = vocabulary_size,
+                "the tokenizer has more tokens than the model: texts that contain them are refused"
             );
         }
         Ok(Self {
             info,
-            report: model.report().clone(),
+            report: encoder.report().clone(),
             tokenizers: Arc::new(tokenizers),
             devices: Arc::new(devices),
-            readers: Arc::new(readers),
-            vocabulary,
+            decoders: Arc::new(decoders),
+            vocabulary_size,
         })
     }
 
-    /// What loading found.
+    /// The report of loading the model.
     pub fn report(&self) -> &LoadReport {
         &self.report
     }
-}
 
-/// Everything that decides the vectors of a job with this model, known without loading it.
-///
-/// # Errors
-/// When the weights or the tokenizer cannot be read.
-pub fn contract(
-    files: &ModelFiles,
-    options: &PoolOptions,
-    prompts: Prompts,
-    chunking: Chunking,
-) -> std::result::Result<Contract, ModelError> {
-    let defaults = files.defaults();
-    Ok(Contract {
-        model: files.name().to_owned(),
-        weights_hash: files.weights_hash()?,
-        tokenizer_hash: files.tokenizer_hash()?,
-        pooling: options.pooling.unwrap_or(defaults.pooling),
-        normalize: options.normalize.unwrap_or(defaults.normalize),
-        prompts,
-        chunking,
-        dtype: options.dtype.unwrap_or_default().to_string(),
-        dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
-    })
+    fn run(&self, inputs: Vec<Vec<u32>>) -> impl Future<Output = Result<Vec<PassOutput>>> + Send + use<> {
+        let devices = Arc::clone(&self.devices);
+        let (max_tokens, vocabulary_size) = (self.info.max_tokens, self.vocabulary_size);
+        async move {
+            for input_ids in &inputs {
+                check_input(input_ids, max_tokens, vocabulary_size)?;
+            }
+            let outputs = devices.run(inputs).await?;
+            // The caller bisects a refused batch until the input is found.
+            outputs.iter().try_for_each(|output| check_finite(&output.vector).map_err(BackendError::Input))?;
+            Ok(outputs)
+        }
+    }
 }
 
 impl Backend for DevicePool {
@@ -173,138 +122,90 @@ impl Backend for DevicePool {
     }
 
     fn encode(&self, inputs: Vec<Vec<u32>>) -> BoxFuture<'static, Result<Embeddings>> {
-        let passed = self.pass(inputs);
+        let outputs = self.run(inputs);
         let dim = self.info.dim;
-        async move { Ok(embeddings(dim, &passed.await?)) }.boxed()
+        async move { Ok(embeddings(dim, &outputs.await?)) }.boxed()
     }
 
     fn load(&self) -> Load {
-        Load { text_bytes: self.tokenizers.waiting(), ..self.devices.load() }
+        Load { text_bytes: self.tokenizers.waiting_bytes(), ..self.devices.load() }
     }
 
     fn heads(&self) -> &[TaskSpec] {
-        self.readers.specs()
+        self.decoders.specs()
     }
 
     fn encode_with_heads(&self, inputs: Vec<EncodeInput>) -> BoxFuture<'static, Result<Encoded>> {
-        let passed = self.pass(inputs.iter().map(|input| input.input_ids.clone()).collect());
-        let (readers, tokenizers, dim) = (Arc::clone(&self.readers), Arc::clone(&self.tokenizers), self.info.dim);
+        let outputs = self.run(inputs.iter().map(|input| input.input_ids.clone()).collect());
+        let (decoders, tokenizers, dim) = (Arc::clone(&self.decoders), Arc::clone(&self.tokenizers), self.info.dim);
         async move {
-            let mut passed = passed.await?;
-            let embeddings = embeddings(dim, &passed);
-            let logits = passed.iter_mut().map(|one| std::mem::take(&mut one.logits));
-            let asked: Vec<_> = inputs.into_iter().zip(logits).collect();
-            let annotations =
-                tokenizers.threads().map(asked, move |(input, logits)| readers.read(input, logits)).await?;
+            let mut outputs = outputs.await?;
+            let embeddings = embeddings(dim, &outputs);
+            let logits = outputs.iter_mut().map(|output| std::mem::take(&mut output.logits));
+            let inputs: Vec<_> = inputs.into_iter().zip(logits).collect();
+            let decode = move |(input, logits)| decoders.decode(input, logits);
+            let annotations = tokenizers.threads().map(inputs, decode).await?;
             Ok(Encoded { embeddings, annotations })
         }
         .boxed()
     }
 }
 
-impl DevicePool {
-    fn pass(&self, inputs: Vec<Vec<u32>>) -> impl Future<Output = Result<Vec<Passed>>> + Send + use<> {
-        let devices = Arc::clone(&self.devices);
-        let (limit, vocabulary) = (self.info.max_tokens, self.vocabulary);
-        async move {
-            for ids in &inputs {
-                check(ids, limit, vocabulary)?;
-            }
-            let passed = devices.run(inputs).await?;
-            // A caller finds the input by asking for parts: numbers that mean nothing must reach no table.
-            passed.iter().try_for_each(|one| finite(&one.vector).map_err(BackendError::Input))?;
-            Ok(passed)
-        }
-    }
+fn embeddings(dim: usize, outputs: &[PassOutput]) -> Embeddings {
+    Embeddings { dim, values: outputs.iter().flat_map(|output| &output.vector).copied().collect() }
 }
 
-/// Refuses what no reader could use: a distance to it is no number.
-pub(crate) fn finite(numbers: &[f32]) -> std::result::Result<(), String> {
-    match numbers.iter().filter(|number| !number.is_finite()).count() {
-        0 => Ok(()),
-        bad => Err(format!("the model gave {bad} of {} numbers that are not finite", numbers.len())),
+/// Refuses an input that no device can compute, before it is queued.
+fn check_input(input_ids: &[u32], max_tokens: usize, vocabulary_size: usize) -> Result<()> {
+    if input_ids.is_empty() || input_ids.len() > max_tokens {
+        return Err(BackendError::Input(format!("{} tokens, expected 1 to {max_tokens}", input_ids.len())));
     }
-}
-
-fn embeddings(dim: usize, passed: &[Passed]) -> Embeddings {
-    Embeddings { dim, values: passed.iter().flat_map(|one| &one.vector).copied().collect() }
-}
-
-/// Refuses an input that no device can compute, before it reaches one.
-fn check(ids: &[u32], limit: usize, vocabulary: usize) -> Result<()> {
-    if ids.is_empty() || ids.len() > limit {
-        return Err(BackendError::Input(format!("{} ids, expected 1 to {limit}", ids.len())));
-    }
-    match ids.iter().find(|&&id| id as usize >= vocabulary) {
-        Some(id) => Err(BackendError::Input(format!("id {id} is not below the model's vocabulary of {vocabulary}"))),
+    match input_ids.iter().find(|&&id| id as usize >= vocabulary_size) {
+        Some(id) => Err(BackendError::Input(format!(
+            "token id {id} is not below {vocabulary_size}, the size of the model's vocabulary"
+        ))),
         None => Ok(()),
     }
 }
 
-/// The model and its heads on a device.
-struct Embedder {
+/// An encoder and the heads fused with it.
+struct EmbeddingModel {
+    files: ModelFiles,
+    heads: Vec<FusedHead>,
+    options: LoadOptions,
+}
+
+/// The same, loaded onto a device.
+struct LoadedEmbedding {
     encoder: SentenceEncoder,
     heads: Vec<SharedHead>,
 }
 
-struct LoadEmbedder {
-    files: ModelFiles,
-    heads: Vec<PassHead>,
-    options: LoadOptions,
-}
-
-impl LoadModel for LoadEmbedder {
-    type Model = Embedder;
-
-    fn on(&self, device: &Hardware) -> std::result::Result<Embedder, ModelError> {
-        let encoder = SentenceEncoder::load(&self.files, &self.options, device)?;
-        Ok(Embedder { encoder, heads: shared_pass::load(&self.heads, &self.files, &self.options, device)? })
-    }
-
-    fn report(model: &Embedder) -> &LoadReport {
-        model.encoder.report()
-    }
-
-    fn batch_tokens(model: &Embedder) -> Option<usize> {
-        model.encoder.batch_tokens()
-    }
-}
-
-/// A model on a device.
-struct ModelWorker {
-    threads: DeviceThreads,
-    placed: Placed<LoadEmbedder>,
-}
-
-impl DeviceWorker for ModelWorker {
+impl DeviceModel for EmbeddingModel {
+    type Loaded = LoadedEmbedding;
     type Input = Vec<u32>;
-    type Output = Passed;
+    type Output = PassOutput;
 
-    fn name(&self) -> &str {
-        self.threads.name()
+    fn load(&self, device: &Hardware) -> std::result::Result<LoadedEmbedding, ModelError> {
+        let encoder = SentenceEncoder::load(&self.files, &self.options, device)?;
+        Ok(LoadedEmbedding { encoder, heads: load_heads(&self.heads, &self.files, &self.options, device)? })
     }
 
-    fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<Passed>> {
-        self.placed.pass(|Embedder { encoder, heads }| {
-            let (vectors, logits) = self.threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
-            shared_pass::by_sequence(&vectors, encoder.dim(), logits)
-        })
+    fn report(loaded: &LoadedEmbedding) -> &LoadReport {
+        loaded.encoder.report()
     }
 
-    fn another(&self) -> Result<Self> {
-        Ok(Self { threads: self.threads.another()?, placed: self.placed.another() })
+    fn batch_tokens(loaded: &LoadedEmbedding) -> Option<usize> {
+        loaded.encoder.batch_tokens()
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_has_a_limit_unless_it_is_switched_off() {
-        let stall = |stall| PoolOptions { stall, ..PoolOptions::default() }.stall();
-        assert_eq!(stall(None), Some(STALL));
-        assert_eq!(stall(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
-        assert_eq!(stall(Some(Duration::ZERO)), None);
+    fn compute(
+        &self,
+        LoadedEmbedding { encoder, heads }: &LoadedEmbedding,
+        threads: &DeviceThreads,
+        inputs: &[Vec<u32>],
+    ) -> Result<Vec<PassOutput>> {
+        let (vectors, logits) = threads.run(|| encoder.embed_with(&PackedBatch::new(inputs)?, heads))?;
+        outputs_by_sequence(&vectors, encoder.dim(), logits)
     }
 }

@@ -1,4 +1,4 @@
-//! Heads in the pass of the embedding say what they say in a pass of their own.
+//! Fused heads return the same annotations as heads in a pass of their own.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use polylance_backend::{AnnotateInput, Annotated, Annotation, Annotator, Backend
 use polylance_encoder::{ModelConfig, ModelFiles, ModelKind, Task, synthetic::Checkpoint};
 use polylance_schema::{Aggregation, Chunking, Contract, Cut, HeadContract, HeadInputs, Prompts, Scores, TaskSpec};
 use polylance_testkit::{SCRIPTS, long_document};
-use polylance_worker::{DevicePool, PassHead, PoolOptions, TaskPool, contract, head_contract, shares_pass};
+use polylance_worker::{DevicePool, FusedHead, PoolOptions, TaskPool, can_fuse, contract, head_contract};
 
 const TOLERANCE: f32 = 1e-6;
 
@@ -47,15 +47,15 @@ fn same(found: &Annotated, expected: &Annotated) -> bool {
 }
 
 #[test]
-fn a_head_in_the_pass_says_what_it_says_alone() {
+fn fused_head_returns_the_annotations_of_a_separate_one() {
     let folder = tempfile::tempdir().unwrap();
     let classes = model(&folder.path().join("classes"), Task::SequenceClassification, &["a", "b", "c"]);
     let tags = model(&folder.path().join("tags"), Task::TokenClassification, &["O", "B-PER", "I-PER", "B-LOC"]);
     let specs = [TaskSpec::Classify { scores: Scores::All }, TaskSpec::Ner { aggregation: Aggregation::First }];
     let options = PoolOptions::default();
     let heads = [(&classes, &specs[0]), (&tags, &specs[1])];
-    let of_pass = heads.map(|(files, spec)| PassHead { files: files.clone(), spec: spec.clone() });
-    let pool = DevicePool::open_with_heads(&classes, &of_pass, &options).unwrap();
+    let fused = heads.map(|(files, spec)| FusedHead { files: files.clone(), spec: spec.clone() });
+    let pool = DevicePool::open_with_heads(&classes, &fused, &options).unwrap();
     assert_eq!(pool.heads(), specs);
 
     let texts: Vec<String> = SCRIPTS.iter().map(|(_, text)| long_document(text, 120)).collect();
@@ -76,23 +76,27 @@ fn a_head_in_the_pass_says_what_it_says_alone() {
     let vectors = block_on(pool.encode(inputs.iter().map(|input| input.input_ids.clone()).collect())).unwrap();
     assert_eq!(encoded.embeddings, vectors);
     for (at, (files, spec)) in heads.into_iter().enumerate() {
-        let alone = TaskPool::open(files, spec.clone(), &options).unwrap();
-        let ask = |input: &EncodeInput| AnnotateInput { text: input.text.clone(), ..AnnotateInput::default() };
-        let expected = block_on(alone.annotate(inputs.iter().map(ask).collect())).unwrap();
+        let separate = TaskPool::open(files, spec.clone(), &options).unwrap();
+        let input_of = |input: &EncodeInput| AnnotateInput { text: input.text.clone(), ..AnnotateInput::default() };
+        let expected = block_on(separate.annotate(inputs.iter().map(input_of).collect())).unwrap();
         for ((found, expected), input) in encoded.annotations.iter().zip(&expected).zip(&inputs) {
             assert!(same(&found[at], expected), "{:?}: {:?}, expected {expected:?}", input.text, found[at]);
         }
     }
 
-    // Ids that are not the text's own: the vector is there, the annotation says why it is not.
+    // Tokens of another text: there is a vector, and the annotation is refused with the reason.
     let other = EncodeInput { input_ids: vec![0, 5, 2], text: "tea".to_owned() };
     let encoded = block_on(pool.encode_with_heads(vec![other])).unwrap();
     assert_eq!(encoded.embeddings.values.len(), 16);
-    assert!(encoded.annotations[0].iter().all(|said| said.as_ref().is_err_and(|why| why.contains("other ids"))));
+    assert!(
+        encoded.annotations[0]
+            .iter()
+            .all(|annotated| annotated.as_ref().is_err_and(|why| why.contains("other tokens")))
+    );
 }
 
 #[test]
-fn only_what_reads_the_same_ids_on_the_same_encoder_shares_the_pass() {
+fn only_heads_with_the_same_tokens_and_encoder_can_be_fused() {
     let folder = tempfile::tempdir().unwrap();
     let classes = model(&folder.path().join("classes"), Task::SequenceClassification, &["a", "b"]);
     let answers = model(&folder.path().join("answers"), Task::QuestionAnswering, &[]);
@@ -105,19 +109,19 @@ fn only_what_reads_the_same_ids_on_the_same_encoder_shares_the_pass() {
     };
     let f32 = polylance_schema::Dtype::F32;
     let embedding = of("", 128, f32);
-    let asked = head_contract(&classes, classify.clone(), none.clone(), &options).unwrap();
-    let shares = |files: &ModelFiles, contract: &Contract, asked: &HeadContract| {
-        shares_pass(&classes, contract, files, asked).unwrap()
+    let head = head_contract(&classes, classify.clone(), none.clone(), &options).unwrap();
+    let fusable = |files: &ModelFiles, contract: &Contract, head: &HeadContract| {
+        can_fuse(&classes, contract, files, head).unwrap()
     };
-    assert!(shares(&classes, &embedding, &asked));
-    assert!(!shares(&classes, &of("passage: ", 128, f32), &asked), "another prefix");
-    assert!(!shares(&classes, &of("", 129, f32), &asked), "chunks that the head cuts");
-    assert!(!shares(&classes, &of("", 128, polylance_schema::Dtype::Bf16), &asked), "another arithmetic");
+    assert!(fusable(&classes, &embedding, &head));
+    assert!(!fusable(&classes, &of("passage: ", 128, f32), &head), "another prefix");
+    assert!(!fusable(&classes, &of("", 129, f32), &head), "chunks that the head truncates");
+    assert!(!fusable(&classes, &of("", 128, polylance_schema::Dtype::Bf16), &head), "another dtype");
     let qa =
         TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
-    assert!(!shares(&answers, &embedding, &head_contract(&answers, qa, none.clone(), &options).unwrap()), "pairs");
+    assert!(!fusable(&answers, &embedding, &head_contract(&answers, qa, none.clone(), &options).unwrap()), "pairs");
 
     let builtin = ModelFiles::find("builtin:multilingual-e5-small").unwrap();
     let other = contract(&builtin, &options, Prompts::default(), Chunking::Truncate { max_tokens: 128 }).unwrap();
-    assert!(!shares_pass(&builtin, &other, &classes, &asked).unwrap(), "another encoder");
+    assert!(!can_fuse(&builtin, &other, &classes, &head).unwrap(), "another encoder");
 }

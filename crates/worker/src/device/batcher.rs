@@ -1,24 +1,24 @@
-//! Packs inputs into batches by their number of ids.
+//! Cuts inputs into batches by their number of tokens.
 
 use std::ops::Range;
 
-/// Cuts inputs, in their order, into batches of at most `budget` ids; an input over the budget is a batch alone.
+/// Cuts inputs, in order, into batches of at most `budget` tokens; an input over the budget is a batch of its own.
 ///
-/// Packed batches have no padding, so neighbours may have any lengths and nothing is gained by sorting. The batches
-/// of one call are about equally large, so that no device waits for the remainder of another.
-pub(crate) fn batches(lengths: &[usize], budget: usize, devices: usize) -> Vec<Range<usize>> {
+/// Packed batches have no padding, so neighbours may have any lengths and sorting gains nothing. The batches of one
+/// call are about equally large, so that no device waits for the remainder of another.
+pub(super) fn batches(lengths: &[usize], budget: usize, devices: usize) -> Vec<Range<usize>> {
     let total: usize = lengths.iter().sum();
     let rounds = total.div_ceil(budget.saturating_mul(devices).max(1)).max(1);
     let share = total.div_ceil(rounds.saturating_mul(devices).max(1));
     let mut batches = Vec::new();
-    let (mut start, mut ids) = (0, 0);
+    let (mut start, mut tokens) = (0, 0);
     for (at, &length) in lengths.iter().enumerate() {
-        // Half an input over the fair share is nearer to it than half an input under.
-        if at > start && (ids + length / 2 > share || ids + length > budget) {
+        // Closing here is nearer to the fair share than taking one more input.
+        if at > start && (tokens + length / 2 > share || tokens + length > budget) {
             batches.push(start..at);
-            (start, ids) = (at, 0);
+            (start, tokens) = (at, 0);
         }
-        ids += length;
+        tokens += length;
     }
     if start < lengths.len() {
         batches.push(start..lengths.len());
@@ -41,14 +41,14 @@ mod tests {
             let joined: Vec<usize> = batches.iter().cloned().flatten().collect();
             prop_assert_eq!(joined, (0..lengths.len()).collect::<Vec<_>>());
             for batch in batches {
-                let ids: usize = lengths[batch.clone()].iter().sum();
-                prop_assert!(batch.len() == 1 || ids <= budget);
+                let tokens: usize = lengths[batch.clone()].iter().sum();
+                prop_assert!(batch.len() == 1 || tokens <= budget);
             }
         }
     }
 
     #[test]
-    fn devices_get_equal_shares() {
+    fn batches_are_equal_shares_of_the_devices() {
         assert_eq!(batches(&[100; 40], 4096, 2), [0..20, 20..40]);
         assert!(batches(&[], 4096, 2).is_empty());
     }

@@ -1,4 +1,4 @@
-//! All devices: batches go to the one with the least to do, results come back in input order.
+//! All devices of a pool: batches go to the one with the least to do, and results return in input order.
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -6,36 +6,37 @@ use futures::future::try_join_all;
 use polylance_backend::{BackendError, Load, Result};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{
-    PoolError,
+use super::{
     batcher::batches,
-    device::{self, DeviceWorker, Shared},
-    queues::{Ids, Job, Queues},
-    refused::Refused,
+    queues::{Job, Queues},
+    stalled_inputs::StalledInputs,
+    thread::{self, Shared},
+    worker::{DeviceWorker, TokenCount},
 };
+use crate::error::PoolError;
 
-/// Batches that may wait at each device beside the one in work.
+/// Batches that may wait at each worker while it computes one.
 const QUEUED_BATCHES: usize = 2;
 
-/// How long a pool that is closed waits for the batches in work, which nobody asks for any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a closed pool waits for the running batches, whose results are not needed any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The devices, their queues and the bound of all queues together.
+/// The devices and their queues, which share one bound.
 #[derive(Debug)]
-pub(crate) struct Devices<I: Ids, O> {
+pub(crate) struct Devices<I: TokenCount, O> {
     /// Each device once, however many workers it has.
     names: Vec<String>,
     workers: usize,
     shared: Arc<Shared<I, O>>,
     threads: Vec<JoinHandle<()>>,
     batch_tokens: usize,
-    /// Ids that may be queued or in work: `tokio`'s semaphore needs no runtime.
-    room: Arc<Semaphore>,
+    /// Permits for tokens that wait or are being computed. `tokio`'s semaphore needs no runtime.
+    permits: Arc<Semaphore>,
     capacity: u32,
 }
 
-impl<I: Ids, O> Devices<I, O> {
-    /// Starts the threads of each worker. A batch that takes longer than `stall` makes no progress.
+impl<I: TokenCount, O> Devices<I, O> {
+    /// Starts the threads of each worker. A batch stalls if it takes longer than `stall`.
     pub(crate) fn start<W>(
         workers: Vec<W>,
         batch_tokens: usize,
@@ -56,14 +57,14 @@ impl<I: Ids, O> Devices<I, O> {
         let mut devices = Self {
             names,
             workers: workers.len(),
-            shared: Arc::new(Shared { queues: Queues::new(workers.len()), refused: Refused::new() }),
+            shared: Arc::new(Shared { queues: Queues::new(workers.len()), stalled_inputs: StalledInputs::new() }),
             threads: Vec::with_capacity(workers.len()),
             batch_tokens,
-            room: Arc::new(Semaphore::new(capacity as usize)),
+            permits: Arc::new(Semaphore::new(capacity as usize)),
             capacity,
         };
         for (number, worker) in workers.into_iter().enumerate() {
-            devices.threads.push(device::start(worker, Arc::clone(&devices.shared), number, stall)?);
+            devices.threads.push(thread::start(worker, Arc::clone(&devices.shared), number, stall)?);
         }
         Ok(devices)
     }
@@ -73,47 +74,48 @@ impl<I: Ids, O> Devices<I, O> {
         &self.names
     }
 
-    /// Ids that keep all workers busy once.
+    /// Tokens that keep all workers busy once.
     pub(crate) fn window_tokens(&self) -> usize {
         self.workers.saturating_mul(self.batch_tokens)
     }
 
-    /// What waits and what is in work.
+    /// Tokens that wait or are being computed, and the bound of both.
     pub(crate) fn load(&self) -> Load {
         Load { capacity_tokens: self.capacity as usize, ..self.shared.queues.load() }
     }
 
-    /// An output an input, in input order.
+    /// Computes one output per input, in input order.
     pub(crate) async fn run(&self, inputs: Vec<I>) -> Result<Vec<O>> {
-        let Shared { queues, refused } = &*self.shared;
-        refused.check(&inputs)?;
-        let lengths: Vec<usize> = inputs.iter().map(Ids::ids).collect();
+        let Shared { queues, stalled_inputs } = &*self.shared;
+        stalled_inputs.check(&inputs)?;
+        let lengths: Vec<usize> = inputs.iter().map(TokenCount::token_count).collect();
         let mut inputs = inputs.into_iter();
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         for batch in batches(&lengths, self.batch_tokens, self.workers) {
-            let ids: usize = lengths[batch.clone()].iter().sum();
-            // One batch may be larger than all the room there is; it then waits until it is alone.
-            let permits = u32::try_from(ids).unwrap_or(u32::MAX).min(self.capacity);
-            let permit = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| BackendError::Closed)?;
-            let (reply, answer) = oneshot::channel();
+            let tokens: usize = lengths[batch.clone()].iter().sum();
+            // A batch larger than the whole bound waits until it is alone.
+            let permits = u32::try_from(tokens).unwrap_or(u32::MAX).min(self.capacity);
+            let permit =
+                Arc::clone(&self.permits).acquire_many_owned(permits).await.map_err(|_| BackendError::Closed)?;
+            let (reply, received) = oneshot::channel();
             let inputs = inputs.by_ref().take(batch.len()).collect();
             queues.push(Job { inputs, reply, permit: Some(permit) })?;
-            answers.push(async move { answer.await.unwrap_or_else(|_| Err(queues.failure())) });
+            replies.push(async move { received.await.unwrap_or_else(|_| Err(queues.failure())) });
         }
-        Ok(try_join_all(answers).await?.into_iter().flatten().collect())
+        Ok(try_join_all(replies).await?.into_iter().flatten().collect())
     }
 }
 
-impl<I: Ids, O> Drop for Devices<I, O> {
+impl<I: TokenCount, O> Drop for Devices<I, O> {
     fn drop(&mut self) {
         self.shared.queues.close();
-        // A thread that makes no progress may never end, and has nobody to answer.
-        if !self.shared.queues.wait_for_all(PATIENCE) {
-            tracing::warn!("a device is still at work: its threads are left behind");
+        // A thread that makes no progress may never end, and no caller waits for its result.
+        if !self.shared.queues.wait_for_all(CLOSE_TIMEOUT) {
+            tracing::warn!("a device is still computing: its threads are detached");
             return;
         }
         for thread in self.threads.drain(..) {
-            // The worker's panics were caught and told; a thread that is gone has nothing to add.
+            // A panic of the worker was caught and reported by its supervisor.
             drop(thread.join());
         }
     }
@@ -126,10 +128,10 @@ mod tests {
     use super::*;
     use futures::executor::block_on;
 
-    /// Answers each sequence with its first id; fails as its first id says.
+    /// Returns the first token of each sequence; panics on [`PANIC`] and runs out of memory beyond `max_tokens`.
     struct Echo {
         name: String,
-        most: usize,
+        max_tokens: usize,
     }
 
     const PANIC: u32 = 1_000_001;
@@ -143,20 +145,20 @@ mod tests {
         }
 
         fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
-            assert!(!inputs.iter().any(|ids| ids.contains(&PANIC)), "the library panicked");
-            if inputs.iter().map(Vec::len).sum::<usize>() > self.most {
+            assert!(!inputs.iter().any(|tokens| tokens.contains(&PANIC)), "the library panicked");
+            if inputs.iter().map(Vec::len).sum::<usize>() > self.max_tokens {
                 return Err(BackendError::OutOfMemory { device: self.name.clone() });
             }
-            Ok(inputs.iter().map(|ids| ids[0]).collect())
+            Ok(inputs.iter().map(|tokens| tokens[0]).collect())
         }
 
-        fn another(&self) -> Result<Self> {
-            Ok(Self { name: self.name.clone(), most: self.most })
+        fn respawn(&self) -> Result<Self> {
+            Ok(Self { name: self.name.clone(), max_tokens: self.max_tokens })
         }
     }
 
-    fn devices(count: usize, batch_tokens: usize, most: usize) -> Devices<Vec<u32>, u32> {
-        let workers = (0..count).map(|number| Echo { name: format!("echo:{number}"), most }).collect();
+    fn devices(count: usize, batch_tokens: usize, max_tokens: usize) -> Devices<Vec<u32>, u32> {
+        let workers = (0..count).map(|number| Echo { name: format!("echo:{number}"), max_tokens }).collect();
         Devices::start(workers, batch_tokens, None).unwrap()
     }
 
@@ -164,7 +166,7 @@ mod tests {
         (0..500).map(|n| vec![n; n as usize % 37 + 1]).collect()
     }
 
-    /// So short that no batch has one alone: a first panic over a lone input says nothing about the device.
+    /// So short that no batch holds a single one: a first panic over a single input proves nothing about the device.
     fn short_inputs() -> Vec<Vec<u32>> {
         (0..500).map(|n| vec![n; n as usize % 9 + 1]).collect()
     }
@@ -174,21 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn results_are_in_input_order_with_any_number_of_devices() {
+    fn results_are_in_input_order_for_any_number_of_devices() {
         for count in [1, 2, 5] {
             assert_eq!(block_on(devices(count, 64, usize::MAX).run(inputs())).unwrap(), firsts());
         }
     }
 
     #[test]
-    fn a_batch_that_does_not_fit_is_split() {
+    fn batch_out_of_memory_is_split() {
         assert_eq!(block_on(devices(2, 400, 40).run(inputs())).unwrap(), firsts());
         let too_long = block_on(devices(1, 400, 10).run(vec![vec![7; 11]])).unwrap_err();
-        assert!(matches!(&too_long, BackendError::Input(why) if why.ends_with("of echo:0: 11 ids")), "{too_long}");
+        assert!(matches!(&too_long, BackendError::Input(why) if why.ends_with("of echo:0: 11 tokens")), "{too_long}");
     }
 
     #[test]
-    fn inputs_that_bring_the_device_down_are_refused_and_the_device_lives_on() {
+    fn inputs_that_crash_the_device_are_refused_and_the_device_survives() {
         let devices = devices(1, 64, usize::MAX);
         assert_eq!(block_on(devices.run(vec![vec![5]])).unwrap(), [5]);
         for _ in 0..10 {
@@ -200,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_batch_of_a_device_may_hold_an_input_that_brings_it_down() {
+    fn crashing_input_in_the_first_batch_is_refused() {
         let devices = devices(1, 64, usize::MAX);
         let error = block_on(devices.run(vec![vec![PANIC], vec![5]])).unwrap_err();
         assert!(matches!(error, BackendError::Input(_)), "{error}");
         assert_eq!(block_on(devices.run(vec![vec![5]])).unwrap(), [5]);
     }
 
-    /// Panics always, or only the first time.
+    /// Panics while it is down; its replacement works if it heals.
     struct Broken {
         name: &'static str,
         heals: bool,
@@ -224,23 +226,23 @@ mod tests {
 
         fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
             assert!(!self.down, "the device fell off the bus");
-            Ok(inputs.iter().map(|ids| ids[0]).collect())
+            Ok(inputs.iter().map(|tokens| tokens[0]).collect())
         }
 
-        fn another(&self) -> Result<Self> {
+        fn respawn(&self) -> Result<Self> {
             Ok(Self { down: !self.heals, ..*self })
         }
     }
 
     #[test]
-    fn a_restart_hides_a_panic_that_does_not_come_again() {
+    fn single_panic_is_hidden_by_a_restart() {
         let healing = Broken { name: "healing", heals: true, down: true };
         let devices = Devices::start(vec![healing], 64, None).unwrap();
         assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 
     #[test]
-    fn others_take_the_work_of_a_device_that_is_given_up() {
+    fn other_devices_take_the_work_of_a_broken_one() {
         let down = Broken { name: "down", heals: false, down: true };
         let well = Broken { name: "well", heals: true, down: false };
         let devices = Devices::start(vec![down, well], 64, None).unwrap();
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_device_that_is_given_up_ends_the_run_with_its_name() {
+    fn last_broken_device_ends_the_run_with_its_error() {
         let down = ["one", "two"].map(|name| Broken { name, heals: false, down: true });
         let devices = Devices::start(Vec::from(down), 64, None).unwrap();
         for _ in 0..2 {
@@ -259,12 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn an_input_larger_than_all_queues_goes_through() {
+    fn input_larger_than_all_queues_is_computed() {
         assert_eq!(block_on(devices(1, 8, usize::MAX).run(vec![vec![9; 1000]])).unwrap(), [9]);
     }
 
     #[test]
-    fn a_dropped_call_gives_its_room_back() {
+    fn dropped_call_releases_its_permits() {
         let devices = devices(1, 16, usize::MAX);
         for _ in 0..100 {
             drop(futures::FutureExt::now_or_never(devices.run(inputs())));
@@ -272,7 +274,7 @@ mod tests {
         assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }
 
-    /// A device that computes nothing until the other has computed all the rest.
+    /// The device named "slow" computes nothing until the other has computed all the rest.
     struct Gate {
         name: &'static str,
         done: Arc<(Mutex<usize>, Condvar)>,
@@ -294,18 +296,18 @@ mod tests {
             if self.name == "slow" {
                 drop(changed.wait_while(done, |done| *done < 500).unwrap());
             }
-            Ok(inputs.iter().map(|ids| ids[0]).collect())
+            Ok(inputs.iter().map(|tokens| tokens[0]).collect())
         }
 
-        fn another(&self) -> Result<Self> {
+        fn respawn(&self) -> Result<Self> {
             Ok(Self { name: self.name, done: Arc::clone(&self.done) })
         }
     }
 
     #[test]
-    fn a_device_that_is_quicker_computes_what_waits_at_the_other() {
+    fn faster_device_steals_the_jobs_of_the_slower_one() {
         let done = Arc::new((Mutex::new(0), Condvar::new()));
-        let gates = ["slow", "quick"].map(|name| Gate { name, done: Arc::clone(&done) });
+        let gates = ["slow", "fast"].map(|name| Gate { name, done: Arc::clone(&done) });
         let devices = Devices::start(Vec::from(gates), 64, None).unwrap();
         assert_eq!(block_on(devices.run(inputs())).unwrap(), firsts());
     }

@@ -1,7 +1,7 @@
-//! Inputs that held a device up: they are refused at once when they come again.
+//! Inputs that stalled a device: they are refused at once when they are submitted again.
 //!
-//! A caller whose inputs are refused asks for parts of them to find the one. Without this memory each of these calls,
-//! and each copy of the text in the corpus, would cost the whole wait again and another thread.
+//! A caller whose batch is refused retries parts of it to find the input. Without this memory each of these calls, and
+//! each copy of the text in the corpus, would cost the full time limit and another thread.
 
 use std::{
     collections::HashMap,
@@ -10,36 +10,36 @@ use std::{
 
 use polylance_backend::{BackendError, Result};
 
-use crate::queues::Ids;
+use super::worker::TokenCount;
 
-/// Inputs that are remembered at most: what is more costs the wait again.
-const MOST: usize = 4096;
+/// Maximum number of inputs that are remembered. Any beyond it cost the time limit again.
+const MAX_STALLED_INPUTS: usize = 4096;
 
-/// Inputs with what is said of them.
+/// Inputs with the message that refuses them.
 #[derive(Debug)]
-pub(crate) struct Refused<I>(Mutex<HashMap<I, String>>);
+pub(super) struct StalledInputs<I>(Mutex<HashMap<I, String>>);
 
-impl<I: Ids> Refused<I> {
-    pub(crate) fn new() -> Self {
+impl<I: TokenCount> StalledInputs<I> {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
-    pub(crate) fn add(&self, input: I, why: String) {
-        let mut refused = self.lock();
-        if refused.len() < MOST {
-            refused.insert(input, why);
+    pub(super) fn add(&self, input: I, message: String) {
+        let mut stalled = self.lock();
+        if stalled.len() < MAX_STALLED_INPUTS {
+            stalled.insert(input, message);
         }
     }
 
     /// # Errors
-    /// [`BackendError::Input`] when one of these is known.
-    pub(crate) fn check(&self, inputs: &[I]) -> Result<()> {
-        let refused = self.lock();
-        if refused.is_empty() {
+    /// [`BackendError::Input`] when one of these inputs stalled a device before.
+    pub(super) fn check(&self, inputs: &[I]) -> Result<()> {
+        let stalled = self.lock();
+        if stalled.is_empty() {
             return Ok(());
         }
-        let known = inputs.iter().find_map(|input| refused.get(input));
-        known.map_or(Ok(()), |why| Err(BackendError::Input(why.clone())))
+        let message = inputs.iter().find_map(|input| stalled.get(input));
+        message.map_or(Ok(()), |message| Err(BackendError::Input(message.clone())))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<I, String>> {

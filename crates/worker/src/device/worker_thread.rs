@@ -1,7 +1,7 @@
-//! The thread that computes for a device, and may have to be left behind.
+//! The thread that runs a worker, and may have to be detached.
 //!
-//! It is reached through two channels and nothing else. A thread that makes no progress cannot be ended; letting go of
-//! the channels puts it out of reach: it can neither answer later nor take more work, and ends when it comes to itself.
+//! It is reached through two channels only. A thread that makes no progress cannot be killed. Dropping the channels
+//! detaches it: its late reply is ignored, it gets no more work, and it exits when its batch returns.
 
 use std::{
     io,
@@ -15,78 +15,79 @@ use std::{
 
 use polylance_backend::{BackendError, Result};
 
-use crate::{device::DeviceWorker, error::panic_message, part::Part};
+use super::{batch_slice::BatchSlice, worker::DeviceWorker};
+use crate::error::panic_message;
 
-/// A thread with a worker.
-pub(crate) struct Computing<W: DeviceWorker> {
-    work: Sender<Part<W::Input>>,
-    answers: Receiver<Answer<W::Output>>,
+/// A thread that runs one worker.
+pub(super) struct WorkerThread<W: DeviceWorker> {
+    work: Sender<BatchSlice<W::Input>>,
+    replies: Receiver<Reply<W::Output>>,
     thread: JoinHandle<()>,
 }
 
-/// What the thread says of a part.
-pub(crate) enum Answer<O> {
-    /// The worker's own answer.
+/// The thread's reply to one slice.
+pub(super) enum Reply<O> {
+    /// The worker's result.
     Computed(Result<Vec<O>>),
-    /// There is no worker.
+    /// The worker could not be made.
     NoWorker(BackendError),
 }
 
-/// Why there is no answer.
-pub(crate) enum Silence {
-    /// It has not come in time.
-    Late,
+/// Why no reply was received.
+pub(super) enum RecvError {
+    /// The time limit has passed.
+    Timeout,
     /// The thread has ended: it panicked.
-    Ended,
+    Disconnected,
 }
 
-impl<W: DeviceWorker> Computing<W> {
-    /// Starts the thread. The worker is made there: whatever a library does, it does it where it is watched.
-    pub(crate) fn start(device: &str, make: impl FnOnce() -> Result<Arc<W>> + Send + 'static) -> io::Result<Self> {
-        let (work, parts) = channel::<Part<W::Input>>();
-        let (answer, answers) = channel();
+impl<W: DeviceWorker> WorkerThread<W> {
+    /// Starts the thread, which makes its worker itself, so that library code only ever runs on supervised threads.
+    pub(super) fn start(device: &str, make: impl FnOnce() -> Result<Arc<W>> + Send + 'static) -> io::Result<Self> {
+        let (work, slices) = channel::<BatchSlice<W::Input>>();
+        let (reply_sender, replies) = channel();
         let serve = move || {
             let worker = make();
-            for part in parts {
-                let said = match &worker {
-                    Ok(worker) => Answer::Computed(worker.run(part.inputs())),
-                    Err(error) => Answer::NoWorker(error.clone()),
+            for slice in slices {
+                let reply = match &worker {
+                    Ok(worker) => Reply::Computed(worker.run(slice.inputs())),
+                    Err(error) => Reply::NoWorker(error.clone()),
                 };
-                if answer.send(said).is_err() {
+                if reply_sender.send(reply).is_err() {
                     return;
                 }
             }
         };
         let thread = thread::Builder::new().name(format!("device {device}")).spawn(serve)?;
-        Ok(Self { work, answers, thread })
+        Ok(Self { work, replies, thread })
     }
 
-    /// Gives it a part and waits for the answer, for ever without a limit.
-    pub(crate) fn ask(
+    /// Sends a slice to the thread and waits for the reply, without end if there is no limit.
+    pub(super) fn submit(
         &self,
-        part: Part<W::Input>,
+        slice: BatchSlice<W::Input>,
         limit: Option<Duration>,
-    ) -> std::result::Result<Answer<W::Output>, Silence> {
-        self.work.send(part).map_err(|_| Silence::Ended)?;
-        let answer = match limit {
-            Some(limit) => self.answers.recv_timeout(limit),
-            None => self.answers.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    ) -> std::result::Result<Reply<W::Output>, RecvError> {
+        self.work.send(slice).map_err(|_| RecvError::Disconnected)?;
+        let reply = match limit {
+            Some(limit) => self.replies.recv_timeout(limit),
+            None => self.replies.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        answer.map_err(|error| match error {
-            RecvTimeoutError::Timeout => Silence::Late,
-            RecvTimeoutError::Disconnected => Silence::Ended,
+        reply.map_err(|error| match error {
+            RecvTimeoutError::Timeout => RecvError::Timeout,
+            RecvTimeoutError::Disconnected => RecvError::Disconnected,
         })
     }
 
-    /// Lets go of the thread, wherever it is.
-    pub(crate) fn leave(self) -> JoinHandle<()> {
+    /// Detaches the thread while it runs.
+    pub(super) fn detach(self) -> JoinHandle<()> {
         self.thread
     }
 
-    /// Waits for the end of a thread that has nothing to do, or has panicked: then what was said.
-    pub(crate) fn end(self) -> Option<String> {
-        let Self { work, answers, thread } = self;
-        drop((work, answers));
+    /// Waits for a thread that is idle or has panicked; returns the panic's message.
+    pub(super) fn join(self) -> Option<String> {
+        let Self { work, replies, thread } = self;
+        drop((work, replies));
         thread.join().err().map(|panic| panic_message(panic.as_ref()))
     }
 }

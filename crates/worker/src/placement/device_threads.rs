@@ -1,11 +1,11 @@
-//! The threads that are a device's own.
+//! The threads of a device.
 
 use core_affinity::CoreId;
 use polylance_backend::{BackendError, Result};
 use polylance_encoder::ModelError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::{PoolError, spec::DeviceSpec};
+use crate::{error::PoolError, selection::DeviceSpec};
 
 /// A device's name and its threads, pinned to its cores or near its GPU.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct DeviceThreads {
 }
 
 impl DeviceThreads {
-    /// `near` is the core on which a GPU's thread runs; `None` for any.
+    /// `near` is the core on which a GPU's thread runs; any core if `None`.
     pub(crate) fn new(spec: &DeviceSpec, near: Option<usize>) -> std::result::Result<Self, PoolError> {
         let pinned = match spec {
             DeviceSpec::Cores(cores) => cores.clone(),
@@ -31,7 +31,7 @@ impl DeviceThreads {
             .thread_name(move |at| format!("{device} {at}"))
             .start_handler(move |at| {
                 if let Some(&id) = pinned.get(at) {
-                    // A thread that may not be pinned still computes.
+                    // A thread that could not be pinned still computes.
                     let _pinned: bool = core_affinity::set_for_current(CoreId { id });
                 }
             })
@@ -40,8 +40,8 @@ impl DeviceThreads {
         Ok(Self { name, spec: spec.clone(), near, threads })
     }
 
-    /// New threads on the same cores, beside those that a panic went through or that make no progress.
-    pub(crate) fn another(&self) -> Result<Self> {
+    /// New threads on the same cores, next to those that panicked or make no progress.
+    pub(crate) fn respawn(&self) -> Result<Self> {
         let failed = |error: PoolError| BackendError::Device { device: self.name.clone(), message: error.to_string() };
         Self::new(&self.spec, self.near).map_err(failed)
     }
@@ -50,7 +50,7 @@ impl DeviceThreads {
         &self.name
     }
 
-    /// Computes on the device's threads; a model's error becomes one that says what a caller can do.
+    /// Computes on the device's threads. A model's error becomes the backend error that a caller can act on.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> std::result::Result<T, ModelError> + Send) -> Result<T> {
         self.threads.install(work).map_err(|error| match error {
             ModelError::Input { .. } => BackendError::Input(error.to_string()),
@@ -63,27 +63,27 @@ impl DeviceThreads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::cores;
+    use crate::selection::cores;
 
-    /// The cores that the device's first thread may run on.
+    /// The cores that the device's thread may run on.
     fn cores_of(threads: &DeviceThreads) -> Vec<usize> {
         threads.run(|| Ok(cores())).unwrap()
     }
 
     #[test]
-    fn threads_run_on_the_cores_of_their_device() {
+    fn threads_are_pinned_to_the_cores_of_their_device() {
         let allowed = cores();
         let last = allowed[allowed.len() - 1];
         let of_core = DeviceThreads::new(&DeviceSpec::Cores(vec![last]), None).unwrap();
         let near_gpu = DeviceThreads::new(&DeviceSpec::Cuda(0), Some(last)).unwrap();
-        for threads in [of_core.another().unwrap(), of_core, near_gpu.another().unwrap(), near_gpu] {
+        for threads in [of_core.respawn().unwrap(), of_core, near_gpu.respawn().unwrap(), near_gpu] {
             assert_eq!(cores_of(&threads), [last], "{}", threads.name());
         }
         assert_eq!(cores_of(&DeviceThreads::new(&DeviceSpec::Cuda(0), None).unwrap()), allowed);
     }
 
     #[test]
-    fn a_core_that_is_not_there_does_not_end_a_thread() {
+    fn missing_core_leaves_the_thread_unpinned() {
         let threads = DeviceThreads::new(&DeviceSpec::Cuda(0), Some(1 << 9)).unwrap();
         assert_eq!(cores_of(&threads), cores());
     }

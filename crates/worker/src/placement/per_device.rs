@@ -1,103 +1,146 @@
-//! A model on the devices that were selected: once for all cores, once for each GPU, with a worker a lane.
+//! A model on the selected devices: loaded once for all cores or once for each GPU, with a worker for each device or
+//! each lane of a GPU.
 
 use std::{ops::Deref, sync::Arc, thread};
 
-use polylance_backend::Result;
+use polylance_backend::Result as BackendResult;
 use polylance_encoder::{Device as Hardware, Gpu, LoadReport, ModelError};
 
-use crate::{
-    PoolError,
+use super::{
     device_threads::DeviceThreads,
-    error::panic_message,
     gpu_model::{GPU_LANES, GpuLoader, GpuModel, Lane, LoadFailure, context},
-    machine::{Machine, VisibleGpu},
-    resolve::SelectedDevices,
-    spec::DeviceSpec,
+};
+use crate::{
+    device::{DeviceWorker, Devices, TokenCount},
+    error::{PoolError, panic_message},
+    options::PoolOptions,
+    selection::{DeviceSpec, Machine, SelectedDevices, VisibleGpu},
 };
 
-/// Ids in a batch of cores: enough to fill their caches, and more where weights have to be widened for every batch.
-const BATCH_TOKENS: usize = 2048;
-const BATCH_TOKENS_PER_LAYER: usize = 8192;
-/// Ids in a batch of a GPU that has no limit of its own.
-const BATCH_TOKENS_CUDA: usize = 16_384;
+/// Tokens in a batch of cores: enough to fill their caches, and more where weights are widened again for every batch.
+const BATCH_TOKENS_CPU: usize = 2048;
+const BATCH_TOKENS_CPU_PER_LAYER: usize = 8192;
+/// Tokens in a batch of a GPU without a limit of its own.
+const BATCH_TOKENS_GPU: usize = 16_384;
 
-/// How a model is loaded, on any device and again.
-pub(crate) trait LoadModel: Send + Sync + 'static {
-    /// What is loaded.
-    type Model: Send + Sync + 'static;
+/// A model of a pool: how it is loaded onto a device, any number of times, and what it computes there.
+pub(crate) trait DeviceModel: Send + Sync + 'static {
+    /// The model in a device's memory.
+    type Loaded: Send + Sync + 'static;
+    /// One input of a batch.
+    type Input: TokenCount;
+    /// The result for one input.
+    type Output: Send + 'static;
 
-    fn on(&self, device: &Hardware) -> std::result::Result<Self::Model, ModelError>;
+    /// Loads the model onto a device.
+    fn load(&self, device: &Hardware) -> Result<Self::Loaded, ModelError>;
 
-    fn report(model: &Self::Model) -> &LoadReport;
+    /// The report of loading it.
+    fn report(loaded: &Self::Loaded) -> &LoadReport;
 
-    /// Ids that a pass takes at most, after which a batch is computed in several; `None` without a limit.
-    fn batch_tokens(model: &Self::Model) -> Option<usize>;
-}
+    /// Maximum number of tokens in a pass; a larger batch is computed in several. `None` without a limit.
+    fn batch_tokens(loaded: &Self::Loaded) -> Option<usize>;
 
-/// A model on a device.
-pub(crate) struct Resident<M> {
-    model: M,
-    gpu: Option<Arc<Gpu>>,
-}
-
-impl<M> Deref for Resident<M> {
-    type Target = M;
-
-    fn deref(&self) -> &M {
-        &self.model
-    }
-}
-
-/// A model as a worker reaches it.
-pub(crate) enum Placed<L: LoadModel> {
-    Cores(Arc<Resident<L::Model>>),
-    Gpu(Lane<OnGpu<L>>),
+    /// Computes a batch on the device's threads: one output per input, in the same order.
+    fn compute(
+        &self,
+        loaded: &Self::Loaded,
+        threads: &DeviceThreads,
+        inputs: &[Self::Input],
+    ) -> BackendResult<Vec<Self::Output>>;
 }
 
 /// A model on all its devices.
-pub(crate) struct Placement<L: LoadModel> {
-    /// The threads of each worker and its model; the lanes of a GPU are neighbours and have its name.
-    pub(crate) workers: Vec<(DeviceThreads, Placed<L>)>,
-    /// The model on one of the devices.
-    pub(crate) model: Arc<Resident<L::Model>>,
-    /// Ids in a batch: what the device that takes least takes.
-    pub(crate) batch_tokens: usize,
+pub(crate) struct PerDevice<M: DeviceModel> {
+    /// The devices, ready for batches.
+    pub(crate) devices: Devices<M::Input, M::Output>,
+    /// The model on one of them. Drop it once the pool is open: a GPU cannot be reset while it is held.
+    pub(crate) loaded: Arc<OnDevice<M::Loaded>>,
 }
 
-impl<L: LoadModel> Placed<L> {
-    /// Computes with the model.
-    pub(crate) fn pass<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
-        match self {
-            Self::Cores(model) => compute(model),
-            Self::Gpu(lane) => lane.pass(|model| compute(model)),
+/// A model in a device's memory. It holds its GPU open.
+pub(crate) struct OnDevice<T> {
+    loaded: T,
+    gpu: Option<Arc<Gpu>>,
+}
+
+impl<T> Deref for OnDevice<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.loaded
+    }
+}
+
+impl<M: DeviceModel> PerDevice<M> {
+    /// Loads the model onto the devices and starts a worker for each. The options' `batch_tokens` override the size of
+    /// a batch; a GPU's limit stays.
+    pub(crate) fn load(
+        model: M,
+        devices: &SelectedDevices,
+        options: &PoolOptions,
+        machine: &Machine,
+    ) -> Result<Self, PoolError> {
+        let model = Arc::new(model);
+        let Placement { workers, loaded, batch_tokens } = match devices {
+            SelectedDevices::AllCores => load_on_cores(&model, options, |per_layer| all_cores(per_layer, machine)),
+            SelectedDevices::Cpu(specs) => load_on_cores(&model, options, |_| specs.clone()),
+            SelectedDevices::Cuda(gpus) => load_on_gpus(&model, gpus, options, machine),
+        }?;
+        Ok(Self { devices: Devices::start(workers, batch_tokens, options.stall())?, loaded })
+    }
+}
+
+/// The workers of a model before they are started.
+struct Placement<M: DeviceModel> {
+    /// The lanes of a GPU are neighbours and have its name.
+    workers: Vec<ModelWorker<M>>,
+    loaded: Arc<OnDevice<M::Loaded>>,
+    /// Tokens in a batch: the smallest default among the devices.
+    batch_tokens: usize,
+}
+
+/// A worker that computes with a loaded model.
+struct ModelWorker<M: DeviceModel> {
+    model: Arc<M>,
+    threads: DeviceThreads,
+    loaded: LoadedModel<M>,
+}
+
+/// A worker's access to the loaded model.
+enum LoadedModel<M: DeviceModel> {
+    OnCores(Arc<OnDevice<M::Loaded>>),
+    OnGpu(Lane<GpuModelLoader<M>>),
+}
+
+impl<M: DeviceModel> DeviceWorker for ModelWorker<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn name(&self) -> &str {
+        self.threads.name()
+    }
+
+    fn run(&self, inputs: &[M::Input]) -> BackendResult<Vec<M::Output>> {
+        let compute = |loaded: &OnDevice<M::Loaded>| self.model.compute(loaded, &self.threads, inputs);
+        match &self.loaded {
+            LoadedModel::OnCores(loaded) => compute(loaded),
+            LoadedModel::OnGpu(lane) => lane.run(compute),
         }
     }
 
-    /// The model for a worker in the place of one that failed. In memory weights are never written to, so those that
-    /// are there are as good as new ones; a GPU may have lost them, and its lane loads them again.
-    pub(crate) fn another(&self) -> Self {
-        match self {
-            Self::Cores(model) => Self::Cores(Arc::clone(model)),
-            Self::Gpu(lane) => Self::Gpu(lane.another()),
-        }
+    /// Weights in memory are never written to, so those that are loaded are as good as new ones. A GPU may have lost
+    /// them, and its lane loads them again.
+    fn respawn(&self) -> BackendResult<Self> {
+        let loaded = match &self.loaded {
+            LoadedModel::OnCores(loaded) => LoadedModel::OnCores(Arc::clone(loaded)),
+            LoadedModel::OnGpu(lane) => LoadedModel::OnGpu(lane.respawn()),
+        };
+        Ok(Self { model: Arc::clone(&self.model), threads: self.threads.respawn()?, loaded })
     }
 }
 
-/// Loads the model onto the devices. `batch_tokens` overrides how many ids a batch has; a GPU's limit stays.
-pub(crate) fn place<L: LoadModel>(
-    load: L,
-    devices: &SelectedDevices,
-    batch_tokens: Option<usize>,
-    machine: &Machine,
-) -> std::result::Result<Placement<L>, PoolError> {
-    match devices {
-        SelectedDevices::AllCores => place_on_cores(&load, batch_tokens, |per_layer| all_cores(per_layer, machine)),
-        SelectedDevices::Cpu(specs) => place_on_cores(&load, batch_tokens, |_| specs.clone()),
-        SelectedDevices::Cuda(gpus) => place_on_gpus(load, gpus, batch_tokens, machine),
-    }
-}
-
-/// One device a core when the weights are small enough to stay in memory as the arithmetic needs them, and otherwise all
+/// One device per core if the weights are small enough to stay in memory as the arithmetic needs them, otherwise all
 /// cores as one device.
 fn all_cores(per_layer: bool, machine: &Machine) -> Vec<DeviceSpec> {
     let cores = machine.cores();
@@ -107,49 +150,52 @@ fn all_cores(per_layer: bool, machine: &Machine) -> Vec<DeviceSpec> {
     cores.iter().map(|&core| DeviceSpec::Cores(vec![core])).collect()
 }
 
-fn place_on_cores<L: LoadModel>(
-    load: &L,
-    batch_tokens: Option<usize>,
+fn load_on_cores<M: DeviceModel>(
+    model: &Arc<M>,
+    options: &PoolOptions,
     specs: impl FnOnce(bool) -> Vec<DeviceSpec>,
-) -> std::result::Result<Placement<L>, PoolError> {
-    let model = Arc::new(Resident { model: load.on(&Hardware::Cpu)?, gpu: None });
-    let per_layer = L::report(&model).per_layer;
-    let worker = |spec: &DeviceSpec| Ok((DeviceThreads::new(spec, None)?, Placed::Cores(Arc::clone(&model))));
-    let workers = specs(per_layer).iter().map(worker).collect::<std::result::Result<_, PoolError>>()?;
-    let by_weights = if per_layer { BATCH_TOKENS_PER_LAYER } else { BATCH_TOKENS };
-    Ok(Placement { workers, model, batch_tokens: batch_tokens.unwrap_or(by_weights) })
+) -> Result<Placement<M>, PoolError> {
+    let loaded = Arc::new(OnDevice { loaded: model.load(&Hardware::Cpu)?, gpu: None });
+    let per_layer = M::report(&loaded).per_layer;
+    let worker = |spec: &DeviceSpec| {
+        let (threads, loaded) = (DeviceThreads::new(spec, None)?, LoadedModel::OnCores(Arc::clone(&loaded)));
+        Ok(ModelWorker { model: Arc::clone(model), threads, loaded })
+    };
+    let workers = specs(per_layer).iter().map(worker).collect::<Result<_, PoolError>>()?;
+    let default = if per_layer { BATCH_TOKENS_CPU_PER_LAYER } else { BATCH_TOKENS_CPU };
+    Ok(Placement { workers, loaded, batch_tokens: options.batch_tokens.unwrap_or(default) })
 }
 
-fn place_on_gpus<L: LoadModel>(
-    load: L,
+fn load_on_gpus<M: DeviceModel>(
+    model: &Arc<M>,
     gpus: &[VisibleGpu],
-    batch_tokens: Option<usize>,
+    options: &PoolOptions,
     machine: &Machine,
-) -> std::result::Result<Placement<L>, PoolError> {
-    let load = Arc::new(load);
-    let no_model = || PoolError::Model(ModelError::Option("no device was given".to_owned()));
-    let (mut workers, mut first, mut budget) = (Vec::new(), None, batch_tokens.unwrap_or(usize::MAX));
-    for (gpu, (shared, model)) in gpus.iter().zip(load_on_gpus(&load, gpus)?) {
-        budget = budget.min(L::batch_tokens(&model).unwrap_or(BATCH_TOKENS_CUDA));
-        first.get_or_insert(model);
+) -> Result<Placement<M>, PoolError> {
+    let (mut workers, mut first, mut batch_tokens) = (Vec::new(), None, options.batch_tokens.unwrap_or(usize::MAX));
+    for (gpu, (gpu_model, loaded)) in gpus.iter().zip(load_on_all_gpus(model, gpus)?) {
+        batch_tokens = batch_tokens.min(M::batch_tokens(&loaded).unwrap_or(BATCH_TOKENS_GPU));
+        first.get_or_insert(loaded);
         for lane in 0..GPU_LANES {
             let threads = DeviceThreads::new(&DeviceSpec::Cuda(gpu.ordinal), near_core(gpu, lane, machine))?;
-            workers.push((threads, Placed::Gpu(Lane::new(Arc::clone(&shared)))));
+            let loaded = LoadedModel::OnGpu(Lane::new(Arc::clone(&gpu_model)));
+            workers.push(ModelWorker { model: Arc::clone(model), threads, loaded });
         }
     }
-    Ok(Placement { workers, model: first.ok_or_else(no_model)?, batch_tokens: budget })
+    let no_device = || PoolError::Model(ModelError::Option("no device was given".to_owned()));
+    Ok(Placement { workers, loaded: first.ok_or_else(no_device)?, batch_tokens })
 }
 
-/// The model on each GPU, all loaded at once: they read the same files, which the system then reads once.
-#[expect(clippy::type_complexity, reason = "a place for a model on each GPU, and the model")]
-fn load_on_gpus<L: LoadModel>(
-    load: &Arc<L>,
+/// Loads the model onto all GPUs at the same time: they read the same files, which the system then reads once.
+#[expect(clippy::type_complexity, reason = "the model of each GPU's lanes, and the model as it was loaded")]
+fn load_on_all_gpus<M: DeviceModel>(
+    model: &Arc<M>,
     gpus: &[VisibleGpu],
-) -> std::result::Result<Vec<(Arc<GpuModel<OnGpu<L>>>, Arc<Resident<L::Model>>)>, PoolError> {
+) -> Result<Vec<(Arc<GpuModel<GpuModelLoader<M>>>, Arc<OnDevice<M::Loaded>>)>, PoolError> {
     thread::scope(|scope| {
         let start = |gpu: &VisibleGpu| {
             let device = DeviceSpec::Cuda(gpu.ordinal).to_string();
-            let loader = OnGpu { load: Arc::clone(load), ordinal: gpu.ordinal, device: device.clone() };
+            let loader = GpuModelLoader { model: Arc::clone(model), ordinal: gpu.ordinal, device: device.clone() };
             let ordinal = gpu.ordinal;
             let loading = thread::Builder::new()
                 .name(format!("load {device}"))
@@ -157,7 +203,7 @@ fn load_on_gpus<L: LoadModel>(
                 .map_err(PoolError::Thread)?;
             Ok((device, loading))
         };
-        let loading = gpus.iter().map(start).collect::<std::result::Result<Vec<_>, PoolError>>()?;
+        let loading = gpus.iter().map(start).collect::<Result<Vec<_>, PoolError>>()?;
         let loaded = loading.into_iter().map(|(device, loading)| {
             loading
                 .join()
@@ -167,7 +213,7 @@ fn load_on_gpus<L: LoadModel>(
     })
 }
 
-/// A core near the GPU that this process may run on: another one for each lane, and for each GPU of a node.
+/// A core near the GPU that this process may run on: a different one for each lane and each GPU of a NUMA node.
 fn near_core(gpu: &VisibleGpu, lane: usize, machine: &Machine) -> Option<usize> {
     let near = gpu.near_cores.as_deref().unwrap_or_default();
     let allowed: Vec<usize> = near.iter().copied().filter(|core| machine.cores().contains(core)).collect();
@@ -176,26 +222,26 @@ fn near_core(gpu: &VisibleGpu, lane: usize, machine: &Machine) -> Option<usize> 
 }
 
 /// Loads a model onto a GPU of this machine.
-pub(crate) struct OnGpu<L> {
-    load: Arc<L>,
+struct GpuModelLoader<M> {
+    model: Arc<M>,
     ordinal: u32,
     device: String,
 }
 
-impl<L: LoadModel> GpuLoader for OnGpu<L> {
-    type Model = Resident<L::Model>;
+impl<M: DeviceModel> GpuLoader for GpuModelLoader<M> {
+    type Model = OnDevice<M::Loaded>;
 
     fn device(&self) -> &str {
         &self.device
     }
 
-    fn load(&self) -> std::result::Result<Self::Model, LoadFailure> {
+    fn load(&self) -> Result<Self::Model, LoadFailure> {
         let gpu = Gpu::open(self.ordinal).map_err(|error| LoadFailure {
             is_lost: error.is_lost(),
             error: Box::new(PoolError::Gpu { device: self.device.clone(), message: error.to_string() }),
         })?;
-        match self.load.on(&Hardware::Cuda(Arc::clone(&gpu))) {
-            Ok(model) => Ok(Resident { model, gpu: Some(gpu) }),
+        match self.model.load(&Hardware::Cuda(Arc::clone(&gpu))) {
+            Ok(loaded) => Ok(OnDevice { loaded, gpu: Some(gpu) }),
             Err(error) => {
                 let error = match error {
                     ModelError::OutOfMemory(_) | ModelError::Device(_) => {
@@ -212,7 +258,7 @@ impl<L: LoadModel> GpuLoader for OnGpu<L> {
         model.gpu.as_ref().is_some_and(|gpu| gpu.is_lost())
     }
 
-    fn reset(&self) -> std::result::Result<(), String> {
+    fn reset(&self) -> Result<(), String> {
         Gpu::reset(self.ordinal).map_err(|error| error.to_string())
     }
 }
@@ -222,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_cores_are_a_device_each_unless_weights_are_widened_a_layer_at_a_time() {
+    fn each_core_is_a_device_unless_weights_are_widened_layer_by_layer() {
         let machine = |cores: &[usize]| Machine::new(cores.to_vec(), Ok(Vec::new()));
         let each = [0, 3].map(|core| DeviceSpec::Cores(vec![core]));
         assert_eq!(all_cores(false, &machine(&[0, 3])), each);
@@ -231,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn each_lane_of_a_gpu_has_a_core_that_is_near_and_allowed() {
+    fn each_lane_gets_an_allowed_core_near_its_gpu() {
         let gpu = |ordinal, near_cores| VisibleGpu { ordinal, name: "GPU".to_owned(), compute: (9, 0), near_cores };
         let machine = Machine::new((0..8).collect(), Ok(Vec::new()));
         let near = || Some((4..16).collect());

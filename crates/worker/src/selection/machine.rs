@@ -1,39 +1,39 @@
-//! The cores and GPUs of this machine. Devices are resolved against a [`Machine`] that is passed in, so that every
-//! choice can be tested on a machine without a GPU.
+//! The cores and GPUs of a machine. Devices are resolved against a [`Machine`] that is passed in, so that every choice
+//! can be tested without a GPU.
 
 use std::sync::OnceLock;
 
 use polylance_encoder::{CudaError, GpuInfo};
 
-use crate::spec::cores;
+use super::spec::cores;
 
-/// What a machine has to compute on.
+/// The cores and GPUs of a machine.
 #[derive(Debug)]
 pub struct Machine {
     cores: Vec<usize>,
-    /// Listed when a device name needs them: naming cores alone never loads the driver.
+    /// Listed on first use: the driver is never loaded if only cores are named.
     gpus: OnceLock<Result<Vec<VisibleGpu>, NoGpu>>,
 }
 
 /// Why no GPU can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoGpu {
-    /// The driver's own words.
+    /// The driver's message.
     pub reason: String,
-    /// Whether there is a driver: it is too old, say.
+    /// Whether there is a driver, for example one that is too old.
     pub has_driver: bool,
 }
 
-/// A GPU as the driver lists it; it is not opened.
+/// A GPU that the driver lists. It has not been opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VisibleGpu {
-    /// The driver's number: `N` of `cuda:N`.
+    /// The driver's number of it: `N` in `cuda:N`.
     pub ordinal: u32,
-    /// Its name, `NVIDIA H200`.
+    /// Its name, such as `NVIDIA H200`.
     pub name: String,
     /// Its compute capability, major and minor.
     pub compute: (u32, u32),
-    /// The CPU cores near it, when the system says which.
+    /// The CPU cores near it, if the system lists them.
     pub near_cores: Option<Vec<usize>>,
 }
 
@@ -57,27 +57,27 @@ impl Machine {
     /// The GPUs that the driver lists.
     ///
     /// # Errors
-    /// When there is no driver, or none that can be used.
+    /// When there is no driver, or it cannot be used.
     pub fn gpus(&self) -> Result<&[VisibleGpu], &NoGpu> {
         self.gpus.get_or_init(detect).as_deref()
     }
 
-    /// The GPU of this ordinal, when the driver lists it.
+    /// The GPU with this ordinal, if the driver lists it.
     pub fn gpu(&self, ordinal: u32) -> Option<&VisibleGpu> {
         self.gpus().ok()?.iter().find(|gpu| gpu.ordinal == ordinal)
     }
 }
 
 impl VisibleGpu {
-    /// The least compute capability that the kernels are built for.
-    pub const LEAST_COMPUTE: (u32, u32) = (8, 0);
+    /// The lowest compute capability that the kernels support.
+    pub const MIN_COMPUTE: (u32, u32) = (8, 0);
 
     /// Whether the kernels run on it.
     pub fn is_usable(&self) -> bool {
-        self.compute >= Self::LEAST_COMPUTE
+        self.compute >= Self::MIN_COMPUTE
     }
 
-    /// Its instruction set, `sm_90`.
+    /// Its instruction set, such as `sm_90`.
     pub fn architecture(&self) -> String {
         format!("sm_{}{}", self.compute.0, self.compute.1)
     }

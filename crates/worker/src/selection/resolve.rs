@@ -1,32 +1,32 @@
-//! Which devices compute, and in which dtype: one decision, because `auto` of either depends on the other.
+//! Selects the devices and the dtype: one decision, because the default of each depends on the other.
 
 use std::{collections::BTreeSet, fmt};
 
 use polylance_encoder::{CudaError, Device as Hardware, ModelError, check_dtype, dtype_of_this_cpu};
 use polylance_schema::Dtype;
 
-use crate::{
-    PoolError, PoolOptions,
+use super::{
     machine::{Machine, NoGpu, VisibleGpu},
-    spec::{DeviceSpec, listed},
+    spec::{DeviceSpec, number_ranges},
 };
+use crate::{error::PoolError, options::PoolOptions};
 
-/// The devices of a pool, all of one kind, and the dtype that they compute in.
+/// The devices of a pool, all of one kind, and their dtype.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// The devices.
     pub devices: SelectedDevices,
-    /// What they compute in.
+    /// The dtype that they compute in.
     pub dtype: Dtype,
-    /// What differs from what the names or the table suggest.
+    /// How the selection differs from the one that the names or the table suggest.
     pub note: Option<SelectionNote>,
 }
 
-/// Devices of one kind. GPUs and cores do not share work: their vectors differ in the last bits, and which of them
-/// computed a text would depend on timing.
+/// Devices of one kind. GPUs and cores do not share work: their vectors differ in the last bits, and the device that
+/// computes a text depends on timing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SelectedDevices {
-    /// All cores: as one device or as one a core, which is decided when the weights are loaded.
+    /// All cores: as one device or as one device per core, which is decided when the weights are loaded.
     AllCores,
     /// These sets of cores.
     Cpu(Vec<DeviceSpec>),
@@ -34,28 +34,28 @@ pub enum SelectedDevices {
     Cuda(Vec<VisibleGpu>),
 }
 
-/// Why a [`Selection`] is not what the names or the table suggest.
+/// Why a [`Selection`] differs from the one that the names or the table suggest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SelectionNote {
-    /// `auto` took the cores although there are GPUs, which do not compute int8.
+    /// `auto` selected the cores although there are GPUs, because GPUs do not compute int8.
     Int8OnCores {
-        /// The GPUs, as devices.
+        /// The device names of the GPUs.
         gpus: Vec<String>,
     },
-    /// A table of f16 is queried on cores, which do not compute f16.
+    /// A table in f16 is queried on cores, which do not compute f16.
     F16AsF32,
-    /// `auto` took the cores because the driver cannot be used.
+    /// `auto` selected the cores because the driver cannot be used.
     UnusableDriver {
-        /// The driver's own words.
+        /// The driver's message.
         reason: String,
     },
 }
 
-/// The devices of these names, and the dtype: that which is given, else bf16 on GPUs and what the CPU is fastest at on
-/// cores. No names, or `auto`, are all GPUs that can be used, and all cores when there is none.
+/// The devices with these names, and the dtype: the given one, or bf16 on GPUs and the CPU's fastest on cores. Without
+/// names, or with `auto`, these are all GPUs that can be used, or all cores if there is none.
 ///
 /// # Errors
-/// [`PoolError::Device`] when a name is not a device, is there twice, or is of another kind than the first;
+/// [`PoolError::Device`] when a name is not a device, is repeated, or is of another kind than the first;
 /// [`PoolError::Gpu`] when a named GPU cannot be used; [`PoolError::Model`] when the devices do not compute `dtype`.
 pub fn resolve(names: &[String], dtype: Option<Dtype>, machine: &Machine) -> Result<Selection, PoolError> {
     let (devices, note) = select(names, dtype, machine)?;
@@ -64,8 +64,8 @@ pub fn resolve(names: &[String], dtype: Option<Dtype>, machine: &Machine) -> Res
     Ok(Selection { devices, dtype, note })
 }
 
-/// The devices and the dtype that a table's queries are computed with: the table's own dtype, except that cores compute
-/// f32 for a table of f16. In f32 the weights are rounded less, so a query is as near to its passages as in f16.
+/// The devices and the dtype for the queries of a table: the table's own dtype, except that cores compute f32 for a
+/// table in f16. In f32 the weights are rounded less, so a query is as near to its passages as in f16.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -78,11 +78,11 @@ pub fn resolve_query(names: &[String], table: Dtype, machine: &Machine) -> Resul
     Ok(Selection { devices, dtype: table, note })
 }
 
-/// The cores of these names, for work that no GPU does.
+/// The cores with these names, for work that is not computed on GPUs.
 ///
 /// # Errors
-/// [`PoolError::Device`] as [`resolve`], and for a GPU with `why`.
-pub(crate) fn resolve_cores(names: &[String], why: &str, machine: &Machine) -> Result<SelectedDevices, PoolError> {
+/// [`PoolError::Device`] as [`resolve`], and with `reason` for a GPU.
+pub(crate) fn resolve_cores(names: &[String], reason: &str, machine: &Machine) -> Result<SelectedDevices, PoolError> {
     if is_auto(names) {
         return Ok(SelectedDevices::AllCores);
     }
@@ -90,18 +90,26 @@ pub(crate) fn resolve_cores(names: &[String], why: &str, machine: &Machine) -> R
         Named::Cpu(specs) => Ok(SelectedDevices::Cpu(specs)),
         Named::Cuda(ordinals) => {
             let device = ordinals.first().map(|&ordinal| DeviceSpec::Cuda(ordinal).to_string()).unwrap_or_default();
-            Err(PoolError::Device { device, message: why.to_owned() })
+            Err(PoolError::Device { device, message: reason.to_owned() })
         }
     }
 }
 
 impl Selection {
-    /// Options that open a pool with this selection.
+    /// The devices and the dtype (f32 unless given) that these options select on a machine.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub(crate) fn from_options(options: &PoolOptions, machine: &Machine) -> Result<Self, PoolError> {
+        resolve(&options.devices, Some(options.dtype.unwrap_or_default()), machine)
+    }
+
+    /// The options that open a pool with this selection.
     pub fn options(&self) -> PoolOptions {
         PoolOptions { devices: self.devices.names(), dtype: Some(self.dtype), ..PoolOptions::default() }
     }
 
-    /// Logs what was selected at level info.
+    /// Logs the selection at level info.
     pub fn log(&self) {
         let Self { devices, dtype, note } = self;
         let named = match devices {
@@ -129,7 +137,7 @@ impl Selection {
 }
 
 impl SelectedDevices {
-    /// Names that resolve to these devices again, given the dtype that they were selected with.
+    /// Names that resolve to these devices again with the same dtype.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::AllCores => vec!["auto".to_owned()],
@@ -149,7 +157,7 @@ impl SelectedDevices {
 
     fn check(&self, dtype: Dtype) -> Result<(), ModelError> {
         match (self, dtype) {
-            // A GPU is not opened to learn that it does not compute int8.
+            // A GPU is not opened just to refuse int8.
             (Self::Cuda(_), Dtype::Int8) => {
                 Err(ModelError::Option("dtype int8 is computed on the CPU alone; a GPU has bf16".to_owned()))
             }
@@ -227,7 +235,7 @@ fn named_gpu(ordinal: u32, machine: &Machine) -> Result<VisibleGpu, PoolError> {
     Ok(gpu.clone())
 }
 
-/// Names that were read: devices of one kind.
+/// Devices of one kind, parsed from their names.
 enum Named {
     Cpu(Vec<DeviceSpec>),
     Cuda(Vec<u32>),
@@ -239,18 +247,18 @@ fn parse(names: &[String], machine: &Machine) -> Result<Named, PoolError> {
     for name in names {
         let refuse = |message: String| PoolError::Device { device: name.clone(), message };
         if name == "auto" {
-            return Err(refuse("it is all devices and stands alone".to_owned()));
+            return Err(refuse("it selects all devices and stands alone".to_owned()));
         }
         let spec: DeviceSpec = name.parse()?;
-        let parts = match &spec {
+        let units = match &spec {
             DeviceSpec::Cores(cores) => cores.iter().map(|&core| DeviceSpec::Cores(vec![core])).collect(),
             DeviceSpec::Cpu | DeviceSpec::Cuda(_) => vec![spec.clone()],
         };
-        for part in parts {
-            if matches!(&part, DeviceSpec::Cores(core) if !machine.cores().contains(&core[0])) {
-                return Err(refuse(format!("this machine has the cores {}", listed(machine.cores()))));
+        for unit in units {
+            if matches!(&unit, DeviceSpec::Cores(core) if !machine.cores().contains(&core[0])) {
+                return Err(refuse(format!("this machine has the cores {}", number_ranges(machine.cores()))));
             }
-            let text = part.to_string();
+            let text = unit.to_string();
             if !taken.insert(text.clone()) {
                 return Err(refuse(format!("{text} is named twice")));
             }
@@ -304,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_all_usable_gpus_in_bf16_and_the_cores_without_one() {
+    fn auto_selects_all_usable_gpus_in_bf16_or_the_cores() {
         let cpu = dtype_of_this_cpu();
         for auto in [&[][..], &["auto"]] {
             assert_eq!(resolved(auto, None, &gpus()), (names(&["cuda:0", "cuda:2"]), Dtype::Bf16));
@@ -317,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_cannot_be_used_leaves_the_work_to_the_cores_with_a_note() {
+    fn unusable_driver_selects_the_cores_with_a_note() {
         assert_eq!(resolve(&[], None, &cores()).unwrap().note, None);
         let selection = resolve(&[], None, &without_gpu("the NVIDIA driver is too old", true)).unwrap();
         assert_eq!(selection.devices, SelectedDevices::AllCores);
@@ -325,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dtype_that_is_given_is_kept() {
+    fn given_dtype_is_kept() {
         assert_eq!(resolved(&[], Some(Dtype::F32), &gpus()), (names(&["cuda:0", "cuda:2"]), Dtype::F32));
         assert_eq!(resolved(&["cuda:2"], Some(Dtype::F16), &gpus()), (names(&["cuda:2"]), Dtype::F16));
         assert_eq!(resolved(&["cpu"], Some(Dtype::Bf16), &gpus()), (names(&["cpu"]), Dtype::Bf16));
@@ -334,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn named_devices_decide_the_dtype() {
+    fn named_devices_decide_the_default_dtype() {
         assert_eq!(resolved(&["cpu"], None, &gpus()).1, dtype_of_this_cpu());
         assert_eq!(resolved(&["cuda:0"], None, &gpus()).1, Dtype::Bf16);
     }
 
     #[test]
-    fn names_resolve_to_the_same_devices_again() {
+    fn names_of_a_selection_resolve_to_the_same_selection() {
         for (devices, dtype, machine) in [
             (&[][..], None, gpus()),
             (&["auto"], Some(Dtype::Int8), gpus()),
@@ -354,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn int8_is_for_cores_whatever_gpus_there_are() {
+    fn int8_selects_the_cores_even_with_gpus() {
         type Resolve = fn(&[String], &Machine) -> Result<Selection, PoolError>;
         let of_run: Resolve = |names, machine| resolve(names, Some(Dtype::Int8), machine);
         let of_query: Resolve = |names, machine| resolve_query(names, Dtype::Int8, machine);
@@ -370,20 +378,20 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_f16_is_queried_in_f32_on_cores_and_as_it_is_on_a_gpu() {
+    fn f16_table_is_queried_in_f32_on_cores_and_in_f16_on_a_gpu() {
         for (devices, machine) in [(&[][..], cores()), (&["cpu"], cores()), (&["cpu:1"], gpus())] {
             let on_cores = resolve_query(&names(devices), Dtype::F16, &machine).unwrap();
             assert_eq!((on_cores.dtype, on_cores.note), (Dtype::F32, Some(SelectionNote::F16AsF32)), "{devices:?}");
         }
         let on_gpu = resolve_query(&[], Dtype::F16, &gpus()).unwrap();
         assert_eq!((on_gpu.devices.is_cuda(), on_gpu.dtype, on_gpu.note), (true, Dtype::F16, None));
-        // A run computes what a table holds, so it does not round differently.
+        // A run writes the table's vectors, so it must not round differently.
         let error = resolve(&[], Some(Dtype::F16), &cores()).unwrap_err().to_string();
         assert_eq!(error, "dtype f16 needs a CUDA device; the CPU has bf16");
     }
 
     #[test]
-    fn tables_of_other_dtypes_are_queried_as_they_are() {
+    fn f32_and_bf16_tables_are_queried_in_their_dtype() {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             for machine in [cores(), gpus()] {
                 assert_eq!(resolve_query(&[], dtype, &machine).unwrap().dtype, dtype);
@@ -392,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_gpu_that_cannot_be_used_is_refused_with_the_reason() {
+    fn unusable_named_gpu_is_refused_with_the_reason() {
         for (device, machine, expected) in [
             ("cuda:0", cores(), "device `cuda:0`: no NVIDIA driver: libcuda.so.1 is not here"),
             ("cuda:5", gpus(), "device `cuda:5`: there is no GPU 5: the driver finds 3, GPU 0 to GPU 2"),
@@ -410,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_devices_are_not_mixed() {
+    fn cpu_and_gpu_names_are_not_mixed() {
         for (devices, named, other) in [(["cpu", "cuda:0"], "cuda:0", "cpu"), (["cuda:0", "cpu:1"], "cpu:1", "cuda:0")]
         {
             for machine in [gpus(), cores()] {
@@ -422,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_cannot_be_is_refused_by_name() {
+    fn invalid_device_list_is_refused_with_the_name() {
         for (devices, expected) in [
             (&["cpu:0", "cpu:0"][..], "cpu:0 is named twice"),
             (&["cpu:0-2", "cpu:1"], "cpu:1 is named twice"),
@@ -439,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn work_of_cores_never_selects_a_gpu() {
+    fn resolve_cores_never_selects_a_gpu() {
         let select = |devices: &[&str]| resolve_cores(&names(devices), "it is computed on the CPU", &gpus());
         assert_eq!(select(&[]).unwrap(), SelectedDevices::AllCores);
         assert_eq!(select(&["auto"]).unwrap(), SelectedDevices::AllCores);

@@ -2,12 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::PoolError;
+use crate::error::PoolError;
 
-/// No machine has a core of this number.
-const MOST_CORES: usize = 1 << 16;
+/// Core numbers are below this on every machine.
+const MAX_CORES: usize = 1 << 16;
 
-/// A device as it is named in a pipeline file.
+/// A device, as a pipeline file names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceSpec {
     /// All cores as one device.
@@ -19,7 +19,7 @@ pub enum DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// Threads that compute there, each on a core of its own.
+    /// Threads that compute on it, each on its own core.
     pub(crate) fn threads(&self) -> usize {
         match self {
             Self::Cpu => cores().len(),
@@ -29,15 +29,15 @@ impl DeviceSpec {
     }
 }
 
-/// Ascending numbers as runs: `0-3, 8`.
-pub(crate) fn listed(numbers: &[usize]) -> String {
+/// Ascending numbers as ranges: `0-3, 8`.
+pub(super) fn number_ranges(numbers: &[usize]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b);
-    let runs =
+    let ranges =
         runs.map(|run| if run.len() > 1 { format!("{}-{}", run[0], run[run.len() - 1]) } else { run[0].to_string() });
-    runs.collect::<Vec<_>>().join(", ")
+    ranges.collect::<Vec<_>>().join(", ")
 }
 
-/// Cores this process may run on.
+/// The cores that this process may run on.
 pub(crate) fn cores() -> Vec<usize> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
     if ids.is_empty() { vec![0] } else { ids.into_iter().map(|core| core.id).collect() }
@@ -58,7 +58,7 @@ impl FromStr for DeviceSpec {
             Some(("cpu", cores)) => {
                 let (first, last) = cores.split_once('-').unwrap_or((cores, cores));
                 let (first, last) = (number(first)?, number(last)?);
-                if first > last || last >= MOST_CORES {
+                if first > last || last >= MAX_CORES {
                     Err(unknown())
                 } else {
                     Ok(Self::Cores((first..=last).collect()))
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_printed_alike() {
+    fn device_names_are_parsed_and_printed_alike() {
         for name in ["cpu", "cpu:0", "cpu:2-5", "cuda:1"] {
             assert_eq!(name.parse::<DeviceSpec>().unwrap().to_string(), name);
         }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_listed_as_runs() {
-        assert_eq!(listed(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+    fn ascending_numbers_are_printed_as_ranges() {
+        assert_eq!(number_ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
     }
 }

@@ -1,31 +1,31 @@
-//! The compiled table of a `Precompiled` normalizer, looked at before its library reads it.
+//! Checks the compiled table of a `Precompiled` normalizer before the library reads it.
 //!
-//! The table says how long its first part is, and the library reserves that much memory without asking how long the
-//! table is: four bytes could claim 4 GiB, and memory that is not there ends the process.
+//! The table begins with the length of its first part, and the library reserves that much memory without comparing it
+//! with the length of the table: four bytes could claim 4 GiB, and a failed allocation ends the process.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-const TABLE: &str = "precompiled_charsmap";
+const CHARSMAP_KEY: &str = "precompiled_charsmap";
 
-/// Refuses a `tokenizer.json` with a table that is shorter than it says, and what is no JSON object.
+/// Refuses a `tokenizer.json` with a table that is shorter than it claims, or one that is not a JSON object.
 pub(crate) fn check(json: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Normalized {
         #[serde(default)]
         normalizer: Value,
     }
-    // The library makes its parts before it sees that the file is broken further on.
+    // The library builds the normalizer before it notices that the file is broken further on.
     let tokenizer: Normalized = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let mut open = vec![&tokenizer.normalizer];
     while let Some(value) = open.pop() {
         match value {
             Value::Object(keys) => {
-                if let Some(table) = keys.get(TABLE).and_then(Value::as_str)
-                    && let Some(claimed) = claimed(table)
+                if let Some(table) = keys.get(CHARSMAP_KEY).and_then(Value::as_str)
+                    && let Some(claimed) = claimed_length(table)
                     && claimed > table.len()
                 {
-                    return Err(format!("{TABLE} says that it has {claimed} bytes, it has fewer than {}", table.len()));
+                    return Err(format!("{CHARSMAP_KEY} claims {claimed} bytes and has fewer than {}", table.len()));
                 }
                 open.extend(keys.values());
             }
@@ -36,8 +36,8 @@ pub(crate) fn check(json: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The length that the table begins with: four bytes, the lowest first, in base64.
-fn claimed(base64: &str) -> Option<usize> {
+/// The length at the beginning of the table: four bytes, little-endian, in base64.
+fn claimed_length(base64: &str) -> Option<usize> {
     let digit = |byte: &u8| match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
         b'a'..=b'z' => Some(byte - b'a' + 26),
@@ -57,15 +57,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_is_read_from_base64() {
-        assert_eq!(claimed("/////w=="), Some(u32::MAX as usize));
-        assert_eq!(claimed("AQAAAA=="), Some(1));
-        assert_eq!(claimed("ALQCAA"), Some(0x0002_b400));
-        assert_eq!((claimed(""), claimed("A*AAAA")), (None, None));
+    fn length_is_decoded_from_base64() {
+        assert_eq!(claimed_length("/////w=="), Some(u32::MAX as usize));
+        assert_eq!(claimed_length("AQAAAA=="), Some(1));
+        assert_eq!(claimed_length("ALQCAA"), Some(0x0002_b400));
+        assert_eq!((claimed_length(""), claimed_length("A*AAAA")), (None, None));
     }
 
     #[test]
-    fn a_table_that_claims_more_than_it_has_is_refused_wherever_it_stands() {
+    fn table_that_claims_more_bytes_than_it_has_is_refused_anywhere() {
         let table = r#"{"type":"Precompiled","precompiled_charsmap":"/////w=="}"#;
         for json in [
             format!(r#"{{"normalizer":{table}}}"#),

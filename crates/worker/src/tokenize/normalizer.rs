@@ -1,4 +1,4 @@
-//! The tokenizer's type, and what is done to a text before the tokenizer's own normalizer.
+//! The tokenizer's type, and the normalization that runs before the tokenizer's own.
 
 use serde::{Deserialize, Deserializer};
 use tokenizers::{
@@ -11,8 +11,8 @@ use unicode_normalization::is_nfc;
 pub(crate) type Tokenizer =
     TokenizerImpl<ModelWrapper, TextNormalizer, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// Composes and lowercases a text where the model's settings say so, and then does what `tokenizer.json` says. Offsets
-/// are those of the text as it was.
+/// Composes and lowercases a text if the model's settings ask for it, then applies the normalizer of `tokenizer.json`.
+/// Offsets refer to the original text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TextNormalizer {
     compose: bool,
@@ -21,13 +21,13 @@ pub(crate) struct TextNormalizer {
 }
 
 impl TextNormalizer {
-    /// With the settings of a model's folder.
+    /// Adds the settings of a model's folder.
     ///
-    /// `compose`: for a `Precompiled` normalizer that composes letters, the text is composed first (NFC). The table is
-    /// `SentencePiece`'s, which reads a decomposed text as the composed one; the library's own reading of the table
+    /// `compose`: before a `Precompiled` normalizer that composes letters, the text is composed (NFC). The table is
+    /// `SentencePiece`'s, which reads a decomposed text like the composed one; the library's own reading of the table
     /// loses the second mark of a letter (`docs/decisions/composed-text.md`).
     ///
-    /// `lowercase`: unless `tokenizer.json` does it already, as sentence-transformers 6.2 has it.
+    /// `lowercase`: unless `tokenizer.json` does it already, as in sentence-transformers 6.2.
     pub(crate) fn with(mut self, compose: bool, lowercase: bool) -> Self {
         self.compose =
             compose && self.inner.as_ref().is_some_and(|inner| has(inner, &is_precompiled) && composes(inner));
@@ -58,7 +58,7 @@ fn is_precompiled(normalizer: &NormalizerWrapper) -> bool {
     matches!(normalizer, NormalizerWrapper::Precompiled(_))
 }
 
-/// Whether a normalizer is or contains one of a kind.
+/// Whether a normalizer is, or contains, one of a kind.
 fn has(normalizer: &NormalizerWrapper, kind: &dyn Fn(&NormalizerWrapper) -> bool) -> bool {
     match normalizer {
         NormalizerWrapper::Sequence(parts) => parts.as_ref().iter().any(|part| has(part, kind)),
@@ -66,14 +66,14 @@ fn has(normalizer: &NormalizerWrapper, kind: &dyn Fn(&NormalizerWrapper) -> bool
     }
 }
 
-/// Source: `_has_lowercase` in sentence-transformers 6.2, which does not look into nested sequences; doing it twice
+/// Source: `_has_lowercase` in sentence-transformers 6.2, which does not search nested sequences; lowercasing twice
 /// changes nothing.
 fn lowercases(normalizer: &NormalizerWrapper) -> bool {
     has(normalizer, &|one| matches!(one, NormalizerWrapper::Lowercase(_)))
 }
 
-/// Whether the normalizer makes one character of a letter and its mark: a table that keeps them apart was made for a
-/// model that was trained on both.
+/// Whether the normalizer composes a letter and its mark. A table that keeps them apart belongs to a model that was
+/// trained on both forms.
 fn composes(normalizer: &NormalizerWrapper) -> bool {
     let mut letter = NormalizedString::from("e\u{301}");
     normalizer.normalize(&mut letter).is_ok() && letter.get() == "\u{e9}"
@@ -82,11 +82,11 @@ fn composes(normalizer: &NormalizerWrapper) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizers::tokenizer;
+    use crate::tokenize::read_tokenizer;
     use polylance_encoder::TokenizerSettings;
 
     fn builtin(settings: TokenizerSettings) -> Tokenizer {
-        tokenizer("builtin", &polylance_builtin::tokenizer_json(), settings).unwrap()
+        read_tokenizer("builtin", &polylance_builtin::tokenizer_json(), settings).unwrap()
     }
 
     /// The same text composed and decomposed.
@@ -98,7 +98,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_decomposed_text_has_the_ids_of_the_composed_one_and_its_own_offsets() {
+    fn decomposed_text_has_the_tokens_of_the_composed_one_and_its_own_offsets() {
         let composing = builtin(TokenizerSettings::default());
         let as_written = builtin(TokenizerSettings { compose: false, ..TokenizerSettings::default() });
         for (composed, decomposed) in TEXTS {
@@ -117,21 +117,21 @@ mod tests {
     }
 
     #[test]
-    fn lowercasing_comes_first_and_keeps_offsets() {
+    fn lowercasing_runs_first_and_keeps_offsets() {
         let lower = builtin(TokenizerSettings { lowercase: true, ..TokenizerSettings::default() });
         let plain = builtin(TokenizerSettings::default());
         for text in ["What Is The Capital Of FRANCE?", "ИСТАНБУЛ и Москва"] {
             let ids = lower.encode(text, true).unwrap().get_ids().to_vec();
             assert_eq!(ids, plain.encode(text.to_lowercase(), true).unwrap().get_ids());
         }
-        // The small letter of this one is two characters.
+        // The lowercase of this letter is two characters.
         let text = "A \u{130}Z";
         let encoding = lower.encode_char_offsets(text, false).unwrap();
         assert_eq!(encoding.get_offsets().last().unwrap().1, text.chars().count());
     }
 
     #[test]
-    fn a_normalizer_without_a_table_of_sentencepiece_is_left_alone() {
+    fn normalizer_without_a_sentencepiece_table_is_unchanged() {
         let json = |normalizer: &str| {
             format!(
                 r#"{{"version": "1.0", "added_tokens": [], "normalizer": {normalizer}, "pre_tokenizer": null,
@@ -140,7 +140,7 @@ mod tests {
             )
         };
         let id = |normalizer: &str| {
-            let tokenizer = tokenizer("made", json(normalizer).as_bytes(), TokenizerSettings::default()).unwrap();
+            let tokenizer = read_tokenizer("made", json(normalizer).as_bytes(), TokenizerSettings::default()).unwrap();
             tokenizer.encode("e\u{301}", false).unwrap().get_ids().to_vec()
         };
         assert_eq!(id("null"), [0]);

@@ -1,289 +1,306 @@
-//! What happens when a device fails: it returns an error, its thread panics or makes no progress, or it has too little
+//! Handles the failures of a device: it returns an error, its thread panics or makes no progress, or it has too little
 //! memory for a batch.
 
 use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 
 use polylance_backend::BackendError;
 
-use crate::{
-    computing::{Answer, Computing, Silence},
-    device::DeviceWorker,
-    part::Part,
-    queues::{Ids, Job},
-    refused::Refused,
+use super::{
+    batch_slice::BatchSlice,
+    queues::Job,
+    stalled_inputs::StalledInputs,
+    worker::{DeviceWorker, TokenCount},
+    worker_thread::{RecvError, Reply, WorkerThread},
 };
 
-/// New threads in a row without a batch computed between: the device is broken, not its inputs.
-const RESTARTS: usize = 3;
+/// New threads in a row without a computed batch in between, after which the device is broken and not its inputs.
+const MAX_RESTARTS: usize = 3;
 
-/// Threads of a device that may be left behind and not have ended: each keeps a batch, and perhaps a core.
-const LEFT_BEHIND: usize = 8;
+/// Detached threads of a device that may not have exited yet: each keeps a batch, and perhaps a core.
+const MAX_DETACHED_THREADS: usize = 8;
 
-/// Inputs of a batch without progress that are written down one by one, and ids of each.
-const TOLD_INPUTS: usize = 64;
-const TOLD_IDS: usize = 8;
+/// Inputs of a stalled batch that are logged one by one, and the first tokens of each that are logged.
+const MAX_LOGGED_INPUTS: usize = 64;
+const MAX_LOGGED_TOKENS: usize = 8;
 
-/// Gives a device its work and knows what was learned of it. No library's code runs on its thread, so nothing stops it.
-pub(crate) struct Supervisor<W: DeviceWorker> {
-    /// The worker that others are made from.
-    first: Arc<W>,
-    computing: Option<Computing<W>>,
-    /// How long a part may take.
+/// Gives a device its batches and remembers what they showed about it. It runs no library code on its own thread, so
+/// nothing blocks it for longer than the time limit.
+pub(super) struct Supervisor<W: DeviceWorker> {
+    /// The worker that the others are respawned from.
+    first_worker: Arc<W>,
+    thread: Option<WorkerThread<W>>,
+    /// The time limit of a slice.
     stall: Option<Duration>,
-    left_behind: Vec<JoinHandle<()>>,
-    /// Ids that may be computed at once.
-    most: usize,
-    /// Ids that once were.
-    fitted: usize,
-    /// New threads since a part was computed.
+    detached_threads: Vec<JoinHandle<()>>,
+    /// Tokens that may be computed at once.
+    max_tokens: usize,
+    /// The most tokens that were computed at once.
+    largest_ok_tokens: usize,
+    /// New threads since a slice was computed.
     restarts: usize,
-    /// An input that was computed once: a device that no longer can is broken.
-    known: Option<W::Input>,
+    /// An input that was computed before: a device that no longer can is broken.
+    known_good_input: Option<W::Input>,
 }
 
-/// Why there are no outputs.
-pub(crate) enum Stop {
-    /// The job is answered with an error, the device takes the next.
+/// An error that ends a job, or the work of a device.
+pub(super) enum Fatal {
+    /// The job's result; the device takes the next job.
     Job(BackendError),
-    /// The device can do no more.
+    /// The device cannot be used any more.
     Device(BackendError),
 }
 
-/// Why a part has no outputs.
+/// Why a slice has no outputs.
 enum Failure {
     /// It took too long.
     Stalled,
-    Stop(Stop),
+    Fatal(Fatal),
 }
 
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
-        Self::Stop(stop)
+impl From<Fatal> for Failure {
+    fn from(fatal: Fatal) -> Self {
+        Self::Fatal(fatal)
     }
 }
 
-/// What came of one try.
-enum Tried<O> {
+/// The outcome of one attempt to compute a slice.
+enum Attempt<O> {
     Done(Vec<O>),
-    /// The device is well, and has no outputs for these inputs.
-    Failed(BackendError),
-    /// The device returned an error of its own, in its words, and another worker takes its place.
-    Broken(String),
-    /// Its thread panicked, and another takes its place.
+    /// The device works, and refuses these inputs.
+    Refused(BackendError),
+    /// The device returned a device error with this message. Another worker replaces it.
+    DeviceError(String),
+    /// The thread panicked with this message. Another one replaces it.
     Panicked(String),
     Stalled,
 }
 
-impl<O> Tried<O> {
-    /// Whether the device failed in a way that a new worker may mend.
+impl<O> Attempt<O> {
+    /// Whether the device failed in a way that a new worker may repair.
     fn is_device_failure(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::Panicked(_))
+        matches!(self, Self::DeviceError(_) | Self::Panicked(_))
     }
 }
 
 impl<W: DeviceWorker> Supervisor<W> {
-    pub(crate) fn start(worker: W, stall: Option<Duration>) -> io::Result<Self> {
-        let first = Arc::new(worker);
-        let worker = Arc::clone(&first);
-        let computing = Some(Computing::start(first.name(), move || Ok(worker))?);
-        let (most, fitted, restarts, known) = (usize::MAX, 0, 0, None);
-        let left_behind = Vec::new();
-        Ok(Self { first, computing, stall, left_behind, most, fitted, restarts, known })
+    pub(super) fn start(worker: W, stall: Option<Duration>) -> io::Result<Self> {
+        let first_worker = Arc::new(worker);
+        let worker = Arc::clone(&first_worker);
+        let thread = Some(WorkerThread::start(first_worker.name(), move || Ok(worker))?);
+        Ok(Self {
+            first_worker,
+            thread,
+            stall,
+            detached_threads: Vec::new(),
+            max_tokens: usize::MAX,
+            largest_ok_tokens: 0,
+            restarts: 0,
+            known_good_input: None,
+        })
     }
 
-    /// Ends the thread that computes, which has nothing to do.
-    pub(crate) fn end(self) {
-        self.computing.map(Computing::end);
+    /// Ends the worker's thread, which is idle.
+    pub(super) fn join(self) {
+        self.thread.map(WorkerThread::join);
     }
 
-    /// Computes a job: an input at a time when it makes no progress as a whole, so that the one that holds it up is
-    /// found with one more thread left behind. Halves would leave one behind at each step.
-    pub(crate) fn answer(
+    /// Computes a job. If it stalls as a whole, its inputs are tried one by one, so that the one that stalls is found
+    /// at the cost of one more detached thread; halving would detach one at each step.
+    pub(super) fn run_job(
         &mut self,
         job: &Job<W::Input, W::Output>,
-        refused: &Refused<W::Input>,
-    ) -> Result<Vec<W::Output>, Stop> {
-        refused.check(&job.inputs).map_err(Stop::Job)?;
-        let whole = Part::whole(Arc::clone(&job.inputs));
-        match self.run(&whole) {
+        stalled_inputs: &StalledInputs<W::Input>,
+    ) -> Result<Vec<W::Output>, Fatal> {
+        stalled_inputs.check(&job.inputs).map_err(Fatal::Job)?;
+        let whole = BatchSlice::whole(Arc::clone(&job.inputs));
+        match self.run_slice(&whole) {
             Ok(outputs) => return Ok(outputs),
-            Err(Failure::Stop(stop)) => return Err(stop),
+            Err(Failure::Fatal(fatal)) => return Err(fatal),
             Err(Failure::Stalled) => {}
         }
         let mut outputs = Vec::with_capacity(job.inputs.len());
-        for (single, behind) in whole.singles() {
+        for (single, rest) in whole.singles() {
             if job.reply.is_closed() {
-                return Err(Stop::Job(BackendError::Closed));
+                return Err(Fatal::Job(BackendError::Closed));
             }
-            match self.run(&single) {
+            match self.run_slice(&single) {
                 Ok(output) => outputs.extend(output),
-                Err(Failure::Stop(stop)) => return Err(stop),
+                Err(Failure::Fatal(fatal)) => return Err(fatal),
                 Err(Failure::Stalled) => {
-                    self.prove(&behind)?;
-                    let message = format!("{} on device {}", self.no_progress(), self.first.name());
-                    single.inputs().iter().for_each(|input| refused.add(input.clone(), message.clone()));
-                    return Err(Stop::Job(BackendError::Input(message)));
+                    self.probe_device(&rest)?;
+                    let message = format!("{} on device {}", self.stall_message(), self.device());
+                    single.inputs().iter().for_each(|input| stalled_inputs.add(input.clone(), message.clone()));
+                    return Err(Fatal::Job(BackendError::Input(message)));
                 }
             }
         }
-        // Each input alone was quick enough, so there were too many of them.
+        // Each input alone was fast enough, so the batch was too large.
         if job.inputs.len() > 1 {
-            self.most = self.most.min(whole.ids()) / 2;
-            self.fitted = self.fitted.min(self.most);
-            let device = self.first.name();
-            tracing::warn!(device, "its inputs alone made progress: batches will have {} ids at most", self.most);
+            self.max_tokens = self.max_tokens.min(whole.token_count()) / 2;
+            self.largest_ok_tokens = self.largest_ok_tokens.min(self.max_tokens);
+            tracing::warn!(
+                device = self.device(),
+                max_tokens = self.max_tokens,
+                "each input of the stalled batch succeeded alone: batches become smaller"
+            );
         }
         Ok(outputs)
     }
 
-    /// Computes a part: in halves when it is too much for the device at once, again when the device fails. A part with
-    /// which the device fails three times, and computes something else between, is at fault itself.
-    fn run(&mut self, part: &Part<W::Input>) -> Result<Vec<W::Output>, Failure> {
-        let (inputs, ids) = (part.inputs().len(), part.ids());
-        if inputs > 1 && ids > self.most {
-            return self.halves(part);
+    /// Computes a slice: in halves if it is too large for the device, again if the device fails. A slice with which
+    /// the device fails three times, while it computes something else in between, is itself at fault.
+    fn run_slice(&mut self, slice: &BatchSlice<W::Input>) -> Result<Vec<W::Output>, Failure> {
+        let (inputs, tokens) = (slice.inputs().len(), slice.token_count());
+        if inputs > 1 && tokens > self.max_tokens {
+            return self.run_halves(slice);
         }
-        let mut tried = self.once(part)?;
-        if tried.is_device_failure() {
-            tried = self.once(part)?;
+        let mut attempt = self.attempt(slice)?;
+        if attempt.is_device_failure() {
+            attempt = self.attempt(slice)?;
         }
-        // A panic over an input that came first and alone says nothing about the device. An error of the device does.
-        let is_telling = inputs > 1 || self.known.is_some() || matches!(tried, Tried::Broken(_));
-        if tried.is_device_failure() && is_telling {
-            self.prove(part)?;
-            tried = self.once(part)?;
+        // A panic over a single input before anything was computed proves nothing about the device. A device error does.
+        let is_conclusive = inputs > 1 || self.known_good_input.is_some() || matches!(attempt, Attempt::DeviceError(_));
+        if attempt.is_device_failure() && is_conclusive {
+            self.probe_device(slice)?;
+            attempt = self.attempt(slice)?;
         }
-        match tried {
-            Tried::Done(outputs) => Ok(outputs),
-            Tried::Failed(BackendError::OutOfMemory { device }) if inputs > 1 => {
-                tracing::warn!(device, ids, "out of memory: batches will have half as many ids");
-                // Memory that others hold for a while must not make batches small for good.
-                self.most = self.fitted.max(ids / 2);
-                self.halves(part)
+        match attempt {
+            Attempt::Done(outputs) => Ok(outputs),
+            Attempt::Refused(BackendError::OutOfMemory { device }) if inputs > 1 => {
+                tracing::warn!(device, tokens, "out of memory: batches become half as large");
+                // Memory that others use for a while must not make batches small for good.
+                self.max_tokens = self.largest_ok_tokens.max(tokens / 2);
+                self.run_halves(slice)
             }
-            Tried::Failed(BackendError::OutOfMemory { device }) => {
-                let message = format!("does not fit into the memory of {device}: {ids} ids");
-                Err(Stop::Job(BackendError::Input(message)).into())
+            Attempt::Refused(BackendError::OutOfMemory { device }) => {
+                let message = format!("does not fit into the memory of {device}: {tokens} tokens");
+                Err(Fatal::Job(BackendError::Input(message)).into())
             }
-            Tried::Failed(error) => Err(Stop::Job(error).into()),
-            Tried::Broken(message) => {
-                let message = format!("device {} failed each time: {message}", self.first.name());
-                Err(Stop::Job(BackendError::Input(message)).into())
+            Attempt::Refused(error) => Err(Fatal::Job(error).into()),
+            Attempt::DeviceError(message) => {
+                let message = format!("device {} failed each time: {message}", self.device());
+                Err(Fatal::Job(BackendError::Input(message)).into())
             }
-            Tried::Panicked(message) => {
-                let message = format!("device {} panicked: {message}", self.first.name());
-                Err(Stop::Job(BackendError::Input(message)).into())
+            Attempt::Panicked(message) => {
+                let message = format!("device {} panicked: {message}", self.device());
+                Err(Fatal::Job(BackendError::Input(message)).into())
             }
-            Tried::Stalled => Err(Failure::Stalled),
+            Attempt::Stalled => Err(Failure::Stalled),
         }
     }
 
-    fn halves(&mut self, part: &Part<W::Input>) -> Result<Vec<W::Output>, Failure> {
-        let [first, second] = part.halves();
-        let mut outputs = self.run(&first)?;
-        outputs.extend(self.run(&second)?);
+    fn run_halves(&mut self, slice: &BatchSlice<W::Input>) -> Result<Vec<W::Output>, Failure> {
+        let [first, second] = slice.halves();
+        let mut outputs = self.run_slice(&first)?;
+        outputs.extend(self.run_slice(&second)?);
         Ok(outputs)
     }
 
-    /// Finds out whether the device still computes what it once did: then the inputs bring it down. A device that has
-    /// computed nothing so far may prove it with `others`.
-    fn prove(&mut self, others: &Part<W::Input>) -> Result<(), Stop> {
-        if let Some(known) = self.known.clone() {
-            let known = Part::whole(Arc::from([known]));
-            while matches!(self.once(&known)?, Tried::Broken(_) | Tried::Panicked(_) | Tried::Stalled) {}
+    /// Tests whether the device still computes an input that it computed before: if so, the failing inputs are at
+    /// fault. A device that has computed nothing so far is tested with the halves of `others`.
+    fn probe_device(&mut self, others: &BatchSlice<W::Input>) -> Result<(), Fatal> {
+        if let Some(input) = self.known_good_input.clone() {
+            let known_good = BatchSlice::whole(Arc::from([input]));
+            let failed =
+                |attempt: Attempt<W::Output>| attempt.is_device_failure() || matches!(attempt, Attempt::Stalled);
+            while failed(self.attempt(&known_good)?) {}
         } else {
-            for other in others.halves() {
-                if !other.inputs().is_empty() {
-                    self.once(&other)?;
+            for half in others.halves() {
+                if !half.inputs().is_empty() {
+                    self.attempt(&half)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Tries a part, with a new thread in the place of one that failed.
-    fn once(&mut self, part: &Part<W::Input>) -> Result<Tried<W::Output>, Stop> {
-        let computing = match self.computing.take() {
-            Some(computing) => computing,
-            None => self.restart()?,
+    /// Tries to compute a slice once, on a new thread if the last one failed.
+    fn attempt(&mut self, slice: &BatchSlice<W::Input>) -> Result<Attempt<W::Output>, Fatal> {
+        let thread = match self.thread.take() {
+            Some(thread) => thread,
+            None => self.respawn()?,
         };
-        match computing.ask(part.clone(), self.stall) {
-            Ok(Answer::Computed(Err(BackendError::Device { message, .. }))) => {
-                // The thread has nothing to do and ends at once; another one may make the device usable again.
-                computing.end();
-                tracing::warn!(device = self.first.name(), message, "the device failed and is restarted");
-                self.count(&message)?;
-                Ok(Tried::Broken(message))
+        match thread.submit(slice.clone(), self.stall) {
+            Ok(Reply::Computed(Err(BackendError::Device { message, .. }))) => {
+                // The thread is idle and ends at once. A new one may make the device usable again.
+                thread.join();
+                tracing::warn!(device = self.device(), message, "the device failed and is restarted");
+                self.record_failure(&message)?;
+                Ok(Attempt::DeviceError(message))
             }
-            Ok(Answer::Computed(answer)) => {
-                self.computing = Some(computing);
-                Ok(answer.map_or_else(Tried::Failed, |outputs| self.computed(part, outputs)))
+            Ok(Reply::Computed(result)) => {
+                self.thread = Some(thread);
+                Ok(result.map_or_else(Attempt::Refused, |outputs| self.record_success(slice, outputs)))
             }
-            Ok(Answer::NoWorker(error)) => Err(Stop::Device(error)),
-            Err(Silence::Ended) => {
-                let message = computing.end().unwrap_or_else(|| "its thread ended".to_owned());
-                tracing::warn!(device = self.first.name(), message, "the device panicked and is restarted");
-                self.count(&message)?;
-                Ok(Tried::Panicked(message))
+            Ok(Reply::NoWorker(error)) => Err(Fatal::Device(error)),
+            Err(RecvError::Disconnected) => {
+                let message = thread.join().unwrap_or_else(|| "its thread ended".to_owned());
+                tracing::warn!(device = self.device(), message, "the device panicked and is restarted");
+                self.record_failure(&message)?;
+                Ok(Attempt::Panicked(message))
             }
-            Err(Silence::Late) => {
-                self.left_behind.retain(|thread| !thread.is_finished());
-                self.left_behind.push(computing.leave());
-                self.tell(part);
-                self.count(&self.no_progress())?;
-                Ok(Tried::Stalled)
+            Err(RecvError::Timeout) => {
+                self.detached_threads.retain(|thread| !thread.is_finished());
+                self.detached_threads.push(thread.detach());
+                self.log_stalled_batch(slice);
+                self.record_failure(&self.stall_message())?;
+                Ok(Attempt::Stalled)
             }
         }
     }
 
-    fn computed(&mut self, part: &Part<W::Input>, outputs: Vec<W::Output>) -> Tried<W::Output> {
+    fn record_success(&mut self, slice: &BatchSlice<W::Input>, outputs: Vec<W::Output>) -> Attempt<W::Output> {
         self.restarts = 0;
-        self.fitted = self.fitted.max(part.ids());
-        if self.known.is_none() {
-            self.known = part.inputs().first().cloned();
+        self.largest_ok_tokens = self.largest_ok_tokens.max(slice.token_count());
+        if self.known_good_input.is_none() {
+            self.known_good_input = slice.inputs().first().cloned();
         }
-        Tried::Done(outputs)
+        Attempt::Done(outputs)
     }
 
-    fn restart(&self) -> Result<Computing<W>, Stop> {
-        let first = Arc::clone(&self.first);
-        Computing::start(self.first.name(), move || first.another().map(Arc::new)).map_err(|error| {
-            let message = format!("a thread could not be started: {error}");
-            Stop::Device(self.broken(message))
-        })
-    }
-
-    /// Counts a failure: the device is given up when there were too many.
-    fn count(&mut self, message: &str) -> Result<(), Stop> {
-        if self.restarts == RESTARTS || self.left_behind.len() > LEFT_BEHIND {
-            return Err(Stop::Device(self.broken(message.to_owned())));
+    /// Counts a failure; an error once there were too many.
+    fn record_failure(&mut self, message: &str) -> Result<(), Fatal> {
+        if self.restarts == MAX_RESTARTS || self.detached_threads.len() > MAX_DETACHED_THREADS {
+            return Err(Fatal::Device(self.device_error(message.to_owned())));
         }
         self.restarts += 1;
         Ok(())
     }
 
-    fn broken(&self, message: String) -> BackendError {
-        BackendError::Device { device: self.first.name().to_owned(), message }
+    fn respawn(&self) -> Result<WorkerThread<W>, Fatal> {
+        let first_worker = Arc::clone(&self.first_worker);
+        WorkerThread::start(self.device(), move || first_worker.respawn().map(Arc::new)).map_err(|error| {
+            let message = format!("a thread could not be started: {error}");
+            Fatal::Device(self.device_error(message))
+        })
     }
 
-    fn no_progress(&self) -> String {
+    fn device(&self) -> &str {
+        self.first_worker.name()
+    }
+
+    fn device_error(&self, message: String) -> BackendError {
+        BackendError::Device { device: self.device().to_owned(), message }
+    }
+
+    fn stall_message(&self) -> String {
         format!("made no progress for {} s", self.stall.unwrap_or_default().as_secs_f64())
     }
 
-    /// Writes down what the device was given, so that it can be given again: lengths and first ids, and no text.
-    fn tell(&self, part: &Part<W::Input>) {
-        let told = part.inputs().iter().take(TOLD_INPUTS).map(Ids::input_ids);
+    /// Logs the batch so that it can be reproduced: lengths and first tokens, no text.
+    fn log_stalled_batch(&self, slice: &BatchSlice<W::Input>) {
+        let logged = slice.inputs().iter().take(MAX_LOGGED_INPUTS).map(TokenCount::input_ids);
         let (lengths, first): (Vec<usize>, Vec<&[u32]>) =
-            told.map(|ids| (ids.len(), &ids[..ids.len().min(TOLD_IDS)])).unzip();
+            logged.map(|tokens| (tokens.len(), &tokens[..tokens.len().min(MAX_LOGGED_TOKENS)])).unzip();
         tracing::warn!(
-            device = self.first.name(),
+            device = self.device(),
             seconds = self.stall.unwrap_or_default().as_secs_f64(),
-            inputs = part.inputs().len(),
-            ids = part.ids(),
+            inputs = slice.inputs().len(),
+            tokens = slice.token_count(),
             ?lengths,
-            first_ids = ?first,
-            left_behind = self.left_behind.len(),
-            "no progress: the thread is left behind and another takes its place"
+            first_tokens = ?first,
+            detached_threads = self.detached_threads.len(),
+            "no progress: the thread is detached and replaced"
         );
     }
 }

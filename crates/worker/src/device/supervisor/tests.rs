@@ -1,4 +1,4 @@
-//! Devices that return errors or make no progress, and threads that die.
+//! Devices that return errors or make no progress, and threads that panic.
 
 use std::{
     sync::{
@@ -11,19 +11,19 @@ use std::{
 use futures::executor::block_on;
 
 use super::*;
-use crate::devices::Devices;
+use crate::device::Devices;
 
 const STALL: Duration = Duration::from_millis(100);
-/// Ids from here on hold the device up.
+/// Tokens from here on stall the device.
 const STUCK: u32 = 1000;
-/// What a thread says that was held up.
+/// The late output of a thread that stalled.
 const LATE: u32 = u32::MAX;
 
-/// What the test and all workers see of each other.
+/// The state that the test and all workers share.
 #[derive(Default)]
 struct Seen {
-    /// Threads that were held up, and those that computed something.
-    held_up: Vec<ThreadId>,
+    /// Threads that stalled, and those that computed something.
+    stalled: Vec<ThreadId>,
     computed: Vec<ThreadId>,
     over: bool,
 }
@@ -41,14 +41,14 @@ impl Stage {
         drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |seen| !until(seen)).unwrap());
     }
 
-    fn held_up(&self) -> usize {
-        self.0.0.lock().unwrap().held_up.len()
+    fn stalled(&self) -> usize {
+        self.0.0.lock().unwrap().stalled.len()
     }
 }
 
 type Stuck = fn(&[Vec<u32>]) -> bool;
 
-/// Answers each sequence with its first id, unless `stuck` says that it waits for the end of the test.
+/// Returns the first token of each sequence; a batch that is `stuck` waits for the end of the test.
 struct Sticky {
     name: &'static str,
     stuck: Stuck,
@@ -66,20 +66,20 @@ impl DeviceWorker for Sticky {
     fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
         let thread = thread::current().id();
         if (self.stuck)(inputs) {
-            self.stage.change(|seen| seen.held_up.push(thread));
+            self.stage.change(|seen| seen.stalled.push(thread));
             self.stage.wait(|seen| seen.over);
             return Ok(vec![LATE; inputs.len()]);
         }
         self.stage.change(|seen| seen.computed.push(thread));
-        Ok(inputs.iter().map(|ids| ids[0]).collect())
+        Ok(inputs.iter().map(|tokens| tokens[0]).collect())
     }
 
-    fn another(&self) -> polylance_backend::Result<Self> {
+    fn respawn(&self) -> polylance_backend::Result<Self> {
         Ok(Self { stage: self.stage.clone(), ..*self })
     }
 }
 
-/// Ends the threads that are held up, however the test ends.
+/// Releases the stalled threads, however the test ends.
 struct Over(Stage);
 
 impl Drop for Over {
@@ -89,7 +89,7 @@ impl Drop for Over {
 }
 
 fn bad(inputs: &[Vec<u32>]) -> bool {
-    inputs.iter().any(|ids| ids[0] >= STUCK)
+    inputs.iter().any(|tokens| tokens[0] >= STUCK)
 }
 
 fn devices(workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, Over) {
@@ -104,50 +104,50 @@ fn devices_with(stall: Duration, workers: &[(&'static str, Stuck)]) -> (Devices<
     (devices, stage, over)
 }
 
-fn sequences(ids: impl IntoIterator<Item = u32>) -> Vec<Vec<u32>> {
-    ids.into_iter().map(|id| vec![id]).collect()
+fn sequences(tokens: impl IntoIterator<Item = u32>) -> Vec<Vec<u32>> {
+    tokens.into_iter().map(|token| vec![token]).collect()
 }
 
-/// What each input gave: a call that is refused is repeated in halves, as callers do.
-fn each(devices: &Devices<Vec<u32>, u32>, inputs: &[Vec<u32>]) -> Vec<Result<u32, String>> {
+/// The result of each input: a refused call is retried in halves, as callers do.
+fn run_or_bisect(devices: &Devices<Vec<u32>, u32>, inputs: &[Vec<u32>]) -> Vec<Result<u32, String>> {
     match block_on(devices.run(inputs.to_vec())) {
         Ok(outputs) => outputs.into_iter().map(Ok).collect(),
         Err(BackendError::Input(why)) if inputs.len() == 1 => vec![Err(why)],
         Err(BackendError::Input(_)) => {
             let (first, second) = inputs.split_at(inputs.len() / 2);
-            [each(devices, first), each(devices, second)].concat()
+            [run_or_bisect(devices, first), run_or_bisect(devices, second)].concat()
         }
         Err(error) => panic!("{error}"),
     }
 }
 
 #[test]
-fn an_input_without_progress_is_found_at_the_cost_of_two_threads_and_the_others_are_computed() {
+fn stalled_input_costs_two_threads_and_the_others_are_computed() {
     let (devices, stage, _over) = devices(&[("sticky", bad)]);
     let inputs = sequences((0..40).chain([STUCK]).chain(40..60));
     for _ in 0..2 {
-        let answers = each(&devices, &inputs);
-        for (input, answer) in inputs.iter().zip(answers) {
-            match answer {
-                Ok(id) => assert_eq!(id, input[0]),
+        let results = run_or_bisect(&devices, &inputs);
+        for (input, result) in inputs.iter().zip(results) {
+            match result {
+                Ok(token) => assert_eq!(token, input[0]),
                 Err(why) => {
                     assert_eq!((input[0], why.as_str()), (STUCK, "made no progress for 0.1 s on device sticky"));
                 }
             }
         }
     }
-    assert_eq!(stage.held_up(), 2, "an input that was found is not tried again");
+    assert_eq!(stage.stalled(), 2, "a known stalled input is not tried again");
 }
 
 #[test]
-fn the_first_input_of_a_device_may_be_the_one_without_progress() {
+fn stalled_first_input_is_refused() {
     let (devices, _stage, _over) = devices(&[("sticky", bad)]);
-    let found = each(&devices, &sequences([STUCK, 1, 2]));
+    let found = run_or_bisect(&devices, &sequences([STUCK, 1, 2]));
     assert!(matches!(found[..], [Err(_), Ok(1), Ok(2)]), "{found:?}");
 }
 
 #[test]
-fn a_thread_left_behind_neither_answers_later_nor_takes_more_work() {
+fn detached_thread_neither_replies_late_nor_takes_more_work() {
     let (devices, stage, over) = devices(&[("sticky", bad)]);
     assert!(block_on(devices.run(sequences([1, STUCK]))).is_err());
     drop(over);
@@ -155,63 +155,63 @@ fn a_thread_left_behind_neither_answers_later_nor_takes_more_work() {
         assert_eq!(block_on(devices.run(sequences([7, 8, 9]))).unwrap(), [7, 8, 9]);
     }
     let seen = stage.0.0.lock().unwrap();
-    assert_eq!(seen.held_up.len(), 2);
-    // The second thread had computed the first input before it was held up by the second.
-    assert!(seen.computed[1..].iter().all(|thread| !seen.held_up.contains(thread)));
+    assert_eq!(seen.stalled.len(), 2);
+    // The second thread computed the first input before it stalled on the second.
+    assert!(seen.computed[1..].iter().all(|thread| !seen.stalled.contains(thread)));
 }
 
 #[test]
-fn a_batch_that_is_too_much_for_the_time_is_computed_and_the_next_are_smaller() {
+fn batch_too_large_for_the_time_limit_makes_later_batches_smaller() {
     let (devices, stage, _over) = devices(&[("slow", |inputs| inputs.len() > 30)]);
     for _ in 0..3 {
         assert_eq!(block_on(devices.run(sequences(0..60))).unwrap(), (0..60).collect::<Vec<_>>());
     }
-    assert_eq!(stage.held_up(), 1);
+    assert_eq!(stage.stalled(), 1);
 }
 
 #[test]
-fn a_search_for_a_caller_that_is_gone_is_given_up() {
-    // Time enough to drop the call.
+fn search_for_a_stalled_input_ends_when_the_caller_is_gone() {
+    // Long enough to drop the call.
     let (devices, stage, _over) = devices_with(10 * STALL, &[("sticky", bad)]);
     let mut call = Box::pin(devices.run(sequences([STUCK, 1, 2])));
     assert!(futures::FutureExt::now_or_never(&mut call).is_none());
-    stage.wait(|seen| !seen.held_up.is_empty());
+    stage.wait(|seen| !seen.stalled.is_empty());
     drop(call);
     assert_eq!(block_on(devices.run(sequences([5]))).unwrap(), [5]);
-    assert_eq!(stage.held_up(), 1);
+    assert_eq!(stage.stalled(), 1);
     assert_eq!(devices.load().tokens(), 0);
 }
 
 #[test]
-fn others_take_the_work_of_a_device_without_progress() {
+fn other_devices_take_the_work_of_a_stalled_one() {
     let (devices, _stage, _over) = devices(&[("down", |_| true), ("well", bad)]);
     assert_eq!(block_on(devices.run(sequences(0..500))).unwrap(), (0..500).collect::<Vec<_>>());
 }
 
 #[test]
-fn the_last_device_without_progress_ends_the_run_with_its_name() {
+fn last_stalled_device_ends_the_run_with_its_name() {
     let (devices, stage, _over) = devices(&[("down", |_| true)]);
     for _ in 0..2 {
         let error = block_on(devices.run(sequences(0..10))).unwrap_err();
         assert_eq!(error.to_string(), "device down failed: made no progress for 0.1 s");
     }
-    assert_eq!(stage.held_up(), RESTARTS + 1);
+    assert_eq!(stage.stalled(), MAX_RESTARTS + 1);
 }
 
 #[test]
-fn a_device_that_has_left_too_many_threads_behind_is_given_up() {
+fn device_with_too_many_detached_threads_is_given_up() {
     let (devices, stage, _over) = devices(&[("sticky", bad)]);
     assert_eq!(block_on(devices.run(sequences([1]))).unwrap(), [1]);
-    for number in 0..LEFT_BEHIND as u32 / 2 {
+    for number in 0..MAX_DETACHED_THREADS as u32 / 2 {
         let error = block_on(devices.run(sequences([STUCK + number]))).unwrap_err();
         assert!(matches!(error, BackendError::Input(_)), "{error}");
     }
     let error = block_on(devices.run(sequences([STUCK + 1000]))).unwrap_err();
     assert!(matches!(error, BackendError::Device { .. }), "{error}");
-    assert_eq!(stage.held_up(), LEFT_BEHIND + 1);
+    assert_eq!(stage.stalled(), MAX_DETACHED_THREADS + 1);
 }
 
-/// Panics once when it computes, and once when another is made.
+/// Panics once when it computes, and once when it is respawned.
 struct Clumsy(Arc<Mutex<Vec<&'static str>>>);
 
 impl Clumsy {
@@ -235,25 +235,25 @@ impl DeviceWorker for Clumsy {
 
     fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
         self.panic_once("run");
-        Ok(inputs.iter().map(|ids| ids[0]).collect())
+        Ok(inputs.iter().map(|tokens| tokens[0]).collect())
     }
 
-    fn another(&self) -> polylance_backend::Result<Self> {
-        self.panic_once("another");
+    fn respawn(&self) -> polylance_backend::Result<Self> {
+        self.panic_once("respawn");
         Ok(Self(Arc::clone(&self.0)))
     }
 }
 
 #[test]
-fn a_thread_that_dies_where_the_worker_is_made_is_replaced() {
+fn thread_that_panics_while_it_makes_its_worker_is_replaced() {
     let devices = Devices::start(vec![Clumsy(Arc::default())], 64, None).unwrap();
-    assert_eq!(each(&devices, &sequences([1, 2, 3])), [Ok(1), Ok(2), Ok(3)]);
+    assert_eq!(run_or_bisect(&devices, &sequences([1, 2, 3])), [Ok(1), Ok(2), Ok(3)]);
 }
 
-/// Which of a device's calls return an error of the device, counted from 0 over all its workers.
+/// Which of a device's calls return a device error, counted from 0 over all its workers.
 type Fails = fn(usize) -> bool;
 
-/// Answers each sequence with its first id, unless the device fails.
+/// Returns the first token of each sequence, unless the device fails.
 struct Failing {
     name: &'static str,
     fails: Fails,
@@ -279,15 +279,15 @@ impl DeviceWorker for Failing {
         if bad(inputs) {
             return Err(BackendError::Input("it is bad".to_owned()));
         }
-        Ok(inputs.iter().map(|ids| ids[0]).collect())
+        Ok(inputs.iter().map(|tokens| tokens[0]).collect())
     }
 
-    fn another(&self) -> polylance_backend::Result<Self> {
+    fn respawn(&self) -> polylance_backend::Result<Self> {
         Ok(Self { calls: Arc::clone(&self.calls), ..*self })
     }
 }
 
-/// Devices by how they fail, and the calls that each gets.
+/// Devices that fail as given, and the number of calls of each.
 fn failing(devices: &[(&'static str, Fails)]) -> (Devices<Vec<u32>, u32>, Vec<Arc<AtomicUsize>>) {
     let calls: Vec<Arc<AtomicUsize>> = devices.iter().map(|_| Arc::default()).collect();
     let worker = |(&(name, fails), calls): (&(_, _), &Arc<_>)| Failing { name, fails, calls: Arc::clone(calls) };
@@ -302,7 +302,7 @@ const NOW_AND_THEN: Fails = |call| call % 7 == 5;
 const NEVER: Fails = |_| false;
 
 #[test]
-fn no_row_is_lost_or_doubled_when_a_device_returns_errors_beside_others() {
+fn no_row_is_lost_or_doubled_when_one_of_several_devices_fails() {
     let inputs = sequences(0..500);
     for fails in [ALWAYS, TWICE, FROM_THE_FIFTH, NOW_AND_THEN] {
         for devices in [
@@ -320,7 +320,7 @@ fn no_row_is_lost_or_doubled_when_a_device_returns_errors_beside_others() {
 }
 
 #[test]
-fn a_device_that_returns_errors_for_a_while_computes_everything_alone() {
+fn single_device_with_transient_errors_computes_everything() {
     for fails in [TWICE, NOW_AND_THEN] {
         let (devices, _) = failing(&[("failing", fails)]);
         assert_eq!(block_on(devices.run(sequences(0..500))).unwrap(), (0..500).collect::<Vec<_>>());
@@ -328,37 +328,37 @@ fn a_device_that_returns_errors_for_a_while_computes_everything_alone() {
 }
 
 #[test]
-fn a_device_that_keeps_returning_errors_is_given_up_and_alone_ends_the_run_with_its_words() {
+fn single_device_with_persistent_errors_ends_the_run_with_its_message() {
     for (fails, well) in [(ALWAYS, 0), (FROM_THE_FIFTH, 4)] {
         let (devices, calls) = failing(&[("down", fails)]);
         for _ in 0..2 {
             let error = block_on(devices.run(sequences(0..500))).unwrap_err();
             assert_eq!(error.to_string(), "device down failed: uncorrectable error");
         }
-        assert_eq!(calls[0].load(Ordering::SeqCst), well + RESTARTS + 1);
+        assert_eq!(calls[0].load(Ordering::SeqCst), well + MAX_RESTARTS + 1);
     }
 }
 
 #[test]
-fn the_only_input_of_a_broken_device_is_not_refused_for_it() {
+fn single_input_of_a_broken_device_is_not_refused() {
     let (devices, _) = failing(&[("down", ALWAYS)]);
     let error = block_on(devices.run(sequences([1]))).unwrap_err();
     assert!(matches!(error, BackendError::Device { .. }), "{error}");
 }
 
 #[test]
-fn an_input_error_is_no_failure_of_the_device() {
+fn input_error_is_not_a_device_failure() {
     let (devices, calls) = failing(&[("well", NEVER)]);
-    for _ in 0..10 * RESTARTS {
+    for _ in 0..10 * MAX_RESTARTS {
         let error = block_on(devices.run(sequences([STUCK]))).unwrap_err();
         assert_eq!(error.to_string(), "input refused: it is bad");
     }
-    assert_eq!(calls[0].load(Ordering::SeqCst), 10 * RESTARTS, "it is tried once each time");
+    assert_eq!(calls[0].load(Ordering::SeqCst), 10 * MAX_RESTARTS, "one attempt per call");
 }
 
 #[test]
-fn an_input_with_which_a_well_device_fails_each_time_is_refused_and_no_other() {
-    /// Fails with a bad input, as a kernel that writes where it must not.
+fn only_the_input_that_breaks_a_working_device_is_refused() {
+    /// Fails with a bad input, like a kernel that writes out of bounds.
     struct Fragile;
 
     impl DeviceWorker for Fragile {
@@ -376,19 +376,19 @@ fn an_input_with_which_a_well_device_fails_each_time_is_refused_and_no_other() {
                     message: "illegal address".to_owned(),
                 });
             }
-            Ok(inputs.iter().map(|ids| ids[0]).collect())
+            Ok(inputs.iter().map(|tokens| tokens[0]).collect())
         }
 
-        fn another(&self) -> polylance_backend::Result<Self> {
+        fn respawn(&self) -> polylance_backend::Result<Self> {
             Ok(Self)
         }
     }
 
     let devices = Devices::start(vec![Fragile, Fragile], 16, None).unwrap();
     let inputs = sequences((0..20).chain([STUCK]).chain(20..40));
-    for (input, found) in inputs.iter().zip(each(&devices, &inputs)) {
+    for (input, found) in inputs.iter().zip(run_or_bisect(&devices, &inputs)) {
         match found {
-            Ok(id) => assert_eq!(id, input[0]),
+            Ok(token) => assert_eq!(token, input[0]),
             Err(why) => {
                 assert_eq!((input[0], why.as_str()), (STUCK, "device fragile failed each time: illegal address"));
             }

@@ -1,9 +1,8 @@
-//! A model in a GPU's memory: its lanes share it, and it is loaded again when the GPU was lost.
+//! A model in a GPU's memory: the lanes share it, and it is reloaded after the GPU was lost.
 //!
 //! A GPU that fails loses its context: every call returns an error until the context is destroyed, with everything of
-//! this process in it, and created again. So there is one lock per GPU. Passes hold it shared; a lane that destroys the
-//! context, loads into a new one, or has to be alone to learn whether its own batch brings the GPU down, holds it
-//! exclusively.
+//! this process in it, and created again. So there is one lock per GPU. Passes hold it shared. A lane holds it
+//! exclusively to destroy the context, to load into a new one, or to find out whether its own batch breaks the GPU.
 
 use std::{
     collections::BTreeMap,
@@ -15,21 +14,22 @@ use std::{
 
 use polylance_backend::{BackendError, Result};
 
-use crate::{PoolError, error::with_causes};
+use crate::error::{PoolError, with_causes};
 
-/// Batches in flight on a GPU, each with a worker of its own: the next one is packed and sent while one computes.
+/// Batches in flight on a GPU, each with its own worker: the next one is packed and sent while one is computed.
 pub const GPU_LANES: usize = 2;
 
-/// Passes that a lane makes alone on its GPU after a failure. A failure ends the batches of all lanes, and only alone a
-/// lane learns whose it was. The supervisor needs three: the batch, what the device could compute before, and the batch.
-const ALONE: usize = 3;
+/// Passes that a lane makes alone on its GPU after a failure. A failure ends the batches of all lanes, so a lane must be
+/// alone to find out which batch caused it. The supervisor needs three: the batch, an input that was computed before,
+/// and the batch again.
+const EXCLUSIVE_PASSES: usize = 3;
 
-/// Loads a model onto a GPU, and makes a GPU usable again.
-pub(crate) trait GpuLoader: Send + Sync + 'static {
-    /// What is loaded; it holds the GPU open.
+/// Loads a model onto a GPU, and makes a lost GPU usable again.
+pub(super) trait GpuLoader: Send + Sync + 'static {
+    /// The loaded model. It holds the GPU open.
     type Model: Send + Sync + 'static;
 
-    /// The GPU's name as a device.
+    /// The GPU's device name.
     fn device(&self) -> &str;
 
     /// Opens the GPU and loads the model.
@@ -38,49 +38,49 @@ pub(crate) trait GpuLoader: Send + Sync + 'static {
     /// Whether the GPU was lost since the model was loaded.
     fn is_lost(&self, model: &Self::Model) -> bool;
 
-    /// Destroys the context; nothing holds the GPU open.
+    /// Destroys the context. Nothing may hold the GPU open.
     fn reset(&self) -> std::result::Result<(), String>;
 }
 
-/// Why a model was not loaded onto a GPU.
+/// A model that was not loaded onto a GPU.
 #[derive(Debug)]
-pub(crate) struct LoadFailure {
-    pub(crate) error: Box<PoolError>,
+pub(super) struct LoadFailure {
+    pub(super) error: Box<PoolError>,
     /// Whether the GPU was lost.
-    pub(crate) is_lost: bool,
+    pub(super) is_lost: bool,
 }
 
 /// The context of a GPU in this process.
 #[derive(Default)]
-pub(crate) struct Context {
+pub(super) struct Context {
     is_lost: bool,
     /// The models in it.
     models: Vec<Weak<dyn Slot>>,
 }
 
-/// A place for a model in a context.
+/// The place of a model in a context.
 trait Slot: Send + Sync {
     /// Drops the model, so that nothing holds the GPU open.
     fn empty(&self);
 }
 
 /// The context of a GPU by its ordinal.
-pub(crate) fn context(ordinal: u32) -> Arc<RwLock<Context>> {
+pub(super) fn context(ordinal: u32) -> Arc<RwLock<Context>> {
     static CONTEXTS: Mutex<BTreeMap<u32, Arc<RwLock<Context>>>> = Mutex::new(BTreeMap::new());
     Arc::clone(CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner).entry(ordinal).or_default())
 }
 
-/// A model on a GPU, the same for all lanes.
-pub(crate) struct GpuModel<L: GpuLoader> {
+/// A model on a GPU, shared by all lanes.
+pub(super) struct GpuModel<L: GpuLoader> {
     loader: L,
     context: Arc<RwLock<Context>>,
-    /// Only locked while the context is, and `None` after the context was destroyed.
+    /// Only locked while the context is locked; `None` after the context was destroyed.
     model: Mutex<Option<Arc<L::Model>>>,
 }
 
 impl<L: GpuLoader> GpuModel<L> {
-    /// Loads the model, and returns it too: the slot may be empty again when the caller looks.
-    pub(crate) fn load(
+    /// Loads the model, and returns it too: the slot may already be empty again when the caller reads it.
+    pub(super) fn load(
         loader: L,
         context: Arc<RwLock<Context>>,
     ) -> std::result::Result<(Arc<Self>, Arc<L::Model>), PoolError> {
@@ -93,7 +93,7 @@ impl<L: GpuLoader> GpuModel<L> {
             this.renew(&mut context)?;
         }
         drop(context);
-        // Other models go on computing while this one is loaded for the first time.
+        // Other models continue to compute while this one is loaded for the first time.
         let context = this.context.read().unwrap_or_else(PoisonError::into_inner);
         match this.loader.load() {
             Ok(model) => {
@@ -110,7 +110,7 @@ impl<L: GpuLoader> GpuModel<L> {
         }
     }
 
-    /// The model as it is loaded now; `None` after the context was destroyed.
+    /// The loaded model; `None` after the context was destroyed.
     fn current(&self) -> Option<Arc<L::Model>> {
         self.slot().clone()
     }
@@ -119,47 +119,47 @@ impl<L: GpuLoader> GpuModel<L> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The model unless it has to be loaded again.
+    /// The loaded model unless it has to be reloaded.
     fn usable(&self) -> Option<Arc<L::Model>> {
         self.current().filter(|model| !self.loader.is_lost(model))
     }
 
-    /// Computes with the model while other lanes may compute too.
-    fn shared<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
+    /// Computes with the model; other lanes may compute at the same time.
+    fn run_shared<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         loop {
             {
-                // The lock is held longer than the model, so that whoever holds it exclusively finds the GPU closed.
+                // The lock is held longer than the model, so that the GPU is closed once a lane holds the lock exclusively.
                 let _context = self.context.read().unwrap_or_else(PoisonError::into_inner);
                 if let Some(model) = self.usable() {
                     return compute(&model);
                 }
             }
-            self.load_again(&mut self.context.write().unwrap_or_else(PoisonError::into_inner))?;
+            self.reload(&mut self.context.write().unwrap_or_else(PoisonError::into_inner))?;
         }
     }
 
-    /// Computes with the model while nothing else does on this GPU.
-    fn alone<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
+    /// Computes with the model while nothing else computes on this GPU.
+    fn run_exclusive<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
-        let model = self.load_again(&mut context)?;
+        let model = self.reload(&mut context)?;
         compute(&model)
     }
 
-    /// The model, loaded again if it has to be.
-    fn load_again(&self, context: &mut Context) -> Result<Arc<L::Model>> {
+    /// The model, reloaded if necessary.
+    fn reload(&self, context: &mut Context) -> Result<Arc<L::Model>> {
         if let Some(model) = self.usable() {
             return Ok(model);
         }
-        // A model that is there was lost; one that is not there is only missing from a context that another pool created.
+        // A model in the slot was lost with the context; an empty slot only lacks it in the context that another pool created.
         context.is_lost |= self.current().is_some();
         let device = self.loader.device();
-        // Out of memory or a missing file: whatever it is, it is no fault of the inputs.
+        // Out of memory or a missing file: in any case the inputs are not at fault.
         let failed =
             |error: PoolError| BackendError::Device { device: device.to_owned(), message: with_causes(&error) };
         if context.is_lost {
             self.renew(context).map_err(failed)?;
         }
-        tracing::warn!(device, "the model is loaded again");
+        tracing::warn!(device, "the model is reloaded");
         self.load_into(context).map_err(failed)
     }
 
@@ -193,33 +193,33 @@ impl<L: GpuLoader> Slot for GpuModel<L> {
     }
 }
 
-/// A place in line at a GPU: one of the workers that share its model.
-pub(crate) struct Lane<L: GpuLoader> {
+/// One of the workers that share the model of a GPU.
+pub(super) struct Lane<L: GpuLoader> {
     model: Arc<GpuModel<L>>,
-    /// Passes that are still made alone.
-    alone: AtomicUsize,
+    /// Passes that are still to be made alone.
+    exclusive_passes: AtomicUsize,
 }
 
 impl<L: GpuLoader> Lane<L> {
-    pub(crate) fn new(model: Arc<GpuModel<L>>) -> Self {
-        Self { model, alone: AtomicUsize::new(0) }
+    pub(super) fn new(model: Arc<GpuModel<L>>) -> Self {
+        Self { model, exclusive_passes: AtomicUsize::new(0) }
     }
 
-    /// The lane after a failure: it is alone until it has computed something again.
-    pub(crate) fn another(&self) -> Self {
-        Self { model: Arc::clone(&self.model), alone: AtomicUsize::new(ALONE) }
+    /// The lane after a failure: it computes alone until it has succeeded a few times.
+    pub(super) fn respawn(&self) -> Self {
+        Self { model: Arc::clone(&self.model), exclusive_passes: AtomicUsize::new(EXCLUSIVE_PASSES) }
     }
 
-    /// Computes with the model; a GPU that was lost is opened and loaded again first.
-    pub(crate) fn pass<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
+    /// Computes with the model; a lost GPU is reset and the model reloaded first.
+    pub(super) fn run<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         // A lane is used by one thread at a time.
-        let alone = self.alone.load(Ordering::Relaxed);
-        if alone == 0 {
-            return self.model.shared(compute);
+        let exclusive_passes = self.exclusive_passes.load(Ordering::Relaxed);
+        if exclusive_passes == 0 {
+            return self.model.run_shared(compute);
         }
-        let computed = self.model.alone(compute);
+        let computed = self.model.run_exclusive(compute);
         if computed.is_ok() {
-            self.alone.store(alone - 1, Ordering::Relaxed);
+            self.exclusive_passes.store(exclusive_passes - 1, Ordering::Relaxed);
         }
         computed
     }

@@ -1,4 +1,4 @@
-//! Lanes on a GPU that is lost: what each computes, how often the model is loaded, and whose fault it was.
+//! Lanes on a GPU that is lost: what each computes, how often the model is loaded, and which input is refused.
 
 use std::{
     collections::BTreeSet,
@@ -9,9 +9,9 @@ use std::{
 use futures::executor::block_on;
 
 use super::*;
-use crate::{device::DeviceWorker, devices::Devices};
+use crate::device::{DeviceWorker, Devices};
 
-/// The id of an input that brings the GPU down.
+/// The token of an input that breaks the GPU.
 const POISON: u32 = 1000;
 
 #[derive(Debug, Default)]
@@ -21,19 +21,19 @@ struct State {
     open: usize,
     resets: usize,
     loads: usize,
-    /// Loads that are to fail.
+    /// Loads that will fail.
     bad_loads: usize,
     /// Whether every call fails.
     is_dead: bool,
 }
 
-/// A GPU that refuses to be reset while it is open, as the driver's does.
+/// A GPU that refuses a reset while it is open, like the driver.
 #[derive(Debug, Clone, Default)]
 struct FakeGpu(Arc<Mutex<State>>);
 
 struct FakeModel {
     gpu: FakeGpu,
-    /// Which load made it.
+    /// The load that made it, counted from 1.
     number: usize,
 }
 
@@ -58,11 +58,11 @@ impl FakeModel {
         // Batches of both lanes are in flight together.
         thread::yield_now();
         let mut state = self.gpu.state();
-        state.is_lost |= state.is_dead || inputs.iter().any(|ids| ids[0] >= POISON);
+        state.is_lost |= state.is_dead || inputs.iter().any(|tokens| tokens[0] >= POISON);
         if state.is_lost {
             return Err(BackendError::Device { device: "cuda:7".to_owned(), message: "illegal address".to_owned() });
         }
-        Ok(inputs.iter().map(|ids| ids[0]).collect())
+        Ok(inputs.iter().map(|tokens| tokens[0]).collect())
     }
 }
 
@@ -112,11 +112,11 @@ fn load(gpu: &FakeGpu, context: &Arc<RwLock<Context>>) -> Arc<GpuModel<FakeGpu>>
 
 /// The number of the model that the lane computes with.
 fn number(lane: &Lane<FakeGpu>) -> Result<usize> {
-    lane.pass(|model| Ok(model.number))
+    lane.run(|model| Ok(model.number))
 }
 
 #[test]
-fn a_gpu_that_was_lost_is_loaded_again_once_for_both_lanes() {
+fn lost_gpu_is_reloaded_once_for_both_lanes() {
     let gpu = FakeGpu::default();
     let model = load(&gpu, &Arc::default());
     let lanes = [(); GPU_LANES].map(|()| Lane::new(Arc::clone(&model)));
@@ -141,19 +141,19 @@ fn a_gpu_that_was_lost_is_loaded_again_once_for_both_lanes() {
 }
 
 #[test]
-fn other_models_of_a_lost_gpu_make_room_and_are_loaded_when_they_are_used() {
+fn other_models_of_a_lost_gpu_are_dropped_and_reloaded_on_use() {
     let (gpu, context) = (FakeGpu::default(), Arc::default());
     let [first, second] = [(); 2].map(|()| Lane::new(load(&gpu, &context)));
     gpu.lose();
     assert_eq!(number(&first).unwrap(), 3);
-    assert_eq!(gpu.state().open, 1, "the second model holds the GPU no more");
+    assert_eq!(gpu.state().open, 1, "the second model no longer holds the GPU open");
     assert_eq!(number(&second).unwrap(), 4);
     assert_eq!(number(&first).unwrap(), 3, "the second did not destroy the context again");
     assert_eq!(gpu.state().resets, 1);
 }
 
 #[test]
-fn a_reset_waits_for_the_passes_in_flight() {
+fn reset_waits_for_the_passes_in_flight() {
     let gpu = FakeGpu::default();
     let model = load(&gpu, &Arc::default());
     let [slow, other] = [(); 2].map(|()| Lane::new(Arc::clone(&model)));
@@ -163,7 +163,7 @@ fn a_reset_waits_for_the_passes_in_flight() {
         let (slow_done, other_done) = (done.clone(), done.clone());
         let (entered, wait, gpu, slow, other) = (&entered, &wait, &gpu, &slow, &other);
         scope.spawn(move || {
-            let computed = slow.pass(|_| {
+            let computed = slow.run(|_| {
                 entered.wait();
                 wait.wait();
                 slow_done.send("slow").unwrap();
@@ -183,17 +183,17 @@ fn a_reset_waits_for_the_passes_in_flight() {
 }
 
 #[test]
-fn a_lane_is_alone_after_a_failure_until_it_has_computed_three_times() {
+fn lane_computes_alone_after_a_failure_until_three_passes_succeed() {
     let (gpu, context) = (FakeGpu::default(), Arc::default());
-    let lane = Lane::new(load(&gpu, &context)).another();
-    let is_alone = || lane.pass(|_| Ok(context.try_read().is_err())).unwrap();
-    let failed: Result<()> = lane.pass(|_| Err(BackendError::Closed));
+    let lane = Lane::new(load(&gpu, &context)).respawn();
+    let is_alone = || lane.run(|_| Ok(context.try_read().is_err())).unwrap();
+    let failed: Result<()> = lane.run(|_| Err(BackendError::Closed));
     assert!(failed.is_err());
     assert_eq!([(); 5].map(|()| is_alone()), [true, true, true, false, false]);
 }
 
 #[test]
-fn a_model_that_cannot_be_loaded_again_is_a_failure_of_the_device_and_tried_again() {
+fn failed_reload_is_a_device_error_and_is_retried() {
     let gpu = FakeGpu::default();
     let lane = Lane::new(load(&gpu, &Arc::default()));
     gpu.lose();
@@ -207,7 +207,7 @@ fn a_model_that_cannot_be_loaded_again_is_a_failure_of_the_device_and_tried_agai
 }
 
 #[test]
-fn a_model_that_is_opened_on_a_lost_gpu_resets_it() {
+fn opening_a_model_on_a_lost_gpu_resets_it() {
     let (gpu, context) = (FakeGpu::default(), Arc::default());
     let first = Lane::new(load(&gpu, &context));
     gpu.lose();
@@ -228,11 +228,11 @@ impl DeviceWorker for LaneWorker {
     }
 
     fn run(&self, inputs: &[Vec<u32>]) -> Result<Vec<u32>> {
-        self.0.pass(|model| model.compute(inputs))
+        self.0.run(|model| model.compute(inputs))
     }
 
-    fn another(&self) -> Result<Self> {
-        Ok(Self(self.0.another()))
+    fn respawn(&self) -> Result<Self> {
+        Ok(Self(self.0.respawn()))
     }
 }
 
@@ -242,11 +242,11 @@ fn devices(gpu: &FakeGpu) -> Devices<Vec<u32>, u32> {
     Devices::start(workers, 16, None).unwrap()
 }
 
-/// The inputs that are refused; a call that is refused is repeated in halves, as callers do.
+/// The inputs that are refused: a refused call is retried in halves, as callers do.
 fn refused(devices: &Devices<Vec<u32>, u32>, inputs: &[Vec<u32>]) -> BTreeSet<u32> {
     match block_on(devices.run(inputs.to_vec())) {
         Ok(outputs) => {
-            assert_eq!(outputs, inputs.iter().map(|ids| ids[0]).collect::<Vec<_>>());
+            assert_eq!(outputs, inputs.iter().map(|tokens| tokens[0]).collect::<Vec<_>>());
             BTreeSet::new()
         }
         Err(BackendError::Input(_)) if inputs.len() == 1 => BTreeSet::from([inputs[0][0]]),
@@ -266,7 +266,7 @@ fn lanes_are_two_workers_of_one_device() {
 }
 
 #[test]
-fn an_input_that_brings_the_gpu_down_is_refused_and_none_of_the_other_lane_is() {
+fn only_the_input_that_breaks_the_gpu_is_refused_on_both_lanes() {
     let gpu = FakeGpu::default();
     let devices = devices(&gpu);
     let inputs: Vec<Vec<u32>> = (0..200).map(|id| vec![if id == 57 { POISON } else { id }]).collect();
@@ -275,7 +275,7 @@ fn an_input_that_brings_the_gpu_down_is_refused_and_none_of_the_other_lane_is() 
 }
 
 #[test]
-fn a_gpu_that_stays_lost_ends_the_run_with_its_own_words() {
+fn permanently_lost_gpu_ends_the_run_with_its_message() {
     let gpu = FakeGpu::default();
     let devices = devices(&gpu);
     gpu.state().is_dead = true;

@@ -1,35 +1,35 @@
-//! Places in a text: where it may be cut, and where a chunk may begin.
+//! Positions in a text: where it may be cut, and where a chunk may begin.
 //!
-//! Every place is a border of grapheme clusters, the characters a reader sees. Unicode's word borders are not
-//! always (Thai's SARA AM is a word of its own and half of a cluster), so each candidate is checked.
+//! Every position is a boundary of grapheme clusters, the characters that a reader sees. Unicode's word boundaries are
+//! not always (Thai's SARA AM is a word of its own and half of a cluster), so each candidate is checked.
 
 use polylance_schema::Cut;
 use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 
-/// A stretch of text of which some may be beyond sight.
+/// The beginning of a longer text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window<'t> {
     pub(super) text: &'t str,
-    /// Borders up to here do not depend on what follows the window.
+    /// Boundaries up to here do not depend on the text after the window.
     pub(super) known: usize,
 }
 
 impl<'t> Window<'t> {
-    /// `whole`: nothing but white space follows the window.
+    /// `whole`: only white space follows the window.
     pub(super) fn new(text: &'t str, whole: bool) -> Self {
         let last = text.chars().next_back().map_or(0, char::len_utf8);
         let known = match cluster_before(text, text.len() - last) {
             known if known > 0 && !whole => known,
-            // One cluster fills the window, or there is nothing behind it.
+            // One cluster fills the window, or nothing follows it.
             _ => text.len(),
         };
         Self { text, known }
     }
 
-    /// The last place at or before `limit` where `cut` allows to cut, else the next finer kind of place.
+    /// The last position at or before `limit` where `cut` allows a cut, or else one of the next finer kind.
     ///
-    /// When not even a cluster ends before `limit` it is the first cluster's end, and if that is not before
-    /// `below` the last character's: never 0.
+    /// If not even a cluster ends before `limit`, it is the end of the first cluster, and if that is not before `below`,
+    /// the end of the last character: never 0.
     pub(super) fn cut(&self, limit: usize, below: usize, cut: Cut) -> usize {
         let text = self.text;
         let limit = limit.min(self.known);
@@ -48,7 +48,7 @@ impl<'t> Window<'t> {
         found.or_else(clusters).or_else(first).or_else(characters).unwrap_or_else(character)
     }
 
-    /// The last end of a part whose visible text ends at or before `limit`.
+    /// The end of the last part whose visible text ends at or before `limit`.
     fn last_fitting(&self, parts: impl Iterator<Item = &'t str>, limit: usize) -> Option<usize> {
         let visible = |end: usize| trim_end(&self.text[..end]);
         let ends = ends(parts).take_while(|&end| end <= self.known && visible(end) <= limit);
@@ -57,14 +57,14 @@ impl<'t> Window<'t> {
     }
 }
 
-/// Places after the first character and at or after `least` where a chunk may begin: those of the cut's kind from
-/// left to right, then finer ones.
-pub(super) fn starts(text: &str, least: usize, cut: Cut) -> impl Iterator<Item = usize> {
+/// Positions after the first character and at or after `min` where a chunk may begin: those of the cut's kind from left
+/// to right, then finer ones.
+pub(super) fn starts(text: &str, min: usize, cut: Cut) -> impl Iterator<Item = usize> {
     let sentences = (cut == Cut::Sentence).then(|| ends(text.split_sentence_bounds()));
     let words = (cut != Cut::Token).then(|| ends(text.split_word_bounds()));
-    let clusters = ends(text[floor(text, least)..].graphemes(true)).map(move |end| floor(text, least) + end);
+    let clusters = ends(text[floor(text, min)..].graphemes(true)).map(move |end| floor(text, min) + end);
     let all = sentences.into_iter().flatten().chain(words.into_iter().flatten()).chain(clusters);
-    all.filter(move |&at| at >= least && between_clusters(text, at))
+    all.filter(move |&at| at >= min && between_clusters(text, at))
         .map(|at| at + trim_start(&text[at..]))
         .filter(|&at| 0 < at && at < text.len())
 }
@@ -78,7 +78,7 @@ pub(super) fn trim_start(text: &str) -> usize {
     text[..at].char_indices().next_back().map_or(0, |(before, _)| before)
 }
 
-/// Where the text ends without the white space at its end.
+/// The length of the text without the white space at its end.
 pub(super) fn trim_end(text: &str) -> usize {
     let at = text.trim_end().len();
     if at == 0 || between_clusters(text, at) {
@@ -87,13 +87,13 @@ pub(super) fn trim_end(text: &str) -> usize {
     at + text[at..].chars().next().map_or(0, char::len_utf8)
 }
 
-/// The last character's border at or before `at`.
+/// The last character boundary at or before `at`.
 pub(super) fn floor(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-/// The first character's border at or after `at`.
+/// The first character boundary at or after `at`.
 pub(super) fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
@@ -109,7 +109,7 @@ fn between_clusters(text: &str, at: usize) -> bool {
     GraphemeCursor::new(at, text.len(), true).is_boundary(text, 0).unwrap_or(true)
 }
 
-/// The last border of clusters at or before `at`.
+/// The last cluster boundary at or before `at`.
 fn cluster_before(text: &str, at: usize) -> usize {
     let at = floor(text, at);
     if between_clusters(text, at) {
@@ -123,17 +123,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_that_carries_a_mark_is_text() {
+    fn white_space_with_a_combining_mark_is_text() {
         assert_eq!(trim_start("  \u{301}x"), 1);
         assert_eq!(trim_start(" \r\n x"), 4);
-        // An Arabic number sign joins with what follows it.
+        // An Arabic number sign joins with the character that follows it.
         assert_eq!(trim_end("x\u{600}  "), "x\u{600} ".len());
         assert_eq!(trim_end("x \n"), 1);
         assert_eq!((trim_start(" \n"), trim_end(" \n")), (2, 0));
     }
 
     #[test]
-    fn a_cut_falls_back_from_sentence_to_word_to_cluster_to_character() {
+    fn cut_falls_back_from_sentence_to_word_to_cluster_to_character() {
         let cut = |text: &str, limit: usize, cut| Window::new(text, true).cut(limit, usize::MAX, cut);
         assert_eq!(cut("One two. Three four.", 19, Cut::Sentence), "One two. ".len());
         assert_eq!(cut("One two. Three four.", 8, Cut::Sentence), "One two. ".len());
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_border_at_the_end_of_a_window_is_not_known() {
+    fn boundary_at_the_end_of_a_window_is_not_known() {
         let flags = "🇺🇳🇫🇷";
         assert_eq!(Window::new(&flags[..12], false).known, 8);
         assert_eq!(Window::new(flags, true).known, 16);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_are_sentences_first_and_never_the_beginning_or_the_end() {
+    fn starts_yield_sentences_first_and_never_the_beginning_or_the_end() {
         let text = "A b. C d. E";
         assert_eq!(starts(text, 3, Cut::Sentence).next(), Some(5));
         assert_eq!(starts(text, 6, Cut::Word).next(), Some(7));

@@ -1,4 +1,4 @@
-//! The laws of chunking, with a small vocabulary on texts that proptest makes and with the built-in one on every script.
+//! The laws of chunking: with a small vocabulary on generated texts, and with the built-in one on every script.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ static SMALL: LazyLock<Tokenizer> = LazyLock::new(small);
 static BUILTIN: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap());
 
-/// XLM-R's pipeline with a vocabulary of a few pieces: the rest is unknown.
+/// XLM-R's pipeline with a vocabulary of a few pieces; all others are unknown.
 fn small() -> Tokenizer {
     let mut pieces = String::new();
     let words = ["▁the", "the", "▁a", "ing", "สวัสดี", "น้ำ", "한국", "日本", "▁क्", "صلى", "👩‍👩", "fi", "..", "xx", "xxxx"];
@@ -50,8 +50,8 @@ fn ids(tokenizer: &Tokenizer, text: &str, special: bool) -> Vec<u32> {
     tokenizer.encode_fast(text, special).unwrap().get_ids().to_vec()
 }
 
-/// Chunks a text and checks all laws.
-fn lawful(tokenizer: &Tokenizer, spec: &TokenizeSpec, text: &str) -> Vec<Chunk> {
+/// Cuts a text and checks all laws.
+fn checked_chunks(tokenizer: &Tokenizer, spec: &TokenizeSpec, text: &str) -> Vec<Chunk> {
     let limit = spec.chunking.max_tokens();
     let alone = |slice: &str| ids(tokenizer, &format!("{}{slice}", spec.prefix), true);
     let fits = |slice: &str| alone(slice).len() <= limit;
@@ -74,9 +74,13 @@ fn lawful(tokenizer: &Tokenizer, spec: &TokenizeSpec, text: &str) -> Vec<Chunk> 
     };
     for chunk in &chunks {
         let slice = &text[chunk.bytes.clone()];
-        assert_eq!(chunk.chars, scalars[chunk.bytes.start]..scalars[chunk.bytes.end], "characters count the slice");
-        assert_eq!(chunk.input_ids, alone(slice), "ids are those of the prefix and the slice {slice:?}");
-        assert!(chunk.input_ids.len() <= limit, "{slice:?} has {} ids", chunk.input_ids.len());
+        assert_eq!(
+            chunk.chars,
+            scalars[chunk.bytes.start]..scalars[chunk.bytes.end],
+            "character offsets match the slice"
+        );
+        assert_eq!(chunk.input_ids, alone(slice), "tokens are those of the prefix and the slice {slice:?}");
+        assert!(chunk.input_ids.len() <= limit, "{slice:?} has {} tokens", chunk.input_ids.len());
         assert_eq!((trim_start(slice), trim_end(slice)), (0, slice.len()), "{slice:?} has no white space around it");
         assert!(whole_clusters(chunk.bytes.start) && whole_clusters(chunk.bytes.end), "{slice:?} cuts a cluster");
     }
@@ -133,8 +137,8 @@ fn specs() -> impl Strategy<Value = TokenizeSpec> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn chunks_of_any_text_are_lawful(text in fragments(), spec in specs()) {
-        lawful(&SMALL, &spec, &text);
+    fn chunks_of_any_text_fulfil_the_laws(text in fragments(), spec in specs()) {
+        checked_chunks(&SMALL, &spec, &text);
     }
 }
 
@@ -143,26 +147,26 @@ fn split(max_tokens: usize, overlap: usize, cut: Cut) -> TokenizeSpec {
 }
 
 #[test]
-fn chunks_of_every_script_are_lawful_and_full() {
+fn chunks_of_every_script_fulfil_the_laws_and_are_full() {
     let truncate = TokenizeSpec { prefix: "query: ".into(), chunking: Chunking::Truncate { max_tokens: 48 } };
     for (name, text) in SCRIPTS {
         let text = long_document(text, 3000);
         for cut in [Cut::Sentence, Cut::Word, Cut::Token] {
-            let chunks = lawful(&BUILTIN, &split(64, 12, cut), &text);
+            let chunks = checked_chunks(&BUILTIN, &split(64, 12, cut), &text);
             assert!(chunks.len() > 3, "{name}");
-            lawful(&BUILTIN, &split(512, 0, cut), &text);
+            checked_chunks(&BUILTIN, &split(512, 0, cut), &text);
             if cut == Cut::Token {
                 let short = chunks[..chunks.len() - 1].iter().map(|chunk| chunk.input_ids.len()).min();
-                assert!(short >= Some(54), "{name}: {short:?} ids in a chunk of 64");
+                assert!(short >= Some(54), "{name}: {short:?} tokens in a chunk of 64");
             }
         }
-        let cut_off = &lawful(&BUILTIN, &truncate, &text)[0];
-        assert!(cut_off.truncated && cut_off.input_ids.len() >= 38, "{name}: {} of 48 ids", cut_off.input_ids.len());
+        let cut_off = &checked_chunks(&BUILTIN, &truncate, &text)[0];
+        assert!(cut_off.truncated && cut_off.input_ids.len() >= 38, "{name}: {} of 48 tokens", cut_off.input_ids.len());
     }
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     runner
         .run(&(fragments(), specs()), |(text, spec)| {
-            lawful(&BUILTIN, &spec, &text);
+            checked_chunks(&BUILTIN, &spec, &text);
             Ok(())
         })
         .unwrap();
@@ -171,10 +175,10 @@ fn chunks_of_every_script_are_lawful_and_full() {
 #[test]
 fn sentences_are_kept_whole_where_they_fit() {
     let text = "the thing. a thing? the fig! ".repeat(12);
-    let chunks = lawful(&SMALL, &split(48, 0, Cut::Sentence), &text);
+    let chunks = checked_chunks(&SMALL, &split(48, 0, Cut::Sentence), &text);
     assert!(chunks.len() > 2);
     assert!(chunks.iter().all(|chunk| text[chunk.bytes.clone()].ends_with(['.', '?', '!'])));
-    let overlapping = lawful(&SMALL, &split(48, 16, Cut::Sentence), &text);
+    let overlapping = checked_chunks(&SMALL, &split(48, 16, Cut::Sentence), &text);
     let begins = |chunk: &Chunk| chunk.bytes.start == 0 || text[..chunk.bytes.start].ends_with(['.', '?', '!', ' ']);
     assert!(overlapping.len() > chunks.len() && overlapping.iter().all(begins));
 }
@@ -184,7 +188,7 @@ fn documents_overlap_in_every_script() {
     for (name, text) in SCRIPTS {
         let text = long_document(text, 1500);
         for cut in [Cut::Sentence, Cut::Word, Cut::Token] {
-            let chunks = lawful(&BUILTIN, &split(60, 16, cut), &text);
+            let chunks = checked_chunks(&BUILTIN, &split(60, 16, cut), &text);
             let overlaps = chunks.windows(2).filter(|pair| pair[1].bytes.start < pair[0].bytes.end).count();
             assert!(overlaps > 0, "{name} {cut:?}: nothing overlaps");
         }
@@ -192,18 +196,18 @@ fn documents_overlap_in_every_script() {
 }
 
 #[test]
-fn a_document_without_a_space_is_cut_between_characters_a_reader_sees() {
+fn text_without_spaces_is_cut_between_grapheme_clusters() {
     let family = "👩‍👩‍👧‍👦";
     let texts = [family.repeat(400), "x".repeat(20_000), "ก็".repeat(3000)];
     for (text, unit) in texts.iter().zip([family, "x", "ก็"]) {
-        let chunks = lawful(&SMALL, &split(64, 8, Cut::Sentence), text);
+        let chunks = checked_chunks(&SMALL, &split(64, 8, Cut::Sentence), text);
         assert!(chunks.len() > 3, "{unit}");
         assert!(chunks.iter().all(|chunk| chunk.bytes.len().is_multiple_of(unit.len())), "{unit}");
     }
 }
 
 #[test]
-fn work_grows_with_the_length_of_a_document_without_spaces() {
+fn tokenized_bytes_grow_linearly_with_a_text_without_spaces() {
     let units = ["x", "lorem", "ประเทศไทย", "すべての人間は", "👩‍👩‍👧‍👦", "𓀀", "\u{200b}", "a\u{301}", "ﷺ"];
     for unit in units {
         let text = unit.repeat((128 << 10) / unit.len());
@@ -212,32 +216,32 @@ fn work_grows_with_the_length_of_a_document_without_spaces() {
             let chunker = Chunker::new(&SMALL, &spec).unwrap();
             let chunks = chunker.chunks(&text).unwrap();
             assert_eq!(chunks.last().unwrap().bytes.end, text.len());
-            let work = chunker.work.load(Ordering::Relaxed);
-            assert!(work < 8 * text.len(), "{unit}: {work} bytes tokenized of {}", text.len());
+            let tokenized = chunker.tokenized_bytes.load(Ordering::Relaxed);
+            assert!(tokenized < 8 * text.len(), "{unit}: {tokenized} bytes tokenized of {}", text.len());
         }
     }
 }
 
 #[test]
-fn a_short_text_is_tokenized_once() {
+fn short_text_is_tokenized_once() {
     let spec = split(128, 16, Cut::Sentence);
     let chunker = Chunker::new(&SMALL, &spec).unwrap();
-    let before = chunker.work.swap(0, Ordering::Relaxed);
+    let before = chunker.tokenized_bytes.swap(0, Ordering::Relaxed);
     assert_eq!(before, "passage: ".len());
     chunker.chunks("  the thing ").unwrap();
-    assert_eq!(chunker.work.load(Ordering::Relaxed), "passage: the thing".len());
+    assert_eq!(chunker.tokenized_bytes.load(Ordering::Relaxed), "passage: the thing".len());
 }
 
 #[test]
-fn a_text_without_a_visible_character_is_one_empty_chunk() {
+fn text_without_a_visible_character_is_one_empty_chunk() {
     for text in ["", " \n\t"] {
-        let chunks = lawful(&SMALL, &split(16, 0, Cut::Word), text);
+        let chunks = checked_chunks(&SMALL, &split(16, 0, Cut::Word), text);
         assert_eq!((chunks.len(), chunks[0].bytes.clone()), (1, 0..0));
     }
 }
 
 #[test]
-fn the_beginning_is_cut_off_where_the_model_says_so() {
+fn left_truncation_cuts_off_the_beginning() {
     let chunk = |text: &str, prefix: &str, max_tokens: usize| {
         let spec = TokenizeSpec { prefix: prefix.to_owned(), chunking: Chunking::Truncate { max_tokens } };
         let chunker = Chunker::new(&BUILTIN, &spec).unwrap().truncating(TruncationSide::Left);
@@ -249,9 +253,9 @@ fn the_beginning_is_cut_off_where_the_model_says_so() {
     assert_eq!(&text[cut.bytes.clone()], "end ".repeat(14).trim_end());
     assert_eq!(cut.chars, 344..399);
     assert_eq!(cut.input_ids, ids(&BUILTIN, &text[cut.bytes], true));
-    // The prefix is before the text and goes first.
+    // The prefix is before the text and is cut off first.
     assert_eq!(chunk(&text, "query: ", 16).input_ids, cut.input_ids);
-    // A text without white space, and one that is far longer than a window.
+    // A text far longer than a window, and one without white space.
     let long = format!("{}{}", "begin ".repeat(40_000), "end ".repeat(40));
     assert_eq!(chunk(&long, "", 16).input_ids, cut.input_ids);
     let thai = "สวัสดีชาวโลก".repeat(30);
