@@ -5,7 +5,7 @@ use polylance_schema::{Chunking, Contract, HeadContract, HeadInputs, Prompts, Ta
 
 use crate::{
     options::PoolOptions,
-    tasks::{fitted_prefix, head_task},
+    tasks::{fitted_prefix, head_kind},
 };
 
 /// Everything that decides the vectors of a job with this model.
@@ -42,7 +42,7 @@ pub fn head_contract(
     inputs: HeadInputs,
     options: &PoolOptions,
 ) -> Result<HeadContract, ModelError> {
-    let labels = match head_task(&spec) {
+    let labels = match head_kind(&spec) {
         Task::SequenceClassification | Task::TokenClassification => files.head_config().labels()?.to_vec(),
         _ => Vec::new(),
     };

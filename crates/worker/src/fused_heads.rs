@@ -9,7 +9,7 @@ use polylance_schema::{Contract, HeadContract, HeadInputs, TaskSpec};
 use crate::{
     error::{PoolError, refusal_message},
     finite::check_finite,
-    tasks::{InputLimit, LogitInfo, TaskOutput, TaskRunner, fitted_prefix, head_task},
+    tasks::{InputLimit, LogitInfo, TaskOutput, TaskRunner, fitted_prefix, head_kind},
     tokenize::{Tokenizer, catch_panic},
 };
 
@@ -53,7 +53,7 @@ pub(crate) fn load_heads(
     hardware: &Hardware,
 ) -> std::result::Result<Vec<SharedHead>, ModelError> {
     let load =
-        |head: &FusedHead| SharedHead::load(&head.files, embedding.config(), head_task(&head.spec), options, hardware);
+        |head: &FusedHead| SharedHead::load(&head.files, embedding.config(), head_kind(&head.spec), options, hardware);
     heads.iter().map(load).collect()
 }
 

@@ -1,9 +1,9 @@
-//! Runs models: tokenizer threads, batches within a token budget, and a supervised thread with a bounded queue per device
-//! (two per GPU).
+//! Runs models: tokenizer threads, batches within a token budget, and a supervised thread with a bounded queue for each
+//! device (two for a GPU).
 //!
 //! [`DevicePool`] implements `polylance_backend::Backend` with real models, [`TaskPool`] its `Annotator`. Tokenizer
-//! threads turn texts into chunks, devices turn chunks into vectors, and results are in input order whichever device was
-//! faster. [`resolve()`] selects the devices and the dtype that `auto` and other names stand for on this machine.
+//! threads turn texts into chunks, and devices turn chunks into vectors. Results are in input order whichever device
+//! was faster. [`resolve()`] selects the devices and the dtype that `auto` and other names stand for on this machine.
 
 mod bench;
 mod contract;

@@ -17,7 +17,7 @@ use crate::{
     options::PoolOptions,
     placement::{DeviceModel, DeviceThreads, PerDevice},
     selection::{Machine, Selection, cores},
-    tasks::{InputLimit, LogitInfo, TaskInput, TaskOutput, TaskRunner, fitted_prefix, head_task, top_tokens},
+    tasks::{InputLimit, LogitInfo, TaskInput, TaskOutput, TaskRunner, fitted_prefix, head_kind, top_tokens},
     tokenize::{TextThreads, catch_panic, read_tokenizer},
 };
 
@@ -50,7 +50,7 @@ impl TaskPool {
         let selection = Selection::from_options(options, machine)?;
         let load_options =
             LoadOptions { dtype: Some(selection.dtype), batch_tokens: options.batch_tokens, ..LoadOptions::default() };
-        let model = HeadModel { files: files.clone(), spec: spec.clone(), options: load_options };
+        let model = AnnotationModel { files: files.clone(), spec: spec.clone(), options: load_options };
         let PerDevice { devices, loaded } = PerDevice::load(model, &selection.devices, options, machine)?;
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
         let runner = TaskRunner::new(
@@ -180,19 +180,19 @@ async fn run_or_retry_singly(
 }
 
 /// A model with the head of a task.
-struct HeadModel {
+struct AnnotationModel {
     files: ModelFiles,
     spec: TaskSpec,
     options: LoadOptions,
 }
 
-impl DeviceModel for HeadModel {
+impl DeviceModel for AnnotationModel {
     type Loaded = TaskModel;
     type Input = TaskInput;
     type Output = TaskOutput;
 
     fn load(&self, device: &Hardware) -> std::result::Result<TaskModel, ModelError> {
-        TaskModel::load(&self.files, head_task(&self.spec), &self.options, device)
+        TaskModel::load(&self.files, head_kind(&self.spec), &self.options, device)
     }
 
     fn report(loaded: &TaskModel) -> &LoadReport {

@@ -99,8 +99,8 @@ impl TokenStates {
         Ok(words.into_iter().zip(states).map(sentence_states).collect())
     }
 
-    /// The state of each token of each text. A text that is too long for the model is truncated, and the tokens beyond its
-    /// limit are missing.
+    /// The state of each token of each text. A text that is too long for the model is truncated, and the tokens beyond
+    /// its limit are missing.
     ///
     /// # Errors
     /// [`BackendError`] when a device fails.

@@ -44,17 +44,16 @@ struct State<I, O> {
 
 struct Queue<I, O> {
     jobs: VecDeque<Job<I, O>>,
-    /// Tokens that wait.
-    waiting: usize,
+    waiting_tokens: usize,
     /// Tokens that are being computed.
-    running: usize,
+    running_tokens: usize,
     /// Whether the worker's thread has ended.
     dead: bool,
 }
 
 impl<I: TokenCount, O> Queues<I, O> {
     pub(super) fn new(devices: usize) -> Self {
-        let empty = || Queue { jobs: VecDeque::new(), waiting: 0, running: 0, dead: false };
+        let empty = || Queue { jobs: VecDeque::new(), waiting_tokens: 0, running_tokens: 0, dead: false };
         let queues = std::iter::repeat_with(empty).take(devices).collect();
         Self { state: Mutex::new(State { queues, closed: false, failure: None }), changed: Condvar::new() }
     }
@@ -74,16 +73,17 @@ impl<I: TokenCount, O> Queues<I, O> {
         Ok(())
     }
 
-    /// Waits for a job: the first of the device's own queue, else the last of the longest. `None` when the pool is closed.
+    /// Waits for a job: the first of the device's own queue, else the last of the longest. `None` once the queues are
+    /// closed.
     pub(super) fn take(&self, device: usize) -> Option<Job<I, O>> {
         let mut state = self.lock();
-        state.queues[device].running = 0;
+        state.queues[device].running_tokens = 0;
         loop {
             if state.closed {
                 return None;
             }
             if let Some(job) = state.take(device) {
-                state.queues[device].running = job.token_count();
+                state.queues[device].running_tokens = job.token_count();
                 return Some(job);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -92,14 +92,14 @@ impl<I: TokenCount, O> Queues<I, O> {
 
     /// Marks the device's job as done.
     pub(super) fn done(&self, device: usize) {
-        self.lock().queues[device].running = 0;
+        self.lock().queues[device].running_tokens = 0;
     }
 
     /// Tokens that wait, and tokens that are being computed.
     pub(super) fn load(&self) -> Load {
         let state = self.lock();
-        let queued_tokens = state.queues.iter().map(|queue| queue.waiting).sum();
-        let running_tokens = state.queues.iter().map(|queue| queue.running).sum();
+        let queued_tokens = state.queues.iter().map(|queue| queue.waiting_tokens).sum();
+        let running_tokens = state.queues.iter().map(|queue| queue.running_tokens).sum();
         Load { queued_tokens, running_tokens, ..Load::default() }
     }
 
@@ -111,7 +111,7 @@ impl<I: TokenCount, O> Queues<I, O> {
     }
 
     /// Removes a device whose thread ends. The others take its jobs; they are dropped if it was the last.
-    pub(super) fn leave(&self, device: usize) {
+    pub(super) fn remove(&self, device: usize) {
         let mut state = self.lock();
         state.mark_dead(device);
         if state.queues.iter().all(|queue| queue.dead) {
@@ -155,33 +155,33 @@ impl<I: TokenCount, O> State<I, O> {
     /// Queues a job at the live device with the least to do; returns it if there is none.
     fn push(&mut self, job: Job<I, O>) -> std::result::Result<(), Job<I, O>> {
         let live = self.queues.iter_mut().filter(|queue| !queue.dead);
-        let Some(queue) = live.min_by_key(|queue| queue.waiting + queue.running) else { return Err(job) };
-        queue.waiting += job.token_count();
+        let Some(queue) = live.min_by_key(|queue| queue.waiting_tokens + queue.running_tokens) else { return Err(job) };
+        queue.waiting_tokens += job.token_count();
         queue.jobs.push_back(job);
         Ok(())
     }
 
     fn mark_dead(&mut self, device: usize) {
         self.queues[device].dead = true;
-        self.queues[device].running = 0;
+        self.queues[device].running_tokens = 0;
     }
 
     fn close(&mut self) {
         self.closed = true;
         for queue in &mut self.queues {
             queue.jobs.clear();
-            queue.waiting = 0;
+            queue.waiting_tokens = 0;
         }
     }
 
     fn take(&mut self, device: usize) -> Option<Job<I, O>> {
         if let Some(job) = self.queues[device].jobs.pop_front() {
-            self.queues[device].waiting -= job.token_count();
+            self.queues[device].waiting_tokens -= job.token_count();
             return Some(job);
         }
-        let longest = self.queues.iter_mut().max_by_key(|queue| queue.waiting)?;
+        let longest = self.queues.iter_mut().max_by_key(|queue| queue.waiting_tokens)?;
         let job = longest.jobs.pop_back()?;
-        longest.waiting -= job.token_count();
+        longest.waiting_tokens -= job.token_count();
         Some(job)
     }
 }
@@ -189,7 +189,7 @@ impl<I: TokenCount, O> State<I, O> {
 impl<I: TokenCount, O> fmt::Debug for Queues<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        let waiting: Vec<usize> = state.queues.iter().map(|queue| queue.waiting).collect();
+        let waiting: Vec<usize> = state.queues.iter().map(|queue| queue.waiting_tokens).collect();
         f.debug_struct("Queues").field("waiting", &waiting).field("closed", &state.closed).finish()
     }
 }
@@ -226,12 +226,12 @@ mod tests {
     fn jobs_of_a_removed_device_go_to_the_others_and_are_dropped_with_the_last() {
         let queues = Queues::new(2);
         (0..2).for_each(|number| queues.push(job(number, 1)).unwrap());
-        queues.leave(0);
+        queues.remove(0);
         queues.push(job(2, 9)).unwrap();
         assert_eq!([1, 1].map(|device| name(queues.take(device))), [1, 2]);
         let (reply, mut answer) = oneshot::channel();
         queues.push(Job { reply, ..job(3, 1) }).unwrap();
-        queues.leave(1);
+        queues.remove(1);
         assert!(answer.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
         assert!(matches!(queues.push(job(4, 1)), Err(BackendError::Closed)));
         assert!(queues.take(0).is_none());
@@ -240,9 +240,9 @@ mod tests {
     #[test]
     fn wait_for_all_returns_whether_a_device_still_runs() {
         let queues = Queues::<Vec<u32>, f32>::new(2);
-        queues.leave(0);
+        queues.remove(0);
         assert!(!queues.wait_for_all(Duration::ZERO));
-        queues.leave(1);
+        queues.remove(1);
         assert!(queues.wait_for_all(Duration::ZERO));
     }
 
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(queues.load(), load(4, 8));
         queues.done(0);
         assert_eq!(queues.load(), load(4, 3));
-        queues.leave(1);
+        queues.remove(1);
         assert_eq!(queues.load(), load(4, 0));
         queues.close();
         assert_eq!(queues.load(), Load::default());

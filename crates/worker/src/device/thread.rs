@@ -65,6 +65,6 @@ struct QueueGuard<I: TokenCount, O> {
 
 impl<I: TokenCount, O> Drop for QueueGuard<I, O> {
     fn drop(&mut self) {
-        self.shared.queues.leave(self.number);
+        self.shared.queues.remove(self.number);
     }
 }

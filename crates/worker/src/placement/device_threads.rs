@@ -12,17 +12,17 @@ use crate::{error::PoolError, selection::DeviceSpec};
 pub(crate) struct DeviceThreads {
     name: String,
     spec: DeviceSpec,
-    near: Option<usize>,
+    near_core: Option<usize>,
     threads: ThreadPool,
 }
 
 impl DeviceThreads {
-    /// `near` is the core on which a GPU's thread runs; any core if `None`.
-    pub(crate) fn new(spec: &DeviceSpec, near: Option<usize>) -> std::result::Result<Self, PoolError> {
+    /// `near_core` is the core on which a GPU's thread runs; any core if `None`.
+    pub(crate) fn new(spec: &DeviceSpec, near_core: Option<usize>) -> std::result::Result<Self, PoolError> {
         let pinned = match spec {
             DeviceSpec::Cores(cores) => cores.clone(),
             DeviceSpec::Cpu => Vec::new(),
-            DeviceSpec::Cuda(_) => near.into_iter().collect(),
+            DeviceSpec::Cuda(_) => near_core.into_iter().collect(),
         };
         let name = spec.to_string();
         let device = name.clone();
@@ -37,13 +37,13 @@ impl DeviceThreads {
             })
             .build()
             .map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
-        Ok(Self { name, spec: spec.clone(), near, threads })
+        Ok(Self { name, spec: spec.clone(), near_core, threads })
     }
 
     /// New threads on the same cores, next to those that panicked or make no progress.
     pub(crate) fn respawn(&self) -> Result<Self> {
         let failed = |error: PoolError| BackendError::Device { device: self.name.clone(), message: error.to_string() };
-        Self::new(&self.spec, self.near).map_err(failed)
+        Self::new(&self.spec, self.near_core).map_err(failed)
     }
 
     pub(crate) fn name(&self) -> &str {

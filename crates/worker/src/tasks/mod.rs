@@ -51,7 +51,7 @@ pub(crate) struct TaskRunner {
 }
 
 /// The kind of head that a task needs.
-pub(crate) fn head_task(spec: &TaskSpec) -> Task {
+pub(crate) fn head_kind(spec: &TaskSpec) -> Task {
     match spec {
         TaskSpec::Classify { .. } | TaskSpec::ZeroShot { .. } | TaskSpec::Rerank => Task::SequenceClassification,
         TaskSpec::Ner { .. } => Task::TokenClassification,
@@ -115,7 +115,7 @@ impl TaskRunner {
     ) -> Result<Annotation, String> {
         let LogitInfo { labels: classes, problem_type, activation } = &self.logit_info;
         let logits = || outputs.iter().map(TaskOutput::logits).collect::<Result<Vec<_>, _>>();
-        let one = || outputs.first().ok_or_else(|| "the model gave no output".to_owned());
+        let one = || outputs.first().ok_or_else(|| "the model returned no output".to_owned());
         match &self.spec {
             TaskSpec::Classify { scores } => classes::annotation(one()?.logits()?, classes, *problem_type, *scores),
             TaskSpec::ZeroShot { labels, multi_label, .. } => {

@@ -101,12 +101,12 @@ impl Window {
         Ok(Self { start, end, context, null })
     }
 
-    /// The `count` most likely pairs of first and last token, at most `tokens` long. Pairs outside the context are removed
-    /// afterwards, as in `decode_spans`.
-    fn candidates(&self, count: usize, tokens: usize) -> Vec<(usize, usize, f32)> {
+    /// The `count` most likely pairs of first and last token, at most `max_tokens` long. Pairs outside the context are
+    /// removed afterwards, as in `decode_spans`.
+    fn candidates(&self, count: usize, max_tokens: usize) -> Vec<(usize, usize, f32)> {
         let length = self.start.len();
         let mut pairs: Vec<(usize, usize, f32)> = (0..length)
-            .flat_map(|start| (start..length.min(start.saturating_add(tokens))).map(move |end| (start, end)))
+            .flat_map(|start| (start..length.min(start.saturating_add(max_tokens))).map(move |end| (start, end)))
             .map(|(start, end)| (start, end, self.start[start] * self.end[end]))
             .collect();
         let order =

@@ -40,7 +40,7 @@ pub(crate) fn read_tokenizer(
     Ok(tokenizer)
 }
 
-/// TextThreads for work on texts. The texts of one call are spread over all of them.
+/// Threads for work on texts. The texts of one call are spread over all of them.
 #[derive(Debug)]
 pub(crate) struct TextThreads(ThreadPool);
 

@@ -13,18 +13,19 @@ use super::{
     worker_thread::{RecvError, Reply, WorkerThread},
 };
 
-/// New threads in a row without a computed batch in between, after which the device is broken and not its inputs.
+/// Maximum number of new threads in a row without a computed batch in between. After that the device is at fault, not
+/// its inputs.
 const MAX_RESTARTS: usize = 3;
 
-/// Detached threads of a device that may not have exited yet: each keeps a batch, and perhaps a core.
+/// Maximum number of detached threads of a device that have not exited: each keeps a batch, and perhaps a core.
 const MAX_DETACHED_THREADS: usize = 8;
 
-/// Inputs of a stalled batch that are logged one by one, and the first tokens of each that are logged.
+/// Maximum number of inputs of a stalled batch that are logged, and of first tokens of each.
 const MAX_LOGGED_INPUTS: usize = 64;
 const MAX_LOGGED_TOKENS: usize = 8;
 
-/// Gives a device its batches and remembers what they showed about it. It runs no library code on its own thread, so
-/// nothing blocks it for longer than the time limit.
+/// Gives a device its batches and remembers their outcome. It runs no library code on its own thread, so nothing blocks
+/// it for longer than the time limit.
 pub(super) struct Supervisor<W: DeviceWorker> {
     /// The worker that the others are respawned from.
     first_worker: Arc<W>,
@@ -158,7 +159,7 @@ impl<W: DeviceWorker> Supervisor<W> {
         if attempt.is_device_failure() {
             attempt = self.attempt(slice)?;
         }
-        // A panic over a single input before anything was computed proves nothing about the device. A device error does.
+        // A panic over a single input before anything was computed proves nothing. A device error does.
         let is_conclusive = inputs > 1 || self.known_good_input.is_some() || matches!(attempt, Attempt::DeviceError(_));
         if attempt.is_device_failure() && is_conclusive {
             self.probe_device(slice)?;

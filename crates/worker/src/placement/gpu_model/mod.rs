@@ -19,9 +19,9 @@ use crate::error::{PoolError, with_causes};
 /// Batches in flight on a GPU, each with its own worker: the next one is packed and sent while one is computed.
 pub const GPU_LANES: usize = 2;
 
-/// Passes that a lane makes alone on its GPU after a failure. A failure ends the batches of all lanes, so a lane must be
-/// alone to find out which batch caused it. The supervisor needs three: the batch, an input that was computed before,
-/// and the batch again.
+/// Passes that a lane makes alone on its GPU after a failure. A failure ends the batches of all lanes, so a lane has to
+/// be alone to find out which batch caused it. The supervisor needs three: the batch, an input that was computed
+/// before, and the batch again.
 const EXCLUSIVE_PASSES: usize = 3;
 
 /// Loads a model onto a GPU, and makes a lost GPU usable again.
@@ -58,10 +58,10 @@ pub(super) struct Context {
     models: Vec<Weak<dyn Slot>>,
 }
 
-/// The place of a model in a context.
+/// A model, as its context refers to it.
 trait Slot: Send + Sync {
     /// Drops the model, so that nothing holds the GPU open.
-    fn empty(&self);
+    fn clear(&self);
 }
 
 /// The context of a GPU by its ordinal.
@@ -90,7 +90,7 @@ impl<L: GpuLoader> GpuModel<L> {
         context.models.retain(|model| model.strong_count() > 0);
         context.models.push(Arc::downgrade(&slot));
         if context.is_lost {
-            this.renew(&mut context)?;
+            this.reset_context(&mut context)?;
         }
         drop(context);
         // Other models continue to compute while this one is loaded for the first time.
@@ -111,7 +111,7 @@ impl<L: GpuLoader> GpuModel<L> {
     }
 
     /// The loaded model; `None` after the context was destroyed.
-    fn current(&self) -> Option<Arc<L::Model>> {
+    fn loaded_model(&self) -> Option<Arc<L::Model>> {
         self.slot().clone()
     }
 
@@ -120,52 +120,52 @@ impl<L: GpuLoader> GpuModel<L> {
     }
 
     /// The loaded model unless it has to be reloaded.
-    fn usable(&self) -> Option<Arc<L::Model>> {
-        self.current().filter(|model| !self.loader.is_lost(model))
+    fn usable_model(&self) -> Option<Arc<L::Model>> {
+        self.loaded_model().filter(|model| !self.loader.is_lost(model))
     }
 
     /// Computes with the model; other lanes may compute at the same time.
     fn run_shared<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         loop {
             {
-                // The lock is held longer than the model, so that the GPU is closed once a lane holds the lock exclusively.
+                // The lock is held longer than the model: once a lane has it exclusively, no model is in use.
                 let _context = self.context.read().unwrap_or_else(PoisonError::into_inner);
-                if let Some(model) = self.usable() {
+                if let Some(model) = self.usable_model() {
                     return compute(&model);
                 }
             }
-            self.reload(&mut self.context.write().unwrap_or_else(PoisonError::into_inner))?;
+            self.reload_if_lost(&mut self.context.write().unwrap_or_else(PoisonError::into_inner))?;
         }
     }
 
     /// Computes with the model while nothing else computes on this GPU.
     fn run_exclusive<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
-        let model = self.reload(&mut context)?;
+        let model = self.reload_if_lost(&mut context)?;
         compute(&model)
     }
 
     /// The model, reloaded if necessary.
-    fn reload(&self, context: &mut Context) -> Result<Arc<L::Model>> {
-        if let Some(model) = self.usable() {
+    fn reload_if_lost(&self, context: &mut Context) -> Result<Arc<L::Model>> {
+        if let Some(model) = self.usable_model() {
             return Ok(model);
         }
-        // A model in the slot was lost with the context; an empty slot only lacks it in the context that another pool created.
-        context.is_lost |= self.current().is_some();
+        // A model in the slot was lost with the context. An empty slot only lacks it in a context that is already new.
+        context.is_lost |= self.loaded_model().is_some();
         let device = self.loader.device();
         // Out of memory or a missing file: in any case the inputs are not at fault.
         let failed =
             |error: PoolError| BackendError::Device { device: device.to_owned(), message: with_causes(&error) };
         if context.is_lost {
-            self.renew(context).map_err(failed)?;
+            self.reset_context(context).map_err(failed)?;
         }
         tracing::warn!(device, "the model is reloaded");
         self.load_into(context).map_err(failed)
     }
 
     /// Destroys the context with all models in it.
-    fn renew(&self, context: &mut Context) -> std::result::Result<(), PoolError> {
-        context.models.iter().filter_map(Weak::upgrade).for_each(|model| model.empty());
+    fn reset_context(&self, context: &mut Context) -> std::result::Result<(), PoolError> {
+        context.models.iter().filter_map(Weak::upgrade).for_each(|model| model.clear());
         let failed = |message| PoolError::Gpu { device: self.loader.device().to_owned(), message };
         self.loader.reset().map_err(failed)?;
         context.is_lost = false;
@@ -188,7 +188,7 @@ impl<L: GpuLoader> GpuModel<L> {
 }
 
 impl<L: GpuLoader> Slot for GpuModel<L> {
-    fn empty(&self) {
+    fn clear(&self) {
         drop(self.slot().take());
     }
 }

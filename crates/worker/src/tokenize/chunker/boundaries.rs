@@ -11,28 +11,28 @@ use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 pub(super) struct Window<'t> {
     pub(super) text: &'t str,
     /// Boundaries up to here do not depend on the text after the window.
-    pub(super) known: usize,
+    pub(super) stable_end: usize,
 }
 
 impl<'t> Window<'t> {
     /// `whole`: only white space follows the window.
     pub(super) fn new(text: &'t str, whole: bool) -> Self {
         let last = text.chars().next_back().map_or(0, char::len_utf8);
-        let known = match cluster_before(text, text.len() - last) {
-            known if known > 0 && !whole => known,
+        let stable_end = match cluster_before(text, text.len() - last) {
+            end if end > 0 && !whole => end,
             // One cluster fills the window, or nothing follows it.
             _ => text.len(),
         };
-        Self { text, known }
+        Self { text, stable_end }
     }
 
     /// The last position at or before `limit` where `cut` allows a cut, or else one of the next finer kind.
     ///
-    /// If not even a cluster ends before `limit`, it is the end of the first cluster, and if that is not before `below`,
+    /// If not even a cluster ends before `limit`, it is the end of the first cluster, or if that is not before `below`,
     /// the end of the last character: never 0.
     pub(super) fn cut(&self, limit: usize, below: usize, cut: Cut) -> usize {
         let text = self.text;
-        let limit = limit.min(self.known);
+        let limit = limit.min(self.stable_end);
         let sentences = || self.last_fitting(text.split_sentence_bounds(), limit);
         let words = || self.last_fitting(text.split_word_bounds(), limit);
         let found = match cut {
@@ -43,7 +43,7 @@ impl<'t> Window<'t> {
         let visible = |&end: &usize| trim_end(&text[..end]) > 0;
         let clusters = || Some(cluster_before(text, limit)).filter(visible);
         let first = || text.graphemes(true).next().map(str::len).filter(|&end| trim_end(&text[..end]) < below);
-        let characters = || Some(floor(text, limit)).filter(visible);
+        let characters = || Some(text.floor_char_boundary(limit)).filter(visible);
         let character = || text.chars().next().map_or(0, char::len_utf8);
         found.or_else(clusters).or_else(first).or_else(characters).unwrap_or_else(character)
     }
@@ -51,7 +51,7 @@ impl<'t> Window<'t> {
     /// The end of the last part whose visible text ends at or before `limit`.
     fn last_fitting(&self, parts: impl Iterator<Item = &'t str>, limit: usize) -> Option<usize> {
         let visible = |end: usize| trim_end(&self.text[..end]);
-        let ends = ends(parts).take_while(|&end| end <= self.known && visible(end) <= limit);
+        let ends = ends(parts).take_while(|&end| end <= self.stable_end && visible(end) <= limit);
         let ends: Vec<usize> = ends.collect();
         ends.into_iter().rev().find(|&end| visible(end) > 0 && between_clusters(self.text, end))
     }
@@ -59,10 +59,11 @@ impl<'t> Window<'t> {
 
 /// Positions after the first character and at or after `min` where a chunk may begin: those of the cut's kind from left
 /// to right, then finer ones.
-pub(super) fn starts(text: &str, min: usize, cut: Cut) -> impl Iterator<Item = usize> {
+pub(super) fn chunk_starts(text: &str, min: usize, cut: Cut) -> impl Iterator<Item = usize> {
     let sentences = (cut == Cut::Sentence).then(|| ends(text.split_sentence_bounds()));
     let words = (cut != Cut::Token).then(|| ends(text.split_word_bounds()));
-    let clusters = ends(text[floor(text, min)..].graphemes(true)).map(move |end| floor(text, min) + end);
+    let clusters =
+        ends(text[text.floor_char_boundary(min)..].graphemes(true)).map(move |end| text.floor_char_boundary(min) + end);
     let all = sentences.into_iter().flatten().chain(words.into_iter().flatten()).chain(clusters);
     all.filter(move |&at| at >= min && between_clusters(text, at))
         .map(|at| at + trim_start(&text[at..]))
@@ -87,17 +88,6 @@ pub(super) fn trim_end(text: &str) -> usize {
     at + text[at..].chars().next().map_or(0, char::len_utf8)
 }
 
-/// The last character boundary at or before `at`.
-pub(super) fn floor(text: &str, at: usize) -> usize {
-    let at = at.min(text.len());
-    (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
-}
-
-/// The first character boundary at or after `at`.
-pub(super) fn ceil(text: &str, at: usize) -> usize {
-    (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
-}
-
 fn ends<'t>(parts: impl Iterator<Item = &'t str>) -> impl Iterator<Item = usize> {
     parts.scan(0, |end, part| {
         *end += part.len();
@@ -111,7 +101,7 @@ fn between_clusters(text: &str, at: usize) -> bool {
 
 /// The last cluster boundary at or before `at`.
 fn cluster_before(text: &str, at: usize) -> usize {
-    let at = floor(text, at);
+    let at = text.floor_char_boundary(at);
     if between_clusters(text, at) {
         return at;
     }
@@ -154,22 +144,22 @@ mod tests {
         for limit in 0..text.len() {
             assert_eq!(Window::new(&text, true).cut(limit, usize::MAX, Cut::Word) % "น้ำ".len(), 0);
         }
-        assert!(starts(&text, 1, Cut::Word).all(|at| at % "น้ำ".len() == 0));
+        assert!(chunk_starts(&text, 1, Cut::Word).all(|at| at % "น้ำ".len() == 0));
     }
 
     #[test]
-    fn boundary_at_the_end_of_a_window_is_not_known() {
+    fn boundary_at_the_end_of_a_window_is_not_stable() {
         let flags = "🇺🇳🇫🇷";
-        assert_eq!(Window::new(&flags[..12], false).known, 8);
-        assert_eq!(Window::new(flags, true).known, 16);
-        assert_eq!(Window::new("e\u{301}", false).known, 3);
+        assert_eq!(Window::new(&flags[..12], false).stable_end, 8);
+        assert_eq!(Window::new(flags, true).stable_end, 16);
+        assert_eq!(Window::new("e\u{301}", false).stable_end, 3);
     }
 
     #[test]
     fn starts_yield_sentences_first_and_never_the_beginning_or_the_end() {
         let text = "A b. C d. E";
-        assert_eq!(starts(text, 3, Cut::Sentence).next(), Some(5));
-        assert_eq!(starts(text, 6, Cut::Word).next(), Some(7));
-        assert!(starts(text, 0, Cut::Token).all(|at| 0 < at && at < text.len()));
+        assert_eq!(chunk_starts(text, 3, Cut::Sentence).next(), Some(5));
+        assert_eq!(chunk_starts(text, 6, Cut::Word).next(), Some(7));
+        assert!(chunk_starts(text, 0, Cut::Token).all(|at| 0 < at && at < text.len()));
     }
 }

@@ -18,13 +18,13 @@ use polylance_encoder::TruncationSide;
 use polylance_schema::{Chunking, Cut};
 use tokenizers::TruncationDirection;
 
-use self::boundaries::{Window, ceil, floor, starts, trim_end, trim_start};
+use self::boundaries::{Window, chunk_starts, trim_end, trim_start};
 use super::normalizer::Tokenizer;
 
 /// Bytes of text per token, as a first guess: most scripts have between 3 and 12.
 const BYTES_PER_TOKEN: usize = 8;
-/// Maximum bytes of text per token: a chunk ends there even if it has room for more tokens (a run of characters that the
-/// vocabulary lacks is one token of any length).
+/// Maximum bytes of text per token: a chunk ends there even if it has room for more tokens (a run of characters outside
+/// the vocabulary is one token of any length).
 const MAX_BYTES_PER_TOKEN: usize = 256;
 /// Tokens in a window beyond those of a chunk. The last ones change when text follows.
 const SLACK_TOKENS: usize = 8;
@@ -89,9 +89,11 @@ impl<'a> Chunker<'a> {
             }
         }
         match self.spec.chunking {
-            Chunking::Truncate { .. } if self.side == TruncationSide::Left => Ok(vec![self.ending(text, &whole)?]),
+            Chunking::Truncate { .. } if self.side == TruncationSide::Left => {
+                Ok(vec![self.truncated_on_the_left(text, &whole)?])
+            }
             Chunking::Truncate { .. } => {
-                let fit = self.longest(text, whole.clone(), Cut::Token, self.limit() * BYTES_PER_TOKEN)?;
+                let fit = self.longest_fit(text, whole.clone(), Cut::Token, self.limit() * BYTES_PER_TOKEN)?;
                 let truncated = fit.bytes.end < whole.end;
                 Ok(vec![chunk(text, fit.bytes, (0, 0), fit.input_ids, truncated)])
             }
@@ -101,18 +103,18 @@ impl<'a> Chunker<'a> {
 
     /// The last tokens of the prefix and the text together, so that the prefix is cut off first, like a tokenizer with
     /// the `truncation_side` left.
-    fn ending(&self, text: &str, whole: &Range<usize>) -> Result<Chunk> {
+    fn truncated_on_the_left(&self, text: &str, whole: &Range<usize>) -> Result<Chunk> {
         let kept = self.limit().saturating_sub(self.encode("", true)?.len()).max(1);
         let max_bytes = self.limit() * MAX_BYTES_PER_TOKEN;
         let mut bytes = (self.limit() * BYTES_PER_TOKEN * 2).min(max_bytes);
         let (start, before, mut encoding) = loop {
-            let first = ceil(text, whole.end.saturating_sub(bytes)).max(whole.start);
+            let first = text.ceil_char_boundary(whole.end.saturating_sub(bytes)).max(whole.start);
             // A window that begins at a word has the tokens of that word.
             let word = text[first..whole.end].find(char::is_whitespace).filter(|at| *at < bytes / 2);
             let start = if first == whole.start { first } else { first + word.unwrap_or(0) };
             let prefix = if start == whole.start { self.spec.prefix.as_str() } else { "" };
             let input = [prefix, &text[start..whole.end]].concat();
-            self.count(&input);
+            self.count_bytes(&input);
             let encoding = self.tokenizer.encode(input, false).map_err(|error| refused(&error))?;
             if start == whole.start || encoding.len() >= kept + SLACK_TOKENS || bytes == max_bytes {
                 break (start, prefix.len(), encoding);
@@ -122,7 +124,7 @@ impl<'a> Chunker<'a> {
         let truncated = start > whole.start || encoding.len() > kept;
         encoding.truncate(kept, 0, TruncationDirection::Left);
         let first = encoding.get_offsets().first().map_or(0, |offsets| offsets.0);
-        let at = floor(text, start + first.saturating_sub(before));
+        let at = text.floor_char_boundary(start + first.saturating_sub(before));
         let at = at + trim_start(&text[at..whole.end]);
         let encoding = self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
         Ok(chunk(text, at..whole.end, (0, 0), encoding.get_ids().to_vec(), truncated))
@@ -135,12 +137,12 @@ impl<'a> Chunker<'a> {
         let (mut start, mut counted) = (whole.start, (0, 0));
         let mut guess = self.limit() * BYTES_PER_TOKEN;
         loop {
-            let mut fit = self.longest(text, start..whole.end, cut, guess)?;
+            let mut fit = self.longest_fit(text, start..whole.end, cut, guess)?;
             let before = chunks.last().map_or(start, |chunk| chunk.bytes.end);
             if start < before && fit.bytes.end <= before {
                 // The overlap left no room for new text.
                 start = before + trim_start(&text[before..]);
-                fit = self.longest(text, start..whole.end, cut, guess)?;
+                fit = self.longest_fit(text, start..whole.end, cut, guess)?;
             }
             let next = chunk(text, fit.bytes.clone(), counted, fit.input_ids, false);
             counted = (next.bytes.start, next.chars.start);
@@ -150,7 +152,7 @@ impl<'a> Chunker<'a> {
             }
             // The following text most likely has as many bytes per token.
             guess = (self.max_text_tokens + SLACK_TOKENS) * fit.bytes.len() / fit.ends.len().max(1) * 5 / 4;
-            start = match self.overlap(&text[fit.bytes.clone()], &fit.ends, overlap, cut)? {
+            start = match self.overlap_start(&text[fit.bytes.clone()], &fit.ends, overlap, cut)? {
                 Some(repeated) => fit.bytes.start + repeated,
                 None => fit.bytes.end + trim_start(&text[fit.bytes.end..]),
             };
@@ -158,9 +160,10 @@ impl<'a> Chunker<'a> {
     }
 
     /// The longest beginning of `rest` that fits and ends where `cut` allows it. `guess`: bytes to tokenize first.
-    fn longest(&self, text: &str, rest: Range<usize>, cut: Cut, guess: usize) -> Result<Fit> {
+    fn longest_fit(&self, text: &str, rest: Range<usize>, cut: Cut, guess: usize) -> Result<Fit> {
         let (window, mut ends) = self.window(&text[rest.clone()], guess)?;
-        let mut limit = if ends.len() > self.max_text_tokens { ends[self.max_text_tokens - 1] } else { window.known };
+        let mut limit =
+            if ends.len() > self.max_text_tokens { ends[self.max_text_tokens - 1] } else { window.stable_end };
         let mut below = usize::MAX;
         loop {
             let end = window.cut(limit, below, cut);
@@ -190,7 +193,7 @@ impl<'a> Chunker<'a> {
         let max_bytes = self.limit() * MAX_BYTES_PER_TOKEN;
         let mut bytes = guess.max(64).min(max_bytes);
         loop {
-            let text = &rest[..floor(rest, bytes)];
+            let text = &rest[..rest.floor_char_boundary(bytes)];
             let ends = self.token_ends(text)?;
             if text.len() == rest.len() || ends.len() > self.max_text_tokens + SLACK_TOKENS || bytes == max_bytes {
                 return Ok((Window::new(text, text.len() == rest.len()), ends));
@@ -202,9 +205,9 @@ impl<'a> Chunker<'a> {
     /// Where in a chunk the next one begins so that it repeats at most `overlap` tokens; `None` if it repeats none.
     ///
     /// The repeated text is counted on its own, without the prefix and special tokens.
-    fn overlap(&self, slice: &str, ends: &[usize], overlap: usize, cut: Cut) -> Result<Option<usize>> {
+    fn overlap_start(&self, slice: &str, ends: &[usize], overlap: usize, cut: Cut) -> Result<Option<usize>> {
         let Some(first) = ends.len().checked_sub(overlap + 1).filter(|_| overlap > 0) else { return Ok(None) };
-        for start in starts(slice, ends[first], cut).take(MAX_OVERLAP_TRIES) {
+        for start in chunk_starts(slice, ends[first], cut).take(MAX_OVERLAP_TRIES) {
             if self.encode(&slice[start..], false)?.len() <= overlap {
                 return Ok(Some(start));
             }
@@ -225,28 +228,28 @@ impl<'a> Chunker<'a> {
     }
 
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        self.count(text);
+        self.count_bytes(text);
         let encoding = self.tokenizer.encode_fast(text, special).map_err(|error| refused(&error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     #[cfg(test)]
-    fn count(&self, text: &str) {
+    fn count_bytes(&self, text: &str) {
         self.tokenized_bytes.fetch_add(text.len(), std::sync::atomic::Ordering::Relaxed);
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "tests count the tokenized bytes")]
-    fn count(&self, _text: &str) {}
+    fn count_bytes(&self, _text: &str) {}
 
     /// Where each token of a text ends, in bytes, ascending.
     fn token_ends(&self, text: &str) -> Result<Vec<usize>> {
-        self.count(text);
+        self.count_bytes(text);
         let encoding = self.tokenizer.encode(text, false).map_err(|error| refused(&error))?;
         let mut furthest = 0;
         let ends = encoding.get_offsets().iter().map(|&(_, end)| {
             // With a normalizer that decomposes, a token may end inside a character.
-            furthest = furthest.max(ceil(text, end));
+            furthest = furthest.max(text.ceil_char_boundary(end));
             furthest
         });
         Ok(ends.collect())
