@@ -21,7 +21,7 @@ const LATE: u32 = u32::MAX;
 
 /// The state that the test and all workers share.
 #[derive(Default)]
-struct Seen {
+struct TestState {
     /// Threads that stalled, and those that computed something.
     stalled: Vec<ThreadId>,
     computed: Vec<ThreadId>,
@@ -29,16 +29,16 @@ struct Seen {
 }
 
 #[derive(Clone, Default)]
-struct Stage(Arc<(Mutex<Seen>, Condvar)>);
+struct Stage(Arc<(Mutex<TestState>, Condvar)>);
 
 impl Stage {
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
+    fn change(&self, change: impl FnOnce(&mut TestState)) {
         change(&mut self.0.0.lock().unwrap());
         self.0.1.notify_all();
     }
 
-    fn wait(&self, until: impl Fn(&Seen) -> bool) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |seen| !until(seen)).unwrap());
+    fn wait(&self, until: impl Fn(&TestState) -> bool) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !until(state)).unwrap());
     }
 
     fn stalled(&self) -> usize {
@@ -66,11 +66,11 @@ impl DeviceWorker for Sticky {
     fn run(&self, inputs: &[Vec<u32>]) -> polylance_backend::Result<Vec<u32>> {
         let thread = thread::current().id();
         if (self.stuck)(inputs) {
-            self.stage.change(|seen| seen.stalled.push(thread));
-            self.stage.wait(|seen| seen.over);
+            self.stage.change(|state| state.stalled.push(thread));
+            self.stage.wait(|state| state.over);
             return Ok(vec![LATE; inputs.len()]);
         }
-        self.stage.change(|seen| seen.computed.push(thread));
+        self.stage.change(|state| state.computed.push(thread));
         Ok(inputs.iter().map(|tokens| tokens[0]).collect())
     }
 
@@ -80,11 +80,11 @@ impl DeviceWorker for Sticky {
 }
 
 /// Releases the stalled threads, however the test ends.
-struct Over(Stage);
+struct ReleaseOnDrop(Stage);
 
-impl Drop for Over {
+impl Drop for ReleaseOnDrop {
     fn drop(&mut self) {
-        self.0.change(|seen| seen.over = true);
+        self.0.change(|state| state.over = true);
     }
 }
 
@@ -92,15 +92,15 @@ fn bad(inputs: &[Vec<u32>]) -> bool {
     inputs.iter().any(|tokens| tokens[0] >= STUCK)
 }
 
-fn devices(workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, Over) {
+fn devices(workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, ReleaseOnDrop) {
     devices_with(STALL, workers)
 }
 
-fn devices_with(stall: Duration, workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, Over) {
+fn devices_with(stall: Duration, workers: &[(&'static str, Stuck)]) -> (Devices<Vec<u32>, u32>, Stage, ReleaseOnDrop) {
     let stage = Stage::default();
     let worker = |&(name, stuck): &(_, _)| Sticky { name, stuck, stage: stage.clone() };
     let devices = Devices::start(workers.iter().map(worker).collect(), 64, Some(stall)).unwrap();
-    let over = Over(stage.clone());
+    let over = ReleaseOnDrop(stage.clone());
     (devices, stage, over)
 }
 
@@ -154,10 +154,10 @@ fn detached_thread_neither_replies_late_nor_takes_more_work() {
     for _ in 0..100 {
         assert_eq!(block_on(devices.run(sequences([7, 8, 9]))).unwrap(), [7, 8, 9]);
     }
-    let seen = stage.0.0.lock().unwrap();
-    assert_eq!(seen.stalled.len(), 2);
+    let state = stage.0.0.lock().unwrap();
+    assert_eq!(state.stalled.len(), 2);
     // The second thread computed the first input before it stalled on the second.
-    assert!(seen.computed[1..].iter().all(|thread| !seen.stalled.contains(thread)));
+    assert!(state.computed[1..].iter().all(|thread| !state.stalled.contains(thread)));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn search_for_a_stalled_input_ends_when_the_caller_is_gone() {
     let (devices, stage, _over) = devices_with(10 * STALL, &[("sticky", bad)]);
     let mut call = Box::pin(devices.run(sequences([STUCK, 1, 2])));
     assert!(futures::FutureExt::now_or_never(&mut call).is_none());
-    stage.wait(|seen| !seen.stalled.is_empty());
+    stage.wait(|state| !state.stalled.is_empty());
     drop(call);
     assert_eq!(block_on(devices.run(sequences([5]))).unwrap(), [5]);
     assert_eq!(stage.stalled(), 1);
