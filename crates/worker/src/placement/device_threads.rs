@@ -5,7 +5,10 @@ use polylance_backend::{BackendError, Result};
 use polylance_encoder::ModelError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::{error::PoolError, selection::DeviceSpec};
+use crate::{
+    error::{PoolError, with_causes},
+    selection::DeviceSpec,
+};
 
 /// A device's name and its threads, pinned to its cores or near its GPU.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl DeviceThreads {
 
     /// New threads on the same cores, next to those that panicked or make no progress.
     pub(crate) fn respawn(&self) -> Result<Self> {
-        let failed = |error: PoolError| BackendError::Device { device: self.name.clone(), message: error.to_string() };
+        let failed = |error: PoolError| self.device_error(&error);
         Self::new(&self.spec, self.near_core).map_err(failed)
     }
 
@@ -55,8 +58,12 @@ impl DeviceThreads {
         self.threads.install(work).map_err(|error| match error {
             ModelError::Input { .. } => BackendError::Input(error.to_string()),
             ModelError::OutOfMemory(_) => BackendError::OutOfMemory { device: self.name.clone() },
-            error => BackendError::Device { device: self.name.clone(), message: error.to_string() },
+            error => self.device_error(&error),
         })
+    }
+
+    fn device_error(&self, error: &dyn std::error::Error) -> BackendError {
+        BackendError::Device { device: self.name.clone(), message: with_causes(error) }
     }
 }
 
