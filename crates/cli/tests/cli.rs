@@ -183,7 +183,7 @@ fn missing_gpu_is_refused_with_reason_and_hint() {
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{command:?}: {}", outcome.shown());
         // The reason depends on the machine: no driver, or no such device.
         let expected =
-            ["error: device `cuda:4000`: ", "hint: `auto` takes the GPUs that can be used, or else the cores"];
+            ["error: device `cuda:4000`: ", "hint: `auto` selects the GPUs that can be used, or else the cores"];
         assert!(expected.iter().all(|part| outcome.stderr.contains(part)), "{command:?}: {}", outcome.stderr);
     }
 }

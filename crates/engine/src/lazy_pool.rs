@@ -14,7 +14,7 @@ use polylance_backend::{
 };
 use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
-use polylance_worker::{DevicePool, GPU_LANES, Machine, PassHead, PoolOptions, SelectedDevices};
+use polylance_worker::{DevicePool, FusedHead, GPU_LANES, Machine, PoolOptions, SelectedDevices};
 use tokio::sync::OnceCell;
 
 /// Estimated tokens in a batch of a CPU worker.
@@ -36,7 +36,7 @@ pub(crate) struct LazyPool {
 #[derive(Debug)]
 struct State {
     files: ModelFiles,
-    heads: Vec<PassHead>,
+    heads: Vec<FusedHead>,
     options: PoolOptions,
     pool: OnceCell<DevicePool>,
     /// The error of the first attempt to load the model: there is no second one.
@@ -47,7 +47,7 @@ impl LazyPool {
     /// `devices` are the selected devices of `options`.
     pub(crate) fn new(
         files: ModelFiles,
-        heads: Vec<PassHead>,
+        heads: Vec<FusedHead>,
         options: PoolOptions,
         devices: &SelectedDevices,
     ) -> Self {

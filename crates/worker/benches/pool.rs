@@ -1,4 +1,4 @@
-//! Tokens a second: the encoder alone, and texts of the built-in corpus through the pool, by devices and batch size.
+//! Tokens per second: the encoder alone, and texts of the built-in corpus through the pool, by devices and batch size.
 //!
 //! `cargo bench -p polylance-worker --bench pool`
 
@@ -14,7 +14,7 @@ use polylance_encoder::{Device, LoadOptions, ModelFiles, PackedBatch, SentenceEn
 use polylance_schema::Chunking;
 use polylance_worker::{DevicePool, PoolOptions};
 
-/// Windows in flight, as in the plan's operators.
+/// Windows in flight, as in the encode operator.
 const IN_FLIGHT: usize = 3;
 
 /// Every 80th article of the corpus: about 200 texts in as many languages.
@@ -35,7 +35,7 @@ fn tokenize(pool: &DevicePool, texts: &[String]) -> Vec<Vec<u32>> {
     chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect()
 }
 
-/// Rows of about `tokens` ids.
+/// Windows of about `tokens` tokens.
 fn windows(inputs: Vec<Vec<u32>>, tokens: usize) -> Vec<Vec<Vec<u32>>> {
     let mut windows = vec![Vec::new()];
     let mut filled = 0;
@@ -74,9 +74,9 @@ fn pool(criterion: &mut Criterion) {
     let encoder = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu).expect("it loads");
     for size in [1024, 2048, 4096] {
         let windows = windows(inputs.clone(), size);
-        let batches: Vec<_> = windows.iter().map(|rows| PackedBatch::new(rows).expect("rows with ids")).collect();
+        let batches: Vec<_> = windows.iter().map(|rows| PackedBatch::new(rows).expect("rows with tokens")).collect();
         group.bench_function(format!("encoder alone, batches of {size}"), |bencher| {
-            bencher.iter(|| batches.iter().for_each(|batch| drop(black_box(encoder.embed(batch).expect("ids")))));
+            bencher.iter(|| batches.iter().for_each(|batch| drop(black_box(encoder.embed(batch).expect("tokens")))));
         });
     }
     for size in [512, 1024, 2048, 4096, 8192] {

@@ -1,5 +1,5 @@
-//! Encodes rows of ids from a JSON Lines file (`{"input_ids": [0, 5, 2]}`) and prints how fast that was, as one JSON
-//! object: what `polylance bench` measures, without the rest of the binary.
+//! Encodes rows of tokens from a JSON Lines file (`{"input_ids": [0, 5, 2]}`) and prints the speed as one JSON object:
+//! the measurements of `polylance bench`, without the rest of the binary.
 //!
 //! `encode_ids --ids FILE [--model MODEL] [--dtype DTYPE] [--devices DEVICE,…] [--rounds N] [--batch-tokens N]
 //! [--vectors FILE]`
@@ -41,9 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut report = serde_json::to_value(report)?;
     report["load_seconds"] = load_seconds.into();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let most =
+    let peak_kib =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    report["peak_memory"] = (most.unwrap_or_default() << 10).into();
+    report["peak_memory"] = (peak_kib.unwrap_or_default() << 10).into();
     println!("{report}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! How fast a model is on this machine, and how near to what the machine can do.
+//! Measures the speed of a model on this machine, and its share of the peak.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -9,38 +9,41 @@ use polylance_kernels::{Isa, Precision, peak};
 use polylance_schema::Dtype;
 use serde::Serialize;
 
-use crate::{DevicePool, DeviceSpec, Machine, VisibleGpu};
+use crate::{
+    embedding_pool::DevicePool,
+    selection::{DeviceSpec, Machine, VisibleGpu},
+};
 
-/// What [`bench()`] measured.
+/// The result of [`bench()`].
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
     /// The arithmetic.
     pub dtype: String,
-    /// The instructions of the kernels: of the CPU's, or the GPU's architecture such as `sm_90`.
+    /// The instruction set of the CPU's kernels, or the GPU's architecture such as `sm_90`.
     pub instructions: String,
     /// The devices.
     pub devices: Vec<String>,
-    /// The names of the GPUs among them, each once; empty on a CPU.
+    /// The distinct names of the GPUs among them; empty on a CPU.
     pub gpus: Vec<String>,
     /// Inputs in a round.
     pub sequences: usize,
-    /// Their ids.
+    /// Tokens in a round.
     pub tokens: usize,
-    /// Each round, from ids to vectors.
+    /// Seconds of each round, from tokens to vectors.
     pub rounds: Vec<f64>,
-    /// The median of the rounds.
+    /// Seconds of the median round.
     pub seconds: f64,
-    /// Ids a second in the median round.
+    /// Tokens per second in the median round.
     pub tokens_per_second: f64,
-    /// Operations in a round that the model's arithmetic asks for, a second, in units of 10⁹.
+    /// Operations per second that the model requires, in the median round, in units of 10⁹.
     pub gflops: f64,
-    /// What the kernels' instructions reach on as many cores when nothing is read from memory; absent on a GPU.
+    /// The peak of the kernels' instructions on as many cores without memory access; absent on a GPU.
     pub peak_gflops: Option<f64>,
-    /// The share of that which a round reached.
+    /// The median round's share of the peak.
     pub share_of_peak: Option<f64>,
 }
 
-/// Encodes `inputs` so many times, after one time that does not count, and returns the last round's vectors.
+/// Encodes `inputs` in `rounds` rounds after a warm-up round, and returns the vectors of the last.
 ///
 /// # Errors
 /// When an input is refused or a device fails.
@@ -51,17 +54,17 @@ pub fn bench(
     inputs: &[Vec<u32>],
     rounds: usize,
 ) -> Result<(BenchReport, Embeddings)> {
-    let once = || {
+    let round = || {
         let inputs = inputs.to_vec();
         let started = Instant::now();
         block_on(pool.encode(inputs)).map(|vectors| (started.elapsed().as_secs_f64(), vectors))
     };
-    let (_, mut vectors) = once()?;
+    let (_, mut vectors) = round()?;
     let mut seconds = Vec::with_capacity(rounds.max(1));
     for _ in 0..rounds.max(1) {
-        let (took, found) = once()?;
-        seconds.push(took);
-        vectors = found;
+        let (elapsed, round_vectors) = round()?;
+        seconds.push(elapsed);
+        vectors = round_vectors;
     }
     let mut sorted = seconds.clone();
     sorted.sort_by(f64::total_cmp);
@@ -87,12 +90,12 @@ pub fn bench(
     Ok((report, vectors))
 }
 
-/// What computes on the devices.
+/// The kernels that compute on the devices.
 #[derive(Debug, PartialEq)]
 struct Kernels {
     instructions: String,
     gpus: Vec<String>,
-    /// Operations a second that the instructions reach, where it can be measured.
+    /// Operations per second that the instructions reach at most, if it can be measured.
     peak: Option<f64>,
 }
 
@@ -106,10 +109,10 @@ impl Kernels {
             let peak = peak(Isa::detect(), precision(dtype)) * cores as f64;
             return Self { instructions: Isa::detect().to_string(), gpus: Vec::new(), peak: Some(peak) };
         }
-        let each_once = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        let distinct = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
         let architectures = gpus.iter().map(|gpu| gpu.architecture()).collect();
         let names = gpus.iter().map(|gpu| gpu.name.clone()).collect();
-        Self { instructions: each_once(architectures).join(", "), gpus: each_once(names), peak: None }
+        Self { instructions: distinct(architectures).join(", "), gpus: distinct(names), peak: None }
     }
 }
 
@@ -121,16 +124,16 @@ fn precision(dtype: Dtype) -> Precision {
     }
 }
 
-/// Multiplications and additions of the layers: those of the maps for each id, and those of attention for each pair.
+/// Multiplications and additions of the layers: of the linear maps per token, and of attention per pair of tokens.
 fn operations(config: &ModelConfig, inputs: &[Vec<u32>]) -> f64 {
     let (hidden, wide, layers) =
         (config.hidden_size as f64, config.intermediate_size as f64, config.num_hidden_layers as f64);
     let maps = 2.0 * (4.0 * hidden * hidden + 2.0 * hidden * wide);
-    let of = |ids: &Vec<u32>| {
-        let ids = ids.len() as f64;
-        layers * ids * (maps + 4.0 * hidden * ids)
+    let input_operations = |input: &Vec<u32>| {
+        let tokens = input.len() as f64;
+        layers * tokens * (maps + 4.0 * hidden * tokens)
     };
-    inputs.iter().map(of).sum()
+    inputs.iter().map(input_operations).sum()
 }
 
 #[cfg(test)]
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gpus_are_named_with_their_architecture_and_have_no_peak() {
+    fn gpus_are_reported_with_their_architecture_and_no_peak() {
         let gpu =
             |ordinal, name: &str, compute| VisibleGpu { ordinal, name: name.to_owned(), compute, near_cores: None };
         let gpus = vec![gpu(0, "NVIDIA H200", (9, 0)), gpu(1, "NVIDIA H200", (9, 0)), gpu(2, "NVIDIA L4", (8, 9))];

@@ -1,14 +1,15 @@
-//! Why a pool could not be opened.
+//! The error of opening a pool, and the messages of other errors.
 
 use std::{any::Any, borrow::Cow};
 
+use polylance_backend::BackendError;
 use polylance_encoder::ModelError;
 use polylance_schema::{ErrorClass, Explain};
 
 /// A pool that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// The model is the caller's to mend.
+    /// The model cannot be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// `tokenizer.json` cannot be used.
@@ -16,23 +17,23 @@ pub enum PoolError {
     Tokenizer {
         /// The model's name.
         model: String,
-        /// The tokenizer library's own words.
+        /// The tokenizer library's message.
         message: String,
     },
-    /// A device that is not spelled like one, does not exist here, or does not go with the others.
+    /// A device name that is invalid, does not exist on this machine, or cannot be combined with the others.
     #[error("device `{device}`: {message}")]
     Device {
-        /// As it was configured.
+        /// The name, as configured.
         device: String,
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
-    /// A GPU that was named and cannot be used.
+    /// A named GPU that cannot be used.
     #[error("device `{device}`: {message}")]
     Gpu {
-        /// As it was configured.
+        /// The name, as configured.
         device: String,
-        /// The driver's own words.
+        /// The driver's message.
         message: String,
     },
     /// A GPU that failed while a model was loaded onto it.
@@ -40,10 +41,10 @@ pub enum PoolError {
     Load {
         /// The device's name.
         device: String,
-        /// What failed.
+        /// The cause.
         source: Box<ModelError>,
     },
-    /// The system gave no thread.
+    /// The system could not start a thread.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
 }
@@ -53,7 +54,7 @@ impl Explain for PoolError {
         let hint = match self {
             Self::Device { .. } => Some("devices are `auto`, `cpu`, `cpu:0` (a core), `cpu:0-3` (cores) and `cuda:0`"),
             Self::Gpu { .. } => Some(
-                "`auto` takes the GPUs that can be used, or else the cores; `nvidia-smi` lists what the driver sees",
+                "`auto` selects the GPUs that can be used, or else the cores; `nvidia-smi` lists the driver's GPUs",
             ),
             Self::Model(inner) => return inner.hint(),
             Self::Load { .. } | Self::Tokenizer { .. } | Self::Thread(_) => None,
@@ -70,20 +71,28 @@ impl Explain for PoolError {
     }
 }
 
-/// What a library said when it panicked.
+/// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked").to_owned()
 }
 
-/// An error and its causes on one line.
+/// The message of a refused input without the prefix of [`BackendError::Input`].
+pub(crate) fn refusal_message(error: BackendError) -> String {
+    match error {
+        BackendError::Input(message) => message,
+        error => error.to_string(),
+    }
+}
+
+/// An error and its causes in one line.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }
@@ -95,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_follow_the_error_and_none_stands_twice() {
+    fn causes_follow_the_error_without_repetition() {
         let cause = std::io::Error::other("the bus is gone");
         let source = Box::new(ModelError::Io { path: "weights".into(), source: cause });
         let error = PoolError::Load { device: "cuda:0".to_owned(), source };

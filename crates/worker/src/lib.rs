@@ -1,46 +1,35 @@
-//! The worker: tokenizer threads, a token-budget batcher, and for each device a thread (for a GPU two), its supervisor
-//! and a bounded queue.
+//! Runs models: tokenizer threads, batches within a token budget, and a supervised thread with a bounded queue for each
+//! device (two for a GPU).
 //!
-//! [`DevicePool`] fulfils `polylance_backend::Backend` with real models. Texts go in and chunks come out of
-//! the tokenizer threads, rows of ids go in and vectors come out of the devices, in the order
-//! they came, whichever device was quicker. [`resolve()`] says which devices `auto` and other names are on this machine,
-//! and in which dtype they compute.
+//! [`DevicePool`] implements `polylance_backend::Backend` with real models, [`TaskPool`] its `Annotator`. Tokenizer
+//! threads turn texts into chunks, and devices turn chunks into vectors. Results are in input order whichever device
+//! was faster. [`resolve()`] selects the devices and the dtype that `auto` and other names stand for on this machine.
 
-mod batcher;
 mod bench;
-mod charsmap;
-mod chunker;
-mod computing;
+mod contract;
 mod device;
-mod device_threads;
-mod devices;
+mod embedding_pool;
 mod error;
-mod gpu_model;
-mod machine;
-mod normalizer;
-mod part;
+mod finite;
+mod fused_heads;
+mod options;
 mod placement;
-mod pool;
-mod queues;
-mod refused;
-mod resolve;
-mod shared_pass;
-mod spec;
-mod supervisor;
+mod selection;
 mod task_pool;
 mod tasks;
 mod token_states;
-mod tokenizers;
+mod tokenize;
 
 pub use bench::{BenchReport, bench};
-pub use device::DeviceWorker;
+pub use contract::{contract, head_contract};
+pub use device::{DeviceWorker, TokenCount};
+pub use embedding_pool::DevicePool;
 pub use error::PoolError;
-pub use gpu_model::GPU_LANES;
-pub use machine::{Machine, NoGpu, VisibleGpu};
-pub use pool::{DevicePool, PoolOptions, contract};
-pub use queues::Ids;
-pub use resolve::{SelectedDevices, Selection, SelectionNote, resolve, resolve_query};
-pub use shared_pass::{PassHead, shares_pass};
-pub use spec::DeviceSpec;
-pub use task_pool::{TaskPool, head_contract};
+pub use fused_heads::{FusedHead, can_fuse};
+pub use options::PoolOptions;
+pub use placement::GPU_LANES;
+pub use selection::{
+    DeviceSpec, Machine, NoGpu, SelectedDevices, Selection, SelectionNote, VisibleGpu, resolve, resolve_query,
+};
+pub use task_pool::TaskPool;
 pub use token_states::{TokenState, TokenStates};

@@ -1,4 +1,4 @@
-//! Pools on two GPUs of a fake driver, whose kernels run on the CPU and fail where a test wants it.
+//! Pools on two GPUs of a fake driver, whose kernels run on the CPU and fail on request.
 
 #![cfg(target_os = "linux")]
 
@@ -16,19 +16,19 @@ use polylance_encoder::{ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
 use polylance_schema::{Dtype, Scores, TaskSpec};
 use polylance_worker::{
-    DevicePool, GPU_LANES, Machine, PassHead, PoolError, PoolOptions, TaskPool, TokenStates, VisibleGpu,
+    DevicePool, FusedHead, GPU_LANES, Machine, PoolError, PoolOptions, TaskPool, TokenStates, VisibleGpu,
 };
 
-/// Between the vectors of a GPU and a CPU in f32.
+/// Maximum difference between vectors of a GPU and of a CPU in f32.
 const TOLERANCE: f32 = 1e-5;
-const BATCH: usize = 64;
+const BATCH_TOKENS: usize = 64;
 const CLASSIFY: TaskSpec = TaskSpec::Classify { scores: Scores::Best };
 /// An illegal address: the context is lost.
 const LOST: i32 = 700;
 /// The call does not return until the test releases it.
 const HANGS: i32 = -1;
-/// How long a load may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long loading may take on a busy machine.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn driver() -> Session {
     FakeDriver::session_with(&[("FAKE_CUDA_DEVICES", "2")])
@@ -48,7 +48,7 @@ fn model_of(folder: &Path, config: ModelConfig) -> ModelFiles {
 
 fn options(devices: &[&str]) -> PoolOptions {
     let devices = devices.iter().map(|&name| name.to_owned()).collect();
-    PoolOptions { devices, dtype: Some(Dtype::F32), batch_tokens: Some(BATCH), ..PoolOptions::default() }
+    PoolOptions { devices, dtype: Some(Dtype::F32), batch_tokens: Some(BATCH_TOKENS), ..PoolOptions::default() }
 }
 
 fn open(files: &ModelFiles, devices: &[&str]) -> DevicePool {
@@ -70,21 +70,21 @@ fn assert_near(found: &Embeddings, expected: &Embeddings) {
     assert!(apart <= TOLERANCE, "vectors are {apart} apart");
 }
 
-/// How often contexts were destroyed since the last call.
+/// The number of contexts destroyed since the last call.
 fn resets(driver: &Session) -> usize {
     let is_reset = |entry: &Entry| matches!(entry, Entry::Call { name, .. } if name == "cuDevicePrimaryCtxReset");
     driver.take_log().iter().filter(|entry| is_reset(entry)).count()
 }
 
 #[test]
-fn auto_takes_all_gpus_and_their_vectors_are_those_of_the_cpu() {
+fn auto_selects_all_gpus_and_their_vectors_match_the_cpu() {
     let _driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
     let expected = encode(&open(&files, &["cpu"]), &inputs(60));
     let pool = open(&files, &[]);
     assert_eq!(pool.info().devices, ["cuda:0", "cuda:1"]);
-    assert_eq!(pool.info().window_tokens, 2 * GPU_LANES * BATCH);
+    assert_eq!(pool.info().window_tokens, 2 * GPU_LANES * BATCH_TOKENS);
     let found = encode(&pool, &inputs(60));
     assert_near(&found, &expected);
     assert_eq!(encode(&open(&files, &["cuda:1"]), &inputs(60)), found, "one GPU gives the same bits as two");
@@ -94,7 +94,7 @@ fn auto_takes_all_gpus_and_their_vectors_are_those_of_the_cpu() {
 }
 
 #[test]
-fn the_pool_on_gpus_fulfils_the_contract() {
+fn pool_on_gpus_passes_backend_conformance() {
     let _driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let config = ModelConfig { max_position_embeddings: 512, num_hidden_layers: 1, ..ModelConfig::tiny() };
@@ -103,17 +103,17 @@ fn the_pool_on_gpus_fulfils_the_contract() {
 }
 
 #[test]
-fn gpus_are_loaded_at_the_same_time() {
+fn gpus_are_loaded_in_parallel() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
-    // The first of the two to open its GPU waits until the other one has its weights.
+    // The first to open its GPU waits until the other one has its weights.
     driver.fail("cuModuleLoadData", 1, HANGS);
     let opening = thread::spawn(move || open(&files, &["cuda:0", "cuda:1"]));
     let started = Instant::now();
     let is_upload = |entry: &Entry| matches!(entry, Entry::Upload { .. });
     let mut is_loaded = false;
-    while !is_loaded && started.elapsed() < PATIENCE {
+    while !is_loaded && started.elapsed() < LOAD_TIMEOUT {
         thread::sleep(Duration::from_millis(10));
         is_loaded = driver.take_log().iter().any(is_upload);
     }
@@ -123,13 +123,13 @@ fn gpus_are_loaded_at_the_same_time() {
 }
 
 #[test]
-fn a_gpu_that_is_lost_is_loaded_again_and_no_row_is_lost() {
+fn lost_gpu_is_reloaded_and_no_row_is_lost() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
     let pool = open(&files, &["cuda:0"]);
     let expected = encode(&pool, &inputs(60));
-    // At its first launch, amid a pass, and while its outputs are read.
+    // At the first launch, in the middle of a pass, and while outputs are read.
     for (call, nth) in [("cuLaunchKernel", 1), ("cuLaunchKernel", 20), ("cuMemcpyDtoHAsync", 2)] {
         driver.take_log();
         driver.fail(call, nth, LOST);
@@ -139,7 +139,7 @@ fn a_gpu_that_is_lost_is_loaded_again_and_no_row_is_lost() {
 }
 
 #[test]
-fn a_second_pool_on_a_lost_gpu_makes_room_and_goes_on() {
+fn second_pool_on_a_lost_gpu_is_dropped_and_reloaded() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
@@ -155,14 +155,14 @@ fn a_second_pool_on_a_lost_gpu_makes_room_and_goes_on() {
     assert_eq!(resets(&driver), 1);
 }
 
-/// The first launch loses a GPU, and it comes back for neither of its lanes: the next resets fail.
+/// Loses a GPU at the first launch, and lets the resets of both of its lanes fail.
 fn break_a_gpu(driver: &Session) {
     driver.fail("cuLaunchKernel", 1, LOST);
     (0..64).for_each(|_| driver.fail("cuDevicePrimaryCtxReset", 1, 999));
 }
 
 #[test]
-fn a_gpu_that_cannot_be_loaded_again_leaves_its_work_to_the_other() {
+fn other_gpu_takes_the_work_of_one_that_cannot_be_reloaded() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let pool = open(&model(folder.path()), &["cuda:0", "cuda:1"]);
@@ -174,7 +174,7 @@ fn a_gpu_that_cannot_be_loaded_again_leaves_its_work_to_the_other() {
 }
 
 #[test]
-fn the_last_gpu_that_cannot_be_loaded_again_ends_the_run_with_the_drivers_words() {
+fn last_gpu_that_cannot_be_reloaded_ends_the_run_with_the_drivers_message() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let pool = open(&model(folder.path()), &["cuda:1"]);
@@ -187,7 +187,7 @@ fn the_last_gpu_that_cannot_be_loaded_again_ends_the_run_with_the_drivers_words(
 }
 
 #[test]
-fn a_gpu_that_hangs_is_given_up_and_the_other_computes_every_row() {
+fn hanging_gpu_is_given_up_and_the_other_computes_every_row() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let limited = PoolOptions { stall: Some(Duration::from_secs(2)), ..options(&["cuda:0", "cuda:1"]) };
@@ -201,11 +201,11 @@ fn a_gpu_that_hangs_is_given_up_and_the_other_computes_every_row() {
 }
 
 #[test]
-fn heads_in_the_pass_and_alone_agree_on_a_gpu() {
+fn fused_and_separate_heads_agree_on_a_gpu() {
     let _driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
-    let head = PassHead { files: files.clone(), spec: CLASSIFY };
+    let head = FusedHead { files: files.clone(), spec: CLASSIFY };
     let pool = DevicePool::open_with_heads(&files, &[head], &options(&["cuda:0"])).unwrap();
     let heads = TaskPool::open(&files, CLASSIFY, &options(&["cuda:0", "cuda:1"])).unwrap();
     assert_eq!(heads.devices(), ["cuda:0", "cuda:1"]);
@@ -219,34 +219,34 @@ fn heads_in_the_pass_and_alone_agree_on_a_gpu() {
         .iter()
         .zip(chunks)
         .map(|(text, chunks)| EncodeInput { input_ids: chunks[0].input_ids.clone(), text: text.clone() });
-    let in_pass = block_on(pool.encode_with_heads(inputs.collect())).unwrap().annotations;
+    let fused = block_on(pool.encode_with_heads(inputs.collect())).unwrap().annotations;
     let input = |text: &String| AnnotateInput { text: text.clone(), ..AnnotateInput::default() };
-    let alone = block_on(heads.annotate(texts.iter().map(input).collect())).unwrap();
+    let separate = block_on(heads.annotate(texts.iter().map(input).collect())).unwrap();
     let label = |annotated: &Annotated| match annotated {
         Ok(Annotation::Labels(labels)) => (labels[0].label.clone(), labels[0].score),
         other => panic!("{other:?}"),
     };
-    for (in_pass, alone) in in_pass.iter().zip(&alone) {
-        let ((found, score), (expected, other)) = (label(&in_pass[0]), label(alone));
+    for (fused, separate) in fused.iter().zip(&separate) {
+        let ((found, score), (expected, other)) = (label(&fused[0]), label(separate));
         assert!(found == expected && (score - other).abs() <= TOLERANCE, "{found} {score}, {expected} {other}");
     }
 }
 
 #[test]
-fn states_of_tokens_stay_on_the_cores_and_a_named_gpu_is_refused() {
+fn token_states_use_the_cores_and_refuse_a_named_gpu() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
     let states = TokenStates::open(&files, "", &PoolOptions::default()).unwrap();
-    assert_eq!(block_on(states.of_texts(vec!["tea".to_owned()])).unwrap().len(), 1);
-    assert!(driver.take_log().is_empty(), "the driver is not even called");
+    assert_eq!(block_on(states.token_states(vec!["tea".to_owned()])).unwrap().len(), 1);
+    assert!(driver.take_log().is_empty(), "the driver is not called");
     let error = TokenStates::open(&files, "", &options(&["cuda:0"])).unwrap_err();
     assert!(matches!(&error, PoolError::Device { device, .. } if device == "cuda:0"), "{error}");
     assert!(error.to_string().contains("on the CPU"), "{error}");
 }
 
 #[test]
-fn a_model_that_does_not_fit_names_the_gpu_and_what_to_do() {
+fn model_too_large_for_a_gpu_is_refused_with_a_remedy() {
     let _driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
@@ -256,7 +256,7 @@ fn a_model_that_does_not_fit_names_the_gpu_and_what_to_do() {
     let int8 = PoolOptions { dtype: Some(Dtype::Int8), ..options(&["cuda:1"]) };
     let error = DevicePool::open(&files, &int8).unwrap_err().to_string();
     assert_eq!(error, "dtype int8 is computed on the CPU alone; a GPU has bf16");
-    // `auto` leaves int8 to the cores.
+    // `auto` selects the cores for int8.
     let int8 = PoolOptions { dtype: Some(Dtype::Int8), ..options(&[]) };
     assert!(DevicePool::open(&files, &int8).unwrap().info().devices.iter().all(|name| name.starts_with("cpu")));
 }

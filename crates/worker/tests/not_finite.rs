@@ -1,4 +1,4 @@
-//! Numbers that are not finite refuse their own input and nothing else.
+//! Outputs that are not finite: their own input is refused, and no other.
 
 use std::{fs, path::Path};
 
@@ -6,10 +6,10 @@ use futures::executor::block_on;
 use polylance_backend::{AnnotateInput, Annotator, Backend, BackendError, EncodeInput};
 use polylance_encoder::{ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
 use polylance_schema::{Aggregation, TaskSpec};
-use polylance_worker::{DevicePool, PassHead, PoolOptions, TaskPool};
+use polylance_worker::{DevicePool, FusedHead, PoolOptions, TaskPool};
 use serde_json::Value;
 
-/// The id of "milk", whose embedding is damaged.
+/// The token of "milk", whose embedding is damaged.
 const DAMAGED: u32 = 124_111;
 
 /// Overwrites a row of the word embeddings with infinities.
@@ -36,10 +36,10 @@ fn tagger(folder: &Path) -> ModelFiles {
 }
 
 #[test]
-fn a_vector_that_is_not_finite_is_refused() {
+fn vector_that_is_not_finite_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let files = tagger(folder.path());
-    let head = PassHead { files: files.clone(), spec: TaskSpec::Ner { aggregation: Aggregation::Simple } };
+    let head = FusedHead { files: files.clone(), spec: TaskSpec::Ner { aggregation: Aggregation::Simple } };
     let pool = DevicePool::open_with_heads(&files, &[head], &PoolOptions::default()).unwrap();
     let (good, bad) = (vec![0, 5, 2], vec![0, DAMAGED, 2]);
     assert_eq!(block_on(pool.encode(vec![good.clone(), good.clone()])).unwrap().values.len(), 2 * pool.info().dim);
@@ -52,13 +52,13 @@ fn a_vector_that_is_not_finite_is_refused() {
 }
 
 #[test]
-fn an_annotation_that_is_not_finite_says_so_and_leaves_the_others() {
+fn annotation_that_is_not_finite_is_refused_and_the_others_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let files = tagger(folder.path());
     let pool =
         TaskPool::open(&files, TaskSpec::Ner { aggregation: Aggregation::Simple }, &PoolOptions::default()).unwrap();
-    let ask = |text: &str| AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() };
-    let said = block_on(pool.annotate(vec![ask("tea"), ask("tea and milk"), ask("tea")])).unwrap();
-    assert!(said[0].is_ok() && said[2].is_ok());
-    assert!(said[1].as_ref().is_err_and(|why| why.contains("not finite")), "{said:?}");
+    let input = |text: &str| AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() };
+    let annotations = block_on(pool.annotate(vec![input("tea"), input("tea and milk"), input("tea")])).unwrap();
+    assert!(annotations[0].is_ok() && annotations[2].is_ok());
+    assert!(annotations[1].as_ref().is_err_and(|why| why.contains("not finite")), "{annotations:?}");
 }

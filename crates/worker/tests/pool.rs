@@ -1,4 +1,4 @@
-//! The pool with the built-in model: what every backend must fulfil, on one device and on several.
+//! The pool with the built-in model: the contract of every backend, on one device and on several.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ fn split(max_tokens: usize, overlap: usize, cut: Cut) -> TokenizeSpec {
 }
 
 #[test]
-fn the_pool_fulfils_the_contract() {
+fn pool_passes_backend_conformance() {
     block_on(conformance::backend(&pool(&["cpu"])));
 }
 
 #[test]
 fn one_device_and_several_give_the_same_vectors() {
-    // `auto` is a device a core.
+    // `auto` is one device per core.
     let texts: Vec<String> = SCRIPTS.iter().map(|(_, text)| long_document(text, 300)).collect();
     let (one, several) = (pool(&["cpu"]), pool(&["auto"]));
     let chunks = block_on(one.tokenize(texts, &split(64, 0, Cut::Sentence))).unwrap();
@@ -35,7 +35,7 @@ fn one_device_and_several_give_the_same_vectors() {
 }
 
 #[test]
-fn input_ids_are_those_of_the_reference() {
+fn input_ids_match_the_reference() {
     let spec = TokenizeSpec { prefix: "query: ".into(), chunking: Chunking::Truncate { max_tokens: 512 } };
     let chunks = block_on(pool(&["cpu"]).tokenize(vec!["Hello world, ça va? 你好".into()], &spec)).unwrap();
     assert_eq!(chunks[0][0].input_ids, [0, 41, 1294, 12, 35378, 8999, 4, 3244, 307, 32, 6, 124_084, 2]);
@@ -43,7 +43,7 @@ fn input_ids_are_those_of_the_reference() {
 }
 
 #[test]
-fn an_input_no_device_takes_is_refused_before_it_reaches_one() {
+fn invalid_input_is_refused_before_it_is_queued() {
     let pool = pool(&["cpu"]);
     for ids in [vec![], vec![5; 513], vec![300_000]] {
         assert!(matches!(block_on(pool.encode(vec![ids])), Err(BackendError::Input(_))));
@@ -53,7 +53,7 @@ fn an_input_no_device_takes_is_refused_before_it_reaches_one() {
 }
 
 #[test]
-fn a_model_that_is_slower_than_the_limit_is_told_with_its_device() {
+fn stall_of_the_only_device_is_reported_with_its_name() {
     let files = ModelFiles::find("builtin:multilingual-e5-small").unwrap();
     let options =
         PoolOptions { devices: vec!["cpu".to_owned()], stall: Some(Duration::from_nanos(1)), ..PoolOptions::default() };

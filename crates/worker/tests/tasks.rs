@@ -1,4 +1,4 @@
-//! Tasks against the pipelines of Hugging Face transformers, made by `goldens/make_tasks.py`.
+//! Tasks compared with the pipelines of Hugging Face transformers; the goldens are made by `goldens/make_tasks.py`.
 
 use std::{fs, path::Path};
 
@@ -50,7 +50,7 @@ fn texts(json: &Value) -> Vec<String> {
     json.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-fn ask(text: &str) -> AnnotateInput {
+fn text_input(text: &str) -> AnnotateInput {
     AnnotateInput { text: text.to_owned(), ..AnnotateInput::default() }
 }
 
@@ -79,7 +79,7 @@ fn check_spans(kind: ModelKind, key: &str) {
     for (name, aggregation) in strategies {
         let labelled = |checkpoint: Checkpoint| checkpoint.labels(&tags).head_scale(scale);
         let pool = pool(kind, TaskSpec::Ner { aggregation }, labelled);
-        let found = answers(&pool, texts.iter().map(|text| ask(text)).collect());
+        let found = answers(&pool, texts.iter().map(|text| text_input(text)).collect());
         let mut labels = std::collections::BTreeSet::new();
         for ((text, found), expected) in texts.iter().zip(found).zip(goldens[key][name].as_array().unwrap()) {
             let Annotation::Spans(spans) = found else { panic!("{found:?}") };
@@ -105,12 +105,12 @@ fn check_spans(kind: ModelKind, key: &str) {
 }
 
 #[test]
-fn spans_are_those_of_the_pipeline() {
+fn spans_match_the_pipeline() {
     check_spans(ModelKind::XlmRoberta, "spans");
 }
 
 #[test]
-fn spans_of_the_pre_norm_kind_are_those_of_the_pipeline() {
+fn spans_of_the_pre_norm_kind_match_the_pipeline() {
     check_spans(ModelKind::XlmRobertaXl, "spans_xl");
 }
 
@@ -125,7 +125,7 @@ fn same_labels(found: &Annotation, expected: &Value) -> bool {
 }
 
 #[test]
-fn classes_are_those_of_the_pipeline() {
+fn classes_match_the_pipeline() {
     let goldens = goldens("tasks.json.zst", "5.23.");
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let texts = texts(&goldens["texts"]);
@@ -136,7 +136,7 @@ fn classes_are_those_of_the_pipeline() {
     ] {
         let shape = |c: Checkpoint| c.labels(labels).head_scale(scale).key("problem_type", problem);
         let pool = pool(ModelKind::XlmRobertaXl, TaskSpec::Classify { scores: Scores::All }, shape);
-        let found = answers(&pool, texts.iter().map(|text| ask(text)).collect());
+        let found = answers(&pool, texts.iter().map(|text| text_input(text)).collect());
         for ((text, found), expected) in texts.iter().zip(&found).zip(goldens["classes"][name].as_array().unwrap()) {
             assert!(same_labels(found, expected), "{name}: {text:?}: {found:?}, expected {expected}");
         }
@@ -147,7 +147,7 @@ fn classes_are_those_of_the_pipeline() {
 }
 
 #[test]
-fn candidates_are_ranked_as_by_the_pipeline() {
+fn zero_shot_labels_match_the_pipeline() {
     let goldens = goldens("tasks.json.zst", "5.23.");
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let texts: Vec<String> = texts(&goldens["texts"]).into_iter().filter(|text| !text.trim().is_empty()).collect();
@@ -155,7 +155,8 @@ fn candidates_are_ranked_as_by_the_pipeline() {
         let labels = ["law", "сон", "自由"].map(str::to_owned).to_vec();
         let spec = TaskSpec::ZeroShot { labels, template: "It is {}.".to_owned(), multi_label };
         let shape = |c: Checkpoint| c.labels(&["contradiction", "neutral", "entailment"]).head_scale(scale);
-        let found = answers(&pool(ModelKind::XlmRoberta, spec, shape), texts.iter().map(|text| ask(text)).collect());
+        let found =
+            answers(&pool(ModelKind::XlmRoberta, spec, shape), texts.iter().map(|text| text_input(text)).collect());
         for ((text, found), expected) in texts.iter().zip(&found).zip(goldens["zero_shot"][name].as_array().unwrap()) {
             assert!(same_labels(found, expected), "{name}: {text:?}: {found:?}, expected {expected}");
         }
@@ -163,14 +164,14 @@ fn candidates_are_ranked_as_by_the_pipeline() {
 }
 
 #[test]
-fn masks_are_filled_as_by_the_pipeline() {
+fn filled_masks_match_the_pipeline() {
     let goldens = goldens("tasks.json.zst", "5.23.");
-    let asked = texts(&goldens["masks"]["texts"]);
+    let masked = texts(&goldens["masks"]["texts"]);
     let pool = pool(ModelKind::XlmRoberta, TaskSpec::FillMask { top_k: 5 }, |checkpoint| checkpoint);
-    let found = answers(&pool, asked.iter().map(|text| ask(text)).collect());
+    let found = answers(&pool, masked.iter().map(|text| text_input(text)).collect());
     let expected = goldens["masks"]["answers"].as_array().unwrap();
     assert!(expected.iter().any(|masks| masks.as_array().unwrap().len() == 2));
-    for ((text, found), expected) in asked.iter().zip(found).zip(expected) {
+    for ((text, found), expected) in masked.iter().zip(found).zip(expected) {
         let Annotation::Masks(masks) = found else { panic!("{found:?}") };
         assert_eq!(masks.len(), expected.as_array().unwrap().len(), "{text:?}");
         for (mask, expected) in masks.iter().zip(expected.as_array().unwrap()) {
@@ -183,31 +184,31 @@ fn masks_are_filled_as_by_the_pipeline() {
 }
 
 #[test]
-fn texts_are_continued_as_by_the_pipeline() {
+fn generated_texts_match_the_pipeline() {
     let goldens = goldens("tasks.json.zst", "5.23.");
-    let asked = texts(&goldens["generated"]["texts"]);
+    let prompts = texts(&goldens["generated"]["texts"]);
     let shape = |c: Checkpoint| c.key("is_decoder", true);
     let pool = pool(ModelKind::XlmRoberta, TaskSpec::Generate(Generation::default()), shape);
-    let found = answers(&pool, asked.iter().map(|text| ask(text)).collect());
-    for ((text, found), expected) in asked.iter().zip(found).zip(texts(&goldens["generated"]["answers"])) {
+    let found = answers(&pool, prompts.iter().map(|text| text_input(text)).collect());
+    for ((text, found), expected) in prompts.iter().zip(found).zip(texts(&goldens["generated"]["answers"])) {
         assert_eq!(found, Annotation::Text(expected), "{text:?}");
     }
 }
 
 #[test]
-fn choices_and_passages_are_scored_as_by_the_models() {
+fn scores_of_choices_and_passages_match_the_models() {
     let goldens = goldens("tasks.json.zst", "5.23.");
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let choose = pool(ModelKind::XlmRoberta, TaskSpec::Choose, |c| c.head_scale(scale));
     let rerank = pool(ModelKind::XlmRobertaXl, TaskSpec::Rerank, |c| c.labels(&["LABEL_0"]));
     let pairs = &goldens["pairs"];
-    for (at, asked) in pairs["asked"].as_array().unwrap().iter().enumerate() {
-        let (text, options) = (asked[0].as_str().unwrap(), texts(&asked[1]));
-        let input = AnnotateInput { choices: options.clone(), ..ask(text) };
+    for (at, pair) in pairs["asked"].as_array().unwrap().iter().enumerate() {
+        let (text, options) = (pair[0].as_str().unwrap(), texts(&pair[1]));
+        let input = AnnotateInput { choices: options.clone(), ..text_input(text) };
         let Annotation::Choices(scores) = answers(&choose, vec![input]).remove(0) else { panic!() };
         let expected = pairs["choices"][at].as_array().unwrap();
         assert!(scores.iter().zip(expected).all(|(score, expected)| near(*score, expected)), "{scores:?} {expected:?}");
-        let passage = |option: &String| AnnotateInput { question: Some(text.to_owned()), ..ask(option) };
+        let passage = |option: &String| AnnotateInput { question: Some(text.to_owned()), ..text_input(option) };
         let found = answers(&rerank, options.iter().map(passage).collect());
         for (found, expected) in found.into_iter().zip(pairs["scores"][at].as_array().unwrap()) {
             assert!(matches!(found, Annotation::Relevance(score) if near(score, expected)), "{found:?} {expected}");
@@ -216,7 +217,7 @@ fn choices_and_passages_are_scored_as_by_the_models() {
 }
 
 #[test]
-fn answers_are_those_of_the_pipeline() {
+fn answers_match_the_pipeline() {
     let goldens = goldens("answers.json.zst", "4.57.");
     let scale = goldens["scale"].as_f64().unwrap() as f32;
     let goldens = &goldens["answers"];
@@ -224,23 +225,23 @@ fn answers_are_those_of_the_pipeline() {
     {
         let spec = TaskSpec::Qa { top_k: 3, max_answer_tokens: 15, doc_stride: 128, null_answer, align_to_words };
         let pool = pool(ModelKind::XlmRoberta, spec, |c| c.head_scale(scale));
-        let input = |asked: &Value| AnnotateInput {
-            question: Some(asked[0].as_str().unwrap().to_owned()),
-            ..ask(asked[1].as_str().unwrap())
+        let input = |pair: &Value| AnnotateInput {
+            question: Some(pair[0].as_str().unwrap().to_owned()),
+            ..text_input(pair[1].as_str().unwrap())
         };
-        let asked = goldens["asked"].as_array().unwrap();
-        let found = answers(&pool, asked.iter().map(input).collect());
-        for ((asked, found), expected) in asked.iter().zip(found).zip(goldens[name].as_array().unwrap()) {
+        let pairs = goldens["asked"].as_array().unwrap();
+        let found = answers(&pool, pairs.iter().map(input).collect());
+        for ((pair, found), expected) in pairs.iter().zip(found).zip(goldens[name].as_array().unwrap()) {
             let Annotation::Answers(found) = found else { panic!("{found:?}") };
-            let context = asked[1].as_str().unwrap();
+            let context = pair[1].as_str().unwrap();
             let expected = expected.as_array().unwrap();
-            assert_eq!(found.len(), expected.len(), "{name}: {asked}");
+            assert_eq!(found.len(), expected.len(), "{name}: {pair}");
             for (answer, expected) in found.iter().zip(expected) {
                 let place = (expected[2].as_u64().unwrap(), expected[3].as_u64().unwrap());
                 let same = answer.text == expected[0].as_str().unwrap()
                     && (answer.chars.start, answer.chars.end) == place
                     && near(answer.score, &expected[1]);
-                assert!(same, "{name}: {asked}: {answer:?}, expected {expected}");
+                assert!(same, "{name}: {pair}: {answer:?}, expected {expected}");
                 let (start, end) = (answer.chars.start as usize, answer.chars.end as usize);
                 assert_eq!(answer.text, context.chars().skip(start).take(end - start).collect::<String>());
             }
@@ -249,12 +250,12 @@ fn answers_are_those_of_the_pipeline() {
 }
 
 #[test]
-fn an_input_that_cannot_be_answered_says_why_and_does_not_fail_the_others() {
+fn invalid_input_is_refused_with_the_reason_and_the_others_are_answered() {
     let spec =
         TaskSpec::Qa { top_k: 1, max_answer_tokens: 15, doc_stride: 128, null_answer: false, align_to_words: true };
     let answerer = pool(ModelKind::XlmRoberta, spec, |checkpoint| checkpoint);
     let question =
-        |question: Option<&str>| AnnotateInput { question: question.map(str::to_owned), ..ask("It was Ada.") };
+        |question: Option<&str>| AnnotateInput { question: question.map(str::to_owned), ..text_input("It was Ada.") };
     let inputs =
         vec![question(None), question(Some("who?")), question(Some(" ")), question(Some(&"why? ".repeat(600)))];
     let answers = block_on(answerer.annotate(inputs)).unwrap();
@@ -265,7 +266,8 @@ fn an_input_that_cannot_be_answered_says_why_and_does_not_fail_the_others() {
 
     let masks = pool(ModelKind::XlmRoberta, TaskSpec::FillMask { top_k: 5 }, |checkpoint| checkpoint);
     let long = ["<mask> ", &"word ".repeat(600)].concat();
-    let answers = block_on(masks.annotate(vec![ask("no mask"), ask(&long), ask("a <mask>.")])).unwrap();
+    let answers =
+        block_on(masks.annotate(vec![text_input("no mask"), text_input(&long), text_input("a <mask>.")])).unwrap();
     assert_eq!(answers[0].as_ref().unwrap_err(), "the text has no <mask>");
     assert!(answers[1].as_ref().is_err_and(|message| message.contains("the model takes at most 512")), "{answers:?}");
     assert!(answers[2].is_ok());

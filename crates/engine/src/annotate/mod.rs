@@ -9,7 +9,7 @@ use polylance_config::{Annotate, Pipeline};
 use polylance_encoder::ModelFiles;
 use polylance_schema::{CommitPolicy, Contract};
 use polylance_sink::Declared;
-use polylance_worker::{PassHead, PoolOptions, Selection, TaskPool, head_contract, shares_pass};
+use polylance_worker::{FusedHead, PoolOptions, Selection, TaskPool, can_fuse, head_contract};
 
 use crate::{EngineError, Stop, resolve::files_in_table};
 
@@ -92,16 +92,16 @@ impl ResolvedColumn {
     pub(crate) async fn fuse(&mut self, embedding: &ModelFiles, contract: &Contract) -> Result<(), EngineError> {
         let (embedding, contract) = (embedding.clone(), contract.clone());
         let (files, head) = (self.files.clone(), self.job.contract.clone());
-        let check = move || shares_pass(&embedding, &contract, &files, &head);
+        let check = move || can_fuse(&embedding, &contract, &files, &head);
         self.fused = tokio::task::spawn_blocking(check).await??;
         Ok(())
     }
 
     /// The head and its column, if they are part of the embedding's pass.
-    pub(crate) fn fused_head(&self) -> Option<(PassHead, FieldRef)> {
+    pub(crate) fn fused_head(&self) -> Option<(FusedHead, FieldRef)> {
         let AnnotationJob { column, contract, .. } = &self.job;
         let field = contract.field(column).filter(|_| self.fused)?;
-        Some((PassHead { files: self.files.clone(), spec: contract.spec.clone() }, Arc::new(field)))
+        Some((FusedHead { files: self.files.clone(), spec: contract.spec.clone() }, Arc::new(field)))
     }
 
     /// Declares the column in the table and counts the rows that lack a value.

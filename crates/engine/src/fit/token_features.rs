@@ -91,8 +91,8 @@ async fn compute(model: &TokenStates, inputs: Vec<FeatureInput>) -> Result<Vec<T
             FeatureInput::Text(text) => texts.push(text),
         }
     }
-    let mut word_states = model.of_words(sentences).await?.into_iter();
-    let mut token_states = model.of_texts(texts).await?.into_iter();
+    let mut word_states = model.word_states(sentences).await?.into_iter();
+    let mut token_states = model.token_states(texts).await?.into_iter();
     let mut features = Vec::with_capacity(is_words.len());
     for is_words in is_words {
         let mut row = TokenFeatures::default();

@@ -21,7 +21,7 @@ pub(super) fn annotation(
         .zip(labels)
         .map(|(score, label)| LabelScore { label: label.clone(), score })
         .collect();
-    // A stable sort: equal classes stay in the model's order.
+    // A stable sort: ties stay in the model's order.
     classes.sort_by(|a, b| b.score.total_cmp(&a.score));
     if scores == Scores::Best {
         classes.truncate(1);
@@ -29,7 +29,7 @@ pub(super) fn annotation(
     Ok(Annotation::Labels(classes))
 }
 
-/// What the logits of a classifier mean.
+/// The probabilities of the classes, or the values of a regression.
 fn probabilities(logits: &[f32], problem_type: Option<ProblemType>) -> Vec<f32> {
     match problem_type {
         Some(ProblemType::Regression) => logits.to_vec(),
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_are_read_as_the_problem_says() {
+    fn logits_are_interpreted_by_the_problem_type() {
         let best = |logits: &[f32], problem| classes(logits, problem, Scores::Best).remove(0);
         assert_eq!(best(&[0.0, 0.0, 0.0], None), ("LABEL_0".into(), 1.0 / 3.0));
         assert_eq!(best(&[-1.0, 0.0], Some(ProblemType::MultiLabelClassification)), ("LABEL_1".into(), 0.5));

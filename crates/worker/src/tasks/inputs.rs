@@ -1,4 +1,4 @@
-//! From texts to a model's inputs.
+//! From texts to a model's inputs, and the outputs of devices.
 
 use std::sync::Arc;
 
@@ -9,50 +9,62 @@ use tokenizers::{
     utils::truncation::truncate_encodings,
 };
 
-use super::{Limit, QUESTION_WINDOW, STRIDE};
-use crate::{normalizer::Tokenizer, queues::Ids};
+use crate::{device::TokenCount, tokenize::Tokenizer};
 
-/// A sequence for a model with a head.
+/// Tokens that two windows on a long text share, unless the task sets it.
+const WINDOW_OVERLAP_TOKENS: usize = 128;
+/// Maximum number of tokens in a window on a question and its context: transformers' own limit.
+const MAX_QUESTION_WINDOW_TOKENS: usize = 384;
+
+/// How a text that is too long is cut.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InputLimit {
+    /// Maximum number of tokens in one input.
+    pub(crate) max_tokens: usize,
+    pub(crate) side: TruncationSide,
+}
+
+/// One sequence for a model with a head.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TaskInput {
     /// Special tokens included.
-    pub(crate) ids: Vec<u32>,
-    /// The segment of each id.
-    pub(crate) types: Vec<u32>,
-    /// Where logits of the vocabulary are wanted.
-    pub(crate) positions: Vec<usize>,
+    pub(crate) input_ids: Vec<u32>,
+    /// The segment of each token.
+    pub(crate) token_types: Vec<u32>,
+    /// Where logits of the vocabulary are computed.
+    pub(crate) mask_positions: Vec<usize>,
 }
 
-impl Ids for TaskInput {
+impl TokenCount for TaskInput {
     fn input_ids(&self) -> &[u32] {
-        &self.ids
+        &self.input_ids
     }
 }
 
-/// What a device makes of a sequence.
+/// A device's output for one sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TaskOutput {
-    /// Row major, as `TaskModel::forward` gives them.
+    /// Row major, as `TaskModel::forward` returns them.
     Logits(Vec<f32>),
-    /// For each position the most likely ids with their probabilities.
-    Top(Vec<Vec<(u32, f32)>>),
-    /// Ids that were made.
-    Ids(Vec<u32>),
+    /// For each mask the most likely tokens with their probabilities.
+    TopTokens(Vec<Vec<(u32, f32)>>),
+    /// Generated tokens.
+    Generated(Vec<u32>),
 }
 
 impl TaskOutput {
     pub(crate) fn logits(&self) -> Result<&[f32], String> {
         match self {
             Self::Logits(logits) => Ok(logits),
-            Self::Top(_) | Self::Ids(_) => Err("the model gave no logits".to_owned()),
+            Self::TopTokens(_) | Self::Generated(_) => Err("the model returned no logits".to_owned()),
         }
     }
 }
 
 /// The tokenizer, and how texts that are too long are cut.
 ///
-/// Texts are encoded whole and cut afterwards: the tokenizers library, asked to cut by itself, stops reading at the
-/// limit and so loses the windows behind the first one.
+/// Texts are encoded whole and cut afterwards: if the tokenizers library truncates, it stops reading at the limit and
+/// so loses the windows after the first one.
 #[derive(Debug)]
 pub(crate) struct TextEncoder {
     pub(super) tokenizer: Arc<Tokenizer>,
@@ -60,18 +72,18 @@ pub(crate) struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// `tokenizer` does not cut by itself.
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, spec: &TaskSpec, limit: Limit) -> Self {
+    /// `tokenizer` must not truncate.
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, spec: &TaskSpec, limit: InputLimit) -> Self {
         Self { tokenizer, truncation: truncation(spec, limit) }
     }
 
-    /// A text with its prefix, offsets in characters.
+    /// Encodes a text with its prefix; offsets are in characters.
     pub(super) fn single(&self, prefix: &str, text: &str) -> Result<Encoding, String> {
         let encoding = if prefix.is_empty() { self.encode(text)? } else { self.encode(&[prefix, text].concat())? };
         self.finish(encoding, None)
     }
 
-    /// Two texts, offsets in characters of each.
+    /// Encodes two texts; offsets are in characters of each.
     pub(super) fn pair(&self, first: &str, second: &str) -> Result<Encoding, String> {
         self.finish(self.encode(first)?, Some(self.encode(second)?))
     }
@@ -81,7 +93,7 @@ impl TextEncoder {
         encoded.map_err(|error| format!("the tokenizer refused the text: {error}"))
     }
 
-    /// Cuts, and adds the special tokens.
+    /// Truncates, and adds the special tokens.
     fn finish(&self, first: Encoding, second: Option<Encoding>) -> Result<Encoding, String> {
         let refused = |error: &dyn std::fmt::Display| format!("the tokenizer refused the text: {error}");
         let (first, second) = match &self.truncation {
@@ -102,45 +114,45 @@ impl TextEncoder {
     }
 }
 
-/// How texts that are too long are cut: into windows where the task reads all of a text, else at the end.
-fn truncation(spec: &TaskSpec, limit: Limit) -> Option<TruncationParams> {
-    let Limit { max_tokens, side } = limit;
+/// How texts that are too long are cut: into windows if the task reads all of a text, otherwise at one end.
+fn truncation(spec: &TaskSpec, limit: InputLimit) -> Option<TruncationParams> {
+    let InputLimit { max_tokens, side } = limit;
     let direction = match side {
         TruncationSide::Right => TruncationDirection::Right,
         TruncationSide::Left => TruncationDirection::Left,
     };
     let whole = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
-    // Room for something new must remain beside what windows share.
-    let share = |stride: usize, length: usize| stride.min(length / 2).min(length.saturating_sub(8));
+    // A window must have room for new tokens next to the shared ones.
+    let overlap = |stride: usize, length: usize| stride.min(length / 2).min(length.saturating_sub(8));
     Some(match spec {
         TaskSpec::Classify { .. } | TaskSpec::Choose | TaskSpec::Rerank => TruncationParams { direction, ..whole },
         TaskSpec::ZeroShot { .. } => TruncationParams { strategy: TruncationStrategy::OnlyFirst, direction, ..whole },
-        // Windows cover all of a text, whichever end they begin at.
-        TaskSpec::Ner { .. } => TruncationParams { stride: share(STRIDE, max_tokens), ..whole },
+        // Windows cover all of a text, so the side does not matter.
+        TaskSpec::Ner { .. } => TruncationParams { stride: overlap(WINDOW_OVERLAP_TOKENS, max_tokens), ..whole },
         TaskSpec::Qa { doc_stride, .. } => {
-            let max_length = max_tokens.min(QUESTION_WINDOW);
-            let (stride, strategy) = (share(*doc_stride, max_length), TruncationStrategy::OnlySecond);
+            let max_length = max_tokens.min(MAX_QUESTION_WINDOW_TOKENS);
+            let (stride, strategy) = (overlap(*doc_stride, max_length), TruncationStrategy::OnlySecond);
             TruncationParams { max_length, stride, strategy, ..whole }
         }
-        // Cutting a prompt or a mask off would answer another question: such a text is refused.
+        // Without a part of the prompt, or the mask, the result would be of another input: such a text is refused.
         TaskSpec::FillMask { .. } | TaskSpec::Generate(_) => return None,
     })
 }
 
-/// An encoding and what did not fit into it.
+/// An encoding and its overflowing windows.
 pub(super) fn windows(mut encoding: Encoding) -> Vec<Encoding> {
     let rest = encoding.take_overflowing();
     std::iter::once(encoding).chain(rest).collect()
 }
 
-/// The model's input; `mask` is the id whose places are asked for.
-pub(crate) fn model_input(encoding: &Encoding, mask: Option<u32>) -> TaskInput {
-    let ids = encoding.get_ids().to_vec();
-    let positions = (0..ids.len()).filter(|&at| Some(ids[at]) == mask).collect();
-    TaskInput { ids, types: encoding.get_type_ids().to_vec(), positions }
+/// The model's input; `mask` is the token whose positions are filled.
+pub(super) fn model_input(encoding: &Encoding, mask: Option<u32>) -> TaskInput {
+    let input_ids = encoding.get_ids().to_vec();
+    let mask_positions = (0..input_ids.len()).filter(|&at| Some(input_ids[at]) == mask).collect();
+    TaskInput { input_ids, token_types: encoding.get_type_ids().to_vec(), mask_positions }
 }
 
-/// `softmax` of a row. Source: `numpy`, the highest taken away first.
+/// The softmax of a row, with the maximum subtracted first as in `numpy`.
 pub(super) fn softmax(row: &[f32]) -> Vec<f32> {
     let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exponentials: Vec<f32> = row.iter().map(|x| (x - highest).exp()).collect();
@@ -148,7 +160,7 @@ pub(super) fn softmax(row: &[f32]) -> Vec<f32> {
     exponentials.into_iter().map(|x| x / sum).collect()
 }
 
-/// The first of the highest.
+/// The position of the maximum, the first one of several.
 pub(super) fn argmax(row: &[f32]) -> usize {
     let better = |best: usize, at: usize| if row[at] > row[best] { at } else { best };
     (0..row.len()).reduce(better).unwrap_or(0)
@@ -163,9 +175,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_is_too_long_becomes_windows_that_share_tokens() {
+    fn long_text_becomes_overlapping_windows() {
         let tokenizer = Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap();
-        let limit = Limit { max_tokens: 16, side: TruncationSide::Right };
+        let limit = InputLimit { max_tokens: 16, side: TruncationSide::Right };
         let spec = TaskSpec::Ner { aggregation: polylance_schema::Aggregation::Simple };
         let encoder = TextEncoder::new(Arc::new(tokenizer), &spec, limit);
         let windows = windows(encoder.single("", &"word ".repeat(30)).unwrap());
@@ -178,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_cut_loses_the_side_that_the_model_names() {
+    fn long_text_is_truncated_at_the_side_of_the_model() {
         let tokenizer = Arc::new(Tokenizer::from_bytes(polylance_builtin::tokenizer_json()).unwrap());
         let spec = TaskSpec::Classify { scores: polylance_schema::Scores::All };
         let text = format!("{}{}", "begin ".repeat(30), "end ".repeat(30));
         let cut = |side| {
-            let encoder = TextEncoder::new(Arc::clone(&tokenizer), &spec, Limit { max_tokens: 6, side });
+            let encoder = TextEncoder::new(Arc::clone(&tokenizer), &spec, InputLimit { max_tokens: 6, side });
             encoder.single("", &text).unwrap().get_tokens().to_vec()
         };
         assert_eq!(cut(TruncationSide::Right), ["<s>", "▁begin", "▁begin", "▁begin", "▁begin", "</s>"]);
@@ -191,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_sum_to_one_and_ties_go_to_the_first() {
+    fn softmax_sums_to_one_and_argmax_returns_the_first_of_ties() {
         let row = softmax(&[1000.0, 1000.0, 0.0]);
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         assert_eq!(argmax(&row), 0);

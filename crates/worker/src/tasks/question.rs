@@ -1,4 +1,4 @@
-//! Answers that stand in a text.
+//! Extracts answers to a question from a text.
 //!
 //! Source: `QuestionAnsweringPipeline` in transformers 4.57 (version 5 has none), with its defaults.
 
@@ -7,20 +7,20 @@ use tokenizers::Encoding;
 
 use super::inputs::{TextEncoder, softmax, windows};
 
-/// Which answers are told.
+/// Which answers are returned.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
-    /// How many at most.
-    pub(super) answers: usize,
-    /// Tokens of an answer at most.
-    pub(super) tokens: usize,
+pub(super) struct AnswerOptions {
+    /// Maximum number of answers.
+    pub(super) max_answers: usize,
+    /// Maximum number of tokens in an answer.
+    pub(super) max_tokens: usize,
     /// Whether "no answer" may be one.
-    pub(super) null: bool,
-    /// Whether they are of whole words, not of whole tokens.
-    pub(super) words: bool,
+    pub(super) null_answer: bool,
+    /// Whether answers are extended to whole words.
+    pub(super) align_to_words: bool,
 }
 
-/// Windows on the question and its context.
+/// Encodes windows on the question and its context.
 pub(super) fn encode(encoder: &TextEncoder, input: &AnnotateInput) -> Result<Vec<Encoding>, String> {
     let question = input.question.as_deref().ok_or("there is no question")?;
     if question.trim().is_empty() {
@@ -32,12 +32,12 @@ pub(super) fn encode(encoder: &TextEncoder, input: &AnnotateInput) -> Result<Vec
     Ok(windows(encoder.pair(question, &input.text)?))
 }
 
-/// Answers, best first. `logits`: `[tokens, 2]` a window.
+/// The answers, best first. `logits`: `[tokens, 2]` for each window.
 pub(super) fn annotation(
     context: &str,
     windows: &[Encoding],
     logits: &[&[f32]],
-    wanted: &Wanted,
+    options: AnswerOptions,
 ) -> Result<Annotation, String> {
     let context: Vec<char> = context.chars().collect();
     let mut answers: Vec<Answer> = Vec::new();
@@ -45,14 +45,14 @@ pub(super) fn annotation(
     for (encoding, logits) in windows.iter().zip(logits) {
         let window = Window::new(encoding, logits)?;
         least_null = least_null.min(window.null);
-        // Several pairs of tokens may stand for the same words.
-        let count = if wanted.words { wanted.answers * 2 + 10 } else { wanted.answers };
-        for (start, end, score) in window.candidates(count, wanted.tokens) {
-            let words = if wanted.words { words(encoding, start, end) } else { None };
+        // Several pairs of tokens may be extended to the same words.
+        let count = if options.align_to_words { options.max_answers * 2 + 10 } else { options.max_answers };
+        for (start, end, score) in window.candidates(count, options.max_tokens) {
+            let words = if options.align_to_words { words(encoding, start, end) } else { None };
             let offsets = encoding.get_offsets();
             let (start, end) = words.unwrap_or_else(|| (offsets[start].0, offsets[end].1));
             let (mut start, end) = (start.min(context.len()), end.min(context.len()));
-            // A token may begin with a space, which is no part of an answer.
+            // A token may begin with a space, which is not part of an answer.
             while start < end && context[start].is_whitespace() {
                 start += 1;
             }
@@ -63,11 +63,11 @@ pub(super) fn annotation(
             }
         }
     }
-    if wanted.null {
+    if options.null_answer {
         answers.push(Answer { text: String::new(), score: least_null, chars: 0..0 });
     }
     answers.sort_by(|a, b| b.score.total_cmp(&a.score));
-    answers.truncate(wanted.answers);
+    answers.truncate(options.max_answers);
     Ok(Annotation::Answers(answers))
 }
 
@@ -77,7 +77,7 @@ struct Window {
     end: Vec<f32>,
     /// Which tokens may be in an answer.
     context: Vec<bool>,
-    /// How likely it is that there is no answer: both ends at the first token.
+    /// The probability that there is no answer: both ends at the first token.
     null: f32,
 }
 
@@ -101,12 +101,12 @@ impl Window {
         Ok(Self { start, end, context, null })
     }
 
-    /// The `count` most likely pairs of first and last token that are not too far apart; then those outside the
-    /// context are left out, as in `decode_spans`.
-    fn candidates(&self, count: usize, tokens: usize) -> Vec<(usize, usize, f32)> {
+    /// The `count` most likely pairs of first and last token, at most `max_tokens` long. Pairs outside the context are
+    /// removed afterwards, as in `decode_spans`.
+    fn candidates(&self, count: usize, max_tokens: usize) -> Vec<(usize, usize, f32)> {
         let length = self.start.len();
         let mut pairs: Vec<(usize, usize, f32)> = (0..length)
-            .flat_map(|start| (start..length.min(start.saturating_add(tokens))).map(move |end| (start, end)))
+            .flat_map(|start| (start..length.min(start.saturating_add(max_tokens))).map(move |end| (start, end)))
             .map(|(start, end)| (start, end, self.start[start] * self.end[end]))
             .collect();
         let order =
@@ -121,7 +121,7 @@ impl Window {
     }
 }
 
-/// The characters of the words in which an answer's tokens stand, where the tokenizer knows words.
+/// The characters of the words that an answer's tokens belong to, if the tokenizer marks words.
 fn words(encoding: &Encoding, start: usize, end: usize) -> Option<(usize, usize)> {
     let word = |token: usize| {
         let (_, word) = encoding.token_to_word(token)?;

@@ -1,19 +1,19 @@
-//! Tag schemes of token classifiers, read from the labels: IOB1, IOB2, IOBES and BILOU.
+//! Tag schemes of token classifiers, derived from the labels: IOB1, IOB2, IOBES and BILOU.
 
-/// What a label says of a token.
+/// The tag that a label stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tag {
     /// The whole label.
     pub(super) label: String,
-    /// What neighbouring tokens must share to be one entity.
+    /// Neighbouring tokens of one entity have the same kind.
     pub(super) kind: String,
     /// The entity's name.
     pub(super) name: String,
-    /// Whether the token begins an entity whatever is before it.
+    /// Whether the token always begins an entity.
     pub(super) begins: bool,
-    /// Whether the entity is over after the token.
+    /// Whether the token always ends the entity.
     pub(super) ends: bool,
-    /// Whether the tag says that the entity began before.
+    /// Whether the tag marks a token after the first of an entity.
     pub(super) continues: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Tags(Vec<Tag>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
-    /// `B-` and `I-`: IOB1 and IOB2 are read alike, an `I-` after another kind begins an entity.
+    /// `B-` and `I-`: IOB1 and IOB2 are treated alike, an `I-` after another kind begins an entity.
     Iob,
     /// `S-` is an entity of one token, `E-` the last of several.
     Iobes,
@@ -42,15 +42,15 @@ impl Tags {
         Self(labels.iter().map(|label| Tag::new(label, scheme)).collect())
     }
 
-    /// The tag of a class; `None` where the model has more classes than labels.
+    /// The tag of a class; `None` if the model has more classes than labels.
     pub(super) fn get(&self, class: usize) -> Option<&Tag> {
         self.0.get(class)
     }
 }
 
 impl Tag {
-    /// Source: `get_tag` and `group_sub_entities` in transformers' token classification pipeline, which know `B-` and
-    /// `I-` only.
+    /// Source: `get_tag` and `group_sub_entities` in transformers' token classification pipeline, which supports only
+    /// `B-` and `I-`.
     fn new(label: &str, scheme: Scheme) -> Self {
         let (prefix, rest) = label.split_once('-').unwrap_or(("", label));
         let (begins, ends, known) = match (scheme, prefix) {
@@ -74,7 +74,7 @@ impl Tag {
         self.label == "O"
     }
 
-    /// Whether a token of this tag belongs to the entity that `before` is in.
+    /// Whether a token with this tag continues the entity of the token before it.
     pub(super) fn follows(&self, before: &Self) -> bool {
         self.kind == before.kind && !self.begins && !before.ends
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn each_scheme_begins_and_ends_entities_in_its_way() {
+    fn each_scheme_begins_and_ends_entities_by_its_own_rules() {
         let iob = ["O", "B-PER", "I-PER", "I-LOC"];
         assert_eq!(joined(&iob, &["B-PER", "I-PER", "B-PER", "I-LOC", "O"]), [true, false, false, false]);
         assert_eq!(joined(&iob, &["I-PER", "I-PER"]), [true]);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_outside_a_scheme_are_read_as_transformers_reads_them() {
+    fn labels_outside_a_scheme_are_treated_as_in_transformers() {
         let tag = Tag::new("GPE-LOC", Scheme::Iob);
         assert_eq!((tag.kind.as_str(), tag.name.as_str(), tag.begins, tag.continues), ("GPE-LOC", "LOC", false, false));
         let plain = Tag::new("PER", Scheme::Iob);

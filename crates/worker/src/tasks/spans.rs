@@ -1,9 +1,9 @@
 //! Entities, from the logits of tokens.
 //!
 //! Source: `TokenClassificationPipeline` in transformers 5.23: neighbouring tokens of one kind are one entity even with
-//! white space between them. Two things differ. A token without a mark for pieces begins a word where any white space
-//! stands before it, not only U+0020: tokenizers split there too. And no entity begins or ends with white space, which
-//! some tokenizers count to the word behind it.
+//! white space between them. Two things differ. If the tokenizer does not mark pieces, a token begins a word after any
+//! white space, not only U+0020, because tokenizers split there too. And no entity begins or ends with white space,
+//! which some tokenizers add to the word after it.
 
 use polylance_backend::{Annotation, Span};
 use polylance_schema::Aggregation;
@@ -13,16 +13,16 @@ use super::{
     inputs::{argmax, softmax},
     schemes::Tags,
 };
-use crate::normalizer::Tokenizer;
+use crate::tokenize::Tokenizer;
 
-/// The text that tokens come from, and what the tokenizer knows of words.
+/// The text of the tokens, and how the tokenizer marks words.
 #[derive(Debug)]
 pub(super) struct Tokens {
     text: Vec<char>,
-    /// Characters of the prefix, which offsets count and the text lacks.
+    /// Characters of the prefix: offsets include them, the text does not.
     prefix: usize,
     unknown: Option<u32>,
-    /// Whether pieces inside a word are marked, as `WordPiece` does.
+    /// Whether pieces inside a word are marked, as by `WordPiece`.
     marks_pieces: bool,
 }
 
@@ -59,8 +59,8 @@ impl Tokens {
         Self { text: text.chars().collect(), prefix: prefix.chars().count(), unknown, marks_pieces }
     }
 
-    /// Tokens of a window; special ones and those of the prefix are left out.
-    fn of(&self, encoding: &Encoding, logits: &[f32]) -> Result<Vec<Token>, String> {
+    /// The tokens of a window without special ones and those of the prefix.
+    fn of_window(&self, encoding: &Encoding, logits: &[f32]) -> Result<Vec<Token>, String> {
         let count = encoding.len();
         if count == 0 || !logits.len().is_multiple_of(count) {
             return Err(format!("{} logits for {count} tokens", logits.len()));
@@ -76,7 +76,7 @@ impl Tokens {
             let place = |offset: usize| offset.saturating_sub(self.prefix).min(self.text.len());
             let (start, end) = (place(start), place(end));
             let white = |at: usize| self.text.get(at).is_some_and(|character| character.is_whitespace());
-            // Offsets may begin with the white space before the word.
+            // Offsets may include the white space before the word.
             let word = (start..end).find(|&at| !white(at));
             let inside_word = Some(encoding.get_ids()[at]) != self.unknown
                 && if self.marks_pieces {
@@ -90,7 +90,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// `None` for nothing but white space.
+    /// A span over these tokens or words; `None` if they cover only white space.
     fn span(&self, label: &str, parts: &[Classified], continues: bool) -> Option<Span> {
         let (first, last) = (parts.first()?, parts.last()?);
         let visible = |at: &usize| !self.text[*at].is_whitespace();
@@ -102,7 +102,7 @@ impl Tokens {
     }
 }
 
-/// The entities of a text, in its order. One row of logits `[tokens, labels]` a window.
+/// The entities of a text, in text order. `logits`: `[tokens, labels]` for each window.
 pub(super) fn annotation(
     tokens: &Tokens,
     windows: &[Encoding],
@@ -112,15 +112,15 @@ pub(super) fn annotation(
 ) -> Result<Annotation, String> {
     let mut spans = Vec::new();
     for (encoding, logits) in windows.iter().zip(logits) {
-        let tokens_of_window = tokens.of(encoding, logits)?;
-        let classified = classify(&tokens_of_window, aggregation);
+        let window_tokens = tokens.of_window(encoding, logits)?;
+        let classified = classify(&window_tokens, aggregation);
         spans.extend(if aggregation == Aggregation::None {
-            alone(tokens, &classified, tags)
+            token_spans(tokens, &classified, tags)
         } else {
-            grouped(tokens, &classified, tags)
+            grouped_spans(tokens, &classified, tags)
         });
     }
-    Ok(Annotation::Spans(if windows.len() > 1 { without_doubles(spans) } else { spans }))
+    Ok(Annotation::Spans(if windows.len() > 1 { deduplicate(spans) } else { spans }))
 }
 
 /// The class of each token, or of each word.
@@ -153,8 +153,8 @@ fn mean(word: &[Token]) -> Vec<f32> {
     (0..classes).map(|class| word.iter().map(|token| token.scores[class]).sum::<f32>() / word.len() as f32).collect()
 }
 
-/// Every token that is not outside, under its whole tag.
-fn alone(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
+/// Every token inside an entity, under its whole tag.
+fn token_spans(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
     let span = |token: &Classified| {
         let tag = tags.get(token.class).filter(|tag| !tag.is_outside())?;
         tokens.span(&tag.label, std::slice::from_ref(token), tag.continues)
@@ -162,8 +162,8 @@ fn alone(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
     classified.iter().filter_map(span).collect()
 }
 
-/// Neighbours of one kind together.
-fn grouped(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
+/// Neighbouring tokens of one kind, joined.
+fn grouped_spans(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span> {
     let follows = |before: &Classified, next: &Classified| match (tags.get(before.class), tags.get(next.class)) {
         (Some(before), Some(next)) => next.follows(before),
         _ => false,
@@ -175,10 +175,10 @@ fn grouped(tokens: &Tokens, classified: &[Classified], tags: &Tags) -> Vec<Span>
     classified.chunk_by(follows).filter_map(span).collect()
 }
 
-/// Of spans that windows share the longer stays, then the more certain one.
+/// Of overlapping spans from different windows the longer stays, then the one with the higher score.
 ///
 /// Source: `aggregate_overlapping_entities`.
-fn without_doubles(mut spans: Vec<Span>) -> Vec<Span> {
+fn deduplicate(mut spans: Vec<Span>) -> Vec<Span> {
     spans.sort_by_key(|span| span.chars.start);
     let mut kept: Vec<Span> = Vec::with_capacity(spans.len());
     for span in spans {
@@ -204,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn of_two_windows_the_longer_span_stays() {
-        let kept = without_doubles(vec![span(0..5, 0.9), span(8..9, 0.5), span(0..7, 0.1), span(8..9, 0.6)]);
+    fn longer_of_two_overlapping_spans_stays() {
+        let kept = deduplicate(vec![span(0..5, 0.9), span(8..9, 0.5), span(0..7, 0.1), span(8..9, 0.6)]);
         assert_eq!(kept, [span(0..7, 0.1), span(8..9, 0.6)]);
     }
 
-    /// Spans of a text whose tokens, one a range, are `B-PER` or outside.
+    /// Spans of a text whose tokens, one per range, are `B-PER` or outside.
     fn people(text: &str, tokens: &[(std::ops::Range<usize>, bool)], aggregation: Aggregation) -> Vec<Span> {
         let (offsets, classes): (Vec<_>, Vec<bool>) = tokens.iter().cloned().unzip();
         let offsets: Vec<(usize, usize)> = offsets.into_iter().map(|range| (range.start, range.end)).collect();
@@ -240,8 +240,8 @@ mod tests {
     }
 
     #[test]
-    fn a_span_has_no_white_space_at_its_ends() {
-        // A tokenizer that counts the space before a word to the word, and has it as a token of its own too.
+    fn span_has_no_white_space_at_its_ends() {
+        // A tokenizer that adds the space before a word to the word, and also has it as a token of its own.
         let tokens = [(0..3, false), (3..8, true), (8..9, true), (9..11, false)];
         for aggregation in [Aggregation::None, Aggregation::Simple, Aggregation::First, Aggregation::Max] {
             let spans = people("the Anna\u{3000}is", &tokens, aggregation);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_ends_at_any_white_space() {
+    fn word_ends_at_any_white_space() {
         for space in [" ", "\t", "\n", "\u{a0}", "\u{3000}", "\u{2028}"] {
             let text = format!("Anna{space}London");
             let spans = people(&text, &[(0..4, true), (5..8, false), (8..11, false)], Aggregation::First);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_has_the_class_of_its_first_token_of_the_mean_or_of_the_surest() {
+    fn word_class_is_that_of_the_first_token_the_mean_or_the_highest_score() {
         let token = |start, inside_word, scores: [f32; 2]| Token {
             start,
             end: start + 1,

@@ -1,12 +1,12 @@
-//! A text's continuation.
+//! The continuation of a text.
 
 use polylance_backend::Annotation;
 
 use super::inputs::TaskOutput;
-use crate::normalizer::Tokenizer;
+use crate::tokenize::Tokenizer;
 
-/// The text of the new ids. Source: `TextGenerationPipeline.postprocess`.
+/// The text of the generated tokens. Source: `TextGenerationPipeline.postprocess`.
 pub(super) fn annotation(tokenizer: &Tokenizer, output: &TaskOutput) -> Result<Annotation, String> {
-    let TaskOutput::Ids(new) = output else { return Err("the model made no ids".to_owned()) };
-    Ok(Annotation::Text(tokenizer.decode(new, true).map_err(|error| error.to_string())?))
+    let TaskOutput::Generated(tokens) = output else { return Err("the model generated no tokens".to_owned()) };
+    Ok(Annotation::Text(tokenizer.decode(tokens, true).map_err(|error| error.to_string())?))
 }

@@ -5,7 +5,7 @@ use tokenizers::Encoding;
 
 use super::inputs::{TextEncoder, softmax};
 
-/// The text with each label's hypothesis.
+/// Encodes the text with each label's hypothesis.
 pub(super) fn encode(
     encoder: &TextEncoder,
     text: &str,
@@ -15,9 +15,9 @@ pub(super) fn encode(
     labels.iter().map(|label| encoder.pair(text, &template.replacen("{}", label, 1))).collect()
 }
 
-/// Candidates, best first. Source: `ZeroShotClassificationPipeline.postprocess`.
+/// The candidate labels, best first. Source: `ZeroShotClassificationPipeline.postprocess`.
 ///
-/// `logits`: one row of the entailment model's classes a candidate; `classes`: their names.
+/// `logits`: one row of the entailment model's classes per candidate; `classes`: their names.
 pub(super) fn annotation(
     logits: &[&[f32]],
     classes: &[String],
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn entailment_is_found_by_name_and_compared_with_the_others_or_with_contradiction() {
+    fn entailment_class_is_found_by_name_and_scored_against_others_or_contradiction() {
         let classes = names(&["Entailment", "neutral", "contradiction"]);
         let logits: [&[f32]; 2] = [&[0.0, 9.0, 0.0], &[1.0, 9.0, 1.0]];
         let labels = |multi_label| {

@@ -1,4 +1,4 @@
-"""Prints how many texts have the same ids in NFC and in NFD, for SentencePiece and for the tokenizers library.
+"""Prints how many texts have the same tokens in NFC and in NFD, with SentencePiece and with the tokenizers library.
 
     python composed_ids.py          # sentencepiece 0.2.3 with protobuf, tokenizers 0.23.3
 
@@ -22,7 +22,7 @@ KINDS = {"<s>": CONTROL, "</s>": CONTROL, "<pad>": CONTROL, "<mask>": CONTROL, "
 
 
 def table(value):
-    """The compiled table, wherever it stands in the normalizer."""
+    """The compiled table, anywhere in the normalizer."""
     if isinstance(value, dict) and value.get("type") == "Precompiled":
         return value["precompiled_charsmap"]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""Writes tasks.json: what the pipelines of Hugging Face transformers say of 210 texts in 15 languages.
+"""Writes tasks.json: the results of the pipelines of Hugging Face transformers for 210 texts in 15 languages.
 
     python make_tasks.py            # torch 2.15, transformers 5.23, CPU, f32
     python make_tasks.py answers    # the same with transformers 4.57: version 5 has no question answering; writes answers.json
@@ -6,9 +6,9 @@
 The models are small, their weights a pure function of tensor name and index, as in the encoder's goldens; a head's
 weights are multiplied by SCALE, so that its answers differ from text to text. The tokenizer is the built-in one.
 
-What a head of such weights prefers is much the same for all texts, so each task has the kind and labels that make it
-choose: classes and passages are of the pre-norm kind, whose <s> follows the text more (the other kind calls all of
-them LABEL_0), and the scores of passages are not scaled, for a sigmoid near 1 would equal any other.
+A head with such weights prefers nearly the same labels for all texts, so each task has the kind of model and the labels
+that make its results vary: classes and passages use the pre-norm kind, whose <s> depends more on the text (with the
+other kind all of them are LABEL_0), and the scores of passages are not scaled, because every sigmoid would be near 1.
 """
 
 import json
@@ -43,9 +43,9 @@ ODD = [
     "ปัญญาประดิษฐ์และน้ำ",
 ]
 LABELS = {
-    # Hardly a token is O: spans touch each other.
+    # Few tokens are O: spans are adjacent.
     "xlm-roberta": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"],
-    # Three of four tokens are O: spans stand alone.
+    # Three of four tokens are O: spans are separate.
     "xlm-roberta-xl": ["B-LOC", "B-ORG", "O", "I-LOC", "I-ORG", "B-PER", "I-PER"],
 }
 SCALE = 6.0
@@ -66,7 +66,7 @@ HEADS = ("classifier.", "qa_outputs.")
 
 def texts():
     rows = pq.read_table(ASSETS / "udhr.parquet").to_pylist()
-    # Any white space ends a word here, and the pipelines take the words at a line break for one.
+    # Any white space ends a word in polylance; the pipelines join the words at a line break.
     for row in rows:
         row["text"] = " ".join(row["text"].split())
     chosen = []
@@ -74,7 +74,7 @@ def texts():
         of_language = [row["text"] for row in rows if row["code"] == language]
         assert len(of_language) >= 13, language
         chosen += of_language[1:14]
-    # Longer than the model: read in windows.
+    # Longer than the model's limit: read in windows.
     english = [row["text"] for row in rows if row["code"] == "eng"]
     return chosen + ODD + [" ".join(english[:12]), "".join(row["text"] for row in rows if row["code"] == "tha")[:3000], " "]
 
@@ -113,7 +113,7 @@ def spans(kind, fast, given):
     labelled = model(kind, "TokenClassification", len(fast), id2label=dict(enumerate(LABELS[kind])), label2id={label: id for id, label in enumerate(LABELS[kind])})
     pipe = transformers.pipeline("token-classification", model=labelled, tokenizer=fast, stride=128, aggregation_strategy="simple")
     for strategy in ["none", "simple", "first", "average", "max"]:
-        # A stride is refused with `none`, so texts that are too long are left out there.
+        # `none` does not allow a stride, so it has no texts that are too long.
         settings = {"aggregation_strategy": strategy, "stride": None if strategy == "none" else 128}
         found = []
         for text in given:
@@ -167,7 +167,7 @@ def pairs(fast, given):
     asked = [[given[at][:80], [given[at + 1][:60], given[at + 2][:50], given[at + 3][:40]]] for at in range(0, 120, 6)]
     choices, scores = [], []
     for text, options in asked:
-        # One at a time: a pipeline may have made the tokenizer pad on the left, where these models look.
+        # One at a time: a pipeline may have made the tokenizer pad on the left, where these models read their results.
         encoded = [fast([text], [option], return_tensors="pt") for option in options]
         logits = torch.stack([choice(**{name: value[None] for name, value in one.items()}).logits[0, 0] for one in encoded])
         choices.append([rounded(score) for score in logits.softmax(dim=0)])
@@ -181,13 +181,13 @@ def answers(fast, given):
     given_indices = pipe.get_indices
 
     def get_indices(encoding, start, end, sequence, align_to_words):
-        # A token may begin with a space, which is no part of an answer.
+        # A token may begin with a space, which is not part of an answer.
         start, end = given_indices(encoding, start, end, sequence, align_to_words)
         return start + len(context[start:end]) - len(context[start:end].lstrip()), end
 
     pipe.get_indices = get_indices
     asked = [[given[at + 1][:40], given[at]] for at in range(0, 190, 3)] + [["Who?", given[-3]], ["ใคร", given[-2]]]
-    # A context a language that is longer than a window.
+    # One context per language that is longer than a window.
     asked += [[given[at][:40], " ".join(given[at : at + 13])] for at in range(0, 195, 13)]
     found = {}
     for name, options in [("plain", {}), ("null", {"handle_impossible_answer": True}), ("tokens", {"align_to_words": False})]:

@@ -1,0 +1,290 @@
+//! A model on the selected devices: loaded once for all cores or once for each GPU, with a worker for each device or
+//! each lane of a GPU.
+
+use std::{ops::Deref, sync::Arc, thread};
+
+use polylance_backend::Result as BackendResult;
+use polylance_encoder::{Device as Hardware, Gpu, LoadReport, ModelError};
+
+use super::{
+    device_threads::DeviceThreads,
+    gpu_model::{GPU_LANES, GpuLoader, GpuModel, Lane, LoadFailure, context},
+};
+use crate::{
+    device::{DeviceWorker, Devices, TokenCount},
+    error::{PoolError, panic_message},
+    options::PoolOptions,
+    selection::{DeviceSpec, Machine, SelectedDevices, VisibleGpu},
+};
+
+/// Tokens in a batch of cores: enough to fill their caches, and more where weights are widened again for every batch.
+const BATCH_TOKENS_CPU: usize = 2048;
+const BATCH_TOKENS_CPU_PER_LAYER: usize = 8192;
+/// Tokens in a batch of a GPU without a limit of its own.
+const BATCH_TOKENS_GPU: usize = 16_384;
+
+/// A model of a pool: how it is loaded onto a device, any number of times, and what it computes there.
+pub(crate) trait DeviceModel: Send + Sync + 'static {
+    /// The model in a device's memory.
+    type Loaded: Send + Sync + 'static;
+    /// One input of a batch.
+    type Input: TokenCount;
+    /// The result for one input.
+    type Output: Send + 'static;
+
+    /// Loads the model onto a device.
+    fn load(&self, device: &Hardware) -> Result<Self::Loaded, ModelError>;
+
+    /// The report of loading it.
+    fn report(loaded: &Self::Loaded) -> &LoadReport;
+
+    /// Maximum number of tokens in a pass; a larger batch is computed in several. `None` without a limit.
+    fn batch_tokens(loaded: &Self::Loaded) -> Option<usize>;
+
+    /// Computes a batch on the device's threads: one output per input, in the same order.
+    fn compute(
+        &self,
+        loaded: &Self::Loaded,
+        threads: &DeviceThreads,
+        inputs: &[Self::Input],
+    ) -> BackendResult<Vec<Self::Output>>;
+}
+
+/// A model on all its devices.
+pub(crate) struct PerDevice<M: DeviceModel> {
+    /// The devices, ready for batches.
+    pub(crate) devices: Devices<M::Input, M::Output>,
+    /// The model on one of them. Drop it once the pool is open: a GPU cannot be reset while it is held.
+    pub(crate) loaded: Arc<OnDevice<M::Loaded>>,
+}
+
+/// A model in a device's memory. It holds its GPU open.
+pub(crate) struct OnDevice<T> {
+    loaded: T,
+    gpu: Option<Arc<Gpu>>,
+}
+
+impl<T> Deref for OnDevice<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.loaded
+    }
+}
+
+impl<M: DeviceModel> PerDevice<M> {
+    /// Loads the model onto the devices and starts a worker for each. The options' `batch_tokens` override the size of
+    /// a batch; a GPU's limit stays.
+    pub(crate) fn load(
+        model: M,
+        devices: &SelectedDevices,
+        options: &PoolOptions,
+        machine: &Machine,
+    ) -> Result<Self, PoolError> {
+        let model = Arc::new(model);
+        let Placement { workers, loaded, batch_tokens } = match devices {
+            SelectedDevices::AllCores => load_on_cores(&model, options, |per_layer| all_cores(per_layer, machine)),
+            SelectedDevices::Cpu(specs) => load_on_cores(&model, options, |_| specs.clone()),
+            SelectedDevices::Cuda(gpus) => load_on_gpus(&model, gpus, options, machine),
+        }?;
+        Ok(Self { devices: Devices::start(workers, batch_tokens, options.stall())?, loaded })
+    }
+}
+
+/// The workers of a model before they are started.
+struct Placement<M: DeviceModel> {
+    /// The lanes of a GPU are neighbours and have its name.
+    workers: Vec<ModelWorker<M>>,
+    loaded: Arc<OnDevice<M::Loaded>>,
+    /// Tokens in a batch: the smallest default among the devices.
+    batch_tokens: usize,
+}
+
+/// A worker that computes with a loaded model.
+struct ModelWorker<M: DeviceModel> {
+    model: Arc<M>,
+    threads: DeviceThreads,
+    loaded: LoadedModel<M>,
+}
+
+/// A worker's access to the loaded model.
+enum LoadedModel<M: DeviceModel> {
+    OnCores(Arc<OnDevice<M::Loaded>>),
+    OnGpu(Lane<GpuModelLoader<M>>),
+}
+
+impl<M: DeviceModel> DeviceWorker for ModelWorker<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn name(&self) -> &str {
+        self.threads.name()
+    }
+
+    fn run(&self, inputs: &[M::Input]) -> BackendResult<Vec<M::Output>> {
+        let compute = |loaded: &OnDevice<M::Loaded>| self.model.compute(loaded, &self.threads, inputs);
+        match &self.loaded {
+            LoadedModel::OnCores(loaded) => compute(loaded),
+            LoadedModel::OnGpu(lane) => lane.run(compute),
+        }
+    }
+
+    /// Weights in memory are never written to, so those that are loaded are as good as new ones. A GPU may have lost
+    /// them, and its lane loads them again.
+    fn respawn(&self) -> BackendResult<Self> {
+        let loaded = match &self.loaded {
+            LoadedModel::OnCores(loaded) => LoadedModel::OnCores(Arc::clone(loaded)),
+            LoadedModel::OnGpu(lane) => LoadedModel::OnGpu(lane.respawn()),
+        };
+        Ok(Self { model: Arc::clone(&self.model), threads: self.threads.respawn()?, loaded })
+    }
+}
+
+/// One device per core if the weights are small enough to stay in memory as the arithmetic needs them, otherwise all
+/// cores as one device.
+fn all_cores(per_layer: bool, machine: &Machine) -> Vec<DeviceSpec> {
+    let cores = machine.cores();
+    if per_layer || cores.len() < 2 {
+        return vec![DeviceSpec::Cpu];
+    }
+    cores.iter().map(|&core| DeviceSpec::Cores(vec![core])).collect()
+}
+
+fn load_on_cores<M: DeviceModel>(
+    model: &Arc<M>,
+    options: &PoolOptions,
+    specs: impl FnOnce(bool) -> Vec<DeviceSpec>,
+) -> Result<Placement<M>, PoolError> {
+    let loaded = Arc::new(OnDevice { loaded: model.load(&Hardware::Cpu)?, gpu: None });
+    let per_layer = M::report(&loaded).per_layer;
+    let worker = |spec: &DeviceSpec| {
+        let (threads, loaded) = (DeviceThreads::new(spec, None)?, LoadedModel::OnCores(Arc::clone(&loaded)));
+        Ok(ModelWorker { model: Arc::clone(model), threads, loaded })
+    };
+    let workers = specs(per_layer).iter().map(worker).collect::<Result<_, PoolError>>()?;
+    let default = if per_layer { BATCH_TOKENS_CPU_PER_LAYER } else { BATCH_TOKENS_CPU };
+    Ok(Placement { workers, loaded, batch_tokens: options.batch_tokens.unwrap_or(default) })
+}
+
+fn load_on_gpus<M: DeviceModel>(
+    model: &Arc<M>,
+    gpus: &[VisibleGpu],
+    options: &PoolOptions,
+    machine: &Machine,
+) -> Result<Placement<M>, PoolError> {
+    let (mut workers, mut first, mut batch_tokens) = (Vec::new(), None, options.batch_tokens.unwrap_or(usize::MAX));
+    for (gpu, (gpu_model, loaded)) in gpus.iter().zip(load_on_all_gpus(model, gpus)?) {
+        batch_tokens = batch_tokens.min(M::batch_tokens(&loaded).unwrap_or(BATCH_TOKENS_GPU));
+        first.get_or_insert(loaded);
+        for lane in 0..GPU_LANES {
+            let threads = DeviceThreads::new(&DeviceSpec::Cuda(gpu.ordinal), near_core(gpu, lane, machine))?;
+            let loaded = LoadedModel::OnGpu(Lane::new(Arc::clone(&gpu_model)));
+            workers.push(ModelWorker { model: Arc::clone(model), threads, loaded });
+        }
+    }
+    let no_device = || PoolError::Model(ModelError::Option("no device was given".to_owned()));
+    Ok(Placement { workers, loaded: first.ok_or_else(no_device)?, batch_tokens })
+}
+
+/// Loads the model onto all GPUs at the same time: they read the same files, which the system then reads once.
+#[expect(clippy::type_complexity, reason = "the model of each GPU's lanes, and the model as it was loaded")]
+fn load_on_all_gpus<M: DeviceModel>(
+    model: &Arc<M>,
+    gpus: &[VisibleGpu],
+) -> Result<Vec<(Arc<GpuModel<GpuModelLoader<M>>>, Arc<OnDevice<M::Loaded>>)>, PoolError> {
+    thread::scope(|scope| {
+        let start = |gpu: &VisibleGpu| {
+            let device = DeviceSpec::Cuda(gpu.ordinal).to_string();
+            let loader = GpuModelLoader { model: Arc::clone(model), ordinal: gpu.ordinal, device: device.clone() };
+            let ordinal = gpu.ordinal;
+            let loading = thread::Builder::new()
+                .name(format!("load {device}"))
+                .spawn_scoped(scope, move || GpuModel::load(loader, context(ordinal)))
+                .map_err(PoolError::Thread)?;
+            Ok((device, loading))
+        };
+        let loading = gpus.iter().map(start).collect::<Result<Vec<_>, PoolError>>()?;
+        let loaded = loading.into_iter().map(|(device, loading)| {
+            loading
+                .join()
+                .unwrap_or_else(|panic| Err(PoolError::Gpu { device, message: panic_message(panic.as_ref()) }))
+        });
+        loaded.collect()
+    })
+}
+
+/// A core near the GPU that this process may run on: a different one for each lane and each GPU of a NUMA node.
+fn near_core(gpu: &VisibleGpu, lane: usize, machine: &Machine) -> Option<usize> {
+    let near = gpu.near_cores.as_deref().unwrap_or_default();
+    let allowed: Vec<usize> = near.iter().copied().filter(|core| machine.cores().contains(core)).collect();
+    let at = (gpu.ordinal as usize * GPU_LANES + lane).checked_rem(allowed.len())?;
+    Some(allowed[at])
+}
+
+/// Loads a model onto a GPU of this machine.
+struct GpuModelLoader<M> {
+    model: Arc<M>,
+    ordinal: u32,
+    device: String,
+}
+
+impl<M: DeviceModel> GpuLoader for GpuModelLoader<M> {
+    type Model = OnDevice<M::Loaded>;
+
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn load(&self) -> Result<Self::Model, LoadFailure> {
+        let gpu = Gpu::open(self.ordinal).map_err(|error| LoadFailure {
+            is_lost: error.is_lost(),
+            error: Box::new(PoolError::Gpu { device: self.device.clone(), message: error.to_string() }),
+        })?;
+        match self.model.load(&Hardware::Cuda(Arc::clone(&gpu))) {
+            Ok(loaded) => Ok(OnDevice { loaded, gpu: Some(gpu) }),
+            Err(error) => {
+                let error = match error {
+                    ModelError::OutOfMemory(_) | ModelError::Device(_) => {
+                        PoolError::Load { device: self.device.clone(), source: Box::new(error) }
+                    }
+                    error => PoolError::Model(error),
+                };
+                Err(LoadFailure { is_lost: gpu.is_lost(), error: Box::new(error) })
+            }
+        }
+    }
+
+    fn is_lost(&self, model: &Self::Model) -> bool {
+        model.gpu.as_ref().is_some_and(|gpu| gpu.is_lost())
+    }
+
+    fn reset(&self) -> Result<(), String> {
+        Gpu::reset(self.ordinal).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_core_is_a_device_unless_weights_are_widened_layer_by_layer() {
+        let machine = |cores: &[usize]| Machine::new(cores.to_vec(), Ok(Vec::new()));
+        let each = [0, 3].map(|core| DeviceSpec::Cores(vec![core]));
+        assert_eq!(all_cores(false, &machine(&[0, 3])), each);
+        assert_eq!(all_cores(true, &machine(&[0, 3])), [DeviceSpec::Cpu]);
+        assert_eq!(all_cores(false, &machine(&[2])), [DeviceSpec::Cpu]);
+    }
+
+    #[test]
+    fn each_lane_gets_an_allowed_core_near_its_gpu() {
+        let gpu = |ordinal, near_cores| VisibleGpu { ordinal, name: "GPU".to_owned(), compute: (9, 0), near_cores };
+        let machine = Machine::new((0..8).collect(), Ok(Vec::new()));
+        let near = || Some((4..16).collect());
+        let cores = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+            .map(|(ordinal, lane)| near_core(&gpu(ordinal, near()), lane, &machine).unwrap());
+        assert_eq!(cores, [4, 5, 6, 7, 4]);
+        assert_eq!(near_core(&gpu(0, None), 0, &machine), None);
+        assert_eq!(near_core(&gpu(0, Some(vec![20])), 0, &machine), None);
+    }
+}
