@@ -1,9 +1,10 @@
-//! Which devices there are.
+//! The devices of this machine.
 
 use std::{ffi::c_char, fs, path::PathBuf};
 
 use crate::{
-    driver::{Device, Driver, constant},
+    driver::Driver,
+    driver_api::{Device, constant},
     error::{CudaError, Label, Result, Subject},
 };
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::driver::{NEEDED_VERSION, Status};
+use crate::driver_api::{NEEDED_VERSION, Status};
 
 /// A result whose error is a [`CudaError`].
 pub type Result<T> = std::result::Result<T, CudaError>;

@@ -11,7 +11,8 @@ use std::{
 
 use crate::{
     device_list::{self, GpuInfo},
-    driver::{Context, Device, Driver, Event, Module, Status, Stream, constant},
+    driver::Driver,
+    driver_api::{Context, Device, Event, Module, Status, Stream, constant},
     error::{CudaError, Label, Result, Subject},
     kernel::{Kernel, KernelName},
     tensor_map::TensorMaps,
@@ -20,15 +21,15 @@ use crate::{
 /// The oldest architecture that the kernels are compiled for.
 const OLDEST_COMPUTE: (u32, u32) = (8, 0);
 
-/// The kernels' binary. The driver reads words of it.
+/// The kernels' binary, aligned because the driver reads words of it.
 #[repr(C, align(64))]
 struct Image<T: ?Sized>(T);
 static IMAGE: &Image<[u8]> = &Image(*include_bytes!("../assets/polylance.fatbin"));
 
 /// A device, opened: everything on it is made through this handle, and buffers keep it alive.
 ///
-/// All methods may be called from any thread at any time. After a [`CudaError::Lost`] every call returns that error at
-/// once.
+/// All methods may be called from any thread at any time. After a [`CudaError::Lost`] every call returns that error
+/// immediately.
 pub struct Gpu {
     driver: &'static Driver,
     info: GpuInfo,
@@ -40,36 +41,35 @@ pub struct Gpu {
     queueing: Mutex<()>,
     kernels: Mutex<HashMap<KernelName, Arc<Kernel>>>,
     tensor_maps: Mutex<TensorMaps>,
-    /// Events that no pass uses at the moment: those to wait for, and those that take the time.
+    /// Events that no pass uses at the moment, by kind.
     idle_events: [Mutex<Vec<Event>>; 2],
     lost: OnceLock<CudaError>,
     profile: AtomicBool,
     hopper_gemm: AtomicBool,
 }
 
-/// What an event is for.
+/// The purpose of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventKind {
-    /// A thread sleeps until the stream has reached it.
+    /// A thread sleeps until the stream reaches it.
     Wait,
-    /// It records when the stream reached it.
+    /// It records when the stream reaches it.
     Time,
 }
 
-/// How often a device's primary context is held by this process.
+/// The references of this process to a device's primary context.
 #[derive(Default)]
 struct Holds {
     /// [`Gpu`]s alive.
     alive: usize,
-    /// References of lost devices that were not given back, because a call to a
-    /// lost device may never return.
+    /// References of lost devices that were not released, because a call to a lost device may never return.
     unreleased: usize,
 }
 
 /// By ordinal.
 static HOLDS: Mutex<BTreeMap<u32, Holds>> = Mutex::new(BTreeMap::new());
 
-/// The guard, also after a panic of another thread: what the mutexes here protect is never half changed.
+/// The guard, also after a panic of another thread: the values behind these mutexes are never half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -90,7 +90,7 @@ impl Gpu {
             return Err(CudaError::Unsupported { device: label.to_string(), compute: info.compute });
         }
         let context = retain_context(driver, &info, device)?;
-        // From here on, dropping the handle gives back what was created.
+        // From here on, dropping the handle releases everything that was created.
         let mut gpu = Self {
             driver,
             info,
@@ -135,8 +135,8 @@ impl Gpu {
             return Err(CudaError::InUse { ordinal, open: holds.alive });
         }
         for _ in 0..std::mem::take(&mut holds.unreleased) {
-            // The status is that of the loss; whether the reset works is what counts.
-            // SAFETY: this reference was retained and not given back.
+            // The status is that of the loss; only the result of the reset matters.
+            // SAFETY: this reference was retained and not released.
             unsafe { (driver.primary_ctx_release)(device) };
         }
         // SAFETY: nothing made from the context is alive, as the count of its users shows.
@@ -145,12 +145,12 @@ impl Gpu {
         driver.check("cuDevicePrimaryCtxReset", status, Subject::Device(label))
     }
 
-    /// What the driver knows of the device.
+    /// The driver's description of the device.
     pub fn info(&self) -> &GpuInfo {
         &self.info
     }
 
-    /// Bytes of device memory that are free at this moment, for all programs together.
+    /// Bytes of device memory that are free now, for all programs together.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl Gpu {
     }
 
     /// Whether passes that begin from now on measure the time of every kernel ([`Done::times`](crate::Done::times)).
-    /// That costs a few microseconds a launch; off at first.
+    /// That costs a few microseconds per launch; off by default.
     pub fn set_profile(&self, on: bool) {
         self.profile.store(on, Ordering::Relaxed);
     }
@@ -179,8 +179,8 @@ impl Gpu {
         self.profile.load(Ordering::Relaxed)
     }
 
-    /// Whether matrix products on compute capability 9.0 use the kernel made for it; on at first. The two kernels round
-    /// differently: set this before the first pass, and leave it.
+    /// Whether matrix products on compute capability 9.0 use the kernel made for it; on by default. The two kernels round
+    /// differently: set this before the first pass only.
     pub fn set_hopper_gemm(&self, on: bool) {
         self.hopper_gemm.store(on, Ordering::Relaxed);
     }
@@ -190,7 +190,7 @@ impl Gpu {
         self.info.compute == (9, 0) && self.hopper_gemm.load(Ordering::Relaxed)
     }
 
-    /// Waits until the stream has nothing left to do.
+    /// Waits until the stream is empty.
     ///
     /// # Errors
     ///
@@ -226,8 +226,8 @@ impl Gpu {
         lock(&self.tensor_maps)
     }
 
-    /// Fails if the device is lost, else makes the context current on this thread: before every driver call. Another
-    /// device's context may have been current.
+    /// Fails if the device is lost, otherwise makes the context current on this thread. Needed before every driver call,
+    /// because another device's context may be current.
     pub(crate) fn enter(&self) -> Result<()> {
         if let Some(error) = self.lost.get() {
             return Err(error.clone());
@@ -237,7 +237,7 @@ impl Gpu {
         self.check("cuCtxSetCurrent", status)
     }
 
-    /// The error for a status, if it is one. A failure of the device is remembered.
+    /// The error for a status other than success. A loss of the device is remembered.
     pub(crate) fn check(&self, call: &'static str, status: Status) -> Result<()> {
         let result = self.driver.check(call, status, Subject::Device(label(&self.info)));
         match result {
@@ -246,7 +246,7 @@ impl Gpu {
         }
     }
 
-    /// An event that nobody uses.
+    /// An unused event.
     pub(crate) fn take_event(&self, kind: EventKind) -> Result<Event> {
         if let Some(event) = lock(&self.idle_events[kind as usize]).pop() {
             return Ok(event);
@@ -262,7 +262,7 @@ impl Gpu {
         Ok(event)
     }
 
-    /// Keeps an event for the next one who needs one.
+    /// Keeps an event for reuse.
     pub(crate) fn give_back_event(&self, kind: EventKind, event: Event) {
         lock(&self.idle_events[kind as usize]).push(event);
     }
@@ -292,7 +292,7 @@ fn label(info: &GpuInfo) -> Label<'_> {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // A call to a lost device may never return: nothing is given back to it here. `Gpu::reset` destroys its whole context.
+        // A call to a lost device may never return: nothing is released here. `Gpu::reset` destroys the whole context.
         let entered = self.enter().is_ok();
         if entered {
             for events in &self.idle_events {
@@ -314,7 +314,7 @@ impl Drop for Gpu {
         let holds = holds.entry(self.info.ordinal).or_default();
         holds.alive = holds.alive.saturating_sub(1);
         if entered {
-            // SAFETY: retained in `open`, given back once.
+            // SAFETY: retained in `open`, released once.
             unsafe { (self.driver.primary_ctx_release)(self.device) };
         } else {
             holds.unreleased += 1;

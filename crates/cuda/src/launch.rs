@@ -3,7 +3,7 @@
 //! Everything here depends on sizes and the architecture only, never on time or on the number of rows where that could
 //! change a row's bits.
 
-use crate::kernel::NumberType;
+use crate::number::NumberType;
 
 /// A launch: blocks, threads in a block, bytes of dynamic shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,14 +12,15 @@ use std::{
 use half::{bf16, f16};
 
 use crate::{
-    driver::{DevicePointer, constant},
+    driver_api::{DevicePointer, constant},
     error::{CudaError, Result},
     gpu::Gpu,
+    kernel::Parameter,
 };
 
-/// Bytes on a device. They are given back when this is dropped; a kernel that still uses them finishes first.
+/// Bytes on a device. They are freed when this is dropped; a kernel that still uses them finishes first.
 ///
-/// New memory holds whatever was in it before.
+/// The contents of new memory are arbitrary.
 pub struct DeviceBuffer {
     gpu: Arc<Gpu>,
     start: DevicePointer,
@@ -70,7 +71,7 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        // A lost device has lost its memory too, and the address may be of other memory after a reset.
+        // A lost device has lost its memory too, and after a reset the address may belong to other memory.
         if self.bytes > 0 && self.gpu.enter().is_ok() {
             // SAFETY: allocated in `new` and freed once. The driver waits for work that uses the memory.
             let status = unsafe { (self.gpu.driver().mem_free)(self.start) };
@@ -89,8 +90,8 @@ impl fmt::Debug for DeviceBuffer {
     }
 }
 
-/// A part of a [`DeviceBuffer`]. Kernels may write through it: the borrow keeps the memory alive, it does not make it
-/// exclusive, since all work on a device is in one order.
+/// A part of a [`DeviceBuffer`]. Kernels may write through it: the borrow keeps the memory alive but is not exclusive,
+/// because all work on a device is in one order.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceSlice<'a> {
     buffer: &'a DeviceBuffer,
@@ -126,25 +127,37 @@ impl<'a> DeviceSlice<'a> {
     }
 }
 
-/// Numbers that may be read from any bytes, and have no bytes between them.
+impl From<DeviceSlice<'_>> for Parameter {
+    fn from(slice: DeviceSlice<'_>) -> Self {
+        Self::Word(slice.address())
+    }
+}
+
+impl From<Option<DeviceSlice<'_>>> for Parameter {
+    fn from(slice: Option<DeviceSlice<'_>>) -> Self {
+        Self::Word(slice.map_or(0, |slice| slice.address()))
+    }
+}
+
+/// Plain old data: numbers without padding, for which any bytes are a value.
 ///
 /// # Safety
 ///
 /// Every bit pattern is a value, and there is no padding.
-pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+pub unsafe trait Pod: Copy + Send + Sync + 'static {}
 
-macro_rules! plain {
+macro_rules! pod {
     ($($type:ty),*) => {$(
-        // SAFETY: a number, or numbers side by side: no padding, and every bit pattern is a value.
-        unsafe impl Plain for $type {}
+        // SAFETY: a number, or an array of numbers: no padding, and every bit pattern is a value.
+        unsafe impl Pod for $type {}
     )*};
 }
-plain!(u8, u16, u32, u64, i32, f32, bf16, f16, [u32; 2]);
+pod!(u8, u16, u32, u64, i32, f32, bf16, f16, [u32; 2]);
 
-/// Page-locked bytes of the host: a device copies from and to them while the host does something else.
+/// Page-locked bytes of the host. A device copies from and to them while the host does something else.
 ///
-/// A [`Pass`](crate::Pass) takes it while a copy uses it, and waiting for the pass gives it back, so that nothing
-/// reads or writes it in between.
+/// A [`Pass`](crate::Pass) owns it while a copy uses it, and waiting for the pass returns it, so nothing reads or writes it
+/// in between.
 pub struct PinnedBuffer {
     gpu: Arc<Gpu>,
     start: NonNull<u8>,
@@ -184,15 +197,15 @@ impl PinnedBuffer {
         self.bytes
     }
 
-    /// The bytes as numbers: as many whole ones as there is room for.
-    pub fn as_slice<T: Plain>(&self) -> &[T] {
+    /// The bytes as numbers: as many as fit.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: the memory starts at a page (or is empty, and the pointer aligned), holds as many `T`, is initialized
         // since `new`, and any bytes are a `T`. No copy runs: a pass would own the buffer.
         unsafe { slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
 
-    /// The bytes as numbers, to be written.
-    pub fn as_mut_slice<T: Plain>(&mut self) -> &mut [T] {
+    /// The bytes as mutable numbers.
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: as in `as_slice`, and the exclusive borrow of the buffer is that of its bytes.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
@@ -208,7 +221,7 @@ impl PinnedBuffer {
         ptr::eq(&raw const *self.gpu, gpu)
     }
 
-    /// Never gives the memory back: a device that failed may still write to it.
+    /// Never frees the memory: a device that failed may still write to it.
     pub(crate) fn leak(mut self) {
         self.bytes = 0;
     }
@@ -216,7 +229,7 @@ impl PinnedBuffer {
 
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
-        // The memory is the context's: that of a lost device goes when the device is reset, which waits for this handle.
+        // The memory belongs to the context: that of a lost device is freed when the device is reset, which waits for this handle.
         if self.bytes > 0 && self.gpu.enter().is_ok() {
             // SAFETY: allocated in `new` and freed once; no copy uses it, since a pass would own the buffer.
             let status = unsafe { (self.gpu.driver().mem_free_host)(self.start.as_ptr().cast()) };
@@ -235,7 +248,7 @@ impl fmt::Debug for PinnedBuffer {
     }
 }
 
-/// Adds the sizes to an error for too little memory.
+/// Adds the sizes to an out-of-memory error.
 fn with_sizes(error: CudaError, bytes: usize, free_bytes: Option<u64>) -> CudaError {
     match error {
         CudaError::OutOfMemory { device, call, .. } => {

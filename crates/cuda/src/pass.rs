@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    driver::Event,
+    driver_api::Event,
     error::{CudaError, Result},
     gpu::{EventKind, Gpu},
     kernel::{Kernel, KernelName, Parameter},
@@ -167,7 +167,7 @@ impl Pass<'_> {
     ///
     /// # Safety
     ///
-    /// That of [`Kernel::launch`], except that the context is made current here.
+    /// That of [`Gpu::launch`], except that the context is made current here.
     pub(crate) unsafe fn launch(
         &mut self,
         name: KernelName,
@@ -175,16 +175,16 @@ impl Pass<'_> {
         parameters: &mut [Parameter],
     ) -> Result<()> {
         self.gpu.enter()?;
-        let kernel = Kernel::find(self.gpu, name)?;
+        let kernel = self.gpu.kernel(name)?;
         self.queued = true;
         if !self.profile {
             // SAFETY: by this function's contract; the context is current.
-            return unsafe { kernel.launch(self.gpu, launch, parameters) };
+            return unsafe { self.gpu.launch(&kernel, launch, parameters) };
         }
         let start = self.gpu.take_event(EventKind::Time)?;
         self.gpu.record(start)?;
         // SAFETY: as above.
-        unsafe { kernel.launch(self.gpu, launch, parameters) }?;
+        unsafe { self.gpu.launch(&kernel, launch, parameters) }?;
         let stop = self.gpu.take_event(EventKind::Time)?;
         self.gpu.record(stop)?;
         self.work.timed.push(Timed { label: self.label, kernel, start, stop });

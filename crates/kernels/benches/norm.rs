@@ -1,4 +1,4 @@
-//! Layer norm of a thousand rows, as they are and rounded, in numbers a second.
+//! Layer norm of a thousand rows, as they are and rounded, in numbers per second.
 //!
 //! ```text
 //! cargo bench -p polylance-kernels --bench norm
@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use polylance_kernels::{Isa, LayerNorm, Normed};
+use polylance_kernels::{Isa, LayerNorm, NormOutput};
 
 const ROWS: usize = 1024;
 
@@ -22,10 +22,10 @@ fn norms(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(x.len() as u64));
         for isa in Isa::available() {
             group.bench_function(BenchmarkId::new("f32", isa), |bencher| {
-                bencher.iter(|| norm.rows(isa, black_box(&x), Normed::F32(&mut out)));
+                bencher.iter(|| norm.forward(isa, black_box(&x), NormOutput::F32(&mut out)));
             });
             group.bench_function(BenchmarkId::new("both", isa), |bencher| {
-                bencher.iter(|| norm.rows(isa, black_box(&x), Normed::Both(&mut out, &mut rounded)));
+                bencher.iter(|| norm.forward(isa, black_box(&x), NormOutput::Both(&mut out, &mut rounded)));
             });
         }
         group.finish();

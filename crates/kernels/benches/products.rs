@@ -1,11 +1,11 @@
-//! Matrix products of one layer with their epilogues, in operations a second: two for each multiply-add.
+//! Matrix products of one layer with their epilogues, in operations per second: two for each multiply-add.
 //!
 //! ```text
 //! cargo bench -p polylance-kernels --bench products
 //! ```
 //!
-//! The same weights every time, so those of the small model stay in the cache; the example `throughput` has others every
-//! call, as a model has, and prints shares of the peak, which is measured first here.
+//! The weights are the same every time, so those of the small model stay in the cache. The example `throughput` uses
+//! different weights in every call, as a model does, and prints shares of the peak, which is measured first here.
 #![expect(clippy::print_stderr, reason = "criterion has no line for a peak")]
 
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polylance_kernels::{Buffer, Epilogue, Isa, PackedWeights, Precision, Rows, RowsMut, matmul, peak};
 
-/// Numbers of a row before and after the wide maps of the models with a hidden size of 384 and 2560.
+/// Row sizes before and after the wide maps of the models with a hidden size of 384 and 2560.
 const MAPS: [(usize, usize); 4] = [(384, 1536), (1536, 384), (2560, 10240), (10240, 2560)];
 /// One text, a few, and a batch.
 const ROWS: [usize; 3] = [12, 128, 512];
@@ -39,7 +39,7 @@ fn products(criterion: &mut Criterion) {
                 for isa in Isa::available() {
                     group.bench_function(BenchmarkId::new(isa.to_string(), rows), |bencher| {
                         bencher.iter(|| {
-                            // As in the encoder: what a narrow map writes is the residual's, in f32.
+                            // As in the encoder: a narrow map writes to the residual stream, in f32.
                             let f32_in = precision == Precision::F32 || (precision == Precision::Int8 && k < n);
                             let f32_out = precision == Precision::F32 || k > n;
                             let x = if f32_in { Rows::F32(x.f32(padded)) } else { Rows::Bf16(x.bf16(padded)) };

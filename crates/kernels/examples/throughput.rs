@@ -1,14 +1,14 @@
-//! Prints what one core reaches in the encoder's matrix products, beside the peak of its instructions.
+//! Prints the throughput of one core in the encoder's matrix products, and its share of the peak of the instructions.
 //!
-//! Rows and results lie as in the encoder: in whole cache lines, in bf16 between the maps unless all is in f32. Every
-//! call has other weights, as every layer has, so they come from memory or the last cache.
+//! Rows and results are laid out as in the encoder: in whole cache lines, in bf16 between the maps unless all is in f32.
+//! Every call uses different weights, as every layer does, so they come from memory or the last-level cache.
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::time::Instant;
 
 use polylance_kernels::{Buffer, Epilogue, Isa, PackedWeights, Precision, Rows, RowsMut, matmul, peak};
 
-/// What a map of a layer does: numbers of a row before and after it, and what becomes of them.
+/// The maps of a layer, with the row sizes before and after each.
 const MAPS: [(&str, usize, usize); 8] = [
     ("query, key, value", 384, 1152),
     ("attention output", 384, 384),
@@ -22,7 +22,7 @@ const MAPS: [(&str, usize, usize); 8] = [
 
 fn main() {
     let isas: Vec<Isa> = match std::env::args().nth(1) {
-        Some(word) => vec![word.parse().expect("an instruction set")],
+        Some(name) => vec![name.parse().expect("an instruction set")],
         None => Isa::available().collect(),
     };
     for isa in isas {
@@ -39,7 +39,7 @@ fn main() {
     }
 }
 
-/// Operations a second, the best of some tries.
+/// Operations per second, the best of several measurements.
 fn throughput(isa: Isa, precision: Precision, m: usize, map: &str, k: usize, n: usize) -> f64 {
     let layers = (8 << 20) / (k * n) + 1;
     let weights = |layer: usize| {
@@ -57,7 +57,7 @@ fn throughput(isa: Isa, precision: Precision, m: usize, map: &str, k: usize, n: 
     };
     let (mut x, mut out) = (Buffer::default(), Buffer::default());
     let padded = m.next_multiple_of(32) * k;
-    // States are f32 where a product has no rounded form of them.
+    // States stay f32 where a product has no rounded form of them.
     let f32_in = precision == Precision::F32 || (precision == Precision::Int8 && k < n);
     let f32_out = precision == Precision::F32 || matches!(epilogue, Epilogue::BiasAdd(_));
     let mut best = f64::INFINITY;

@@ -9,22 +9,22 @@ use std::{
 
 use half::bf16;
 
-/// Bytes in a cache line, in a row of a tile and in the widest vector.
-pub(crate) const LINE: usize = 64;
+/// Bytes in a cache line, which are also those of a row of a tile and of the widest vector.
+pub(crate) const CACHE_LINE_BYTES: usize = 64;
 
-/// From this size on, a buffer is laid on huge pages: a matrix kernel that walks down a panel would else miss in the
-/// address cache at every few lines.
-const HUGE_PAGE: usize = 2 << 20;
+/// Buffers of at least this size are placed on huge pages: a matrix kernel that walks down a panel would otherwise miss
+/// in the TLB every few lines.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Bytes that start at a cache line, zero at first.
+/// Bytes that start at a cache line, initially zero.
 pub(crate) struct AlignedBytes {
     start: NonNull<u8>,
     layout: Layout,
 }
 
-// SAFETY: owns its memory like a `Box<[u8]>`, and hands it out by the rules of borrowing only.
+// SAFETY: owns its memory like a `Box<[u8]>`, and lends it by the rules of borrowing only.
 unsafe impl Send for AlignedBytes {}
-// SAFETY: as above: a shared reference gives out shared slices only.
+// SAFETY: as above: a shared reference lends shared slices only.
 unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
@@ -34,16 +34,16 @@ impl AlignedBytes {
     ///
     /// `len` exceeds `isize::MAX`.
     pub(crate) fn zeroed(len: usize) -> Self {
-        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { LINE };
+        let align = if len >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { CACHE_LINE_BYTES };
         let layout = Layout::from_size_align(len, align).expect("a buffer of at most isize::MAX bytes");
         if len == 0 {
-            return Self { start: NonNull::<Line>::dangling().cast(), layout };
+            return Self { start: NonNull::<CacheLine>::dangling().cast(), layout };
         }
         // SAFETY: the size is not zero.
         let start = unsafe { alloc::alloc(layout) };
         let Some(start) = NonNull::new(start) else { alloc::handle_alloc_error(layout) };
-        if align == HUGE_PAGE {
-            // The advice counts for pages that no one has written yet: before the zeros.
+        if align == HUGE_PAGE_BYTES {
+            // The advice applies to pages that have not been written yet, so it comes before the zeros.
             advise_huge_pages(start, len);
         }
         // SAFETY: `len` bytes were allocated.
@@ -90,41 +90,41 @@ impl fmt::Debug for AlignedBytes {
 }
 
 #[repr(align(64))]
-struct Line;
+struct CacheLine;
 
 #[cfg(target_os = "linux")]
 fn advise_huge_pages(start: NonNull<u8>, len: usize) {
-    // SAFETY: the range starts at a page, is ours and stays mapped; the advice changes no byte of it. A system that
-    // cannot follow it says so, and nothing is lost.
+    // SAFETY: the range starts at a page, is ours and stays mapped; the advice changes no byte of it. An error is
+    // harmless: the pages stay small.
     unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
 fn advise_huge_pages(_start: NonNull<u8>, _len: usize) {}
 
-/// Numbers that any bytes are a value of, and whose bytes anyone may read: no padding, no invalid value.
+/// Plain old data: numbers without padding and without invalid bit patterns.
 ///
 /// # Safety
 ///
-/// Both must hold, and the type must be aligned to at most [`LINE`].
-pub(crate) unsafe trait Plain: Copy {}
+/// Both must hold, and the alignment of the type must be at most [`CACHE_LINE_BYTES`].
+pub(crate) unsafe trait Pod: Copy {}
 
 // SAFETY: integers and floats have no padding and no invalid values.
-unsafe impl Plain for u8 {}
+unsafe impl Pod for u8 {}
 // SAFETY: as above.
-unsafe impl Plain for i8 {}
+unsafe impl Pod for i8 {}
 // SAFETY: as above.
-unsafe impl Plain for u16 {}
+unsafe impl Pod for u16 {}
 // SAFETY: as above.
-unsafe impl Plain for u32 {}
+unsafe impl Pod for u32 {}
 // SAFETY: as above.
-unsafe impl Plain for i32 {}
+unsafe impl Pod for i32 {}
 // SAFETY: as above.
-unsafe impl Plain for f32 {}
+unsafe impl Pod for f32 {}
 // SAFETY: as above: a transparent u16.
-unsafe impl Plain for bf16 {}
+unsafe impl Pod for bf16 {}
 
-/// Working memory of a kernel that a thread keeps from one call to the next, as large as its largest call.
+/// Working memory of a kernel that a thread keeps between calls, as large as its largest call needed.
 ///
 /// Keep one in a `thread_local!` of the kernel's own module, so that kernels that call each other never share one.
 #[derive(Debug)]
@@ -137,17 +137,17 @@ impl Scratch {
         Self { bytes: AlignedBytes::zeroed(0) }
     }
 
-    /// Room for slices of these sizes, in bytes. What it held before is still there, or is not: write before reading.
-    pub(crate) fn room(&mut self, sizes: &[usize]) -> Room<'_> {
-        let bytes = sizes.iter().map(|size| size.next_multiple_of(LINE)).sum();
+    /// Memory for slices of these sizes, in bytes. Their contents are arbitrary: write before reading.
+    pub(crate) fn slices(&mut self, sizes: &[usize]) -> ScratchSlices<'_> {
+        let bytes = sizes.iter().map(|size| size.next_multiple_of(CACHE_LINE_BYTES)).sum();
         if self.bytes.len() < bytes {
             self.bytes = AlignedBytes::zeroed(bytes);
         }
-        Room { rest: self.bytes.as_mut_slice() }
+        ScratchSlices { rest: self.bytes.as_mut_slice() }
     }
 }
 
-/// Numbers in whole cache lines that a caller keeps between calls: it grows to the largest use and stays.
+/// Numbers in whole cache lines that a caller keeps between calls. It grows to its largest use and never shrinks.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: AlignedBytes,
@@ -160,7 +160,7 @@ impl Default for Buffer {
 }
 
 impl Buffer {
-    /// Room for `len` numbers. What was written to a buffer that was as long is still there.
+    /// Memory for `len` numbers. Numbers that were written before are kept unless the buffer grows.
     pub fn f32(&mut self, len: usize) -> &mut [f32] {
         self.numbers(len)
     }
@@ -170,34 +170,34 @@ impl Buffer {
         self.numbers(len)
     }
 
-    fn numbers<T: Plain>(&mut self, len: usize) -> &mut [T] {
-        let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
+    fn numbers<T: Pod>(&mut self, len: usize) -> &mut [T] {
+        let bytes = (len * size_of::<T>()).next_multiple_of(CACHE_LINE_BYTES);
         if self.bytes.len() < bytes {
             self.bytes = AlignedBytes::zeroed(bytes);
         }
-        Room { rest: self.bytes.as_mut_slice() }.take(len)
+        ScratchSlices { rest: self.bytes.as_mut_slice() }.take(len)
     }
 }
 
-/// Hands out slices that start at a cache line.
+/// Memory that is split into slices which each start at a cache line.
 #[derive(Debug)]
-pub(crate) struct Room<'a> {
+pub(crate) struct ScratchSlices<'a> {
     rest: &'a mut [u8],
 }
 
-impl<'a> Room<'a> {
+impl<'a> ScratchSlices<'a> {
     /// The next `len` numbers.
     ///
     /// # Panics
     ///
-    /// More is taken than [`Scratch::room`] was asked for.
-    pub(crate) fn take<T: Plain>(&mut self, len: usize) -> &'a mut [T] {
+    /// More is taken than [`Scratch::slices`] was given.
+    pub(crate) fn take<T: Pod>(&mut self, len: usize) -> &'a mut [T] {
         let rest = mem::take(&mut self.rest);
-        let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
+        let bytes = (len * size_of::<T>()).next_multiple_of(CACHE_LINE_BYTES);
         let (taken, rest) = rest.split_at_mut(bytes);
         self.rest = rest;
-        // SAFETY: `taken` holds at least `len` values and starts at a multiple of LINE, as every slice before it was a
-        // multiple of LINE long; any bytes are a value of a plain type; the borrow is exclusive.
+        // SAFETY: `taken` holds at least `len` values and starts at a multiple of CACHE_LINE_BYTES, as every slice before it was a
+        // multiple of CACHE_LINE_BYTES long; any bytes are a value of a plain type; the borrow is exclusive.
         unsafe { slice::from_raw_parts_mut(taken.as_mut_ptr().cast(), len) }
     }
 }
@@ -209,10 +209,10 @@ mod tests {
     #[test]
     fn slices_start_at_lines_and_do_not_overlap() {
         let mut scratch = Scratch::new();
-        let mut room = scratch.room(&[3 * 4, 5, 64]);
-        let (floats, bytes, pairs) = (room.take::<f32>(3), room.take::<u8>(5), room.take::<bf16>(32));
+        let mut slices = scratch.slices(&[3 * 4, 5, 64]);
+        let (floats, bytes, pairs) = (slices.take::<f32>(3), slices.take::<u8>(5), slices.take::<bf16>(32));
         for start in [floats.as_ptr().addr(), bytes.as_ptr().addr(), pairs.as_ptr().addr()] {
-            assert_eq!(start % LINE, 0);
+            assert_eq!(start % CACHE_LINE_BYTES, 0);
         }
         floats.fill(1.0);
         bytes.fill(2);
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn large_and_empty_buffers_are_zero() {
-        for len in [0, 1, HUGE_PAGE + 1] {
+        for len in [0, 1, HUGE_PAGE_BYTES + 1] {
             let bytes = AlignedBytes::zeroed(len);
             assert_eq!(bytes.len(), len);
             assert!(bytes.as_slice().iter().all(|byte| *byte == 0));

@@ -1,8 +1,8 @@
 //! Tiles: eight registers of 16 rows by 64 bytes, and products of them.
 //!
-//! The compiler knows no tile registers, so nothing but the functions here ever touches one: what a tile holds after
-//! [`load`] is there at the next call. Tiles must be configured first ([`Tiles::configure`]), for each stretch of
-//! work anew, because a thread that leaves them configured pays for their 8 KiB at every switch.
+//! The compiler does not use tile registers, so only the functions here touch them, and a tile keeps its contents between
+//! calls. Tiles must be configured first ([`Tiles::configure`]), once for each stretch of work: a thread that leaves them
+//! configured pays for their 8 KiB at every context switch.
 
 use std::{arch::asm, arch::x86_64, marker::PhantomData};
 
@@ -11,8 +11,8 @@ pub(crate) const TILE_ROWS: usize = 16;
 /// Bytes in a row of a tile: 16 f32 or i32, 32 bf16, 64 int8.
 pub(crate) const TILE_ROW_BYTES: usize = 64;
 
-/// Whether the CPU has tiles of bf16 and int8 and the system lets this process use them. Asks for the permission,
-/// which holds for all threads of the process.
+/// Whether the CPU has tiles of bf16 and int8 and the system lets this process use them. Requests the permission, which
+/// applies to all threads of the process.
 pub(crate) fn permitted() -> bool {
     cpu_has_tiles() && system_saves_tiles() && request_permission()
 }
@@ -32,7 +32,7 @@ fn system_saves_tiles() -> bool {
     if x86_64::__cpuid(1).ecx & OSXSAVE == 0 {
         return false;
     }
-    // SAFETY: OSXSAVE says that `xgetbv` is enabled; register 0 exists wherever it is.
+    // SAFETY: OSXSAVE means that `xgetbv` is enabled, and register 0 always exists.
     let enabled = unsafe { read_xcr0() };
     enabled & TILE_STATE == TILE_STATE
 }
@@ -43,12 +43,12 @@ fn read_xcr0() -> u64 {
     unsafe { x86_64::_xgetbv(0) }
 }
 
-/// Linux gives tiles only to processes that ask: their saved state is larger than old signal stacks.
+/// Linux gives tiles only to processes that request them: their saved state is larger than old signal stacks.
 #[cfg(target_os = "linux")]
 fn request_permission() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: takes two integers and writes to no memory of ours; a kernel without it answers with an error.
+    // SAFETY: takes two integers and writes to no memory of ours; a kernel without the call returns an error.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
@@ -96,7 +96,7 @@ impl Tiles {
     ///
     /// # Safety
     ///
-    /// [`permitted`] has answered true in this process.
+    /// [`permitted`] has returned true in this process.
     #[inline]
     pub(crate) unsafe fn configure(config: &TileConfig) -> Self {
         // SAFETY: the instruction reads 64 bytes, the size of the struct; palette 1 with at most 16 rows of 64 bytes
@@ -108,7 +108,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: whoever holds the guard has configured tiles, so the CPU has the instruction.
+        // SAFETY: a guard exists only after tiles were configured, so the CPU has the instruction.
         unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
     }
 }
@@ -154,7 +154,7 @@ pub(crate) unsafe fn store<const T: u8>(to: *mut u8, stride: usize) {
 
 /// `C += A * B` in f32, `A` of bf16 `[16, 32]`, `B` of bf16 pairs `[16, 16, 2]`.
 ///
-/// Each pair of `k` is added as it comes, so a row's sum has one order whatever the tiles hold beside it.
+/// Each pair of `k` is added in order, so the sum of a row does not depend on the other rows of the tiles.
 ///
 /// # Safety
 ///
@@ -189,7 +189,7 @@ mod tests {
 
     /// `A` is the identity in its first 16 columns, so `C` must be the rows of `B`.
     #[test]
-    fn tiles_multiply() {
+    fn product_with_the_identity_is_the_other_operand() {
         if Isa::best() < Isa::Amx {
             return;
         }

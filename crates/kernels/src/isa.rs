@@ -1,9 +1,9 @@
-//! Which instructions the kernels use.
+//! The instruction sets of the kernels, and which of them this CPU runs.
 
 use std::{env, fmt, str::FromStr, sync::OnceLock};
 
-/// Names another instruction set of the CPU's than the one that is chosen, to compare or to rule one out.
-const VARIABLE: &str = "POLYLANCE_KERNELS";
+/// Selects a lower instruction set than the detected one, to compare two or to rule one out.
+const ISA_VARIABLE: &str = "POLYLANCE_KERNELS";
 
 /// Instruction sets that kernels are written for, each a superset of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,22 +16,22 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with VNNI: dot products of bytes.
     Avx512Vnni,
-    /// AVX-512 with BF16 beside it: dot products of pairs of bf16.
+    /// AVX-512 with VNNI and BF16: dot products of pairs of bf16.
     Avx512Bf16,
-    /// Tiles of bf16 and int8 (AMX) beside it.
+    /// All of these with AMX: tiles of bf16 and int8.
     Amx,
 }
 
 impl Isa {
-    /// All of them, from the plainest.
+    /// All instruction sets, from the lowest.
     pub const ALL: [Self; 6] =
         [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
 
-    /// The one that kernels run on: the fastest that the CPU and the system allow, or the one that
-    /// `POLYLANCE_KERNELS` names, where they allow it.
+    /// The instruction set that kernels use: the fastest that the CPU and the system allow, or the one that
+    /// `POLYLANCE_KERNELS` names, if they allow it.
     ///
-    /// Decided at the first call, for the life of the process. A word that names no instruction set is passed over
-    /// here: [`Isa::requested`] tells it, to whoever can show it to the user.
+    /// Decided at the first call, for the life of the process. A value that names no instruction set is ignored here;
+    /// [`Isa::requested`] returns it as an error, for callers that can show it to the user.
     pub fn detect() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
         *DETECTED.get_or_init(|| match Self::requested() {
@@ -40,28 +40,29 @@ impl Isa {
         })
     }
 
-    /// What `POLYLANCE_KERNELS` asks for; `None` where it is unset or empty.
+    /// The instruction set that `POLYLANCE_KERNELS` names; `None` where it is unset or empty.
     ///
     /// # Errors
     ///
-    /// The variable holds a word that names no instruction set.
+    /// The value of the variable names no instruction set.
     pub fn requested() -> Result<Option<Self>, UnknownIsa> {
-        match env::var_os(VARIABLE) {
-            Some(word) if !word.is_empty() => word.to_string_lossy().parse().map(Some),
+        match env::var_os(ISA_VARIABLE) {
+            Some(name) if !name.is_empty() => name.to_string_lossy().parse().map(Some),
             _ => Ok(None),
         }
     }
 
-    /// The best that the CPU and the system allow, whatever the environment says.
+    /// The highest instruction set that the CPU and the system allow, whatever the environment says.
     ///
-    /// The first call asks the system to let this process use tiles, where there are any.
+    /// On a CPU with tiles, the first call requests the permission to use them from the system.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(best)
     }
 
-    /// Intel's dot product of pairs takes four times as long as a multiplication of f32, so that two of those and the
-    /// widening before them are done sooner; AMD's takes as long as one.
+    /// The highest instruction set, except where a lower one is faster. Intel's dot product of pairs takes four times as
+    /// long as a multiplication of f32, so widening both pairs and multiplying twice is faster; AMD's takes as long as one
+    /// multiplication.
     ///
     /// Measured on a Xeon of model 207 without AMX: 187 of 415 GFLOP/s.
     fn fastest() -> Self {
@@ -71,12 +72,12 @@ impl Isa {
         }
     }
 
-    /// Those that run on this machine, from the plainest.
+    /// The instruction sets that run on this machine, from the lowest.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|isa| *isa <= Self::best())
     }
 
-    /// The word for it in `POLYLANCE_KERNELS`.
+    /// Its name in `POLYLANCE_KERNELS`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -98,21 +99,21 @@ impl fmt::Display for Isa {
 impl FromStr for Isa {
     type Err = UnknownIsa;
 
-    fn from_str(word: &str) -> Result<Self, UnknownIsa> {
-        let known = Self::ALL.into_iter().find(|isa| isa.name() == word);
-        known.ok_or_else(|| UnknownIsa { word: word.to_owned() })
+    fn from_str(name: &str) -> Result<Self, UnknownIsa> {
+        let known = Self::ALL.into_iter().find(|isa| isa.name() == name);
+        known.ok_or_else(|| UnknownIsa { name: name.to_owned() })
     }
 }
 
-/// A word that names no instruction set.
+/// A name of no instruction set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownIsa {
-    word: String,
+    name: String,
 }
 
 impl fmt::Display for UnknownIsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown instruction set '{}', expected", self.word)?;
+        write!(f, "unknown instruction set '{}', expected", self.name)?;
         for (i, isa) in Isa::ALL.into_iter().enumerate() {
             let join = if i == 0 { " " } else { ", " };
             write!(f, "{join}'{isa}'")?;
@@ -165,14 +166,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_parsed_back() {
+    fn names_round_trip() {
         for isa in Isa::ALL {
             assert_eq!(isa.to_string().parse(), Ok(isa));
         }
     }
 
     #[test]
-    fn an_unknown_word_is_told_with_the_known_ones() {
+    fn unknown_name_error_lists_the_known_names() {
         let error = "sse2".parse::<Isa>().unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_is_available_and_no_better_than_the_best() {
+    fn detected_isa_is_available() {
         assert!(Isa::available().any(|isa| isa == Isa::detect()));
         assert!(Isa::detect() <= Isa::best());
         assert_eq!(Isa::available().next(), Some(Isa::Portable));

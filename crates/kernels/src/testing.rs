@@ -1,8 +1,8 @@
-//! What the tests of all kernels share.
+//! Random numbers and comparisons for the tests of all kernels.
 
 use half::bf16;
 
-/// A small generator: the same numbers on every machine.
+/// A pseudo-random generator: the same numbers on every machine.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -37,7 +37,7 @@ pub(crate) fn widened(x: &[bf16]) -> Vec<f32> {
     x.iter().map(|x| x.to_f32()).collect()
 }
 
-/// Panics where a number is further from its expected one than `tolerance`.
+/// Panics if a number differs from its expected value by more than `tolerance`.
 #[track_caller]
 pub(crate) fn assert_near(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len());

@@ -3,9 +3,10 @@
 use super::{Operands, WORD};
 use crate::{
     error::Result,
-    kernel::{KernelName, NumberType, Parameter},
+    kernel::{KernelName, Parameter},
     launch::{self, ATTENTION_HEAD_SIZES, MAX_GRID_Y, MAX_HEAD_SIZE},
     memory::DeviceSlice,
+    number::NumberType,
     pass::Pass,
 };
 

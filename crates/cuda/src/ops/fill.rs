@@ -1,13 +1,7 @@
 //! Weights by formula, made on the device.
 
 use super::Operands;
-use crate::{
-    error::Result,
-    kernel::{KernelName, NumberType},
-    launch,
-    memory::DeviceSlice,
-    pass::Pass,
-};
+use crate::{error::Result, kernel::KernelName, launch, memory::DeviceSlice, number::NumberType, pass::Pass};
 
 /// Numbers that depend on a seed and their index: `offset + scale · u`, with `u` uniform in `[-1, 1)` from the upper 24
 /// bits of `splitmix64(seed + first + index)`.

@@ -3,11 +3,12 @@
 use super::{Operands, WORD};
 use crate::{
     error::Result,
-    kernel::{KernelName, NumberType, Parameter},
+    kernel::{KernelName, Parameter},
     launch::{self, COLUMN_STEP, F32_COLUMN_STEP, HOPPER_BOXES, MAX_GRID_Y, padded_rows},
     memory::DeviceSlice,
+    number::NumberType,
     pass::Pass,
-    tensor_map,
+    tensor_map::Matrix,
 };
 
 /// What follows the sum of a matrix product, before it is rounded.
@@ -130,11 +131,12 @@ impl Pass<'_> {
             // SAFETY: the parameters of the `gemm` kernels, each operand checked above.
             return unsafe { self.launch(kernel, launch, &mut parameters) };
         }
-        let map = |slice, shape, copied_box| {
-            tensor_map::encode(self.gpu(), slice, number, shape, copied_box).map(Parameter::Map)
+        let map = |slice: DeviceSlice<'_>, [rows, columns]: [usize; 2], copied_box| {
+            let matrix = Matrix { start: slice.address(), number, rows, columns, copied_box };
+            self.gpu().tensor_map(matrix).map(Parameter::Map)
         };
         self.gpu().enter()?;
-        // Padded rows are there to be read and written, and bound the number of different maps.
+        // Padded rows exist in memory, and padding bounds the number of different maps.
         let mut parameters = [
             map(x, [padded_rows(m), k], HOPPER_BOXES.x)?,
             map(w, [n, k], HOPPER_BOXES.w)?,

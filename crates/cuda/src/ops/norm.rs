@@ -3,9 +3,10 @@
 use super::{Operands, WORD};
 use crate::{
     error::Result,
-    kernel::{KernelName, NumberType, Parameter},
+    kernel::{KernelName, Parameter},
     launch,
     memory::DeviceSlice,
+    number::NumberType,
     pass::Pass,
 };
 

@@ -1,13 +1,7 @@
 //! From states of tokens to rows of results.
 
 use super::{Operands, WORD};
-use crate::{
-    error::Result,
-    kernel::{KernelName, NumberType},
-    launch,
-    memory::DeviceSlice,
-    pass::Pass,
-};
+use crate::{error::Result, kernel::KernelName, launch, memory::DeviceSlice, number::NumberType, pass::Pass};
 
 /// How a sequence's states become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,10 @@ pub mod reference;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use polylance_cuda::{DeviceBuffer, Gpu, NumberType, PinnedBuffer, Plain, Result};
+use polylance_cuda::{DeviceBuffer, Gpu, NumberType, PinnedBuffer, Pod, Result};
 
 /// A buffer that holds these numbers, and room for `bytes` bytes at least.
-pub fn upload_padded<T: Plain>(gpu: &Arc<Gpu>, numbers: &[T], bytes: usize) -> Result<DeviceBuffer> {
+pub fn upload_padded<T: Pod>(gpu: &Arc<Gpu>, numbers: &[T], bytes: usize) -> Result<DeviceBuffer> {
     let buffer = DeviceBuffer::new(gpu, bytes.max(size_of_val(numbers)))?;
     let mut pinned = PinnedBuffer::new(gpu, size_of_val(numbers))?;
     pinned.as_mut_slice::<T>().copy_from_slice(numbers);
@@ -22,12 +22,12 @@ pub fn upload_padded<T: Plain>(gpu: &Arc<Gpu>, numbers: &[T], bytes: usize) -> R
 }
 
 /// A buffer that holds these numbers.
-pub fn upload<T: Plain>(gpu: &Arc<Gpu>, numbers: &[T]) -> Result<DeviceBuffer> {
+pub fn upload<T: Pod>(gpu: &Arc<Gpu>, numbers: &[T]) -> Result<DeviceBuffer> {
     upload_padded(gpu, numbers, 0)
 }
 
 /// The first `count` numbers of a buffer.
-pub fn download<T: Plain>(buffer: &DeviceBuffer, count: usize) -> Result<Vec<T>> {
+pub fn download<T: Pod>(buffer: &DeviceBuffer, count: usize) -> Result<Vec<T>> {
     let gpu = buffer.gpu();
     let bytes = count * size_of::<T>();
     let mut pass = gpu.begin()?;
@@ -38,7 +38,7 @@ pub fn download<T: Plain>(buffer: &DeviceBuffer, count: usize) -> Result<Vec<T>>
 }
 
 /// A number as it is stored on the device.
-pub trait Stored: Plain {
+pub trait Stored: Pod {
     const TYPE: NumberType;
     /// How far a result may be from the reference, which sums in f64.
     const TOLERANCE: f64;

@@ -1,7 +1,7 @@
 //! Attention in bf16 by tiles.
 //!
-//! Both products have queries in the columns of their results, as in the other forms: scores are keys by queries
-//! transposed, contexts are values transposed by probabilities, so that softmax writes what the second product reads.
+//! As in the other forms, the columns of both products are queries: scores are keys by queries transposed, contexts are
+//! values transposed by probabilities. So softmax writes the operand of the second product.
 
 use std::{
     arch::x86_64::{_mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps},
@@ -18,38 +18,38 @@ use crate::{
     Isa,
     aligned::Scratch,
     amx::{TILE_ROW_BYTES, TILE_ROWS, TileConfig, Tiles, dot_bf16, load, store, zero},
-    lanes::{Avx512Bf16, Lanes, Transpose},
+    simd::{Avx512Bf16, Simd, Transpose},
 };
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
-static CONFIG: TileConfig = TileConfig::full();
+static TILE_CONFIG: TileConfig = TileConfig::full();
 
-/// Bytes of a tile whose rows lie one after another.
+/// Bytes of a tile whose rows are contiguous.
 const TILE_BYTES: usize = TILE_ROWS * TILE_ROW_BYTES;
 
 /// Numbers of bf16 in a row of a tile: the depth of one product of tiles.
-const DEPTH: usize = TILE_ROW_BYTES / size_of::<bf16>();
+const TILE_DEPTH: usize = TILE_ROW_BYTES / size_of::<bf16>();
 
 /// Proof that this process may use tiles.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TileProof(());
 
 impl TileProof {
-    /// The proof, where `isa` lets kernels use tiles and the CPU and the system do.
-    pub(super) fn of(isa: Isa) -> Option<Self> {
+    /// The proof, where `isa`, the CPU and the system allow tiles.
+    pub(super) fn try_new(isa: Isa) -> Option<Self> {
         (isa.min(Isa::best()) >= Isa::Amx).then_some(Self(()))
     }
 }
 
-/// Attends to a batch. The size of a head is even.
+/// Computes the contexts of a batch. The size of a head is even.
 pub(super) fn forward(simd: Avx512Bf16, _: TileProof, batch: &Packed<'_, bf16>) {
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the proof is that the tiles are permitted, and `simd` that the CPU has the other instructions.
         unsafe {
-            let tiles = Tiles::configure(&CONFIG);
+            let tiles = Tiles::configure(&TILE_CONFIG);
             forward_with(simd, &tiles, batch, scratch);
         }
     });
@@ -58,8 +58,8 @@ pub(super) fn forward(simd: Avx512Bf16, _: TileProof, batch: &Packed<'_, bf16>) 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 fn forward_with(simd: Avx512Bf16, _: &Tiles, batch: &Packed<'_, bf16>, scratch: &mut Scratch) {
     let (tokens, size) = (batch.longest(), batch.head_size());
-    let depth = size.next_multiple_of(DEPTH) / 2;
-    let padded = tokens.next_multiple_of(DEPTH);
+    let depth = size.next_multiple_of(TILE_DEPTH) / 2;
+    let padded = tokens.next_multiple_of(TILE_DEPTH);
     let lens = [
         padded * depth,
         LANES * size,
@@ -69,12 +69,12 @@ fn forward_with(simd: Avx512Bf16, _: &Tiles, batch: &Packed<'_, bf16>, scratch: 
         size.next_multiple_of(LANES) * LANES,
         LANES * size,
     ];
-    let mut room = scratch.room(&lens.map(|len| len * size_of::<f32>()));
-    let [keys, pairs, values, queries, scores, contexts, rows] = lens.map(|len| room.take::<f32>(len));
-    // What no head writes of a tile's depth must be zero; all else that is not written is not read either, or only
-    // into lanes that are not kept.
+    let mut slices = scratch.slices(&lens.map(|len| len * size_of::<f32>()));
+    let [keys, pairs, values, queries, scores, contexts, rows] = lens.map(|len| slices.take::<f32>(len));
+    // The part of a tile's depth that no head writes must be zero. All other memory that is not written is not read, or
+    // only into lanes that are discarded.
     queries.fill(0.0);
-    let work = Work {
+    let work = Workspace {
         keys: keys.as_mut_ptr(),
         pairs: pairs.as_mut_ptr(),
         values: values.as_mut_ptr(),
@@ -90,10 +90,10 @@ fn forward_with(simd: Avx512Bf16, _: &Tiles, batch: &Packed<'_, bf16>, scratch: 
     }
 }
 
-/// Room for a head and a block of its queries, all in words of four bytes. `depth` is half the size of a head, and
-/// `padded` the number of tokens, both filled up to whole tiles.
+/// Memory for a head and a block of its queries, in words of four bytes. `depth` is half the size of a head, and
+/// `padded` the number of tokens, both rounded up to whole tiles.
 #[derive(Debug, Clone, Copy)]
-struct Work {
+struct Workspace {
     /// `[padded, depth]` pairs.
     keys: *mut f32,
     /// `[16, size]` pairs: values before they are transposed.
@@ -115,13 +115,13 @@ struct Work {
 /// The rows of the head can be read and those of its context written, `work` has room for it, and tiles are
 /// configured.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn attend(simd: Avx512Bf16, head: &Head<bf16>, work: Work) {
+unsafe fn attend(simd: Avx512Bf16, head: &Head<bf16>, work: Workspace) {
     // SAFETY: the caller's promise.
     unsafe {
         pack_keys(simd, head, work.keys);
         pack_values(simd, head, work.pairs, work.values);
         for query in (0..head.tokens).step_by(LANES) {
-            block(simd, head, query, work);
+            attend_block(simd, head, query, work);
         }
     }
 }
@@ -133,7 +133,7 @@ unsafe fn attend(simd: Avx512Bf16, head: &Head<bf16>, work: Work) {
 /// As for `attend`.
 #[target_feature(enable = "avx512f")]
 unsafe fn pack_keys(simd: Avx512Bf16, head: &Head<bf16>, to: *mut f32) {
-    let depth = head.size.next_multiple_of(DEPTH) / 2;
+    let depth = head.size.next_multiple_of(TILE_DEPTH) / 2;
     for token in 0..head.tokens {
         for word in (0..depth).step_by(LANES) {
             let mask = mask((head.size / 2).saturating_sub(word));
@@ -153,7 +153,7 @@ unsafe fn pack_keys(simd: Avx512Bf16, head: &Head<bf16>, to: *mut f32) {
 /// As for `attend`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pack_values(simd: Avx512Bf16, head: &Head<bf16>, pairs: *mut f32, to: *mut f32) {
-    let row = head.tokens.next_multiple_of(DEPTH) / 2;
+    let row = head.tokens.next_multiple_of(TILE_DEPTH) / 2;
     for first in (0..row).step_by(LANES) {
         // SAFETY: the blocks end at the last number, and the rows are filled up to whole blocks of pairs.
         unsafe {
@@ -172,30 +172,30 @@ unsafe fn pack_values(simd: Avx512Bf16, head: &Head<bf16>, pairs: *mut f32, to: 
     }
 }
 
-/// Attends for sixteen queries from `query` on.
+/// Computes the contexts of sixteen queries, from `query` on.
 ///
 /// # Safety
 ///
 /// As for `attend`, and `query` is a token of the head.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn block(simd: Avx512Bf16, head: &Head<bf16>, query: usize, work: Work) {
-    let depth = head.size.div_ceil(DEPTH);
-    let pairs = head.tokens.div_ceil(DEPTH);
-    // SAFETY: the caller's promise; what tiles read beyond the tokens and the numbers is in `work` as well.
+unsafe fn attend_block(simd: Avx512Bf16, head: &Head<bf16>, query: usize, work: Workspace) {
+    let depth = head.size.div_ceil(TILE_DEPTH);
+    let pairs = head.tokens.div_ceil(TILE_DEPTH);
+    // SAFETY: the caller's promise; tiles that reach beyond the tokens and the numbers stay inside `work`.
     unsafe {
         transpose_queries(simd, head, query, work.queries, LANES);
         let keys =
-            Left { start: work.keys.cast(), row: depth * TILE_ROW_BYTES, tiles: head.tokens.div_ceil(TILE_ROWS) };
+            Lhs { start: work.keys.cast(), row_stride: depth * TILE_ROW_BYTES, tiles: head.tokens.div_ceil(TILE_ROWS) };
         product(keys, work.queries.cast(), depth, work.scores.cast());
 
         let highest = highest(simd, work.scores, head.tokens);
         let [inverse] = softmax(simd, work.scores, head.tokens, head.exponent_scale, [highest]);
-        for pair in head.tokens.div_ceil(2)..pairs * DEPTH / 2 {
+        for pair in head.tokens.div_ceil(2)..pairs * TILE_DEPTH / 2 {
             simd.store(work.scores.add(pair * LANES), simd.splat(0.0));
         }
 
         let values =
-            Left { start: work.values.cast(), row: pairs * TILE_ROW_BYTES, tiles: head.size.div_ceil(TILE_ROWS) };
+            Lhs { start: work.values.cast(), row_stride: pairs * TILE_ROW_BYTES, tiles: head.size.div_ceil(TILE_ROWS) };
         product(values, work.scores.cast(), pairs, work.contexts.cast());
         for number in 0..head.size {
             let at = work.contexts.add(number * LANES);
@@ -212,59 +212,59 @@ unsafe fn block(simd: Avx512Bf16, head: &Head<bf16>, query: usize, work: Work) {
 /// `scores` is `[tokens, 16]`.
 #[target_feature(enable = "avx512f")]
 unsafe fn highest(simd: Avx512Bf16, scores: *const f32, tokens: usize) -> std::arch::x86_64::__m512 {
-    // Four, because each takes longer than a load.
-    let mut most = [_mm512_set1_ps(f32::NEG_INFINITY); 4];
+    // Four, because a maximum has a longer latency than a load.
+    let mut maxima = [_mm512_set1_ps(f32::NEG_INFINITY); 4];
     // SAFETY: tokens up to the last.
     unsafe {
         for token in 0..tokens / 4 {
-            for (i, most) in most.iter_mut().enumerate() {
-                *most = _mm512_max_ps(simd.load(scores.add((4 * token + i) * LANES)), *most);
+            for (i, maxima) in maxima.iter_mut().enumerate() {
+                *maxima = _mm512_max_ps(simd.load(scores.add((4 * token + i) * LANES)), *maxima);
             }
         }
         for token in tokens / 4 * 4..tokens {
-            most[0] = _mm512_max_ps(simd.load(scores.add(token * LANES)), most[0]);
+            maxima[0] = _mm512_max_ps(simd.load(scores.add(token * LANES)), maxima[0]);
         }
     }
-    _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]))
+    _mm512_max_ps(_mm512_max_ps(maxima[0], maxima[1]), _mm512_max_ps(maxima[2], maxima[3]))
 }
 
-/// Rows of pairs, in tiles of sixteen rows; `row` is bytes from a row to the next.
+/// Rows of pairs, in tiles of sixteen rows, with `row_stride` bytes from a row to the next.
 #[derive(Debug, Clone, Copy)]
-struct Left {
+struct Lhs {
     start: *const u8,
-    row: usize,
+    row_stride: usize,
     tiles: usize,
 }
 
-/// `to = left · right`, where `right` is `depth` tiles and `to` a tile for each of the left's.
+/// `to = lhs · rhs`, where `rhs` is `depth` tiles and `to` one tile for each of `lhs`.
 ///
 /// # Safety
 ///
 /// All tiles can be read and written, and tiles are configured.
 #[inline(always)]
-unsafe fn product(left: Left, right: *const u8, depth: usize, to: *mut u8) {
-    for first in (0..left.tiles).step_by(4) {
+unsafe fn product(lhs: Lhs, rhs: *const u8, depth: usize, to: *mut u8) {
+    for first in (0..lhs.tiles).step_by(4) {
         // SAFETY: the caller's promise; the group ends at the last tile.
         unsafe {
-            let start = left.start.add(first * TILE_ROWS * left.row);
+            let start = lhs.start.add(first * TILE_ROWS * lhs.row_stride);
             let to = to.add(first * TILE_BYTES);
-            match left.tiles - first {
-                1 => group::<1>(start, left.row, right, depth, to),
-                2 => group::<2>(start, left.row, right, depth, to),
-                3 => group::<3>(start, left.row, right, depth, to),
-                _ => group::<4>(start, left.row, right, depth, to),
+            match lhs.tiles - first {
+                1 => group::<1>(start, lhs.row_stride, rhs, depth, to),
+                2 => group::<2>(start, lhs.row_stride, rhs, depth, to),
+                3 => group::<3>(start, lhs.row_stride, rhs, depth, to),
+                _ => group::<4>(start, lhs.row_stride, rhs, depth, to),
             }
         }
     }
 }
 
-/// G tiles of `product`, summed side by side, because one sum alone would wait for itself.
+/// G tiles of `product`, in G accumulators: the products of a single one would wait for each other.
 ///
 /// # Safety
 ///
 /// As for `product`.
 #[inline(always)]
-unsafe fn group<const G: usize>(left: *const u8, row: usize, right: *const u8, depth: usize, to: *mut u8) {
+unsafe fn group<const G: usize>(lhs: *const u8, row_stride: usize, rhs: *const u8, depth: usize, to: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         zero::<0>();
@@ -272,20 +272,20 @@ unsafe fn group<const G: usize>(left: *const u8, row: usize, right: *const u8, d
         zero::<2>();
         zero::<3>();
         for step in 0..depth {
-            load::<4>(right.add(step * TILE_BYTES), TILE_ROW_BYTES);
-            let left = left.add(step * TILE_ROW_BYTES);
-            load::<5>(left, row);
+            load::<4>(rhs.add(step * TILE_BYTES), TILE_ROW_BYTES);
+            let lhs = lhs.add(step * TILE_ROW_BYTES);
+            load::<5>(lhs, row_stride);
             dot_bf16::<0, 5, 4>();
             if G > 1 {
-                load::<6>(left.add(TILE_ROWS * row), row);
+                load::<6>(lhs.add(TILE_ROWS * row_stride), row_stride);
                 dot_bf16::<1, 6, 4>();
             }
             if G > 2 {
-                load::<7>(left.add(2 * TILE_ROWS * row), row);
+                load::<7>(lhs.add(2 * TILE_ROWS * row_stride), row_stride);
                 dot_bf16::<2, 7, 4>();
             }
             if G > 3 {
-                load::<5>(left.add(3 * TILE_ROWS * row), row);
+                load::<5>(lhs.add(3 * TILE_ROWS * row_stride), row_stride);
                 dot_bf16::<3, 5, 4>();
             }
         }

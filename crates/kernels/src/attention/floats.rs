@@ -4,40 +4,40 @@ use std::cell::RefCell;
 
 use super::{
     packed::{Head, Packed},
-    product::{Contexts, Floats, Left, Right, Scores, product},
+    product::{Contexts, F32Dot, Lhs, Rhs, Scores, product},
     rows::{gather, scatter},
 };
 use crate::{
     Isa,
     aligned::Scratch,
-    lanes::{Kernel, Lanes, Transpose, run},
-    number::Number,
+    element::Element,
+    simd::{Kernel, Simd, Transpose, run},
 };
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
-/// Most vectors of queries in a block.
-const VECTORS: usize = 2;
+/// The largest number of vectors of queries in a block.
+const MAX_QUERY_VECTORS: usize = 2;
 
-/// Attends to a batch.
-pub(super) fn forward<N: Number>(isa: Isa, batch: &Packed<'_, N>) {
+/// Computes the contexts of a batch.
+pub(super) fn forward<E: Element>(isa: Isa, batch: &Packed<'_, E>) {
     // The scratch is borrowed here because a closure would not be compiled for the instructions.
     SCRATCH.with_borrow_mut(|scratch| run(isa, Forward { batch, scratch }));
 }
 
-struct Forward<'a, 'b, N> {
-    batch: &'a Packed<'b, N>,
+struct Forward<'a, 'b, E> {
+    batch: &'a Packed<'b, E>,
     scratch: &'a mut Scratch,
 }
 
-impl<N: Number> Kernel for Forward<'_, '_, N> {
+impl<E: Element> Kernel for Forward<'_, '_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Lanes>(self, simd: S) {
-        let mut work = Work::new(simd, self.scratch, self.batch.longest(), self.batch.head_size());
+    fn run<S: Simd>(self, simd: S) {
+        let mut work = Workspace::new(simd, self.scratch, self.batch.longest(), self.batch.head_size());
         for head in self.batch.heads() {
             // SAFETY: `heads` makes heads whose rows are inside the batch, and none is longer than the longest.
             unsafe { attend(simd, &head, &mut work) };
@@ -45,46 +45,46 @@ impl<N: Number> Kernel for Forward<'_, '_, N> {
     }
 }
 
-/// Room for a head, and for a block of its queries.
+/// Memory for a head, and for a block of its queries.
 #[derive(Debug)]
-struct Work<'a> {
+struct Workspace<'a> {
     /// `[tokens, size]` each.
     keys: &'a mut [f32],
     values: &'a mut [f32],
-    /// Queries of a block, then their contexts: `[VECTORS vectors, size]`.
+    /// Queries of a block, then their contexts: `[MAX_QUERY_VECTORS vectors, size]`.
     rows: &'a mut [f32],
-    /// The queries again: `[size, VECTORS vectors]`.
+    /// The queries again: `[size, MAX_QUERY_VECTORS vectors]`.
     queries: &'a mut [f32],
-    /// Scores, then probabilities: `[tokens, VECTORS vectors]`.
+    /// Scores, then probabilities: `[tokens, MAX_QUERY_VECTORS vectors]`.
     scores: &'a mut [f32],
-    /// `[size, VECTORS vectors]`.
+    /// `[size, MAX_QUERY_VECTORS vectors]`.
     contexts: &'a mut [f32],
 }
 
-impl<'a> Work<'a> {
-    /// Numbers of each part, for heads of `size` in sequences of up to `tokens`.
+impl<'a> Workspace<'a> {
+    /// The numbers of each field, for heads of `size` in sequences of at most `tokens`.
     #[inline(always)]
-    fn numbers<S: Lanes>(_: S, tokens: usize, size: usize) -> [usize; 6] {
-        let lanes = VECTORS * S::WIDTH;
+    fn numbers<S: Simd>(_: S, tokens: usize, size: usize) -> [usize; 6] {
+        let lanes = MAX_QUERY_VECTORS * S::WIDTH;
         [tokens * size, tokens * size, lanes * size, size * lanes, tokens * lanes, size * lanes]
     }
 
     #[inline(always)]
-    fn new<S: Lanes>(simd: S, scratch: &'a mut Scratch, tokens: usize, size: usize) -> Self {
+    fn new<S: Simd>(simd: S, scratch: &'a mut Scratch, tokens: usize, size: usize) -> Self {
         let numbers = Self::numbers(simd, tokens, size);
-        let mut room = scratch.room(&numbers.map(|numbers| numbers * size_of::<f32>()));
-        let [keys, values, rows, queries, scores, contexts] = numbers.map(|numbers| room.take(numbers));
+        let mut slices = scratch.slices(&numbers.map(|numbers| numbers * size_of::<f32>()));
+        let [keys, values, rows, queries, scores, contexts] = numbers.map(|numbers| slices.take(numbers));
         Self { keys, values, rows, queries, scores, contexts }
     }
 }
 
-/// Attends for one head, block by block of its queries.
+/// Computes the contexts of one head, one block of queries at a time.
 ///
 /// # Safety
 ///
 /// The rows of the head can be read and those of its context written, and `work` has room for it.
 #[inline(always)]
-unsafe fn attend<S: Lanes, N: Number>(simd: S, head: &Head<N>, work: &mut Work<'_>) {
+unsafe fn attend<S: Simd, E: Element>(simd: S, head: &Head<E>, work: &mut Workspace<'_>) {
     let all = [head.tokens, head.size];
     let mut query = 0;
     // SAFETY: the caller's promise, and `query` is a token of the head.
@@ -93,23 +93,28 @@ unsafe fn attend<S: Lanes, N: Number>(simd: S, head: &Head<N>, work: &mut Work<'
         gather(simd, head.values, head.stride, all, work.values.as_mut_ptr());
         while query < head.tokens {
             if head.tokens - query > S::WIDTH {
-                block::<S, N, 2>(simd, head, query, work);
+                attend_block::<S, E, 2>(simd, head, query, work);
                 query += 2 * S::WIDTH;
             } else {
-                block::<S, N, 1>(simd, head, query, work);
+                attend_block::<S, E, 1>(simd, head, query, work);
                 query += S::WIDTH;
             }
         }
     }
 }
 
-/// Attends for the queries from `query` on that V vectors hold.
+/// Computes the contexts of the queries in V vectors, from `query` on.
 ///
 /// # Safety
 ///
 /// As for `attend`, and each of the V vectors has a token of the head in its first lane.
 #[inline(always)]
-unsafe fn block<S: Lanes, N: Number, const V: usize>(simd: S, head: &Head<N>, query: usize, work: &mut Work<'_>) {
+unsafe fn attend_block<S: Simd, E: Element, const V: usize>(
+    simd: S,
+    head: &Head<E>,
+    query: usize,
+    work: &mut Workspace<'_>,
+) {
     let (lanes, size) = (S::WIDTH * V, head.size);
     let block = [lanes.min(head.tokens - query), size];
     let rows = work.rows.as_mut_ptr();
@@ -120,18 +125,18 @@ unsafe fn block<S: Lanes, N: Number, const V: usize>(simd: S, head: &Head<N>, qu
         transpose(simd, block, [rows, queries], [size, lanes]);
         scale(simd, queries, size * V, head.exponent_scale);
 
-        let keys = Left { start: work.keys.as_ptr(), row: size, step: 1, rows: head.tokens };
-        let queries = Right { start: queries, depth: size };
+        let keys = Lhs { start: work.keys.as_ptr(), row_stride: size, step_stride: 1, rows: head.tokens };
+        let queries = Rhs { start: queries, depth: size };
         let scores = work.scores.as_mut_ptr();
         let mut sink = Scores::<S::F32, V> { to: scores, highest: [simd.splat(f32::NEG_INFINITY); V] };
-        product(simd, Floats, keys, queries, &mut sink);
+        product(simd, F32Dot, keys, queries, &mut sink);
 
-        let inverse = softmax::<S, N, V>(simd, scores, head.tokens, sink.highest);
+        let inverse = softmax::<S, E, V>(simd, scores, head.tokens, sink.highest);
 
-        let values = Left { start: work.values.as_ptr(), row: 1, step: size, rows: size };
-        let probabilities = Right { start: scores, depth: head.tokens };
+        let values = Lhs { start: work.values.as_ptr(), row_stride: 1, step_stride: size, rows: size };
+        let probabilities = Rhs { start: scores, depth: head.tokens };
         let contexts = work.contexts.as_mut_ptr();
-        product(simd, Floats, values, probabilities, &mut Contexts::<S::F32, V> { to: contexts, inverse });
+        product(simd, F32Dot, values, probabilities, &mut Contexts::<S::F32, V> { to: contexts, inverse });
 
         transpose(simd, [size, block[0]], [contexts, rows], [lanes, size]);
         scatter(simd, rows, block, head.context.add(query * head.context_stride), head.context_stride);
@@ -142,9 +147,9 @@ unsafe fn block<S: Lanes, N: Number, const V: usize>(simd: S, head: &Head<N>, qu
 ///
 /// # Safety
 ///
-/// All of it can be read, and written transposed.
+/// The block can be read, and its transpose written.
 #[inline(always)]
-unsafe fn transpose<S: Lanes>(
+unsafe fn transpose<S: Simd>(
     simd: S,
     [rows, columns]: [usize; 2],
     [from, to]: [*mut f32; 2],
@@ -152,7 +157,7 @@ unsafe fn transpose<S: Lanes>(
 ) {
     for row in (0..rows).step_by(S::WIDTH) {
         for column in (0..columns).step_by(S::WIDTH) {
-            // SAFETY: the caller's promise; parts end with the last row and the last column.
+            // SAFETY: the caller's promise; blocks end with the last row and the last column.
             unsafe {
                 simd.transpose(Transpose {
                     from: from.add(row * from_stride + column),
@@ -167,13 +172,13 @@ unsafe fn transpose<S: Lanes>(
     }
 }
 
-/// Scales the queries, so that scores need not be: a score less the highest is then exactly 0 for the highest.
+/// Scales the queries instead of the scores: the highest score minus itself is then exactly 0.
 ///
 /// # Safety
 ///
 /// `queries` is `vectors` vectors.
 #[inline(always)]
-unsafe fn scale<S: Lanes>(simd: S, queries: *mut f32, vectors: usize, factor: f32) {
+unsafe fn scale<S: Simd>(simd: S, queries: *mut f32, vectors: usize, factor: f32) {
     for vector in 0..vectors {
         // SAFETY: the caller's promise.
         unsafe {
@@ -183,13 +188,14 @@ unsafe fn scale<S: Lanes>(simd: S, queries: *mut f32, vectors: usize, factor: f3
     }
 }
 
-/// Turns scores, which are powers of two, into probabilities not yet divided by their sums, and returns the inverses of the sums.
+/// Turns scores, which are exponents of two, into probabilities not yet divided by their sums, and returns the inverses
+/// of the sums.
 ///
 /// # Safety
 ///
 /// `scores` is `[tokens, V vectors]`.
 #[inline(always)]
-unsafe fn softmax<S: Lanes, N: Number, const V: usize>(
+unsafe fn softmax<S: Simd, E: Element, const V: usize>(
     simd: S,
     scores: *mut f32,
     tokens: usize,
@@ -201,7 +207,7 @@ unsafe fn softmax<S: Lanes, N: Number, const V: usize>(
             // SAFETY: the token's V vectors are inside the scores.
             unsafe {
                 let at = scores.add((token * V + v) * S::WIDTH);
-                let probability = N::exp2(simd, simd.sub(simd.load(at), highest));
+                let probability = E::exp2(simd, simd.sub(simd.load(at), highest));
                 simd.store(at, probability);
                 *sum = simd.add(*sum, probability);
             }

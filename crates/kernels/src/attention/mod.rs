@@ -1,8 +1,8 @@
 //! Multi-head self-attention over a packed batch.
 //!
 //! A unit of work is one head of one sequence. All forms keep a block of queries in the lanes of vectors: the scores
-//! of a key are one vector, so the maximum, the sum and the division of softmax are lane by lane, a sequence of any
-//! length needs no padding of its keys, and what a query gets is computed in one order whatever is beside it.
+//! of a key are one vector, so the maximum, the sum and the division of softmax are lane by lane, and the keys of a
+//! sequence need no padding. The context of a query is computed in one order, whatever the other queries are.
 //!
 //! | form | scores and values | softmax |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //! | AVX-512 BF16, on bf16 | dot products of pairs of bf16 | f32, probabilities rounded to bf16 |
 //! | AMX, on bf16 | tiles of bf16 | as above |
 //!
-//! Where the instructions know f32 only, a batch in bf16 is widened head by head, as its rows are gathered.
+//! Without bf16 instructions, a batch in bf16 is widened head by head, as its rows are gathered.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -30,15 +30,15 @@ use half::bf16;
 use self::packed::Packed;
 use crate::Isa;
 
-/// Multi-head self-attention, all tokens of a sequence seeing all of it.
+/// Multi-head self-attention in which every token of a sequence attends to the whole sequence.
 ///
 /// `qkv`: `[total_tokens, 3 · hidden]`, where a row holds the token's queries, keys and values one after another, each
 /// as `heads` slices of `head_size`. `cu_seqlens`: `[sequences + 1]`, ascending from 0 to `total_tokens`. `context`:
 /// `[total_tokens, hidden]`, where `hidden = heads · head_size`. No token attends outside its own sequence, and its
-/// context has the same bits whatever sequences are beside its own.
+/// context has the same bits whatever other sequences are in the batch.
 ///
-/// `softmax(scale · Q Kᵀ) V`; scores and softmax are in f32, with a row's maximum subtracted. A number that is not a
-/// number, or a score that overflows upwards, makes the contexts that depend on it not numbers.
+/// `softmax(scale · Q Kᵀ) V`; scores and softmax are in f32, with a row's maximum subtracted. A NaN, or a score that
+/// overflows upwards, makes the contexts that depend on it NaN.
 ///
 /// Source: `XLMRobertaSelfAttention` in transformers 5.23, with `scale = 1 / sqrt(head_size)`.
 ///
@@ -76,28 +76,28 @@ impl SelfAttention {
         self.heads * self.head_size
     }
 
-    /// Attends in f32.
+    /// Computes the contexts in f32.
     ///
     /// # Panics
     ///
-    /// `cu_seqlens` does not ascend from 0, or `qkv` or `context` has another number of rows than it says.
+    /// `cu_seqlens` does not ascend from 0, or `qkv` or `context` has a different number of rows.
     pub fn forward_f32(&self, isa: Isa, qkv: &[f32], cu_seqlens: &[u32], context: &mut [f32]) {
         floats::forward(isa, &Packed::new(self, qkv, cu_seqlens, context));
     }
 
-    /// Attends in bf16, to within a few roundings of it.
+    /// Computes the contexts in bf16, with an error of a few roundings.
     ///
     /// # Panics
     ///
     /// As for [`SelfAttention::forward_f32`].
     pub fn forward_bf16(&self, isa: Isa, qkv: &[bf16], cu_seqlens: &[u32], context: &mut [bf16]) {
         let packed = Packed::new(self, qkv, cu_seqlens, context);
-        // Pairs of numbers are what the instructions multiply: a head of an odd size has half a pair.
+        // The instructions multiply pairs of numbers: a head of an odd size would have half a pair.
         #[cfg(target_arch = "x86_64")]
         if self.head_size.is_multiple_of(2)
-            && let Some(simd) = crate::lanes::Avx512Bf16::of(isa)
+            && let Some(simd) = crate::simd::Avx512Bf16::try_new(isa)
         {
-            return match amx::TileProof::of(isa) {
+            return match amx::TileProof::try_new(isa) {
                 Some(tiles) => amx::forward(simd, tiles, &packed),
                 None => bf16_pairs::forward(simd, &packed),
             };
@@ -105,7 +105,7 @@ impl SelfAttention {
         floats::forward(isa, &packed);
     }
 
-    /// What scores are multiplied by so that softmax is a power of two.
+    /// The factor that makes scores exponents of two instead of e.
     fn exponent_scale(&self) -> f32 {
         self.scale * std::f32::consts::LOG2_E
     }

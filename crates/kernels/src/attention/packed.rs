@@ -4,7 +4,7 @@ use std::{marker::PhantomData, ops::Range};
 
 use super::SelfAttention;
 
-/// A batch whose sizes fit together.
+/// A batch whose sizes were checked.
 #[derive(Debug)]
 pub(super) struct Packed<'a, T> {
     attention: &'a SelfAttention,
@@ -16,20 +16,20 @@ pub(super) struct Packed<'a, T> {
 
 /// One head of one sequence, where it lies in the batch: `tokens` rows of `size` numbers each.
 ///
-/// Made by [`Packed::heads`] alone, so its rows can be read, and those of the context written by whoever holds
-/// it: no two heads share a number of it, and the batch is attended to by one thread.
+/// Made by [`Packed::heads`] only, so its rows can be read, and those of the context can be written by its owner: no two
+/// heads share a number of the context, and one thread computes the batch.
 #[derive(Debug)]
 pub(super) struct Head<T> {
     pub(super) queries: *const T,
     pub(super) keys: *const T,
     pub(super) values: *const T,
-    /// From a row to the next of the three above.
+    /// Numbers from a row to the next of queries, keys and values.
     pub(super) stride: usize,
     pub(super) context: *mut T,
     pub(super) context_stride: usize,
     pub(super) tokens: usize,
     pub(super) size: usize,
-    /// Scores times this are powers of two.
+    /// Turns scores into exponents of two.
     pub(super) exponent_scale: f32,
 }
 
@@ -57,7 +57,7 @@ impl<'a, T> Packed<'a, T> {
         self.sequences().map(|tokens| tokens.len()).max().unwrap_or(0)
     }
 
-    /// The heads of a sequence that has tokens, then those of the next.
+    /// The heads of the first sequence that is not empty, then those of the next.
     #[inline(always)]
     pub(super) fn heads(&self) -> impl Iterator<Item = Head<T>> {
         let sequences = self.sequences().filter(|tokens| !tokens.is_empty());

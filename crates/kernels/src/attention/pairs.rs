@@ -1,4 +1,4 @@
-//! Steps on pairs of bf16, one pair in each lane, that the forms with instructions for bf16 share.
+//! Steps on pairs of bf16, one pair per lane, shared by the forms that use bf16 instructions.
 
 use std::{
     arch::x86_64::{
@@ -13,21 +13,21 @@ use half::bf16;
 
 use super::{packed::Head, product::Dot, rows::scatter};
 use crate::{
-    lanes::{Avx512Bf16, Lanes, Transpose},
     math::exp2_bf16,
+    simd::{Avx512Bf16, Simd, Transpose},
 };
 
-/// Lanes of a vector.
+/// Simd of a vector.
 pub(super) const LANES: usize = 16;
 
-/// Two bf16 of 1.
-const ONES: i32 = 0x3F80_3F80;
+/// A pair of bf16, both 1.0.
+const ONE_PAIR: i32 = 0x3F80_3F80;
 
 /// Words are pairs of bf16.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pairs;
+pub(super) struct PairDot;
 
-impl Dot<Avx512Bf16> for Pairs {
+impl Dot<Avx512Bf16> for PairDot {
     #[inline(always)]
     fn dot(self, _: Avx512Bf16, a: __m512, b: __m512, sum: __m512) -> __m512 {
         // SAFETY: the vector type is the proof that the CPU has the instruction; any bits are pairs of bf16.
@@ -36,13 +36,13 @@ impl Dot<Avx512Bf16> for Pairs {
 }
 
 /// Turns scores `[tokens, V vectors]` into pairs of probabilities `[tokens / 2, V vectors]` in the same place, not yet
-/// divided by their sums, and returns the inverses of the sums. A last token without another is paired with zero.
+/// divided by their sums, and returns the inverses of the sums. A last odd token is paired with zero.
 ///
-/// What is summed are the rounded probabilities, so that rounding moves no weight from one query to another.
+/// The rounded probabilities are summed, so that those of each query still add up to 1.
 ///
 /// # Safety
 ///
-/// `scores` is as large as said.
+/// `scores` has that size.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 #[inline]
 pub(super) unsafe fn softmax<const V: usize>(
@@ -53,7 +53,7 @@ pub(super) unsafe fn softmax<const V: usize>(
     highest: [__m512; V],
 ) -> [__m512; V] {
     let scale = simd.splat(exponent_scale);
-    // Not one multiply-add with `-highest · scale`: that is rounded, and for huge scores the rounding is huge.
+    // No multiply-add with `-highest · scale`: its rounding error is huge for huge scores.
     // SAFETY: callers name a vector of a token.
     let probability = |token: usize, v: usize| unsafe {
         let score = simd.load(scores.add((token * V + v) * LANES));
@@ -63,15 +63,15 @@ pub(super) unsafe fn softmax<const V: usize>(
     for pair in 0..tokens / 2 {
         for (v, sum) in sums.iter_mut().enumerate() {
             let pairs = interleave(probability(2 * pair, v), probability(2 * pair + 1, v));
-            *sum = Pairs.dot(simd, pairs, ones(), *sum);
-            // SAFETY: the pair's place is that of a token that was read before.
+            *sum = PairDot.dot(simd, pairs, ones(), *sum);
+            // SAFETY: the pair is stored over a token that was read before.
             unsafe { simd.store(scores.add((pair * V + v) * LANES), pairs) };
         }
     }
     if !tokens.is_multiple_of(2) {
         for (v, sum) in sums.iter_mut().enumerate() {
             let pairs = interleave(probability(tokens - 1, v), simd.splat(0.0));
-            *sum = Pairs.dot(simd, pairs, ones(), *sum);
+            *sum = PairDot.dot(simd, pairs, ones(), *sum);
             // SAFETY: as above.
             unsafe { simd.store(scores.add((tokens / 2 * V + v) * LANES), pairs) };
         }
@@ -85,7 +85,7 @@ pub(super) unsafe fn softmax<const V: usize>(
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn ones() -> __m512 {
-    _mm512_castsi512_ps(_mm512_set1_epi32(ONES))
+    _mm512_castsi512_ps(_mm512_set1_epi32(ONE_PAIR))
 }
 
 /// Rounds both and pairs their lanes, `first` in the low halves.
@@ -102,8 +102,8 @@ fn interleave(first: __m512, second: __m512) -> __m512 {
     _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, rounded))
 }
 
-/// Pairs the values of tokens `2 · first` on: `[count, size]` words, each of a number of two tokens. Tokens beyond the
-/// last count as zero.
+/// Pairs the values of the tokens from `2 · first` on: `[count, size]` words, each with a number of two tokens. Tokens
+/// beyond the last count as zero.
 ///
 /// # Safety
 ///
@@ -129,7 +129,7 @@ pub(super) unsafe fn pair_values(head: &Head<bf16>, first: usize, count: usize, 
     }
 }
 
-/// A mask of the first sixteen or fewer lanes.
+/// A mask of the first `lanes` lanes, at most sixteen.
 #[inline]
 pub(super) fn mask(lanes: usize) -> u16 {
     if lanes >= LANES { u16::MAX } else { (1 << lanes) - 1 }
@@ -164,7 +164,7 @@ pub(super) unsafe fn transpose_queries(
 }
 
 /// Transposes and rounds the contexts of the queries from `first` on, at most sixteen, from `[size, stride]`. `rows` is
-/// room for them in between.
+/// memory for the transposed contexts.
 ///
 /// # Safety
 ///
@@ -196,7 +196,7 @@ pub(super) unsafe fn write_contexts(
     }
 }
 
-/// Pairs of numbers as words, which need no more alignment than the numbers: they are read unaligned.
+/// Pairs of numbers as words. They are read unaligned, so they need no more alignment than the numbers.
 #[inline(always)]
 pub(super) fn words(numbers: *const bf16) -> *const f32 {
     numbers.cast::<u8>().cast()

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{Random, assert_near, rounded, widened};
 
-/// The specification, in f64.
+/// The reference, in f64.
 fn reference(attention: &SelfAttention, qkv: &[f32], cu_seqlens: &[u32]) -> Vec<f32> {
     let (hidden, size) = (attention.hidden(), attention.head_size);
     let part = |token: u32, part: usize, head: usize| {
@@ -54,8 +54,8 @@ fn forward_bf16(isa: Isa, attention: &SelfAttention, qkv: &[bf16], cu_seqlens: &
     context
 }
 
-/// Values are at most 1, so that a probability rounded to bf16 moves a context by at most 2^-9 of 1, and rounding the
-/// context does so again.
+/// Values are at most 1, so rounding the probabilities to bf16 moves a context by at most 2^-9, and so does rounding the
+/// context.
 const BF16_TOLERANCE: f32 = 8e-3;
 
 fn check(heads: usize, head_size: usize, lengths: &[usize], seed: u64) {
@@ -81,7 +81,7 @@ fn check(heads: usize, head_size: usize, lengths: &[usize], seed: u64) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn every_form_attends(
+    fn every_isa_matches_the_reference(
         seed: u64,
         heads in 1_usize..4,
         head_size in prop::sample::select(vec![1, 3, 4, 8, 14, 16, 32, 36, 64, 80, 128]),
@@ -92,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn edges() {
+fn edge_sizes_match_the_reference() {
     for head_size in [4, 32, 64, 80, 128] {
         check(2, head_size, &[1], 1);
         check(2, head_size, &[1, 1, 2, 3, 1, 4, 5, 6, 7, 8, 9], 2);
@@ -102,7 +102,7 @@ fn edges() {
     check(1, 80, &[513], 5);
 }
 
-/// Bits of one sequence's contexts, alone and between others, at another place and in another company.
+/// Compares the bits of a sequence's contexts, alone and between others, at several positions.
 #[test]
 fn sequence_alone_equals_sequence_in_batch() {
     for (head_size, tokens) in [(32, 1), (32, 7), (32, 12), (32, 50), (64, 103), (80, 33), (6, 40), (3, 20)] {
@@ -118,7 +118,7 @@ fn sequence_alone_equals_sequence_in_batch() {
             let mut qkv = random.numbers(start * row, 50.0);
             qkv.extend(&sequence);
             qkv.extend(random.numbers(after.iter().sum::<usize>() * row, 50.0));
-            // A neighbour that is not a number must not be seen either.
+            // A NaN in a neighbour must not matter either.
             if start > 0 {
                 qkv[start * row - 1] = f32::NAN;
             }
@@ -136,7 +136,7 @@ fn sequence_alone_equals_sequence_in_batch() {
 }
 
 #[test]
-fn very_large_scores_choose_the_highest() {
+fn highest_of_very_large_scores_wins() {
     let (size, tokens) = (32, 20);
     let attention = SelfAttention::new(1, size, 1.0);
     let mut qkv = vec![0.0; tokens * 3 * size];
@@ -152,7 +152,7 @@ fn very_large_scores_choose_the_highest() {
 }
 
 #[test]
-fn a_score_of_minus_infinity_is_a_probability_of_zero() {
+fn minus_infinity_score_has_probability_zero() {
     let attention = SelfAttention::new(1, 2, 1.0);
     // Keys of the second token overflow downwards.
     let qkv = [1e25, 1e25, 0.0, 0.0, 3.0, 4.0, 1e25, 1e25, -1e25, -1e25, 100.0, 100.0];
@@ -163,7 +163,7 @@ fn a_score_of_minus_infinity_is_a_probability_of_zero() {
 }
 
 #[test]
-fn not_a_number_is_seen_wherever_it_counts() {
+fn nan_reaches_exactly_the_contexts_that_depend_on_it() {
     let (size, tokens) = (32, 19);
     let attention = SelfAttention::new(2, size, 0.2);
     let row = 3 * attention.hidden();
@@ -190,12 +190,12 @@ fn not_a_number_is_seen_wherever_it_counts() {
 
 #[test]
 #[should_panic(expected = "sequences lie one after another")]
-fn sequences_must_ascend() {
+fn descending_sequences_panic() {
     forward_f32(Isa::detect(), &SelfAttention::new(1, 1, 1.0), &[0.0; 9], &[0, 5, 3]);
 }
 
 #[test]
 #[should_panic(expected = "a token has a query, a key and a value")]
-fn rows_must_be_there() {
+fn missing_rows_panic() {
     forward_f32(Isa::detect(), &SelfAttention::new(1, 1, 1.0), &[0.0; 6], &[0, 3]);
 }

@@ -1,19 +1,31 @@
 //! Matrix products of rows of tokens with packed weights.
 //!
-//! Weights are packed once: panels of [`PANEL`] columns, in each of them one *word* of every column after another, where
-//! a word is four bytes of `k`: one f32, two bf16, four int8. Every instruction set reads that layout; a tile of AMX is
-//! sixteen words of a panel.
+//! Weights are packed once, in panels of [`PANEL`] columns. A panel is a sequence of *k-groups*: four bytes of `k` of
+//! each column, one column after another, which are one f32, two bf16 or four int8. Every instruction set reads that
+//! layout; a tile of AMX is sixteen groups of a panel.
 //!
-//! A call takes a block of rows at a time, of as many words as the second cache holds, and walks some panels over it: a
-//! chunk of `k` of those panels stays in the first cache while all rows of the block pass. Sums wait between chunks in
-//! memory, so each is taken in the order of `k` in one register: a row's bits depend on nothing beside it.
+//! ```text
+//! panel p:  group 0                     group 1
+//!           column 0 | 1 | .. | 15      column 0 | 1 | .. | 15      ..
+//!           k = 0      0        0       k = 1      1        1           f32
+//!           k = 0, 1   0, 1     0, 1    k = 2, 3   2, 3     2, 3        bf16
+//! ```
+//!
+//! A call multiplies a block of rows at a time, as many as fit into the second-level cache for `kc` groups, and passes a
+//! few panels over it: a chunk of `k` of those panels stays in the first-level cache while all rows of the block pass.
+//! Between chunks the sums wait in memory, so each is accumulated in the order of `k` in one register, and a row's bits
+//! do not depend on the other rows. A micro-kernel multiplies a few rows by a few panels; the epilogue then writes the
+//! result.
+//!
+//! The blocking is that of BLIS (Van Zee and van de Geijn, 2015), with `W` as the packed side.
 
 mod block;
-mod finish;
-mod left;
+mod dispatch;
+mod epilogue;
+mod lhs;
+mod micro_kernels;
 mod packed;
 mod peak;
-mod strips;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -24,20 +36,21 @@ use std::{cell::RefCell, ops::Range};
 
 use half::bf16;
 
-use self::{finish::Finish, left::Left};
-pub use self::{packed::PackedWeights, peak::peak};
+use self::{epilogue::BlockEpilogue, lhs::PackedLhs};
+pub use self::{epilogue::Epilogue, packed::PackedWeights, peak::peak};
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::{Avx512Bf16, Lanes};
+use crate::simd::{Avx512Bf16, Simd};
 use crate::{Isa, aligned::Scratch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
-/// Bytes of the left side that stay in the second cache while the panels pass.
-const LEFT_BYTES: usize = 768 << 10;
-/// So many rows share the reading of a panel, when there are as many.
-const LEAST_ROWS: usize = 256;
-/// Rows of a block are a multiple of two tiles: with so many in its memory, the left side of a product is read where it
-/// is.
+/// Bytes of the left side that stay in the second-level cache while the panels pass.
+const L2_LHS_BYTES: usize = 768 << 10;
+/// The smallest and the largest number of rows in a block: they share the reads of a panel.
+const MIN_BLOCK_ROWS: usize = 256;
+const MAX_BLOCK_ROWS: usize = 1024;
+/// The rows of a block are padded to a multiple of this, two tiles. A left side whose memory has that many rows is read
+/// where it is.
 pub const ROW_STEP: usize = 32;
 
 /// The numbers that a product is computed in; sums are f32, or i32 for int8.
@@ -48,29 +61,28 @@ pub enum Precision {
     F32,
     /// Both sides rounded to bf16.
     Bf16,
-    /// Weights rounded to 255 steps a column, rows to 256 steps each.
+    /// Weights rounded to 255 steps per column, rows to 256 steps each.
     Int8,
 }
 
 impl Precision {
-    /// Whether products on `isa` are made of tiles, which have whole rows of tiles on their left.
+    /// Whether products on `isa` are computed by tiles, which read whole tiles of the left side.
     fn tiled(self, isa: Isa) -> bool {
         isa == Isa::Amx && self != Self::F32
     }
 
-    /// Whether pairs of bf16 are multiplied as f32 on `isa`. The left side is widened once then, when it is taken; the
-    /// weights are each time that they are read, which leaves half the memory to be read.
+    /// Whether pairs of bf16 are multiplied as f32 on `isa`. The left side is then widened once, when it is packed; the
+    /// weights are widened each time they are read, which halves the bytes to read.
     fn widens(self, isa: Isa) -> bool {
         self == Self::Bf16 && matches!(isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni)
     }
 
-    /// Words of the left side for a word of the weights.
-    fn left_words(self, isa: Isa) -> usize {
+    /// Groups of the left side for each group of the weights.
+    fn lhs_groups(self, isa: Isa) -> usize {
         if self.widens(isa) { 2 } else { 1 }
     }
 
-    /// Numbers in a word.
-    const fn per_word(self) -> usize {
+    const fn numbers_per_group(self) -> usize {
         match self {
             Self::F32 => 1,
             Self::Bf16 => 2,
@@ -101,9 +113,9 @@ impl Rows<'_> {
     ///
     /// # Panics
     ///
-    /// There are fewer.
+    /// The range ends beyond the last number.
     #[must_use]
-    pub fn part(self, numbers: Range<usize>) -> Self {
+    pub fn slice(self, numbers: Range<usize>) -> Self {
         match self {
             Self::F32(x) => Self::F32(&x[numbers]),
             Self::Bf16(x) => Self::Bf16(&x[numbers]),
@@ -111,12 +123,12 @@ impl Rows<'_> {
     }
 }
 
-/// Room for rows of numbers.
+/// Memory for rows of numbers.
 #[derive(Debug)]
 pub enum RowsMut<'a> {
     /// As they are.
     F32(&'a mut [f32]),
-    /// To be rounded.
+    /// Rounded.
     Bf16(&'a mut [bf16]),
 }
 
@@ -129,29 +141,10 @@ impl RowsMut<'_> {
     }
 
     /// Some of the numbers.
-    fn part(&mut self, numbers: Range<usize>) -> RowsMut<'_> {
+    fn slice(&mut self, numbers: Range<usize>) -> RowsMut<'_> {
         match self {
             Self::F32(out) => RowsMut::F32(&mut out[numbers]),
             Self::Bf16(out) => RowsMut::Bf16(&mut out[numbers]),
-        }
-    }
-}
-
-/// What is done with `x Wᵀ` on its way out. A bias is `[n]`.
-#[derive(Debug, Clone, Copy)]
-pub enum Epilogue<'a> {
-    /// `out = x Wᵀ + bias`.
-    Bias(&'a [f32]),
-    /// `out = gelu(x Wᵀ + bias)`, in the erf form.
-    BiasGelu(&'a [f32]),
-    /// `out += x Wᵀ + bias`.
-    BiasAdd(&'a [f32]),
-}
-
-impl<'a> Epilogue<'a> {
-    fn bias(&self) -> &'a [f32] {
-        match self {
-            Self::Bias(bias) | Self::BiasGelu(bias) | Self::BiasAdd(bias) => bias,
         }
     }
 }
@@ -162,8 +155,8 @@ thread_local! {
 
 /// `x Wᵀ` with an epilogue: `x` is `[m, k]`, `weights` `[n, k]`, `out` `[m, n]`.
 ///
-/// `x` may have more rows than `out`. Up to a multiple of [`ROW_STEP`], and in memory that starts at a cache line, they let tiles
-/// read `x` where it is; what they hold is of no concern.
+/// `x` may have more rows than `out`, whose contents do not matter. If they fill `x` up to a multiple of [`ROW_STEP`], and
+/// `x` starts at a cache line, tiles read it where it is.
 ///
 /// ```
 /// use polylance_kernels::{Epilogue, Isa, PackedWeights, Precision, Rows, RowsMut, matmul};
@@ -177,32 +170,32 @@ thread_local! {
 ///
 /// # Panics
 ///
-/// When sizes do not fit together.
+/// The sizes do not fit together.
 pub fn matmul(isa: Isa, x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue<'_>, mut out: RowsMut<'_>) {
     let (n, k) = (weights.n(), weights.k());
     assert!(x.numbers().is_multiple_of(k), "the left side is whole rows of {k} numbers");
-    let (rows, room) = (x.numbers() / k, out.len());
-    assert!(room.is_multiple_of(n) && room / n <= rows, "there is room for whole rows of {n} numbers, at most {rows}");
-    assert_eq!(epilogue.bias().len(), n, "the bias has a number a column");
-    let m = room / n;
+    let (rows, len) = (x.numbers() / k, out.len());
+    assert!(len.is_multiple_of(n) && len / n <= rows, "the output is whole rows of {n} numbers, at most {rows}");
+    assert_eq!(epilogue.bias().len(), n, "the bias has a number for each column");
+    let m = len / n;
     let isa = isa.min(Isa::best());
     SCRATCH.with_borrow_mut(|scratch| {
-        let at_once = block_rows(isa, weights);
-        for first in (0..m).step_by(at_once) {
-            let end = (first + at_once).min(m);
-            let x = x.part(first * k..end.next_multiple_of(ROW_STEP).min(rows) * k);
-            multiply(isa, scratch, x, weights, epilogue, out.part(first * n..end * n));
+        let block_rows = block_rows(isa, weights);
+        for first in (0..m).step_by(block_rows) {
+            let end = (first + block_rows).min(m);
+            let x = x.slice(first * k..end.next_multiple_of(ROW_STEP).min(rows) * k);
+            multiply(isa, scratch, x, weights, epilogue, out.slice(first * n..end * n));
         }
     });
 }
 
-/// Rows that are taken at once.
+/// Rows of a block.
 fn block_rows(isa: Isa, weights: &PackedWeights) -> usize {
-    let rows = LEFT_BYTES / (weights.words() * weights.precision().left_words(isa) * 4);
-    (rows / ROW_STEP * ROW_STEP).clamp(LEAST_ROWS, 1024)
+    let rows = L2_LHS_BYTES / (weights.k_groups() * weights.precision().lhs_groups(isa) * 4);
+    (rows / ROW_STEP * ROW_STEP).clamp(MIN_BLOCK_ROWS, MAX_BLOCK_ROWS)
 }
 
-/// Multiplies a block of rows, as many as there is room for.
+/// Multiplies a block: as many rows as `out` has.
 fn multiply(
     isa: Isa,
     scratch: &mut Scratch,
@@ -213,26 +206,26 @@ fn multiply(
 ) {
     let rows = out.len() / weights.n();
     let padded = rows.next_multiple_of(ROW_STEP);
-    let (words, panels) = (weights.words(), weights.n().div_ceil(PANEL));
-    let sizes = Left::bytes(isa, padded, weights);
+    let (k_groups, panels) = (weights.k_groups(), weights.n().div_ceil(PANEL));
+    let sizes = PackedLhs::sizes(isa, padded, weights);
     #[cfg(target_arch = "x86_64")]
     if weights.precision().tiled(isa)
-        && let Some(simd) = Avx512Bf16::of(isa)
+        && let Some(simd) = Avx512Bf16::try_new(isa)
     {
-        let plan = tiles::Plan::new(padded, words, panels);
-        let mut room = scratch.room(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
-        let left = Left::new(isa, &mut room, x, [rows, padded], weights);
-        let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));
+        let plan = tiles::Plan::new(padded, k_groups, panels);
+        let mut slices = scratch.slices(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
+        let lhs = PackedLhs::new(isa, &mut slices, x, [rows, padded], weights);
+        let (sums, epilogue) = (slices.take(plan.sums()), BlockEpilogue::new(&lhs, weights, epilogue, out));
         return match weights.precision() {
-            Precision::Int8 => simd.run(tiles::Product::<tiles::Int8>::new(plan, rows, sums, finish)),
+            Precision::Int8 => simd.run(tiles::Product::<tiles::Int8>::new(plan, rows, sums, epilogue)),
             Precision::F32 | Precision::Bf16 => {
-                simd.run(tiles::Product::<tiles::Bf16>::new(plan, rows, sums, finish));
+                simd.run(tiles::Product::<tiles::Bf16>::new(plan, rows, sums, epilogue));
             }
         };
     }
-    let plan = vectors::Plan::new(padded, weights.precision().left_words(isa), words, panels);
-    let mut room = scratch.room(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
-    let left = Left::new(isa, &mut room, x, [rows, padded], weights);
-    let (sums, finish) = (room.take(plan.sums()), Finish::new(&left, weights, epilogue, out));
-    vectors::multiply(isa, plan, rows, sums, finish);
+    let plan = vectors::Plan::new(padded, weights.precision().lhs_groups(isa), k_groups, panels);
+    let mut slices = scratch.slices(&[sizes[0], sizes[1], sizes[2], plan.sums() * 4]);
+    let lhs = PackedLhs::new(isa, &mut slices, x, [rows, padded], weights);
+    let (sums, epilogue) = (slices.take(plan.sums()), BlockEpilogue::new(&lhs, weights, epilogue, out));
+    vectors::multiply(isa, plan, rows, sums, epilogue);
 }

@@ -1,43 +1,43 @@
-//! Weights in the order in which products read them.
+//! Weights, packed in the order in which products read them.
 
 use half::bf16;
 
 use super::{PANEL, Precision};
 use crate::aligned::AlignedBytes;
 
-/// Words of `k` are padded to whole tiles.
-const WORD_STEP: usize = 16;
+/// The groups of a column are padded to a multiple of this: whole tiles.
+const K_GROUP_STEP: usize = 16;
 
 /// A matrix of weights, `[n, k]`, packed for products with rows of `k` numbers.
 pub struct PackedWeights {
     precision: Precision,
     n: usize,
     k: usize,
-    /// Words of a column, with the zeros behind its last number.
-    words: usize,
-    /// `[n / PANEL, words, PANEL]` words.
+    /// Groups of a column, with the zeros after its last number.
+    k_groups: usize,
+    /// `[n / PANEL, k_groups, PANEL]` groups.
     bytes: AlignedBytes,
-    /// Of int8: what a step of each column is worth.
+    /// For int8: the value of one step of each column.
     scales: Vec<f32>,
-    /// Of int8: what each column's steps add up to.
+    /// For int8: the sum of each column's steps, times its scale.
     column_sums: Vec<f32>,
 }
 
 impl PackedWeights {
-    /// Packs `n` rows of `k` numbers, which `row` writes one at a time: from a mapped file, without a copy of it all.
+    /// Packs `n` rows of `k` numbers, which `row` writes one at a time, so that a mapped file is never copied whole.
     ///
     /// # Panics
     ///
     /// `n` or `k` is 0.
     pub fn new(precision: Precision, n: usize, k: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         assert!(n > 0 && k > 0, "weights have rows and columns");
-        let words = k.div_ceil(precision.per_word()).next_multiple_of(WORD_STEP);
-        let mut bytes = AlignedBytes::zeroed(n.div_ceil(PANEL) * words * PANEL * 4);
+        let k_groups = k.div_ceil(precision.numbers_per_group()).next_multiple_of(K_GROUP_STEP);
+        let mut bytes = AlignedBytes::zeroed(n.div_ceil(PANEL) * k_groups * PANEL * 4);
         let (mut scales, mut column_sums) = (Vec::new(), Vec::new());
-        // A panel's columns one after another, with zeros behind the last number of each.
-        let width = words * precision.per_word();
+        // A panel's columns one after another, with zeros after the last number of each.
+        let width = k_groups * precision.numbers_per_group();
         let mut columns = vec![0.0; PANEL * width];
-        for (panel, bytes) in bytes.as_mut_slice().chunks_exact_mut(words * PANEL * 4).enumerate() {
+        for (panel, bytes) in bytes.as_mut_slice().chunks_exact_mut(k_groups * PANEL * 4).enumerate() {
             let first = panel * PANEL;
             let count = PANEL.min(n - first);
             columns[count * width..].fill(0.0);
@@ -67,10 +67,10 @@ impl PackedWeights {
                 }
             }
         }
-        Self { precision, n, k, words, bytes, scales, column_sums }
+        Self { precision, n, k, k_groups, bytes, scales, column_sums }
     }
 
-    /// The numbers they are packed in.
+    /// The numbers that they are packed in.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -85,18 +85,18 @@ impl PackedWeights {
         self.k
     }
 
-    /// Memory taken.
+    /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + (self.scales.len() + self.column_sums.len()) * 4
     }
 
-    pub(super) fn words(&self) -> usize {
-        self.words
+    pub(super) fn k_groups(&self) -> usize {
+        self.k_groups
     }
 
-    /// The first word of a panel; those behind it follow.
+    /// The first group of a panel; the rest of the panel, and the panels after it, follow.
     pub(super) fn panel(&self, panel: usize) -> *const u32 {
-        self.bytes.as_slice()[panel * self.words * PANEL * 4..].as_ptr().cast()
+        self.bytes.as_slice()[panel * self.k_groups * PANEL * 4..].as_ptr().cast()
     }
 
     pub(super) fn scales(&self) -> &[f32] {
@@ -108,15 +108,15 @@ impl PackedWeights {
     }
 }
 
-/// Writes a panel: word by word, that of each column. Some words of each column are taken at a time, so that what is
-/// read and what is written both stay in the first cache.
-fn interleave<const N: usize>(bytes: &mut [u8], columns: &[f32], mut word: impl FnMut([f32; N], usize) -> [u8; 4]) {
+/// Writes a panel group by group, in each of them that of every column. A few groups of each column are taken at a time,
+/// so that input and output both stay in the first-level cache.
+fn interleave<const N: usize>(bytes: &mut [u8], columns: &[f32], mut group: impl FnMut([f32; N], usize) -> [u8; 4]) {
     let width = columns.len() / PANEL;
-    for (step, lines) in bytes.chunks_exact_mut(WORD_STEP * PANEL * 4).enumerate() {
+    for (step, lines) in bytes.chunks_exact_mut(K_GROUP_STEP * PANEL * 4).enumerate() {
         for (column, numbers) in columns.chunks_exact(width).enumerate() {
-            let words = &numbers[step * WORD_STEP * N..][..WORD_STEP * N];
-            for (line, numbers) in lines.as_chunks_mut::<{ PANEL * 4 }>().0.iter_mut().zip(words.as_chunks::<N>().0) {
-                line[column * 4..][..4].copy_from_slice(&word(*numbers, column));
+            let groups = &numbers[step * K_GROUP_STEP * N..][..K_GROUP_STEP * N];
+            for (line, numbers) in lines.as_chunks_mut::<{ PANEL * 4 }>().0.iter_mut().zip(groups.as_chunks::<N>().0) {
+                line[column * 4..][..4].copy_from_slice(&group(*numbers, column));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What this machine's instructions for a product reach when next to nothing is read: the measure of all kernels.
+//! The peak of this machine's instructions for a product, with almost no memory reads: what kernels are measured against.
 
 use std::time::{Duration, Instant};
 
@@ -6,25 +6,27 @@ use std::time::{Duration, Instant};
 use super::tiles;
 use super::{
     PANEL, Precision,
-    block::{Block, SUM_STRIDE, Start},
-    vectors::{CHUNK, GROUP},
+    block::{Block, Init, MAX_PANELS, SUM_STRIDE},
+    dispatch,
+    vectors::CHUNK_GROUPS,
 };
 use crate::{Isa, aligned::Scratch};
 
-/// How long one try takes, about.
-const TRY: Duration = Duration::from_millis(20);
-const TRIES: usize = 5;
-/// Rows of a strip of vectors, or of two.
-const ROWS: usize = 12;
+/// The approximate time of one measurement.
+const MEASUREMENT_TIME: Duration = Duration::from_millis(20);
+const MEASUREMENTS: usize = 5;
+/// Rows of one micro-tile of vectors, or of two.
+const BLOCK_ROWS: usize = 12;
 
-/// Operations a second (a multiplication and an addition are two) of one thread, the best of some tries: of tiles in
-/// registers alone, and of vectors with operands in the first cache, as each of their products reads one of them.
+/// Operations per second of one thread (a multiplication and an addition are two), the best of several measurements:
+/// of tiles with all operands in registers, and of vectors with operands in the first-level cache, because each of their
+/// products reads one of them.
 pub fn peak(isa: Isa, precision: Precision) -> f64 {
     let isa = isa.min(Isa::best());
     #[cfg(target_arch = "x86_64")]
     if precision.tiled(isa) {
-        // A product of two tiles: 16 by 16 sums of 16 words each.
-        let operations = 1024 * 2 * 16 * 16 * 16 * precision.per_word();
+        // A product of two tiles: 16 by 16 sums of 16 groups each.
+        let operations = 1024 * 2 * 16 * 16 * 16 * precision.numbers_per_group();
         // SAFETY: `isa` is what the CPU has, and it has tiles.
         return rate(operations as f64, || unsafe {
             match precision {
@@ -33,37 +35,37 @@ pub fn peak(isa: Isa, precision: Precision) -> f64 {
             }
         });
     }
-    let (words, panels) = (CHUNK / 2, GROUP);
+    let (k_groups, panels) = (CHUNK_GROUPS / 2, MAX_PANELS);
     let mut scratch = Scratch::new();
-    let left_words = words * precision.left_words(isa);
-    let sizes = [ROWS * left_words, panels * words * PANEL, ROWS * SUM_STRIDE].map(|words| words * 4);
-    let mut room = scratch.room(&sizes);
-    let (left, right) = (room.take::<u32>(ROWS * left_words), room.take::<u32>(panels * words * PANEL));
-    let sums = room.take::<u32>(ROWS * SUM_STRIDE);
+    let lhs_groups = k_groups * precision.lhs_groups(isa);
+    let sizes = [BLOCK_ROWS * lhs_groups, panels * k_groups * PANEL, BLOCK_ROWS * SUM_STRIDE].map(|len| len * 4);
+    let mut slices = scratch.slices(&sizes);
+    let (lhs, rhs) = (slices.take::<u32>(BLOCK_ROWS * lhs_groups), slices.take::<u32>(panels * k_groups * PANEL));
+    let sums = slices.take::<u32>(BLOCK_ROWS * SUM_STRIDE);
     let block = Block {
-        left: left.as_ptr(),
-        left_stride: left_words,
-        rows: ROWS,
-        right: right.as_ptr(),
-        panel_stride: words * PANEL,
+        lhs: lhs.as_ptr(),
+        lhs_stride: lhs_groups,
+        rows: BLOCK_ROWS,
+        rhs: rhs.as_ptr(),
+        panel_stride: k_groups * PANEL,
         panels,
-        words,
+        k_groups,
         sums: sums.as_mut_ptr(),
-        start: Start::Zero,
+        init: Init::Zero,
     };
-    let operations = 2 * ROWS * panels * PANEL * words * precision.per_word();
+    let operations = 2 * BLOCK_ROWS * panels * PANEL * k_groups * precision.numbers_per_group();
     // SAFETY: all operands are as large as the block says.
-    rate(operations as f64, || unsafe { std::hint::black_box(&block).multiply(isa, precision) })
+    rate(operations as f64, || unsafe { dispatch::multiply(std::hint::black_box(&block), isa, precision) })
 }
 
-/// How many of these operations a second, when `work` does so many.
+/// Operations per second, where one call of `work` does `operations`.
 fn rate(operations: f64, work: impl Fn()) -> f64 {
     let run = |times: u32| {
         let started = Instant::now();
         (0..times).for_each(|_| work());
         started.elapsed()
     };
-    let times = (TRY.as_secs_f64() / run(16).as_secs_f64() * 16.0).ceil().min(1e8) as u32;
-    let best = (0..TRIES).map(|_| run(times)).min().unwrap_or(TRY);
+    let times = (MEASUREMENT_TIME.as_secs_f64() / run(16).as_secs_f64() * 16.0).ceil().min(1e8) as u32;
+    let best = (0..MEASUREMENTS).map(|_| run(times)).min().unwrap_or(MEASUREMENT_TIME);
     operations * f64::from(times) / best.as_secs_f64()
 }

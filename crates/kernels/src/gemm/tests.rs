@@ -30,7 +30,7 @@ impl Product {
         })
     }
 
-    /// In f64, from numbers rounded as the precision rounds them.
+    /// The reference: in f64, from numbers rounded as the precision rounds them.
     fn reference(&self, precision: Precision) -> Vec<f64> {
         let as_used = |numbers: &[f32], row: bool| -> Vec<f64> {
             let rounded = |x: &f32| f64::from(bf16::from_f32(*x).to_f32());
@@ -57,7 +57,7 @@ impl Product {
     }
 }
 
-/// A row or a column of int8, as the numbers that it stands for.
+/// A row or a column rounded to int8, as the numbers that it stands for.
 fn steps(numbers: &[f32], row: bool) -> Vec<f64> {
     if row {
         let least = numbers.iter().fold(0.0_f32, |a, x| a.min(*x));
@@ -89,7 +89,7 @@ fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     }
 }
 
-/// What `k` roundings of products of numbers below 1 may add up to; a step of int8 may go either way at a half.
+/// The largest error of `k` rounded products of numbers below 1. A step of int8 may round either way at a half.
 fn tolerance(precision: Precision, k: usize) -> f64 {
     let k = k as f64;
     match precision {
@@ -122,13 +122,13 @@ fn check(m: usize, n: usize, k: usize, seed: u64) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn every_form_is_the_product(m in 0_usize..70, n in 1_usize..90, k in 1_usize..150, seed: u64) {
+    fn every_isa_matches_the_reference(m in 0_usize..70, n in 1_usize..90, k in 1_usize..150, seed: u64) {
         check(m, n, k, seed);
     }
 }
 
 #[test]
-fn edges() {
+fn edge_sizes_match_the_reference() {
     for (m, n, k) in [(1, 1, 1), (1, 1, 1025), (513, 17, 31), (33, 129, 384), (3, 64, 2600), (600, 48, 1536)] {
         check(m, n, k, 3);
     }
@@ -152,27 +152,27 @@ fn row_alone_equals_row_in_batch() {
 }
 
 #[test]
-fn halves_go_in_and_come_out() {
+fn bf16_input_and_output_match_f32() {
     for (m, k) in [(37, 128), (64, 128), (5, 30), (40, 1024)] {
         let mut product = Product::new(m, 33, k, 7);
         product.x = widened(&rounded(&product.x));
-        let halves = rounded(&product.x);
+        let x = rounded(&product.x);
         for precision in PRECISIONS {
             let packed = product.packed(precision);
             for isa in Isa::available() {
                 let expected = product.run(isa, precision, Epilogue::Bias(&product.bias));
                 let mut out = vec![bf16::NAN; expected.len()];
                 let epilogue = Epilogue::Bias(&product.bias);
-                matmul(isa, Rows::Bf16(&halves), &packed, epilogue, RowsMut::Bf16(&mut out));
+                matmul(isa, Rows::Bf16(&x), &packed, epilogue, RowsMut::Bf16(&mut out));
                 assert_eq!(out, rounded(&expected), "{isa} {precision:?} {m}x{k}");
             }
         }
     }
 }
 
-/// Rows in whole lines, with others behind them, as tiles read them where they are.
+/// Rows in whole cache lines, followed by others, so that tiles read them where they are.
 #[test]
-fn rows_may_lie_in_a_longer_buffer() {
+fn rows_beyond_the_output_are_ignored() {
     let (m, n, k) = (37, 40, 384);
     let mut product = Product::new(m, n, k, 5);
     product.x = widened(&rounded(&product.x));
@@ -197,9 +197,9 @@ fn rows_may_lie_in_a_longer_buffer() {
     }
 }
 
-/// The step for 0 is 100.5 rounded up, so the greatest number would be the 256th step.
+/// The step for 0 is 100.5 rounded up, so the largest number would be step 256.
 #[test]
-fn steps_of_int8_do_not_overflow() {
+fn int8_steps_do_not_overflow() {
     let k = 20;
     let mut x = vec![0.0; k];
     (x[3], x[17]) = (-100.5, 154.5);
@@ -214,7 +214,7 @@ fn steps_of_int8_do_not_overflow() {
 }
 
 #[test]
-fn not_a_number_is_seen_in_its_row_only() {
+fn nan_stays_in_its_row() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut product = Product::new(40, 20, 100, 2);
         product.x[7 * 100 + 3] = bad;
@@ -231,7 +231,7 @@ fn not_a_number_is_seen_in_its_row_only() {
 }
 
 #[test]
-#[should_panic(expected = "the bias has a number a column")]
-fn sizes_must_fit() {
+#[should_panic(expected = "the bias has a number for each column")]
+fn bias_of_another_length_panics() {
     Product::new(2, 3, 4, 1).run(Isa::detect(), Precision::F32, Epilogue::Bias(&[0.0; 2]));
 }

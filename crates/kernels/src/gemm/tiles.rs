@@ -1,8 +1,8 @@
-//! Products by tiles: two tiles of rows by two panels at a time, sums in four tiles.
+//! Products by tiles: two tiles of rows by two panels at a time, with the accumulators in four tiles.
 //!
-//! Tiles multiply beside the vectors, so the sums of a block are finished while the next block is multiplied: some rows
-//! after each step of `k`, from the first cache, where they have just been stored. The panels that come next are asked
-//! into the second cache meanwhile.
+//! Tiles and vector units work in parallel, so the epilogue of a block runs while the next block is multiplied: some rows
+//! after each step of `k`, from the first-level cache, where their sums have just been stored. Meanwhile the next panels
+//! are prefetched into the second-level cache.
 
 use std::{
     arch::x86_64::{_MM_HINT_T1, _mm_prefetch},
@@ -11,22 +11,23 @@ use std::{
 };
 
 use super::{
-    LEFT_BYTES, PANEL,
-    finish::{Columns, Finish},
+    L2_LHS_BYTES, PANEL,
+    block::Init,
+    epilogue::{BlockEpilogue, ColumnsEpilogue},
 };
 use crate::{
     amx::{TILE_ROWS, TileConfig, Tiles, dot_bf16, dot_u8_i8, load, store, zero},
-    lanes::{Kernel, Lanes},
+    simd::{Kernel, Simd},
 };
 
-/// Words of a tile's row.
-const TILE_WORDS: usize = 16;
+/// Groups in a row of a tile.
+const TILE_GROUPS: usize = 16;
 /// Rows and columns of a block: two tiles each way.
-const BLOCK: usize = 2 * TILE_ROWS;
+const BLOCK_SIZE: usize = 2 * TILE_ROWS;
 /// Bytes from a row of sums to the next.
-const SUM_BYTES: usize = BLOCK * 4;
-/// Words of `k` in a chunk: two panels of it are 24 KiB, half of the first cache.
-const CHUNK: usize = 192;
+const SUM_STRIDE_BYTES: usize = BLOCK_SIZE * 4;
+/// Groups of `k` in a chunk: two panels of it are 24 KiB, half of the first-level cache.
+const CHUNK_GROUPS: usize = 192;
 
 /// How two tiles are multiplied.
 pub(super) trait Dot {
@@ -38,7 +39,7 @@ pub(super) trait Dot {
 
 /// Tiles of pairs of bf16.
 pub(super) struct Bf16;
-/// Tiles of four bytes, rows without sign.
+/// Tiles of four bytes, unsigned on the left side.
 pub(super) struct Int8;
 
 impl Dot for Bf16 {
@@ -60,54 +61,54 @@ impl Dot for Int8 {
 /// In what order a block of rows is multiplied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// Words of a row.
-    words: usize,
-    /// Words of the rows that stay in the second cache while the panels pass.
-    slab: usize,
-    /// Sums from a pair of panels to the next, or 0 where they do not wait.
+    /// Groups of a row.
+    k_groups: usize,
+    /// Groups of the rows that stay in the second-level cache while the panels pass.
+    kc: usize,
+    /// Sums from a pair of panels to the next, or 0 where they do not wait in memory.
     pair_sums: usize,
     sums: usize,
 }
 
 impl Plan {
-    /// For `padded` rows and `panels` of so many words.
-    pub(super) fn new(padded: usize, words: usize, panels: usize) -> Self {
-        let slab = (LEFT_BYTES / (4 * padded) / CHUNK * CHUNK).max(CHUNK);
-        let block = padded * BLOCK;
-        if words <= CHUNK {
-            Self { words, slab, pair_sums: 0, sums: BLOCK * BLOCK }
-        } else if words <= slab {
-            Self { words, slab, pair_sums: 0, sums: block }
+    /// A plan for `padded` rows and `panels` panels of `k_groups`.
+    pub(super) fn new(padded: usize, k_groups: usize, panels: usize) -> Self {
+        let kc = (L2_LHS_BYTES / (4 * padded) / CHUNK_GROUPS * CHUNK_GROUPS).max(CHUNK_GROUPS);
+        let pair_sums = padded * BLOCK_SIZE;
+        if k_groups <= CHUNK_GROUPS {
+            Self { k_groups, kc, pair_sums: 0, sums: BLOCK_SIZE * BLOCK_SIZE }
+        } else if k_groups <= kc {
+            Self { k_groups, kc, pair_sums: 0, sums: pair_sums }
         } else {
-            Self { words, slab, pair_sums: block, sums: panels.div_ceil(2) * block }
+            Self { k_groups, kc, pair_sums, sums: panels.div_ceil(2) * pair_sums }
         }
     }
 
-    /// How many sums wait in memory.
+    /// The number of sums that wait in memory.
     pub(super) fn sums(&self) -> usize {
         self.sums
     }
 
-    /// Where the sums of a block wait.
-    fn place(&self, row: usize, panel: usize) -> usize {
-        if self.words <= CHUNK { 0 } else { panel / 2 * self.pair_sums + row * BLOCK }
+    /// The index of a block's first sum.
+    fn sums_start(&self, row: usize, panel: usize) -> usize {
+        if self.k_groups <= CHUNK_GROUPS { 0 } else { panel / 2 * self.pair_sums + row * BLOCK_SIZE }
     }
 }
 
-/// The product of a block of rows, `rows` of which are to be written.
+/// The product of a block of rows, of which `rows` are written.
 pub(super) struct Product<'a, D> {
     plan: Plan,
     rows: usize,
     sums: &'a mut [u32],
-    finish: Finish<'a>,
+    epilogue: BlockEpilogue<'a>,
     dot: PhantomData<D>,
 }
 
 impl<'a, D: Dot> Product<'a, D> {
     /// `sums` has room for those of the plan.
-    pub(super) fn new(plan: Plan, rows: usize, sums: &'a mut [u32], finish: Finish<'a>) -> Self {
+    pub(super) fn new(plan: Plan, rows: usize, sums: &'a mut [u32], epilogue: BlockEpilogue<'a>) -> Self {
         assert!(sums.len() >= plan.sums, "there is room for {} sums", plan.sums);
-        Self { plan, rows, sums, finish, dot: PhantomData }
+        Self { plan, rows, sums, epilogue, dot: PhantomData }
     }
 }
 
@@ -115,53 +116,55 @@ impl<D: Dot> Kernel for Product<'_, D> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Lanes>(self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         const CONFIG: TileConfig = TileConfig::full();
-        let Self { plan, rows, sums, finish, .. } = self;
-        let (weights, left) = (finish.weights, finish.left);
+        let Self { plan, rows, sums, epilogue, .. } = self;
+        let (weights, lhs) = (epilogue.weights, epilogue.lhs);
         let panels = weights.n().div_ceil(PANEL);
-        let blocks = rows.div_ceil(BLOCK);
-        // Lines of each of the two next panels to be asked for at a step, so that all are when the rows have passed.
-        let ahead = TILE_WORDS.div_ceil(blocks);
-        let mut summed: Option<Summed> = None;
+        let blocks = rows.div_ceil(BLOCK_SIZE);
+        // Lines of each of the two next panels to prefetch at a step, so that all are there when the rows have passed.
+        let prefetched_lines = TILE_GROUPS.div_ceil(blocks);
+        let mut summed: Option<SummedBlock> = None;
         // SAFETY: the caller has found tiles, so the permission is given.
         let _tiles = unsafe { Tiles::configure(&CONFIG) };
-        for from in (0..plan.words).step_by(plan.slab) {
-            let to = (from + plan.slab).min(plan.words);
+        for from in (0..plan.k_groups).step_by(plan.kc) {
+            let to = (from + plan.kc).min(plan.k_groups);
             for panel in (0..panels).step_by(2) {
-                for word in (from..to).step_by(CHUNK) {
-                    let words = CHUNK.min(to - word);
-                    let next = if word + CHUNK < to { (panel, word + CHUNK) } else { (panel + 2, from) };
-                    let next = weights.panel(0).wrapping_add((next.0 * plan.words + next.1) * PANEL);
+                for group in (from..to).step_by(CHUNK_GROUPS) {
+                    let groups = CHUNK_GROUPS.min(to - group);
+                    let next =
+                        if group + CHUNK_GROUPS < to { (panel, group + CHUNK_GROUPS) } else { (panel + 2, from) };
+                    let next = weights.panel(0).wrapping_add((next.0 * plan.k_groups + next.1) * PANEL);
                     for block in 0..blocks {
-                        let row = block * BLOCK;
+                        let row = block * BLOCK_SIZE;
                         let steps = Steps {
-                            left: left.words().wrapping_add(row * left.stride() + word).cast(),
-                            left_stride: left.stride() * 4,
-                            right: weights.panel(panel).wrapping_add(word * PANEL).cast(),
-                            panel_bytes: plan.words * PANEL * 4,
-                            count: words / TILE_WORDS,
-                            sums: sums[plan.place(row, panel)..][..BLOCK * BLOCK].as_mut_ptr(),
-                            zero: word == 0,
+                            lhs: lhs.start().wrapping_add(row * lhs.stride() + group).cast(),
+                            lhs_stride: lhs.stride() * 4,
+                            rhs: weights.panel(panel).wrapping_add(group * PANEL).cast(),
+                            panel_bytes: plan.k_groups * PANEL * 4,
+                            count: groups / TILE_GROUPS,
+                            sums: sums[plan.sums_start(row, panel)..][..BLOCK_SIZE * BLOCK_SIZE].as_mut_ptr(),
+                            init: if group == 0 { Init::Zero } else { Init::Accumulate },
                         };
-                        let at_once = summed.as_ref().map_or(0, |summed| summed.rows.len().div_ceil(steps.count));
-                        let asked = next.wrapping_add(block * steps.count * ahead * PANEL);
-                        let beside = Beside { simd, summed: summed.take(), at_once, asked, ahead };
+                        let epilogue_rows = summed.as_ref().map_or(0, |summed| summed.rows.len().div_ceil(steps.count));
+                        let prefetched = next.wrapping_add(block * steps.count * prefetched_lines * PANEL);
+                        let overlapped =
+                            Overlapped { simd, summed: summed.take(), epilogue_rows, prefetched, prefetched_lines };
                         let (lower, right) = (rows - row > TILE_ROWS, panel + 1 < panels);
                         // SAFETY: tiles are configured; the left side has `padded` rows, the panels lie one after
                         // another, and the slice of the sums is a whole block.
                         unsafe {
                             match (lower, right) {
-                                (true, true) => steps.multiply::<D, S, true, true>(beside),
-                                (true, false) => steps.multiply::<D, S, true, false>(beside),
-                                (false, true) => steps.multiply::<D, S, false, true>(beside),
-                                (false, false) => steps.multiply::<D, S, false, false>(beside),
+                                (true, true) => steps.multiply::<D, S, true, true>(overlapped),
+                                (true, false) => steps.multiply::<D, S, true, false>(overlapped),
+                                (false, true) => steps.multiply::<D, S, false, true>(overlapped),
+                                (false, false) => steps.multiply::<D, S, false, false>(overlapped),
                             }
                         }
-                        if word + words == plan.words {
+                        if group + groups == plan.k_groups {
                             let columns = panel * PANEL..((panel + 2) * PANEL).min(weights.n());
-                            let rows = row..(row + BLOCK).min(rows);
-                            summed = Some(Summed { sums: steps.sums, rows, columns: finish.columns(columns) });
+                            let rows = row..(row + BLOCK_SIZE).min(rows);
+                            summed = Some(SummedBlock { sums: steps.sums, rows, columns: epilogue.columns(columns) });
                         }
                     }
                 }
@@ -169,114 +172,116 @@ impl<D: Dot> Kernel for Product<'_, D> {
         }
         if let Some(mut summed) = summed {
             // SAFETY: the block's sums are stored, and no one else holds them.
-            unsafe { summed.finish(simd, BLOCK) };
+            unsafe { summed.write_rows(simd, BLOCK_SIZE) };
         }
     }
 }
 
-/// A block whose sums are there.
+/// A block whose sums are complete and whose epilogue has not run yet.
 #[derive(Debug)]
-struct Summed<'a> {
+struct SummedBlock<'a> {
     sums: *const u32,
-    /// Those that are not finished.
+    /// The rows that are not written yet.
     rows: Range<usize>,
-    columns: Columns<'a>,
+    columns: ColumnsEpilogue<'a>,
 }
 
-impl Summed<'_> {
-    /// Finishes so many rows more.
+impl SummedBlock<'_> {
+    /// Runs the epilogue of the next `rows` rows.
     ///
     /// # Safety
     ///
     /// The sums can be read.
     #[inline(always)]
-    unsafe fn finish<S: Lanes>(&mut self, simd: S, rows: usize) {
+    unsafe fn write_rows<S: Simd>(&mut self, simd: S, rows: usize) {
         let end = self.rows.end.min(self.rows.start + rows);
         while self.rows.start < end {
             let row = self.rows.start;
-            // SAFETY: the caller's promise: a row of a block has two panels of them.
-            unsafe { self.columns.row(simd, self.sums.add(row % BLOCK * BLOCK), row) };
+            // SAFETY: the caller's promise: a row of a block has the sums of two panels.
+            unsafe { self.columns.row(simd, self.sums.add(row % BLOCK_SIZE * BLOCK_SIZE), row) };
             self.rows.start += 1;
         }
     }
 }
 
-/// What is done while tiles multiply. A closure would not be compiled for the vectors of `S`.
-struct Beside<'a, S> {
+/// The work of the vector units while tiles multiply. A closure would not be compiled for the vectors of `S`.
+struct Overlapped<'a, S> {
     simd: S,
-    /// What the block before left.
-    summed: Option<Summed<'a>>,
-    /// Rows of it to be finished at a step.
-    at_once: usize,
-    /// The next line of the first of the two panels that come next.
-    asked: *const u32,
-    /// Lines of each to be asked for at a step.
-    ahead: usize,
+    /// The previous block.
+    summed: Option<SummedBlock<'a>>,
+    /// Rows of it to write at a step.
+    epilogue_rows: usize,
+    /// The next line to prefetch of the first of the two next panels.
+    prefetched: *const u32,
+    /// Lines of each to prefetch at a step.
+    prefetched_lines: usize,
 }
 
-impl<S: Lanes> Beside<'_, S> {
+impl<S: Simd> Overlapped<'_, S> {
     /// # Safety
     ///
     /// The sums can be read.
     #[inline(always)]
     unsafe fn step(&mut self, panel_bytes: usize) {
-        for _ in 0..self.ahead {
-            let line = self.asked.cast::<i8>();
+        for _ in 0..self.prefetched_lines {
+            let line = self.prefetched.cast::<i8>();
             // SAFETY: a hint, for any address.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T1>(line);
                 _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(panel_bytes));
             }
-            self.asked = self.asked.wrapping_add(PANEL);
+            self.prefetched = self.prefetched.wrapping_add(PANEL);
         }
         if let Some(summed) = &mut self.summed {
             // SAFETY: the caller's promise.
-            unsafe { summed.finish(self.simd, self.at_once) };
+            unsafe { summed.write_rows(self.simd, self.epilogue_rows) };
         }
     }
 }
 
-/// A block of sums and the steps that lead to them.
+/// One chunk of `k` of a block: the steps of tiles that add its products to the sums.
 #[derive(Debug, Clone, Copy)]
 struct Steps {
-    left: *const u8,
-    left_stride: usize,
-    right: *const u8,
+    lhs: *const u8,
+    lhs_stride: usize,
+    rhs: *const u8,
     /// Bytes from a panel to the next.
     panel_bytes: usize,
-    /// How many.
+    /// The number of steps.
     count: usize,
     sums: *mut u32,
-    /// Whether sums begin at zero, not where they are.
-    zero: bool,
+    init: Init,
 }
 
 impl Steps {
-    /// Two tiles of rows where there is a `LOWER` one, by two panels where there is a `SECOND` one; `beside` is done
-    /// after each step.
+    /// Multiplies one tile of rows, or two with `LOWER`, by one panel, or two with `SECOND`. `overlapped` does its part after
+    /// each step.
     ///
     /// # Safety
     ///
     /// Tiles are configured, and all that the fields say can be read and written.
     #[inline(always)]
-    unsafe fn multiply<D: Dot, S: Lanes, const LOWER: bool, const SECOND: bool>(&self, mut beside: Beside<'_, S>) {
-        let stride = self.left_stride;
-        let (below, right) = (TILE_ROWS * SUM_BYTES, PANEL * 4);
+    unsafe fn multiply<D: Dot, S: Simd, const LOWER: bool, const SECOND: bool>(
+        &self,
+        mut overlapped: Overlapped<'_, S>,
+    ) {
+        let stride = self.lhs_stride;
+        let (below, right) = (TILE_ROWS * SUM_STRIDE_BYTES, PANEL * 4);
         let sums = self.sums.cast::<u8>();
         // SAFETY: the caller's promise.
         unsafe {
-            if self.zero {
+            if self.init == Init::Zero {
                 zero::<0>();
                 zero::<1>();
                 zero::<2>();
                 zero::<3>();
             } else {
-                load::<0>(sums, SUM_BYTES);
-                load::<1>(sums.add(right), SUM_BYTES);
-                load::<2>(sums.add(below), SUM_BYTES);
-                load::<3>(sums.add(below + right), SUM_BYTES);
+                load::<0>(sums, SUM_STRIDE_BYTES);
+                load::<1>(sums.add(right), SUM_STRIDE_BYTES);
+                load::<2>(sums.add(below), SUM_STRIDE_BYTES);
+                load::<3>(sums.add(below + right), SUM_STRIDE_BYTES);
             }
-            let (mut upper, mut first) = (self.left, self.right);
+            let (mut upper, mut first) = (self.lhs, self.rhs);
             for _ in 0..self.count {
                 load::<4>(upper, stride);
                 load::<6>(first, PANEL * 4);
@@ -296,25 +301,25 @@ impl Steps {
                 if LOWER && SECOND {
                     D::dot::<3, 5, 7>();
                 }
-                beside.step(self.panel_bytes);
-                upper = upper.wrapping_add(TILE_WORDS * 4);
-                first = first.wrapping_add(TILE_WORDS * PANEL * 4);
+                overlapped.step(self.panel_bytes);
+                upper = upper.wrapping_add(TILE_GROUPS * 4);
+                first = first.wrapping_add(TILE_GROUPS * PANEL * 4);
             }
-            store::<0>(sums, SUM_BYTES);
+            store::<0>(sums, SUM_STRIDE_BYTES);
             if SECOND {
-                store::<1>(sums.add(right), SUM_BYTES);
+                store::<1>(sums.add(right), SUM_STRIDE_BYTES);
             }
             if LOWER {
-                store::<2>(sums.add(below), SUM_BYTES);
+                store::<2>(sums.add(below), SUM_STRIDE_BYTES);
             }
             if LOWER && SECOND {
-                store::<3>(sums.add(below + right), SUM_BYTES);
+                store::<3>(sums.add(below + right), SUM_STRIDE_BYTES);
             }
         }
     }
 }
 
-/// So many products of two tiles, of nothing but registers.
+/// `count` products of two tiles, with all operands in registers.
 ///
 /// # Safety
 ///

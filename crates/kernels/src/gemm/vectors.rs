@@ -1,93 +1,92 @@
-//! Products by vectors: four panels at a time over the rows of a block.
+//! Products by vectors: up to four panels at a time over the rows of a block.
 
 use super::{
-    LEFT_BYTES, PANEL,
-    block::{Block, SUM_STRIDE, Start},
-    finish::{Columns, Finish},
+    L2_LHS_BYTES, PANEL,
+    block::{Block, Init, MAX_PANELS, SUM_STRIDE},
+    dispatch,
+    epilogue::{BlockEpilogue, ColumnsEpilogue},
 };
 use crate::{
     Isa,
-    lanes::{Kernel, Lanes, run},
+    simd::{Kernel, Simd, run},
 };
 
-/// Panels that pass over a block of rows together.
-pub(super) const GROUP: usize = 4;
-/// Words of `k` in a chunk: four panels of it are 64 KiB.
-pub(super) const CHUNK: usize = 256;
+/// Groups of `k` in a chunk: four panels of it are 64 KiB.
+pub(super) const CHUNK_GROUPS: usize = 256;
 
 /// In what order a block of rows is multiplied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// Words of a row.
-    words: usize,
-    /// Words of the rows that stay in the second cache while the panels pass.
-    slab: usize,
-    /// Groups whose sums wait: all when the slab is not the whole row.
+    /// Groups of a row.
+    k_groups: usize,
+    /// Groups of the rows that stay in the second-level cache while the panels pass.
+    kc: usize,
+    /// Panel sets whose sums wait in memory: all of them when `kc` is less than a row.
     waiting: usize,
-    /// Sums of a group.
-    group_sums: usize,
+    /// Sums of a set of panels.
+    set_sums: usize,
 }
 
 impl Plan {
-    /// For so many rows and panels of so many words, for each of which a row has `left_words`.
-    pub(super) fn new(rows: usize, left_words: usize, words: usize, panels: usize) -> Self {
-        let slab = (LEFT_BYTES / (4 * rows * left_words) / CHUNK * CHUNK).max(CHUNK);
-        let waiting = if slab < words { panels.div_ceil(GROUP) } else { 1 };
-        Self { words, slab, waiting, group_sums: rows * SUM_STRIDE }
+    /// A plan for `rows` rows and `panels` panels of `k_groups`, for each of which a row has `lhs_groups`.
+    pub(super) fn new(rows: usize, lhs_groups: usize, k_groups: usize, panels: usize) -> Self {
+        let kc = (L2_LHS_BYTES / (4 * rows * lhs_groups) / CHUNK_GROUPS * CHUNK_GROUPS).max(CHUNK_GROUPS);
+        let waiting = if kc < k_groups { panels.div_ceil(MAX_PANELS) } else { 1 };
+        Self { k_groups, kc, waiting, set_sums: rows * SUM_STRIDE }
     }
 
-    /// How many sums wait in memory.
+    /// The number of sums that wait in memory.
     pub(super) fn sums(&self) -> usize {
-        self.waiting * self.group_sums
+        self.waiting * self.set_sums
     }
 }
 
 /// Multiplies a block of `rows` rows; `sums` has room for those of the plan.
-pub(super) fn multiply(isa: Isa, plan: Plan, rows: usize, sums: &mut [u32], finish: Finish<'_>) {
-    let (weights, left) = (finish.weights, finish.left);
-    let panels = weights.n().div_ceil(PANEL);
-    for from in (0..plan.words).step_by(plan.slab) {
-        let to = (from + plan.slab).min(plan.words);
-        for panel in (0..panels).step_by(GROUP) {
-            let group = GROUP.min(panels - panel);
-            let sums = &mut sums[panel / GROUP % plan.waiting * plan.group_sums..][..plan.group_sums];
-            for word in (from..to).step_by(CHUNK) {
+pub(super) fn multiply(isa: Isa, plan: Plan, rows: usize, sums: &mut [u32], epilogue: BlockEpilogue<'_>) {
+    let (weights, lhs) = (epilogue.weights, epilogue.lhs);
+    let all_panels = weights.n().div_ceil(PANEL);
+    for from in (0..plan.k_groups).step_by(plan.kc) {
+        let to = (from + plan.kc).min(plan.k_groups);
+        for panel in (0..all_panels).step_by(MAX_PANELS) {
+            let panels = MAX_PANELS.min(all_panels - panel);
+            let sums = &mut sums[panel / MAX_PANELS % plan.waiting * plan.set_sums..][..plan.set_sums];
+            for group in (from..to).step_by(CHUNK_GROUPS) {
                 let block = Block {
-                    left: left.words().wrapping_add(word * left.per_word()),
-                    left_stride: left.stride(),
+                    lhs: lhs.start().wrapping_add(group * lhs.groups_per_rhs_group()),
+                    lhs_stride: lhs.stride(),
                     rows,
-                    right: weights.panel(panel).wrapping_add(word * PANEL),
-                    panel_stride: plan.words * PANEL,
-                    panels: group,
-                    words: CHUNK.min(to - word),
+                    rhs: weights.panel(panel).wrapping_add(group * PANEL),
+                    panel_stride: plan.k_groups * PANEL,
+                    panels,
+                    k_groups: CHUNK_GROUPS.min(to - group),
                     sums: sums.as_mut_ptr(),
-                    start: if word == 0 { Start::Zero } else { Start::Sums },
+                    init: if group == 0 { Init::Zero } else { Init::Accumulate },
                 };
-                // SAFETY: the left side has so many rows of `stride` words of which `words` are the weights', the
-                // group's panels lie one after another, and `sums` has room for a group's columns of every row.
-                unsafe { block.multiply(isa, weights.precision()) };
+                // SAFETY: the left side has `rows` rows of `stride` groups, of which `k_groups` are the weights', the
+                // panels lie one after another, and `sums` has room for their columns of every row.
+                unsafe { dispatch::multiply(&block, isa, weights.precision()) };
             }
-            if to == plan.words {
-                let columns = panel * PANEL..((panel + group) * PANEL).min(weights.n());
-                run(isa, FinishRows { columns: finish.columns(columns), sums, rows });
+            if to == plan.k_groups {
+                let columns = panel * PANEL..((panel + panels) * PANEL).min(weights.n());
+                run(isa, RunEpilogue { columns: epilogue.columns(columns), sums, rows });
             }
         }
     }
 }
 
-struct FinishRows<'a> {
-    columns: Columns<'a>,
+struct RunEpilogue<'a> {
+    columns: ColumnsEpilogue<'a>,
     sums: &'a [u32],
     rows: usize,
 }
 
-impl Kernel for FinishRows<'_> {
+impl Kernel for RunEpilogue<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Lanes>(self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         for (row, sums) in self.sums.chunks_exact(SUM_STRIDE).enumerate().take(self.rows) {
-            // SAFETY: a row has sums of four panels, and the columns are those of a group.
+            // SAFETY: a row has sums of `MAX_PANELS` panels, and the columns are those of at most as many.
             unsafe { self.columns.row(simd, sums.as_ptr(), row) };
         }
     }

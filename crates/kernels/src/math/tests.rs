@@ -3,10 +3,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Isa,
-    lanes::{Kernel, Portable, run},
+    simd::{Kernel, Portable, run},
 };
 
-/// Which function [`Each`] applies.
+/// The function that [`Elementwise`] applies.
 #[derive(Debug, Clone, Copy)]
 enum Function {
     Exp2,
@@ -19,7 +19,7 @@ impl Function {
     const ALL: [Self; 4] = [Self::Exp2, Self::Exp2Bf16, Self::Gelu, Self::GeluBf16];
 
     #[inline(always)]
-    fn of<S: Lanes>(self, simd: S, x: S::F32) -> S::F32 {
+    fn apply<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
         match self {
             Self::Exp2 => exp2(simd, x),
             Self::Exp2Bf16 => exp2_bf16(simd, x),
@@ -30,28 +30,28 @@ impl Function {
 }
 
 /// Applies a function to each number, a multiple of sixteen of them.
-struct Each<'a>(Function, &'a mut [f32]);
+struct Elementwise<'a>(Function, &'a mut [f32]);
 
-impl Kernel for Each<'_> {
+impl Kernel for Elementwise<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Lanes>(self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         for x in self.1.chunks_exact_mut(S::WIDTH) {
             // SAFETY: the chunk is one vector.
-            unsafe { simd.store(x.as_mut_ptr(), self.0.of(simd, simd.load(x.as_ptr()))) };
+            unsafe { simd.store(x.as_mut_ptr(), self.0.apply(simd, simd.load(x.as_ptr()))) };
         }
     }
 }
 
-fn each(isa: Isa, function: Function, x: &[f32]) -> Vec<f32> {
+fn elementwise(isa: Isa, function: Function, x: &[f32]) -> Vec<f32> {
     let mut y = x.to_vec();
-    run(isa, Each(function, &mut y));
+    run(isa, Elementwise(function, &mut y));
     y
 }
 
-fn one(function: Function, x: f32) -> f32 {
-    let [y] = function.of(Portable::<1>, [x]);
+fn scalar(function: Function, x: f32) -> f32 {
+    let [y] = function.apply(Portable::<1>, [x]);
     y
 }
 
@@ -74,14 +74,14 @@ fn exact_gelu(x: f64) -> f64 {
 }
 
 #[test]
-fn exp2_is_exact_to_two_units() {
+fn exp2_is_within_two_ulps() {
     let x: Vec<f32> = (0..126_000 / 16 * 16).map(|i| i as f32 / -1000.0).collect();
     for isa in Isa::available() {
-        for (x, found) in x.iter().zip(each(isa, Function::Exp2, &x)) {
+        for (x, found) in x.iter().zip(elementwise(isa, Function::Exp2, &x)) {
             let expected = f64::from(*x).exp2();
             assert!((f64::from(found) - expected).abs() <= 2.4e-7 * expected, "{isa}: {x}: {found} {expected}");
         }
-        for (x, found) in x.iter().zip(each(isa, Function::Exp2Bf16, &x)) {
+        for (x, found) in x.iter().zip(elementwise(isa, Function::Exp2Bf16, &x)) {
             let expected = f64::from(*x).exp2();
             assert!((f64::from(found) - expected).abs() <= 8.7e-5 * expected, "{isa}: {x}: {found} {expected}");
         }
@@ -89,15 +89,15 @@ fn exp2_is_exact_to_two_units() {
 }
 
 #[test]
-fn gelu_is_the_erf_form() {
+fn gelu_matches_the_erf_form() {
     let x: Vec<f32> = (-64_000..64_000).map(|i| i as f32 / 4000.0).collect();
     for isa in Isa::available() {
-        for (x, found) in x.iter().zip(each(isa, Function::Gelu, &x)) {
+        for (x, found) in x.iter().zip(elementwise(isa, Function::Gelu, &x)) {
             let expected = exact_gelu(f64::from(*x));
             let allowed = 3e-7_f64.max(1e-7 * expected.abs());
             assert!((f64::from(found) - expected).abs() <= allowed, "{isa}: {x}: {found} {expected}");
         }
-        for (x, found) in x.iter().zip(each(isa, Function::GeluBf16, &x)) {
+        for (x, found) in x.iter().zip(elementwise(isa, Function::GeluBf16, &x)) {
             let expected = exact_gelu(f64::from(*x));
             let allowed = 6e-9_f64.max(6e-4 * expected.abs());
             assert!((f64::from(found) - expected).abs() <= allowed, "{isa}: {x}: {found} {expected}");
@@ -106,14 +106,14 @@ fn gelu_is_the_erf_form() {
 }
 
 #[test]
-fn ends_of_the_range() {
+fn extreme_inputs_give_their_limits() {
     let x = [0.0, -0.0, -1e-30, -126.5, -1e4, f32::MIN, f32::NEG_INFINITY, f32::NAN];
     let exp2_of = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0];
     let gelu_of = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     let x: Vec<f32> = x.into_iter().chain(x).collect();
     for isa in Isa::available() {
         for function in Function::ALL {
-            let found = each(isa, function, &x);
+            let found = elementwise(isa, function, &x);
             let expected = match function {
                 Function::Exp2 | Function::Exp2Bf16 => exp2_of,
                 Function::Gelu | Function::GeluBf16 => gelu_of,
@@ -123,19 +123,19 @@ fn ends_of_the_range() {
             }
             assert!(found[7].is_nan(), "{isa} {function:?}: {}", found[7]);
         }
-        let found = each(isa, Function::Gelu, &[1e30; 16]);
+        let found = elementwise(isa, Function::Gelu, &[1e30; 16]);
         assert_eq!(found, [1e30; 16]);
     }
 }
 
 proptest! {
-    /// Products are rounded once in some forms and twice in others, so the last bits may differ.
+    /// Some instruction sets round a product once and others twice, so the last bits may differ.
     #[test]
-    fn every_form_is_near_the_scalar_one(x in prop::collection::vec(-20.0_f32..20.0, 16)) {
+    fn every_isa_matches_the_scalar_form(x in prop::collection::vec(-20.0_f32..20.0, 16)) {
         for isa in Isa::available() {
             for function in Function::ALL {
-                for (x, found) in x.iter().zip(each(isa, function, &x)) {
-                    let expected = one(function, *x);
+                for (x, found) in x.iter().zip(elementwise(isa, function, &x)) {
+                    let expected = scalar(function, *x);
                     prop_assert!((found - expected).abs() <= 2e-6 * expected.abs() + 2e-7, "{isa} {function:?} {x}: {found} {expected}");
                 }
             }

@@ -1,16 +1,16 @@
-//! Vectors as arrays, for the compiler to find instructions for.
+//! Vectors as arrays, which the compiler vectorizes where it can.
 
 use std::array;
 
 use half::bf16;
 
-use super::{Kernel, Lanes, Transpose};
+use super::{Kernel, Simd, Transpose};
 
-/// Arrays of `N` numbers. With one number it is the specification of every other form.
+/// Arrays of `N` numbers. With one number it is the reference of every other form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable<const N: usize>;
 
-impl<const N: usize> Lanes for Portable<N> {
+impl<const N: usize> Simd for Portable<N> {
     type F32 = [f32; N];
 
     const WIDTH: usize = N;
@@ -82,11 +82,11 @@ impl<const N: usize> Lanes for Portable<N> {
     #[inline(always)]
     fn scale_by_power(self, x: [f32; N], power: [f32; N]) -> [f32; N] {
         // Adding 1.5 · 2^23 leaves an integer in the low bits.
-        array::from_fn(|i| x[i] * f32::from_bits((power[i] + ROUND).to_bits().wrapping_add(127) << 23))
+        array::from_fn(|i| x[i] * f32::from_bits((power[i] + ROUNDING_SHIFT).to_bits().wrapping_add(127) << 23))
     }
 
     #[inline(always)]
-    fn sum_of_lanes(self, x: [f32; N]) -> f32 {
+    fn reduce_sum(self, x: [f32; N]) -> f32 {
         let (mut lanes, mut width) = (x, N);
         while width > 1 {
             width /= 2;
@@ -98,18 +98,18 @@ impl<const N: usize> Lanes for Portable<N> {
     }
 
     #[inline(always)]
-    fn least_of_lanes(self, x: [f32; N]) -> f32 {
+    fn reduce_min(self, x: [f32; N]) -> f32 {
         x.into_iter().fold(f32::INFINITY, f32::min)
     }
 
     #[inline(always)]
-    fn greatest_of_lanes(self, x: [f32; N]) -> f32 {
+    fn reduce_max(self, x: [f32; N]) -> f32 {
         x.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> [f32; N] {
-        // SAFETY: the caller vouches for N numbers; an array asks for no more alignment than its numbers.
+        // SAFETY: the caller vouches for N numbers; an array needs no more alignment than its numbers.
         unsafe { *from.cast() }
     }
 
@@ -135,7 +135,7 @@ impl<const N: usize> Lanes for Portable<N> {
     #[inline(always)]
     unsafe fn store_u8(self, to: *mut u8, x: [f32; N]) {
         // SAFETY: as for `store`.
-        unsafe { *to.cast() = x.map(|x| (x.clamp(0.0, 255.0) + ROUND).to_bits() as u8) };
+        unsafe { *to.cast() = x.map(|x| (x.clamp(0.0, 255.0) + ROUNDING_SHIFT).to_bits() as u8) };
     }
 
     #[inline(always)]
@@ -159,12 +159,12 @@ impl<const N: usize> Lanes for Portable<N> {
     }
 }
 
-/// Adding it rounds to an integer and leaves that in the low bits.
-const ROUND: f32 = 12_582_912.0;
+/// 1.5 · 2^23: adding it rounds to an integer, which is then in the low bits.
+const ROUNDING_SHIFT: f32 = 12_582_912.0;
 
-/// Not `f32::floor`: where there is no such instruction it is a call. Right below 2^22, which is all that is asked.
+/// Not `f32::floor`: where there is no such instruction it is a call. Correct below 2^22, which is enough here.
 #[inline(always)]
 fn floor(x: f32) -> f32 {
-    let nearest = (x + ROUND) - ROUND;
+    let nearest = (x + ROUNDING_SHIFT) - ROUNDING_SHIFT;
     if nearest > x { nearest - 1.0 } else { nearest }
 }

@@ -1,4 +1,4 @@
-//! Sixteen lanes: AVX-512 F, BW, DQ and VL, and the dot products of bf16 beside them.
+//! Sixteen lanes: AVX-512 F, BW, DQ and VL, with and without the bf16 instructions.
 
 use std::arch::x86_64::{
     __m128i, __m256bh, __m256i, __m512, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEG_INF, _mm_add_ps, _mm_add_ss,
@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 
 use half::bf16;
 
-use super::{Kernel, Lanes, Transpose};
+use super::{Kernel, Simd, Transpose};
 use crate::Isa;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ and VL.
@@ -23,8 +23,8 @@ use crate::Isa;
 pub(crate) struct Avx512(());
 
 impl Avx512 {
-    /// The proof, where `isa` lets kernels use it and the CPU has it.
-    pub(crate) fn of(isa: Isa) -> Option<Self> {
+    /// The proof, where `isa` allows the instructions and the CPU has them.
+    pub(crate) fn try_new(isa: Isa) -> Option<Self> {
         (isa.min(Isa::best()) >= Isa::Avx512).then_some(Self(()))
     }
 }
@@ -34,14 +34,14 @@ impl Avx512 {
 pub(crate) struct Avx512Bf16(());
 
 impl Avx512Bf16 {
-    /// The proof, where `isa` lets kernels use it and the CPU has it.
-    pub(crate) fn of(isa: Isa) -> Option<Self> {
+    /// The proof, where `isa` allows the instructions and the CPU has them.
+    pub(crate) fn try_new(isa: Isa) -> Option<Self> {
         (isa.min(Isa::best()) >= Isa::Avx512Bf16).then_some(Self(()))
     }
 
-    /// The proof for kernels that round to bf16 and do not multiply pairs: rounding is fast on every CPU that has the
-    /// instruction for it, so it is used as well where [`Isa::Avx512Vnni`] stands in for the slow products.
-    pub(crate) fn to_round(isa: Isa) -> Option<Self> {
+    /// The proof for kernels that round to bf16 and do not multiply pairs. Rounding is fast on every CPU that has the
+    /// instruction, so [`Isa::Avx512Vnni`] allows it too, where that is chosen because products of pairs are slow.
+    pub(crate) fn for_rounding(isa: Isa) -> Option<Self> {
         (isa >= Isa::Avx512Vnni && Isa::best() >= Isa::Avx512Bf16).then_some(Self(()))
     }
 }
@@ -49,13 +49,13 @@ impl Avx512Bf16 {
 /// Calls intrinsics.
 macro_rules! avx512 {
     ($body:expr) => {{
-        // SAFETY: `self` is the proof that the CPU has the instructions; what is read and written through pointers is
-        // what the caller of the method vouches for.
+        // SAFETY: `self` is the proof that the CPU has the instructions; the caller of the
+        // method vouches for the memory behind pointers.
         unsafe { $body }
     }};
 }
 
-/// The arithmetic that both have: all but what compiles a kernel, and how numbers are rounded to bf16.
+/// The methods that both share: all but `run` and `store_bf16`.
 macro_rules! sixteen_lanes {
     () => {
         type F32 = __m512;
@@ -124,7 +124,7 @@ macro_rules! sixteen_lanes {
         }
 
         #[inline(always)]
-        fn sum_of_lanes(self, x: __m512) -> f32 {
+        fn reduce_sum(self, x: __m512) -> f32 {
             avx512!({
                 let eight = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
                 let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
@@ -134,12 +134,12 @@ macro_rules! sixteen_lanes {
         }
 
         #[inline(always)]
-        fn least_of_lanes(self, x: __m512) -> f32 {
+        fn reduce_min(self, x: __m512) -> f32 {
             avx512!(_mm512_reduce_min_ps(x))
         }
 
         #[inline(always)]
-        fn greatest_of_lanes(self, x: __m512) -> f32 {
+        fn reduce_max(self, x: __m512) -> f32 {
             avx512!(_mm512_reduce_max_ps(x))
         }
 
@@ -181,7 +181,7 @@ macro_rules! sixteen_lanes {
     };
 }
 
-impl Lanes for Avx512 {
+impl Simd for Avx512 {
     sixteen_lanes!();
 
     #[inline(always)]
@@ -199,7 +199,7 @@ impl Lanes for Avx512 {
     }
 }
 
-impl Lanes for Avx512Bf16 {
+impl Simd for Avx512Bf16 {
     sixteen_lanes!();
 
     #[inline(always)]
@@ -223,22 +223,22 @@ impl Lanes for Avx512Bf16 {
 fn round_to_bf16(x: __m512) -> __m256i {
     let bits = _mm512_castps_si512(x);
     let high = _mm512_srli_epi32::<16>(bits);
-    // Half a unit less one, plus the last bit that stays: ties go to even.
+    // Half a unit less one, plus the last bit that is kept: ties go to even.
     let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
     let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
     let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
-    // Rounding could carry a NaN's bits into its sign: those are cut instead, with a bit set that the cut keeps.
+    // Rounding could carry the bits of a NaN into its sign: NaNs are truncated instead, with the quiet bit set.
     let unordered = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
     _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, unordered, high, _mm512_set1_epi32(0x40)))
 }
 
 /// # Safety
 ///
-/// As for [`Lanes::transpose`].
+/// As for [`Simd::transpose`].
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn transpose(block: Transpose) {
-    let columns = first(block.columns);
+    let columns = first_lanes(block.columns);
     let mut rows = [_mm512_setzero_ps(); 16];
     for (i, row) in rows.iter_mut().enumerate().take(block.rows) {
         // SAFETY: the block holds row `i` up to its last column, and the mask ends there.
@@ -268,7 +268,7 @@ unsafe fn transpose(block: Transpose) {
         whole[c + 8] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even, next_even);
         whole[c + 12] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd, next_odd);
     }
-    let rows = first(block.rows);
+    let rows = first_lanes(block.rows);
     for (i, column) in whole.iter().enumerate().take(block.columns) {
         // SAFETY: the other block has room for column `i` up to its last row, and the mask ends there.
         unsafe { _mm512_mask_storeu_ps(block.to.add(i * block.to_stride), rows, *column) };
@@ -277,6 +277,6 @@ unsafe fn transpose(block: Transpose) {
 
 /// A mask of the first `lanes` of sixteen.
 #[inline(always)]
-fn first(lanes: usize) -> u16 {
+fn first_lanes(lanes: usize) -> u16 {
     ((1_u32 << lanes) - 1) as u16
 }

@@ -14,7 +14,7 @@ use std::arch::x86_64::{
 
 use half::bf16;
 
-use super::{Kernel, Lanes, Portable, Transpose};
+use super::{Kernel, Portable, Simd, Transpose};
 use crate::Isa;
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -22,8 +22,8 @@ use crate::Isa;
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// The proof, where `isa` lets kernels use it and the CPU has it.
-    pub(crate) fn of(isa: Isa) -> Option<Self> {
+    /// The proof, where `isa` allows the instructions and the CPU has them.
+    pub(crate) fn try_new(isa: Isa) -> Option<Self> {
         (Isa::Avx2 <= isa && isa.min(Isa::best()) >= Isa::Avx2).then_some(Self(()))
     }
 }
@@ -31,13 +31,13 @@ impl Avx2 {
 /// Calls intrinsics.
 macro_rules! avx2 {
     ($body:expr) => {{
-        // SAFETY: `self` is the proof that the CPU has the instructions; what is read and written through pointers is
-        // what the caller of the method vouches for.
+        // SAFETY: `self` is the proof that the CPU has the instructions; the caller of the
+        // method vouches for the memory behind pointers.
         unsafe { $body }
     }};
 }
 
-impl Lanes for Avx2 {
+impl Simd for Avx2 {
     type F32 = __m256;
 
     const WIDTH: usize = 8;
@@ -120,7 +120,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn sum_of_lanes(self, x: __m256) -> f32 {
+    fn reduce_sum(self, x: __m256) -> f32 {
         avx2!({
             let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -129,7 +129,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn least_of_lanes(self, x: __m256) -> f32 {
+    fn reduce_min(self, x: __m256) -> f32 {
         avx2!({
             let four = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
@@ -138,7 +138,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn greatest_of_lanes(self, x: __m256) -> f32 {
+    fn reduce_max(self, x: __m256) -> f32 {
         avx2!({
             let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
@@ -169,7 +169,7 @@ impl Lanes for Avx2 {
         avx2!({
             let rounded = round_to_bf16(x);
             let packed = _mm256_packus_epi32(rounded, rounded);
-            // `packus` works in each half: the second half's numbers are in the third quarter.
+            // `packus` works within each half: the numbers of the second half are in the third quarter.
             let packed = _mm256_permute4x64_epi64::<0b00_00_10_00>(packed);
             to.cast::<__m128i>().write_unaligned(_mm256_castsi256_si128(packed));
         });
@@ -181,7 +181,7 @@ impl Lanes for Avx2 {
             let steps = _mm256_cvtps_epi32(x);
             let pairs = _mm256_packs_epi32(steps, steps);
             let bytes = _mm256_packus_epi16(pairs, pairs);
-            // Both packs work in each half: four bytes are in the first word of each.
+            // Both packs work within each half: four bytes are in the first word of each.
             let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
             to.cast::<i64>().write_unaligned(_mm_cvtsi128_si64(_mm256_castsi256_si128(bytes)));
         });
@@ -195,10 +195,10 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn transpose(self, block: Transpose) {
         if block.rows == 8 && block.columns == 8 {
-            // SAFETY: the caller vouches for both blocks, which are whole.
+            // SAFETY: the caller vouches for both blocks, which are eight by eight.
             avx2!(transpose_8x8(block));
         } else {
-            // SAFETY: the caller's promise, handed on.
+            // SAFETY: the caller's promise, passed on.
             unsafe { Portable::<8>.transpose(block) };
         }
     }
@@ -210,11 +210,11 @@ impl Lanes for Avx2 {
 fn round_to_bf16(x: __m256) -> __m256i {
     let bits = _mm256_castps_si256(x);
     let high = _mm256_srli_epi32::<16>(bits);
-    // Half a unit less one, plus the last bit that stays: ties go to even.
+    // Half a unit less one, plus the last bit that is kept: ties go to even.
     let odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
     let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
     let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half));
-    // Rounding could carry a NaN's bits into its sign: those keep theirs, with one set that the cut cannot lose.
+    // Rounding could carry the bits of a NaN into its sign: NaNs keep their upper bits, with the quiet bit set.
     let quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
     let unordered = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
     _mm256_blendv_epi8(rounded, quiet, unordered)

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Every method on numbers that are exact in all forms, so that all widths must agree to the bit.
+/// Every method, on numbers for which it is exact in all forms, so that all widths must agree to the bit.
 struct EveryMethod {
     x: [f32; 16],
 }
@@ -9,7 +9,7 @@ impl Kernel for EveryMethod {
     type Output = Vec<u32>;
 
     #[inline(always)]
-    fn run<S: Lanes>(self, simd: S) -> Vec<u32> {
+    fn run<S: Simd>(self, simd: S) -> Vec<u32> {
         let mut found = Vec::new();
         let mut keep = |value: S::F32| {
             let mut lanes = [0.0_f32; 16];
@@ -52,7 +52,7 @@ impl Kernel for EveryMethod {
     }
 }
 
-/// All isas on one vector of x, as the values of each method in order.
+/// The results of `isa` for `x`, method by method.
 fn by_method(isa: Isa, x: [f32; 16]) -> Vec<u32> {
     let width = match isa {
         Isa::Portable | Isa::Avx2 => 8,
@@ -67,7 +67,7 @@ fn by_method(isa: Isa, x: [f32; 16]) -> Vec<u32> {
 }
 
 #[test]
-fn all_widths_agree() {
+fn all_widths_agree_to_the_bit() {
     let x =
         [0.0, 1.0, -1.0, 2.5, -2.5, 126.0, -100.0, -126.0, 100.25, 101.0, -257.0, 1e-3, -200.0, -1e5, f32::NAN, 0.5];
     let expected = by_method(Isa::Portable, x);
@@ -77,12 +77,12 @@ fn all_widths_agree() {
 }
 
 #[test]
-fn rounding_to_bf16_is_to_nearest_even_and_keeps_nan() {
+fn bf16_rounds_to_nearest_even_and_keeps_nan() {
     struct Round([f32; 16]);
     impl Kernel for Round {
         type Output = [bf16; 16];
         #[inline(always)]
-        fn run<S: Lanes>(self, simd: S) -> [bf16; 16] {
+        fn run<S: Simd>(self, simd: S) -> [bf16; 16] {
             let mut halves = [bf16::ZERO; 16];
             for start in (0..16).step_by(S::WIDTH) {
                 // SAFETY: `start + WIDTH` is at most 16.
@@ -123,7 +123,7 @@ fn rounding_to_bf16_is_to_nearest_even_and_keeps_nan() {
 }
 
 #[test]
-fn blocks_of_any_size_are_transposed() {
+fn transpose_handles_blocks_of_any_size() {
     struct Block {
         rows: usize,
         columns: usize,
@@ -131,7 +131,7 @@ fn blocks_of_any_size_are_transposed() {
     impl Kernel for Block {
         type Output = ();
         #[inline(always)]
-        fn run<S: Lanes>(self, simd: S) {
+        fn run<S: Simd>(self, simd: S) {
             let from: Vec<f32> = (0..20 * 16).map(|i| i as f32).collect();
             let mut to = vec![-1.0_f32; 24 * 16];
             let (rows, columns) = (self.rows.min(S::WIDTH), self.columns.min(S::WIDTH));
@@ -154,14 +154,14 @@ fn blocks_of_any_size_are_transposed() {
 }
 
 #[test]
-fn lanes_are_summed_in_halves() {
+fn reduce_sum_adds_halves() {
     struct Sum([f32; 16]);
     impl Kernel for Sum {
         type Output = f32;
         #[inline(always)]
-        fn run<S: Lanes>(self, simd: S) -> f32 {
+        fn run<S: Simd>(self, simd: S) -> f32 {
             // SAFETY: no vector is longer than sixteen lanes.
-            simd.sum_of_lanes(unsafe { simd.load(self.0.as_ptr()) })
+            simd.reduce_sum(unsafe { simd.load(self.0.as_ptr()) })
         }
     }
     let x = std::array::from_fn(|i| 1.0 / (i as f32 + 3.0));

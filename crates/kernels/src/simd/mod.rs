@@ -1,9 +1,9 @@
 //! Vectors of f32, so that a kernel is written once for all widths.
 //!
-//! A kernel takes a value of a type that implements [`Lanes`]. Such a value is a proof: it exists only where the CPU
-//! has the instructions, so its methods are safe to call wherever the kernel got it from. They are instructions only
-//! once they are inlined into a function that is compiled for them ([`Lanes::run`]), hence `inline(always)` on every
-//! method here and on every function between `run` and a method.
+//! A kernel takes a value of a type that implements [`Simd`]. Such a value is a proof token: it exists only where the CPU
+//! has the instructions, so its methods are safe to call. They compile to single instructions only when they are inlined
+//! into a function that is compiled for the instruction set ([`Simd::run`]), hence `inline(always)` on every method here
+//! and on every function between `run` and a method.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,13 +23,13 @@ use crate::Isa;
 
 /// Vector arithmetic on [`Self::WIDTH`] lanes of f32.
 ///
-/// Where two operands of `min` and `max` cannot be compared, the second is the result: pass the number that may be
-/// NaN second, and it stays visible.
-pub(crate) trait Lanes: Copy {
+/// Where an operand of `min` or `max` is NaN, the second operand is the result: pass the number that may be NaN second, and
+/// NaN is propagated.
+pub(crate) trait Simd: Copy {
     /// A vector.
     type F32: Copy;
 
-    /// Lanes of a vector.
+    /// Simd of a vector.
     const WIDTH: usize;
 
     /// Runs `kernel` in a function that is compiled for these instructions.
@@ -57,14 +57,14 @@ pub(crate) trait Lanes: Copy {
     /// one instruction does it all.
     fn scale_by_power(self, x: Self::F32, power: Self::F32) -> Self::F32;
 
-    /// The sum of the lanes: halves are added until one lane is left.
-    fn sum_of_lanes(self, x: Self::F32) -> f32;
+    /// The sum of the lanes: the halves of the vector are added until one lane is left.
+    fn reduce_sum(self, x: Self::F32) -> f32;
 
-    /// The least of lanes that are numbers.
-    fn least_of_lanes(self, x: Self::F32) -> f32;
+    /// The smallest lane; the lanes must not be NaN.
+    fn reduce_min(self, x: Self::F32) -> f32;
 
-    /// The greatest of lanes that are numbers.
-    fn greatest_of_lanes(self, x: Self::F32) -> f32;
+    /// The largest lane; the lanes must not be NaN.
+    fn reduce_max(self, x: Self::F32) -> f32;
 
     /// # Safety
     ///
@@ -90,24 +90,24 @@ pub(crate) trait Lanes: Copy {
     /// `WIDTH` numbers can be written to `to`.
     unsafe fn store_bf16(self, to: *mut bf16, x: Self::F32);
 
-    /// Writes the lanes rounded to integers, ties to even, and those below 0 as 0, those above 255 as 255; for numbers
-    /// below 2^31 and above -2^31, any byte for others.
+    /// Writes the lanes rounded to integers, ties to even, and clamped to `[0, 255]`. Numbers outside `(-2^31, 2^31)` become
+    /// arbitrary bytes.
     ///
     /// # Safety
     ///
     /// `WIDTH` bytes can be written to `to`.
     unsafe fn store_u8(self, to: *mut u8, x: Self::F32);
 
-    /// Reads `WIDTH` integers as f32, to the nearest.
+    /// Reads `WIDTH` integers, rounded to the nearest f32.
     ///
     /// # Safety
     ///
     /// `WIDTH` numbers can be read from `from`.
     unsafe fn load_i32(self, from: *const i32) -> Self::F32;
 
-    /// Transposes a block: `to[column][row] = from[row][column]`, where a step of a row is `stride` words.
+    /// Transposes a block of 32-bit words: `to[column][row] = from[row][column]`, with rows `stride` words apart.
     ///
-    /// Bits are moved, not numbers: a word may as well be a pair of bf16.
+    /// Bits are moved, not numbers: a word may be a pair of bf16.
     ///
     /// # Safety
     ///
@@ -116,7 +116,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn transpose(self, block: Transpose);
 }
 
-/// What [`Lanes::transpose`] moves.
+/// The operands of [`Simd::transpose`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Transpose {
     pub(crate) from: *const f32,
@@ -127,25 +127,25 @@ pub(crate) struct Transpose {
     pub(crate) columns: usize,
 }
 
-/// Work that is compiled once for each kind of vector.
+/// Work that is compiled once for each instruction set.
 pub(crate) trait Kernel {
     type Output;
 
-    /// Must be `inline(always)`, as must be all that it calls with `simd`.
-    fn run<S: Lanes>(self, simd: S) -> Self::Output;
+    /// This and every function that it calls with `simd` must be `inline(always)`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
 /// Runs `kernel` on the widest vectors that `isa` and this CPU have.
 pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        if let Some(simd) = Avx512Bf16::to_round(isa) {
+        if let Some(simd) = Avx512Bf16::for_rounding(isa) {
             return simd.run(kernel);
         }
-        if let Some(simd) = Avx512::of(isa) {
+        if let Some(simd) = Avx512::try_new(isa) {
             return simd.run(kernel);
         }
-        if let Some(simd) = Avx2::of(isa) {
+        if let Some(simd) = Avx2::try_new(isa) {
             return simd.run(kernel);
         }
     }

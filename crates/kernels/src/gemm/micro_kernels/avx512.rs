@@ -1,4 +1,4 @@
-//! Sixteen lanes: six rows by four panels are 24 of 32 registers, and so are twelve rows by two panels.
+//! Sixteen lanes: the accumulators of six rows by four panels are 24 of 32 registers, as are those of twelve by two.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
@@ -7,24 +7,24 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::{Block, Words, rows};
+use super::{Block, MicroKernel, row_loop};
 
-/// Words are f32.
-struct Floats;
-/// Words are pairs of bf16, multiplied by the instruction for them.
-struct Pairs;
-/// Words are pairs of bf16 that are widened; a row's are so already.
-struct WidenedPairs;
-/// Words are four bytes.
-struct Bytes;
+/// Groups are f32.
+struct F32;
+/// Groups are pairs of bf16, multiplied by the instruction for pairs.
+struct Bf16Pairs;
+/// Groups are pairs of bf16, widened when they are read; those of a row are widened already.
+struct WidenedBf16;
+/// Groups are four bytes.
+struct Int8;
 
-macro_rules! float_sums {
+macro_rules! f32_accumulators {
     () => {
-        type Sums = __m512;
+        type Accumulator = __m512;
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
-            // SAFETY: the CPU has AVX-512, here and below, by the promise of `Words`.
+            // SAFETY: the CPU has AVX-512, here and below, by the promise of `MicroKernel`.
             unsafe { _mm512_setzero_ps() }
         }
 
@@ -42,70 +42,70 @@ macro_rules! float_sums {
     };
 }
 
-/// What is multiplied is f32, whatever it is in memory.
-macro_rules! float_products {
+/// Operands are f32 in registers, whatever they are in memory.
+macro_rules! f32_products {
     () => {
-        type Right = __m512;
-        type Left = __m512;
+        type Rhs = __m512;
+        type Lhs = __m512;
 
-        float_sums!();
+        f32_accumulators!();
 
         #[inline(always)]
-        unsafe fn left(from: *const u32) -> __m512 {
-            // SAFETY: a word is there.
+        unsafe fn lhs(from: *const u32) -> __m512 {
+            // SAFETY: a group is there.
             unsafe { _mm512_set1_ps(*from.cast()) }
         }
 
         #[inline(always)]
-        unsafe fn add(sums: __m512, left: __m512, right: __m512) -> __m512 {
+        unsafe fn multiply_add(sums: __m512, lhs: __m512, rhs: __m512) -> __m512 {
             // SAFETY: the CPU has AVX-512.
-            unsafe { _mm512_fmadd_ps(left, right, sums) }
+            unsafe { _mm512_fmadd_ps(lhs, rhs, sums) }
         }
     };
 }
 
-impl Words<1> for Floats {
-    float_products!();
+impl MicroKernel<1> for F32 {
+    f32_products!();
 
     #[inline(always)]
-    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512 {
+    unsafe fn rhs<const STEP: usize>(from: *const u32) -> __m512 {
         // SAFETY: a vector is there.
         unsafe { _mm512_loadu_ps(from.cast()) }
     }
 }
 
-impl Words<1> for Pairs {
-    type Right = __m512bh;
-    type Left = __m512bh;
+impl MicroKernel<1> for Bf16Pairs {
+    type Rhs = __m512bh;
+    type Lhs = __m512bh;
 
-    float_sums!();
+    f32_accumulators!();
 
     #[inline(always)]
-    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512bh {
+    unsafe fn rhs<const STEP: usize>(from: *const u32) -> __m512bh {
         // SAFETY: a vector is there, and any bits are pairs of bf16.
         unsafe { transmute(_mm512_loadu_si512(from.cast())) }
     }
 
     #[inline(always)]
-    unsafe fn left(from: *const u32) -> __m512bh {
-        // SAFETY: a word is there, and any bits are pairs of bf16.
+    unsafe fn lhs(from: *const u32) -> __m512bh {
+        // SAFETY: a group is there, and any bits are pairs of bf16.
         unsafe { transmute(_mm512_set1_epi32(*from.cast())) }
     }
 
     #[inline(always)]
-    unsafe fn add(sums: __m512, left: __m512bh, right: __m512bh) -> __m512 {
+    unsafe fn multiply_add(sums: __m512, lhs: __m512bh, rhs: __m512bh) -> __m512 {
         // SAFETY: the CPU has AVX-512 BF16.
-        unsafe { _mm512_dpbf16_ps(sums, left, right) }
+        unsafe { _mm512_dpbf16_ps(sums, lhs, rhs) }
     }
 }
 
-impl Words<1> for WidenedPairs {
+impl MicroKernel<1> for WidenedBf16 {
     const STEPS: usize = 2;
 
-    float_products!();
+    f32_products!();
 
     #[inline(always)]
-    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512 {
+    unsafe fn rhs<const STEP: usize>(from: *const u32) -> __m512 {
         // SAFETY: a vector is there. A bf16 is the upper half of an f32.
         unsafe {
             let pairs = _mm512_loadu_si512(from.cast());
@@ -118,10 +118,10 @@ impl Words<1> for WidenedPairs {
     }
 }
 
-impl Words<1> for Bytes {
-    type Sums = __m512i;
-    type Right = __m512i;
-    type Left = __m512i;
+impl MicroKernel<1> for Int8 {
+    type Accumulator = __m512i;
+    type Rhs = __m512i;
+    type Lhs = __m512i;
 
     #[inline(always)]
     unsafe fn zero() -> __m512i {
@@ -142,62 +142,62 @@ impl Words<1> for Bytes {
     }
 
     #[inline(always)]
-    unsafe fn right<const STEP: usize>(from: *const u32) -> __m512i {
+    unsafe fn rhs<const STEP: usize>(from: *const u32) -> __m512i {
         // SAFETY: a vector is there.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn left(from: *const u32) -> __m512i {
-        // SAFETY: a word is there.
+    unsafe fn lhs(from: *const u32) -> __m512i {
+        // SAFETY: a group is there.
         unsafe { _mm512_set1_epi32(*from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn add(sums: __m512i, left: __m512i, right: __m512i) -> __m512i {
+    unsafe fn multiply_add(sums: __m512i, lhs: __m512i, rhs: __m512i) -> __m512i {
         // SAFETY: the CPU has AVX-512 VNNI.
-        unsafe { _mm512_dpbusd_epi32(sums, left, right) }
+        unsafe { _mm512_dpbusd_epi32(sums, lhs, rhs) }
     }
 }
 
 /// All rows by all panels of a block.
-macro_rules! kernel {
-    ($name:ident, $words:ty, $features:literal) => {
+macro_rules! all_panels {
+    ($name:ident, $kernel:ty, $features:literal) => {
         /// # Safety
         ///
-        /// As for [`Block::multiply`], and the CPU has the features.
+        /// As for `dispatch::multiply`, and the CPU has the features.
         #[target_feature(enable = $features)]
         pub(in crate::gemm) unsafe fn $name(block: &Block) {
             // SAFETY: the caller's promise.
             unsafe {
                 match block.panels {
-                    4 => rows::<$words, 1, 4, false>(block, 0),
-                    3 => rows::<$words, 1, 3, false>(block, 0),
-                    2 => rows::<$words, 1, 2, false>(block, 0),
-                    _ => rows::<$words, 1, 1, false>(block, 0),
+                    4 => row_loop::<$kernel, 1, 4, false>(block, 0),
+                    3 => row_loop::<$kernel, 1, 3, false>(block, 0),
+                    2 => row_loop::<$kernel, 1, 2, false>(block, 0),
+                    _ => row_loop::<$kernel, 1, 1, false>(block, 0),
                 }
             }
         }
     };
 }
 
-kernel!(f32, Floats, "avx512f,avx512bw,avx512dq,avx512vl");
-kernel!(bf16, Pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
-kernel!(int8, Bytes, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+all_panels!(f32, F32, "avx512f,avx512bw,avx512dq,avx512vl");
+all_panels!(bf16, Bf16Pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+all_panels!(int8, Int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
 
-/// Two panels at a time: both forms of each are held, and widening them serves more rows.
+/// Two panels at a time, for twelve rows: a panel that was widened once then serves more rows.
 ///
 /// # Safety
 ///
-/// As for [`Block::multiply`], and the CPU has the features.
+/// As for `dispatch::multiply`, and the CPU has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(in crate::gemm) unsafe fn bf16_by_f32(block: &Block) {
     for panel in (0..block.panels).step_by(2) {
         // SAFETY: the caller's promise.
         unsafe {
             match block.panels - panel {
-                1 => rows::<WidenedPairs, 1, 1, true>(block, panel),
-                _ => rows::<WidenedPairs, 1, 2, true>(block, panel),
+                1 => row_loop::<WidenedBf16, 1, 1, true>(block, panel),
+                _ => row_loop::<WidenedBf16, 1, 2, true>(block, panel),
             }
         }
     }

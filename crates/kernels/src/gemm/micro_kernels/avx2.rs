@@ -1,24 +1,24 @@
-//! Eight lanes: six rows by one panel are 12 of 16 registers.
+//! Eight lanes: the accumulators of six rows by one panel are 12 of 16 registers.
 
 use std::arch::x86_64::{
     __m256, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
-use super::{Block, Words, portable, rows};
+use super::{Block, MicroKernel, portable, row_loop};
 
-/// Words are f32.
-struct Floats;
-/// Words are pairs of bf16 that are widened; a row's are so already.
-struct WidenedPairs;
+/// Groups are f32.
+struct F32;
+/// Groups are pairs of bf16, widened when they are read; those of a row are widened already.
+struct WidenedBf16;
 
-macro_rules! float_sums {
+macro_rules! f32_accumulators {
     () => {
-        type Sums = __m256;
+        type Accumulator = __m256;
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {
-            // SAFETY: the CPU has AVX2, here and below, by the promise of `Words`.
+            // SAFETY: the CPU has AVX2, here and below, by the promise of `MicroKernel`.
             unsafe { _mm256_setzero_ps() }
         }
 
@@ -36,45 +36,45 @@ macro_rules! float_sums {
     };
 }
 
-/// What is multiplied is f32, whatever it is in memory.
-macro_rules! float_products {
+/// Operands are f32 in registers, whatever they are in memory.
+macro_rules! f32_products {
     () => {
-        type Right = __m256;
-        type Left = __m256;
+        type Rhs = __m256;
+        type Lhs = __m256;
 
-        float_sums!();
+        f32_accumulators!();
 
         #[inline(always)]
-        unsafe fn left(from: *const u32) -> __m256 {
-            // SAFETY: a word is there.
+        unsafe fn lhs(from: *const u32) -> __m256 {
+            // SAFETY: a group is there.
             unsafe { _mm256_set1_ps(*from.cast()) }
         }
 
         #[inline(always)]
-        unsafe fn add(sums: __m256, left: __m256, right: __m256) -> __m256 {
+        unsafe fn multiply_add(sums: __m256, lhs: __m256, rhs: __m256) -> __m256 {
             // SAFETY: the CPU has FMA.
-            unsafe { _mm256_fmadd_ps(left, right, sums) }
+            unsafe { _mm256_fmadd_ps(lhs, rhs, sums) }
         }
     };
 }
 
-impl Words<2> for Floats {
-    float_products!();
+impl MicroKernel<2> for F32 {
+    f32_products!();
 
     #[inline(always)]
-    unsafe fn right<const STEP: usize>(from: *const u32) -> __m256 {
+    unsafe fn rhs<const STEP: usize>(from: *const u32) -> __m256 {
         // SAFETY: a vector is there.
         unsafe { _mm256_loadu_ps(from.cast()) }
     }
 }
 
-impl Words<2> for WidenedPairs {
+impl MicroKernel<2> for WidenedBf16 {
     const STEPS: usize = 2;
 
-    float_products!();
+    f32_products!();
 
     #[inline(always)]
-    unsafe fn right<const STEP: usize>(from: *const u32) -> __m256 {
+    unsafe fn rhs<const STEP: usize>(from: *const u32) -> __m256 {
         // SAFETY: a vector is there. A bf16 is the upper half of an f32.
         unsafe {
             let pairs = _mm256_loadu_si256(from.cast());
@@ -89,31 +89,31 @@ impl Words<2> for WidenedPairs {
 
 /// # Safety
 ///
-/// As for [`Block::multiply`], and the CPU has AVX2 and FMA.
+/// As for `dispatch::multiply`, and the CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::gemm) unsafe fn f32(block: &Block) {
     for panel in 0..block.panels {
         // SAFETY: the caller's promise.
-        unsafe { rows::<Floats, 2, 1, false>(block, panel) };
+        unsafe { row_loop::<F32, 2, 1, false>(block, panel) };
     }
 }
 
 /// # Safety
 ///
-/// As for [`Block::multiply`], and the CPU has AVX2 and FMA.
+/// As for `dispatch::multiply`, and the CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::gemm) unsafe fn bf16_by_f32(block: &Block) {
     for panel in 0..block.panels {
         // SAFETY: the caller's promise.
-        unsafe { rows::<WidenedPairs, 2, 1, false>(block, panel) };
+        unsafe { row_loop::<WidenedBf16, 2, 1, false>(block, panel) };
     }
 }
 
-/// The plain form, compiled for wider vectors: there is no product of bytes that cannot overflow.
+/// The portable micro-kernel, compiled for AVX2, whose products of bytes can overflow.
 ///
 /// # Safety
 ///
-/// As for [`Block::multiply`], and the CPU has AVX2.
+/// As for `dispatch::multiply`, and the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 pub(in crate::gemm) unsafe fn int8(block: &Block) {
     // SAFETY: the caller's promise.
