@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path};
 
-use polylance_encoder::{ModelConfig, ModelKind, Task, synthetic::Checkpoint};
+use polylance_encoder::{HeadKind, ModelConfig, ModelKind, synthetic::Checkpoint};
 
 /// Writes a small XLM-RoBERTa with the head of `task`, whose classes are `labels`.
-pub fn write_head_model(folder: &Path, task: Task, labels: &[&str]) {
+pub fn write_head_model(folder: &Path, task: HeadKind, labels: &[&str]) {
     let config = ModelConfig {
         kind: ModelKind::XlmRoberta,
         vocab_size: 250_002,
@@ -18,11 +18,11 @@ pub fn write_head_model(folder: &Path, task: Task, labels: &[&str]) {
         layer_norm_eps: 1e-5,
         pad_token_id: 1,
     };
-    let mut checkpoint = Checkpoint::new(config).task(task).head_scale(6.0);
+    let mut checkpoint = Checkpoint::new(config).head(task).head_scale(6.0);
     if !labels.is_empty() {
         checkpoint = checkpoint.labels(labels);
     }
-    if task == Task::CausalLm {
+    if task == HeadKind::CausalLm {
         checkpoint = checkpoint.key("is_decoder", true);
     }
     checkpoint.write(folder).expect("a writable folder");

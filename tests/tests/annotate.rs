@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
-use polylance_encoder::Task;
+use polylance_encoder::HeadKind;
 use polylance_tests::{Row, polylance, polylance_with, python, repository, write_head_model, write_parquet};
 use serde_json::{Value, json};
 
@@ -29,14 +29,14 @@ fn corpus() -> Vec<Row> {
 fn write_fixture(folder: &Path) {
     write_parquet(&folder.join("docs.parquet"), &corpus());
     let models = [
-        ("classes", Task::SequenceClassification, &["sport", "law"][..]),
-        ("nli", Task::SequenceClassification, &["contradiction", "neutral", "entailment"]),
-        ("tags", Task::TokenClassification, &TAGS),
-        ("answers", Task::QuestionAnswering, &[]),
-        ("masks", Task::MaskedLm, &[]),
-        ("texts", Task::CausalLm, &[]),
-        ("choices", Task::MultipleChoice, &[]),
-        ("ranks", Task::SequenceClassification, &["relevance"]),
+        ("classes", HeadKind::SequenceClassification, &["sport", "law"][..]),
+        ("nli", HeadKind::SequenceClassification, &["contradiction", "neutral", "entailment"]),
+        ("tags", HeadKind::TokenClassification, &TAGS),
+        ("answers", HeadKind::QuestionAnswering, &[]),
+        ("masks", HeadKind::MaskedLm, &[]),
+        ("texts", HeadKind::CausalLm, &[]),
+        ("choices", HeadKind::MultipleChoice, &[]),
+        ("ranks", HeadKind::SequenceClassification, &["relevance"]),
     ];
     for (name, task, labels) in models {
         write_head_model(&folder.join(name), task, labels);

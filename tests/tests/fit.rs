@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use polylance_encoder::Task;
+use polylance_encoder::HeadKind;
 use polylance_tests::{polylance, polylance_with, write_head_model};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn fitted_head_is_measured_usable_and_reproducible() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     write_corpus(&folder.path().join("docs.jsonl"));
-    write_head_model(&folder.path().join("backbone"), Task::TokenClassification, &["O", "B-X"]);
+    write_head_model(&folder.path().join("backbone"), HeadKind::TokenClassification, &["O", "B-X"]);
     let (docs, backbone) = (at("docs.jsonl"), at("backbone"));
     let fit = |out: &str, more: &[&str]| {
         let out = at(out);
@@ -64,7 +64,7 @@ fn unusable_training_sets_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     write_corpus(&folder.path().join("docs.jsonl"));
-    write_head_model(&folder.path().join("backbone"), Task::TokenClassification, &["O", "B-X"]);
+    write_head_model(&folder.path().join("backbone"), HeadKind::TokenClassification, &["O", "B-X"]);
     let (docs, backbone, out) = (at("docs.jsonl"), at("backbone"), at("out"));
     let fit = |label: &str, more: &[&str]| {
         let args = ["fit", "--source", &docs, "--label", label, "--model", &backbone, "--out", &out];
@@ -82,7 +82,7 @@ fn unusable_training_sets_are_refused() {
 fn tagger_fitted_to_conll_finds_its_entities() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    write_head_model(&folder.path().join("backbone"), Task::SequenceClassification, &["a", "b"]);
+    write_head_model(&folder.path().join("backbone"), HeadKind::SequenceClassification, &["a", "b"]);
     let names = ["Ada", "Zoë", "Čapek", "สมชาย", "Grace"];
     let sentence =
         |at: usize| format!("today\tO\n{}\tI-PER\nwrote\tO\nnumber\tO\nn{at}\tO\n\n", names[at % names.len()]);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use polylance_encoder::Task;
+use polylance_encoder::HeadKind;
 use polylance_tests::{Outcome, polylance, polylance_with, write_head_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ struct Folder(TempDir);
 impl Folder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write_head_model(&folder.path().join("backbone"), Task::SequenceClassification, &["a", "b"]);
+        write_head_model(&folder.path().join("backbone"), HeadKind::SequenceClassification, &["a", "b"]);
         Self(folder)
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use polylance_encoder::Task;
+use polylance_encoder::HeadKind;
 use polylance_tests::{Row, polylance, write_head_model, write_parquet};
 use serde_json::{Value, json};
 
@@ -19,9 +19,9 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for (name, task, labels) in [
-            ("classes", Task::SequenceClassification, &["sport", "law"][..]),
-            ("tags", Task::TokenClassification, &["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
-            ("nli", Task::SequenceClassification, &["contradiction", "neutral", "entailment"]),
+            ("classes", HeadKind::SequenceClassification, &["sport", "law"][..]),
+            ("tags", HeadKind::TokenClassification, &["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
+            ("nli", HeadKind::SequenceClassification, &["contradiction", "neutral", "entailment"]),
         ] {
             write_head_model(&folder.path().join(name), task, labels);
         }

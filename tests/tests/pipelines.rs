@@ -1,6 +1,6 @@
 //! Every pipeline file of the repository is a valid one.
 
-use polylance_encoder::Task;
+use polylance_encoder::HeadKind;
 use polylance_tests::{polylance_command, repository, write_head_model};
 
 #[test]
@@ -10,8 +10,8 @@ fn every_pipeline_file_is_valid() {
     assert!(tomls.len() >= 2);
     // The heads that the scripts fit.
     let folder = tempfile::tempdir().unwrap();
-    write_head_model(&folder.path().join("models/language"), Task::SequenceClassification, &["eng", "tha"]);
-    write_head_model(&folder.path().join("models/entities"), Task::TokenClassification, &["O", "B-person"]);
+    write_head_model(&folder.path().join("models/language"), HeadKind::SequenceClassification, &["eng", "tha"]);
+    write_head_model(&folder.path().join("models/entities"), HeadKind::TokenClassification, &["O", "B-person"]);
     for file in tomls {
         let mut command = polylance_command();
         let output =

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, net::TcpStream, path::Path, process::Command, thread, time::Duration};
 
-use polylance_encoder::Task;
+use polylance_encoder::HeadKind;
 use polylance_tests::{
     TestServer, embed_declaration, polylance, polylance_with, python, read_response, repository, write_head_model,
 };
@@ -147,7 +147,7 @@ fn adbc_reads_and_searches_tables_over_flight_sql() {
 fn reranked_hits_are_ordered_by_cross_encoder_score() {
     let (folder, table) = table();
     let model = folder.path().join("ranks");
-    write_head_model(&model, Task::SequenceClassification, &["relevance"]);
+    write_head_model(&model, HeadKind::SequenceClassification, &["relevance"]);
     let model = model.display().to_string();
     let query = "derecho a la educación";
     let search = |more: &[&str]| {

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use polylance_encoder::{
-    Device, LoadOptions, ModelFiles, PackedBatch, SentenceEncoder, SharedHead, Task, synthetic::Checkpoint,
+    Device, HeadKind, LoadOptions, ModelFiles, PackedBatch, SentenceEncoder, SharedHead, synthetic::Checkpoint,
 };
 
 fn encode(criterion: &mut Criterion) {
@@ -32,18 +32,18 @@ fn encode(criterion: &mut Criterion) {
 
 /// A classifier, a token classifier and a question answerer with made-up weights.
 fn heads(files: &ModelFiles) -> Vec<SharedHead> {
-    let tasks = [Task::SequenceClassification, Task::TokenClassification, Task::QuestionAnswering];
+    let kinds = [HeadKind::SequenceClassification, HeadKind::TokenClassification, HeadKind::QuestionAnswering];
     let labels: Vec<String> = (0..21).map(|label| format!("L{label}")).collect();
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let load = |task| {
+    let load = |kind| {
         let folder = tempfile::tempdir().expect("a folder");
-        let checkpoint = Checkpoint::new(files.config().clone()).task(task).labels(&labels).head_only();
+        let checkpoint = Checkpoint::new(files.config().clone()).head(kind).labels(&labels).head_only();
         checkpoint.write(folder.path()).expect("it is written");
         std::fs::write(folder.path().join("tokenizer.json"), "{}").expect("it is written");
         let head = ModelFiles::find(folder.path().to_str().expect("a UTF-8 path")).expect("it is found");
-        SharedHead::load(&head, files.config(), task, &LoadOptions::default(), &Device::Cpu).expect("it loads")
+        SharedHead::load(&head, files.config(), kind, &LoadOptions::default(), &Device::Cpu).expect("it loads")
     };
-    tasks.map(load).into()
+    kinds.map(load).into()
 }
 
 criterion_group!(benches, encode);

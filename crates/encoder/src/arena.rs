@@ -1,15 +1,15 @@
-//! The states of a batch and what its layers compute on the way, on the CPU, in memory that is kept between batches.
+//! The states and intermediate results of a batch on the CPU, in memory that is kept between batches.
 
 use std::cell::Cell;
 
 use candle_core::{Device, Tensor};
 use half::bf16;
-use polylance_kernels::{Buffer, Epilogue, Isa, Normed, Precision, ROW_STEP, Rows, RowsMut, SelfAttention};
+use polylance_kernels::{Buffer, Epilogue, Isa, NormOutput, Precision, ROW_STEP, Rows, RowsMut, SelfAttention};
 use rayon::prelude::*;
 
 use crate::{error::Result, linear::Linear, norm::LayerNorm, ops};
 
-/// Buffers of `[tokens, …]`. Between the maps numbers are in bf16 unless all is computed in f32.
+/// Buffers of `[tokens, …]`. Between the maps numbers are bf16, unless the precision is f32.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     tokens: usize,
@@ -17,21 +17,21 @@ pub(crate) struct Arena {
     precision: Precision,
     /// `[tokens, hidden]` in f32.
     states: Buffer,
-    /// The states as the next map takes them, where it does not take them as they are.
+    /// The input of the next map, unless it reads the states directly.
     input: Buffer,
-    /// Whether the next map takes the states as they are.
+    /// Whether the next map reads the states directly.
     direct: bool,
-    /// What a map makes of them: queries, keys and values, or the inner numbers of a feed-forward block.
+    /// The output of a map: queries, keys and values, or the inner states of a feed-forward block.
     wide: Buffer,
-    /// Numbers in a row of it.
+    /// Numbers in a row of `wide`.
     width: usize,
     /// `[tokens, hidden]`.
     context: Buffer,
 }
 
 thread_local! {
-    /// That of a device's thread. It is taken while it is in use, so a second pass on the thread has one of its own.
-    static KEPT: Cell<Option<Arena>> = const { Cell::new(None) };
+    /// The arena of a device's thread. It is taken while it is in use, so a nested pass on the thread gets its own.
+    static THREAD_ARENA: Cell<Option<Arena>> = const { Cell::new(None) };
 }
 
 impl Arena {
@@ -41,19 +41,19 @@ impl Arena {
         precision: Precision,
         layers: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<Tensor> {
-        let mut arena = KEPT.take().unwrap_or_default();
+        let mut arena = THREAD_ARENA.take().unwrap_or_default();
         (arena.tokens, arena.hidden) = states.dims2()?;
         (arena.precision, arena.direct) = (precision, precision != Precision::Bf16);
         ops::with_numbers(states, |states| arena.start(states))?;
         layers(&mut arena)?;
         let numbers = arena.states.f32(arena.tokens * arena.hidden);
         let states = Tensor::from_slice(numbers, states.dims(), &Device::Cpu)?;
-        KEPT.set(Some(arena));
+        THREAD_ARENA.set(Some(arena));
         Ok(states)
     }
 
     fn start(&mut self, states: &[f32]) {
-        // Of whole tiles first, as the buffer forgets what it holds when it grows.
+        // Padded to whole tiles from the start, because a buffer loses its contents when it grows.
         self.states.f32(padded(self.tokens) * self.hidden)[..states.len()].copy_from_slice(states);
         if !self.direct {
             let input = self.input.bf16(padded(self.tokens) * self.hidden);
@@ -61,36 +61,36 @@ impl Arena {
         }
     }
 
-    /// Norms the states for the next map, and leaves them as they are.
+    /// Normalizes the states into the input of the next map, and leaves them unchanged.
     pub(crate) fn norm_input(&mut self, norm: &LayerNorm) -> Result<()> {
         self.direct = false;
-        let (numbers, room) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
+        let (numbers, padded_numbers) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
         let (states, share) = (&*self.states.f32(numbers), ops::share_rows(numbers, self.hidden));
         norm.with(|norm| {
             if self.precision == Precision::Bf16 {
-                let out = &mut self.input.bf16(room)[..numbers];
+                let out = &mut self.input.bf16(padded_numbers)[..numbers];
                 let parts = out.par_chunks_mut(share).zip(states.par_chunks(share));
-                parts.for_each(|(out, states)| norm.rows(Isa::detect(), states, Normed::Bf16(out)));
+                parts.for_each(|(out, states)| norm.forward(Isa::detect(), states, NormOutput::Bf16(out)));
             } else {
-                let out = &mut self.input.f32(room)[..numbers];
+                let out = &mut self.input.f32(padded_numbers)[..numbers];
                 let parts = out.par_chunks_mut(share).zip(states.par_chunks(share));
-                parts.for_each(|(out, states)| norm.rows(Isa::detect(), states, Normed::F32(out)));
+                parts.for_each(|(out, states)| norm.forward(Isa::detect(), states, NormOutput::F32(out)));
             }
         })
     }
 
-    /// Norms the states, for the next map as well.
+    /// Normalizes the states in place, and into the input of the next map where that is rounded.
     pub(crate) fn norm_states(&mut self, norm: &LayerNorm) -> Result<()> {
-        let (numbers, room) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
+        let (numbers, padded_numbers) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
         let (states, share) = (self.states.f32(numbers), ops::share_rows(numbers, self.hidden));
         self.direct = self.precision != Precision::Bf16;
         norm.with(|norm| {
             if self.direct {
-                states.par_chunks_mut(share).for_each(|states| norm.rows_in_place(Isa::detect(), states, None));
+                states.par_chunks_mut(share).for_each(|states| norm.forward_in_place(Isa::detect(), states, None));
             } else {
-                let out = &mut self.input.bf16(room)[..numbers];
+                let out = &mut self.input.bf16(padded_numbers)[..numbers];
                 let parts = states.par_chunks_mut(share).zip(out.par_chunks_mut(share));
-                parts.for_each(|(states, out)| norm.rows_in_place(Isa::detect(), states, Some(out)));
+                parts.for_each(|(states, out)| norm.forward_in_place(Isa::detect(), states, Some(out)));
             }
         })
     }
@@ -123,12 +123,12 @@ impl Arena {
     /// `context = attention(wide)`.
     pub(crate) fn attend(&mut self, attention: &SelfAttention, cu_seqlens: &[u32]) {
         let (wide, numbers) = (self.tokens * self.width, self.tokens * self.hidden);
-        let room = padded(self.tokens) * self.hidden;
+        let padded_numbers = padded(self.tokens) * self.hidden;
         if self.precision == Precision::F32 {
-            let context = &mut self.context.f32(room)[..numbers];
+            let context = &mut self.context.f32(padded_numbers)[..numbers];
             ops::attend(attention, self.wide.f32(wide), cu_seqlens, context);
         } else {
-            let context = &mut self.context.bf16(room)[..numbers];
+            let context = &mut self.context.bf16(padded_numbers)[..numbers];
             ops::attend(attention, self.wide.bf16(wide), cu_seqlens, context);
         }
     }
@@ -146,7 +146,7 @@ impl Arena {
     }
 }
 
-/// `states += from Wᵀ + b`, where `from` is `[tokens, width]` in f32 or else in bf16, and states are `[tokens, hidden]`.
+/// `states += from Wᵀ + b`, where `from` is `[tokens, width]`, in f32 if `f32` and otherwise in bf16, and states are `[tokens, hidden]`.
 fn add(
     from: &mut Buffer,
     f32: bool,
@@ -159,7 +159,7 @@ fn add(
     linear.multiply(from, |bias| Epilogue::BiasAdd(bias), RowsMut::F32(states.f32(tokens * hidden)))
 }
 
-/// Rows of a buffer, so that products read them where they are.
+/// Rows of a buffer that products read without a copy.
 fn padded(tokens: usize) -> usize {
     tokens.next_multiple_of(ROW_STEP)
 }

@@ -1,4 +1,4 @@
-//! What `config.json` says of a model's head: its class, labels, special ids, and whether `fit` made it.
+//! The head's part of `config.json`: class, labels, special tokens, and whether `fit` made it.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     config::{ModelConfig, ModelKind},
     error::{ModelError, Result},
-    task::Task,
+    head_kind::HeadKind,
 };
 
 /// How a classifier's logits are meant; `problem_type` in `config.json`.
@@ -23,11 +23,11 @@ pub enum ProblemType {
     Regression,
     /// One class is right.
     SingleLabelClassification,
-    /// Each class is right or not by itself.
+    /// Each class is right or not, independently.
     MultiLabelClassification,
 }
 
-/// What becomes of a cross-encoder's logit.
+/// The function applied to a cross-encoder's logit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -38,7 +38,7 @@ pub enum Activation {
     Identity,
 }
 
-/// The kind of a fitted head where it is none of transformers' own.
+/// The kind of a fitted head that is not a class of transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FittedKind {
@@ -70,14 +70,14 @@ fn mean() -> Pooling {
     Pooling::Mean
 }
 
-/// What `config.json` says of the head. A model without one has the defaults of transformers.
+/// The head's part of `config.json`. A model without a head has the defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadConfig {
     /// The class the weights were saved from: `architectures[0]`.
     pub architecture: Option<String>,
-    /// How a classifier's logits are meant, where it is said.
+    /// How a classifier's logits are meant, where it is given.
     pub problem_type: Option<ProblemType>,
-    /// Whether a token sees only what is before it.
+    /// Whether a token attends only to those before it.
     pub is_decoder: bool,
     /// Whether the word embeddings are also the last map of a language model.
     pub tie_word_embeddings: bool,
@@ -87,11 +87,11 @@ pub struct HeadConfig {
     pub eos_token_ids: Vec<u32>,
     /// The padding id.
     pub pad_token_id: Option<u32>,
-    /// The id of a masked word, where it is said: the tokenizer knows it too.
+    /// The id of a masked word, where it is given; the tokenizer has it too.
     pub mask_token_id: Option<u32>,
     /// Checked when a head with labels is loaded: a model that only embeds may have broken ones.
     labels: std::result::Result<Vec<String>, String>,
-    /// Checked when a cross-encoder is loaded: other tasks do not know it.
+    /// Checked when a cross-encoder is loaded: other heads have none.
     activation: std::result::Result<Option<Activation>, String>,
     fitted: Option<FittedHead>,
     kind: ModelKind,
@@ -144,7 +144,7 @@ impl HeadConfig {
     /// Reads Hugging Face's `config.json`; `path` is named in errors.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for a key that is not what it should be, [`ModelError::Unsupported`] for
+    /// [`ModelError::Config`] for a key that cannot be parsed, [`ModelError::Unsupported`] for
     /// cross-attention. Labels are checked by [`HeadConfig::labels`].
     ///
     /// ```
@@ -166,11 +166,10 @@ impl HeadConfig {
         Ok(Self::new(hf, config, path))
     }
 
-    /// With the end of a text as `generation_config.json` has it: there it may be another than in `config.json`, and
-    /// counts.
+    /// With the end tokens of `generation_config.json`, which override those of `config.json`.
     ///
     /// # Errors
-    /// [`ModelError::Config`] when it is not what it should be.
+    /// [`ModelError::Config`] when it cannot be parsed.
     pub(crate) fn with_generation(mut self, json: &[u8], path: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         struct HfGeneration {
@@ -184,7 +183,7 @@ impl HeadConfig {
         Ok(self)
     }
 
-    /// With the activation of `config_sentence_transformers.json`, which counts before that of `config.json`.
+    /// With the activation of `config_sentence_transformers.json`, which overrides that of `config.json`.
     pub(crate) fn with_activation(mut self, path: Option<&str>) -> Self {
         if let Some(path) = path {
             let key = "activation_fn of config_sentence_transformers.json";
@@ -193,7 +192,7 @@ impl HeadConfig {
         self
     }
 
-    /// Of a model whose files say nothing of a head.
+    /// The configuration of a model whose files describe no head.
     pub(crate) fn absent(config: &ModelConfig, path: &Path) -> Self {
         Self::new(HfHead::default(), config, path)
     }
@@ -233,7 +232,7 @@ impl HeadConfig {
         self.labels.as_deref().map_err(|message| ModelError::config(&self.path, message.as_str()))
     }
 
-    /// What becomes of the logit of a cross-encoder.
+    /// The function applied to the logit of a cross-encoder.
     ///
     /// # Errors
     /// [`ModelError::Config`] for an activation that is not computed.
@@ -249,31 +248,31 @@ impl HeadConfig {
         self.fitted.as_ref()
     }
 
-    /// The task of the class that the weights were saved from; `None` for a bare model.
-    pub fn task(&self) -> Option<Task> {
-        Task::of(self.architecture.as_deref()?, self.kind)
+    /// The kind of head of the class that the weights were saved from; `None` for a bare model.
+    pub fn kind(&self) -> Option<HeadKind> {
+        HeadKind::of(self.architecture.as_deref()?, self.kind)
     }
 
-    /// Refuses a task whose head these weights do not have, where the configuration tells.
-    pub(crate) fn check(&self, asked: Task) -> Result<()> {
+    /// Refuses a kind of head that these weights do not have, as far as the configuration shows it.
+    pub(crate) fn check(&self, requested: HeadKind) -> Result<()> {
         let architecture = self.architecture.as_deref().unwrap_or_default();
-        if self.task().is_some_and(|found| !found.serves(asked)) {
-            let message = format!("architectures names {architecture}, which has no head for {asked}");
+        if self.kind().is_some_and(|found| !found.serves(requested)) {
+            let message = format!("architectures names {architecture}, which has no head for {requested}");
             return Err(ModelError::config(&self.path, message));
         }
-        if self.is_decoder && asked != Task::CausalLm {
-            return Err(self.decoder_refused(&asked.to_string()));
+        if self.is_decoder && requested != HeadKind::CausalLm {
+            return Err(self.decoder_refused(&requested.to_string()));
         }
-        if !self.is_decoder && asked == Task::CausalLm {
+        if !self.is_decoder && requested == HeadKind::CausalLm {
             return Err(ModelError::unsupported(
-                format!("{asked} with is_decoder \"false\" in {}", self.path.display()),
+                format!("{requested} with is_decoder \"false\" in {}", self.path.display()),
                 "expected \"true\": its tokens see what comes after them",
             ));
         }
         Ok(())
     }
 
-    /// A decoder's tokens see only what is before them: everything but generation was trained otherwise.
+    /// The error for a decoder: its tokens attend only to earlier ones, and everything but generation was trained otherwise.
     pub(crate) fn decoder_refused(&self, purpose: &str) -> ModelError {
         ModelError::unsupported(
             format!("is_decoder \"true\" in {} for {purpose}", self.path.display()),
@@ -282,8 +281,8 @@ impl HeadConfig {
     }
 }
 
-/// Source: `CrossEncoder.get_default_activation_fn` in sentence-transformers 6.2, which knows nothing of
-/// `problem_type`; a class outside of torch is one that it does not trust.
+/// Source: `CrossEncoder.get_default_activation_fn` in sentence-transformers 6.2, which ignores `problem_type` and does
+/// not trust a class outside of torch.
 fn activation(hf: &HfHead) -> std::result::Result<Option<Activation>, String> {
     let new = hf.sentence_transformers.as_ref().and_then(|keys| keys.activation_fn.as_ref());
     let (key, path) = match (new, &hf.sbert_ce_default_activation_function) {
@@ -302,10 +301,10 @@ fn activation_named(key: &str, path: &str) -> std::result::Result<Activation, St
     }
 }
 
-/// Labels without names at most; those with names are as many as the file has.
-const MOST_LABELS: usize = 1 << 16;
+/// The largest number of labels without names; labels with names are as many as the file has.
+const MAX_UNNAMED_LABELS: usize = 1 << 16;
 
-/// By id: `id2label`, or else `label2id`, or else as many as `num_labels` says, or else two.
+/// The labels by id: `id2label`, else `label2id`, else `num_labels` unnamed ones, else two.
 fn labels(hf: &HfHead) -> std::result::Result<Vec<String>, String> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let numbered = |count: usize| (0..count).map(|id| format!("LABEL_{id}")).collect();
@@ -313,8 +312,11 @@ fn labels(hf: &HfHead) -> std::result::Result<Vec<String>, String> {
         (Some(map), _) => ("id2label", map.iter().map(|(id, label)| (id.clone(), text(label))).collect()),
         (None, Some(map)) => ("label2id", map.iter().map(|(label, id)| (text(id), label.clone())).collect()),
         (None, None) if hf.num_labels == Some(0) => return Err("num_labels is 0".to_owned()),
-        (None, None) if hf.num_labels.is_some_and(|count| count > MOST_LABELS) => {
-            return Err(format!("num_labels is {}, expected at most {MOST_LABELS}", hf.num_labels.unwrap_or_default()));
+        (None, None) if hf.num_labels.is_some_and(|count| count > MAX_UNNAMED_LABELS) => {
+            return Err(format!(
+                "num_labels is {}, expected at most {MAX_UNNAMED_LABELS}",
+                hf.num_labels.unwrap_or_default()
+            ));
         }
         (None, None) => return Ok(numbered(hf.num_labels.unwrap_or(2))),
     };
@@ -421,19 +423,19 @@ mod tests {
 
     #[test]
     fn a_head_of_another_class_is_refused() {
-        let refused = |json, task| read(json).unwrap().check(task).unwrap_err().to_string();
+        let refused = |json, kind| read(json).unwrap().check(kind).unwrap_err().to_string();
         let tokens = json!({"architectures": ["BertForTokenClassification"]});
-        let message = refused(tokens.clone(), Task::SequenceClassification);
+        let message = refused(tokens.clone(), HeadKind::SequenceClassification);
         assert!(message.contains("BertForTokenClassification, which has no head for sequence"), "{message}");
-        assert!(read(tokens).unwrap().check(Task::TokenClassification).is_ok());
-        let message = refused(json!({"is_decoder": true}), Task::MaskedLm);
+        assert!(read(tokens).unwrap().check(HeadKind::TokenClassification).is_ok());
+        let message = refused(json!({"is_decoder": true}), HeadKind::MaskedLm);
         assert!(message.contains("is_decoder \"true\" in config.json for masked"), "{message}");
-        assert!(refused(json!({}), Task::CausalLm).contains("is_decoder \"false\""));
-        assert!(read(json!({"architectures": ["BertModel"]})).unwrap().check(Task::QuestionAnswering).is_ok());
+        assert!(refused(json!({}), HeadKind::CausalLm).contains("is_decoder \"false\""));
+        assert!(read(json!({"architectures": ["BertModel"]})).unwrap().check(HeadKind::QuestionAnswering).is_ok());
         assert!(
             read(json!({"is_decoder": true, "architectures": ["BertForMaskedLM"]}))
                 .unwrap()
-                .check(Task::CausalLm)
+                .check(HeadKind::CausalLm)
                 .is_ok()
         );
     }

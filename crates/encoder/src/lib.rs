@@ -1,10 +1,9 @@
 //! XLM-RoBERTa-XL, XLM-RoBERTa and BERT over packed batches, on CPUs and NVIDIA GPUs.
 //!
 //! One [`Encoder`] with a norm placement serves all three kinds. A batch is packed: all tokens of all
-//! sequences in one `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders; there is no
-//! padding anywhere. [`ModelFiles`] finds a model (built in, a folder, GGUF, the hub), and
-//! [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors. [`TaskModel`] loads it with the head of a
-//! [`Task`] and gives logits; a [`SharedHead`] stands on another model's pass.
+//! sequences in one `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders, and no padding. [`ModelFiles`] finds a model (built in, a folder, GGUF, the hub), and
+//! [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors. [`HeadModel`] loads it with a head of a
+//! [`HeadKind`] and returns logits; a [`SharedHead`] reads the hidden states of another model's pass.
 //!
 //! ```
 //! use polylance_encoder::{Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, synthetic};
@@ -34,6 +33,9 @@ mod error;
 mod files;
 mod generation;
 mod head_config;
+mod head_info;
+mod head_kind;
+mod head_model;
 mod heads;
 mod key_values;
 mod layer;
@@ -46,8 +48,6 @@ mod pooling;
 mod sentence_encoder;
 mod shared_head;
 pub mod synthetic;
-mod task;
-mod task_model;
 mod weights;
 
 pub use attention::SelfAttention;
@@ -60,7 +60,10 @@ pub use encoder::Encoder;
 pub use error::{ModelError, Result};
 pub use files::{EmbeddingDefaults, HeadTensor, ModelFiles, TokenizerSettings, TruncationSide};
 pub use head_config::{Activation, FittedHead, FittedKind, HeadConfig, ProblemType};
-pub use heads::{LanguageModelHead, MultipleChoice, QuestionAnswering, SequenceClassifier, TokenClassifier};
+pub use head_info::HeadInfo;
+pub use head_kind::HeadKind;
+pub use head_model::HeadModel;
+pub use heads::{LanguageModelHead, Logits, MultipleChoice, QuestionAnswering, SequenceClassifier, TokenClassifier};
 pub use layer::Layer;
 pub use linear::Linear;
 pub use loading::{LoadOptions, LoadReport, Widen};
@@ -71,5 +74,3 @@ pub use polylance_schema::{Generation, Pooling, Prompts};
 pub use pooling::pool;
 pub use sentence_encoder::SentenceEncoder;
 pub use shared_head::SharedHead;
-pub use task::Task;
-pub use task_model::{Logits, TaskModel};

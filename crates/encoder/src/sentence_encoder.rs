@@ -11,10 +11,10 @@ use crate::{
     device::Device,
     error::{ModelError, Result},
     files::ModelFiles,
+    heads::Logits,
     loading::{Engine, LoadOptions, LoadReport, Loaded},
     pooling::{normalize, pool},
     shared_head::SharedHead,
-    task_model::Logits,
 };
 
 /// A loaded model that embeds. It is immutable, and CPU devices share one. On a GPU several threads may

@@ -1,7 +1,7 @@
 //! Checkpoints whose weights are a pure function of tensor name and index, for tests and for trying sizes.
 //!
-//! The same function stands in `tests/goldens/make.py`, so that any geometry can be held against transformers
-//! without committing weights. A number is `splitmix64(fnv1a(name) + index)`, its upper 24 bits as a uniform number in
+//! `tests/goldens/make.py` has the same function, so that any geometry can be compared with transformers without
+//! committing weights. A number is `splitmix64(fnv1a(name) + index)`, its upper 24 bits as a uniform number in
 //! `[-1, 1)`, times a scale: `sqrt(3 / columns)` for matrices of linear maps, 0.05 for biases, 0.1 for embeddings;
 //! a norm's weight is `1 + 0.1 x`. Names are those of the bare model, without `roberta.` or `bert.`, whatever a
 //! checkpoint stores.
@@ -20,8 +20,8 @@ use crate::{
     config::{ModelConfig, ModelKind},
     error::{ModelError, Result},
     head_config::FittedHead,
+    head_kind::HeadKind,
     heads::{self, DecoderTensors},
-    task::Task,
     weights::{TensorSpec, narrow_bf16, tensors},
 };
 
@@ -43,7 +43,7 @@ pub struct Checkpoint {
     head: Option<Head>,
     names: Names,
     parts: Parts,
-    /// Keys of `config.json` beside the geometry.
+    /// Keys of `config.json` in addition to the geometry.
     keys: serde_json::Map<String, Value>,
 }
 
@@ -65,7 +65,7 @@ enum Parts {
 
 #[derive(Debug, Clone)]
 struct Head {
-    task: Task,
+    kind: HeadKind,
     labels: usize,
     /// Fitted heads are one linear map.
     fitted: bool,
@@ -73,8 +73,8 @@ struct Head {
     scale: f32,
 }
 
-/// Numbers made at once.
-const BLOCK: usize = 1 << 22;
+/// Numbers that are computed at once.
+const BLOCK_NUMBERS: usize = 1 << 22;
 
 impl Checkpoint {
     /// A checkpoint of this geometry: f32, one file.
@@ -83,19 +83,19 @@ impl Checkpoint {
         Self { config, format: Format::F32, shard_bytes: u64::MAX, head, names, parts, keys }
     }
 
-    /// With the head of a task, as the class of transformers saves it: two labels where the task has labels, the
-    /// vocabulary tied to the word embeddings, the backbone's names prefixed.
+    /// With a head, as the class of transformers saves it: two labels if the kind has labels, the vocabulary tied to the
+    /// word embeddings, the backbone's names prefixed.
     #[must_use]
-    pub fn task(mut self, task: Task) -> Self {
-        self.keys.insert("architectures".to_owned(), json!([task.architecture(self.config.kind)]));
-        if task == Task::CausalLm {
+    pub fn head(mut self, kind: HeadKind) -> Self {
+        self.keys.insert("architectures".to_owned(), json!([kind.architecture(self.config.kind)]));
+        if kind == HeadKind::CausalLm {
             self.keys.insert("is_decoder".to_owned(), true.into());
         }
-        let head = Head { task, labels: 2, fitted: false, tied: true, scale: 1.0 };
+        let head = Head { kind, labels: 2, fitted: false, tied: true, scale: 1.0 };
         Self { head: Some(head), names: Names::Prefixed, ..self }
     }
 
-    /// With these labels, of a task that has labels.
+    /// With these labels, for a kind of head that has labels.
     #[must_use]
     pub fn labels(mut self, labels: &[&str]) -> Self {
         let by_id = labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::from(*label)));
@@ -112,26 +112,26 @@ impl Checkpoint {
         self.with_head(|head| head.fitted = fitted.head.is_some())
     }
 
-    /// With a vocabulary of its own, of a language model.
+    /// With a vocabulary that is not tied to the word embeddings, for a language model.
     #[must_use]
     pub fn untied(mut self) -> Self {
         self.keys.insert("tie_word_embeddings".to_owned(), false.into());
         self.with_head(|head| head.tied = false)
     }
 
-    /// With the head's matrices and biases times a number: a larger one makes logits differ more.
+    /// With the head's matrices and biases scaled: a larger scale makes logits differ more.
     #[must_use]
     pub fn head_scale(self, scale: f32) -> Self {
         self.with_head(|head| head.scale = scale)
     }
 
-    /// Without the backbone, for use beside another model's.
+    /// Without the backbone, for a head on another model's states.
     #[must_use]
     pub fn head_only(self) -> Self {
         Self { parts: Parts::Head, ..self }
     }
 
-    /// With the backbone's tensors named so.
+    /// With this naming of the backbone's tensors.
     #[must_use]
     pub fn names(self, names: Names) -> Self {
         Self { names, ..self }
@@ -163,7 +163,7 @@ impl Checkpoint {
         Self { shard_bytes, ..self }
     }
 
-    /// Writes `config.json` and the weights as safetensors, a tensor at a time. The tokenizer is the caller's.
+    /// Writes `config.json` and the weights as safetensors, one tensor at a time. The caller writes the tokenizer.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -211,20 +211,20 @@ impl Checkpoint {
             Parts::All => tensors(&self.config),
             Parts::Head => Vec::new(),
         };
-        let Some(Head { task, labels, fitted, tied, .. }) = self.head else { return specs };
-        specs.extend(match task {
-            Task::MaskedLm | Task::CausalLm if !tied => {
+        let Some(Head { kind, labels, fitted, tied, .. }) = self.head else { return specs };
+        specs.extend(match kind {
+            HeadKind::MaskedLm | HeadKind::CausalLm if !tied => {
                 heads::language_model_tensors(&self.config, &DecoderTensors::untied(&self.config))
             }
             _ => {
                 let shape = if fitted { heads::Shape::Fitted { labels } } else { heads::Shape::Plain { labels } };
-                heads::tensors(task, &self.config, shape)
+                heads::tensors(kind, &self.config, shape)
             }
         });
         specs
     }
 
-    /// The pooler is the bare model's too, as `transformers` sees it.
+    /// The pooler belongs to the bare model, as in transformers.
     fn of_backbone(name: &str) -> bool {
         ["embeddings.", "encoder.", "pooler."].iter().any(|part| name.starts_with(part))
     }
@@ -284,8 +284,8 @@ impl Checkpoint {
         file.write_all(header.as_bytes())?;
         for spec in shard {
             let total: usize = spec.shape.iter().product();
-            for first in (0..total).step_by(BLOCK) {
-                let mut numbers = numbers(&spec.name, &spec.shape, first, BLOCK.min(total - first));
+            for first in (0..total).step_by(BLOCK_NUMBERS) {
+                let mut numbers = numbers(&spec.name, &spec.shape, first, BLOCK_NUMBERS.min(total - first));
                 let scale = self.scale(spec);
                 if scale != 1.0 {
                     for number in &mut numbers {
@@ -305,7 +305,7 @@ impl Checkpoint {
     }
 }
 
-/// What makes the numbers of a tensor.
+/// The parameters of the function that makes the numbers of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Formula {
     /// Added to a number's index before it is mixed.

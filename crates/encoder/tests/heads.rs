@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use polylance_encoder::{
-    Device, FittedHead, FittedKind, Generation, Gpu, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles,
-    PackedBatch, Pooling, SentenceEncoder, SharedHead, Task, TaskModel, Widen,
+    Device, FittedHead, FittedKind, Generation, Gpu, HeadKind, HeadModel, LoadOptions, Logits, ModelConfig, ModelError,
+    ModelFiles, PackedBatch, Pooling, SentenceEncoder, SharedHead, Widen,
     synthetic::{Checkpoint, Format, Names, numbers},
 };
 use polylance_fake_cuda::{FakeDriver, Session};
@@ -51,7 +51,7 @@ impl Case<'_> {
         self.json["name"].as_str().unwrap()
     }
 
-    fn task(&self) -> Task {
+    fn kind(&self) -> HeadKind {
         serde_json::from_value(self.json["task"].clone()).unwrap()
     }
 
@@ -60,7 +60,7 @@ impl Case<'_> {
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        let mut checkpoint = Checkpoint::new(self.config()).task(self.task()).key("eos_token_id", 2);
+        let mut checkpoint = Checkpoint::new(self.config()).head(self.kind()).key("eos_token_id", 2);
         if let Some(labels) = self.json["labels"].as_u64() {
             let labels: Vec<String> = (0..labels).map(|label| format!("L{label}")).collect();
             checkpoint = checkpoint.labels(&labels.iter().map(String::as_str).collect::<Vec<_>>());
@@ -106,8 +106,8 @@ fn files_of(checkpoint: &Checkpoint) -> (TempDir, ModelFiles) {
     (folder, files)
 }
 
-fn load(files: &ModelFiles, task: Task) -> Result<TaskModel, ModelError> {
-    TaskModel::load(files, task, &LoadOptions::default(), &Device::Cpu)
+fn load(files: &ModelFiles, head_kind: HeadKind) -> Result<HeadModel, ModelError> {
+    HeadModel::load(files, head_kind, &LoadOptions::default(), &Device::Cpu)
 }
 
 /// A GPU whose kernels run on the CPU.
@@ -116,17 +116,17 @@ fn gpu() -> (Session, Device) {
     (session, Device::Cuda(Gpu::open(0).unwrap()))
 }
 
-fn model_on(checkpoint: &Checkpoint, task: Task, dtype: Dtype, device: &Device) -> TaskModel {
+fn model_on(checkpoint: &Checkpoint, head_kind: HeadKind, dtype: Dtype, device: &Device) -> HeadModel {
     let options = LoadOptions { dtype: Some(dtype), ..LoadOptions::default() };
-    TaskModel::load(&files_of(checkpoint).1, task, &options, device).unwrap()
+    HeadModel::load(&files_of(checkpoint).1, head_kind, &options, device).unwrap()
 }
 
-fn model(checkpoint: &Checkpoint, task: Task) -> TaskModel {
-    load(&files_of(checkpoint).1, task).unwrap()
+fn model(checkpoint: &Checkpoint, head_kind: HeadKind) -> HeadModel {
+    load(&files_of(checkpoint).1, head_kind).unwrap()
 }
 
-fn refused(checkpoint: &Checkpoint, task: Task) -> ModelError {
-    load(&files_of(checkpoint).1, task).unwrap_err()
+fn refused(checkpoint: &Checkpoint, head_kind: HeadKind) -> ModelError {
+    load(&files_of(checkpoint).1, head_kind).unwrap_err()
 }
 
 /// Positions whose logits a language model's golden keeps.
@@ -136,8 +136,8 @@ fn positions(batch: &PackedBatch) -> Vec<Vec<usize>> {
 }
 
 /// As the goldens have them: a language model's at some positions.
-fn logits(model: &TaskModel, batch: &PackedBatch) -> Logits {
-    if !matches!(model.task(), Task::MaskedLm | Task::CausalLm) {
+fn logits(model: &HeadModel, batch: &PackedBatch) -> Logits {
+    if !matches!(model.head().kind(), HeadKind::MaskedLm | HeadKind::CausalLm) {
         return model.forward(batch).unwrap();
     }
     let positions = positions(batch);
@@ -151,7 +151,7 @@ fn apart(found: &Logits, expected: &Logits) -> f32 {
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |most, apart| if apart > most || apart.is_nan() { apart } else { most })
 }
 
-fn check(case: &Case<'_>, model: &TaskModel) {
+fn check(case: &Case<'_>, model: &HeadModel) {
     let apart = apart(&logits(model, &case.batch()), &case.expected());
     assert!(apart <= 1e-4, "{}: logits differ by {apart}", case.name());
 }
@@ -161,12 +161,15 @@ fn logits_are_those_of_transformers() {
     let goldens = Goldens::read();
     let made: Vec<Case<'_>> = goldens.cases().into_iter().filter(|case| case.json["saved"].is_null()).collect();
     for kind in ["xl-", "xlmr-", "bert-"] {
-        for task in Task::ALL {
-            assert!(made.iter().any(|case| case.name().starts_with(kind) && case.task() == task), "{kind}{task}");
+        for head_kind in HeadKind::ALL {
+            assert!(
+                made.iter().any(|case| case.name().starts_with(kind) && case.kind() == head_kind),
+                "{kind}{head_kind}"
+            );
         }
     }
     for case in made {
-        let model = model(&case.checkpoint(), case.task());
+        let model = model(&case.checkpoint(), case.kind());
         check(&case, &model);
         assert!(model.report().missing.is_empty() && model.report().unused.is_empty(), "{:?}", model.report());
     }
@@ -183,26 +186,27 @@ fn checkpoints_that_transformers_saved_are_read() {
         fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
         let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
         let case = goldens.case(name);
-        assert_eq!(files.head_config().task(), Some(case.task()));
-        check(&case, &load(&files, case.task()).unwrap());
+        assert_eq!(files.head_config().kind(), Some(case.kind()));
+        check(&case, &load(&files, case.kind()).unwrap());
     }
 }
 
 #[test]
 fn generated_ids_are_those_of_transformers() {
     let goldens = Goldens::read();
-    let decoders: Vec<Case<'_>> = goldens.cases().into_iter().filter(|case| case.task() == Task::CausalLm).collect();
+    let decoders: Vec<Case<'_>> =
+        goldens.cases().into_iter().filter(|case| case.kind() == HeadKind::CausalLm).collect();
     assert_eq!(decoders.len(), 6);
     for case in decoders {
         for text in case.json["generated"].as_array().unwrap() {
             let ids = |key: &str| -> Vec<u32> { serde_json::from_value(text[key].clone()).unwrap() };
             let (prompt, expected) = (ids("prompt"), ids("ids"));
             let options = Generation { max_new_tokens: 32, ..Generation::default() };
-            let model = model(&case.checkpoint(), Task::CausalLm);
+            let model = model(&case.checkpoint(), HeadKind::CausalLm);
             assert_eq!(model.generate(&prompt, &options).unwrap(), expected, "{} after {prompt:?}", case.name());
 
             let Some(&end) = expected.get(20) else { continue };
-            let ending = self::model(&case.checkpoint().key("eos_token_id", vec![1, end]), Task::CausalLm);
+            let ending = self::model(&case.checkpoint().key("eos_token_id", vec![1, end]), HeadKind::CausalLm);
             let first = expected.iter().position(|id| [1, end].contains(id)).unwrap();
             assert_eq!(ending.generate(&prompt, &options).unwrap(), expected[..first], "{}", case.name());
         }
@@ -214,7 +218,7 @@ fn an_item_alone_has_the_logits_of_the_item_in_a_batch() {
     let goldens = Goldens::read();
     for name in ["xl-token-classification", "xlmr-sequence-classification", "bert-causal-lm"] {
         let case = goldens.case(name);
-        let model = model(&case.checkpoint(), case.task());
+        let model = model(&case.checkpoint(), case.kind());
         let batch = PackedBatch { token_types: None, ..case.batch() };
         let together = logits(&model, &batch);
         for (range, expected) in batch.cu_seqlens.windows(2).zip(together) {
@@ -234,7 +238,7 @@ fn half_precision_shards_and_a_layer_at_a_time_change_nothing() {
         let (_folder, files) = files_of(&checkpoint);
         let of = |widen| {
             let options = LoadOptions { widen, ..LoadOptions::default() };
-            logits(&TaskModel::load(&files, case.task(), &options, &Device::Cpu).unwrap(), &case.batch())
+            logits(&HeadModel::load(&files, case.kind(), &options, &Device::Cpu).unwrap(), &case.batch())
         };
         let (once, always) = (of(Widen::AtLoad), of(Widen::PerLayer));
         assert!(apart(&once, &always) <= 2e-6, "{name}");
@@ -247,7 +251,7 @@ fn a_tied_vocabulary_that_is_stored_again_with_other_numbers_is_its_own() {
     let goldens = Goldens::read();
     let case = goldens.case("xlmr-masked-lm-untied");
     let checkpoint = case.checkpoint().key("tie_word_embeddings", true);
-    check(&case, &model(&checkpoint, Task::MaskedLm));
+    check(&case, &model(&checkpoint, HeadKind::MaskedLm));
 }
 
 #[test]
@@ -256,14 +260,14 @@ fn heads_on_one_pass_give_what_they_give_alone() {
     let options = LoadOptions::default();
     for kind in ["xl", "xlmr", "bert"] {
         let names = ["sequence-classification", "token-classification", "question-answering"];
-        let cases: Vec<Case<'_>> = names.iter().map(|task| goldens.case(&format!("{kind}-{task}"))).collect();
+        let cases: Vec<Case<'_>> = names.iter().map(|head_kind| goldens.case(&format!("{kind}-{head_kind}"))).collect();
         let (_folder, files) = files_of(&cases[0].checkpoint());
         let encoder = SentenceEncoder::load(&files, &options, &Device::Cpu).unwrap();
         let mut heads = Vec::new();
         for case in &cases {
             let (_folder, head) = files_of(&case.checkpoint());
-            let head = SharedHead::load(&head, files.config(), case.task(), &options, &Device::Cpu).unwrap();
-            assert!(head.report().unused.is_empty(), "{:?}", head.report());
+            let head = SharedHead::load(&head, files.config(), case.kind(), &options, &Device::Cpu).unwrap();
+            assert!(head.info().report().unused.is_empty(), "{:?}", head.info().report());
             heads.push(head);
         }
         let batch = cases[0].batch();
@@ -284,11 +288,11 @@ fn a_folder_with_a_head_alone_stands_on_another_model() {
         let case = goldens.case(name);
         let (_folder, backbone) = files_of(&Checkpoint::new(case.config()));
         let (_folder, head) = files_of(&case.checkpoint().head_only());
-        let shared = SharedHead::load(&head, backbone.config(), case.task(), &options, &Device::Cpu).unwrap();
+        let shared = SharedHead::load(&head, backbone.config(), case.kind(), &options, &Device::Cpu).unwrap();
         let encoder = SentenceEncoder::load(&backbone, &options, &Device::Cpu).unwrap();
         let (_, logits) = encoder.embed_with(&case.batch(), &[shared]).unwrap();
         assert!(apart(&logits[0], &case.expected()) <= 1e-4, "{name}");
-        let error = load(&head, case.task()).unwrap_err().to_string();
+        let error = load(&head, case.kind()).unwrap_err().to_string();
         assert!(error.contains("missing tensor \"embeddings.word_embeddings.weight\""), "{error}");
         assert!(head.backbone_hash().is_err());
     }
@@ -305,8 +309,8 @@ fn a_fitted_head_is_one_linear_map_of_the_pooled_vector() {
         prefix: "passage: ".to_owned(),
         backbone: None,
     };
-    let task = Task::SequenceClassification;
-    let checkpoint = Checkpoint::new(config.clone()).task(task).labels(&["a", "b", "c"]).fitted(&fitted);
+    let head_kind = HeadKind::SequenceClassification;
+    let checkpoint = Checkpoint::new(config.clone()).head(head_kind).labels(&["a", "b", "c"]).fitted(&fitted);
     let (_folder, files) = files_of(&checkpoint);
     assert_eq!(files.head_config().fitted(), Some(&fitted));
     let batch = PackedBatch::new(&[vec![1, 2, 3], vec![31; 20]]).unwrap();
@@ -322,24 +326,24 @@ fn a_fitted_head_is_one_linear_map_of_the_pooled_vector() {
     };
     let expected: Logits = vectors.chunks(width).map(map).collect();
 
-    let model = load(&files, task).unwrap();
-    assert_eq!(model.labels(), ["a", "b", "c"]);
+    let model = load(&files, head_kind).unwrap();
+    assert_eq!(model.head().labels(), ["a", "b", "c"]);
     assert!(apart(&model.forward(&batch).unwrap(), &expected) < 1e-6);
-    let shared = SharedHead::load(&files, &config, task, &options, &Device::Cpu).unwrap();
+    let shared = SharedHead::load(&files, &config, head_kind, &options, &Device::Cpu).unwrap();
     let (_, logits) = encoder.embed_with(&batch, &[shared]).unwrap();
     assert!(apart(&logits[0], &expected) < 1e-6);
 }
 
 #[test]
 fn a_head_that_is_not_in_the_weights_is_named() {
-    for (task, tensor, others) in [
-        (Task::SequenceClassification, "pooler.dense.weight", 3),
-        (Task::TokenClassification, "classifier.weight", 1),
-        (Task::QuestionAnswering, "qa_outputs.weight", 1),
-        (Task::MaskedLm, "cls.predictions.transform.dense.weight", 4),
-        (Task::MultipleChoice, "pooler.dense.weight", 3),
+    for (head_kind, tensor, others) in [
+        (HeadKind::SequenceClassification, "pooler.dense.weight", 3),
+        (HeadKind::TokenClassification, "classifier.weight", 1),
+        (HeadKind::QuestionAnswering, "qa_outputs.weight", 1),
+        (HeadKind::MaskedLm, "cls.predictions.transform.dense.weight", 4),
+        (HeadKind::MultipleChoice, "pooler.dense.weight", 3),
     ] {
-        let error = refused(&Checkpoint::new(ModelConfig::tiny()), task).to_string();
+        let error = refused(&Checkpoint::new(ModelConfig::tiny()), head_kind).to_string();
         let expected = format!("missing tensor {tensor:?} ({others} others are missing too)");
         assert!(error.contains(&expected), "{error}");
     }
@@ -347,39 +351,41 @@ fn a_head_that_is_not_in_the_weights_is_named() {
 
 #[test]
 fn a_head_for_another_number_of_labels_or_another_width_is_refused() {
-    let task = Task::TokenClassification;
+    let head_kind = HeadKind::TokenClassification;
     let ids = serde_json::json!({"0": "O", "1": "B-PER", "2": "I-PER"});
-    let error = refused(&Checkpoint::new(ModelConfig::tiny()).task(task).key("id2label", ids), task).to_string();
+    let error =
+        refused(&Checkpoint::new(ModelConfig::tiny()).head(head_kind).key("id2label", ids), head_kind).to_string();
     assert!(error.contains("tensor \"classifier.weight\" has shape [2, 16], expected [3, 16]"), "{error}");
 
     let wide = ModelConfig { hidden_size: 24, ..ModelConfig::tiny() };
-    let (_folder, files) = files_of(&Checkpoint::new(ModelConfig::tiny()).task(task));
-    let error = SharedHead::load(&files, &wide, task, &LoadOptions::default(), &Device::Cpu).unwrap_err();
+    let (_folder, files) = files_of(&Checkpoint::new(ModelConfig::tiny()).head(head_kind));
+    let error = SharedHead::load(&files, &wide, head_kind, &LoadOptions::default(), &Device::Cpu).unwrap_err();
     assert!(matches!(error, ModelError::WrongShape { .. }), "{error}");
 
     let gap = serde_json::json!({"0": "O", "2": "I-PER"});
-    let error = refused(&Checkpoint::new(ModelConfig::tiny()).task(task).key("id2label", gap), task).to_string();
+    let error =
+        refused(&Checkpoint::new(ModelConfig::tiny()).head(head_kind).key("id2label", gap), head_kind).to_string();
     assert!(error.contains("config.json: labels missing from id2label: id 1 has none"), "{error}");
 }
 
 #[test]
 fn a_decoder_generates_and_does_nothing_else() {
-    let decoder = Checkpoint::new(ModelConfig::tiny()).task(Task::CausalLm);
+    let decoder = Checkpoint::new(ModelConfig::tiny()).head(HeadKind::CausalLm);
     let (_folder, files) = files_of(&decoder);
     let error = SentenceEncoder::load(&files, &LoadOptions::default(), &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("is_decoder \"true\"") && error.contains("for embedding"), "{error}");
-    assert!(refused(&decoder, Task::MaskedLm).to_string().contains("for masked language modeling"));
-    let encoder = Checkpoint::new(ModelConfig::tiny()).task(Task::MaskedLm);
-    assert!(refused(&encoder, Task::CausalLm).to_string().contains("is_decoder \"false\""));
+    assert!(refused(&decoder, HeadKind::MaskedLm).to_string().contains("for masked language modeling"));
+    let encoder = Checkpoint::new(ModelConfig::tiny()).head(HeadKind::MaskedLm);
+    assert!(refused(&encoder, HeadKind::CausalLm).to_string().contains("is_decoder \"false\""));
 
-    let masked = model(&encoder, Task::MaskedLm);
+    let masked = model(&encoder, HeadKind::MaskedLm);
     let error = masked.generate(&[1], &Generation::default()).unwrap_err().to_string();
     assert_eq!(error, "the model was loaded for masked language modeling, not to generate");
 }
 
 #[test]
 fn positions_and_types_that_are_not_there_are_refused() {
-    let masked = model(&Checkpoint::new(ModelConfig::tiny()).task(Task::MaskedLm), Task::MaskedLm);
+    let masked = model(&Checkpoint::new(ModelConfig::tiny()).head(HeadKind::MaskedLm), HeadKind::MaskedLm);
     let batch = PackedBatch::new(&[vec![1, 2], vec![3]]).unwrap();
     let error = masked.mask_logits(&batch, &[vec![1], vec![1]]).unwrap_err().to_string();
     assert_eq!(error, "sequence 1: position 1 is outside its 1 ids");
@@ -390,17 +396,19 @@ fn positions_and_types_that_are_not_there_are_refused() {
     let typed = PackedBatch::with_token_types(&[vec![1], vec![1, 2]], &[vec![0], vec![1, 2]]).unwrap();
     let error = masked.forward(&typed).unwrap_err().to_string();
     assert_eq!(error, "sequence 1: token type 2, the model has 2");
-    let classifier =
-        model(&Checkpoint::new(ModelConfig::tiny()).task(Task::SequenceClassification), Task::SequenceClassification);
+    let classifier = model(
+        &Checkpoint::new(ModelConfig::tiny()).head(HeadKind::SequenceClassification),
+        HeadKind::SequenceClassification,
+    );
     let error = classifier.mask_logits(&batch, &[vec![0], vec![0]]).unwrap_err().to_string();
-    assert_eq!(error, "the model was loaded for a task without a vocabulary");
+    assert_eq!(error, "the head of the model has no vocabulary");
 }
 
 #[test]
 fn a_model_with_one_token_type_has_nothing_to_tell_apart() {
     let goldens = Goldens::read();
     let case = goldens.case("xlmr-sequence-classification");
-    let model = model(&case.checkpoint(), case.task());
+    let model = model(&case.checkpoint(), case.kind());
     let batch = case.batch();
     let typed = PackedBatch { token_types: Some(vec![1; batch.input_ids.len()]), ..batch.clone() };
     assert_eq!(model.forward(&typed).unwrap(), model.forward(&batch).unwrap());
@@ -410,25 +418,26 @@ fn a_model_with_one_token_type_has_nothing_to_tell_apart() {
 fn on_a_gpu_logits_are_those_of_transformers() {
     let (_session, device) = gpu();
     let goldens = Goldens::read();
-    let mut tasks = Vec::new();
+    let mut kinds = Vec::new();
     for case in goldens.cases().into_iter().filter(|case| case.json["saved"].is_null()) {
-        check(&case, &model_on(&case.checkpoint(), case.task(), Dtype::F32, &device));
-        let rounded = model_on(&case.checkpoint(), case.task(), Dtype::Bf16, &device);
+        check(&case, &model_on(&case.checkpoint(), case.kind(), Dtype::F32, &device));
+        let rounded = model_on(&case.checkpoint(), case.kind(), Dtype::Bf16, &device);
         let apart = apart(&logits(&rounded, &case.batch()), &case.expected());
         assert!(apart <= 0.1, "{} in bf16: logits differ by {apart}", case.name());
-        tasks.push(case.task());
+        kinds.push(case.kind());
     }
-    assert!(Task::ALL.iter().all(|task| tasks.contains(task)));
+    assert!(HeadKind::ALL.iter().all(|head_kind| kinds.contains(head_kind)));
 }
 
 #[test]
 fn on_a_gpu_generated_ids_are_those_of_transformers() {
     let (_session, device) = gpu();
     let goldens = Goldens::read();
-    let decoders: Vec<Case<'_>> = goldens.cases().into_iter().filter(|case| case.task() == Task::CausalLm).collect();
+    let decoders: Vec<Case<'_>> =
+        goldens.cases().into_iter().filter(|case| case.kind() == HeadKind::CausalLm).collect();
     assert_eq!(decoders.len(), 6);
     for case in decoders {
-        let model = model_on(&case.checkpoint(), Task::CausalLm, Dtype::F32, &device);
+        let model = model_on(&case.checkpoint(), HeadKind::CausalLm, Dtype::F32, &device);
         for text in case.json["generated"].as_array().unwrap() {
             let ids = |key: &str| -> Vec<u32> { serde_json::from_value(text[key].clone()).unwrap() };
             let (prompt, expected) = (ids("prompt"), ids("ids"));
@@ -445,11 +454,11 @@ fn on_a_gpu_heads_on_one_pass_give_what_they_give_alone() {
     let options = LoadOptions::default();
     for kind in ["xl", "xlmr", "bert"] {
         let names = ["sequence-classification", "token-classification", "question-answering"];
-        let cases: Vec<Case<'_>> = names.iter().map(|task| goldens.case(&format!("{kind}-{task}"))).collect();
+        let cases: Vec<Case<'_>> = names.iter().map(|head_kind| goldens.case(&format!("{kind}-{head_kind}"))).collect();
         let (_folder, files) = files_of(&cases[0].checkpoint());
         let encoder = SentenceEncoder::load(&files, &options, &device).unwrap();
         let load = |case: &Case<'_>| {
-            SharedHead::load(&files_of(&case.checkpoint()).1, files.config(), case.task(), &options, &device).unwrap()
+            SharedHead::load(&files_of(&case.checkpoint()).1, files.config(), case.kind(), &options, &device).unwrap()
         };
         let heads: Vec<SharedHead> = cases.iter().map(load).collect();
         let batch = cases[0].batch();
@@ -476,11 +485,11 @@ fn on_a_gpu_a_fitted_head_is_that_of_the_cpu() {
             prefix: String::new(),
             backbone: None,
         };
-        let task = Task::SequenceClassification;
-        let checkpoint = Checkpoint::new(ModelConfig::tiny()).task(task).labels(&["a", "b", "c"]).fitted(&fitted);
+        let head_kind = HeadKind::SequenceClassification;
+        let checkpoint = Checkpoint::new(ModelConfig::tiny()).head(head_kind).labels(&["a", "b", "c"]).fitted(&fitted);
         let batch = PackedBatch::new(&[vec![1, 2, 3], vec![31; 20]]).unwrap();
-        let expected = model(&checkpoint, task).forward(&batch).unwrap();
-        let found = model_on(&checkpoint, task, Dtype::F32, &device).forward(&batch).unwrap();
+        let expected = model(&checkpoint, head_kind).forward(&batch).unwrap();
+        let found = model_on(&checkpoint, head_kind, Dtype::F32, &device).forward(&batch).unwrap();
         assert!(apart(&found, &expected) < 1e-5);
     }
 }

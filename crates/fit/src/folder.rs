@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use polylance_encoder::{FittedHead, HeadTensor, ModelFiles, Task};
+use polylance_encoder::{FittedHead, HeadKind, HeadTensor, ModelFiles};
 use serde_json::{Value, json};
 
 use crate::{LinearHead, Result};
@@ -51,7 +51,7 @@ impl TokenHead<'_> {
     /// # Errors
     /// When the backbone cannot be read or the folder cannot be written.
     pub fn write(&self, backbone: &ModelFiles, folder: &Path) -> Result<()> {
-        let architecture = Task::TokenClassification.architecture(backbone.config().kind);
+        let architecture = HeadKind::TokenClassification.architecture(backbone.config().kind);
         let defaults = backbone.defaults();
         let fitted = FittedHead {
             head: None,

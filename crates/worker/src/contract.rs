@@ -1,6 +1,6 @@
 //! The contracts of a model's vectors and of a head's annotations, known without loading the model.
 
-use polylance_encoder::{ModelError, ModelFiles, Task};
+use polylance_encoder::{ModelError, ModelFiles, HeadKind};
 use polylance_schema::{Chunking, Contract, HeadContract, HeadInputs, Prompts, TaskSpec};
 
 use crate::{
@@ -43,7 +43,7 @@ pub fn head_contract(
     options: &PoolOptions,
 ) -> Result<HeadContract, ModelError> {
     let labels = match head_kind(&spec) {
-        Task::SequenceClassification | Task::TokenClassification => files.head_config().labels()?.to_vec(),
+        HeadKind::SequenceClassification | HeadKind::TokenClassification => files.head_config().labels()?.to_vec(),
         _ => Vec::new(),
     };
     Ok(HeadContract {

@@ -74,8 +74,8 @@ impl HeadDecoders {
         let runner = |(head, loaded): (&FusedHead, &SharedHead)| {
             let unusable = |message| PoolError::Tokenizer { model: head.files.name().to_owned(), message };
             let logit_info = LogitInfo {
-                labels: loaded.labels().to_vec(),
-                problem_type: loaded.problem_type(),
+                labels: loaded.info().labels().to_vec(),
+                problem_type: loaded.info().problem_type(),
                 ..LogitInfo::default()
             };
             let side = head.files.tokenizer_settings().truncation_side;

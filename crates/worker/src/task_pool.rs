@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotateInput, Annotated, Annotator, BackendError, Result};
 use polylance_encoder::{
-    Activation, Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, TaskModel,
+    Activation, Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, HeadModel,
 };
 use polylance_schema::TaskSpec;
 use tokenizers::Encoding;
@@ -55,7 +55,7 @@ impl TaskPool {
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
         let runner = TaskRunner::new(
             spec,
-            LogitInfo { labels: loaded.labels().to_vec(), problem_type: loaded.problem_type(), activation },
+            LogitInfo { labels: loaded.head().labels().to_vec(), problem_type: loaded.head().problem_type(), activation },
             fitted_prefix(files),
             Arc::new(read_tokenizer(files.name(), &files.tokenizer_json()?, settings)?),
             InputLimit { max_tokens, side: settings.truncation_side },
@@ -187,29 +187,29 @@ struct AnnotationModel {
 }
 
 impl DeviceModel for AnnotationModel {
-    type Loaded = TaskModel;
+    type Loaded = HeadModel;
     type Input = TaskInput;
     type Output = TaskOutput;
 
-    fn load(&self, device: &Hardware) -> std::result::Result<TaskModel, ModelError> {
-        TaskModel::load(&self.files, head_kind(&self.spec), &self.options, device)
+    fn load(&self, device: &Hardware) -> std::result::Result<HeadModel, ModelError> {
+        HeadModel::load(&self.files, head_kind(&self.spec), &self.options, device)
     }
 
-    fn report(loaded: &TaskModel) -> &LoadReport {
+    fn report(loaded: &HeadModel) -> &LoadReport {
         loaded.report()
     }
 
-    fn batch_tokens(loaded: &TaskModel) -> Option<usize> {
+    fn batch_tokens(loaded: &HeadModel) -> Option<usize> {
         loaded.batch_tokens()
     }
 
-    fn compute(&self, loaded: &TaskModel, threads: &DeviceThreads, inputs: &[TaskInput]) -> Result<Vec<TaskOutput>> {
+    fn compute(&self, loaded: &HeadModel, threads: &DeviceThreads, inputs: &[TaskInput]) -> Result<Vec<TaskOutput>> {
         threads.run(|| outputs(loaded, &self.spec, inputs))
     }
 }
 
 fn outputs(
-    model: &TaskModel,
+    model: &HeadModel,
     spec: &TaskSpec,
     inputs: &[TaskInput],
 ) -> std::result::Result<Vec<TaskOutput>, ModelError> {

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use futures::executor::block_on;
 use polylance_backend::{AnnotateInput, Annotated, Annotation, Annotator, Backend, EncodeInput, TokenizeSpec};
-use polylance_encoder::{ModelConfig, ModelFiles, ModelKind, Task, synthetic::Checkpoint};
+use polylance_encoder::{HeadKind, ModelConfig, ModelFiles, ModelKind, synthetic::Checkpoint};
 use polylance_schema::{Aggregation, Chunking, Contract, Cut, HeadContract, HeadInputs, Prompts, Scores, TaskSpec};
 use polylance_testkit::{SCRIPTS, long_document};
 use polylance_worker::{DevicePool, FusedHead, PoolOptions, TaskPool, can_fuse, contract, head_contract};
 
 const TOLERANCE: f32 = 1e-6;
 
-fn model(folder: &Path, task: Task, labels: &[&str]) -> ModelFiles {
+fn model(folder: &Path, task: HeadKind, labels: &[&str]) -> ModelFiles {
     let config = ModelConfig {
         kind: ModelKind::XlmRoberta,
         vocab_size: 250_002,
@@ -24,7 +24,7 @@ fn model(folder: &Path, task: Task, labels: &[&str]) -> ModelFiles {
         layer_norm_eps: 1e-5,
         pad_token_id: 1,
     };
-    Checkpoint::new(config).task(task).labels(labels).head_scale(6.0).write(folder).unwrap();
+    Checkpoint::new(config).head(task).labels(labels).head_scale(6.0).write(folder).unwrap();
     std::fs::write(folder.join("tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
     ModelFiles::find(folder.to_str().unwrap()).unwrap()
 }
@@ -49,8 +49,8 @@ fn same(found: &Annotated, expected: &Annotated) -> bool {
 #[test]
 fn fused_head_returns_the_annotations_of_a_separate_one() {
     let folder = tempfile::tempdir().unwrap();
-    let classes = model(&folder.path().join("classes"), Task::SequenceClassification, &["a", "b", "c"]);
-    let tags = model(&folder.path().join("tags"), Task::TokenClassification, &["O", "B-PER", "I-PER", "B-LOC"]);
+    let classes = model(&folder.path().join("classes"), HeadKind::SequenceClassification, &["a", "b", "c"]);
+    let tags = model(&folder.path().join("tags"), HeadKind::TokenClassification, &["O", "B-PER", "I-PER", "B-LOC"]);
     let specs = [TaskSpec::Classify { scores: Scores::All }, TaskSpec::Ner { aggregation: Aggregation::First }];
     let options = PoolOptions::default();
     let heads = [(&classes, &specs[0]), (&tags, &specs[1])];
@@ -98,8 +98,8 @@ fn fused_head_returns_the_annotations_of_a_separate_one() {
 #[test]
 fn only_heads_with_the_same_tokens_and_encoder_can_be_fused() {
     let folder = tempfile::tempdir().unwrap();
-    let classes = model(&folder.path().join("classes"), Task::SequenceClassification, &["a", "b"]);
-    let answers = model(&folder.path().join("answers"), Task::QuestionAnswering, &[]);
+    let classes = model(&folder.path().join("classes"), HeadKind::SequenceClassification, &["a", "b"]);
+    let answers = model(&folder.path().join("answers"), HeadKind::QuestionAnswering, &[]);
     let (options, none) = (PoolOptions::default(), HeadInputs::default());
     let classify = TaskSpec::Classify { scores: Scores::Best };
     let of = |passage: &str, max_tokens: usize, dtype: polylance_schema::Dtype| {

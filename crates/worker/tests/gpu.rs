@@ -12,7 +12,7 @@ use futures::executor::block_on;
 use polylance_backend::{
     AnnotateInput, Annotated, Annotation, Annotator, Backend, BackendError, Embeddings, EncodeInput,
 };
-use polylance_encoder::{ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
+use polylance_encoder::{HeadKind, ModelConfig, ModelFiles, synthetic::Checkpoint};
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
 use polylance_schema::{Dtype, Scores, TaskSpec};
 use polylance_worker::{
@@ -40,7 +40,7 @@ fn model(folder: &Path) -> ModelFiles {
 
 fn model_of(folder: &Path, config: ModelConfig) -> ModelFiles {
     let config = ModelConfig { vocab_size: 250_002, ..config };
-    let checkpoint = Checkpoint::new(config).task(Task::SequenceClassification).labels(&["a", "b", "c"]);
+    let checkpoint = Checkpoint::new(config).head(HeadKind::SequenceClassification).labels(&["a", "b", "c"]);
     checkpoint.head_scale(6.0).write(folder).unwrap();
     std::fs::write(folder.join("tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
     ModelFiles::find(folder.to_str().unwrap()).unwrap()

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use futures::executor::block_on;
 use polylance_backend::{AnnotateInput, Annotator, Backend, BackendError, EncodeInput};
-use polylance_encoder::{ModelConfig, ModelFiles, Task, synthetic::Checkpoint};
+use polylance_encoder::{HeadKind, ModelConfig, ModelFiles, synthetic::Checkpoint};
 use polylance_schema::{Aggregation, TaskSpec};
 use polylance_worker::{DevicePool, FusedHead, PoolOptions, TaskPool};
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn damage(weights: &Path, row: u32) {
 
 fn tagger(folder: &Path) -> ModelFiles {
     let config = ModelConfig { vocab_size: 250_002, ..ModelConfig::tiny() };
-    Checkpoint::new(config).task(Task::TokenClassification).labels(&["O", "B-X"]).write(folder).unwrap();
+    Checkpoint::new(config).head(HeadKind::TokenClassification).labels(&["O", "B-X"]).write(folder).unwrap();
     fs::write(folder.join("tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
     damage(&folder.join("model.safetensors"), DAMAGED);
     ModelFiles::find(folder.to_str().unwrap()).unwrap()

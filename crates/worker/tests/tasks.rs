@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use futures::executor::block_on;
 use polylance_backend::{AnnotateInput, Annotation, Annotator};
-use polylance_encoder::{ModelConfig, ModelFiles, ModelKind, Task, synthetic::Checkpoint};
+use polylance_encoder::{HeadKind, ModelConfig, ModelFiles, ModelKind, synthetic::Checkpoint};
 use polylance_schema::{Aggregation, Generation, Scores, TaskSpec};
 use polylance_worker::{PoolOptions, TaskPool};
 use serde_json::Value;
@@ -20,12 +20,12 @@ fn goldens(name: &str, transformers: &str) -> Value {
 
 fn pool(kind: ModelKind, spec: TaskSpec, shape: impl Fn(Checkpoint) -> Checkpoint) -> TaskPool {
     let task = match &spec {
-        TaskSpec::Ner { .. } => Task::TokenClassification,
-        TaskSpec::Qa { .. } => Task::QuestionAnswering,
-        TaskSpec::FillMask { .. } => Task::MaskedLm,
-        TaskSpec::Generate(_) => Task::CausalLm,
-        TaskSpec::Choose => Task::MultipleChoice,
-        _ => Task::SequenceClassification,
+        TaskSpec::Ner { .. } => HeadKind::TokenClassification,
+        TaskSpec::Qa { .. } => HeadKind::QuestionAnswering,
+        TaskSpec::FillMask { .. } => HeadKind::MaskedLm,
+        TaskSpec::Generate(_) => HeadKind::CausalLm,
+        TaskSpec::Choose => HeadKind::MultipleChoice,
+        _ => HeadKind::SequenceClassification,
     };
     let config = ModelConfig {
         kind,
@@ -40,7 +40,7 @@ fn pool(kind: ModelKind, spec: TaskSpec, shape: impl Fn(Checkpoint) -> Checkpoin
         pad_token_id: 1,
     };
     let folder = tempfile::tempdir().unwrap();
-    shape(Checkpoint::new(config).task(task)).write(folder.path()).unwrap();
+    shape(Checkpoint::new(config).head(task)).write(folder.path()).unwrap();
     fs::write(folder.path().join("tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
     let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
     TaskPool::open(&files, spec, &PoolOptions::default()).unwrap()

@@ -13,7 +13,8 @@ use polylance_backend::{Backend, TokenizeSpec};
 use polylance_config::Pipeline;
 use polylance_dataflow::{Source, SourceScanExec, SourceSpec};
 use polylance_encoder::{
-    Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, Task, TaskModel, synthetic::Checkpoint,
+    Device, HeadKind, HeadModel, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder,
+    synthetic::Checkpoint,
 };
 use polylance_schema::{Chunking, Explain, SourceFormat};
 use polylance_worker::{DevicePool, PoolOptions};
@@ -91,8 +92,9 @@ impl Target {
             Self::Jsonl => rows(bytes, SourceFormat::Jsonl),
             Self::Config => with_file(self, "config.json", bytes, |folder| {
                 // Heads are configured here too.
-                let classifier = ModelFiles::find(folder)
-                    .and_then(|files| TaskModel::load(&files, Task::SequenceClassification, &options(), &Device::Cpu));
+                let classifier = ModelFiles::find(folder).and_then(|files| {
+                    HeadModel::load(&files, HeadKind::SequenceClassification, &options(), &Device::Cpu)
+                });
                 drop(classifier);
                 embeds(folder)
             }),

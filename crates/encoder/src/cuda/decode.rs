@@ -50,7 +50,8 @@ impl CudaEncoder {
         head: &CudaHead,
     ) -> Result<Vec<f32>> {
         if before + ids.len() > self.config.max_tokens() {
-            let message = format!("{} ids, the model takes at most {}", before + ids.len(), self.config.max_tokens());
+            let message =
+                format!("{} tokens, the model takes at most {}", before + ids.len(), self.config.max_tokens());
             return Err(ModelError::Input { sequence: 0, message });
         }
         let block = Block::next(&self.config, ids, before)?;

@@ -21,12 +21,12 @@ use crate::{
     embeddings::WORDS,
     error::{ModelError, Result},
     head_config::HeadConfig,
+    head_kind::HeadKind,
     heads::{DecoderTensors, language_model_names, pooled_names},
-    task::Task,
     weights::Weights,
 };
 
-/// A head of any task, on a GPU.
+/// A head of any kind, on a GPU.
 #[derive(Debug)]
 pub(crate) struct CudaHead {
     weights: DeviceBuffer,
@@ -55,12 +55,12 @@ enum Layers {
 }
 
 impl CudaHead {
-    /// Loads the head of a task from weights whose tensors were checked.
+    /// Loads a head from weights whose tensors were checked.
     ///
     /// # Errors
     /// When the device has too little memory or fails.
     pub(crate) fn load(
-        task: Task,
+        kind: HeadKind,
         config: &ModelConfig,
         head: &HeadConfig,
         weights: &Weights,
@@ -71,8 +71,8 @@ impl CudaHead {
         let mut layout = Layout::new(numbers);
         let hidden = Groups::plain(config.hidden_size);
         let mut linear = |name: &str, outputs| layout.linear(&[name.to_owned()], Groups::plain(outputs), hidden);
-        let (layers, width) = match task {
-            Task::SequenceClassification => {
+        let (layers, width) = match kind {
+            HeadKind::SequenceClassification => {
                 let labels = head.labels()?.len();
                 let layers = if let Some(fitted) = head.fitted().filter(|fitted| fitted.head.is_some()) {
                     let output = linear("classifier", labels);
@@ -83,16 +83,16 @@ impl CudaHead {
                 };
                 (layers, labels)
             }
-            Task::MultipleChoice => {
+            HeadKind::MultipleChoice => {
                 let dense = linear("pooler.dense", config.hidden_size);
                 (Layers::First { dense, output: linear("classifier", 1) }, 1)
             }
-            Task::TokenClassification => {
+            HeadKind::TokenClassification => {
                 let labels = head.labels()?.len();
                 (Layers::Tokens { output: linear("classifier", labels) }, labels)
             }
-            Task::QuestionAnswering => (Layers::Tokens { output: linear("qa_outputs", 2) }, 2),
-            Task::MaskedLm | Task::CausalLm => {
+            HeadKind::QuestionAnswering => (Layers::Tokens { output: linear("qa_outputs", 2) }, 2),
+            HeadKind::MaskedLm | HeadKind::CausalLm => {
                 let names = language_model_names(config.kind);
                 let decoder = DecoderTensors::find(config, head.tie_word_embeddings, weights);
                 let dense = linear(names.dense, config.hidden_size);
@@ -119,7 +119,7 @@ impl CudaHead {
         if self.is_language() {
             return Ok(());
         }
-        Err(ModelError::Option("the model was loaded for a task without a vocabulary".to_owned()))
+        Err(ModelError::Option("the head of the model has no vocabulary".to_owned()))
     }
 
     /// Numbers of the logits of a batch.

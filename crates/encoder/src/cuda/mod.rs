@@ -27,7 +27,7 @@ use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::ModelConfig,
     error::{ModelError, Result},
-    task_model::Logits,
+    heads::Logits,
     weights::Weights,
 };
 

@@ -51,8 +51,8 @@ mod tests {
     use crate::{
         config::ModelConfig,
         head_config::{FittedHead, FittedKind},
+        head_kind::HeadKind,
         synthetic::{Checkpoint, Format, Names},
-        task::Task,
     };
 
     fn hash(checkpoint: &Checkpoint) -> String {
@@ -68,8 +68,8 @@ mod tests {
         let expected = hash(&bare);
         assert_eq!(expected.len(), 64);
         for same in [
-            bare.clone().task(Task::SequenceClassification),
-            bare.clone().task(Task::TokenClassification).labels(&["O", "B-A", "I-A"]).names(Names::Bare),
+            bare.clone().head(HeadKind::SequenceClassification),
+            bare.clone().head(HeadKind::TokenClassification).labels(&["O", "B-A", "I-A"]).names(Names::Bare),
             bare.clone().shards(4_000),
         ] {
             assert_eq!(hash(&same), expected, "{same:?}");
@@ -93,7 +93,7 @@ mod tests {
             prefix: String::new(),
             backbone: Some("7c1e".to_owned()),
         };
-        let head = Checkpoint::new(ModelConfig::tiny()).task(Task::SequenceClassification).fitted(&fitted);
+        let head = Checkpoint::new(ModelConfig::tiny()).head(HeadKind::SequenceClassification).fitted(&fitted);
         assert_eq!(hash(&head), "7c1e");
     }
 }

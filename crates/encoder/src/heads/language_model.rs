@@ -1,11 +1,11 @@
-//! The head of language models, masked and causal: one logit a word of the vocabulary.
+//! The head of language models, masked and causal: one logit per token of the vocabulary.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::vocabulary::{self, Residence, Vocabulary};
+use super::vocabulary::{self, Vocabulary, WeightPlacement};
 use crate::{
     config::{ModelConfig, ModelKind},
     embeddings::WORDS,
@@ -51,7 +51,7 @@ pub(crate) fn names(kind: ModelKind) -> Names {
     }
 }
 
-/// Which tensors are the last map: a table may be the word embeddings, and the bias has two names.
+/// The tensors of the last map: the table may be the word embeddings, and the bias has two names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DecoderTensors {
     pub(crate) table: &'static str,
@@ -64,13 +64,13 @@ impl DecoderTensors {
         Self { table: WORDS, bias: names(config.kind).bias }
     }
 
-    /// The table is a tensor of its own.
+    /// The table is a separate tensor.
     pub(crate) fn untied(config: &ModelConfig) -> Self {
         let names = names(config.kind);
         Self { table: names.decoder_weight, bias: names.decoder_bias }
     }
 
-    /// What the weights have. As in transformers, a tied table that is stored again with other numbers is no longer
+    /// The tensors that the weights have. As in transformers, a tied table that is stored again with other numbers is no longer
     /// tied, and a bias may have either name.
     ///
     /// Source: `PreTrainedModel.tie_weights` in transformers 5.23.
@@ -83,7 +83,7 @@ impl DecoderTensors {
     }
 }
 
-/// The tensors that a head with this decoder reads, beside the word embeddings.
+/// The tensors that a head with this decoder reads, except the word embeddings.
 pub(crate) fn tensors(config: &ModelConfig, decoder: &DecoderTensors) -> Vec<TensorSpec> {
     let names = names(config.kind);
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
@@ -96,7 +96,7 @@ pub(crate) fn tensors(config: &ModelConfig, decoder: &DecoderTensors) -> Vec<Ten
 }
 
 impl LanguageModelHead {
-    /// Loads a head whose last map is a tensor of its own.
+    /// Loads a head whose last map is a separate tensor.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -120,19 +120,19 @@ impl LanguageModelHead {
         Self::with(vb, config, Vocabulary::resident(table, bias))
     }
 
-    /// Loads a head whose last map is where `decoder` says; the table can stay in its file.
+    /// Loads a head with the last map of `decoder`; the table can stay in its file.
     pub(crate) fn from_weights(
         weights: &Arc<Weights>,
         config: &ModelConfig,
         decoder: &DecoderTensors,
-        residence: Residence,
+        placement: WeightPlacement,
     ) -> Result<Self> {
         let vb = weights.var_builder();
         let bias = vb.get(config.vocab_size, decoder.bias)?;
         let shape = (config.vocab_size, config.hidden_size);
-        let vocabulary = match residence {
-            Residence::Mapped => Vocabulary::mapped(weights, decoder.table, shape, bias),
-            Residence::Resident => Vocabulary::resident(vocabulary::read(weights, decoder.table, shape)?, bias),
+        let vocabulary = match placement {
+            WeightPlacement::Mapped => Vocabulary::mapped(weights, decoder.table, shape, bias),
+            WeightPlacement::Resident => Vocabulary::resident(vocabulary::read(weights, decoder.table, shape)?, bias),
         };
         Self::with(vb, config, vocabulary)
     }
@@ -146,8 +146,8 @@ impl LanguageModelHead {
         })
     }
 
-    /// `hidden_states`: `[rows, hidden]`. Returns the logits: `[rows, vocab]`. The vocabulary is large: give it the
-    /// rows that are asked for only.
+    /// `hidden_states`: `[rows, hidden]`. Returns the logits: `[rows, vocab]`. The vocabulary is large: pass
+    /// only the rows that are needed.
     ///
     /// Source: `XLMRobertaXLLMHead` and `BertLMPredictionHead` in transformers 5.23.
     ///

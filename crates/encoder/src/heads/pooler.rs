@@ -1,4 +1,4 @@
-//! The first token's state, mapped and squashed.
+//! The first token's state through a linear map and tanh.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;

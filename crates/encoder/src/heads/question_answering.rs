@@ -5,8 +5,8 @@ use candle_nn::VarBuilder;
 
 use crate::{config::ModelConfig, error::Result, linear::Linear, weights::TensorSpec};
 
-/// Start and end.
-const LOGITS: usize = 2;
+/// Logits per token: start and end.
+const TOKEN_LOGITS: usize = 2;
 
 /// Start and end logits of tokens; the same in all kinds.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct QuestionAnswering {
 
 /// The tensors that [`QuestionAnswering::load`] reads.
 pub(super) fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
-    TensorSpec::linear("qa_outputs", LOGITS, config.hidden_size).into()
+    TensorSpec::linear("qa_outputs", TOKEN_LOGITS, config.hidden_size).into()
 }
 
 impl QuestionAnswering {
@@ -38,7 +38,7 @@ impl QuestionAnswering {
     /// # Ok::<(), polylance_encoder::ModelError>(())
     /// ```
     pub fn load(vb: VarBuilder<'_>, config: &ModelConfig) -> Result<Self> {
-        Ok(Self { outputs: Linear::load(config.hidden_size, LOGITS, vb.pp("qa_outputs"))? })
+        Ok(Self { outputs: Linear::load(config.hidden_size, TOKEN_LOGITS, vb.pp("qa_outputs"))? })
     }
 
     /// `hidden_states`: `[total_tokens, hidden]`. Returns `[total_tokens, 2]`: start and end logits.

@@ -1,4 +1,4 @@
-//! Sequence classification: one logit a label.
+//! Sequence classification: one logit per label.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -22,12 +22,12 @@ pub struct SequenceClassifier {
     output: Linear,
 }
 
-/// What the last map is given.
+/// The input of the last map.
 #[derive(Debug, Clone)]
 enum Features {
-    /// The first token's state, mapped and squashed.
+    /// The first token's state through a linear map and tanh.
     First(Pooler),
-    /// The sequence's vector as embedding makes it: heads that `polylance fit` made.
+    /// The sequence's embedding, for heads that `polylance fit` made.
     Pooled { pooling: Pooling, normalize: bool },
 }
 
@@ -93,10 +93,10 @@ impl SequenceClassifier {
     pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor> {
         let features = match &self.features {
             Features::First(pooler) => pooler.forward(hidden_states, cu_seqlens)?,
-            Features::Pooled { pooling, normalize: length_one } => {
+            Features::Pooled { pooling, normalize: unit_length } => {
                 let width = hidden_states.dim(1)?;
                 let mut vectors = pool(hidden_states, cu_seqlens, *pooling)?;
-                if *length_one {
+                if *unit_length {
                     vectors.chunks_exact_mut(width).for_each(normalize);
                 }
                 let vectors = Tensor::from_vec(vectors, (cu_seqlens.sequences(), width), hidden_states.device())?;

@@ -1,4 +1,4 @@
-//! The last map of a language model: a state to one logit a word.
+//! The last map of a language model: from a state to one logit per token of the vocabulary.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::{
 };
 
 /// Numbers of the table that are converted at once: 16 MiB.
-const BLOCK: usize = 4 << 20;
+const BLOCK_NUMBERS: usize = 4 << 20;
 
-/// Whether a table that lies in a file is converted once or at every use.
+/// Where a table of weights is kept: in its mapped file, converted at every use, or in memory, converted once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Residence {
+pub(crate) enum WeightPlacement {
     /// Converted in blocks at every use: for uses with many rows, and for models that hardly fit.
     Mapped,
     /// Converted once: generation uses it for one row at a time.
     Resident,
 }
 
-/// `x Wᵀ + b` with one row of `W` a word.
+/// `x Wᵀ + b` with one row of `W` per token of the vocabulary.
 #[derive(Debug, Clone)]
 pub(super) struct Vocabulary {
     table: Table,
@@ -29,7 +29,7 @@ pub(super) struct Vocabulary {
     bias: Tensor,
 }
 
-/// The table is the largest tensor of most models; there is never more than one copy of it.
+/// The table is the largest tensor of most models; at most one copy of it exists.
 #[derive(Debug, Clone)]
 enum Table {
     /// In the file.
@@ -54,7 +54,7 @@ impl Vocabulary {
             Table::Resident(table) => x.matmul(&table.t()?)?,
             Table::Mapped { weights, name, rows, width } => {
                 let view = weights.view(name).ok_or_else(|| ModelError::Option(format!("{name} was not loaded")))?;
-                let step = (BLOCK / width).max(1);
+                let step = (BLOCK_NUMBERS / width).max(1);
                 let blocks = (0..*rows).step_by(step).map(|first| {
                     let count = step.min(rows - first);
                     let block = Tensor::from_vec(view.row_range(first, count), (count, *width), &Device::Cpu)?;
@@ -62,7 +62,7 @@ impl Vocabulary {
                 });
                 let logits = Tensor::cat(&blocks.collect::<candle_core::Result<Vec<_>>>()?, 1)?;
                 weights.release(name);
-                // Joining along the second dimension leaves another order in memory than what follows reads.
+                // Concatenation along the second dimension leaves a layout that the next operation does not read.
                 logits.contiguous()?
             }
         };
@@ -86,10 +86,10 @@ mod tests {
     };
 
     #[test]
-    fn a_table_in_its_file_is_the_resident_one() {
+    fn mapped_table_matches_the_resident_one() {
         let folder = tempfile::tempdir().unwrap();
         // More rows than a block has.
-        let shape = (BLOCK / 32 + 7, 32);
+        let shape = (BLOCK_NUMBERS / 32 + 7, 32);
         let config = ModelConfig { vocab_size: shape.0, hidden_size: shape.1, ..ModelConfig::tiny() };
         Checkpoint::new(config).write(folder.path()).unwrap();
         let files = WeightFiles::Safetensors(vec![folder.path().join("model.safetensors")]);

@@ -4,26 +4,26 @@ use half::bf16;
 use polylance_kernels::{Isa, SelfAttention};
 use rayon::prelude::*;
 
-/// Numbers that attention is computed in.
-pub(crate) trait Attended: Sized + Send + Sync {
+/// An element type that attention computes in.
+pub(crate) trait AttentionElement: Sized + Send + Sync {
     fn attend(attention: &SelfAttention, qkv: &[Self], cu_seqlens: &[u32], context: &mut [Self]);
 }
 
-impl Attended for f32 {
+impl AttentionElement for f32 {
     fn attend(attention: &SelfAttention, qkv: &[Self], cu_seqlens: &[u32], context: &mut [Self]) {
         attention.forward_f32(Isa::detect(), qkv, cu_seqlens, context);
     }
 }
 
-impl Attended for bf16 {
+impl AttentionElement for bf16 {
     fn attend(attention: &SelfAttention, qkv: &[Self], cu_seqlens: &[u32], context: &mut [Self]) {
         attention.forward_bf16(Isa::detect(), qkv, cu_seqlens, context);
     }
 }
 
-/// Attention of all tokens of each sequence to all of it: `[tokens, 3 * hidden]` to `[tokens, hidden]`. Threads share
-/// whole sequences.
-pub(crate) fn attend<T: Attended>(attention: &SelfAttention, qkv: &[T], cu_seqlens: &[u32], context: &mut [T]) {
+/// Attention of all tokens of each sequence to its whole sequence: `[tokens, 3 * hidden]` to `[tokens, hidden]`. Each
+/// thread computes whole sequences.
+pub(crate) fn attend<T: AttentionElement>(attention: &SelfAttention, qkv: &[T], cu_seqlens: &[u32], context: &mut [T]) {
     let threads = rayon::current_num_threads();
     if threads == 1 {
         return T::attend(attention, qkv, cu_seqlens, context);
@@ -38,9 +38,9 @@ pub(crate) fn attend<T: Attended>(attention: &SelfAttention, qkv: &[T], cu_seqle
         let last = last.map_or(cu_seqlens.len() - 1, |at| first + 1 + at);
         let borders: Vec<u32> = cu_seqlens[first..=last].iter().map(|border| border - start).collect();
         let (start, end) = (start as usize, cu_seqlens[last] as usize);
-        let (part, behind) = rest.split_at_mut((end - start) * hidden);
+        let (part, remaining) = rest.split_at_mut((end - start) * hidden);
         parts.push((&qkv[start * 3 * hidden..end * 3 * hidden], borders, part));
-        (rest, first) = (behind, last);
+        (rest, first) = (remaining, last);
     }
     parts.into_par_iter().for_each(|(qkv, borders, context)| T::attend(attention, qkv, &borders, context));
 }

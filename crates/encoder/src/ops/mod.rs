@@ -1,5 +1,5 @@
-//! The CPU's own kernels, shared between the threads of a device: a row's result is the same bits whichever of them
-//! computes it.
+//! Our CPU kernels, with their rows shared between the threads of a device. A row's result has the same bits whichever
+//! thread computes it.
 
 mod attention;
 mod norm;
@@ -14,7 +14,7 @@ pub(crate) use self::{
     product::{Product, multiply},
 };
 
-/// Does something with the numbers of a contiguous f32 tensor on the CPU.
+/// Calls `work` with the numbers of a contiguous f32 tensor on the CPU.
 pub(crate) fn with_numbers<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
@@ -23,7 +23,7 @@ pub(crate) fn with_numbers<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> T) -
     }
 }
 
-/// A contiguous CPU tensor's numbers.
+/// The numbers of a contiguous f32 tensor.
 fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(numbers), Some((start, end))) => Ok(&numbers[start..end]),
@@ -31,7 +31,7 @@ fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
-/// A contiguous tensor's rows.
+/// The rows of a contiguous tensor in f32 or bf16.
 fn rows<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Rows<'a>> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(numbers), Some((start, end))) => Ok(Rows::F32(&numbers[start..end])),

@@ -1,18 +1,18 @@
 //! Layer norm.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
-use polylance_kernels::{Isa, LayerNorm, Normed};
+use polylance_kernels::{Isa, LayerNorm, NormOutput};
 use rayon::prelude::*;
 
 use super::numbers;
 
-/// `(x − mean) / sqrt(variance + eps) · weight + bias` a row, `[rows, width]` and `[width]` twice.
+/// `(x − mean) / sqrt(variance + eps) · weight + bias` for each row. `x` is `[rows, width]`, `weight` and `bias` are `[width]`.
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let eps = eps as f32;
     x.apply_op3_no_bwd(weight, bias, &Norm { eps })
 }
 
-/// Numbers of the rows that a thread takes, of `len` numbers.
+/// The numbers of one thread's rows, where `len` numbers are shared.
 pub(crate) fn share_rows(len: usize, width: usize) -> usize {
     (len / width).div_ceil(rayon::current_num_threads()).max(1) * width
 }
@@ -39,7 +39,7 @@ impl CustomOp3 for Norm {
         let mut out = vec![0.0; x.len()];
         let share = share_rows(x.len(), norm.width());
         let parts = out.par_chunks_mut(share).zip(x.par_chunks(share));
-        parts.for_each(|(out, x)| norm.rows(Isa::detect(), x, Normed::F32(out)));
+        parts.for_each(|(out, x)| norm.forward(Isa::detect(), x, NormOutput::F32(out)));
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layer_norm_is_candles() {
+    fn layer_norm_matches_candle() {
         for width in [16, 37, 384] {
             let random = |shape: &[usize]| Tensor::randn(0_f32, 2.0, shape, &Device::Cpu).unwrap();
             let (x, w, b) = (random(&[90, width]), random(&[width]), random(&[width]));

@@ -7,32 +7,32 @@ use rayon::prelude::*;
 
 use super::{numbers, rows};
 
-/// Rows that are worth a thread of their own.
-const LEAST_ROWS: usize = 32;
+/// The smallest number of rows that is worth a thread.
+const MIN_THREAD_ROWS: usize = 32;
 
 /// [`matmul`], with rows shared between the threads.
 pub(crate) fn multiply(x: Rows<'_>, weights: &PackedWeights, epilogue: Epilogue<'_>, out: RowsMut<'_>) {
     let (n, k) = (weights.n(), weights.k());
-    let part = |first: usize, rows: usize| x.part(first * k..x.numbers().min((first + rows) * k));
-    let share = |len: usize| (len / n).div_ceil(rayon::current_num_threads()).next_multiple_of(LEAST_ROWS);
+    let part = |first: usize, rows: usize| x.slice(first * k..x.numbers().min((first + rows) * k));
+    let share = |len: usize| (len / n).div_ceil(rayon::current_num_threads()).next_multiple_of(MIN_THREAD_ROWS);
     match out {
         RowsMut::F32(out) => {
             let share = share(out.len());
-            each(out, share * n, |at, out| {
+            for_each_part(out, share * n, |at, out| {
                 matmul(Isa::detect(), part(at * share, share), weights, epilogue, RowsMut::F32(out));
             });
         }
         RowsMut::Bf16(out) => {
             let share = share(out.len());
-            each(out, share * n, |at, out| {
+            for_each_part(out, share * n, |at, out| {
                 matmul(Isa::detect(), part(at * share, share), weights, epilogue, RowsMut::Bf16(out));
             });
         }
     }
 }
 
-/// Works on parts of `out`, side by side when there are several.
-fn each<T: Send>(out: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
+/// Calls `work` on parts of `out`, in parallel if there are several.
+fn for_each_part<T: Send>(out: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
     if out.len() <= size {
         work(0, out);
     } else {
@@ -72,7 +72,7 @@ impl CustomOp2 for Product<'_> {
         let len = rows * self.weights.n();
         let epilogue = if self.gelu { Epilogue::BiasGelu(bias) } else { Epilogue::Bias(bias) };
         let out = if self.out == DType::BF16 {
-            // Zeros as integers come from the allocator.
+            // A vector of integer zeros is not written: the allocator returns zeroed pages.
             let mut out: Vec<bf16> = vec![0_u16; len].reinterpret_into();
             multiply(x, self.weights, epilogue, RowsMut::Bf16(&mut out));
             CpuStorage::BF16(out)

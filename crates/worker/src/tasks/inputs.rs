@@ -44,7 +44,7 @@ impl TokenCount for TaskInput {
 /// A device's output for one sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TaskOutput {
-    /// Row major, as `TaskModel::forward` returns them.
+    /// Row major, as `HeadModel::forward` returns them.
     Logits(Vec<f32>),
     /// For each mask the most likely tokens with their probabilities.
     TopTokens(Vec<Vec<(u32, f32)>>),

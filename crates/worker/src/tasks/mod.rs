@@ -17,7 +17,7 @@ mod zero_shot;
 use std::sync::Arc;
 
 use polylance_backend::{AnnotateInput, Annotation};
-use polylance_encoder::{Activation, ProblemType, Task};
+use polylance_encoder::{Activation, ProblemType, HeadKind};
 use polylance_schema::TaskSpec;
 use tokenizers::Encoding;
 
@@ -51,14 +51,14 @@ pub(crate) struct TaskRunner {
 }
 
 /// The kind of head that a task needs.
-pub(crate) fn head_kind(spec: &TaskSpec) -> Task {
+pub(crate) fn head_kind(spec: &TaskSpec) -> HeadKind {
     match spec {
-        TaskSpec::Classify { .. } | TaskSpec::ZeroShot { .. } | TaskSpec::Rerank => Task::SequenceClassification,
-        TaskSpec::Ner { .. } => Task::TokenClassification,
-        TaskSpec::Qa { .. } => Task::QuestionAnswering,
-        TaskSpec::FillMask { .. } => Task::MaskedLm,
-        TaskSpec::Generate(_) => Task::CausalLm,
-        TaskSpec::Choose => Task::MultipleChoice,
+        TaskSpec::Classify { .. } | TaskSpec::ZeroShot { .. } | TaskSpec::Rerank => HeadKind::SequenceClassification,
+        TaskSpec::Ner { .. } => HeadKind::TokenClassification,
+        TaskSpec::Qa { .. } => HeadKind::QuestionAnswering,
+        TaskSpec::FillMask { .. } => HeadKind::MaskedLm,
+        TaskSpec::Generate(_) => HeadKind::CausalLm,
+        TaskSpec::Choose => HeadKind::MultipleChoice,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use polylance_encoder::{
-    Generation, Gpu, LoadOptions, Logits, ModelFiles, PackedBatch, Task, TaskModel,
+    Generation, Gpu, HeadKind, HeadModel, LoadOptions, Logits, ModelFiles, PackedBatch,
     synthetic::{Checkpoint, Names},
 };
 use polylance_schema::Dtype;
@@ -24,22 +24,22 @@ pub(super) fn run(report: &Report, gpu: &Arc<Gpu>, arguments: &GoldensArguments)
         if !arguments.takes(name) {
             continue;
         }
-        let task: Task = serde_json::from_value(case["task"].clone())?;
-        let (_folder, files) = files(case, task, &arguments.folder)?;
+        let kind: HeadKind = serde_json::from_value(case["task"].clone())?;
+        let (_folder, files) = files(case, kind, &arguments.folder)?;
         let batch = batch(case, &goldens.json["lengths"])?;
         let expected: Logits =
             (0..batch.sequences()).map(|at| goldens.numbers(&format!("{name}.{at}"))).collect::<Result<_>>()?;
         for (dtype, tolerance) in MAX_DIFFERENCE {
             report.doing(format_args!("computing {name} in {dtype}"));
             let options = LoadOptions { dtype: Some(dtype), ..LoadOptions::default() };
-            let model = TaskModel::load(&files, task, &options, &device(gpu))?;
+            let model = HeadModel::load(&files, kind, &options, &device(gpu))?;
             let found = logits(&model, &batch)?;
             let lengths = |logits: &Logits| logits.iter().map(Vec::len).collect::<Vec<_>>();
             ensure!(lengths(&found) == lengths(&expected), "{name}: {:?} logits", lengths(&found));
             let apart = largest_difference(found.iter().flatten(), expected.iter().flatten());
             let text = format!("largest difference {apart:.1e}");
             report.check(&format!("{name}, {dtype}"), apart <= tolerance, text, json!(apart));
-            if dtype == Dtype::F32 && task == Task::CausalLm {
+            if dtype == Dtype::F32 && kind == HeadKind::CausalLm {
                 generate(report, name, case, &model)?;
             }
         }
@@ -48,7 +48,7 @@ pub(super) fn run(report: &Report, gpu: &Arc<Gpu>, arguments: &GoldensArguments)
 }
 
 /// The case's model: by the formula, or as transformers saved it.
-fn files(case: &Value, task: Task, folder: &Path) -> Result<(TempDir, ModelFiles)> {
+fn files(case: &Value, kind: HeadKind, folder: &Path) -> Result<(TempDir, ModelFiles)> {
     if case["saved"] == true {
         let folder = folder.join("saved").join(name(case)?);
         // The tokenizer is not part of the goldens, and nothing here reads one.
@@ -61,7 +61,7 @@ fn files(case: &Value, task: Task, folder: &Path) -> Result<(TempDir, ModelFiles
         let files = ModelFiles::find(copy.path().to_str().context("the folder's name is not UTF-8")?)?;
         return Ok((copy, files));
     }
-    let mut checkpoint = Checkpoint::new(config(case)?).task(task).key("eos_token_id", 2);
+    let mut checkpoint = Checkpoint::new(config(case)?).head(kind).key("eos_token_id", 2);
     if let Some(labels) = case["labels"].as_u64() {
         let labels: Vec<String> = (0..labels).map(|label| format!("L{label}")).collect();
         checkpoint = checkpoint.labels(&labels.iter().map(String::as_str).collect::<Vec<_>>());
@@ -84,8 +84,8 @@ fn batch(case: &Value, lengths: &Value) -> Result<PackedBatch> {
 }
 
 /// As the goldens have them: a language model's at the last, the first and the middle token.
-fn logits(model: &TaskModel, batch: &PackedBatch) -> Result<Logits> {
-    if !matches!(model.task(), Task::MaskedLm | Task::CausalLm) {
+fn logits(model: &HeadModel, batch: &PackedBatch) -> Result<Logits> {
+    if !matches!(model.head().kind(), HeadKind::MaskedLm | HeadKind::CausalLm) {
         return Ok(model.forward(batch)?);
     }
     let lengths = batch.cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize);
@@ -96,7 +96,7 @@ fn logits(model: &TaskModel, batch: &PackedBatch) -> Result<Logits> {
 }
 
 /// The likeliest ids after each prompt.
-fn generate(report: &Report, name: &str, case: &Value, model: &TaskModel) -> Result<()> {
+fn generate(report: &Report, name: &str, case: &Value, model: &HeadModel) -> Result<()> {
     let texts = case["generated"].as_array().context("a causal model generates")?;
     let mut same = 0;
     for text in texts {

@@ -1,4 +1,4 @@
-//! The tasks a model's head is made for, and the classes of transformers that carry each.
+//! The kinds of heads, and the classes of transformers that have them.
 
 use std::fmt;
 
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ModelKind;
 
-/// What a head computes.
+/// What a head computes. The tasks of users are in `polylance_schema::TaskName`; one kind serves several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Task {
-    /// One logit a label, for the whole sequence.
+pub enum HeadKind {
+    /// One logit per label, for the whole sequence.
     SequenceClassification,
-    /// One logit a label, for each token.
+    /// One logit per label, for each token.
     TokenClassification,
-    /// Where an answer starts and ends: two logits a token.
+    /// Where an answer starts and ends: two logits per token.
     QuestionAnswering,
-    /// One logit a word of the vocabulary, for each token.
+    /// One logit per token of the vocabulary, for each token.
     MaskedLm,
-    /// The same, where a token sees only what is before it.
+    /// The same, where a token attends only to those before it.
     CausalLm,
-    /// One logit a sequence, to be compared among the sequences of one question.
+    /// One logit per sequence, to be compared among the sequences of one question.
     MultipleChoice,
 }
 
-impl Task {
-    /// Every task.
+impl HeadKind {
+    /// Every kind.
     pub const ALL: [Self; 6] = [
         Self::SequenceClassification,
         Self::TokenClassification,
@@ -38,10 +38,10 @@ impl Task {
     /// The class of transformers 5.23 that has this head, as `architectures` in `config.json` names it.
     ///
     /// ```
-    /// use polylance_encoder::{ModelKind, Task};
+    /// use polylance_encoder::{ModelKind, HeadKind};
     ///
-    /// assert_eq!(Task::MaskedLm.architecture(ModelKind::XlmRobertaXl), "XLMRobertaXLForMaskedLM");
-    /// assert_eq!(Task::CausalLm.architecture(ModelKind::Bert), "BertLMHeadModel");
+    /// assert_eq!(HeadKind::MaskedLm.architecture(ModelKind::XlmRobertaXl), "XLMRobertaXLForMaskedLM");
+    /// assert_eq!(HeadKind::CausalLm.architecture(ModelKind::Bert), "BertLMHeadModel");
     /// ```
     pub fn architecture(self, kind: ModelKind) -> String {
         let prefix = match kind {
@@ -61,19 +61,19 @@ impl Task {
         format!("{prefix}{suffix}")
     }
 
-    /// The task of a class of transformers; `None` for a class without a head, or with one that is not computed here.
+    /// The kind of head of a class of transformers; `None` for a class without a head, or with an unsupported one.
     pub(crate) fn of(architecture: &str, kind: ModelKind) -> Option<Self> {
-        Self::ALL.into_iter().find(|task| task.architecture(kind) == architecture)
+        Self::ALL.into_iter().find(|head| head.architecture(kind) == architecture)
     }
 
-    /// Whether a head made for `self` may be read as one for `asked`: both language models have the same tensors.
-    pub(crate) fn serves(self, asked: Self) -> bool {
-        let language = |task| matches!(task, Self::MaskedLm | Self::CausalLm);
-        self == asked || (language(self) && language(asked))
+    /// Whether a head of this kind can be loaded as one of `requested`: both language models have the same tensors.
+    pub(crate) fn serves(self, requested: Self) -> bool {
+        let language = |head| matches!(head, Self::MaskedLm | Self::CausalLm);
+        self == requested || (language(self) && language(requested))
     }
 }
 
-impl fmt::Display for Task {
+impl fmt::Display for HeadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SequenceClassification => "sequence classification",
@@ -91,12 +91,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_recognized() {
+    fn architectures_round_trip() {
         for kind in [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert] {
-            for task in Task::ALL {
-                assert_eq!(Task::of(&task.architecture(kind), kind), Some(task));
+            for head in HeadKind::ALL {
+                assert_eq!(HeadKind::of(&head.architecture(kind), kind), Some(head));
             }
         }
-        assert_eq!(Task::of("BertModel", ModelKind::Bert), None);
+        assert_eq!(HeadKind::of("BertModel", ModelKind::Bert), None);
     }
 }

@@ -10,39 +10,33 @@ use crate::{
     encoder::Encoder,
     error::{ModelError, Result},
     files::ModelFiles,
-    head_config::{HeadConfig, ProblemType},
-    heads::{Head, Residence},
+    head_info::{HeadInfo, labels},
+    head_kind::HeadKind,
+    heads::{Head, Logits, WeightPlacement},
     loading::{Engine, LoadOptions, LoadReport, Loaded},
-    task::Task,
 };
 
-/// A head's logits: one row-major vector a sequence, or a position that was asked for.
-pub type Logits = Vec<Vec<f32>>;
-
-/// A loaded model that answers one task. It is immutable, and CPU devices share one.
+/// A loaded model with one head. It is immutable, and CPU devices share one.
 ///
 /// ```
-/// use polylance_encoder::{Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Task, TaskModel, synthetic};
+/// use polylance_encoder::{Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, HeadKind, HeadModel, synthetic};
 ///
 /// let folder = tempfile::tempdir()?;
-/// let checkpoint = synthetic::Checkpoint::new(ModelConfig::tiny()).task(Task::TokenClassification);
+/// let checkpoint = synthetic::Checkpoint::new(ModelConfig::tiny()).head(HeadKind::TokenClassification);
 /// checkpoint.labels(&["O", "B-PER", "I-PER"]).write(folder.path())?;
 /// std::fs::write(folder.path().join("tokenizer.json"), "{}")?;
 ///
 /// let files = ModelFiles::find(folder.path().to_str().expect("a UTF-8 path"))?;
-/// let model = TaskModel::load(&files, Task::TokenClassification, &LoadOptions::default(), &Device::Cpu)?;
+/// let model = HeadModel::load(&files, HeadKind::TokenClassification, &LoadOptions::default(), &Device::Cpu)?;
 /// let logits = model.forward(&PackedBatch::new(&[vec![0, 5, 6, 2], vec![0, 2]])?)?;
 /// assert_eq!((logits[0].len(), logits[1].len()), (4 * 3, 2 * 3));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct TaskModel {
+pub struct HeadModel {
     pub(crate) model: Placed,
-    task: Task,
-    labels: Vec<String>,
+    head: HeadInfo,
     config: ModelConfig,
-    head_config: HeadConfig,
-    report: LoadReport,
 }
 
 /// An encoder and its head where they compute.
@@ -52,45 +46,44 @@ pub(crate) enum Placed {
     Cuda { encoder: Box<CudaEncoder>, head: Box<CudaHead> },
 }
 
-impl TaskModel {
-    /// Loads a model and the head of `task` onto a device. Options of embedding (pooling, dimensions) do not count.
+impl HeadModel {
+    /// Loads a model and its head of `kind` onto a device. Options of embedding (pooling, dimensions) are ignored.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`] when the weights have no such head, [`ModelError::WrongShape`] when it is for
     /// another hidden size or number of labels, and as in every loading; see [`ModelError`].
-    pub fn load(files: &ModelFiles, task: Task, options: &LoadOptions, device: &Device) -> Result<Self> {
+    pub fn load(files: &ModelFiles, kind: HeadKind, options: &LoadOptions, device: &Device) -> Result<Self> {
         let (config, head_config) = (files.config(), files.head_config());
-        head_config.check(task)?;
-        let labels = labels(task, head_config)?;
+        head_config.check(kind)?;
+        let labels = labels(kind, head_config)?;
         let Loaded { engine, weights, report } =
-            Loaded::new(files, options, device, |weights| Head::tensors(task, config, head_config, weights))?;
+            Loaded::new(files, options, device, |weights| Head::tensors(kind, config, head_config, weights))?;
         let model = match engine {
             Engine::Cuda(encoder) => {
                 let dtype = options.dtype.unwrap_or_default();
-                let head = Box::new(CudaHead::load(task, config, head_config, &weights, dtype, encoder.gpu())?);
+                let head = Box::new(CudaHead::load(kind, config, head_config, &weights, dtype, encoder.gpu())?);
                 Placed::Cuda { encoder, head }
             }
             Engine::Cpu(encoder) => {
-                let resident = task == Task::CausalLm && !report.per_layer;
-                let residence = if resident { Residence::Resident } else { Residence::Mapped };
-                let head = Head::load(task, config, head_config, &weights, residence)?;
+                let resident = kind == HeadKind::CausalLm && !report.per_layer;
+                let placement = if resident { WeightPlacement::Resident } else { WeightPlacement::Mapped };
+                let head = Head::load(kind, config, head_config, &weights, placement)?;
                 Placed::Cpu { encoder, head: Box::new(head) }
             }
         };
         weights.release_all();
-        let (config, head_config) = (config.clone(), head_config.clone());
-        Ok(Self { model, task, labels, config, head_config, report })
+        Ok(Self { model, head: HeadInfo::new(kind, labels, head_config.clone(), report), config: config.clone() })
     }
 
-    /// The logits: one row-major vector a sequence.
+    /// The logits: one row-major vector per sequence.
     ///
-    /// | task | shape |
+    /// | head | shape |
     /// |---|---|
     /// | sequence classification | `[labels]` |
     /// | token classification | `[tokens, labels]` |
     /// | question answering | `[tokens, 2]`: start, end |
     /// | multiple choice | `[1]` |
-    /// | masked and causal language modeling | `[tokens, vocab]`: [`TaskModel::mask_logits`] costs less |
+    /// | masked and causal language modeling | `[tokens, vocab]`: [`HeadModel::mask_logits`] costs less |
     ///
     /// # Errors
     /// When an input cannot be computed or the device fails.
@@ -114,11 +107,11 @@ impl TaskModel {
         }
     }
 
-    /// A language model's logits where they are asked for: one vector `[vocab]` a position, in order of sequences and
+    /// A language model's logits at some positions: one vector `[vocab]` per position, in the order of the sequences and
     /// then of `positions`, which count tokens within each sequence.
     ///
     /// # Errors
-    /// [`ModelError::Option`] for a model of another task, [`ModelError::Input`] for a position outside its sequence;
+    /// [`ModelError::Option`] for another kind of head, [`ModelError::Input`] for a position outside its sequence;
     /// when an input cannot be computed or the device fails.
     pub fn mask_logits(&self, batch: &PackedBatch, positions: &[Vec<usize>]) -> Result<Logits> {
         self.check_language()?;
@@ -145,7 +138,7 @@ impl TaskModel {
                 Ok(head.language()?.forward(&chosen)?.to_vec2()?)
             }
             Placed::Cuda { encoder, head } => {
-                in_rising_order(&rows, |rows| encoder.vocabulary_logits(batch, self.attention(), head, rows))
+                in_ascending_order(&rows, |rows| encoder.vocabulary_logits(batch, self.attention(), head, rows))
             }
         }
     }
@@ -160,11 +153,11 @@ impl TaskModel {
     }
 
     fn hidden_states(&self, encoder: &Encoder, batch: &PackedBatch) -> Result<Tensor> {
-        if self.task == Task::CausalLm { encoder.forward_causal(batch) } else { encoder.forward(batch) }
+        if self.head.kind() == HeadKind::CausalLm { encoder.forward_causal(batch) } else { encoder.forward(batch) }
     }
 
     fn attention(&self) -> Attention {
-        if self.task == Task::CausalLm { Attention::Causal } else { Attention::Both }
+        if self.head.kind() == HeadKind::CausalLm { Attention::Causal } else { Attention::Both }
     }
 
     /// The largest number of tokens in a pass; `None` on a CPU, which has no limit.
@@ -175,24 +168,9 @@ impl TaskModel {
         }
     }
 
-    /// What the model was loaded for.
-    pub fn task(&self) -> Task {
-        self.task
-    }
-
-    /// The labels, by id; empty for a task without labels.
-    pub fn labels(&self) -> &[String] {
-        &self.labels
-    }
-
-    /// How a classifier's logits are meant, where the model says it.
-    pub fn problem_type(&self) -> Option<ProblemType> {
-        self.head_config.problem_type
-    }
-
-    /// What the configuration says of the head.
-    pub fn head_config(&self) -> &HeadConfig {
-        &self.head_config
+    /// The head's kind, labels and configuration.
+    pub fn head(&self) -> &HeadInfo {
+        &self.head
     }
 
     /// The model's geometry.
@@ -200,39 +178,32 @@ impl TaskModel {
         &self.config
     }
 
-    /// Ids in one input at most, special tokens included.
+    /// The largest number of tokens in one input, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.config.max_tokens()
     }
 
-    /// What loading found.
+    /// The report of the loading.
     pub fn report(&self) -> &LoadReport {
-        &self.report
+        self.head.report()
     }
 }
 
 #[cfg(test)]
-impl TaskModel {
+impl HeadModel {
     /// Makes an id the one that ends a text.
     pub(crate) fn end_at(&mut self, id: u32) {
-        self.head_config.eos_token_ids = vec![id];
+        self.head.end_at(id);
     }
 }
 
-/// The results of `compute` for rows in any order; it is given them in rising order, each once.
-fn in_rising_order(rows: &[u32], compute: impl FnOnce(&[u32]) -> Result<Logits>) -> Result<Logits> {
-    let mut rising = rows.to_vec();
-    rising.sort_unstable();
-    rising.dedup();
-    let logits = compute(&rising)?;
-    let of_row = |row: &u32| rising.binary_search(row).ok().and_then(|at| logits.get(at)).cloned().unwrap_or_default();
+/// The results of `compute` for rows in any order; `compute` gets each row once, in ascending order.
+fn in_ascending_order(rows: &[u32], compute: impl FnOnce(&[u32]) -> Result<Logits>) -> Result<Logits> {
+    let mut ascending = rows.to_vec();
+    ascending.sort_unstable();
+    ascending.dedup();
+    let logits = compute(&ascending)?;
+    let of_row =
+        |row: &u32| ascending.binary_search(row).ok().and_then(|at| logits.get(at)).cloned().unwrap_or_default();
     Ok(rows.iter().map(of_row).collect())
-}
-
-/// The labels of a task that has them.
-pub(crate) fn labels(task: Task, head: &HeadConfig) -> Result<Vec<String>> {
-    Ok(match task {
-        Task::SequenceClassification | Task::TokenClassification => head.labels()?.to_vec(),
-        _ => Vec::new(),
-    })
 }
