@@ -1,4 +1,4 @@
-//! The built-in model and corpus, carried by the binary, so that a fresh machine works without a hub or a network.
+//! The built-in model and corpus, embedded in the binary, so that a fresh machine works without a hub or a network.
 //!
 //! Both are made by the scripts in `assets/`, whose `README.md` records sources, licences and hashes.
 
@@ -10,8 +10,8 @@ pub const CORPUS: &str = "udhr";
 
 /// The model as a GGUF file: architecture `bert`, llama.cpp's tensor names, matrices in `Q4_0`, the rest in `F32`.
 ///
-/// Pooling, `polylance.normalize` and `polylance.prompt.{query,passage}` are in its metadata. It holds no vocabulary:
-/// that is [`tokenizer_json`].
+/// Pooling, `polylance.normalize` and `polylance.prompt.{query,passage}` are in its metadata. The vocabulary is not in
+/// it, but in [`tokenizer_json`].
 pub fn model_gguf() -> &'static [u8] {
     include_bytes!("../assets/multilingual-e5-small-q4_0.gguf")
 }
@@ -19,7 +19,7 @@ pub fn model_gguf() -> &'static [u8] {
 /// The model's `tokenizer.json` (Hugging Face tokenizers, Unigram, 250,002 pieces), decompressed: about 9 MB of JSON.
 ///
 /// # Panics
-/// Never with the asset this crate is built with, which a test decompresses.
+/// Never with the asset of this crate, which a test decompresses.
 pub fn tokenizer_json() -> Vec<u8> {
     zstd::decode_all(&include_bytes!("../assets/tokenizer.json.zst")[..]).expect("the built-in tokenizer is whole")
 }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn model_is_stored_whole_and_not_as_a_pointer_to_it() {
+    fn model_is_stored_whole_and_not_as_an_lfs_pointer() {
         assert_eq!(model_gguf().len(), 66_996_608);
     }
 

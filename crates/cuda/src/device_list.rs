@@ -11,7 +11,7 @@ use crate::{
 /// A device, as the driver describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuInfo {
-    /// Its number, from 0. `CUDA_VISIBLE_DEVICES` decides which devices have one.
+    /// Its number, from 0. Only the devices of `CUDA_VISIBLE_DEVICES` have one.
     pub ordinal: u32,
     /// The product's name.
     pub name: String,
@@ -19,7 +19,7 @@ pub struct GpuInfo {
     pub compute: (u32, u32),
     /// Memory in bytes.
     pub total_memory: u64,
-    /// How many multiprocessors it has.
+    /// Number of multiprocessors.
     pub multiprocessors: u32,
     /// Its address on the PCI bus as Linux writes it, such as `0000:3b:00.0`. Empty if the driver does not name it.
     pub pci_bus_id: String,
@@ -67,7 +67,7 @@ pub(crate) fn device(driver: &Driver, ordinal: u32) -> Result<Device> {
 }
 
 impl GpuInfo {
-    /// Reads what the driver knows of a device.
+    /// Reads the driver's description of a device.
     pub(crate) fn read(driver: &Driver, ordinal: u32) -> Result<(Self, Device)> {
         let device = device(driver, ordinal)?;
         let label = Label { ordinal, count: ordinal + 1, name: "", compute: (0, 0) };
@@ -90,7 +90,7 @@ impl GpuInfo {
         let mut bus = [0; 64];
         // SAFETY: `bus` has room for as many bytes as the call is given.
         let status = unsafe { (driver.device_get_pci_bus_id)(bus.as_mut_ptr(), bus.len() as i32, device) };
-        // The address only helps to choose cores: a device without one works as well.
+        // The address only helps to choose cores: a device works without one.
         let pci_bus_id = if status == 0 { text(&bus).to_ascii_lowercase() } else { String::new() };
         let info = Self {
             ordinal,
@@ -125,12 +125,12 @@ fn text(bytes: &[c_char]) -> String {
 /// Numbers of a list such as `0-3,8,10-11`. `None` if it is empty or not such a list.
 fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
     /// No machine has more cores, so a damaged list cannot fill the memory.
-    const MAX_CPU: usize = 1 << 16;
+    const MAX_CORE_NUMBER: usize = 1 << 16;
     let mut cpus = Vec::new();
     for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if last >= MAX_CPU {
+        if last >= MAX_CORE_NUMBER {
             return None;
         }
         cpus.extend(first..=last);
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_lists_are_ranges_and_numbers() {
+    fn cpu_lists_have_ranges_and_numbers() {
         let cases = [
             ("0-3\n", Some(vec![0, 1, 2, 3])),
             ("0-1,8,10-11", Some(vec![0, 1, 8, 10, 11])),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_an_address_has_no_near_cores() {
+    fn device_without_an_address_has_no_near_cores() {
         for pci_bus_id in ["", "../..", "ffff:ff:1f.7"] {
             let info = GpuInfo {
                 ordinal: 0,

@@ -1,4 +1,4 @@
-//! What can go wrong on a GPU, by what a caller can do about it.
+//! The errors of GPUs, by what a caller can do about them.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::driver_api::{NEEDED_VERSION, Status};
 /// A result whose error is a [`CudaError`].
 pub type Result<T> = std::result::Result<T, CudaError>;
 
-/// What went wrong on a GPU. Every variant can be cloned, because a device that is lost returns its first error for
+/// An error of a GPU. Every variant can be cloned, because a device that is lost returns its first error for
 /// every later call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,9 +34,9 @@ pub enum CudaError {
     /// There is no device of that number: choose another.
     #[error("there is no GPU {ordinal}: {}", Devices(*count))]
     NoDevice {
-        /// The number that was looked for.
+        /// The requested number.
         ordinal: u32,
-        /// How many devices there are.
+        /// Number of devices.
         count: u32,
     },
     /// The device is too old for the kernels: use another.
@@ -93,7 +93,7 @@ pub enum CudaError {
     },
 }
 
-/// What a driver call was about.
+/// The subject of a driver call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject<'a> {
     /// The driver itself, before any device.
@@ -220,7 +220,7 @@ impl fmt::Display for OutOfMemory<'_> {
     }
 }
 
-/// A size as people read it; small ones in bytes.
+/// A size in messages; small ones in bytes.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_become_what_a_caller_can_do() {
+    fn status_codes_map_to_variants() {
         let device = || "GPU 1 (NVIDIA H100)".to_owned();
         let lost = |code, name: &str| CudaError::Lost {
             device: device(),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn initialization_fails_without_a_device_or_without_a_driver() {
+    fn initialization_errors_without_device_or_driver() {
         let init = |code, name| CudaError::from_status("cuInit", code, name, Subject::Driver, 13_000);
         assert_eq!(init(100, "CUDA_ERROR_NO_DEVICE"), CudaError::NoDevice { ordinal: 0, count: 0 });
         assert_eq!(
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_call_the_code_the_device_and_the_remedy() {
+    fn messages_name_call_code_device_and_remedy() {
         let cases = [
             (
                 CudaError::NoDriver { reason: "libcuda.so.1: cannot open shared object file".to_owned() },

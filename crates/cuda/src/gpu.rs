@@ -179,8 +179,8 @@ impl Gpu {
         self.profile.load(Ordering::Relaxed)
     }
 
-    /// Whether matrix products on compute capability 9.0 use the kernel made for it; on by default. The two kernels round
-    /// differently: set this before the first pass only.
+    /// Whether matrix products on compute capability 9.0 use the kernel made for it; on by default. The two kernels
+    /// round differently: set this before the first pass only.
     pub fn set_hopper_gemm(&self, on: bool) {
         self.hopper_gemm.store(on, Ordering::Relaxed);
     }
@@ -226,8 +226,8 @@ impl Gpu {
         lock(&self.tensor_maps)
     }
 
-    /// Fails if the device is lost, otherwise makes the context current on this thread. Needed before every driver call,
-    /// because another device's context may be current.
+    /// Fails if the device is lost, otherwise makes the context current on this thread. Needed before every driver
+    /// call, because another device's context may be current.
     pub(crate) fn enter(&self) -> Result<()> {
         if let Some(error) = self.lost.get() {
             return Err(error.clone());

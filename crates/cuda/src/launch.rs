@@ -1,4 +1,4 @@
-//! Grids, blocks and shared memory of the kernels: what this side and the kernels' source must agree on.
+//! Grids, blocks and shared memory of the kernels: the constants that this crate and the kernels' source must agree on.
 //!
 //! Everything here depends on sizes and the architecture only, never on time or on the number of rows where that could
 //! change a row's bits.
@@ -13,7 +13,7 @@ pub(crate) struct Launch {
     pub(crate) shared_bytes: u32,
 }
 
-/// Dynamic shared memory that every kernel may use without asking the driver.
+/// Dynamic shared memory that every kernel may use without a request to the driver.
 pub(crate) const FREE_SHARED_BYTES: u32 = 48 << 10;
 /// Blocks along the second axis of a grid.
 pub(crate) const MAX_GRID_Y: u32 = 65_535;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_get_the_smallest_size_that_holds_them() {
+    fn row_chunks_is_the_smallest_size_that_fits() {
         let cases = [(8, Some(4)), (512, Some(4)), (520, Some(8)), (2560, Some(20)), (8192, Some(64)), (8200, None)];
         for (columns, chunks) in cases {
             assert_eq!(row_chunks(columns), chunks, "{columns} columns");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn constants_are_those_of_the_kernels() {
+    fn constants_match_the_kernel_sources() {
         let mma = include_str!("../kernels/launch.h");
         let f32 = include_str!("../kernels/launch_f32.h");
         let hopper = include_str!("../kernels/launch_sm90.h");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_and_tile_has_its_place_in_the_grid() {
+    fn grids_cover_every_row_and_tile() {
         assert_eq!(warp_per_row(1).grid, [1, 1, 1]);
         assert_eq!(warp_per_row(5).grid, [2, 1, 1]);
         assert_eq!(gemm(NumberType::Bf16, 129, 7680).grid, [2, 60, 1]);

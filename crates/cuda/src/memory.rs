@@ -156,8 +156,8 @@ pod!(u8, u16, u32, u64, i32, f32, bf16, f16, [u32; 2]);
 
 /// Page-locked bytes of the host. A device copies from and to them while the host does something else.
 ///
-/// A [`Pass`](crate::Pass) owns it while a copy uses it, and waiting for the pass returns it, so nothing reads or writes it
-/// in between.
+/// A [`Pass`](crate::Pass) owns it while a copy uses it, and waiting for the pass returns it, so nothing reads or
+/// writes it in between.
 pub struct PinnedBuffer {
     gpu: Arc<Gpu>,
     start: NonNull<u8>,
@@ -229,7 +229,8 @@ impl PinnedBuffer {
 
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
-        // The memory belongs to the context: that of a lost device is freed when the device is reset, which waits for this handle.
+        // The memory belongs to the context: that of a lost device is freed when the device is reset, which waits for
+        // this handle.
         if self.bytes > 0 && self.gpu.enter().is_ok() {
             // SAFETY: allocated in `new` and freed once; no copy uses it, since a pass would own the buffer.
             let status = unsafe { (self.gpu.driver().mem_free_host)(self.start.as_ptr().cast()) };

@@ -1,8 +1,8 @@
 //! Copies and launches of one batch, queued in order on a device, and waiting for them.
 //!
 //! A pass holds the stream while it is queued, so batches of several threads follow one another and never mix. It owns
-//! the page-locked buffers that its copies use, and hands them to the [`Pending`], which gives them back once the
-//! device is done.
+//! the page-locked buffers that its copies use, and passes them to the [`Pending`], which returns them once the device
+//! is done.
 
 use std::{
     fmt, mem,
@@ -31,7 +31,7 @@ pub struct Pass<'g> {
     label: &'static str,
 }
 
-/// What a pass uses until the device is done with it.
+/// The resources of a pass until the device is done with it.
 #[derive(Default)]
 struct Work {
     pinned: Vec<PinnedBuffer>,
@@ -46,7 +46,7 @@ struct Timed {
     stop: Event,
 }
 
-/// Where a page-locked buffer is kept within its pass.
+/// The index of a page-locked buffer within its pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostSlot(usize);
 
@@ -57,7 +57,7 @@ pub struct KernelTime {
     pub label: &'static str,
     /// The kernel's name.
     pub kernel: String,
-    /// How often it was launched under that label.
+    /// The number of launches under that label.
     pub launches: u32,
     /// The time of these launches together.
     pub milliseconds: f64,
@@ -65,7 +65,7 @@ pub struct KernelTime {
 
 impl Gpu {
     /// Starts a pass. Waits while another thread queues one: a thread that starts a second pass before the first is
-    /// finished or dropped waits for itself, for ever.
+    /// finished or dropped deadlocks.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Pass<'_> {
         self.gpu
     }
 
-    /// Takes a page-locked buffer for copies of this pass, until it has been waited for.
+    /// Takes a page-locked buffer for copies of this pass, until the pass has been waited for.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl Pass<'_> {
         self.label = label;
     }
 
-    /// Ends the pass: other threads can queue theirs, and the result waits for this one.
+    /// Ends the pass: other threads can queue theirs, and the result can be waited for.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Pass<'_> {
         Ok(Pending { gpu: Arc::clone(self.gpu), event, work: Some(mem::take(&mut self.work)) })
     }
 
-    /// Queues a launch, with its time if times are taken.
+    /// Queues a launch, with its time if profiling is on.
     ///
     /// # Safety
     ///
@@ -236,7 +236,7 @@ impl fmt::Debug for Pass<'_> {
 }
 
 impl Work {
-    /// Gives up what the device may still use.
+    /// Leaks the memory that the device may still use.
     fn leak(self) {
         self.pinned.into_iter().for_each(PinnedBuffer::leak);
     }
@@ -269,20 +269,20 @@ impl Work {
     }
 }
 
-/// A pass on its way through the device. Dropping it waits, as [`Pending::wait`] does.
+/// A pass that is queued or running. Dropping it waits, as [`Pending::wait`] does.
 pub struct Pending {
     gpu: Arc<Gpu>,
     event: Event,
-    /// Taken by the one wait.
+    /// Taken by the first wait.
     work: Option<Work>,
 }
 
 impl Pending {
-    /// Sleeps until the device has done everything of the pass, and gives its host buffers back.
+    /// Sleeps until the device has finished the pass, and returns its host buffers.
     ///
     /// # Errors
     ///
-    /// [`CudaError::Lost`]; the host buffers are not given back then, because the device may still write to them.
+    /// [`CudaError::Lost`]; the host buffers are not returned then, because the device may still write to them.
     pub fn wait(mut self) -> Result<Done> {
         self.settle()
     }
@@ -320,7 +320,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// What a pass that is done gives back.
+/// The results of a finished pass.
 #[derive(Debug)]
 pub struct Done {
     pinned: Vec<Option<PinnedBuffer>>,

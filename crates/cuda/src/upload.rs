@@ -45,8 +45,8 @@ impl Uploader {
         self.upload_with(to, |offset, chunk| chunk.copy_from_slice(&from[offset..offset + chunk.len()]))
     }
 
-    /// Copies bytes that `fill` writes: it is called for one part after another, with the part's offset in `to` and
-    /// the bytes to be written. Parts are multiples of 256 bytes, but for the last one.
+    /// Copies bytes that `fill` writes. It is called for one part after another, with the part's offset in `to` and the
+    /// bytes to write. All parts but the last are multiples of 256 bytes.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Uploader {
         Ok(())
     }
 
-    /// A buffer that no copy uses. An earlier error may have cost one: then there is a new one.
+    /// A buffer that no copy uses. One that an earlier error lost is replaced.
     fn idle_buffer(&mut self) -> Result<PinnedBuffer> {
         if let Some(pinned) = self.idle.pop() {
             return Ok(pinned);

@@ -14,10 +14,10 @@ use polylance_cuda::{
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
 
 /// Memory of the device.
-const MEMORY: usize = 1 << 20;
+const DEVICE_BYTES: usize = 1 << 20;
 
 fn session() -> Session {
-    FakeDriver::session_with(&[("FAKE_CUDA_MEMORY", &MEMORY.to_string())])
+    FakeDriver::session_with(&[("FAKE_CUDA_MEMORY", &DEVICE_BYTES.to_string())])
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn devices_are_listed() {
         ordinal: 0,
         name: "Fake GPU".to_owned(),
         compute: (8, 0),
-        total_memory: MEMORY as u64,
+        total_memory: DEVICE_BYTES as u64,
         multiprocessors: 4,
         pci_bus_id: "ffff:ff:00.0".to_owned(),
     };
@@ -35,7 +35,7 @@ fn devices_are_listed() {
 }
 
 #[test]
-fn bytes_go_to_the_device_and_back() -> Result<()> {
+fn upload_and_download_round_trip() -> Result<()> {
     let _session = session();
     let gpu = Gpu::open(0)?;
     let bytes: Vec<u8> = (0..2000u32).map(|number| (number * 7 % 251) as u8).collect();
@@ -53,7 +53,7 @@ fn bytes_go_to_the_device_and_back() -> Result<()> {
 }
 
 #[test]
-fn sizes_that_differ_are_refused() -> Result<()> {
+fn copies_of_different_sizes_are_refused() -> Result<()> {
     let _session = session();
     let gpu = Gpu::open(0)?;
     let buffer = DeviceBuffer::new(&gpu, 64)?;
@@ -79,14 +79,14 @@ fn sizes_that_differ_are_refused() -> Result<()> {
 }
 
 #[test]
-fn everything_is_given_back() -> Result<()> {
+fn all_memory_is_released() -> Result<()> {
     let session = session();
     {
         let gpu = Gpu::open(0)?;
         gpu.set_profile(true);
         let states = upload(&gpu, &[1.0f32; 1024])?;
         assert_eq!(session.memory_in_use(0), 4096);
-        assert_eq!(gpu.free_memory()?, MEMORY as u64 - 4096);
+        assert_eq!(gpu.free_memory()?, DEVICE_BYTES as u64 - 4096);
         let mut pass = gpu.begin()?;
         pass.add_norm(&residual_sum(&states, &states))?;
         let slot = pass.hold(PinnedBuffer::new(&gpu, 4096)?)?;
@@ -140,7 +140,7 @@ fn passes_of_two_threads_do_not_mix() -> Result<()> {
                         pass.zero(states.all())?;
                         pass.add_norm(&residual_sum(&states, &y))?;
                         pass.download(states.all(), slot, 256)?;
-                        // Two passes are under way at once.
+                        // Two passes are in flight at once.
                         let pending = pass.finish()?;
                         if let Some((pending, slot, number)) = before.replace((pending, slot, number)) {
                             check(pending, slot, number)?;
@@ -167,7 +167,7 @@ fn check(pending: polylance_cuda::Pending, slot: polylance_cuda::HostSlot, numbe
 }
 
 #[test]
-fn a_pass_that_is_not_finished_waits_when_it_is_dropped() -> Result<()> {
+fn dropped_pass_waits_for_its_work() -> Result<()> {
     let session = session();
     let gpu = Gpu::open(0)?;
     let buffer = DeviceBuffer::new(&gpu, 64)?;
@@ -207,16 +207,16 @@ fn times_are_added_up_by_label_and_kernel() -> Result<()> {
 }
 
 #[test]
-fn too_little_memory_is_an_error_with_sizes_and_nothing_more() -> Result<()> {
+fn out_of_memory_names_sizes_and_keeps_the_device() -> Result<()> {
     let session = session();
     let gpu = Gpu::open(0)?;
-    let kept = DeviceBuffer::new(&gpu, MEMORY / 2)?;
-    let error = DeviceBuffer::new(&gpu, MEMORY).unwrap_err();
+    let kept = DeviceBuffer::new(&gpu, DEVICE_BYTES / 2)?;
+    let error = DeviceBuffer::new(&gpu, DEVICE_BYTES).unwrap_err();
     let expected = CudaError::OutOfMemory {
         device: "GPU 0 (Fake GPU)".to_owned(),
         call: "cuMemAlloc",
-        needed: Some(MEMORY as u64),
-        free: Some(MEMORY as u64 / 2),
+        needed: Some(DEVICE_BYTES as u64),
+        free: Some(DEVICE_BYTES as u64 / 2),
     };
     assert_eq!(error, expected);
     assert!(error.is_out_of_memory() && !gpu.is_lost());
@@ -225,12 +225,12 @@ fn too_little_memory_is_an_error_with_sizes_and_nothing_more() -> Result<()> {
     let error = PinnedBuffer::new(&gpu, 100).unwrap_err();
     assert!(matches!(error, CudaError::OutOfMemory { needed: Some(100), free: None, .. }), "{error}");
     drop(kept);
-    assert_eq!(DeviceBuffer::new(&gpu, MEMORY)?.bytes(), MEMORY);
+    assert_eq!(DeviceBuffer::new(&gpu, DEVICE_BYTES)?.bytes(), DEVICE_BYTES);
     Ok(())
 }
 
 #[test]
-fn a_lost_device_fails_every_call_and_works_after_a_reset() -> Result<()> {
+fn lost_device_fails_every_call_until_reset() -> Result<()> {
     let session = session();
     let gpu = Gpu::open(0)?;
     let buffer = upload(&gpu, &[1u32; 16])?;
@@ -270,7 +270,7 @@ fn a_lost_device_fails_every_call_and_works_after_a_reset() -> Result<()> {
 }
 
 #[test]
-fn a_launch_that_fails_loses_the_device() -> Result<()> {
+fn failed_launch_loses_the_device() -> Result<()> {
     let session = session();
     let gpu = Gpu::open(0)?;
     let states = upload(&gpu, &[0.0f32; 8])?;
@@ -284,7 +284,7 @@ fn a_launch_that_fails_loses_the_device() -> Result<()> {
 }
 
 #[test]
-fn a_device_that_cannot_be_opened_is_given_back() -> Result<()> {
+fn failed_open_releases_the_device() -> Result<()> {
     let session = session();
     session.fail("cuModuleLoadData", 1, 222);
     let error = Gpu::open(0).unwrap_err();
@@ -308,7 +308,7 @@ fn a_device_that_cannot_be_opened_is_given_back() -> Result<()> {
 }
 
 #[test]
-fn a_kernel_that_is_missing_does_not_lose_the_device() -> Result<()> {
+fn missing_kernel_does_not_lose_the_device() -> Result<()> {
     let session = session();
     let gpu = Gpu::open(0)?;
     let states = upload(&gpu, &[0.0f32; 8])?;
@@ -323,7 +323,7 @@ fn a_kernel_that_is_missing_does_not_lose_the_device() -> Result<()> {
 }
 
 #[test]
-fn a_wait_sleeps_until_the_device_is_done() -> Result<()> {
+fn wait_sleeps_until_the_device_is_done() -> Result<()> {
     let session = session();
     let gpu = Gpu::open(0)?;
     let values = numbers::<f32>(3, 16);

@@ -31,7 +31,7 @@ fn launched(session: &Session) -> Vec<String> {
 }
 
 #[test]
-fn the_result_has_room_for_padded_rows() -> Result<()> {
+fn output_must_have_padded_rows() -> Result<()> {
     let (session, gpu) = session();
     let buffer = DeviceBuffer::new(&gpu, 1 << 16)?;
     let all = buffer.all();
@@ -46,7 +46,7 @@ fn the_result_has_room_for_padded_rows() -> Result<()> {
 }
 
 #[test]
-fn products_use_the_kernel_for_the_architecture() -> Result<()> {
+fn products_use_the_hopper_kernel() -> Result<()> {
     let (session, gpu) = session();
     for (m, n, k) in [(1, 8, 8), (300, 264, 136)] {
         gemm::<bf16>(&session, &gpu, m, n, k)?;

@@ -1,4 +1,4 @@
-//! The kernels as they are written: their tests in C++, and that the committed binary was compiled from them.
+//! The sources of the kernels: their tests in C++, and the committed binary that was compiled from them.
 
 #![cfg(target_os = "linux")]
 
@@ -21,7 +21,7 @@ fn kernels() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
 }
 
-/// A folder of the build for what a test makes.
+/// A folder in the build directory for the files of a test.
 fn folder(test: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -44,7 +44,7 @@ fn run_tests_in(source: &Path, program: &Path) -> Result<String, String> {
     let mut compile = Command::new(compiler);
     compile.args(["-std=c++17", "-Og", "-g1", "-pthread", "-w"]).args(SANITIZERS);
     run(compile.arg(source).arg("-o").arg(program))?;
-    // The stacks of a kernel's threads are out of the leak checker's sight, and a tracer of this process is in its way.
+    // The leak checker does not see the stacks of a kernel's threads, and does not work under a tracer.
     let output = run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -78,7 +78,7 @@ fn kernels_pass_their_tests_on_the_host() {
 }
 
 #[test]
-fn the_committed_binary_is_what_the_sources_give() {
+fn committed_binary_matches_the_sources() {
     let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.ci/setup");
     let output = run(Command::new(setup).arg("nvcc-path")).unwrap_or_else(|error| panic!("{error}"));
     let compilers = String::from_utf8_lossy(&output.stdout).trim().to_owned();

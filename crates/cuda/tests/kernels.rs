@@ -59,7 +59,7 @@ impl NormWeights {
 }
 
 #[test]
-fn add_norm_adds_and_norms() -> Result<()> {
+fn add_norm_matches_the_reference() -> Result<()> {
     let (_session, gpu) = session();
     for hidden in [8, 512, 520, 2560, 8192] {
         add_norm::<f32>(&gpu, hidden)?;
@@ -105,7 +105,7 @@ fn add_norm<T: Stored>(gpu: &Arc<Gpu>, hidden: usize) -> Result<()> {
 }
 
 #[test]
-fn norm_rows_norms() -> Result<()> {
+fn norm_rows_matches_the_reference() -> Result<()> {
     let (_session, gpu) = session();
     let (rows, hidden) = (6, 264);
     let norm = NormWeights::new(&gpu, hidden)?;
@@ -174,7 +174,7 @@ fn embed<T: Stored>(gpu: &Arc<Gpu>) -> Result<()> {
 }
 
 #[test]
-fn gemm_multiplies() -> Result<()> {
+fn gemm_matches_the_reference() -> Result<()> {
     let (_session, gpu) = session();
     for (m, n, k) in [(1, 8, 8), (130, 136, 72)] {
         gemm::<f32>(&gpu, m, n, k)?;
@@ -216,7 +216,7 @@ fn gemm<T: Stored>(gpu: &Arc<Gpu>, m: usize, n: usize, k: usize) -> Result<()> {
 }
 
 #[test]
-fn linear_maps() -> Result<()> {
+fn linear_matches_the_reference() -> Result<()> {
     let (_session, gpu) = session();
     linear::<f32>(&gpu)?;
     linear::<bf16>(&gpu)?;
@@ -295,7 +295,7 @@ fn attention<T: Stored>(gpu: &Arc<Gpu>, head_size: usize, causal: bool) -> Resul
 }
 
 #[test]
-fn pool_makes_one_vector_of_each_sequence() -> Result<()> {
+fn pool_returns_one_vector_per_sequence() -> Result<()> {
     type OfColumn = fn(&[f64]) -> f64;
     let (_session, gpu) = session();
     let (tokens, hidden, dim) = (9, 64, 50);

@@ -1,4 +1,5 @@
-//! Launches through the checked interface: what is refused, what is not launched, and that a row's bits are its own.
+//! Launches through the checked interface: refused operands, empty launches, and rows that do not depend on their
+//! batch.
 
 #![cfg(target_os = "linux")]
 
@@ -46,7 +47,7 @@ fn launches_over_no_rows_do_nothing() -> Result<()> {
 }
 
 #[test]
-fn operands_that_do_not_fit_are_refused_before_the_launch() -> Result<()> {
+fn misfit_operands_are_refused_before_the_launch() -> Result<()> {
     let (session, gpu) = session();
     let buffer = DeviceBuffer::new(&gpu, 1 << 16)?;
     let (all, small) = (buffer.all(), buffer.slice(0..1024)?);
@@ -139,7 +140,7 @@ fn operands_that_do_not_fit_are_refused_before_the_launch() -> Result<()> {
 }
 
 #[test]
-fn a_row_has_the_same_bits_in_any_batch() -> Result<()> {
+fn row_alone_equals_row_in_batch() -> Result<()> {
     let (_session, gpu) = session();
     let (m, n, k) = (150, 64, 136);
     let (x, w) = (numbers::<bf16>(17, m * k), numbers::<bf16>(18, n * k));

@@ -5,7 +5,7 @@ use std::path::Path;
 use polylance_cuda::{CudaError, Gpu, gpus, gpus_or_why};
 
 #[test]
-fn a_machine_without_a_driver_has_no_gpus_and_a_reason() {
+fn machine_without_a_driver_has_no_gpus_and_a_reason() {
     if Path::new("/proc/driver/nvidia").exists() {
         assert_eq!(gpus(), gpus_or_why().unwrap_or_default());
         return;

@@ -1,4 +1,4 @@
-//! A driver for an older CUDA than the kernels are made with.
+//! A driver for an older CUDA than the kernels are compiled with.
 
 #![cfg(target_os = "linux")]
 
@@ -6,7 +6,7 @@ use polylance_cuda::{CudaError, Gpu, gpus, gpus_or_why};
 use polylance_fake_cuda::FakeDriver;
 
 #[test]
-fn an_old_driver_is_named_with_its_version() {
+fn old_driver_error_names_its_version() {
     FakeDriver::load_with(&[("FAKE_CUDA_VERSION", "12040")]);
     assert_eq!(gpus(), []);
     let error = gpus_or_why().unwrap_err();

@@ -1,4 +1,4 @@
-//! Two devices: each fails alone, and neither takes what belongs to the other.
+//! Two devices: each fails alone, and neither accepts the memory of the other.
 
 #![cfg(target_os = "linux")]
 
@@ -16,7 +16,7 @@ fn session() -> Session {
 }
 
 #[test]
-fn both_are_listed_and_a_third_is_refused() {
+fn both_devices_are_listed_and_a_third_is_refused() {
     let _session = session();
     assert_eq!(gpus().iter().map(|gpu| gpu.ordinal).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(Gpu::open(2).unwrap_err(), CudaError::NoDevice { ordinal: 2, count: 2 });
@@ -69,7 +69,7 @@ fn memory_of_the_other_device_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_lost_device_leaves_the_other_alone() -> Result<()> {
+fn lost_device_does_not_affect_the_other() -> Result<()> {
     let session = session();
     let (first, second) = (Gpu::open(0)?, Gpu::open(1)?);
     session.fail("cuMemsetD8Async", 1, 719);

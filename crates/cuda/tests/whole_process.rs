@@ -22,7 +22,7 @@ fn found() -> String {
 }
 
 #[test]
-fn the_driver_is_found_and_configured_by_the_environment() {
+fn driver_is_found_and_configured_by_the_environment() {
     if let Ok(expected) = env::var(EXPECTED) {
         assert_eq!(found(), expected);
         return;

@@ -1,4 +1,4 @@
-//! Tokens a second of the built-in model: 32 sequences of 100 ids, on one thread and on all; and on all with three
+//! Tokens per second of the built-in model: 32 sequences of 100 tokens, on one thread and on all; and on all with three
 //! heads on the same pass.
 
 use std::hint::black_box;

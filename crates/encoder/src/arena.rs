@@ -146,7 +146,8 @@ impl Arena {
     }
 }
 
-/// `states += from Wᵀ + b`, where `from` is `[tokens, width]`, in f32 if `f32` and otherwise in bf16, and states are `[tokens, hidden]`.
+/// `states += from Wᵀ + b`, where `from` is `[tokens, width]`, in f32 if `f32` and otherwise in bf16, and states are
+/// `[tokens, hidden]`.
 fn add(
     from: &mut Buffer,
     f32: bool,

@@ -9,12 +9,12 @@ use crate::{
     packing::Packing,
 };
 
-/// What a token attends to within its sequence.
+/// The tokens of a sequence that a token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     /// Every token.
     Both,
-    /// Itself and what is before it.
+    /// Itself and the earlier ones.
     Causal,
 }
 
@@ -29,8 +29,8 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// Loads `query`, `key` and `value` and joins them into one map, packed as `packing`
-    /// says, else in f32.
+    /// Loads `query`, `key` and `value` and joins them into one map, packed by `packing`, or in f32
+    /// without one.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -71,7 +71,7 @@ impl SelfAttention {
         self.attend(hidden_states, cu_seqlens, Direction::Both)
     }
 
-    /// As [`SelfAttention::forward`], by the CPU's own kernels and in its own memory.
+    /// As [`SelfAttention::forward`], by our CPU kernels in the arena.
     pub(crate) fn forward_in(&self, arena: &mut Arena, cu_seqlens: &CuSeqlens) -> Result<()> {
         let kernel = polylance_kernels::SelfAttention::new(self.heads, self.head_size, self.scale);
         arena.project(&self.query_key_value)?;
@@ -79,7 +79,7 @@ impl SelfAttention {
         Ok(())
     }
 
-    /// As [`SelfAttention::forward`], but no token attends to one after it.
+    /// As [`SelfAttention::forward`], but tokens attend only to themselves and earlier ones.
     ///
     /// # Errors
     /// When the device fails.
@@ -87,8 +87,8 @@ impl SelfAttention {
         self.attend(hidden_states, cu_seqlens, Direction::Causal)
     }
 
-    /// The causal attention of the next tokens of one sequence, `[new_tokens, hidden]`, to themselves and to those
-    /// whose keys and values are kept; their own are added.
+    /// The causal attention of the next tokens of one sequence, `[new_tokens, hidden]`, to themselves and to
+    /// the cached tokens; their own keys and values are added to the cache.
     ///
     /// # Errors
     /// When the device fails.
@@ -110,7 +110,7 @@ impl SelfAttention {
         Ok(query_key_value.reshape((tokens, 3 * self.heads, self.head_size))?)
     }
 
-    /// Sequences side by side on the device's threads.
+    /// Computes the sequences in parallel on the device's threads.
     fn packed(&self, query_key_value: &Tensor, cu_seqlens: &CuSeqlens, direction: Direction) -> Result<Tensor> {
         let ranges: Vec<_> = cu_seqlens.ranges().collect();
         let one = |range: &std::ops::Range<usize>| {
@@ -148,7 +148,7 @@ impl SelfAttention {
 }
 
 /// `[tokens, all]`, in the format of `like`: 0 where one of a sequence's last tokens attends, and
-/// minus infinity where what it would attend to comes after it.
+/// minus infinity for the tokens after it.
 fn causal_mask(tokens: usize, all: usize, like: &Tensor) -> Result<Tensor> {
     let before = all - tokens;
     let row = |token| (0..all).map(move |other| if other <= before + token { 0.0 } else { f32::NEG_INFINITY });

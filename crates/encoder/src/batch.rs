@@ -4,22 +4,22 @@ use std::ops::Range;
 
 use crate::error::{ModelError, Result};
 
-/// Ids of all sequences, one after another, and where each begins.
+/// The tokens of all sequences, one after another, and where each sequence begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedBatch {
-    /// Ids of all sequences, special tokens included: `[total_tokens]`.
+    /// The token ids of all sequences, special tokens included: `[total_tokens]`.
     pub input_ids: Vec<u32>,
-    /// Where each sequence begins, and the end of the last: `[sequences + 1]`, rising from 0.
+    /// Where each sequence begins, and the end of the last: `[sequences + 1]`, ascending from 0.
     pub cu_seqlens: Vec<u32>,
     /// The type of each token, `[total_tokens]`; `None` when all are 0.
     pub token_types: Option<Vec<u32>>,
 }
 
 impl PackedBatch {
-    /// Packs rows of ids.
+    /// Packs rows of token ids.
     ///
     /// # Errors
-    /// [`ModelError::Input`] for a row without ids, and when all rows together have more than `u32::MAX` ids.
+    /// [`ModelError::Input`] for an empty row, and for more than `u32::MAX` tokens in all.
     ///
     /// ```
     /// let batch = polylance_encoder::PackedBatch::new(&[vec![0, 5, 2], vec![0, 2]])?;
@@ -33,22 +33,22 @@ impl PackedBatch {
         cu_seqlens.push(0);
         for (sequence, row) in rows.iter().enumerate() {
             if row.is_empty() {
-                return Err(ModelError::Input { sequence, message: "it has no ids".to_owned() });
+                return Err(ModelError::Input { sequence, message: "it has no tokens".to_owned() });
             }
             input_ids.extend_from_slice(row);
             let end = u32::try_from(input_ids.len()).map_err(|_| ModelError::Input {
                 sequence,
-                message: format!("the batch has {} ids, more than {}", input_ids.len(), u32::MAX),
+                message: format!("the batch has {} tokens, more than {}", input_ids.len(), u32::MAX),
             })?;
             cu_seqlens.push(end);
         }
         Ok(Self { input_ids, cu_seqlens, token_types: None })
     }
 
-    /// Packs rows of ids with the type of each: BERT marks the second text of a pair with 1.
+    /// Packs rows of token ids with the type of each token: BERT marks the second text of a pair with 1.
     ///
     /// # Errors
-    /// As [`PackedBatch::new`], and for a row whose types are not as many as its ids.
+    /// As [`PackedBatch::new`], and for a row with more or fewer types than tokens.
     ///
     /// ```
     /// let batch = polylance_encoder::PackedBatch::with_token_types(&[vec![0, 5, 2]], &[vec![0, 0, 1]])?;
@@ -59,11 +59,11 @@ impl PackedBatch {
         let refuse = |sequence, message| Err(ModelError::Input { sequence, message });
         if rows.len() != types.len() {
             let sequence = rows.len().min(types.len());
-            return refuse(sequence, format!("{} rows of ids, {} of token types", rows.len(), types.len()));
+            return refuse(sequence, format!("{} rows of tokens, {} of token types", rows.len(), types.len()));
         }
         if let Some(sequence) = rows.iter().zip(types).position(|(row, types)| row.len() != types.len()) {
             let (ids, types) = (rows[sequence].len(), types[sequence].len());
-            return refuse(sequence, format!("{ids} ids, {types} token types"));
+            return refuse(sequence, format!("{ids} tokens, {types} token types"));
         }
         Ok(Self { token_types: Some(types.concat()), ..Self::new(rows)? })
     }
@@ -82,20 +82,20 @@ impl CuSeqlens {
     /// Checks borders against the number of tokens.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when they do not rise strictly from 0 to `total_tokens`.
+    /// [`ModelError::Input`] when they do not ascend strictly from 0 to `total_tokens`.
     pub fn new(cu_seqlens: Vec<u32>, total_tokens: usize) -> Result<Self> {
         let refuse = |sequence, message: String| Err(ModelError::Input { sequence, message });
         if cu_seqlens.first() != Some(&0) {
             return refuse(0, "cu_seqlens does not begin with 0".to_owned());
         }
         if let Some(sequence) = cu_seqlens.windows(2).position(|pair| pair[0] >= pair[1]) {
-            return refuse(sequence, "cu_seqlens does not rise: a sequence has no ids".to_owned());
+            return refuse(sequence, "cu_seqlens does not ascend: a sequence has no tokens".to_owned());
         }
         match cu_seqlens.last() {
             Some(&end) if end as usize == total_tokens => Ok(Self(cu_seqlens)),
             end => refuse(
                 cu_seqlens.len() - 1,
-                format!("cu_seqlens ends at {}, the batch has {total_tokens} ids", end.copied().unwrap_or(0)),
+                format!("cu_seqlens ends at {}, the batch has {total_tokens} tokens", end.copied().unwrap_or(0)),
             ),
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn borders_must_rise_from_zero_to_the_end() {
+    fn borders_must_ascend_from_zero_to_the_end() {
         assert!(CuSeqlens::new(vec![0, 3, 5], 5).is_ok());
         assert!(CuSeqlens::new(vec![0], 0).is_ok());
         for (borders, total) in [(vec![], 0), (vec![1, 2], 2), (vec![0, 3, 3], 3), (vec![0, 4, 3], 3), (vec![0, 3], 4)]
@@ -141,15 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_row_is_named() {
+    fn empty_row_is_refused() {
         let error = PackedBatch::new(&[vec![1], vec![]]).unwrap_err();
-        assert_eq!(error.to_string(), "sequence 1: it has no ids");
+        assert_eq!(error.to_string(), "sequence 1: it has no tokens");
     }
 
     #[test]
-    fn token_types_must_be_as_many_as_ids() {
+    fn token_types_must_match_the_tokens() {
         let refused = |types: &[Vec<u32>]| PackedBatch::with_token_types(&[vec![1], vec![2, 3]], types).unwrap_err();
-        assert_eq!(refused(&[vec![0], vec![0]]).to_string(), "sequence 1: 2 ids, 1 token types");
-        assert_eq!(refused(&[vec![0]]).to_string(), "sequence 1: 2 rows of ids, 1 of token types");
+        assert_eq!(refused(&[vec![0], vec![0]]).to_string(), "sequence 1: 2 tokens, 1 token types");
+        assert_eq!(refused(&[vec![0]]).to_string(), "sequence 1: 2 rows of tokens, 1 of token types");
     }
 }

@@ -1,4 +1,4 @@
-//! A model's geometry, from `config.json` or from GGUF metadata.
+//! A model's geometry, from `config.json` or GGUF metadata.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use crate::error::{ModelError, Result};
 pub enum ModelKind {
     /// XLM-RoBERTa-XL and -XXL: layer norms before each block.
     XlmRobertaXl,
-    /// XLM-RoBERTa base and large, and what is built on them.
+    /// XLM-RoBERTa base and large, and models built on them.
     XlmRoberta,
     /// BERT.
     Bert,
 }
 
-/// Where a layer's norms stand.
+/// The position of a layer's norms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlacement {
     /// `h + block(norm(h))`, and one more norm after the last layer.
@@ -29,7 +29,7 @@ pub enum NormPlacement {
 }
 
 impl ModelKind {
-    /// Where the norms of this kind stand.
+    /// The position of the norms of this kind.
     pub fn norm_placement(self) -> NormPlacement {
         match self {
             Self::XlmRobertaXl => NormPlacement::Pre,
@@ -58,7 +58,7 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Layers.
     pub num_hidden_layers: usize,
-    /// Attention heads a layer; divides the width.
+    /// Attention heads per layer; divides the width.
     pub num_attention_heads: usize,
     /// Width of the feed-forward block.
     pub intermediate_size: usize,
@@ -72,12 +72,12 @@ pub struct ModelConfig {
     pub pad_token_id: usize,
 }
 
-/// Layers at most: ten times as deep as any model of these kinds.
-const MOST_LAYERS: usize = 1024;
-/// Token types at most; models have one or two.
-const MOST_TOKEN_TYPES: usize = 1024;
-/// Any other size at most, so that a product of two of them is a number.
-const MOST_ROWS: usize = 1 << 28;
+/// The largest number of layers: ten times as many as any model of these kinds has.
+const MAX_LAYERS: usize = 1024;
+/// The largest number of token types; models have one or two.
+const MAX_TOKEN_TYPES: usize = 1024;
+/// The largest value of any other size, so that the product of two sizes does not overflow.
+const MAX_SIZE: usize = 1 << 28;
 
 /// `config.json` as Hugging Face writes it; absent keys take the architecture's defaults.
 #[derive(Deserialize)]
@@ -157,7 +157,7 @@ impl ModelConfig {
 
     /// Reads GGUF metadata with llama.cpp's keys for BERT; `path` is named in errors.
     ///
-    /// llama.cpp stores XLM-RoBERTa as BERT too, its position embeddings already cut to those in use.
+    /// llama.cpp stores XLM-RoBERTa as BERT too, with only the position embeddings that are in use.
     ///
     /// # Errors
     /// [`ModelError::Config`] for a missing or impossible value, [`ModelError::Unsupported`] for another architecture.
@@ -208,17 +208,17 @@ impl ModelConfig {
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(ModelError::config(path, format!("{key} is 0")));
         }
-        // What follows from these is made before it is held against the weights.
+        // The expected tensors are listed from these sizes before they are compared with the weights.
         let limits = [
-            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
-            ("type_vocab_size", self.type_vocab_size, MOST_TOKEN_TYPES),
-            ("vocab_size", self.vocab_size, MOST_ROWS),
-            ("hidden_size", self.hidden_size, MOST_ROWS),
-            ("intermediate_size", self.intermediate_size, MOST_ROWS),
-            ("max_position_embeddings", self.max_position_embeddings, MOST_ROWS),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
+            ("type_vocab_size", self.type_vocab_size, MAX_TOKEN_TYPES),
+            ("vocab_size", self.vocab_size, MAX_SIZE),
+            ("hidden_size", self.hidden_size, MAX_SIZE),
+            ("intermediate_size", self.intermediate_size, MAX_SIZE),
+            ("max_position_embeddings", self.max_position_embeddings, MAX_SIZE),
         ];
-        if let Some((key, size, most)) = limits.iter().find(|(_, size, most)| size > most) {
-            return Err(ModelError::config(path, format!("{key} is {size}, expected at most {most}")));
+        if let Some((key, size, max)) = limits.iter().find(|(_, size, max)| size > max) {
+            return Err(ModelError::config(path, format!("{key} is {size}, expected at most {max}")));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(ModelError::config(
@@ -245,7 +245,7 @@ impl ModelConfig {
         Ok(self)
     }
 
-    /// Row of the position embeddings that a sequence's first token takes.
+    /// The row of the position embeddings of a sequence's first token.
     pub fn first_position(&self) -> usize {
         match self.kind {
             ModelKind::XlmRobertaXl | ModelKind::XlmRoberta => self.pad_token_id.saturating_add(1),
@@ -253,10 +253,10 @@ impl ModelConfig {
         }
     }
 
-    /// Rows of the position embeddings of one sequence's tokens.
+    /// The rows of the position embeddings of one sequence's tokens.
     ///
-    /// The `RoBERTa` kinds do not count the padding id, also where a text has it (`<pad>` in a page about machine
-    /// learning): it takes its own row, and the token after it takes the next row that is free. Source:
+    /// The `RoBERTa` kinds do not count padding tokens, even inside a text (`<pad>` in a page about machine learning):
+    /// such a token takes the padding row, and the token after it takes the next free row. Source:
     /// `create_position_ids_from_input_ids` in transformers 5.24; `BertEmbeddings` there counts every token.
     pub(crate) fn positions<'a>(&self, ids: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let padding = match self.kind {
@@ -273,7 +273,8 @@ impl ModelConfig {
         })
     }
 
-    /// Ids in one input at most, special tokens included: 512 where `RoBERTa` has 514 position embeddings.
+    /// The largest number of tokens in one input, special tokens included: 512 where `RoBERTa` has 514 position
+    /// embeddings.
     pub fn max_tokens(&self) -> usize {
         self.max_position_embeddings - self.first_position()
     }
@@ -347,12 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn json_is_read_back() {
+    fn json_round_trips() {
         assert_eq!(read(ModelConfig::tiny().to_json()).unwrap(), ModelConfig::tiny());
     }
 
     #[test]
-    fn longest_input_leaves_out_the_rows_up_to_padding() {
+    fn max_tokens_excludes_the_rows_up_to_padding() {
         let xl = ModelConfig {
             kind: ModelKind::XlmRobertaXl,
             max_position_embeddings: 514,
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_in_a_text_is_not_counted_by_the_roberta_kinds() {
+    fn roberta_positions_skip_padding_tokens() {
         let ids = [0, 5, 1, 1, 6, 2, 1];
         for kind in [ModelKind::XlmRoberta, ModelKind::XlmRobertaXl] {
             let config = ModelConfig { kind, pad_token_id: 1, ..ModelConfig::tiny() };
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_values_are_named() {
+    fn impossible_values_are_refused_by_name() {
         for (key, value, expected) in [
             ("num_attention_heads", 3.into(), "hidden_size 16 is no multiple of num_attention_heads 3"),
             ("hidden_size", 0.into(), "hidden_size is 0"),

@@ -1,4 +1,4 @@
-//! What a model is computed on.
+//! The devices that compute models.
 
 use std::{fmt, sync::Arc};
 
@@ -7,14 +7,14 @@ use polylance_cuda::Gpu;
 /// A device that a model is loaded onto.
 #[derive(Debug, Clone)]
 pub enum Device {
-    /// The CPU, by the kernels for its instruction set.
+    /// The CPU, with the kernels for its instruction set.
     Cpu,
-    /// An NVIDIA GPU, by this project's own kernels.
+    /// An NVIDIA GPU, with our kernels.
     Cuda(Arc<Gpu>),
 }
 
 impl Device {
-    /// Whether it is the CPU.
+    /// Whether this is the CPU.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Self::Cpu)
     }

@@ -1,4 +1,4 @@
-//! Which number formats a device computes in.
+//! The number formats that a device computes in.
 
 use polylance_kernels::{Isa, Precision};
 use polylance_schema::Dtype;
@@ -11,7 +11,7 @@ use crate::{
 /// Checks that `device` computes in this format.
 ///
 /// # Errors
-/// [`ModelError::Option`] for f16 on a CPU, and for int8 elsewhere.
+/// [`ModelError::Option`] for f16 on a CPU, and for int8 on a GPU.
 pub fn check_dtype(dtype: Dtype, device: &Device) -> Result<()> {
     match (dtype, device.is_cpu()) {
         (Dtype::F16, true) => Err(ModelError::Option("dtype f16 needs a CUDA device; the CPU has bf16".to_owned())),
@@ -22,13 +22,13 @@ pub fn check_dtype(dtype: Dtype, device: &Device) -> Result<()> {
     }
 }
 
-/// The fastest format that keeps a vector's direction: bf16 where this machine's CPU multiplies it faster than f32, and
-/// f32 elsewhere.
+/// The fastest format that preserves a vector's direction: bf16 where this machine's CPU multiplies it faster than f32,
+/// and f32 elsewhere.
 pub fn dtype_of_this_cpu() -> Dtype {
     if Isa::detect() >= Isa::Avx512Bf16 { Dtype::Bf16 } else { Dtype::F32 }
 }
 
-/// How the layers' weights are packed on a CPU, which computes f16 in f32.
+/// The precision of the layers' packed weights on a CPU, which computes f16 in f32.
 pub(crate) fn precision(dtype: Dtype) -> Precision {
     match dtype {
         Dtype::F32 | Dtype::F16 => Precision::F32,

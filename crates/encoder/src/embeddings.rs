@@ -12,25 +12,25 @@ use crate::{
     weights::Weights,
 };
 
-pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
+pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
-/// The sum of three embeddings, normed in the post-norm kinds.
+/// The sum of three embeddings, normalized in the post-norm kinds.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// The word embeddings are half of a small model: the rows of a batch are converted where they lie in the file.
+    /// The word embeddings, which are half of a small model, stay in the file: only the rows of a batch are converted.
     words: Arc<Weights>,
     /// `[max_position_embeddings, hidden]`.
     positions: Tensor,
     /// `[type_vocab_size, hidden]`.
     token_types: Tensor,
-    /// Its first row, `[1, hidden]`: the type of every token unless a batch says otherwise.
+    /// Its first row, `[1, hidden]`: the type of every token unless a batch has types.
     first_type: Tensor,
     norm: Option<LayerNorm>,
     config: ModelConfig,
 }
 
 impl Embeddings {
-    /// Loads the embeddings; the word embeddings stay in their file's format.
+    /// Loads the embeddings; the word embeddings keep the format of their file.
     pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig) -> Result<Self> {
         let vb = weights.var_builder().pp("embeddings");
         let hidden = config.hidden_size;
@@ -53,7 +53,7 @@ impl Embeddings {
         })
     }
 
-    /// Returns `[total_tokens, hidden]`. Positions start anew in every sequence.
+    /// Returns `[total_tokens, hidden]`. Positions start again in every sequence.
     ///
     /// Source: `XLMRobertaXLEmbeddings` and `BertEmbeddings` in transformers 5.23.
     ///
@@ -63,7 +63,7 @@ impl Embeddings {
         let mut positions = Vec::with_capacity(batch.input_ids.len());
         for (sequence, range) in cu_seqlens.ranges().enumerate() {
             if range.len() > self.config.max_tokens() {
-                let message = format!("{} ids, the model takes at most {}", range.len(), self.config.max_tokens());
+                let message = format!("{} tokens, the model takes at most {}", range.len(), self.config.max_tokens());
                 return Err(ModelError::Input { sequence, message });
             }
             let ids = &batch.input_ids[range];
@@ -72,14 +72,14 @@ impl Embeddings {
         }
         let words = self.words(&batch.input_ids)?;
         let typed = match &batch.token_types {
-            // A model with one type has nothing to tell apart, whatever the tokenizer says.
+            // A model with one type ignores the types of the tokenizer.
             Some(types) if self.token_types.dim(0)? > 1 => (words + self.types(types, cu_seqlens)?)?,
             _ => words.broadcast_add(&self.first_type)?,
         };
         self.place(&typed, positions)
     }
 
-    /// Ids of one sequence at positions from `first` on: `[ids, hidden]`.
+    /// The embeddings of one sequence's tokens at positions from `first` on: `[tokens, hidden]`.
     pub(crate) fn forward_at(&self, ids: &[u32], first: usize) -> Result<Tensor> {
         self.check_ids(0, ids)?;
         let words = self.words(ids)?.broadcast_add(&self.first_type)?;
@@ -92,7 +92,7 @@ impl Embeddings {
         Err(ModelError::Input { sequence, message })
     }
 
-    /// Adds the positions and norms the sum.
+    /// Adds the positions and normalizes the sum.
     fn place(&self, embedded: &Tensor, positions: Vec<u32>) -> Result<Tensor> {
         let positions = self.positions.index_select(&Tensor::new(positions, self.positions.device())?, 0)?;
         let sum = (embedded + positions)?;
@@ -107,7 +107,7 @@ impl Embeddings {
         let refuse = |sequence, message| Err(ModelError::Input { sequence, message });
         for (sequence, range) in cu_seqlens.ranges().enumerate() {
             let Some(types) = types.get(range) else {
-                return refuse(sequence, format!("the batch has {} token types only", types.len()));
+                return refuse(sequence, format!("the batch has only {} token types", types.len()));
             };
             if let Some(other) = types.iter().find(|&&other| other as usize >= known) {
                 return refuse(sequence, format!("token type {other}, the model has {known}"));
@@ -117,9 +117,12 @@ impl Embeddings {
     }
 
     fn words(&self, ids: &[u32]) -> Result<Tensor> {
-        let view = self.words.view(WORDS).ok_or_else(|| ModelError::Option(format!("{WORDS} was not loaded")))?;
+        let view = self
+            .words
+            .view(WORD_EMBEDDINGS)
+            .ok_or_else(|| ModelError::Option(format!("{WORD_EMBEDDINGS} was not loaded")))?;
         let rows = Tensor::from_vec(view.rows(ids), (ids.len(), self.positions.dim(1)?), &Device::Cpu)?;
-        self.words.release(WORDS);
+        self.words.release(WORD_EMBEDDINGS);
         Ok(rows)
     }
 }

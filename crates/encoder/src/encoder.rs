@@ -27,17 +27,17 @@ use crate::{
 pub struct Encoder {
     embeddings: Embeddings,
     layers: Layers,
-    /// That of the layers' packed weights.
+    /// The precision of the layers' packed weights.
     precision: Precision,
     norm: Option<LayerNorm>,
 }
 
-/// How the layers lie in memory.
+/// The layers, in memory or in their files.
 #[derive(Debug, Clone)]
 enum Layers {
     /// Ready to compute.
     Resident(Vec<Layer>),
-    /// In the files, in half precision: each is widened when its turn comes.
+    /// In the files, in half precision: each layer is widened when it is computed.
     Mapped { weights: Arc<Weights>, config: ModelConfig },
 }
 
@@ -76,7 +76,7 @@ impl Encoder {
         self.last_norm(hidden_states)
     }
 
-    /// As [`Encoder::forward`], but no token attends to one after it.
+    /// As [`Encoder::forward`], but tokens attend only to themselves and earlier ones.
     ///
     /// Source: the same classes with `is_decoder`.
     ///
@@ -88,14 +88,14 @@ impl Encoder {
         self.through(embedded, |_, layer, hidden_states| layer.forward_causal(hidden_states, &cu_seqlens))
     }
 
-    /// The next tokens of one sequence, `[new_tokens, hidden]`, of which `before` have their keys and values kept, a
-    /// layer each. Positions count from 0.
+    /// The next tokens of one sequence, `[new_tokens, hidden]`. The keys and values of `before` earlier tokens are
+    /// cached, per layer. Positions count from 0.
     pub(crate) fn forward_cached(&self, ids: &[u32], before: usize, kept: &mut [KeyValues]) -> Result<Tensor> {
         let embedded = self.embeddings.forward_at(ids, before)?;
         self.through(embedded, |number, layer, hidden_states| layer.forward_cached(hidden_states, &mut kept[number]))
     }
 
-    /// Takes token states through every layer and the last norm; `step` computes one layer, given its number.
+    /// Computes every layer and the last norm; `step` computes one layer, given its number.
     fn through(
         &self,
         mut hidden_states: Tensor,

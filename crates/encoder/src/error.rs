@@ -1,4 +1,4 @@
-//! What can go wrong with a model, by what a caller can do about it.
+//! The errors of models, by what a caller can do about them.
 
 use std::{borrow::Cow, error::Error, io, path::PathBuf};
 
@@ -8,13 +8,13 @@ use polylance_schema::{ErrorClass, Explain, UnknownWord};
 /// A result whose error is a [`ModelError`].
 pub type Result<T> = std::result::Result<T, ModelError>;
 
-/// What went wrong with a model.
+/// An error of a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No such model: choose another name or path.
     #[error("model {model:?} not found: {reason}")]
     NotFound {
-        /// The model as it was asked for.
+        /// The model as it was requested.
         model: String,
         /// Where it was looked for.
         reason: String,
@@ -27,17 +27,17 @@ pub enum ModelError {
         /// The file, or the files one of which must be there.
         missing: String,
     },
-    /// The hub could not be asked, or refused: look at the network, the name, the token.
+    /// The hub was not reached, or refused the request: check the network, the name and the token.
     #[error("model {model:?} could not be fetched from {endpoint}: {message}")]
     Hub {
         /// The model's id.
         model: String,
         /// The hub's address.
         endpoint: String,
-        /// What was tried, and the answer.
+        /// The request, and the response.
         message: String,
     },
-    /// A configuration file is not what it should be: correct it.
+    /// A configuration file is invalid: correct it.
     #[error("{}: {message}", path.display())]
     Config {
         /// The file.
@@ -53,17 +53,17 @@ pub enum ModelError {
         /// What is supported instead.
         reason: String,
     },
-    /// A tensor that the model needs is not in its files: the checkpoint is of another model.
+    /// A tensor that the model needs is not in its files: the checkpoint belongs to another model.
     #[error("{}: missing tensor {name:?} ({others} others are missing too)", path.display())]
     MissingTensor {
-        /// The first missing tensor, by the name looked for.
+        /// The first missing tensor, by the expected name.
         name: String,
         /// How many more are missing.
         others: usize,
         /// The weight file, or the first of them.
         path: PathBuf,
     },
-    /// A tensor's shape does not fit the configuration: `config.json` and weights are not of one model.
+    /// A tensor's shape does not fit the configuration: `config.json` and weights do not belong together.
     #[error("{}: tensor {name:?} has shape {found:?}, expected {expected:?} by the configuration", path.display())]
     WrongShape {
         /// The tensor.
@@ -75,7 +75,7 @@ pub enum ModelError {
         /// The weight file.
         path: PathBuf,
     },
-    /// A weight file is cut off or not of its format: fetch it again.
+    /// A weight file is truncated or malformed: fetch it again.
     #[error("{}: damaged weight file: {message}", path.display())]
     Damaged {
         /// The file.
@@ -100,7 +100,7 @@ pub enum ModelError {
     /// The model and a batch do not fit into the device's free memory: compute in fewer bits, in smaller batches, or on
     /// another device.
     #[error(
-        "{device} has {} free; the model takes {} in {dtype}, a batch of {batch_tokens} ids {}: {advice}",
+        "{device} has {} free; the model takes {} in {dtype}, a batch of {batch_tokens} tokens {}: {advice}",
         gib(*free), gib(*weights), gib(*batch)
     )]
     DeviceMemory {
@@ -112,7 +112,7 @@ pub enum ModelError {
         dtype: String,
         /// Bytes of the weights.
         weights: u64,
-        /// Ids in a batch.
+        /// Tokens in a batch.
         batch_tokens: usize,
         /// Bytes that such a batch takes.
         batch: u64,
@@ -127,7 +127,7 @@ pub enum ModelError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's own words.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -163,7 +163,7 @@ impl From<CudaError> for ModelError {
     }
 }
 
-/// Bytes as people read them.
+/// Bytes in GiB, for messages.
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }

@@ -272,7 +272,8 @@ impl HeadConfig {
         Ok(())
     }
 
-    /// The error for a decoder: its tokens attend only to earlier ones, and everything but generation was trained otherwise.
+    /// The error for a decoder: its tokens attend only to earlier ones, and everything but generation was trained
+    /// otherwise.
     pub(crate) fn decoder_refused(&self, purpose: &str) -> ModelError {
         ModelError::unsupported(
             format!("is_decoder \"true\" in {} for {purpose}", self.path.display()),

@@ -107,8 +107,8 @@ impl HeadModel {
         }
     }
 
-    /// A language model's logits at some positions: one vector `[vocab]` per position, in the order of the sequences and
-    /// then of `positions`, which count tokens within each sequence.
+    /// A language model's logits at some positions: one vector `[vocab]` per position, in the order of the sequences
+    /// and then of `positions`, which count tokens within each sequence.
     ///
     /// # Errors
     /// [`ModelError::Option`] for another kind of head, [`ModelError::Input`] for a position outside its sequence;
@@ -123,7 +123,7 @@ impl HeadModel {
         let mut rows = Vec::new();
         for (sequence, (range, positions)) in cu_seqlens.ranges().zip(positions).enumerate() {
             if let Some(outside) = positions.iter().find(|&&position| position >= range.len()) {
-                let message = format!("position {outside} is outside its {} ids", range.len());
+                let message = format!("position {outside} is outside its {} tokens", range.len());
                 return Err(ModelError::Input { sequence, message });
             }
             rows.extend(positions.iter().map(|position| (range.start + position) as u32));

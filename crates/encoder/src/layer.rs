@@ -30,8 +30,8 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Loads a layer under Hugging Face's names, which depend on the norm placement; its maps are packed as
-    /// `packing` says, else in f32.
+    /// Loads a layer under Hugging Face's names, which depend on the norm placement; its maps are packed by
+    /// `packing`, or in f32 without one.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
@@ -78,7 +78,7 @@ impl Layer {
         self.compute(hidden_states, |input| self.attention.forward(input, cu_seqlens))
     }
 
-    /// As [`Layer::forward`], on the states in the CPU's own memory.
+    /// As [`Layer::forward`], on the states in the arena.
     pub(crate) fn forward_in(&self, arena: &mut Arena, cu_seqlens: &CuSeqlens) -> Result<()> {
         if self.placement == NormPlacement::Pre {
             arena.norm_input(&self.attention_norm)?;
@@ -97,7 +97,7 @@ impl Layer {
         Ok(())
     }
 
-    /// As [`Layer::forward`], but no token attends to one after it.
+    /// As [`Layer::forward`], but tokens attend only to themselves and earlier ones.
     ///
     /// # Errors
     /// When the device fails.

@@ -1,9 +1,10 @@
 //! XLM-RoBERTa-XL, XLM-RoBERTa and BERT over packed batches, on CPUs and NVIDIA GPUs.
 //!
-//! One [`Encoder`] with a norm placement serves all three kinds. A batch is packed: all tokens of all
-//! sequences in one `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders, and no padding. [`ModelFiles`] finds a model (built in, a folder, GGUF, the hub), and
-//! [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors. [`HeadModel`] loads it with a head of a
-//! [`HeadKind`] and returns logits; a [`SharedHead`] reads the hidden states of another model's pass.
+//! One [`Encoder`] with a norm placement serves all three kinds. A batch is packed: all tokens of all sequences in one
+//! `[total_tokens, hidden]` tensor, with [`CuSeqlens`] for the borders, and no padding. [`ModelFiles`] finds a model
+//! (built in, a folder, GGUF, the hub), and [`SentenceEncoder`] loads it and turns a [`PackedBatch`] into vectors.
+//! [`HeadModel`] loads it with a head of a [`HeadKind`] and returns logits; a [`SharedHead`] reads the hidden states of
+//! another model's pass.
 //!
 //! ```
 //! use polylance_encoder::{Device, LoadOptions, ModelConfig, ModelFiles, PackedBatch, SentenceEncoder, synthetic};

@@ -15,7 +15,7 @@ use crate::{
 /// `x Wᵀ + b`: `[rows, in]` to `[rows, out]`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[out, in]`, packed for the CPU's kernels.
+    /// `[out, in]`, packed for our CPU kernels.
     weight: Arc<PackedWeights>,
     /// `[out]`.
     bias: Tensor,
@@ -42,8 +42,8 @@ impl Linear {
         Self::load_joined(inputs, outputs, &[vb], None)
     }
 
-    /// Loads several maps of one input as one, outputs one after another; packed as `packing`
-    /// says, else in f32.
+    /// Loads several maps of one input as one, with their outputs one after another, packed by `packing`, or in f32
+    /// without one.
     ///
     /// # Errors
     /// As [`Linear::load`].
@@ -61,7 +61,7 @@ impl Linear {
         Ok(Self { weight: Arc::new(weight), bias: Tensor::cat(&biases, 0)? })
     }
 
-    /// `x Wᵀ + b`. Packed weights of fewer bits than f32 give bf16.
+    /// `x Wᵀ + b`. The result of packed weights of fewer bits than f32 is bf16.
     ///
     /// # Errors
     /// When the device fails.
@@ -74,7 +74,7 @@ impl Linear {
         self.bias.elem_count()
     }
 
-    /// Multiplies packed weights; `epilogue` takes the bias.
+    /// Multiplies with the packed weights; `epilogue` gets the bias.
     pub(crate) fn multiply(
         &self,
         x: Rows<'_>,
@@ -84,7 +84,7 @@ impl Linear {
         Ok(ops::with_numbers(&self.bias, |bias| ops::multiply(x, &self.weight, epilogue(bias), out))?)
     }
 
-    /// `gelu(x Wᵀ + b)` in the erf form. Packed weights of fewer bits than f32 give bf16.
+    /// `gelu(x Wᵀ + b)` in the erf form. The result of packed weights of fewer bits than f32 is bf16.
     pub(crate) fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(between(&self.weight, true).forward(x, &self.bias)?)
     }
@@ -96,7 +96,7 @@ impl Linear {
     }
 }
 
-/// A product whose result is read by another one alone, or by attention: rounded, since that rounds it anyway.
+/// A product whose result is read only by another product or by attention. It is rounded, because they would round it.
 fn between(weights: &PackedWeights, gelu: bool) -> Product<'_> {
     let out = if weights.precision() == Precision::F32 { DType::F32 } else { DType::BF16 };
     Product { weights, gelu, out }

@@ -1,4 +1,4 @@
-//! How a model's weights become a computing model, for whatever head stands on it.
+//! Loading of weights into an encoder, and the options and the report of the loading.
 
 use std::sync::Arc;
 
@@ -16,22 +16,22 @@ use crate::{
     weights::{CheckedWeights, TensorSpec, Weights, tensors},
 };
 
-/// Above this many bytes in f32, half-precision weights are widened a layer at a time.
+/// Above this many bytes in f32, half-precision weights are widened one layer at a time.
 const WIDEN_PER_LAYER_ABOVE: u64 = 4 << 30;
 
-/// When half-precision weights become f32, where the arithmetic is f32.
+/// When half-precision weights are widened to f32, if the arithmetic is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Widen {
     /// Per layer when the model would need more than 4 GiB in f32.
     #[default]
     Auto,
-    /// Once: twice the memory, the full speed.
+    /// Once: twice the memory, at full speed.
     AtLoad,
-    /// In every pass: the weights stay in the map.
+    /// In every pass: the weights stay in the mapped file.
     PerLayer,
 }
 
-/// How a model is loaded. The default is what the model says.
+/// How a model is loaded. The defaults are those of the model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// The arithmetic; f32 unless given.
@@ -42,13 +42,13 @@ pub struct LoadOptions {
     pub normalize: Option<bool>,
     /// Keeps only this many leading dimensions.
     pub dims: Option<usize>,
-    /// When half-precision weights become f32.
+    /// When half-precision weights are widened to f32.
     pub widen: Widen,
-    /// The largest number of tokens in a pass on a GPU; chosen by its free memory unless given.
+    /// The largest number of tokens in a pass on a GPU; by default it depends on the free memory.
     pub batch_tokens: Option<usize>,
 }
 
-/// What loading found.
+/// The report of a loading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoadReport {
     /// Numbers in the tensors that are read.
@@ -61,12 +61,12 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Tensors in the files that are not read.
     pub unused: Vec<String>,
-    /// Whether weights are widened a layer at a time.
+    /// Whether weights are widened one layer at a time.
     pub per_layer: bool,
 }
 
 impl LoadReport {
-    /// That of weights which are made and not read.
+    /// The report for weights that are generated, not read.
     pub(crate) fn synthetic(config: &ModelConfig, dtype: Dtype) -> Self {
         let numbers = |spec: &TensorSpec| spec.shape.iter().map(|size| *size as u64).product::<u64>();
         Self {
@@ -91,7 +91,7 @@ impl LoadReport {
     }
 }
 
-/// An encoder where it computes.
+/// An encoder on its device.
 #[derive(Debug)]
 pub(crate) enum Engine {
     /// On the CPU.
@@ -110,7 +110,7 @@ impl Engine {
     }
 }
 
-/// An encoder, and the weights that a head may be taken from.
+/// An encoder, and the weights from which a head can be loaded.
 pub(crate) struct Loaded {
     pub(crate) engine: Engine,
     pub(crate) weights: Arc<Weights>,

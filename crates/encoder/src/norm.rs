@@ -33,7 +33,7 @@ impl LayerNorm {
         Ok(Self { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
     }
 
-    /// Does something with the CPU's kernel of this norm.
+    /// Calls `work` with the CPU kernel of this norm.
     pub(crate) fn with<T>(&self, work: impl FnOnce(polylance_kernels::LayerNorm<'_>) -> T) -> Result<T> {
         let norm = |weight: &[f32]| {
             let norm = |bias: &[f32]| work(polylance_kernels::LayerNorm::new(weight, bias, self.eps as f32));

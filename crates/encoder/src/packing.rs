@@ -1,4 +1,4 @@
-//! How a linear map's weights are packed for the CPU's kernels.
+//! Packing of a linear map's weights for our CPU kernels.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use polylance_kernels::{PackedWeights, Precision};
 
 use crate::{error::Result, weights::Weights};
 
-/// The numbers that weights are packed in, and the files they are read from.
+/// The precision that weights are packed in, and the files that they are read from.
 ///
-/// A large model is packed from its mapped files row by row, with nothing between: a copy of a matrix in f32 would be
-/// new memory that the system hands out a page at a time, which takes longer than the packing.
+/// A large model is packed from its mapped files row by row, without an intermediate copy: a matrix in f32 would be new
+/// memory, and its page faults take longer than the packing.
 #[derive(Debug, Clone)]
 pub struct Packing {
     precision: Precision,
@@ -25,7 +25,7 @@ impl From<Precision> for Packing {
 }
 
 impl Packing {
-    /// Reads from `files`, in which the names are those of the `VarBuilder`.
+    /// Reads from `files`, which have the names of the `VarBuilder`.
     pub(crate) fn from_files(precision: Precision, files: &Arc<Weights>) -> Self {
         Self { precision, files: Some(Arc::clone(files)) }
     }

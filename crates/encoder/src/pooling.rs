@@ -1,4 +1,4 @@
-//! Token states to one vector.
+//! Pooling: from token states to one vector.
 
 use candle_core::{DType, Tensor};
 use polylance_schema::Pooling;
@@ -20,7 +20,7 @@ use crate::{batch::CuSeqlens, error::Result};
 /// ```
 ///
 /// # Errors
-/// When the states cannot be brought to the host.
+/// When the states cannot be copied to the host.
 pub fn pool(hidden_states: &Tensor, cu_seqlens: &CuSeqlens, pooling: Pooling) -> Result<Vec<f32>> {
     let width = hidden_states.dim(1)?;
     let states = hidden_states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
@@ -60,7 +60,7 @@ fn sum<'a>(rows: impl Iterator<Item = (&'a [f32], f32)>, width: usize, divisor: 
     sum
 }
 
-/// Length one; the zero vector stays as it is. Source: `torch.nn.functional.normalize`.
+/// Scales a vector to length one; the zero vector is unchanged. Source: `torch.nn.functional.normalize`.
 pub(crate) fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
     for x in vector {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mode_is_what_its_name_says() {
+    fn every_mode_pools_as_named() {
         let states = Tensor::new(&[[1f32, 6.], [2., 4.], [6., 2.]], &Device::Cpu).unwrap();
         let borders = CuSeqlens::new(vec![0, 3], 3).unwrap();
         for (pooling, expected) in [

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A loaded model that embeds. It is immutable, and CPU devices share one. On a GPU several threads may
-/// compute at once: their batches follow one another without a gap.
+/// compute at once: the GPU runs their batches one after another without a gap.
 #[derive(Debug)]
 pub struct SentenceEncoder {
     engine: Engine,
@@ -51,12 +51,12 @@ impl SentenceEncoder {
         })
     }
 
-    /// A model of this geometry on a GPU whose weights are made there, by the formula of [`crate::synthetic`]: to
-    /// measure sizes without a file. Vectors are the mean of the states, of length one, unless options say otherwise.
+    /// A model of this geometry on a GPU, with weights generated there by the formula of [`crate::synthetic`], to
+    /// measure a size without a file. By default, vectors are the mean of the states, normalized to length one.
     ///
     /// # Errors
-    /// [`ModelError::Option`] on a CPU or for dimensions that the model does not have, [`ModelError::Unsupported`] for a geometry that is padded on a GPU; when the
-    /// device has too little memory or fails.
+    /// [`ModelError::Option`] on a CPU or for dimensions that the model does not have, [`ModelError::Unsupported`] for
+    /// a geometry that is padded on a GPU; when the device has too little memory or fails.
     pub fn synthetic(config: &ModelConfig, options: &LoadOptions, device: &Device) -> Result<Self> {
         let Device::Cuda(gpu) = device else {
             return Err(ModelError::Option("weights are made by the formula on a GPU alone".to_owned()));
@@ -96,7 +96,7 @@ impl SentenceEncoder {
         }
     }
 
-    /// One vector a sequence: `[sequences, dim]`, row major.
+    /// One vector per sequence: `[sequences, dim]`, row major.
     ///
     /// # Errors
     /// When an input cannot be computed or the device fails.
@@ -104,8 +104,8 @@ impl SentenceEncoder {
         Ok(self.embed_with(batch, &[])?.0)
     }
 
-    /// One vector a sequence (`[sequences, dim]`, row major) and every head's logits, by head and sequence, from one
-    /// pass. Heads that were loaded for another backbone give numbers without meaning: compare
+    /// One vector per sequence (`[sequences, dim]`, row major) and every head's logits, by head and sequence, from one
+    /// pass. Heads that were loaded for another backbone return meaningless numbers: compare
     /// [`ModelFiles::backbone_hash`] first.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl SentenceEncoder {
         self.dim
     }
 
-    /// What loading found.
+    /// The report of the loading.
     pub fn report(&self) -> &LoadReport {
         &self.report
     }
@@ -159,7 +159,7 @@ impl SentenceEncoder {
 /// The dimensions of a vector.
 ///
 /// # Errors
-/// [`ModelError::Option`] for more than the model has, or none.
+/// [`ModelError::Option`] for 0, or more than the model has.
 fn dimensions(options: &LoadOptions, config: &ModelConfig) -> Result<usize> {
     let dim = options.dims.unwrap_or(config.hidden_size);
     if dim == 0 || dim > config.hidden_size {

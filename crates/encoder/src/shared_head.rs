@@ -104,7 +104,8 @@ impl SharedHead {
     /// [`crate::HeadModel::forward`] does.
     ///
     /// # Errors
-    /// [`ModelError::Option`] for a head on a GPU, which reads the states there: [`crate::SentenceEncoder::embed_with`].
+    /// [`ModelError::Option`] for a head on a GPU, which reads the states there:
+    /// [`crate::SentenceEncoder::embed_with`].
     pub fn forward(&self, hidden_states: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Logits> {
         match &self.layers {
             Placed::Cpu(head) => head.forward(hidden_states, cu_seqlens),

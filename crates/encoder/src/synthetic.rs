@@ -83,8 +83,8 @@ impl Checkpoint {
         Self { config, format: Format::F32, shard_bytes: u64::MAX, head, names, parts, keys }
     }
 
-    /// With a head, as the class of transformers saves it: two labels if the kind has labels, the vocabulary tied to the
-    /// word embeddings, the backbone's names prefixed.
+    /// With a head, as the class of transformers saves it: two labels if the kind has labels, the vocabulary tied to
+    /// the word embeddings, the backbone's names prefixed.
     #[must_use]
     pub fn head(mut self, kind: HeadKind) -> Self {
         self.keys.insert("architectures".to_owned(), json!([kind.architecture(self.config.kind)]));
@@ -277,7 +277,7 @@ impl Checkpoint {
             start = end;
         }
         let mut header = Value::Object(header).to_string();
-        // The numbers begin at a multiple of eight bytes.
+        // The data starts at a multiple of eight bytes.
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         let mut file = BufWriter::new(File::create(path)?);
         file.write_all(&(header.len() as u64).to_le_bytes())?;

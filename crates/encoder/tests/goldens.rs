@@ -155,7 +155,7 @@ fn an_item_alone_equals_the_item_in_a_batch() {
         for (input, expected) in inputs.iter().zip(together.chunks(model.dim())) {
             let alone = model.embed(&PackedBatch::new(std::slice::from_ref(input)).unwrap()).unwrap();
             let apart = largest_difference(&alone, expected);
-            assert!(apart <= 2e-6, "{name}: {} ids differ by {apart}", input.len());
+            assert!(apart <= 2e-6, "{name}: {} tokens differ by {apart}", input.len());
         }
     }
 }
@@ -213,7 +213,7 @@ fn inputs_that_no_model_takes_are_refused() {
         let error = model.embed(&PackedBatch::new(&[vec![1], ids]).unwrap()).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains("sequence 1"), "{error}");
     };
-    refuse(vec![1; 21], "21 ids, the model takes at most 20");
+    refuse(vec![1; 21], "21 tokens, the model takes at most 20");
     refuse(vec![32], "id 32 is not below the vocabulary of 32");
 }
 
@@ -292,7 +292,7 @@ fn on_a_gpu_an_item_has_the_same_bits_in_any_batch() {
         assert_eq!(together, reversed, "{name}");
         for (input, expected) in inputs.iter().zip(together.chunks(model.dim())) {
             let alone = model.embed(&PackedBatch::new(std::slice::from_ref(input)).unwrap()).unwrap();
-            assert_eq!(alone, expected, "{name}: {} ids", input.len());
+            assert_eq!(alone, expected, "{name}: {} tokens", input.len());
         }
     }
 }
@@ -369,5 +369,5 @@ fn a_model_that_does_not_fit_names_what_is_needed_and_what_is_free() {
         error.starts_with("cuda:0 (") && error.contains("has 4.0 GiB free; the model takes 0.0 GiB in f32"),
         "{error}"
     );
-    assert!(error.contains("a batch of 50000128 ids") && error.contains("set model.batch_tokens lower"), "{error}");
+    assert!(error.contains("a batch of 50000128 tokens") && error.contains("set model.batch_tokens lower"), "{error}");
 }

@@ -388,7 +388,7 @@ fn positions_and_types_that_are_not_there_are_refused() {
     let masked = model(&Checkpoint::new(ModelConfig::tiny()).head(HeadKind::MaskedLm), HeadKind::MaskedLm);
     let batch = PackedBatch::new(&[vec![1, 2], vec![3]]).unwrap();
     let error = masked.mask_logits(&batch, &[vec![1], vec![1]]).unwrap_err().to_string();
-    assert_eq!(error, "sequence 1: position 1 is outside its 1 ids");
+    assert_eq!(error, "sequence 1: position 1 is outside its 1 tokens");
     assert!(masked.mask_logits(&batch, &[vec![1]]).is_err());
     assert!(masked.mask_logits(&batch, &[vec![], vec![]]).unwrap().is_empty());
     assert!(masked.forward(&PackedBatch::new(&[]).unwrap()).unwrap().is_empty());

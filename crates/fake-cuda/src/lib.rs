@@ -1,4 +1,5 @@
-//! A fake NVIDIA driver for tests: it runs the kernels of polylance-cuda on the CPU, and fails where a test wants it.
+//! A fake NVIDIA driver for tests: it runs the kernels of polylance-cuda on the CPU, and fails where a test requests
+//! it.
 //!
 //! The driver is a shared library, `libcuda.so.1`, made from `crates/cuda/kernels` when this crate is built. A test
 //! loads it with [`FakeDriver::load`] before anything opens CUDA; the code under test then finds it under its name, as
@@ -7,7 +8,7 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `FAKE_CUDA_DEVICES` | how many devices there are | 1 |
+//! | `FAKE_CUDA_DEVICES` | number of devices | 1 |
 //! | `FAKE_CUDA_MEMORY` | bytes of each | 4 GiB |
 //! | `FAKE_CUDA_COMPUTE` | compute capability | 8.0 |
 //! | `FAKE_CUDA_VERSION` | the version of CUDA that the driver runs | 13000 |
@@ -15,7 +16,7 @@
 //! | `FAKE_CUDA_ORDER` | the order of a block's threads: `forward`, `reverse` or `shuffled` | `forward` |
 //! | `FAKE_CUDA_FAIL` | failures, `call:nth:code` separated by commas, as of [`FakeDriver::fail`] | none |
 //!
-//! Copies and launches run when somebody waits for them, and not before. New memory is poisoned with `0xff` bytes, so
+//! Copies and launches run only when they are waited for. New memory is poisoned with `0xff` bytes, so
 //! floats that were not written are NaN. An address outside of live memory, and a write just beside an allocation, make
 //! the device fail with code 700.
 
@@ -52,7 +53,7 @@ pub struct FakeDriver {
     log_free: unsafe extern "C" fn(*mut c_char),
 }
 
-/// A time in which one test has the driver for itself.
+/// Exclusive use of the driver by one test.
 #[derive(Debug)]
 pub struct Session {
     driver: &'static FakeDriver,
@@ -78,7 +79,7 @@ impl FakeDriver {
         DRIVER.get_or_init(Self::open)
     }
 
-    /// Loads the driver with keys of the configuration, named as the environment variables are. They count if nothing
+    /// Loads the driver with keys of the configuration, named like the environment variables. They apply if nothing
     /// in this process has called the driver yet.
     ///
     /// # Panics
@@ -122,7 +123,7 @@ impl FakeDriver {
         unsafe { (self.fail)(call.as_ptr(), nth as c_int, code) };
     }
 
-    /// Lets calls that hang go on.
+    /// Resumes calls that hang.
     pub fn release(&self) {
         // SAFETY: takes nothing and returns nothing.
         unsafe { (self.release)() };
@@ -140,7 +141,7 @@ impl FakeDriver {
         unsafe { (self.pinned_in_use)(device as c_int) }
     }
 
-    /// What was called since the last time, in order.
+    /// The calls since the last time, in order.
     pub fn take_log(&self) -> Vec<Entry> {
         // SAFETY: returns a string that ends with a zero.
         let text = unsafe { (self.log_take)() };

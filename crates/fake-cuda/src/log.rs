@@ -1,6 +1,6 @@
-//! What the driver was called for.
+//! The log of the driver's calls.
 
-/// A call of the driver, as it was made: queued work is here before it runs.
+/// A call of the driver. Queued work is logged when it is queued, before it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// A kernel.
@@ -65,26 +65,26 @@ pub enum Entry {
         /// The size.
         bytes: u64,
     },
-    /// Another call, or one that failed because a test wanted it.
+    /// Another call, or one that failed because a test requested it.
     Call {
         /// The device, if the call is about one.
         device: Option<u32>,
         /// The function's name, without a version.
         name: String,
-        /// What it returned: 0, or the code that the test chose.
+        /// The returned status: 0, or the code that the test chose.
         code: i32,
     },
-    /// A wrong use, which broke the device.
+    /// A misuse, which broke the device.
     Misuse {
         /// The device, if the call is about one.
         device: Option<u32>,
-        /// What was wrong.
+        /// The misuse.
         what: String,
     },
 }
 
 impl Entry {
-    /// An entry of a line of the log: the device (or -1), a keyword, and what belongs to it.
+    /// Parses a line of the log: the device (or -1), a keyword, and its values.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let (device, rest) = line.split_once(' ')?;
         let device: Option<u32> = device.parse().ok();
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_become_entries() {
+    fn lines_are_parsed() {
         let launch = Entry::Launch {
             device: 1,
             name: "gemm_bf16".to_owned(),

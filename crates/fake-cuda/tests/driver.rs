@@ -1,4 +1,4 @@
-//! What the fake driver promises beyond the real one: it is lazy, and it notices wrong uses.
+//! The guarantees of the fake driver beyond a real one: it is lazy, and it detects misuse.
 
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "the driver is called as the C library that it is")]
@@ -132,7 +132,7 @@ impl Drop for Driver {
 }
 
 #[test]
-fn work_runs_when_somebody_waits() {
+fn work_runs_when_it_is_waited_for() {
     let driver = Driver::new();
     let (device, host) = (driver.allocate(16), driver.pinned(4));
     driver.fill(device, 4);
@@ -147,18 +147,18 @@ fn work_runs_when_somebody_waits() {
 }
 
 #[test]
-fn a_kernel_that_writes_behind_its_memory_breaks_the_device() {
+fn write_beyond_an_allocation_breaks_the_device() {
     let driver = Driver::new();
     let device = driver.allocate(16);
     driver.fill(device, 5);
     assert_eq!(driver.synchronize(), ILLEGAL_ADDRESS);
     assert_eq!(driver.misuses(), ["fill_f32 wrote beside 16 bytes"]);
-    // The error stays.
+    // The error persists.
     assert_eq!(driver.free(device), ILLEGAL_ADDRESS);
 }
 
 #[test]
-fn addresses_without_memory_break_the_device() {
+fn unallocated_addresses_break_the_device() {
     let cases: [fn(&Driver, u64, *mut f32) -> i32; 6] = [
         |driver, device, host| driver.download(host, device, 20),
         |driver, device, host| driver.download(host, device + 4, 16),
@@ -180,7 +180,7 @@ fn addresses_without_memory_break_the_device() {
 }
 
 #[test]
-fn host_memory_that_a_copy_uses_cannot_be_freed() {
+fn host_memory_in_use_by_a_copy_cannot_be_freed() {
     let driver = Driver::new();
     let (device, host) = (driver.allocate(16), driver.pinned(4));
     assert_eq!(driver.download(host, device, 16), 0);
@@ -189,11 +189,11 @@ fn host_memory_that_a_copy_uses_cannot_be_freed() {
 }
 
 #[test]
-fn failures_happen_at_the_call_that_was_chosen() {
+fn failures_happen_at_the_chosen_call() {
     let driver = Driver::new();
     driver.session.fail("cuStreamSynchronize", 2, 999);
     assert_eq!([driver.synchronize(), driver.synchronize()], [0, 999]);
-    // It breaks the context, up to the reset.
+    // It breaks the context until the reset.
     assert_eq!(driver.synchronize(), 999);
     drop(driver);
     let driver = Driver::new();

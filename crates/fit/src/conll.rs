@@ -1,4 +1,4 @@
-//! Sentences with tags: CoNLL files.
+//! Tagged sentences: CoNLL files.
 
 use crate::{FitError, Result};
 
@@ -11,11 +11,11 @@ pub struct TaggedSentence {
     pub tags: Vec<String>,
 }
 
-/// Reads a CoNLL file: a word a line, its tag in the last column (tabs or spaces between), a blank line after each
-/// sentence. IOB1, IOB2, IOBES and BILOU are understood; `name` stands for the file in errors.
+/// Reads a CoNLL file: one word per line, its tag in the last column (separated by tabs or spaces), a blank line after
+/// each sentence. IOB1, IOB2, IOBES and BILOU are supported; `name` is the file's name in errors.
 ///
 /// # Errors
-/// [`FitError::Data`] naming the line of a word without a tag, or a tag of no known scheme.
+/// [`FitError::Data`] with the line of a word without a tag, or of a tag of no known scheme.
 ///
 /// ```
 /// let sentences = polylance_fit::read_conll("ner.txt", "Ada\tS-PER\nsleeps\tO\n\n")?;
@@ -53,14 +53,14 @@ pub fn read_conll(name: &str, text: &str) -> Result<Vec<TaggedSentence>> {
 fn iob2(tags: &[String]) -> Vec<String> {
     let mut before: Option<(&str, bool)> = None;
     let mut out = Vec::with_capacity(tags.len());
-    for one in tags {
-        let Some((mark, kind)) = one.split_once('-') else {
+    for tag in tags {
+        let Some((mark, kind)) = tag.split_once('-') else {
             before = None;
-            out.push(one.clone());
+            out.push(tag.clone());
             continue;
         };
-        let goes_on = matches!(mark, "I" | "E" | "L") && before == Some((kind, false));
-        out.push(format!("{}-{kind}", if goes_on { "I" } else { "B" }));
+        let continues = matches!(mark, "I" | "E" | "L") && before == Some((kind, false));
+        out.push(format!("{}-{kind}", if continues { "I" } else { "B" }));
         before = Some((kind, matches!(mark, "E" | "L" | "S" | "U")));
     }
     out
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scheme_becomes_iob2() {
+    fn every_scheme_is_converted_to_iob2() {
         let tags = |tags: &[&str]| iob2(&tags.iter().map(ToString::to_string).collect::<Vec<_>>());
         let expected = ["B-PER", "I-PER", "O", "B-LOC", "B-LOC"];
         assert_eq!(tags(&["I-PER", "I-PER", "O", "I-LOC", "B-LOC"]), expected);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_is_named() {
+    fn malformed_line_is_refused_by_number() {
         let refused = |text: &str| read_conll("ner.txt", text).unwrap_err().to_string();
         assert_eq!(refused("a O\nword\n"), "ner.txt, line 2: the word \"word\" has no tag");
         for tag in ["X-PER", "-PER", "IE-PER", "B-", "PER"] {

@@ -1,4 +1,4 @@
-//! How good a tagger is: whole entities, as seqeval counts them.
+//! Scores of taggers: whole entities, counted like seqeval.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 /// Precision, recall and F1 of whole entities.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EntityReport {
-    /// Entities that are there.
+    /// The number of right entities.
     pub entities: usize,
-    /// Of the entities found, the share that is there.
+    /// The share of the found entities that are right.
     pub precision: f64,
-    /// Of the entities there, the share found.
+    /// The share of the right entities that were found.
     pub recall: f64,
-    /// The harmonic mean of both, over all entities.
+    /// The harmonic mean of precision and recall, over all entities.
     pub micro_f1: f64,
     /// The mean of the kinds' F1.
     pub macro_f1: f64,
@@ -21,18 +21,18 @@ pub struct EntityReport {
     pub kinds: Vec<EntityScore>,
 }
 
-/// One kind of entity.
+/// The scores of one kind of entity.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EntityScore {
     /// Its name.
     pub kind: String,
-    /// Entities of it.
+    /// The number of right entities of this kind.
     pub entities: usize,
-    /// Of those found, the share that is there.
+    /// The share of the found entities that are right.
     pub precision: f64,
-    /// Of those there, the share found.
+    /// The share of the right entities that were found.
     pub recall: f64,
-    /// The harmonic mean of both.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
 }
 
@@ -40,7 +40,7 @@ pub struct EntityScore {
 type Entity = (String, usize, usize, usize);
 
 impl EntityReport {
-    /// Of the tags of sentences, the right ones and those found, in IOB2.
+    /// The scores of sentences from their right tags and the found tags, in IOB2.
     ///
     /// Source: `classification_report` of seqeval 1.2 in its default mode: an entity counts when kind, beginning and
     /// end are right, and an `I-` after another kind begins one.
@@ -61,9 +61,9 @@ impl EntityReport {
         }
         let kinds: Vec<EntityScore> = counts
             .into_iter()
-            .map(|(kind, [there, told, both])| {
-                let [precision, recall, f1] = scores(there, told, both);
-                EntityScore { kind: kind.to_owned(), entities: there, precision, recall, f1 }
+            .map(|(kind, [right, found, both])| {
+                let [precision, recall, f1] = scores(right, found, both);
+                EntityScore { kind: kind.to_owned(), entities: right, precision, recall, f1 }
             })
             .collect();
         let [precision, recall, micro_f1] = scores(right.len(), found.len(), right.intersection(&found).count());
@@ -72,9 +72,9 @@ impl EntityReport {
     }
 }
 
-fn scores(there: usize, told: usize, both: usize) -> [f64; 3] {
+fn scores(right: usize, found: usize, both: usize) -> [f64; 3] {
     let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    [share(both, told), share(both, there), share(2 * both, there + told)]
+    [share(both, found), share(both, right), share(2 * both, right + found)]
 }
 
 fn entities(sentence: usize, tags: &[String]) -> Vec<Entity> {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn entities_count_as_seqeval_counts_them() {
+    fn scores_match_seqeval() {
         // seqeval.metrics.classification_report: micro f1 4/9, macro f1 (0.5 + 0.4) / 2.
         let right = tags("O O O B-MISC I-MISC I-MISC O\nB-PER I-PER O B-MISC\nI-MISC O B-PER O");
         let found = tags("O O B-MISC I-MISC I-MISC I-MISC O\nB-PER I-PER O B-MISC\nO I-PER I-PER O");

@@ -1,4 +1,4 @@
-//! Why a head could not be fitted, by what a caller can do about it.
+//! The errors of fitting, by what a caller can do about them.
 
 use polylance_encoder::ModelError;
 use polylance_schema::{ErrorClass, Explain};
@@ -6,10 +6,10 @@ use polylance_schema::{ErrorClass, Explain};
 /// A result whose error is a [`FitError`].
 pub type Result<T> = std::result::Result<T, FitError>;
 
-/// A head could not be fitted or kept.
+/// A head could not be fitted or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
-    /// The labelled rows do not make a training set: bring others.
+    /// The labelled rows do not make a training set: use others.
     #[error("{0}")]
     Data(String),
     /// The arithmetic failed.

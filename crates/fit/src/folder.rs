@@ -9,14 +9,14 @@ use crate::{LinearHead, Result};
 
 /// A classifier of texts: one linear map of the pooled vector.
 ///
-/// transformers has no class for it, so it names none; `polylance annotate` and `predict` read it.
+/// transformers has no such class, so transformers cannot load the folder; `polylance annotate` and `predict` can.
 #[derive(Debug, Clone)]
 pub struct SequenceHead<'a> {
     /// The map.
     pub head: &'a LinearHead,
     /// The classes' names.
     pub labels: &'a [String],
-    /// How the vector was made; the backbone's hash is filled in.
+    /// How the vector is made; the backbone's hash is filled in.
     pub fitted: FittedHead,
 }
 
@@ -34,7 +34,7 @@ impl SequenceHead<'_> {
     }
 }
 
-/// A classifier of tokens: one linear map of each token's state, as transformers' `…ForTokenClassification` has it.
+/// A classifier of tokens: one linear map of each token's state, like transformers' `…ForTokenClassification`.
 #[derive(Debug, Clone)]
 pub struct TokenHead<'a> {
     /// The map.

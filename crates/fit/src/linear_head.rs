@@ -10,12 +10,12 @@ pub struct LinearHead {
 }
 
 impl LinearHead {
-    /// Numbers of a feature.
+    /// The numbers of a row of features.
     pub fn width(&self) -> usize {
         self.weight.len() / self.bias.len().max(1)
     }
 
-    /// The class with the highest logit; of equal ones the first.
+    /// The class with the highest logit; the first of equal ones.
     pub fn predict(&self, features: &[f32]) -> u32 {
         let mut best = (0, f32::NEG_INFINITY);
         for (class, (row, bias)) in self.weight.chunks(self.width().max(1)).zip(&self.bias).enumerate() {

@@ -1,13 +1,13 @@
-//! Texts with entities: which characters, and the tags of the tokens over them.
+//! The entities of a text, and the tags of its tokens.
 
 use std::ops::Range;
 
 use serde::Deserialize;
 
-/// An entity: its kind, and the characters of the text that it covers.
+/// An entity: its label, and its characters in the text.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Span {
-    /// Its kind.
+pub struct LabeledSpan {
+    /// Its label.
     pub label: String,
     /// Its first character.
     pub start: usize,
@@ -15,38 +15,38 @@ pub struct Span {
     pub end: usize,
 }
 
-/// A text's entities, in their order and apart from each other.
+/// A text's entities, ascending and without overlaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spans(Vec<Span>);
+pub struct LabeledSpans(Vec<LabeledSpan>);
 
 /// The tags of a text's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanTags {
     /// `O`, `B-…` or `I-…` for each token.
     pub tags: Vec<String>,
-    /// Spans that no token begins: they lie in white space, or where the text was cut off.
+    /// Spans that no token covers: they are white space, or in the truncated part of the text.
     pub lost: usize,
 }
 
-impl Spans {
+impl LabeledSpans {
     /// The entities of a text, in any order.
     ///
     /// # Errors
-    /// In one line, which span has no label, covers nothing, ends beyond the text or overlaps another.
+    /// One line that names the span which has no label, is empty, ends beyond the text or overlaps another.
     ///
     /// ```
-    /// use polylance_fit::{Span, Spans};
+    /// use polylance_fit::{LabeledSpan, LabeledSpans};
     ///
-    /// let span = |label: &str, start, end| Span { label: label.to_owned(), start, end };
-    /// let spans = Spans::new("Ada in São Paulo", vec![span("LOC", 7, 16), span("PER", 0, 3)])?;
+    /// let span = |label: &str, start, end| LabeledSpan { label: label.to_owned(), start, end };
+    /// let spans = LabeledSpans::new("Ada in São Paulo", vec![span("LOC", 7, 16), span("PER", 0, 3)])?;
     /// assert_eq!(spans.tags(&[0..3, 4..6, 7..10, 11..16]).tags, ["B-PER", "O", "B-LOC", "I-LOC"]);
-    /// assert!(Spans::new("Ada", vec![span("PER", 0, 4)]).unwrap_err().contains("0..4 of PER ends beyond"));
+    /// assert!(LabeledSpans::new("Ada", vec![span("PER", 0, 4)]).unwrap_err().contains("0..4 of PER ends beyond"));
     /// # Ok::<(), String>(())
     /// ```
-    pub fn new(text: &str, mut spans: Vec<Span>) -> Result<Self, String> {
+    pub fn new(text: &str, mut spans: Vec<LabeledSpan>) -> Result<Self, String> {
         let characters = text.chars().count();
         for span in &spans {
-            let Span { label, start, end } = span;
+            let LabeledSpan { label, start, end } = span;
             if label.is_empty() {
                 return Err(format!("the span {start}..{end} has no label"));
             }
@@ -64,7 +64,7 @@ impl Spans {
             if let [first, second] = pair
                 && second.start < first.end
             {
-                let (Span { label: a, start, end }, Span { label: b, .. }) = (first, second);
+                let (LabeledSpan { label: a, start, end }, LabeledSpan { label: b, .. }) = (first, second);
                 return Err(format!(
                     "the span {start}..{end} of {a} overlaps the span {}..{} of {b}",
                     second.start, second.end
@@ -75,7 +75,7 @@ impl Spans {
     }
 
     /// The tags, in IOB2, of tokens that cover these characters, ascending. A token belongs to the first span that it
-    /// reaches into.
+    /// overlaps.
     pub fn tags(&self, tokens: &[Range<usize>]) -> SpanTags {
         let mut tags = Vec::with_capacity(tokens.len());
         let mut begun = vec![false; self.0.len()];
@@ -100,31 +100,31 @@ impl Spans {
 mod tests {
     use super::*;
 
-    fn span(label: &str, start: usize, end: usize) -> Span {
-        Span { label: label.to_owned(), start, end }
+    fn span(label: &str, start: usize, end: usize) -> LabeledSpan {
+        LabeledSpan { label: label.to_owned(), start, end }
     }
 
     #[test]
-    fn a_span_that_does_not_fit_its_text_is_named() {
-        let refused = |spans: Vec<Span>| Spans::new("ทุกคน 👍", spans).unwrap_err();
+    fn span_outside_its_text_is_refused_by_name() {
+        let refused = |spans: Vec<LabeledSpan>| LabeledSpans::new("ทุกคน 👍", spans).unwrap_err();
         assert_eq!(refused(vec![span("PER", 0, 8)]), "the span 0..8 of PER ends beyond the text's 7 characters");
         assert_eq!(refused(vec![span("PER", 3, 3)]), "the span 3..3 of PER covers nothing");
         assert_eq!(refused(vec![span("PER", 5, 2)]), "the span 5..2 of PER covers nothing");
         assert_eq!(refused(vec![span("", 0, 2)]), "the span 0..2 has no label");
         let overlapping = vec![span("LOC", 4, 7), span("PER", 0, 5)];
         assert_eq!(refused(overlapping), "the span 0..5 of PER overlaps the span 4..7 of LOC");
-        assert!(Spans::new("ทุกคน 👍", vec![span("LOC", 3, 7), span("PER", 0, 3)]).is_ok());
+        assert!(LabeledSpans::new("ทุกคน 👍", vec![span("LOC", 3, 7), span("PER", 0, 3)]).is_ok());
     }
 
     #[test]
-    fn spans_side_by_side_each_begin_and_what_no_token_reaches_is_counted() {
-        let spans = Spans::new("abcdef ghi", vec![span("X", 0, 2), span("X", 2, 4), span("Y", 6, 7)]).unwrap();
+    fn adjacent_spans_each_begin_and_uncovered_spans_are_counted() {
+        let spans = LabeledSpans::new("abcdef ghi", vec![span("X", 0, 2), span("X", 2, 4), span("Y", 6, 7)]).unwrap();
         let found = spans.tags(&[0..1, 1..2, 2..4, 4..6, 7..10]);
         assert_eq!(found.tags, ["B-X", "I-X", "B-X", "O", "O"]);
         assert_eq!(found.lost, 1);
-        // A token over two spans is of the first; the second begins with the next token.
+        // A token over two spans belongs to the first; the second begins with the next token.
         let found = spans.tags(&[0..3, 3..6]);
         assert_eq!((found.tags, found.lost), (vec!["B-X".to_owned(), "B-X".to_owned()], 1));
-        assert_eq!(Spans::new("", vec![]).unwrap().tags(&[]).lost, 0);
+        assert_eq!(LabeledSpans::new("", vec![]).unwrap().tags(&[]).lost, 0);
     }
 }

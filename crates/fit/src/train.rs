@@ -1,4 +1,4 @@
-//! Training: `AdamW` on the logistic loss, stopped where the held-out rows are served best.
+//! Training: `AdamW` on the logistic loss, with early stopping on held-out rows.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::{FitError, LinearHead, Result};
 /// Rows of features with their classes.
 #[derive(Debug, Clone, Default)]
 pub struct Features {
-    /// Numbers of a row.
+    /// The numbers of a row.
     pub width: usize,
     /// `[rows, width]`, row major.
     pub values: Vec<f32>,
@@ -27,12 +27,12 @@ impl Features {
 
 /// How a head is trained.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
-    /// Share of the rows that decide when to stop.
+pub struct TrainOptions {
+    /// The share of the rows that is held out to decide when to stop.
     pub held_out: f64,
-    /// Passes over the rows at most.
+    /// The largest number of passes over the rows.
     pub epochs: usize,
-    /// Passes without progress on the held-out rows after which training stops.
+    /// Training stops after this many passes without progress on the held-out rows.
     pub patience: usize,
     /// Rows in a step.
     pub batch: usize,
@@ -44,26 +44,26 @@ pub struct Options {
     pub seed: u64,
 }
 
-impl Default for Options {
+impl Default for TrainOptions {
     fn default() -> Self {
         Self { held_out: 0.1, epochs: 200, patience: 10, batch: 64, learning_rate: 2e-3, weight_decay: 0.1, seed: 0 }
     }
 }
 
-/// A trained head, and how it came about.
+/// A trained head, and the report of its training.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fitted {
-    /// The head, for features as they were given.
+pub struct TrainedHead {
+    /// The head, for the given features.
     pub head: LinearHead,
     /// Rows trained on.
     pub trained_rows: usize,
     /// The rows that were held out.
     pub held_out: Vec<usize>,
-    /// Passes made, and the one whose weights were kept.
+    /// The number of passes.
     pub epochs: usize,
-    /// The pass whose weights were kept, from 1.
+    /// The pass whose weights were kept, counted from 1.
     pub best_epoch: usize,
-    /// Mean loss of the held-out rows under these weights.
+    /// The mean loss of the held-out rows with these weights.
     pub held_out_loss: f32,
 }
 
@@ -72,14 +72,14 @@ pub struct Fitted {
 /// Features are standardized for training, and the scaling is folded back into the map.
 ///
 /// # Errors
-/// [`FitError::Data`] without enough rows or classes, or when a class or a number is impossible.
-pub fn train(features: &Features, classes: usize, options: &Options) -> Result<Fitted> {
+/// [`FitError::Data`] for too few rows or classes, or for an impossible class or number.
+pub fn train(features: &Features, classes: usize, options: &TrainOptions) -> Result<TrainedHead> {
     check(features, classes)?;
     let (held_out, trained) = split(features.classes.len(), options)?;
     train_on(features, classes, held_out, trained, options)
 }
 
-/// Like [`train()`], with the rows that are held out and those that are trained on named.
+/// Like [`train()`], with given rows to hold out and to train on.
 ///
 /// # Errors
 /// As [`train()`].
@@ -88,8 +88,8 @@ pub fn train_on(
     classes: usize,
     held_out: Vec<usize>,
     trained: Vec<usize>,
-    options: &Options,
-) -> Result<Fitted> {
+    options: &TrainOptions,
+) -> Result<TrainedHead> {
     check(features, classes)?;
     check_parts(features.classes.len(), &held_out, &trained)?;
     if options.epochs == 0 {
@@ -126,7 +126,7 @@ pub fn train_on(
         if !held.is_finite() {
             break;
         }
-        if best.as_ref().is_none_or(|(least, ..)| held < *least) {
+        if best.as_ref().is_none_or(|(lowest, ..)| held < *lowest) {
             let head =
                 LinearHead { weight: weight.as_tensor().flatten_all()?.to_vec1()?, bias: bias.as_tensor().to_vec1()? };
             best = Some((held, epoch, head));
@@ -134,7 +134,7 @@ pub fn train_on(
     }
     let diverged = || format!("training diverged in pass {epoch}: a smaller learning rate may help");
     let (held_out_loss, best_epoch, head) = best.ok_or_else(|| FitError::Data(diverged()))?;
-    Ok(Fitted {
+    Ok(TrainedHead {
         head: scaling.fold(&head),
         trained_rows: trained.len(),
         held_out,
@@ -165,7 +165,7 @@ fn check(features: &Features, classes: usize) -> Result<()> {
     }
 }
 
-/// Refuses parts that train nothing, or measure on what was trained on.
+/// Refuses empty parts, and parts that overlap.
 fn check_parts(rows: usize, held_out: &[usize], trained: &[usize]) -> Result<()> {
     let refuse = |message: String| Err(FitError::Data(message));
     if held_out.is_empty() {
@@ -186,8 +186,8 @@ fn check_parts(rows: usize, held_out: &[usize], trained: &[usize]) -> Result<()>
     }
 }
 
-/// Rows held out and rows trained on, each in their order.
-fn split(rows: usize, options: &Options) -> Result<(Vec<usize>, Vec<usize>)> {
+/// The rows to hold out and the rows to train on, each ascending.
+fn split(rows: usize, options: &TrainOptions) -> Result<(Vec<usize>, Vec<usize>)> {
     if !(options.held_out > 0.0 && options.held_out < 1.0) {
         return Err(FitError::Data(format!("a share of {} cannot be held out", options.held_out)));
     }
@@ -200,7 +200,7 @@ fn split(rows: usize, options: &Options) -> Result<(Vec<usize>, Vec<usize>)> {
     Ok((held_out, trained))
 }
 
-/// Puts items into an order that the seed decides: Fisher–Yates with splitmix64, the same on every machine.
+/// Shuffles items by a seed: Fisher–Yates with splitmix64, the same on every machine.
 pub fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
     for end in (1..items.len()).rev() {
@@ -228,7 +228,7 @@ impl Scaling {
         }
         let count = rows.len().max(1) as f64;
         let mean: Vec<f64> = sum.iter().map(|sum| sum / count).collect();
-        // A feature that never changes tells nothing: it is left at zero.
+        // A constant feature carries no information: it is scaled to zero.
         let inverse = mean.iter().zip(&squares).map(|(mean, square)| {
             let spread = (square / count - mean.powi(2)).max(0.0).sqrt();
             if spread > 1e-8 { (1.0 / spread) as f32 } else { 0.0 }
@@ -240,7 +240,7 @@ impl Scaling {
         row.iter().zip(&self.mean).zip(&self.inverse).map(|((x, mean), inverse)| (x - mean) * inverse)
     }
 
-    /// The map of scaled features as one of features as they are.
+    /// Folds the scaling into a map, so that it applies to unscaled features.
     fn fold(&self, head: &LinearHead) -> LinearHead {
         let width = self.mean.len();
         let mut folded = head.clone();
@@ -261,8 +261,8 @@ impl Scaling {
 mod tests {
     use super::*;
 
-    /// Three clouds, far from zero and of unequal spread.
-    fn clouds() -> Features {
+    /// Three clusters, far from zero and of unequal spread.
+    fn clusters() -> Features {
         let mut state = 1_usize;
         let mut noise = || {
             state = state * 48_271 % 2_147_483_647;
@@ -279,24 +279,24 @@ mod tests {
     }
 
     #[test]
-    fn a_head_tells_classes_apart_and_the_same_seed_gives_the_same_head() {
-        let features = clouds();
-        let fitted = train(&features, 3, &Options::default()).unwrap();
+    fn training_separates_classes_and_depends_only_on_the_seed() {
+        let features = clusters();
+        let fitted = train(&features, 3, &TrainOptions::default()).unwrap();
         let right = (0..300).filter(|&row| fitted.head.predict(features.row(row)) == features.classes[row]).count();
         assert!(right >= 295, "{right} of 300");
         assert_eq!(fitted.held_out.len(), 30);
-        assert_eq!(train(&features, 3, &Options::default()).unwrap(), fitted);
-        let other = train(&features, 3, &Options { seed: 7, ..Options::default() }).unwrap();
+        assert_eq!(train(&features, 3, &TrainOptions::default()).unwrap(), fitted);
+        let other = train(&features, 3, &TrainOptions { seed: 7, ..TrainOptions::default() }).unwrap();
         assert_ne!(other.held_out, fitted.held_out);
     }
 
     #[test]
-    fn rows_that_make_no_training_set_are_refused() {
+    fn invalid_training_sets_are_refused() {
         let refused =
-            |features: &Features, classes| train(features, classes, &Options::default()).unwrap_err().to_string();
-        assert!(refused(&clouds(), 1).contains("at least two"));
-        assert!(refused(&clouds(), 2).contains("row 2 has class 2"));
-        let mut damaged = clouds();
+            |features: &Features, classes| train(features, classes, &TrainOptions::default()).unwrap_err().to_string();
+        assert!(refused(&clusters(), 1).contains("at least two"));
+        assert!(refused(&clusters(), 2).contains("row 2 has class 2"));
+        let mut damaged = clusters();
         damaged.values[4] = f32::NAN;
         assert!(refused(&damaged, 3).contains("row 1 has a number that is not finite"));
         let few = Features { width: 1, values: vec![0.0; 4], classes: vec![0, 1, 0, 1] };
@@ -304,20 +304,20 @@ mod tests {
     }
 
     #[test]
-    fn training_that_diverges_gives_no_head() {
-        let train = |options| train(&clouds(), 3, &options).map_err(|error| error.to_string());
+    fn diverging_training_is_an_error() {
+        let train = |options| train(&clusters(), 3, &options).map_err(|error| error.to_string());
         for learning_rate in [1e38, f64::NAN] {
-            let message = train(Options { learning_rate, ..Options::default() }).unwrap_err();
+            let message = train(TrainOptions { learning_rate, ..TrainOptions::default() }).unwrap_err();
             assert!(message.starts_with("training diverged in pass 1"), "{message}");
         }
-        let message = train(Options { epochs: 0, ..Options::default() }).unwrap_err();
+        let message = train(TrainOptions { epochs: 0, ..TrainOptions::default() }).unwrap_err();
         assert!(message.contains("0 passes"), "{message}");
     }
 
     #[test]
-    fn parts_that_train_nothing_are_refused() {
+    fn invalid_parts_are_refused() {
         let refused = |held_out: Vec<usize>, trained: Vec<usize>| {
-            train_on(&clouds(), 3, held_out, trained, &Options::default()).unwrap_err().to_string()
+            train_on(&clusters(), 3, held_out, trained, &TrainOptions::default()).unwrap_err().to_string()
         };
         assert_eq!(refused(vec![], (0..300).collect()), "no row is held out to tell when to stop");
         assert_eq!(refused((0..300).collect(), vec![]), "no row is left to train on");
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scaling_is_part_of_the_map() {
+    fn scaling_is_folded_into_the_map() {
         // Far from zero in units of the spread: the sum of the shifts must not lose the bias.
         let scaling = Scaling { mean: vec![1000.0; 64], inverse: vec![50.0; 64] };
         let weight: Vec<f32> = (0..64).map(|at| if at % 2 == 0 { 0.7 } else { -0.7 }).collect();

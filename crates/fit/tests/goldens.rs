@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use polylance_fit::{EntityReport, Report, read_conll};
+use polylance_fit::{ClassificationReport, EntityReport, read_conll};
 use serde_json::{Value, json};
 
 fn goldens() -> Value {
@@ -25,7 +25,7 @@ fn near(found: f64, expected: &Value, what: &str) {
 }
 
 #[test]
-fn entities_are_counted_as_seqeval_counts_them() {
+fn entity_scores_match_seqeval() {
     let goldens = goldens();
     assert!(goldens["made_with"]["seqeval"].as_str().unwrap().starts_with("1.2."));
     for (number, case) in array(&goldens, "scores").iter().enumerate() {
@@ -68,7 +68,7 @@ fn entities(tags: &[String]) -> Value {
 }
 
 #[test]
-fn every_scheme_is_read_as_seqeval_reads_it() {
+fn every_scheme_is_read_like_seqeval() {
     let goldens = goldens();
     for case in array(&goldens, "schemes") {
         let tags = strings(&case["tags"]);
@@ -80,7 +80,7 @@ fn every_scheme_is_read_as_seqeval_reads_it() {
 }
 
 #[test]
-fn classes_are_counted_as_scikit_learn_counts_them() {
+fn class_scores_match_scikit_learn() {
     let goldens = goldens();
     for case in array(&goldens, "classes") {
         let ids = |key: &str| {
@@ -89,7 +89,7 @@ fn classes_are_counted_as_scikit_learn_counts_them() {
         let (right, found) = (ids("right"), ids("found"));
         let labels: Vec<String> = (0..case["labels"].as_u64().unwrap()).map(|id| format!("label {id}")).collect();
         let pairs: Vec<(u32, u32)> = right.into_iter().zip(found).collect();
-        let report = Report::new(&pairs, &labels);
+        let report = ClassificationReport::new(&pairs, &labels);
         near(report.accuracy, &case["accuracy"], "accuracy");
         near(report.micro_f1, &case["micro_f1"], "micro F1");
         near(report.macro_f1, &case["macro_f1"], "macro F1");

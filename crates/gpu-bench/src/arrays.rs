@@ -10,16 +10,16 @@ use rayon::prelude::*;
 use crate::formula::Formula;
 
 /// Bytes that are downloaded at once.
-const CHUNK: usize = 32 << 20;
+const DOWNLOAD_CHUNK_BYTES: usize = 32 << 20;
 
-/// What stands in memory that a kernel must write, and behind operands that it must not use.
+/// Fills memory that a kernel must write, or that follows its operands, with NaN.
 fn poison(pass: &mut Pass<'_>, number: NumberType, buffer: &DeviceBuffer, from: usize, count: usize) -> Result<()> {
     let width = number.bytes();
     let out = buffer.slice(from * width..(from + count) * width)?;
     Ok(pass.fill(&Fill { number, out, seed: 0, first: 0, count, offset: f32::NAN, scale: 0.0 })?)
 }
 
-/// `count` numbers that are not numbers.
+/// A buffer of `count` NaN.
 pub(crate) fn poisoned(gpu: &Arc<Gpu>, number: NumberType, count: usize) -> Result<DeviceBuffer> {
     let buffer = DeviceBuffer::new(gpu, count * number.bytes())?;
     let mut pass = gpu.begin()?;
@@ -38,7 +38,7 @@ pub(crate) fn filled(gpu: &Arc<Gpu>, formula: &Formula, count: usize, room: usiz
     let mut pass = gpu.begin()?;
     let out = buffer.slice(0..count * width)?;
     pass.fill(&Fill { number, out, seed, first: 0, count, offset, scale })?;
-    // The poison begins where the driver can write it: at a multiple of 16 bytes.
+    // The poison starts at a multiple of 16 bytes, where the kernel can write it.
     let end = count.next_multiple_of(8);
     if end < room {
         poison(&mut pass, number, &buffer, end, room - end)?;
@@ -61,9 +61,9 @@ pub(crate) fn uploaded(gpu: &Arc<Gpu>, words: &[u32]) -> Result<DeviceBuffer> {
 pub(crate) fn downloaded(buffer: &DeviceBuffer, number: NumberType, count: usize) -> Result<Vec<f32>> {
     let width = number.bytes();
     let mut numbers = Vec::with_capacity(count);
-    let mut bytes = vec![0; CHUNK.min(count * width)];
-    for first in (0..count * width).step_by(CHUNK) {
-        let end = (first + CHUNK).min(count * width);
+    let mut bytes = vec![0; DOWNLOAD_CHUNK_BYTES.min(count * width)];
+    for first in (0..count * width).step_by(DOWNLOAD_CHUNK_BYTES) {
+        let end = (first + DOWNLOAD_CHUNK_BYTES).min(count * width);
         let part = &mut bytes[..end - first];
         buffer.gpu().download(buffer.slice(first..end)?, part)?;
         match number {
@@ -79,16 +79,16 @@ pub(crate) fn downloaded(buffer: &DeviceBuffer, number: NumberType, count: usize
     Ok(numbers)
 }
 
-/// How far numbers of the device are from those they should be.
+/// The errors of numbers of the device.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Distance {
     pub(crate) count: usize,
-    /// Those that are not finite: not written, or made of what must not be read.
+    /// The numbers that are not finite: not written, or computed from memory that must not be read.
     pub(crate) not_finite: usize,
     /// `‖found − expected‖ / ‖expected‖`.
     pub(crate) relative: f64,
-    /// The largest `|found − expected| / (|expected| + rms)`, with `rms` that of the expected numbers: one wrong number
-    /// among millions shows here.
+    /// The largest `|found − expected| / (|expected| + rms)`, with `rms` that of the expected numbers: it shows
+    /// one wrong number among millions.
     pub(crate) largest: f64,
 }
 
@@ -114,14 +114,14 @@ impl Distance {
         Self { count: found.len(), not_finite, relative, largest }
     }
 
-    /// Whether all numbers are there and near enough.
+    /// Whether all numbers are finite and close enough.
     pub(crate) fn is_within(&self, tolerance: f64) -> bool {
         const OF_ONE_NUMBER: f64 = 4.0;
         self.not_finite == 0 && self.relative <= tolerance && self.largest <= OF_ONE_NUMBER * tolerance
     }
 }
 
-/// How far a result may be from sums in f64, as `‖error‖ / ‖result‖`: its own rounding, and that of sums in f32.
+/// The largest allowed `‖error‖ / ‖result‖` against sums in f64: rounding of the result, and of sums in f32.
 pub(crate) fn tolerance(number: NumberType) -> f64 {
     match number {
         NumberType::F32 => 1e-5,
@@ -136,7 +136,7 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// The largest difference of two numbers at the same place; not a number if one of them is not.
+/// The largest difference of two numbers at the same index; NaN if one of them is NaN.
 pub(crate) fn largest_difference<'a>(
     a: impl IntoIterator<Item = &'a f32>,
     b: impl IntoIterator<Item = &'a f32>,

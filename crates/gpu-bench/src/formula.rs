@@ -1,4 +1,4 @@
-//! Numbers that depend on a seed and their index, the same on the device and here.
+//! Numbers that depend on a seed and their index, the same on the device and on the host.
 
 use half::{bf16, f16};
 use polylance_cuda::NumberType;
@@ -15,7 +15,7 @@ pub(crate) struct Formula {
 impl Formula {
     /// Numbers about 0.
     pub(crate) fn new(number: NumberType, seed: u64, scale: f32) -> Self {
-        // Neighbouring seeds would otherwise give the same numbers, one place apart.
+        // Adjacent seeds would otherwise give the same numbers, shifted by one.
         Self { number, seed: splitmix64(seed), offset: 0.0, scale }
     }
 

@@ -1,8 +1,8 @@
 //! Checks and measures the GPU engine on a machine with an NVIDIA GPU.
 //!
-//! One binary that needs the driver and nothing else, so that it can be copied to a rented machine; `gpu/device.sh`
+//! One binary that needs only the driver, so that it can be copied to a rented machine; `gpu/device.sh`
 //! runs its steps. Every step prints a line for each fact and appends one line of JSON; its exit status is 1 when
-//! something that must hold does not, and it aborts when the device makes no progress.
+//! a check fails, and it aborts when the device makes no progress.
 
 mod arrays;
 mod formula;

@@ -1,4 +1,4 @@
-//! Arrays as numpy reads them.
+//! Arrays in numpy's format.
 
 use std::{fs, io, path::Path};
 
@@ -23,7 +23,7 @@ fn write(path: &Path, number: &str, shape: &[usize], numbers: impl Iterator<Item
     const PREFIX: usize = 10;
     let sizes = shape.iter().fold(String::new(), |sizes, size| sizes + &size.to_string() + ",");
     let mut header = format!("{{'descr': '{number}', 'fortran_order': False, 'shape': ({sizes}), }}");
-    // The numbers begin at a multiple of 64 bytes, and a newline ends the header.
+    // The data starts at a multiple of 64 bytes, and a newline ends the header.
     let padded = (PREFIX + header.len() + 1).next_multiple_of(64) - PREFIX;
     header.push_str(&" ".repeat(padded - 1 - header.len()));
     header.push('\n');

@@ -1,4 +1,4 @@
-//! What a step found: a line for people, JSON for the report, and a watchdog for a device that hangs.
+//! The results of a step: lines for people, JSON for the report, and a watchdog for a device that hangs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-/// The results of one step, and how it is doing.
+/// The results and the progress of one step.
 #[derive(Debug)]
 pub(crate) struct Report {
     shared: Arc<Shared>,
@@ -34,14 +34,14 @@ struct State {
     facts: Map<String, Value>,
     failures: Vec<String>,
     last_progress: Instant,
-    /// What is being done, for the message of the watchdog.
+    /// The current activity, for the message of the watchdog.
     doing: String,
     finished: bool,
 }
 
 impl Report {
-    /// Starts the step and its watchdog: without progress for `patience` the process aborts, because a thread that
-    /// waits for a device that hangs cannot be ended otherwise.
+    /// Starts the step and its watchdog. Without progress for `patience` the process aborts, because a thread that
+    /// waits for a hanging device cannot be ended otherwise.
     pub(crate) fn start(step: &'static str, json: Option<PathBuf>, patience: Duration) -> Self {
         let now = Instant::now();
         let state = State {
@@ -60,19 +60,19 @@ impl Report {
         Self { shared }
     }
 
-    /// Names what comes next.
+    /// Sets the current activity.
     pub(crate) fn doing(&self, what: impl fmt::Display) {
         let mut state = self.state();
         state.doing = what.to_string();
         state.last_progress = Instant::now();
     }
 
-    /// The device has done something.
+    /// Reports progress of the device.
     pub(crate) fn progress(&self) {
         self.state().last_progress = Instant::now();
     }
 
-    /// A fact that nothing is required of.
+    /// Records a fact without a requirement.
     pub(crate) fn record(&self, name: &str, text: impl fmt::Display, value: impl Into<Value>) {
         println!("  {name:<44} {text}");
         let mut state = self.state();
@@ -80,7 +80,7 @@ impl Report {
         state.last_progress = Instant::now();
     }
 
-    /// A fact that must hold.
+    /// Records a fact that must hold.
     pub(crate) fn check(&self, name: &str, holds: bool, text: impl fmt::Display, value: impl Into<Value>) {
         println!("  {name:<44} {} {text}", if holds { "ok  " } else { "FAIL" });
         let mut state = self.state();
@@ -91,13 +91,13 @@ impl Report {
         }
     }
 
-    /// The step could not go on.
+    /// Records an error that ended the step.
     pub(crate) fn fail(&self, reason: &str) {
         println!("  FAIL {reason}");
         self.state().failures.push(reason.to_owned());
     }
 
-    /// Ends the step, and returns whether everything held.
+    /// Ends the step, and returns whether all checks passed.
     pub(crate) fn finish(&self) -> bool {
         let mut state = self.state();
         state.finished = true;

@@ -1,4 +1,4 @@
-//! Tokens per second: batches after one another, as many threads as a device has lanes.
+//! Tokens per second, on as many threads as a device has lanes.
 
 use std::{
     sync::{
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use crate::{report::Report, workload::Batch};
 
-/// How long to measure.
+/// The length of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// Batches before the clock starts.
     pub(crate) warmup: usize,
-    /// Enough batches.
+    /// The largest number of batches.
     pub(crate) batches: usize,
-    /// Enough time, once a quarter of the batches is done.
+    /// The time after which the measurement ends, once a quarter of the batches is done.
     pub(crate) time: Duration,
 }
 
@@ -34,22 +34,22 @@ impl Effort {
 /// Tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rate {
-    /// Of the median batch.
+    /// The rate of the median batch.
     pub(crate) median: f64,
-    /// The tenth that was slowest is below, the tenth that was fastest above.
+    /// The 10th and the 90th percentile.
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// All tokens over all the time.
+    /// All tokens divided by the whole time.
     pub(crate) overall: f64,
-    /// Batches that were measured.
+    /// The number of measured batches.
     pub(crate) batches: usize,
     /// The time of the median batch, in milliseconds.
     pub(crate) milliseconds: f64,
 }
 
 impl Rate {
-    /// Of batches in the order of their ends: the first only starts the clock.
-    fn of(mut ends: Vec<(Instant, usize)>) -> Result<Self> {
+    /// The rate from the ends of batches: the first only starts the clock.
+    fn from_ends(mut ends: Vec<(Instant, usize)>) -> Result<Self> {
         ends.sort_by_key(|(end, _)| *end);
         let intervals: Vec<(f64, usize)> =
             ends.windows(2).map(|pair| (pair[1].0.duration_since(pair[0].0).as_secs_f64(), pair[1].1)).collect();
@@ -72,7 +72,7 @@ impl Rate {
         })
     }
 
-    /// How far the slow and the fast tenth are apart, as a share of the median.
+    /// The distance between the percentiles, as a share of the median.
     pub(crate) fn spread(&self) -> f64 {
         (self.high - self.low) / self.median
     }
@@ -89,7 +89,7 @@ impl Rate {
     }
 }
 
-/// Computes batches in turn on `lanes` threads until the effort is enough.
+/// Computes batches in turn on `lanes` threads until the effort is reached.
 ///
 /// # Errors
 /// The first error of a batch; too few batches.
@@ -124,7 +124,7 @@ pub(crate) fn measure(
         let lanes: Vec<_> = (0..lanes.max(1)).map(|_| scope.spawn(lane)).collect();
         lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|_| Err(anyhow!("a lane panicked"))))
     })?;
-    Rate::of(ends.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Rate::from_ends(ends.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[cfg(test)]
@@ -132,22 +132,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_of_the_time_between_ends() {
+    fn rates_use_the_time_between_ends() {
         let start = Instant::now();
         let end = |milliseconds, tokens| (start + Duration::from_millis(milliseconds), tokens);
-        // Out of order, as two lanes may report.
-        let rate = Rate::of(vec![end(300, 100), end(100, 999), end(200, 100), end(500, 100)]).unwrap();
+        // Out of order, as two lanes can report them.
+        let rate = Rate::from_ends(vec![end(300, 100), end(100, 999), end(200, 100), end(500, 100)]).unwrap();
         assert_eq!(
             (rate.batches, rate.median.round(), rate.low.round(), rate.high.round()),
             (3, 1000.0, 500.0, 1000.0)
         );
         assert_eq!((rate.overall.round(), rate.milliseconds.round()), (750.0, 100.0));
         assert!((rate.spread() - 0.5).abs() < 1e-6);
-        assert!(Rate::of(vec![end(0, 1)]).is_err());
+        assert!(Rate::from_ends(vec![end(0, 1)]).is_err());
     }
 
     #[test]
-    fn enough_is_many_batches_or_much_time() {
+    fn measurement_ends_after_its_batches_or_its_time() {
         let effort = Effort { warmup: 1, batches: 20, time: Duration::from_secs(2) };
         let cases = [(20, 1, false), (21, 1, true), (5, 3, false), (6, 3, true)];
         for (done, seconds, expected) in cases {

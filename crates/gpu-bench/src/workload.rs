@@ -1,24 +1,23 @@
-//! Batches of ids to compute: how long the sequences are, and what is in them.
+//! Batches of token ids: their lengths and their contents.
 
 use std::{fmt, str::FromStr};
 
 use anyhow::{Result, ensure};
 use polylance_encoder::{ModelConfig, PackedBatch};
 
-/// How many tokens each article of the Universal Declaration of Human Rights has, in all its translations: what
-/// `gpu/make_lengths.py` writes.
+/// The number of tokens of each article of the Universal Declaration of Human Rights, in all its translations. Written
+/// by `gpu/make_lengths.py`.
 const UDHR_LENGTHS: &str = include_str!("../../../gpu/udhr-lengths.txt");
 
-/// Neighbouring articles are of one language: articles are taken this many apart. It shares no factor with their
-/// number.
+/// Adjacent articles have one language, so every n-th article is taken. The stride shares no factor with their number.
 const UDHR_STRIDE: usize = 7919;
 
-/// How long sequences are.
+/// The lengths of sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lengths {
-    /// All alike.
+    /// All equal.
     Equal(usize),
-    /// As the articles of the declaration.
+    /// Those of the articles of the declaration.
     Udhr,
 }
 
@@ -46,20 +45,20 @@ impl fmt::Display for Lengths {
 /// The lengths of all articles.
 ///
 /// # Errors
-/// When the file is not made of numbers.
+/// When the file has anything but numbers.
 fn udhr_lengths() -> Result<Vec<usize>> {
     let lines = UDHR_LENGTHS.lines().filter(|line| !line.starts_with('#'));
     Ok(lines.flat_map(str::split_whitespace).map(str::parse).collect::<Result<_, _>>()?)
 }
 
-/// Ids of a sequence: those of the committed goldens, so that other programs can make them too.
+/// The ids of a sequence, by the formula of the committed goldens, so that other programs can make them too.
 pub(crate) fn ids(config: &ModelConfig, sequence: usize, length: usize) -> Vec<u32> {
     const FIRST: u64 = 5;
     let words = (config.vocab_size as u64 - FIRST).max(1);
     (0..length as u64).map(|at| (FIRST + (sequence as u64 * 7919 + at * 104_729) % words) as u32).collect()
 }
 
-/// A batch, and how long its sequences are.
+/// A batch, and the lengths of its sequences.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) packed: PackedBatch,
@@ -82,7 +81,7 @@ impl Batch {
     }
 }
 
-/// `count` different batches of at most `tokens` ids.
+/// `count` different batches of at most `tokens` tokens.
 ///
 /// # Errors
 /// When a sequence does not fit a batch or the model.

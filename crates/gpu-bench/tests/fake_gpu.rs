@@ -43,7 +43,7 @@ fn facts(environment: &[(&str, &str)], arguments: &[&str]) -> Result<serde_json:
 }
 
 #[test]
-fn kernels_are_near_sums_in_f64() -> Result<()> {
+fn kernels_match_sums_in_f64() -> Result<()> {
     let facts = facts(&[], &["kernels", "--small", "--only", "fill", "--only", "rows"])?;
     for kernel in ["fill_bf16", "fill_f32", "pool", "gather_rows_f16", "gather_rows_out_f32"] {
         assert!(facts[kernel]["checks"].as_u64() > Some(0), "{kernel} in {facts:?}");
@@ -53,7 +53,7 @@ fn kernels_are_near_sums_in_f64() -> Result<()> {
 }
 
 #[test]
-fn both_families_of_products_are_checked_on_hopper() -> Result<()> {
+fn both_gemm_families_are_checked_on_hopper() -> Result<()> {
     let facts = facts(&[("FAKE_CUDA_COMPUTE", "9.0")], &["kernels", "--small", "--only", "gemm"])?;
     for kernel in ["gemm_bf16", "gemm_sm90_bf16", "gemm_gelu_sm90_f16", "gemm_out_f32_f16", "gemm_f32", "linear_bf16"] {
         let error = facts[kernel]["error"].as_f64().ok_or(kernel)?;
@@ -63,7 +63,7 @@ fn both_families_of_products_are_checked_on_hopper() -> Result<()> {
 }
 
 #[test]
-fn a_tiny_model_of_each_kind_is_computed() -> Result<()> {
+fn tiny_model_of_each_kind_is_computed() -> Result<()> {
     let facts = facts(&[], &["tiny"])?;
     for head in [32, 64, 80, 96, 128] {
         assert!(facts.keys().any(|name| name.contains(&format!("heads of {head}, bf16"))), "{facts:?}");
@@ -72,7 +72,7 @@ fn a_tiny_model_of_each_kind_is_computed() -> Result<()> {
 }
 
 #[test]
-fn goldens_are_those_of_the_encoder() -> Result<()> {
+fn goldens_match_those_of_the_encoder() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encoder/tests/goldens");
     let folder = folder.to_str().ok_or("not UTF-8")?;
     let facts =
@@ -91,7 +91,7 @@ fn goldens_are_those_of_the_encoder() -> Result<()> {
 }
 
 #[test]
-fn a_sequence_has_the_same_bits_in_every_batch() -> Result<()> {
+fn sequence_has_the_same_bits_in_every_batch() -> Result<()> {
     let small = ["--geometry", "tiny", "--sequences", "6", "--batches", "3", "--tokens", "256", "--longest", "66"];
     let facts = facts(&[], &[&["batchings"], &small[..]].concat())?;
     for round in ["round 1", "round 2"] {
@@ -102,7 +102,7 @@ fn a_sequence_has_the_same_bits_in_every_batch() -> Result<()> {
 }
 
 #[test]
-fn speed_is_a_rate_and_a_share_of_each_kernel() -> Result<()> {
+fn speed_reports_a_rate_and_the_share_of_each_kernel() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let ceilings = folder.path().join("ceilings.jsonl");
     fs::write(&ceilings, r#"{"facts": {"square_burst_tflops": 2.0, "square_sustained_tflops": 1.0}}"#)?;
@@ -137,7 +137,7 @@ fn layers_are_written_for_torch() -> Result<()> {
 }
 
 #[test]
-fn limits_of_memory_and_input_are_errors_that_name_the_cause() -> Result<()> {
+fn memory_and_input_limits_are_errors_that_name_the_cause() -> Result<()> {
     let memory = ("FAKE_CUDA_MEMORY", "900000000");
     let facts = facts(&[memory], &["memory", "--leave", "700", "--small", "tiny", "--large", "xl"])?;
     let text = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
@@ -151,7 +151,7 @@ fn limits_of_memory_and_input_are_errors_that_name_the_cause() -> Result<()> {
 }
 
 #[test]
-fn the_pool_gives_the_bits_of_the_bare_engine() -> Result<()> {
+fn pool_gives_the_bits_of_the_bare_engine() -> Result<()> {
     let small = ["pool", "--geometry", "tiny", "--tokens", "512", "--lengths", "40", "--batches", "1"];
     let facts = facts(&[], &small)?;
     assert_eq!(facts["same bits"], true);
@@ -161,7 +161,7 @@ fn the_pool_gives_the_bits_of_the_bare_engine() -> Result<()> {
 }
 
 #[test]
-fn a_device_that_hangs_ends_the_step_with_what_was_being_done() -> Result<()> {
+fn hanging_device_aborts_the_step_with_its_activity() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let json = folder.path().join("results.jsonl");
     let output = Command::new(env!("CARGO_BIN_EXE_polylance-gpu-bench"))
@@ -179,7 +179,7 @@ fn a_device_that_hangs_ends_the_step_with_what_was_being_done() -> Result<()> {
 }
 
 #[test]
-fn a_device_that_fails_is_a_failed_step() -> Result<()> {
+fn failing_device_fails_the_step() -> Result<()> {
     let (output, line) = run(&[("FAKE_CUDA_FAIL", "cuLaunchKernel:5:700")], &["tiny"])?;
     assert_eq!((output.status.code(), &line["passed"]), (Some(1), &false.into()));
     assert!(line["failures"][0].as_str().unwrap_or_default().contains("is lost"), "{line}");

@@ -1,4 +1,4 @@
-//! Sets of ids that take little memory however many ids there are: what does not fit is on disk.
+//! Sets of ids in a fixed amount of memory: the rest spills to disk.
 
 mod seen;
 mod sorted_run;

@@ -1,36 +1,37 @@
-//! Which ids a run has seen, in memory that does not grow.
+//! The ids that a run has seen, in a fixed amount of memory.
 //!
-//! A Bloom filter of fixed size answers for the ids that are new, which are nearly all. What it takes for seen is
-//! looked up: among the newest ids in memory, then among the sorted runs of all others on disk. Runs of one size are
-//! merged, so that there are few of them and a look-up reads a few pages, however many ids there are.
+//! A Bloom filter of fixed size recognizes new ids, which are nearly all. The others are looked up: among the newest
+//! ids in memory, then in sorted runs on disk. Runs of equal size are merged, so there are few of them, and a look-up
+//! reads a few pages however many ids there are.
 
 use std::{collections::HashSet, fmt, io};
 
 use crate::sorted_run::{SortedRun, hash};
 
-/// 32 MiB of bits, the same for every corpus: of 10 million new ids fewer than one in ten thousand is looked up.
+/// 64-bit words of the filter, 32 MiB for every corpus: of 10 million new ids, fewer than one in ten thousand is looked
+/// up.
 const FILTER_WORDS: usize = 1 << 22;
 const FILTER_HASHES: u32 = 6;
-/// Ids in memory before they become a run.
-const NEWEST: usize = 1 << 15;
+/// Ids in memory before they are written as a run.
+const MAX_IDS_IN_MEMORY: usize = 1 << 15;
 /// Runs of one level that are merged into one of the next.
-const FAN_IN: usize = 8;
+const MERGE_FAN_IN: usize = 8;
 
 /// The ids seen so far, by 128 bits of their BLAKE3.
 pub struct SeenIds {
     filter: Vec<u64>,
     newest: HashSet<u128>,
-    /// By level; a run of level n holds `NEWEST * FAN_IN^n` ids.
+    /// By level; a run of level n holds `MAX_IDS_IN_MEMORY * MERGE_FAN_IN^n` ids.
     runs: Vec<Vec<SortedRun>>,
 }
 
 impl SeenIds {
-    /// None yet.
+    /// An empty set.
     pub fn new() -> Self {
-        Self { filter: vec![0; FILTER_WORDS], newest: HashSet::with_capacity(NEWEST), runs: Vec::new() }
+        Self { filter: vec![0; FILTER_WORDS], newest: HashSet::with_capacity(MAX_IDS_IN_MEMORY), runs: Vec::new() }
     }
 
-    /// Remembers an id; false when it was there already.
+    /// Adds an id; false if it was in the set already.
     ///
     /// # Errors
     /// When a temporary file cannot be written or read.
@@ -41,7 +42,7 @@ impl SeenIds {
         }
         self.filter_add(hash);
         self.newest.insert(hash);
-        if self.newest.len() == NEWEST {
+        if self.newest.len() == MAX_IDS_IN_MEMORY {
             self.flush()?;
         }
         Ok(true)
@@ -68,17 +69,17 @@ impl SeenIds {
         Ok(false)
     }
 
-    /// Writes the newest ids as a run, and merges the levels that this fills.
+    /// Writes the newest ids as a run, and merges levels that are full.
     fn flush(&mut self) -> io::Result<()> {
         let mut hashes: Vec<u128> = self.newest.drain().collect();
         hashes.sort_unstable();
         let mut run = SortedRun::write(hashes.into_iter().map(Ok))?;
         for level in 0.. {
             if self.runs.len() == level {
-                self.runs.push(Vec::with_capacity(FAN_IN));
+                self.runs.push(Vec::with_capacity(MERGE_FAN_IN));
             }
             self.runs[level].push(run);
-            if self.runs[level].len() < FAN_IN {
+            if self.runs[level].len() < MERGE_FAN_IN {
                 break;
             }
             run = SortedRun::merge(std::mem::take(&mut self.runs[level]))?;
@@ -86,8 +87,8 @@ impl SeenIds {
         Ok(())
     }
 
-    /// Word and bit of each of the filter's hashes, from two halves of the id's.
-    fn places(hash: u128) -> impl Iterator<Item = (usize, u64)> {
+    /// The word and bit of each hash of the filter, derived from the two halves of the id's hash.
+    fn filter_bits(hash: u128) -> impl Iterator<Item = (usize, u64)> {
         let (low, high) = (hash as u64, (hash >> 64) as u64 | 1);
         (0..FILTER_HASHES).map(move |n| {
             let place = low.wrapping_add(high.wrapping_mul(u64::from(n))) as usize % (FILTER_WORDS * 64);
@@ -96,11 +97,11 @@ impl SeenIds {
     }
 
     fn filter_has(&self, hash: u128) -> bool {
-        Self::places(hash).all(|(word, bit)| self.filter[word] & bit != 0)
+        Self::filter_bits(hash).all(|(word, bit)| self.filter[word] & bit != 0)
     }
 
     fn filter_add(&mut self, hash: u128) {
-        for (word, bit) in Self::places(hash) {
+        for (word, bit) in Self::filter_bits(hash) {
             self.filter[word] |= bit;
         }
     }
@@ -123,10 +124,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_new_once_also_when_it_went_to_disk() {
+    fn id_is_new_once_even_after_it_spilled() {
         let mut seen = SeenIds::new();
-        // Enough for a merged run, some runs that wait to be merged, and some ids in memory.
-        let ids = || (0..10 * NEWEST + 1000).map(|n| format!("id-{n}"));
+        // Enough for a merged run, some unmerged runs, and some ids in memory.
+        let ids = || (0..10 * MAX_IDS_IN_MEMORY + 1000).map(|n| format!("id-{n}"));
         assert!(ids().all(|id| seen.insert(&id).unwrap()));
         let runs: Vec<usize> = seen.runs.iter().map(Vec::len).collect();
         assert_eq!((runs, seen.newest.len()), (vec![2, 1], 1000));
@@ -135,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_filter_takes_for_seen_is_looked_up() {
+    fn false_positives_of_the_filter_are_looked_up() {
         let mut seen = SeenIds::new();
         seen.filter.fill(u64::MAX);
-        let ids = || (0..NEWEST + 10).map(|n| format!("id-{n}"));
+        let ids = || (0..MAX_IDS_IN_MEMORY + 10).map(|n| format!("id-{n}"));
         assert!(ids().all(|id| seen.insert(&id).unwrap()));
         assert!(ids().all(|id| !seen.insert(&id).unwrap()));
     }

@@ -1,4 +1,4 @@
-//! Hashes on disk, in rising order, that are looked up with one read.
+//! Sorted hashes on disk, looked up with one read.
 
 use std::{
     fs::File,
@@ -6,16 +6,16 @@ use std::{
 };
 
 /// Hashes that are read at once.
-const PAGE: u64 = 256;
-const HASH: u64 = size_of::<u128>() as u64;
+const PAGE_HASHES: u64 = 256;
+const HASH_BYTES: u64 = size_of::<u128>() as u64;
 
-/// 128 bits of the BLAKE3 of some bytes.
+/// The first 128 bits of the BLAKE3 of some bytes.
 pub fn hash(bytes: &[u8]) -> u128 {
     u128::from_le_bytes(*blake3::hash(bytes).as_bytes().first_chunk().unwrap_or(&[0; 16]))
 }
 
-/// Hashes in rising order in a file that has no name and goes with its handle. Memory has the first hash of each page:
-/// a 256th of the run.
+/// Ascending hashes in an unnamed file that is deleted with its handle. The first hash of each page is in memory: one
+/// in 256.
 #[derive(Debug)]
 pub struct SortedRun {
     file: File,
@@ -24,7 +24,7 @@ pub struct SortedRun {
 }
 
 impl SortedRun {
-    /// Writes hashes that rise.
+    /// Writes ascending hashes.
     ///
     /// # Errors
     /// When one of them is an error, or the temporary file cannot be written.
@@ -33,7 +33,7 @@ impl SortedRun {
         let (mut len, mut firsts) = (0, Vec::new());
         for hash in hashes {
             let hash = hash?;
-            if len % PAGE == 0 {
+            if len % PAGE_HASHES == 0 {
                 firsts.push(hash);
             }
             file.write_all(&hash.to_le_bytes())?;
@@ -42,7 +42,7 @@ impl SortedRun {
         Ok(Self { file: file.into_inner().map_err(io::IntoInnerError::into_error)?, len, firsts })
     }
 
-    /// One run of all their hashes.
+    /// Merges runs into one.
     ///
     /// # Errors
     /// When a temporary file cannot be read or written.
@@ -75,8 +75,8 @@ impl SortedRun {
     /// When the temporary file cannot be read.
     pub fn has(&mut self, hash: u128) -> io::Result<bool> {
         let Some(page) = self.firsts.partition_point(|first| *first <= hash).checked_sub(1) else { return Ok(false) };
-        let first = page as u64 * PAGE;
-        let page = self.read(first, PAGE.min(self.len - first))?;
+        let first = page as u64 * PAGE_HASHES;
+        let page = self.read(first, PAGE_HASHES.min(self.len - first))?;
         Ok(page.binary_search(&hash).is_ok())
     }
 
@@ -86,8 +86,8 @@ impl SortedRun {
     }
 
     fn read(&mut self, first: u64, count: u64) -> io::Result<Vec<u128>> {
-        let mut bytes = vec![0; (count * HASH) as usize];
-        self.file.seek(SeekFrom::Start(first * HASH))?;
+        let mut bytes = vec![0; (count * HASH_BYTES) as usize];
+        self.file.seek(SeekFrom::Start(first * HASH_BYTES))?;
         self.file.read_exact(&mut bytes)?;
         let (hashes, _) = bytes.as_chunks();
         Ok(hashes.iter().map(|hash| u128::from_le_bytes(*hash)).collect())

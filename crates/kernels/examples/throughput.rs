@@ -1,7 +1,7 @@
 //! Prints the throughput of one core in the encoder's matrix products, and its share of the peak of the instructions.
 //!
-//! Rows and results are laid out as in the encoder: in whole cache lines, in bf16 between the maps unless all is in f32.
-//! Every call uses different weights, as every layer does, so they come from memory or the last-level cache.
+//! Rows and results are laid out as in the encoder: in whole cache lines, in bf16 between the maps unless all is in
+//! f32. Every call uses different weights, as every layer does, so they come from memory or the last-level cache.
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::time::Instant;

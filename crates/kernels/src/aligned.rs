@@ -196,8 +196,9 @@ impl<'a> ScratchSlices<'a> {
         let bytes = (len * size_of::<T>()).next_multiple_of(CACHE_LINE_BYTES);
         let (taken, rest) = rest.split_at_mut(bytes);
         self.rest = rest;
-        // SAFETY: `taken` holds at least `len` values and starts at a multiple of CACHE_LINE_BYTES, as every slice before it was a
-        // multiple of CACHE_LINE_BYTES long; any bytes are a value of a plain type; the borrow is exclusive.
+        // SAFETY: `taken` holds at least `len` values and starts at a multiple of CACHE_LINE_BYTES, as every slice
+        // before it was a multiple of CACHE_LINE_BYTES long; any bytes are a value of a plain type; the borrow is
+        // exclusive.
         unsafe { slice::from_raw_parts_mut(taken.as_mut_ptr().cast(), len) }
     }
 }

@@ -1,8 +1,8 @@
 //! Tiles: eight registers of 16 rows by 64 bytes, and products of them.
 //!
-//! The compiler does not use tile registers, so only the functions here touch them, and a tile keeps its contents between
-//! calls. Tiles must be configured first ([`Tiles::configure`]), once for each stretch of work: a thread that leaves them
-//! configured pays for their 8 KiB at every context switch.
+//! The compiler does not use tile registers, so only the functions here touch them, and a tile keeps its contents
+//! between calls. Tiles must be configured first ([`Tiles::configure`]), once for each stretch of work: a thread that
+//! leaves them configured pays for their 8 KiB at every context switch.
 
 use std::{arch::asm, arch::x86_64, marker::PhantomData};
 

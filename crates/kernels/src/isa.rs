@@ -60,9 +60,9 @@ impl Isa {
         *BEST.get_or_init(best)
     }
 
-    /// The highest instruction set, except where a lower one is faster. Intel's dot product of pairs takes four times as
-    /// long as a multiplication of f32, so widening both pairs and multiplying twice is faster; AMD's takes as long as one
-    /// multiplication.
+    /// The highest instruction set, except where a lower one is faster. Intel's dot product of pairs takes four times
+    /// as long as a multiplication of f32, so widening both pairs and multiplying twice is faster; AMD's takes as long
+    /// as one multiplication.
     ///
     /// Measured on a Xeon of model 207 without AMX: 187 of 415 GFLOP/s.
     fn fastest() -> Self {

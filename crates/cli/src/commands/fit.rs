@@ -7,7 +7,7 @@ use polylance_engine::{
     fit::{ClassifierRequest, ClassifierSummary, Labelled, LeftOut, TaggerRequest, TaggerSummary},
     models,
 };
-use polylance_fit::Options;
+use polylance_fit::TrainOptions;
 
 use crate::{
     args::{DeviceArgs, ProgressMode},
@@ -59,16 +59,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SQL")]
     test: Option<String>,
     /// Share of the rows held out of training; they decide when to stop
-    #[arg(long, value_name = "SHARE", default_value_t = Options::default().held_out)]
+    #[arg(long, value_name = "SHARE", default_value_t = TrainOptions::default().held_out)]
     held_out: f64,
     /// Maximum number of passes over the vectors
-    #[arg(long, value_name = "N", default_value_t = Options::default().epochs)]
+    #[arg(long, value_name = "N", default_value_t = TrainOptions::default().epochs)]
     epochs: usize,
     /// Learning rate
-    #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate)]
+    #[arg(long, value_name = "RATE", default_value_t = TrainOptions::default().learning_rate)]
     learning_rate: f64,
     /// Weight decay
-    #[arg(long, value_name = "DECAY", default_value_t = Options::default().weight_decay)]
+    #[arg(long, value_name = "DECAY", default_value_t = TrainOptions::default().weight_decay)]
     weight_decay: f64,
     /// Seed: decides which rows are held out, and the order of the others
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -96,13 +96,13 @@ Examples:
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let files = models::find(&args.model)?;
-    let options = Options {
+    let options = TrainOptions {
         held_out: args.held_out,
         epochs: args.epochs,
         learning_rate: args.learning_rate,
         weight_decay: args.weight_decay,
         seed: args.seed,
-        ..Options::default()
+        ..TrainOptions::default()
     };
     let features = args.features.unwrap_or_else(|| format!("{}.features.lance", args.out.display()));
     let devices = args.devices.devices;
@@ -179,7 +179,7 @@ fn print_classifier(outcome: &ClassifierSummary, printer: &mut Printer) -> Resul
     }
     printer.line("")?;
     let header = ["label", "taken for", "rows"].map(str::to_owned);
-    let pair = |pair: &polylance_fit::Confused| vec![pair.label.clone(), pair.taken_for.clone(), n(pair.rows)];
+    let pair = |pair: &polylance_fit::Confusion| vec![pair.label.clone(), pair.taken_for.clone(), n(pair.rows)];
     printer.table(&header, report.confused.iter().take(MAX_PRINTED_PAIRS).map(pair).collect())?;
     if report.confused.len() > MAX_PRINTED_PAIRS {
         printer.line(format!("… and {} more pairs; --json has all", n(report.confused.len() - MAX_PRINTED_PAIRS)))?;

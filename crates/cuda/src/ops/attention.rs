@@ -15,9 +15,9 @@ use crate::{
 pub struct Attention<'a> {
     /// The type of `qkv` and `out`.
     pub number: NumberType,
-    /// Queries, keys and values side by side: `[tokens, 3 · heads · head_size]`.
+    /// Queries, keys and values of each token in one row: `[tokens, 3 · heads · head_size]`.
     pub qkv: DeviceSlice<'a>,
-    /// Where each sequence starts, and the end of the last: u32 `[sequences + 1]`, the last at most `tokens`.
+    /// The start of each sequence, and the end of the last: u32 `[sequences + 1]`, the last at most `tokens`.
     pub cu_seqlens: DeviceSlice<'a>,
     /// Sequence and first query row within it, for every tile of up to 64 query rows: u32 `[tiles, 2]`.
     pub tile_list: DeviceSlice<'a>,
@@ -25,17 +25,17 @@ pub struct Attention<'a> {
     pub out: DeviceSlice<'a>,
     /// Rows.
     pub tokens: usize,
-    /// How many sequences there are.
+    /// Number of sequences.
     pub sequences: usize,
-    /// How many tiles there are.
+    /// Number of tiles.
     pub tiles: usize,
-    /// How many heads there are.
+    /// Number of heads.
     pub heads: usize,
     /// Numbers of a head as stored: 32, 64, 80, 96 or 128; in f32 any number up to 128.
     pub head_size: usize,
     /// Applied to the products, usually `1 / sqrt(true head size)`.
     pub scale: f32,
-    /// Whether a token sees only itself and those before it.
+    /// Whether a token attends only to itself and earlier ones.
     pub causal: bool,
 }
 

@@ -15,7 +15,7 @@ pub struct Fill<'a> {
     pub seed: u64,
     /// The index of the first number.
     pub first: u64,
-    /// How many numbers.
+    /// Number of numbers.
     pub count: usize,
     /// Added to every number.
     pub offset: f32,

@@ -11,7 +11,7 @@ use crate::{
     tensor_map::Matrix,
 };
 
-/// What follows the sum of a matrix product, before it is rounded.
+/// The step after the sum of a matrix product, before it is rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     /// Nothing: `out` has the type of the operands.
@@ -22,9 +22,9 @@ pub enum Epilogue {
     F32,
 }
 
-/// A matrix product. `x` has room for [`padded_rows`]`(m)` rows: those behind `m` may be read. So has `out` where the
-/// Hopper kernel writes it (compute capability 9.0, 16-bit, unless [`Epilogue::F32`]): those behind `m` may be
-/// overwritten. Elsewhere `m` rows of `out` are enough.
+/// A matrix product. `x` has room for [`padded_rows`]`(m)` rows: those after `m` may be read. `out` has as many if the
+/// Hopper kernel writes it (compute capability 9.0, 16-bit, unless [`Epilogue::F32`]): those after `m` may be
+/// overwritten. Otherwise `m` rows of `out` are enough.
 ///
 /// Which kernel computes it depends on `n`, `k` and the device, never on `m`: a row's bits are the same in any batch.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct Gemm<'a> {
     pub bias: Option<DeviceSlice<'a>>,
     /// `[m, n]`, written; padded for the Hopper kernel.
     pub out: DeviceSlice<'a>,
-    /// What follows the sum.
+    /// The step after the sum.
     pub epilogue: Epilogue,
     /// Rows of `x`.
     pub m: usize,
@@ -73,7 +73,7 @@ pub struct Linear<'a> {
     pub bias: Option<DeviceSlice<'a>>,
     /// f32 `[m, n]`, written.
     pub out: DeviceSlice<'a>,
-    /// What follows the sum.
+    /// The step after the sum.
     pub activation: Activation,
     /// Rows of `x`.
     pub m: usize,
@@ -117,7 +117,7 @@ impl Pass<'_> {
         operands.check("x", x, &[padded_rows(m), k], number.bytes())?;
         operands.check("w", w, &[n, k], number.bytes())?;
         operands.check_optional("bias", bias, &[n], WORD)?;
-        // The Hopper kernel alone stores boxes of rows.
+        // Only the Hopper kernel stores boxes of rows.
         let out_rows = if hopper { padded_rows(m) } else { m };
         operands.check("out", out, &[out_rows, n], out_bytes)?;
         let launch = launch::gemm(number, m as u32, n as u32);

@@ -67,7 +67,7 @@ impl<'p> Operands<'p> {
         slice.map_or(Ok(()), |slice| self.check(operand, slice, shape, number_bytes))
     }
 
-    /// A size as kernels take it.
+    /// A size as a parameter of kernels.
     fn size(&self, name: &str, size: usize) -> Result<i32> {
         i32::try_from(size).or_else(|_| self.error(format_args!("{name} of {size} is too large")))
     }

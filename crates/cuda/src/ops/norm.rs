@@ -21,7 +21,7 @@ pub struct Norm<'a> {
     pub eps: f32,
 }
 
-/// What happens to a sum `r` of the residual stream.
+/// What is stored of a sum `r` of the residual stream.
 #[derive(Debug, Clone, Copy)]
 pub enum Placement<'a> {
     /// The stream keeps the sum: `states = r`, `x = LN(r)`.
@@ -40,7 +40,7 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The number that the kernels know it by.
+    /// Its number in the kernels.
     fn number(&self) -> i32 {
         match self {
             Self::Pre(_) => 0,
@@ -186,7 +186,7 @@ impl Pass<'_> {
     /// [`Misuse`](crate::CudaError::Misuse) if an operand does not fit; [`Lost`](crate::CudaError::Lost).
     pub fn add_norm(&mut self, add_norm: &AddNorm<'_>) -> Result<()> {
         let AddNorm { number, placement, tokens, hidden, .. } = *add_norm;
-        // Too long a row has no kernel, and is refused below.
+        // A row that is too long has no kernel, and is refused below.
         let kernel = KernelName::sized("add_norm", number, launch::row_chunks(hidden).unwrap_or_default());
         let operands = Operands::new(self, kernel);
         let (rows, columns) = (operands.size("tokens", tokens)?, operands.hidden(hidden)?);

@@ -1,4 +1,4 @@
-//! From states of tokens to rows of results.
+//! Pooling and selection of rows: from token states to results.
 
 use super::{Operands, WORD};
 use crate::{error::Result, kernel::KernelName, launch, memory::DeviceSlice, number::NumberType, pass::Pass};
@@ -25,7 +25,7 @@ pub enum PoolMode {
 pub struct Pool<'a> {
     /// f32 `[tokens, hidden]`.
     pub states: DeviceSlice<'a>,
-    /// Where each sequence starts, and the end of the last: u32 `[sequences + 1]`, the last at most `tokens`.
+    /// The start of each sequence, and the end of the last: u32 `[sequences + 1]`, the last at most `tokens`.
     pub cu_seqlens: DeviceSlice<'a>,
     /// f32 `[sequences, dim]`, written.
     pub out: DeviceSlice<'a>,
@@ -35,9 +35,9 @@ pub struct Pool<'a> {
     pub sequences: usize,
     /// Columns of `states`: a multiple of 8, at most 8192.
     pub hidden: usize,
-    /// How many of the first columns are kept.
+    /// The number of leading columns to keep.
     pub dim: usize,
-    /// How the states are summed up.
+    /// How the states are pooled.
     pub mode: PoolMode,
     /// Whether the result is divided by its length.
     pub normalize: bool,

@@ -1,4 +1,4 @@
-//! What the tests on the fake driver share.
+//! Helpers of the tests on the fake driver.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use polylance_cuda::{DeviceBuffer, Gpu, NumberType, PinnedBuffer, Pod, Result};
 
-/// A buffer that holds these numbers, and room for `bytes` bytes at least.
+/// A buffer with these numbers, of at least `bytes` bytes.
 pub fn upload_padded<T: Pod>(gpu: &Arc<Gpu>, numbers: &[T], bytes: usize) -> Result<DeviceBuffer> {
     let buffer = DeviceBuffer::new(gpu, bytes.max(size_of_val(numbers)))?;
     let mut pinned = PinnedBuffer::new(gpu, size_of_val(numbers))?;
@@ -21,7 +21,7 @@ pub fn upload_padded<T: Pod>(gpu: &Arc<Gpu>, numbers: &[T], bytes: usize) -> Res
     Ok(buffer)
 }
 
-/// A buffer that holds these numbers.
+/// A buffer with these numbers.
 pub fn upload<T: Pod>(gpu: &Arc<Gpu>, numbers: &[T]) -> Result<DeviceBuffer> {
     upload_padded(gpu, numbers, 0)
 }
@@ -98,7 +98,7 @@ pub fn numbers<T: Stored>(seed: u64, count: usize) -> Vec<T> {
     (0..count).map(|_| T::round(next())).collect()
 }
 
-/// Every number is as near to the reference as its type allows.
+/// Panics unless every number is within the tolerance of its type.
 #[track_caller]
 pub fn assert_near<T: Stored>(actual: &[T], expected: &[f64], what: &str) {
     assert_near_within(actual, expected, T::TOLERANCE, what);

@@ -1,4 +1,4 @@
-//! What kernels compute, in f64 and in the plainest form.
+//! References of the kernels, in f64 and in the simplest form.
 
 pub fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))

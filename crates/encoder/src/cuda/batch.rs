@@ -7,10 +7,10 @@ use crate::{
 };
 
 /// Query rows that a block of the attention kernel computes.
-const TILE: usize = 64;
+const ATTENTION_TILE_ROWS: usize = 64;
 
-/// Every part starts at a multiple of this many words, which is 16 bytes.
-const ALIGNMENT: usize = 4;
+/// Every part starts at a multiple of this many words, which are 16 bytes.
+const PART_ALIGNMENT_WORDS: usize = 4;
 
 /// Words from `start` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) struct Part {
     pub(super) len: usize,
 }
 
-/// The words of a batch and where its parts begin.
+/// The words of a batch, and where its parts begin.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) words: Vec<u32>,
@@ -27,7 +27,7 @@ pub(super) struct Block {
     pub(super) ids: Part,
     /// `[tokens]`: rows of the position embeddings.
     pub(super) positions: Part,
-    /// `[tokens]`: rows of the token type embeddings; absent when all are the first.
+    /// `[tokens]`: rows of the token type embeddings; absent when all types are 0.
     pub(super) types: Option<Part>,
     /// `[sequences + 1]`.
     pub(super) cu_seqlens: Part,
@@ -39,13 +39,13 @@ pub(super) struct Block {
 
 /// The largest size in words of a block of `tokens` tokens in `sequences` sequences.
 pub(super) fn capacity(tokens: usize, sequences: usize) -> usize {
-    let tiles = tokens / TILE + sequences;
+    let tiles = tokens / ATTENTION_TILE_ROWS + sequences;
     // Each of the six parts may be followed by padding.
-    4 * tokens + sequences + 1 + 2 * tiles + 6 * ALIGNMENT
+    4 * tokens + sequences + 1 + 2 * tiles + 6 * PART_ALIGNMENT_WORDS
 }
 
 impl Block {
-    /// A batch from its first token on. `rows` are rows of the states that a head reads.
+    /// A whole batch. `rows` are rows of the states that a head reads.
     ///
     /// # Errors
     /// [`ModelError::Input`] for a sequence that is too long, or an id or a token type that the model does not have.
@@ -57,7 +57,7 @@ impl Block {
         Ok(Self::of(&batch.input_ids, positions, types, cu_seqlens.as_slice(), tiles, rows))
     }
 
-    /// The next ids of one sequence that has `before` tokens already, which count positions from 0.
+    /// The next tokens of one sequence, after `before` earlier ones; positions count from 0.
     ///
     /// # Errors
     /// As [`Block::new`].
@@ -82,7 +82,7 @@ impl Block {
             let start = words.len();
             words.extend(numbers);
             let len = words.len() - start;
-            words.resize(words.len().next_multiple_of(ALIGNMENT), 0);
+            words.resize(words.len().next_multiple_of(PART_ALIGNMENT_WORDS), 0);
             Part { start, len }
         };
         let ids = part(&mut ids.iter().copied());
@@ -105,20 +105,20 @@ impl Block {
 
 /// The tiles of a sequence's query rows from `first` to `end`.
 fn tiles(sequence: usize, first: usize, end: usize) -> impl Iterator<Item = [u32; 2]> {
-    (first..end).step_by(TILE).map(move |row| [sequence as u32, row as u32])
+    (first..end).step_by(ATTENTION_TILE_ROWS).map(move |row| [sequence as u32, row as u32])
 }
 
 fn check(config: &ModelConfig, batch: &PackedBatch, cu_seqlens: &CuSeqlens) -> Result<()> {
     let refuse = |sequence, message| Err(ModelError::Input { sequence, message });
     for (sequence, range) in cu_seqlens.ranges().enumerate() {
         if range.len() > config.max_tokens() {
-            let message = format!("{} ids, the model takes at most {}", range.len(), config.max_tokens());
+            let message = format!("{} tokens, the model takes at most {}", range.len(), config.max_tokens());
             return refuse(sequence, message);
         }
         check_ids(config, sequence, &batch.input_ids[range.clone()])?;
         let Some(types) = batch.token_types.as_ref().filter(|_| config.type_vocab_size > 1) else { continue };
         let Some(types) = types.get(range) else {
-            return refuse(sequence, format!("the batch has {} token types only", types.len()));
+            return refuse(sequence, format!("the batch has only {} token types", types.len()));
         };
         if let Some(other) = types.iter().find(|&&other| other as usize >= config.type_vocab_size) {
             return refuse(sequence, format!("token type {other}, the model has {}", config.type_vocab_size));
@@ -154,13 +154,13 @@ mod tests {
         assert_eq!(words(&block, block.rows), [5, 7]);
         assert_eq!((block.tokens(), block.sequences(), block.types), (195, 3, None));
         for part in [block.ids, block.positions, block.cu_seqlens, block.tiles, block.rows] {
-            assert_eq!(part.start % ALIGNMENT, 0);
+            assert_eq!(part.start % PART_ALIGNMENT_WORDS, 0);
         }
         assert!(block.words.len() <= capacity(195, 3));
     }
 
     #[test]
-    fn padding_in_a_text_is_not_counted() {
+    fn padding_tokens_do_not_advance_positions() {
         let config = ModelConfig { kind: ModelKind::XlmRoberta, pad_token_id: 1, ..ModelConfig::tiny() };
         let batch = PackedBatch::new(&[vec![0, 1, 5, 2], vec![0, 2]]).unwrap();
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len()).unwrap();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_token_attends_to_all_before_it() {
+    fn next_token_attends_to_all_earlier_ones() {
         let config = ModelConfig::tiny();
         let block = Block::next(&config, &[4], 9).unwrap();
         assert_eq!(words(&block, block.positions), [9]);

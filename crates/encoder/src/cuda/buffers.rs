@@ -21,16 +21,16 @@ use crate::{
 /// Kernels may touch rows up to a multiple of this many.
 const ROW_STEP: usize = 256;
 
-/// Where a part of the outputs begins is a multiple of this many numbers.
-const OUTPUT_STEP: usize = 64;
+/// Each part of the outputs starts at a multiple of this many numbers.
+const OUTPUT_ALIGNMENT_NUMBERS: usize = 64;
 
 /// Batches in flight: one computes while the host prepares or reads another.
-const SLOTS: usize = 2;
+const BATCHES_IN_FLIGHT: usize = 2;
 
-/// Memory of a device that is left free for others: its outputs, its driver, other programs.
-const SPARE: u64 = 512 << 20;
+/// Device memory in bytes that is left free for outputs, the driver and other programs.
+const RESERVED_BYTES: u64 = 512 << 20;
 
-/// Ids in a batch of a model that wide: products large enough to keep a whole GPU busy.
+/// The tokens of a batch for a hidden size: enough for products that keep a whole GPU busy.
 fn suggested_tokens(hidden: usize) -> usize {
     match hidden {
         2048.. => 16_384,
@@ -39,7 +39,7 @@ fn suggested_tokens(hidden: usize) -> usize {
     }
 }
 
-/// How many ids and sequences a pass takes.
+/// The largest numbers of tokens and sequences in a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) tokens: usize,
@@ -50,10 +50,10 @@ pub(super) struct Plan {
 fn bytes(geometry: &Geometry, numbers: NumberType, tokens: usize) -> u64 {
     let row = 4 * geometry.hidden + numbers.bytes() * (2 * geometry.hidden + geometry.wide() + geometry.context());
     let block = 4 * batch::capacity(tokens, tokens);
-    ((tokens.next_multiple_of(ROW_STEP) + ROW_STEP) * row + SLOTS * block) as u64
+    ((tokens.next_multiple_of(ROW_STEP) + ROW_STEP) * row + BATCHES_IN_FLIGHT * block) as u64
 }
 
-/// Holds the memory against what is free, and makes batches smaller where that was left open.
+/// Compares the needed memory with the free memory, and makes batches smaller if their size was not given.
 ///
 /// # Errors
 /// [`ModelError::DeviceMemory`] when it does not fit.
@@ -70,7 +70,7 @@ pub(super) fn plan(
     let least = config.max_tokens().next_multiple_of(ROW_STEP);
     let suggested = batch_tokens.unwrap_or_else(|| suggested_tokens(geometry.hidden));
     let mut tokens = suggested.next_multiple_of(ROW_STEP).max(least);
-    let room = free.saturating_sub(weights as u64).saturating_sub(SPARE);
+    let room = free.saturating_sub(weights as u64).saturating_sub(RESERVED_BYTES);
     if batch_tokens.is_none() {
         while tokens > least && bytes(geometry, numbers, tokens) > room {
             tokens = (tokens / 2).next_multiple_of(ROW_STEP).max(least);
@@ -99,26 +99,26 @@ pub(super) fn plan(
     Ok(Plan { tokens, sequences: tokens })
 }
 
-/// Buffers of `[tokens, …]` on the device, and slots that batches cross in.
+/// Buffers of `[tokens, …]` on the device, and slots for the transfers of batches.
 #[derive(Debug)]
 pub(super) struct Buffers {
     plan: Plan,
     /// `[tokens, hidden]` in f32: the residual stream.
     pub(super) states: DeviceBuffer,
-    /// `[tokens, hidden]`: the normed states, as the next map takes them.
+    /// `[tokens, hidden]`: the normalized states, the input of the next map.
     pub(super) input: DeviceBuffer,
-    /// `[tokens, hidden]`: what a block adds to the states.
+    /// `[tokens, hidden]`: the output of a block, to be added to the states.
     pub(super) added: DeviceBuffer,
-    /// `[tokens, wide]`: queries, keys and values, or the inner numbers of a feed-forward block.
+    /// `[tokens, wide]`: queries, keys and values, or the inner states of a feed-forward block.
     pub(super) wide: DeviceBuffer,
     /// `[tokens, heads * padded_head]`.
     pub(super) context: DeviceBuffer,
-    /// Outputs, followed by the heads' intermediate results. Grows with the requests; passes use it one after another,
-    /// in the order of the stream.
+    /// Outputs, followed by the heads' intermediate results. Grows with the requests; passes use it one at a time, in
+    /// the order of the stream.
     outputs: Mutex<DeviceBuffer>,
     slots: Mutex<Slots>,
     given_back: Condvar,
-    /// Times of the kernels, where the device takes them.
+    /// Times of the kernels, if profiling is on.
     times: Mutex<Vec<KernelTime>>,
 }
 
@@ -134,17 +134,17 @@ struct Slots {
 struct Slot {
     host_block: PinnedBuffer,
     block: DeviceBuffer,
-    /// Grows with what is requested.
+    /// Grows with the requests.
     host_outputs: PinnedBuffer,
 }
 
-/// Where a pass finds its batch and leaves its outputs.
+/// The device memory of a pass: its batch, its outputs and scratch memory.
 pub(super) struct Places<'a> {
     pub(super) buffers: &'a Buffers,
     block: &'a DeviceBuffer,
-    /// In f32, as many numbers as were requested.
+    /// In f32, of the requested length.
     pub(super) outputs: Vec<DeviceSlice<'a>>,
-    /// As many bytes as were requested.
+    /// Of the requested size.
     pub(super) scratch: DeviceSlice<'a>,
 }
 
@@ -162,14 +162,14 @@ pub(super) struct Downloaded<'a> {
 }
 
 impl Downloaded<'_> {
-    /// The numbers of each output that was requested, in order.
+    /// The numbers of each requested output, in order.
     pub(super) fn outputs(&self) -> impl Iterator<Item = &[f32]> {
         let numbers = self.lease.slot.as_ref().map_or(&[][..], |slot| slot.host_outputs.as_slice::<f32>());
         self.ranges.iter().map(move |range| &numbers[range.clone()])
     }
 }
 
-/// A slot in use. Dropped, it goes back; a slot that is lost with its device makes room for a new one.
+/// A slot in use, returned on drop. A slot that is lost with its device is replaced by a new one.
 struct Lease<'a> {
     buffers: &'a Buffers,
     slot: Option<Slot>,
@@ -199,10 +199,10 @@ impl Slot {
 
 impl Buffers {
     pub(super) fn new(gpu: &Arc<Gpu>, geometry: &Geometry, numbers: NumberType, plan: Plan) -> Result<Self> {
-        // A sequence that goes on begins at any row, and products may touch rows behind its end.
+        // A continued sequence starts at any row, and products may touch rows after its end.
         let rows = plan.tokens.next_multiple_of(ROW_STEP) + ROW_STEP;
         let of = |width: usize, bytes: usize| DeviceBuffer::new(gpu, rows * width * bytes);
-        let idle = (0..SLOTS).map(|_| Slot::new(gpu, plan)).collect::<Result<_>>()?;
+        let idle = (0..BATCHES_IN_FLIGHT).map(|_| Slot::new(gpu, plan)).collect::<Result<_>>()?;
         Ok(Self {
             plan,
             states: of(geometry.hidden, 4)?,
@@ -211,7 +211,7 @@ impl Buffers {
             wide: of(geometry.wide(), numbers.bytes())?,
             context: of(geometry.context(), numbers.bytes())?,
             outputs: Mutex::new(DeviceBuffer::new(gpu, 0)?),
-            slots: Mutex::new(Slots { idle, alive: SLOTS }),
+            slots: Mutex::new(Slots { idle, alive: BATCHES_IN_FLIGHT }),
             given_back: Condvar::new(),
             times: Mutex::default(),
         })
@@ -240,7 +240,7 @@ impl Buffers {
         let mut used = 0;
         let mut range = |&len: &usize| {
             let start = used;
-            used = (start + len).next_multiple_of(OUTPUT_STEP);
+            used = (start + len).next_multiple_of(OUTPUT_ALIGNMENT_NUMBERS);
             start..start + len
         };
         let ranges: Vec<Range<usize>> = outputs.iter().map(&mut range).collect();
@@ -306,7 +306,7 @@ impl Buffers {
             if let Some(slot) = slots.idle.pop() {
                 return Ok(Lease { buffers: self, slot: Some(slot) });
             }
-            if slots.alive < SLOTS {
+            if slots.alive < BATCHES_IN_FLIGHT {
                 let slot = Slot::new(gpu, self.plan)?;
                 slots.alive += 1;
                 return Ok(Lease { buffers: self, slot: Some(slot) });

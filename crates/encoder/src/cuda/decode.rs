@@ -1,4 +1,4 @@
-//! Generation: keys and values of a sequence's tokens are kept on the device, so that each is computed once.
+//! Generation: the keys and values of a sequence's tokens are cached on the device, so that each is computed once.
 
 use polylance_cuda::{DeviceBuffer, DeviceSlice, padded_rows};
 
@@ -12,14 +12,14 @@ pub(crate) struct Cache {
     layer_bytes: usize,
 }
 
-/// The cache in a pass that appends tokens after the `before` earlier ones.
+/// The cache in a pass that appends tokens after `before` earlier ones.
 pub(super) struct LayerCache<'a> {
     cache: &'a Cache,
     before: usize,
 }
 
 impl<'a> LayerCache<'a> {
-    /// A layer's rows, and how many are there already.
+    /// A layer's rows, and the number of cached ones.
     pub(super) fn layer(&self, number: usize) -> Result<(DeviceSlice<'a>, usize)> {
         let Cache { buffer, layer_bytes } = self.cache;
         Ok((buffer.slice(number * layer_bytes..(number + 1) * layer_bytes)?, self.before))
@@ -27,18 +27,18 @@ impl<'a> LayerCache<'a> {
 }
 
 impl CudaEncoder {
-    /// Room for the longest sequence that the model takes.
+    /// A cache for the longest sequence of the model.
     ///
     /// # Errors
     /// When the device has too little memory or fails.
     pub(crate) fn cache(&self) -> Result<Cache> {
-        // Products may touch rows behind the newest.
+        // Products may touch rows after the newest.
         let rows = padded_rows(self.config.max_tokens() + padded_rows(1));
         let layer_bytes = rows * 3 * self.geometry.context() * self.numbers.bytes();
         Ok(Cache { buffer: DeviceBuffer::new(&self.gpu, self.tensors.layers.len() * layer_bytes)?, layer_bytes })
     }
 
-    /// The logits after the last of these ids, `[vocab]`; `before` earlier ones are in the cache.
+    /// The logits after the last of these tokens, `[vocab]`; `before` earlier ones are cached.
     ///
     /// # Errors
     /// [`ModelError::Input`] for an id that the model does not have; when the device fails.

@@ -1,4 +1,4 @@
-//! Heads on the device: only logits come back.
+//! Heads on the device: only logits are downloaded.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     batch::CuSeqlens,
     config::ModelConfig,
-    embeddings::WORDS,
+    embeddings::WORD_EMBEDDINGS,
     error::{ModelError, Result},
     head_config::HeadConfig,
     head_kind::HeadKind,
@@ -32,19 +32,19 @@ pub(crate) struct CudaHead {
     weights: DeviceBuffer,
     numbers: NumberType,
     layers: Layers,
-    /// Labels, or words of the vocabulary.
+    /// Labels, or tokens of the vocabulary.
     width: usize,
 }
 
 #[derive(Debug)]
 enum Layers {
-    /// The first token's state through a map and tanh, and another map: one row a sequence.
+    /// The first token's state through a map and tanh, and another map: one row per sequence.
     First { dense: layout::Linear, output: layout::Linear },
     /// One map of the pooled vector.
     Pooled { pooling: Pooling, normalize: bool, output: layout::Linear },
     /// One map of each token's state.
     Tokens { output: layout::Linear },
-    /// A map, GELU, a norm, and one logit a word.
+    /// A map, GELU, a norm, and one logit per token of the vocabulary.
     Language {
         dense: layout::Linear,
         norm: layout::Norm,
@@ -98,8 +98,8 @@ impl CudaHead {
                 let dense = linear(names.dense, config.hidden_size);
                 let norm = layout.norm(names.norm, config.hidden_size);
                 let words = Groups::plain(config.vocab_size);
-                let table =
-                    (decoder.table != WORDS).then(|| layout.matrix(vec![decoder.table.to_owned()], words, hidden));
+                let table = (decoder.table != WORD_EMBEDDINGS)
+                    .then(|| layout.matrix(vec![decoder.table.to_owned()], words, hidden));
                 let bias = layout.vector(vec![decoder.bias.to_owned()], words);
                 (Layers::Language { dense, norm, table, bias }, config.vocab_size)
             }
@@ -138,7 +138,7 @@ impl CudaHead {
         4 * vectors * vector_room(sequences, hidden)
     }
 
-    /// The logits of each sequence: one row, or one row a token.
+    /// The logits of each sequence: one row, or one row per token.
     pub(crate) fn by_sequence(&self, logits: &[f32], cu_seqlens: &CuSeqlens) -> Logits {
         if matches!(self.layers, Layers::Tokens { .. }) {
             let of_range =
@@ -215,13 +215,13 @@ impl CudaHead {
     }
 }
 
-/// Numbers of one vector a sequence, with the next part aligned.
+/// The numbers of one vector per sequence, rounded up to the alignment of the next part.
 fn vector_room(sequences: usize, hidden: usize) -> usize {
     (sequences * hidden).next_multiple_of(64)
 }
 
 impl CudaEncoder {
-    /// Bytes that any head of a request computes in.
+    /// Bytes of scratch memory for any head of a request.
     pub(super) fn scratch(&self, block: &Block, heads: &[&CudaHead]) -> usize {
         heads.iter().map(|head| head.scratch(block.sequences(), self.geometry.hidden)).max().unwrap_or(0)
     }

@@ -59,7 +59,7 @@ impl CudaEncoder {
         Ok(())
     }
 
-    /// The sum of the embeddings, normed as the first layer takes it.
+    /// The sum of the embeddings, normalized for the first layer.
     fn embed(&self, pass: &mut Pass<'_>, places: &Places<'_>, block: &Block) -> Result<()> {
         let tensors = &self.tensors;
         let placement = match (&tensors.embedding_norm, tensors.layers.first()) {
@@ -83,7 +83,7 @@ impl CudaEncoder {
         })?)
     }
 
-    /// From the normed states to what the attention adds to them.
+    /// From the normalized states to the output of the attention block.
     fn attend(
         &self,
         pass: &mut Pass<'_>,
@@ -133,7 +133,7 @@ impl CudaEncoder {
         Ok(pass.gemm(&Gemm { bias, epilogue, ..self.product(linear, rows, [x, out])? })?)
     }
 
-    /// `out = x Wᵀ`, of a map whose bias is added to the states in f32.
+    /// `out = x Wᵀ`, for a map whose bias is added to the states in f32.
     fn product<'a>(&'a self, linear: &layout::Linear, rows: usize, [x, out]: [DeviceSlice<'a>; 2]) -> Result<Gemm<'a>> {
         Ok(Gemm {
             number: self.numbers,
@@ -148,7 +148,7 @@ impl CudaEncoder {
         })
     }
 
-    /// Adds a product and its bias to the states, and norms the sum for the next product.
+    /// Adds a product and its bias to the states, and normalizes the sum for the next product.
     fn add_norm(
         &self,
         pass: &mut Pass<'_>,
@@ -174,7 +174,7 @@ impl CudaEncoder {
         Ok(Norm { weight: self.weight(norm.weight)?, bias: self.weight(norm.bias)?, eps })
     }
 
-    /// Numbers of each output of a request: the vectors, each head's logits, the states.
+    /// The length of each output of a request: the vectors, each head's logits, the states.
     pub(super) fn output_lens(&self, block: &Block, request: &Request<'_>) -> Vec<usize> {
         let mut lens = Vec::new();
         lens.extend(request.vectors.map(|vectors| block.sequences() * vectors.dim));

@@ -1,21 +1,21 @@
-//! Where each tensor of a model lies in GPU memory, and how it is made of the tensors in the files.
+//! The layout of a model's tensors in GPU memory, and the tensors of the files that each is made from.
 //!
-//! Weights are padded with zeros to what the kernels take: heads to one of a few sizes, the feed-forward block to a
-//! multiple of eight. A padded number is multiplied by zero, so results do not change.
+//! Weights are padded with zeros to sizes that the kernels support: heads to one of a few sizes, the feed-forward block
+//! to a multiple of eight. Padding is multiplied by zero, so results do not change.
 
 use polylance_cuda::NumberType;
 
 use crate::{
     config::{ModelConfig, NormPlacement},
-    embeddings::WORDS,
+    embeddings::WORD_EMBEDDINGS,
     error::{ModelError, Result},
 };
 
-/// Head sizes that the attention kernels are made for.
-const HEAD_SIZES: [usize; 5] = [32, 64, 80, 96, 128];
+/// Head sizes that the attention kernels are compiled for.
+const ATTENTION_HEAD_SIZES: [usize; 5] = [32, 64, 80, 96, 128];
 
-/// Where a tensor begins is a multiple of this many bytes.
-const ALIGNMENT: usize = 256;
+/// Each tensor starts at a multiple of this many bytes.
+const TENSOR_ALIGNMENT_BYTES: usize = 256;
 
 /// The sizes that the kernels compute with, padding included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Geometry {
         let padded_head = match numbers {
             NumberType::F32 if head_size <= 128 => head_size.next_multiple_of(8),
             NumberType::F32 => return unsupported(format!("a head of {head_size} numbers on a GPU"), "at most 128"),
-            NumberType::Bf16 | NumberType::F16 => match HEAD_SIZES.iter().find(|&&size| size >= head_size) {
+            NumberType::Bf16 | NumberType::F16 => match ATTENTION_HEAD_SIZES.iter().find(|&&size| size >= head_size) {
                 Some(&size) => size,
                 None => return unsupported(format!("a head of {head_size} numbers on a GPU"), "at most 128"),
             },
@@ -59,7 +59,7 @@ impl Geometry {
         })
     }
 
-    /// Width of the heads' contexts side by side.
+    /// The width of all heads' contexts together.
     pub(super) fn context(&self) -> usize {
         self.heads * self.padded_head
     }
@@ -99,13 +99,13 @@ impl Groups {
     }
 }
 
-/// A tensor's place in the buffer of weights.
+/// A tensor's range in the buffer of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// In bytes.
     pub(super) offset: usize,
     pub(super) numbers: NumberType,
-    /// How many numbers it has, padding included.
+    /// The number of numbers, padding included.
     pub(super) count: usize,
 }
 
@@ -115,7 +115,7 @@ impl Place {
     }
 }
 
-/// A tensor on the GPU, and the tensors of the files that it is made of, one below the other.
+/// A tensor on the GPU, and the tensors of the files that it is made from, one below the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) place: Place,
@@ -125,7 +125,7 @@ pub(super) struct Item {
     pub(super) columns: Groups,
 }
 
-/// Lays tensors one behind the other.
+/// Places tensors one after another.
 #[derive(Debug)]
 pub(super) struct Layout {
     numbers: NumberType,
@@ -139,7 +139,7 @@ impl Layout {
         Self { numbers, items: Vec::new(), bytes: 0 }
     }
 
-    /// A matrix in the format that is computed in.
+    /// A matrix in the number format of the computation.
     pub(super) fn matrix(&mut self, sources: Vec<String>, rows: Groups, columns: Groups) -> Place {
         self.add(sources, self.numbers, rows, columns)
     }
@@ -168,7 +168,7 @@ impl Layout {
 
     fn add(&mut self, sources: Vec<String>, numbers: NumberType, rows: Groups, columns: Groups) -> Place {
         let place = Place { offset: self.bytes, numbers, count: rows.total() * columns.total() };
-        self.bytes = (place.offset + place.bytes()).next_multiple_of(ALIGNMENT);
+        self.bytes = (place.offset + place.bytes()).next_multiple_of(TENSOR_ALIGNMENT_BYTES);
         self.items.push(Item { place, sources, rows, columns });
         place
     }
@@ -226,7 +226,7 @@ impl Tensors {
         let hidden = Groups::plain(geometry.hidden);
         let pre = config.kind.norm_placement() == NormPlacement::Pre;
         let mut table = |name: &str, rows: usize| layout.matrix(vec![name.to_owned()], Groups::plain(rows), hidden);
-        let words = table(WORDS, config.vocab_size);
+        let words = table(WORD_EMBEDDINGS, config.vocab_size);
         let positions = table("embeddings.position_embeddings.weight", config.max_position_embeddings);
         let types = table("embeddings.token_type_embeddings.weight", config.type_vocab_size);
         let embedding_norm = (!pre).then(|| layout.norm("embeddings.LayerNorm", geometry.hidden));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_and_the_inner_width_are_padded_to_what_kernels_take() {
+    fn heads_and_inner_width_are_padded() {
         let geometry = Geometry::new(&config(), NumberType::Bf16).unwrap();
         assert_eq!((geometry.padded_head, geometry.padded_intermediate, geometry.context()), (32, 256, 256));
         let exact = Geometry::new(&config(), NumberType::F32).unwrap();
@@ -281,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn an_index_in_the_padding_has_no_source() {
+    fn padding_has_no_source() {
         let groups = Groups { count: 2, size: 3, padded: 4 };
         let sources: Vec<_> = (0..groups.total()).map(|at| groups.source(at)).collect();
         assert_eq!(sources, [Some(0), Some(1), Some(2), None, Some(3), Some(4), Some(5), None]);
     }
 
     #[test]
-    fn tensors_do_not_overlap_and_all_of_the_model_are_there() {
+    fn layout_has_every_tensor_without_overlap() {
         for kind in [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert] {
             let config = ModelConfig { kind, pad_token_id: 1, ..config() };
             let geometry = Geometry::new(&config, NumberType::Bf16).unwrap();
@@ -296,7 +296,7 @@ mod tests {
             Tensors::lay_out(&mut layout, &config, &geometry);
             let mut end = 0;
             for item in &layout.items {
-                assert!(item.place.offset >= end && item.place.offset % ALIGNMENT == 0);
+                assert!(item.place.offset >= end && item.place.offset % TENSOR_ALIGNMENT_BYTES == 0);
                 end = item.place.offset + item.place.bytes();
             }
             assert!(end <= layout.bytes);

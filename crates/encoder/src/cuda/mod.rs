@@ -1,8 +1,8 @@
 //! The encoder on an NVIDIA GPU: weights on the device, and a pass as a list of kernel launches.
 //!
-//! A batch is one upload, seven launches a layer and one download. All memory of a batch is allocated at load. Several
-//! threads may compute at once: while one waits for its batch the next one's is queued behind it, so the GPU is never
-//! idle between two batches.
+//! A batch is one upload, seven launches per layer and one download. All memory of a batch is allocated at load.
+//! Several threads may compute at once: while one waits for its batch, the batch of the next is queued, so the GPU is
+//! never idle between two batches.
 
 mod batch;
 mod buffers;
@@ -31,15 +31,16 @@ use crate::{
     weights::Weights,
 };
 
-/// The largest number of rows of logits over the vocabulary in a pass, unless one sequence has more: each is a megabyte.
-const VOCABULARY_ROWS: usize = 256;
+/// The largest number of rows of logits over the vocabulary in a pass, unless one sequence has more. Each is a
+/// megabyte.
+const MAX_VOCABULARY_ROWS: usize = 256;
 
-/// Which tokens a token attends to.
+/// The tokens that a token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attention {
     /// All of its sequence.
     Both,
-    /// Itself and those before it.
+    /// Itself and the earlier ones.
     Causal,
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Vectors {
     pub(crate) dim: usize,
 }
 
-/// What to compute from the last hidden states of a batch.
+/// The outputs to compute from the last hidden states of a batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Request<'a> {
     pub(crate) vectors: Option<Vectors>,
@@ -60,7 +61,7 @@ pub(crate) struct Request<'a> {
     pub(crate) states: bool,
 }
 
-/// What was computed, in the order of the batch.
+/// The computed outputs, in the order of the batch.
 #[derive(Debug, Default)]
 pub(crate) struct Response {
     /// `[sequences, dim]`, row major.
@@ -83,7 +84,8 @@ pub(crate) struct CudaEncoder {
 }
 
 impl CudaEncoder {
-    /// Loads the weights, and allocates what a batch of `batch_tokens` ids takes: as many as fit well unless given.
+    /// Loads the weights, and allocates the memory of a batch of `batch_tokens` tokens; by default their number depends
+    /// on the free memory.
     ///
     /// # Errors
     /// [`ModelError::DeviceMemory`] when model and batch do not fit, [`ModelError::Unsupported`] for a geometry that no
@@ -98,7 +100,7 @@ impl CudaEncoder {
         Self::with(config, dtype, batch_tokens, gpu, |layout, buffer| upload::upload(layout, weights, buffer))
     }
 
-    /// As [`CudaEncoder::load`], with weights made on the device by the formula of [`crate::synthetic`].
+    /// As [`CudaEncoder::load`], with weights generated on the device by the formula of [`crate::synthetic`].
     ///
     /// # Errors
     /// As [`CudaEncoder::load`]; [`ModelError::Unsupported`] for a geometry that is padded.
@@ -142,7 +144,7 @@ impl CudaEncoder {
         &self.gpu
     }
 
-    /// Times of the kernels since the last call, where the device takes them.
+    /// Times of the kernels since the last call, if profiling is on.
     pub(crate) fn take_kernel_times(&self) -> Vec<KernelTime> {
         self.buffers.take_times()
     }
@@ -182,7 +184,7 @@ impl CudaEncoder {
         Ok(response)
     }
 
-    /// A language model's logits of some rows of the states, `[vocab]` each; `rows` rise.
+    /// A language model's logits for some rows of the states, `[vocab]` each; `rows` ascend.
     ///
     /// # Errors
     /// As [`CudaEncoder::compute`].
@@ -227,7 +229,7 @@ impl CudaEncoder {
         Ok(self.weights.slice(place.offset..place.offset + place.bytes())?)
     }
 
-    /// Neighbouring sequences that fit into a pass together.
+    /// The batch, split into runs of sequences that fit into a pass.
     fn parts<'a>(&self, batch: &PackedBatch, rows: &'a [u32]) -> Result<Vec<BatchPart<'a>>> {
         let borders = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
         let ranges: Vec<_> = borders.ranges().collect();
@@ -240,9 +242,9 @@ impl CudaEncoder {
                 let end = ranges[last].end;
                 end - start <= self.buffers.tokens()
                     && last - first < self.buffers.sequences()
-                    && rows_before(end) - rows_before(start) <= VOCABULARY_ROWS
+                    && rows_before(end) - rows_before(start) <= MAX_VOCABULARY_ROWS
             };
-            // A sequence of its own is within the model's limit, which the buffers hold.
+            // A single sequence is within the model's limit, for which the buffers are large enough.
             let last = (first + 1..ranges.len()).take_while(|&last| fits(last)).last().unwrap_or(first);
             let end = ranges[last].end;
             let part = PackedBatch {

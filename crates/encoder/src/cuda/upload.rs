@@ -1,4 +1,4 @@
-//! Weights on their way to a GPU: read from the files and narrowed, or made on the device by a formula.
+//! Upload of weights to a GPU: read from the files and narrowed, or generated on the device by a formula.
 
 use half::{bf16, f16};
 use polylance_cuda::{DeviceBuffer, NumberType, Uploader, ops::Fill};
@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// Bytes that are narrowed and uploaded at once.
-const CHUNK: usize = 32 << 20;
+const CHUNK_BYTES: usize = 32 << 20;
 
 /// Writes every tensor of a layout to the buffer.
 pub(super) fn upload(layout: &Layout, weights: &Weights, buffer: &DeviceBuffer) -> Result<()> {
-    let mut uploader = Uploader::new(buffer.gpu(), CHUNK)?;
+    let mut uploader = Uploader::new(buffer.gpu(), CHUNK_BYTES)?;
     let mut write = |offset: usize, bytes: &[u8]| uploader.upload(bytes, buffer.slice(offset..offset + bytes.len())?);
     let mut bytes = Vec::new();
     for item in &layout.items {
@@ -24,12 +24,12 @@ pub(super) fn upload(layout: &Layout, weights: &Weights, buffer: &DeviceBuffer) 
         if let [Some(view)] = views[..]
             && is_stored_as_computed(view.stored, item)
         {
-            for (at, part) in view.bytes.chunks(CHUNK).enumerate() {
-                write(item.place.offset + at * CHUNK, part)?;
+            for (at, part) in view.bytes.chunks(CHUNK_BYTES).enumerate() {
+                write(item.place.offset + at * CHUNK_BYTES, part)?;
             }
         } else {
             let row_bytes = item.columns.total() * item.place.numbers.bytes();
-            let step = (CHUNK / row_bytes).max(1);
+            let step = (CHUNK_BYTES / row_bytes).max(1);
             for first in (0..item.rows.total()).step_by(step) {
                 let count = step.min(item.rows.total() - first);
                 bytes.resize(count * row_bytes, 0);
@@ -44,7 +44,7 @@ pub(super) fn upload(layout: &Layout, weights: &Weights, buffer: &DeviceBuffer) 
     Ok(uploader.finish()?)
 }
 
-/// Makes every tensor of a layout on the device, as [`synthetic`] makes checkpoints.
+/// Generates every tensor of a layout on the device, with the formula of [`synthetic`].
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] for a layout with padding; when the device fails.
@@ -76,7 +76,7 @@ pub(super) fn synthesize(layout: &Layout, buffer: &DeviceBuffer) -> Result<()> {
     Ok(())
 }
 
-/// Whether the bytes of the file are those of the GPU.
+/// Whether the tensor has the same bytes in the file and on the GPU.
 fn is_stored_as_computed(stored: &Stored, item: &Item) -> bool {
     let same = matches!(
         (stored, item.place.numbers),
@@ -85,7 +85,7 @@ fn is_stored_as_computed(stored: &Stored, item: &Item) -> bool {
     same && item.rows.is_plain() && item.columns.is_plain()
 }
 
-/// Rows of a tensor from `first` on, as they lie on the GPU; a source that is not in the files is zero.
+/// Rows of a tensor from `first` on in the layout of the GPU; a source that is not in the files is zero.
 fn narrow_rows(item: &Item, views: &[Option<TensorView<'_>>], first: usize, bytes: &mut [u8]) {
     let (columns, width) = (item.columns, item.place.numbers.bytes());
     let rows_of_source = item.rows.count * item.rows.size / views.len();
@@ -103,7 +103,7 @@ fn narrow_rows(item: &Item, views: &[Option<TensorView<'_>>], first: usize, byte
     };
     let stored_columns = columns.count * columns.size;
     let row_bytes = columns.total() * width;
-    // Enough rows a task that vectors, whose rows are single numbers, are not all overhead.
+    // Enough rows per task to amortize its overhead for vectors, whose rows are single numbers.
     let task = ((1 << 16) / columns.total().max(1)).max(1);
     bytes.par_chunks_mut(task * row_bytes).enumerate().for_each(|(at, bytes)| {
         let mut numbers = vec![0.0; stored_columns];
@@ -117,7 +117,7 @@ fn narrow_rows(item: &Item, views: &[Option<TensorView<'_>>], first: usize, byte
     });
 }
 
-/// Numbers of a row as bytes, with zeros behind each group.
+/// The numbers of a row as bytes, with zeros after each group.
 fn scatter(numbers: &[f32], columns: Groups, format: NumberType, bytes: &mut [u8]) {
     let width = format.bytes();
     let groups = bytes.chunks_mut(columns.padded * width).zip(numbers.chunks(columns.size));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_are_joined_and_what_is_missing_is_zero() {
+    fn vectors_are_joined_and_missing_sources_are_zero() {
         let stored = bytes_of(&[1., 2.]);
         let view = TensorView { stored: &Stored::F32, shape: &[2], bytes: &stored };
         let item = item(NumberType::F32, Groups::plain(4), Groups::plain(1), 2);

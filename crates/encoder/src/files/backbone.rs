@@ -1,4 +1,4 @@
-//! What two models have in common when one pass serves both: the frozen encoder under their heads.
+//! The hash of a model's encoder without its heads: models with the same hash can share a pass.
 
 use super::ModelFiles;
 use crate::{
@@ -6,16 +6,16 @@ use crate::{
     weights::{CheckedWeights, Weights, tensors},
 };
 
-/// Bytes hashed before their pages are given up.
-const STEP: usize = 64 << 20;
+/// Bytes that are hashed before their pages are released.
+const HASH_CHUNK_BYTES: usize = 64 << 20;
 
 impl ModelFiles {
-    /// BLAKE3 of the geometry and of every tensor of the encoder, hexadecimal: two models with the same one have the
-    /// same hidden states, whatever heads they carry, however their tensors are prefixed and divided among files.
-    /// Tensors in another number format are another backbone.
+    /// BLAKE3 of the geometry and of every tensor of the encoder, hexadecimal. Two models with the same hash have the
+    /// same hidden states, whatever their heads, the prefixes of their tensors and the split into files. Tensors in
+    /// another number format are another backbone.
     ///
-    /// A folder whose `config.json` says `"polylance": {"backbone": "…"}` answers that: its weights may be a copy in
-    /// another format, or not be there at all.
+    /// For a folder whose `config.json` has `"polylance": {"backbone": "…"}` that value is returned: its weights may be
+    /// a copy in another format, or absent.
     ///
     /// # Errors
     /// When a file cannot be read, or the encoder is not in the weights.
@@ -28,11 +28,11 @@ impl ModelFiles {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.config.to_json().to_string().as_bytes());
         for spec in &specs {
-            // A tensor that may be absent counts as such.
+            // An optional tensor that is absent counts as absent.
             let Some(view) = weights.read(&spec.name) else { continue };
             let head = format!("\n{} {} {:?}\n", spec.name, view.stored.name(), view.shape);
             hasher.update(head.as_bytes());
-            for part in view.bytes.chunks(STEP) {
+            for part in view.bytes.chunks(HASH_CHUNK_BYTES) {
                 hasher.update(part);
             }
             weights.release(&spec.name);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_names_and_files_do_not_count() {
+    fn heads_names_and_files_do_not_change_the_hash() {
         let bare = Checkpoint::new(ModelConfig::tiny());
         let expected = hash(&bare);
         assert_eq!(expected.len(), 64);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_format_and_geometry_count() {
+    fn numbers_format_and_geometry_change_the_hash() {
         let expected = hash(&Checkpoint::new(ModelConfig::tiny()));
         let heads = ModelConfig { num_attention_heads: 2, ..ModelConfig::tiny() };
         assert_ne!(hash(&Checkpoint::new(heads)), expected);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fitted_head_says_what_it_stands_on() {
+    fn fitted_head_names_its_backbone() {
         let fitted = FittedHead {
             head: Some(FittedKind::PooledLinear),
             pooling: Pooling::Mean,

@@ -10,10 +10,10 @@ use std::{
 
 use ureq::tls::{TlsConfig, TlsProvider};
 
-/// How often a download goes on where it was cut off.
-const RETRIES: usize = 3;
+/// How often an interrupted download is resumed.
+const MAX_RESUMES: usize = 3;
 
-/// Fetches files, with the user's token for the hub itself and for nobody it sends on to.
+/// Fetches files. The user's token is sent to the hub itself, and never to a host that it redirects to.
 pub(super) struct Agent {
     agent: ureq::Agent,
     token: Option<String>,
@@ -32,7 +32,7 @@ pub(super) fn agent(endpoint: &str) -> Agent {
 }
 
 impl Agent {
-    /// Downloads `url`, which has exactly `size` bytes, to a temporary file that then takes the name `file`.
+    /// Downloads `url`, which has exactly `size` bytes, to a temporary file, and renames that to `file`.
     pub(super) fn download(&self, url: &str, size: u64, file: &Path) -> io::Result<()> {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
@@ -52,18 +52,18 @@ impl Agent {
         let (mut written, mut tries) = (0, 0);
         while written < size {
             match self.append(url, size, written, &mut out) {
-                Ok(0) if tries >= RETRIES => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(error) if tries >= RETRIES => return Err(error),
+                Ok(0) if tries >= MAX_RESUMES => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if tries >= MAX_RESUMES => return Err(error),
                 Ok(0) | Err(_) => tries += 1,
                 Ok(_) => {}
             }
-            // What was written before an error counts too.
+            // Bytes written before an error are kept.
             written = out.metadata()?.len();
         }
         out.sync_all()
     }
 
-    /// Appends from the byte `first` on, never more than is missing.
+    /// Appends the bytes from `first` on, and never more than `size` in all.
     fn append(&self, url: &str, size: u64, first: u64, out: &mut File) -> io::Result<u64> {
         let mut request = self.agent.get(url).header("Range", format!("bytes={first}-"));
         if let Some(token) = &self.token {
@@ -71,7 +71,7 @@ impl Agent {
         }
         let response = request.call().map_err(io::Error::other)?;
         if first > 0 && response.status() != 206 {
-            return Err(io::Error::other("the hub does not go on where it was cut off"));
+            return Err(io::Error::other("the hub does not resume an interrupted download"));
         }
         let mut missing = response.into_body().into_reader().take(size - first);
         let copied = io::copy(&mut missing, out)?;
@@ -80,7 +80,7 @@ impl Agent {
     }
 }
 
-/// Lets `pointer` be the file: by a relative link, as other programs that use the cache do.
+/// Makes `pointer` a relative link to the file, like other programs that use the cache.
 pub(super) fn point(pointer: &Path, file: &Path) -> io::Result<()> {
     if pointer.exists() {
         return Ok(());
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pointer_is_a_link_inside_the_cache() {
+    fn pointer_is_a_relative_link_inside_the_cache() {
         let found = relative(Path::new("/c/models--a/snapshots/c0ffee/1_Pooling"), Path::new("/c/models--a/blobs/x"));
         assert_eq!(found, Path::new("../../../blobs/x"));
     }

@@ -1,4 +1,4 @@
-//! Models on the hub: fetched into its usual cache, or taken from there when offline.
+//! Models on the hub: fetched into its usual cache, or read from there when offline.
 
 use std::{
     env,
@@ -13,14 +13,14 @@ use hf_hub::{
 use super::{download, sentence_transformers::TRANSFORMER_FILES};
 use crate::error::ModelError;
 
-/// Bytes of a file of a model: a hub that names more is not one.
-const LARGEST: u64 = 64 << 30;
+/// The largest size of a model's file in bytes: a larger one is refused.
+const MAX_FILE_BYTES: u64 = 64 << 30;
 
-/// Where the hub is unless `HF_ENDPOINT` says otherwise.
-const ENDPOINT: &str = "https://huggingface.co";
+/// The hub, unless `HF_ENDPOINT` is set.
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Files that a model may have beside its weights; an adapter's, so that it is seen and refused.
-const OPTIONAL: [&str; 6] = [
+/// Optional files of a model. An adapter's is fetched so that it is found and refused.
+const OPTIONAL_FILES: [&str; 6] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -28,15 +28,15 @@ const OPTIONAL: [&str; 6] = [
     "config_sentence_transformers.json",
     "adapter_config.json",
 ];
-/// What follows the number in the folder of a pooling and of a normalization.
-const MODULES: [&str; 2] = ["_Pooling/config.json", "_Normalize/config.json"];
-/// What the folder of a Transformer module ends with.
-const TRANSFORMER: &str = "_Transformer/";
-/// The file of a model that its folder is found by: of an older sentence-transformers model, `config.json` is in the
+/// Suffixes of the configuration files of pooling and normalization modules, after the number.
+const MODULE_SUFFIXES: [&str; 2] = ["_Pooling/config.json", "_Normalize/config.json"];
+/// The suffix of a Transformer module's folder.
+const TRANSFORMER_SUFFIX: &str = "_Transformer/";
+/// Files by which a cached model's folder is found. In an older sentence-transformers model, `config.json` is in the
 /// folder of a module.
-const ANCHORS: [&str; 3] = ["config.json", "modules.json", "adapter_config.json"];
+const ANCHOR_FILES: [&str; 3] = ["config.json", "modules.json", "adapter_config.json"];
 
-/// Whether a text has the form of a model's name on the hub.
+/// Whether a text looks like a model's name on the hub.
 pub(super) fn is_name(model: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
@@ -47,7 +47,7 @@ pub(super) fn is_name(model: &str) -> bool {
     (1..=2).contains(&parts.len()) && parts.iter().all(|p| part(p))
 }
 
-/// The folder with the model's files, fetched when they are not there.
+/// The folder with the model's files, which are fetched if they are missing.
 pub(super) fn folder(model: &str) -> Result<PathBuf, ModelError> {
     let parent = |config: PathBuf| config.parent().map(Path::to_owned).unwrap_or_default();
     if offline() {
@@ -57,7 +57,7 @@ pub(super) fn folder(model: &str) -> Result<PathBuf, ModelError> {
             reason: "no such file or folder, the hub's cache does not have it, and HF_HUB_OFFLINE is set".to_owned(),
         });
     }
-    let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| ENDPOINT.to_owned());
+    let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| DEFAULT_ENDPOINT.to_owned());
     let mut builder = ApiBuilder::from_env().with_progress(false).with_retries(3);
     if let Ok(token) = env::var("HF_TOKEN") {
         builder = builder.with_token(Some(token));
@@ -74,19 +74,19 @@ pub(super) fn folder(model: &str) -> Result<PathBuf, ModelError> {
         Ok(()) => {}
         Err(Failure::Hostile(message)) => return Err(failed(message)),
         Err(Failure::Unreachable(error)) => {
-            // A model that was fetched before is good without the network too.
+            // A model that was fetched before needs no network.
             let Some(anchor) = anchor(&repo.cache) else { return Err(failed(error)) };
             tracing::warn!(model, %error, "the hub does not answer: using the cache");
             return Ok(parent(anchor));
         }
     }
-    let missing = || failed(format!("the repository has none of {}", ANCHORS.join(", ")));
+    let missing = || failed(format!("the repository has none of {}", ANCHOR_FILES.join(", ")));
     anchor(&repo.cache).map(parent).ok_or_else(missing)
 }
 
-/// The file that the folder of a cached model is found by.
+/// The file by which the folder of a cached model is found.
 fn anchor(cache: &CacheRepo) -> Option<PathBuf> {
-    ANCHORS.iter().find_map(|name| cache.get(name))
+    ANCHOR_FILES.iter().find_map(|name| cache.get(name))
 }
 
 fn offline() -> bool {
@@ -94,7 +94,7 @@ fn offline() -> bool {
         .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
-/// A repository of the hub, and its place in the cache.
+/// A repository of the hub, and its folder in the cache.
 struct Repository {
     api: Api,
     files: ApiRepo,
@@ -104,20 +104,20 @@ struct Repository {
 
 /// Why nothing was fetched.
 enum Failure {
-    /// The hub did not answer, or has no such repository.
+    /// The hub did not respond, or has no such repository.
     Unreachable(String),
-    /// The hub answered what no hub answers: it is not used, and neither is the cache in its stead.
+    /// The response is not that of a hub: neither the hub nor the cache is used.
     Hostile(String),
 }
 
 impl Repository {
-    /// Fetches what the encoder reads and the cache lacks.
+    /// Fetches the files that the encoder reads and the cache lacks.
     fn fetch(&self, model: &str) -> Result<(), Failure> {
         let info = self.files.info().map_err(|error| Failure::Unreachable(error.to_string()))?;
         let names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
         let wanted = wanted(&names);
         refuse_paths_outside(&wanted)?;
-        // The first file of a newer commit moves the cache to that commit: what it had of the older is fetched again.
+        // The first file of a newer commit moves the cache to that commit: files of the older one are fetched again.
         for name in wanted.iter().chain(&wanted) {
             if self.cache.get(name).is_some() {
                 continue;
@@ -131,15 +131,16 @@ impl Repository {
     fn download(&self, name: &str) -> Result<(), Failure> {
         let url = self.files.url(name);
         let about = self.api.metadata(&url).map_err(|error| Failure::Unreachable(error.to_string()))?;
-        // The weak form of an ETag names the same bytes here.
+        // A weak ETag identifies the same bytes here.
         let etag = about.etag().trim_start_matches("W/");
         for (what, value) in [("ETag", etag), ("commit", about.commit_hash())] {
             if !is_plain_name(value) {
-                return Err(Failure::Hostile(format!("the hub answers {value:?} as the {what} of {name}")));
+                return Err(Failure::Hostile(format!("the hub returned {value:?} as the {what} of {name}")));
             }
         }
-        if about.size() as u64 > LARGEST {
-            let message = format!("{name} has {} bytes, and a file of a model has at most {LARGEST}", about.size());
+        if about.size() as u64 > MAX_FILE_BYTES {
+            let message =
+                format!("{name} has {} bytes, and a file of a model has at most {MAX_FILE_BYTES}", about.size());
             return Err(Failure::Hostile(message));
         }
         let blob = self.cache.blob_path(etag);
@@ -153,16 +154,16 @@ impl Repository {
     }
 }
 
-/// Of a repository's files those that the encoder reads: settings, tokenizer, and one form of the weights, of the
-/// repository's folder and of a Transformer module's. No name was checked, and none is left out for its form.
+/// The files of a repository that the encoder reads: settings, tokenizer, and one format of the weights, in the root
+/// and in the folder of a Transformer module. The names are not checked yet, and none is skipped for its form.
 fn wanted(names: &[String]) -> Vec<&str> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let modules = names.iter().filter_map(|name| name.strip_suffix("config.json"));
-    let modules: Vec<&str> = modules.filter(|folder| folder.ends_with(TRANSFORMER)).collect();
+    let modules: Vec<&str> = modules.filter(|folder| folder.ends_with(TRANSFORMER_SUFFIX)).collect();
     let mut wanted: Vec<&str> = Vec::new();
     for folder in std::iter::once("").chain(modules) {
         let find = |name: &str| names.iter().find(|file| file.strip_prefix(folder) == Some(name)).copied();
-        wanted.extend(OPTIONAL.into_iter().chain(TRANSFORMER_FILES).filter_map(find));
+        wanted.extend(OPTIONAL_FILES.into_iter().chain(TRANSFORMER_FILES).filter_map(find));
         for (single, index, shard) in [
             ("model.safetensors", "model.safetensors.index.json", ("model-", ".safetensors")),
             ("pytorch_model.bin", "pytorch_model.bin.index.json", ("pytorch_model-", ".bin")),
@@ -182,27 +183,27 @@ fn wanted(names: &[String]) -> Vec<&str> {
             break;
         }
     }
-    wanted.extend(names.iter().filter(|name| MODULES.iter().any(|module| name.ends_with(module))));
+    wanted.extend(names.iter().filter(|name| MODULE_SUFFIXES.iter().any(|module| name.ends_with(module))));
     wanted
 }
 
-/// Nothing is fetched from a hub that names one file outside the repository among those that are read.
+/// Refuses a hub that lists a path outside the repository among the files to read: nothing is fetched from it.
 fn refuse_paths_outside(names: &[&str]) -> Result<(), Failure> {
     match names.iter().find(|name| !is_path_inside(name)) {
         None => Ok(()),
         Some(name) => {
-            Err(Failure::Hostile(format!("the hub names a file {name:?}, which is no path inside a repository")))
+            Err(Failure::Hostile(format!("the hub lists a file {name:?}, which is no path inside a repository")))
         }
     }
 }
 
-/// Whether a name of the hub is a path that stays inside its folder.
+/// Whether a name from the hub is a path that stays inside its folder.
 fn is_path_inside(name: &str) -> bool {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     name.len() <= 256 && !name.contains(|c: char| c.is_control() || c == '\\' || c == ':') && name.split('/').all(plain)
 }
 
-/// Whether what names a file in the cache is a name and nothing else.
+/// Whether the name of a file in the cache is a plain name, without a path.
 fn is_plain_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=128).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('.')
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_the_hub_are_told_from_paths() {
+    fn hub_names_are_distinguished_from_paths() {
         for name in ["intfloat/multilingual-e5-small", "xlm-roberta-base", "facebook/xlm-roberta-xl"] {
             assert!(is_name(name), "{name}");
         }
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_fetched_and_nothing_else() {
+    fn only_files_that_are_read_are_fetched() {
         let of = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             wanted(&names).into_iter().map(str::to_owned).collect::<Vec<_>>()
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leaves_the_repository_is_refused_and_not_skipped() {
+    fn path_outside_the_repository_is_refused() {
         for name in [
             "../x_Pooling/config.json",
             "/x_Pooling/config.json",
@@ -286,13 +287,13 @@ mod tests {
             assert!(wanted.contains(&name), "{name:?}");
             assert!(matches!(refuse_paths_outside(&wanted), Err(Failure::Hostile(_))), "{name:?}");
         }
-        // What is not read is no reason to refuse a model.
+        // A file that is not read is no reason to refuse a model.
         let names = ["config.json", "../README.md"].map(str::to_owned);
         assert!(refuse_paths_outside(&wanted(&names)).is_ok());
     }
 
     #[test]
-    fn answers_of_a_hub_are_paths_only_inside_its_cache() {
+    fn hub_responses_stay_inside_the_cache() {
         for name in ["config.json", "1_Pooling/config.json", "model-00001-of-00002.safetensors"] {
             assert!(is_path_inside(name), "{name}");
         }

@@ -31,28 +31,28 @@ use crate::{
     weights::{Bytes, WeightFiles, read_gguf_header},
 };
 
-/// How a model turns token states into vectors, unless a caller says otherwise.
+/// How a model turns token states into vectors by default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EmbeddingDefaults {
     /// How token states become one vector.
     pub pooling: Pooling,
-    /// Whether vectors get length one.
+    /// Whether vectors are normalized to length one.
     pub normalize: bool,
-    /// Texts before documents and queries.
+    /// Prefixes of documents and queries.
     pub prompts: Prompts,
-    /// Ids in one input at most, special tokens included.
+    /// The largest number of tokens in one input, special tokens included.
     pub max_tokens: usize,
 }
 
 impl EmbeddingDefaults {
-    /// A plain encoder's: the mean over all tokens, as it is.
+    /// The defaults of a plain encoder: the mean over all tokens, not normalized.
     fn plain(config: &ModelConfig) -> Self {
         let max_tokens = config.max_tokens();
         Self { pooling: Pooling::Mean, normalize: false, prompts: Prompts::default(), max_tokens }
     }
 }
 
-/// A model that was found and whose configuration was read; nothing is loaded yet.
+/// A model that was found and whose configuration was read. Its weights are not loaded.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     name: String,
@@ -62,7 +62,7 @@ pub struct ModelFiles {
     weights: WeightFiles,
     tokenizer: TokenizerFile,
     tokenizer_settings: TokenizerSettings,
-    /// Ids in one input of a head at most.
+    /// The largest number of tokens in one input of a head.
     max_tokens: usize,
     unused_settings: Vec<String>,
 }
@@ -74,17 +74,17 @@ enum TokenizerFile {
     Path(PathBuf),
 }
 
-const BUILTIN: &str = "builtin:";
+const BUILTIN_PREFIX: &str = "builtin:";
 
 impl ModelFiles {
     /// Finds `builtin:multilingual-e5-small`, a folder, a `.gguf` file, or a model's name on the hub.
     ///
-    /// The hub is asked as `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` say.
+    /// The variables `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` configure the hub.
     ///
     /// # Errors
     /// When the model is not there, a file is missing, or its configuration cannot be used.
     pub fn find(model: &str) -> Result<Self> {
-        if let Some(name) = model.strip_prefix(BUILTIN) {
+        if let Some(name) = model.strip_prefix(BUILTIN_PREFIX) {
             return Self::builtin(model, name);
         }
         let path = Path::new(model);
@@ -111,7 +111,7 @@ impl ModelFiles {
     #[cfg(feature = "builtin")]
     fn builtin(model: &str, name: &str) -> Result<Self> {
         if name != polylance_builtin::MODEL {
-            let reason = format!("the binary carries {BUILTIN}{}", polylance_builtin::MODEL);
+            let reason = format!("the binary carries {BUILTIN_PREFIX}{}", polylance_builtin::MODEL);
             return Err(ModelError::NotFound { model: model.to_owned(), reason });
         }
         let bytes = polylance_builtin::model_gguf();
@@ -134,7 +134,7 @@ impl ModelFiles {
         Ok(Self::plain(model, config, head, defaults, weights, tokenizer))
     }
 
-    /// A model without files of settings.
+    /// A model without settings files.
     fn plain(
         model: &str,
         config: ModelConfig,
@@ -185,7 +185,7 @@ impl ModelFiles {
         })
     }
 
-    /// The model as it was asked for.
+    /// The model as it was requested.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -195,28 +195,28 @@ impl ModelFiles {
         &self.config
     }
 
-    /// What its configuration says of a head.
+    /// The head's part of its configuration.
     pub fn head_config(&self) -> &HeadConfig {
         &self.head
     }
 
-    /// How it makes vectors unless a caller says otherwise.
+    /// How it makes vectors by default.
     pub fn defaults(&self) -> &EmbeddingDefaults {
         &self.defaults
     }
 
-    /// Ids in one input of a head at most, special tokens included: the positions, or fewer where
+    /// The largest number of tokens in one input of a head, special tokens included: the positions, or fewer where
     /// `tokenizer_config.json` has a `model_max_length`.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// What the folder says of its tokenizer beside `tokenizer.json`.
+    /// The settings of the tokenizer that are not in `tokenizer.json`.
     pub fn tokenizer_settings(&self) -> TokenizerSettings {
         self.tokenizer_settings
     }
 
-    /// Keys of the folder's settings that nothing reads, here as in sentence-transformers.
+    /// Keys of the folder's settings that neither this crate nor sentence-transformers reads.
     pub fn unused_settings(&self) -> &[String] {
         &self.unused_settings
     }
@@ -237,7 +237,7 @@ impl ModelFiles {
         }
     }
 
-    /// BLAKE3 of `tokenizer.json`, and of the settings beside it where they are not the usual ones, hexadecimal.
+    /// BLAKE3 of `tokenizer.json`, and of other settings of the tokenizer if they are not the defaults, hexadecimal.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -258,8 +258,8 @@ impl ModelFiles {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
-    /// The model as a table was made with it: one of an earlier version read decomposed texts as they were, and goes on
-    /// to do so, because rows that were made in two ways must not be compared. `tokenizer_hash` is the table's.
+    /// The model with the tokenizer settings of a table, whose hash is `tokenizer_hash`. A table of an earlier version
+    /// was made without composing decomposed texts, and keeps that: rows made in two ways must not be compared.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -274,8 +274,8 @@ impl ModelFiles {
         Ok(self)
     }
 
-    /// BLAKE3 of the geometry and of the weight files, one after another, hexadecimal. It does not depend on where they
-    /// are. The geometry counts because the same weights with another number of heads give other vectors.
+    /// BLAKE3 of the geometry and of the weight files, one after another, hexadecimal. It does not depend on their
+    /// location. The geometry is part of it because the same weights with another number of heads give other vectors.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -299,10 +299,10 @@ impl ModelFiles {
 }
 
 fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> Result<()> {
-    const STEP: usize = 64 << 20;
+    const HASH_CHUNK_BYTES: usize = 64 << 20;
     let bytes = Bytes::map(path)?;
-    for (number, part) in bytes.as_slice().chunks(STEP).enumerate() {
-        let range = number * STEP..number * STEP + part.len();
+    for (number, part) in bytes.as_slice().chunks(HASH_CHUNK_BYTES).enumerate() {
+        let range = number * HASH_CHUNK_BYTES..number * HASH_CHUNK_BYTES + part.len();
         bytes.prefetch(&range);
         hasher.update(part);
         bytes.release(&range);
@@ -310,7 +310,7 @@ fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Configuration and defaults from GGUF metadata: llama.cpp's keys, and ours where they are.
+/// Configuration and defaults from GGUF metadata: llama.cpp's keys, and ours if present.
 fn gguf(bytes: &[u8], path: &Path) -> Result<(ModelConfig, EmbeddingDefaults)> {
     let content = read_gguf_header(bytes, path)?;
     let config = ModelConfig::from_gguf(&content, path)?;
@@ -356,7 +356,7 @@ mod tests {
 
     #[cfg(feature = "builtin")]
     #[test]
-    fn the_builtin_model_says_how_it_is_used() {
+    fn builtin_model_has_its_defaults() {
         let files = ModelFiles::find("builtin:multilingual-e5-small").unwrap();
         let defaults = files.defaults();
         assert_eq!((defaults.pooling, defaults.normalize, defaults.max_tokens), (Pooling::Mean, true, 512));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().to_str().unwrap();
         let missing = |expected: &str| {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_files_of_the_models_folder() {
+    fn shards_outside_the_folder_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("model");
         fs::create_dir(&inner).unwrap();
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_read_from_the_folder_that_modules_json_names() {
+    fn model_is_read_from_the_folder_in_modules_json() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("0_Transformer");
         fs::create_dir(&inner).unwrap();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_is_refused_beside_weights_and_alone() {
+    fn adapter_is_refused_with_and_without_weights() {
         for name in ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(name), "{}").unwrap();
@@ -447,7 +447,7 @@ mod tests {
 
     #[cfg(feature = "builtin")]
     #[test]
-    fn a_table_of_an_earlier_version_keeps_its_reading_of_decomposed_texts() {
+    fn table_of_an_earlier_version_keeps_decomposed_texts() {
         let find = || ModelFiles::find("builtin:multilingual-e5-small").unwrap();
         let earlier = blake3::hash(&polylance_builtin::tokenizer_json()).to_hex().to_string();
         let now = find().tokenizer_hash().unwrap();
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_settings_of_the_tokenizer_count() {
+    fn tokenizer_limits_and_settings_are_read() {
         let folder = tempfile::tempdir().unwrap();
         tiny(folder.path());
         let usual = find(folder.path()).unwrap();
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn the_weights_hash_does_not_depend_on_the_place() {
+    fn weights_hash_does_not_depend_on_the_location() {
         let hashes: Vec<String> = (0..2)
             .map(|_| {
                 let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! sentence-transformers folders: where the model is, pooling, normalization, prompts and length limit.
+//! sentence-transformers folders: the model's folder, pooling, normalization, prompts and length limit.
 //!
 //! Source: `modules.json`, `N_Pooling/config.json`, `config_sentence_transformers.json` and
 //! `sentence_bert_config.json` as sentence-transformers 6.2 writes and reads them.
@@ -54,7 +54,7 @@ struct ModelSettings {
     activation_fn: Option<String>,
 }
 
-/// `sentence_bert_config.json`, the names of its newer versions included.
+/// `sentence_bert_config.json`, including the keys of its newer versions.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct TransformerFile {
@@ -71,17 +71,17 @@ struct TokenizerArgs {
     truncation_side: Option<String>,
 }
 
-/// What `sentence_bert_config.json` says of the tokenizer.
+/// The tokenizer settings of `sentence_bert_config.json`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct TransformerSettings {
     pub(super) max_seq_length: Option<usize>,
     pub(super) lowercase: bool,
-    /// As `tokenizer_config.json` has it, which this overrides.
+    /// Overrides the same setting of `tokenizer_config.json`.
     pub(super) model_max_length: Option<Value>,
     pub(super) truncation_side: Option<String>,
 }
 
-/// Names of the Transformer module's file, in the order in which they are looked for.
+/// Names of the Transformer module's file, in the order of precedence.
 pub(super) const TRANSFORMER_FILES: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -95,16 +95,16 @@ pub(super) const TRANSFORMER_FILES: [&str; 7] = [
 /// A folder with or without `modules.json`.
 pub(super) struct Modules {
     folder: PathBuf,
-    /// As `modules.json` lists them.
+    /// In the order of `modules.json`.
     listed: Option<Vec<Module>>,
     /// A cross-encoder's activation, a class of torch.
     pub(super) activation: Option<String>,
-    /// Keys that no vector depends on and no one reads.
+    /// Keys that are not read and change no vector.
     pub(super) unused: Vec<String>,
 }
 
 impl Modules {
-    /// Reads `modules.json`, when there is one.
+    /// Reads `modules.json`, if it exists.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("modules.json");
         let modules = json::<Vec<Module>>(&path)?;
@@ -125,7 +125,7 @@ impl Modules {
         transformer.map_or_else(|| self.folder.clone(), |module| join(&self.folder, &module.path))
     }
 
-    /// What the Transformer module says of its tokenizer.
+    /// The tokenizer settings of the Transformer module.
     pub(super) fn transformer(&mut self) -> Result<TransformerSettings> {
         if self.listed.is_none() {
             return Ok(TransformerSettings::default());
@@ -133,7 +133,7 @@ impl Modules {
         let folder = self.transformer_folder();
         let path = TRANSFORMER_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
         let Some(path) = path else { return Ok(TransformerSettings::default()) };
-        let file: TransformerFile = self.settings(&path, &settings::TRANSFORMER)?.unwrap_or_default();
+        let file: TransformerFile = self.settings(&path, &settings::TRANSFORMER_SETTINGS)?.unwrap_or_default();
         let args = file.tokenizer_args.unwrap_or_default();
         Ok(TransformerSettings {
             max_seq_length: file.max_seq_length,
@@ -143,7 +143,7 @@ impl Modules {
         })
     }
 
-    /// The defaults of the folder; `plain` where it has no `modules.json`.
+    /// The defaults of the folder; `plain` if it has no `modules.json`.
     pub(super) fn defaults(&mut self, plain: EmbeddingDefaults) -> Result<EmbeddingDefaults> {
         let Some(modules) = self.listed.take() else { return Ok(plain) };
         let mut defaults = EmbeddingDefaults { normalize: false, ..plain };
@@ -154,7 +154,7 @@ impl Modules {
                 "Pooling" => defaults.pooling = self.pooling(&folder.join("config.json"))?,
                 "Normalize" => {
                     // Older versions write no file.
-                    self.settings::<Value>(&folder.join("config.json"), &settings::NORMALIZE)?;
+                    self.settings::<Value>(&folder.join("config.json"), &settings::NORMALIZE_SETTINGS)?;
                     defaults.normalize = true;
                 }
                 other => {
@@ -167,14 +167,14 @@ impl Modules {
         }
         self.listed = Some(modules);
         let path = self.folder.join("config_sentence_transformers.json");
-        let file: ModelSettings = self.settings(&path, &settings::MODEL)?.unwrap_or_default();
+        let file: ModelSettings = self.settings(&path, &settings::MODEL_SETTINGS)?.unwrap_or_default();
         self.activation = file.activation_fn;
         let prompts = file.prompts.unwrap_or_default();
-        // `encode` takes the prompt of this name where `encode_query` and `encode_document` find none of theirs.
+        // `encode_query` and `encode_document` use the prompt of this name if they have none.
         let default = match &file.default_prompt_name {
             None => None,
             Some(name) => Some(prompts.get(name).cloned().flatten().ok_or_else(|| {
-                ModelError::config(&path, format!("default_prompt_name is {name:?}, which prompts does not have"))
+                ModelError::config(&path, format!("default_prompt_name is {name:?}, which is not in prompts"))
             })?),
         };
         let prompt = |names: &[&str]| {
@@ -186,7 +186,7 @@ impl Modules {
     }
 
     fn pooling(&mut self, path: &Path) -> Result<Pooling> {
-        let Some(config) = self.settings::<PoolingConfig>(path, &settings::POOLING)? else {
+        let Some(config) = self.settings::<PoolingConfig>(path, &settings::POOLING_SETTINGS)? else {
             let folder = path.parent().unwrap_or(path).to_owned();
             return Err(ModelError::MissingFile {
                 folder,
@@ -217,7 +217,7 @@ impl Modules {
         }
     }
 
-    /// A file whose keys are all known, and what it says; `None` when it is not there.
+    /// A file whose keys are all known, parsed; `None` if it does not exist.
     fn settings<T: DeserializeOwned>(&mut self, path: &Path, settings: &Settings) -> Result<Option<T>> {
         let Some(keys) = json::<Map<String, Value>>(path)? else { return Ok(None) };
         self.unused.extend(settings.check(&keys, path)?);
@@ -227,7 +227,7 @@ impl Modules {
     }
 }
 
-/// `path` when it names a folder inside the model's.
+/// `path`, if it is a folder inside the model's.
 pub(super) fn inside(path: &str) -> Option<&Path> {
     let path = Path::new(path);
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)).then_some(path)
@@ -238,7 +238,7 @@ fn join(folder: &Path, path: &str) -> PathBuf {
     if path.is_empty() { folder.to_owned() } else { folder.join(path) }
 }
 
-/// A JSON file; `None` when it is not there.
+/// A JSON file; `None` if it does not exist.
 pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     if !path.is_file() {
         return Ok(None);
@@ -275,7 +275,7 @@ mod tests {
         {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]"#;
 
     #[test]
-    fn both_ways_of_naming_a_pooling_are_read() {
+    fn both_pooling_formats_are_read() {
         for (pooling, expected) in [
             (r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#, Pooling::Cls),
             (r#"{"pooling_mode_mean_sqrt_len_tokens": true}"#, Pooling::MeanSqrtLen),
@@ -291,24 +291,24 @@ mod tests {
     }
 
     #[test]
-    fn the_default_prompt_stands_where_no_prompt_of_its_kind_is() {
+    fn default_prompt_is_used_without_a_specific_one() {
         let prompts = |model: &str| folder("{}", MODULES, model).map(|(defaults, _)| defaults.prompts);
         let default = prompts(r#"{"prompts": {"query": "q: ", "sts": "s: "}, "default_prompt_name": "sts"}"#).unwrap();
         assert_eq!((default.query.as_str(), default.passage.as_str()), ("q: ", "s: "));
         let corpus = prompts(r#"{"prompts": {"corpus": "c: "}, "default_prompt_name": null}"#).unwrap();
         assert_eq!((corpus.query.as_str(), corpus.passage.as_str()), ("", "c: "));
         let error = prompts(r#"{"prompts": {}, "default_prompt_name": "sts"}"#).unwrap_err().to_string();
-        assert!(error.contains("default_prompt_name is \"sts\", which prompts does not have"), "{error}");
+        assert!(error.contains("default_prompt_name is \"sts\", which is not in prompts"), "{error}");
     }
 
     #[test]
-    fn a_pooling_that_is_named_and_missing_is_no_mean() {
+    fn missing_pooling_file_is_an_error() {
         let elsewhere = MODULES.replace("1_Pooling", "3_Pooling");
         assert!(folder("{}", &elsewhere, "{}").unwrap_err().to_string().contains("modules.json"));
     }
 
     #[test]
-    fn a_path_that_leaves_the_folder_is_refused() {
+    fn path_outside_the_folder_is_refused() {
         for path in ["../1_Pooling", "/1_Pooling"] {
             let error = folder("{}", &MODULES.replace("1_Pooling", path), "{}").unwrap_err().to_string();
             assert!(error.contains(&format!("path {path:?}")), "{error}");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn unknown_settings_are_refused() {
         let refused = |pooling: &str, modules: &str| folder(pooling, modules, "{}").unwrap_err().to_string();
         let dense = r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Dense"}]"#;
         assert!(refused("{}", dense).contains("module Dense"));

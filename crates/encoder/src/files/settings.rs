@@ -1,8 +1,8 @@
-//! Settings of a model's folder: each key is computed, decides no vector, or is refused by its name.
+//! Settings of a model's folder: each key is computed, changes no vector, or is refused by name.
 //!
-//! Source: the keys that sentence-transformers 6.2 and transformers 5.24 read. Those two raise an error for a key that
-//! they do not know in `sentence_bert_config.json` and `N_Pooling/config.json`, and ignore it in
-//! `config_sentence_transformers.json`; so it is here, and the ignored key is listed as unused.
+//! Source: the keys that sentence-transformers 6.2 and transformers 5.24 read. Both raise an error for an unknown key
+//! in `sentence_bert_config.json` and `N_Pooling/config.json`, and ignore it in `config_sentence_transformers.json`.
+//! This module does the same, and lists the ignored key as unused.
 
 use std::path::Path;
 
@@ -10,27 +10,27 @@ use serde_json::{Map, Value};
 
 use crate::error::{ModelError, Result};
 
-/// What becomes of a key.
+/// The effect of a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect {
-    /// It is computed: another module reads it.
+    /// Another module reads it.
     Computed,
-    /// No vector depends on it.
+    /// It changes no vector.
     Harmless,
-    /// Only these values are computed, written as JSON. Absent and `null` are always accepted.
+    /// Only these values are supported, written as JSON. Absent and `null` are always accepted.
     Only(&'static [&'static str]),
-    /// An object: each of its keys is in the inner table.
+    /// An object, whose keys are in the inner table.
     Object(&'static [(&'static str, Effect)]),
 }
 
-/// The keys of a file, and what becomes of those that are not among them.
+/// The keys of a file, and the treatment of unknown keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) keys: &'static [(&'static str, Effect)],
     pub(super) unknown: Unknown,
 }
 
-/// What becomes of a key that no table has.
+/// The treatment of unknown keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unknown {
     /// It is refused.
@@ -42,15 +42,15 @@ pub(super) enum Unknown {
 use Effect::{Computed, Harmless, Object, Only};
 
 /// `config_sentence_transformers.json`.
-pub(super) const MODEL: Settings = Settings {
+pub(super) const MODEL_SETTINGS: Settings = Settings {
     keys: &[
         ("__version__", Harmless),
         ("prompts", Computed),
         ("default_prompt_name", Computed),
-        // It is the measure of `model.similarity`, not of `encode`.
+        // Used by `model.similarity`, not by `encode`.
         ("similarity_fn_name", Harmless),
         ("model_type", Only(&[r#""SentenceTransformer""#, r#""CrossEncoder""#])),
-        // There a vector is cut after its length is made one, here before.
+        // sentence-transformers truncates a vector after normalization, this crate before.
         ("truncate_dim", Only(&[])),
         // A cross-encoder's.
         ("activation_fn", Computed),
@@ -58,8 +58,8 @@ pub(super) const MODEL: Settings = Settings {
     unknown: Unknown::Unused,
 };
 
-/// Arguments of `from_pretrained` that decide no more than the last bits of a vector, or nothing.
-const LOADING: &[(&str, Effect)] = &[
+/// Arguments of `from_pretrained` that change at most the last bits of a vector.
+const LOADING_ARGUMENTS: &[(&str, Effect)] = &[
     ("trust_remote_code", Harmless),
     ("torch_dtype", Harmless),
     ("dtype", Harmless),
@@ -74,7 +74,7 @@ const LOADING: &[(&str, Effect)] = &[
 ];
 
 /// Arguments of the tokenizer.
-const TOKENIZER: &[(&str, Effect)] = &[
+const TOKENIZER_ARGUMENTS: &[(&str, Effect)] = &[
     ("model_max_length", Computed),
     ("truncation_side", Computed),
     ("do_lower_case", Only(&["false"])),
@@ -85,18 +85,18 @@ const TOKENIZER: &[(&str, Effect)] = &[
 ];
 
 /// `sentence_bert_config.json`.
-pub(super) const TRANSFORMER: Settings = Settings {
+pub(super) const TRANSFORMER_SETTINGS: Settings = Settings {
     keys: &[
         ("max_seq_length", Computed),
         ("do_lower_case", Computed),
-        ("model_args", Object(LOADING)),
-        ("model_kwargs", Object(LOADING)),
-        ("tokenizer_args", Object(TOKENIZER)),
-        ("processor_kwargs", Object(TOKENIZER)),
-        ("config_args", Object(LOADING)),
-        ("config_kwargs", Object(LOADING)),
+        ("model_args", Object(LOADING_ARGUMENTS)),
+        ("model_kwargs", Object(LOADING_ARGUMENTS)),
+        ("tokenizer_args", Object(TOKENIZER_ARGUMENTS)),
+        ("processor_kwargs", Object(TOKENIZER_ARGUMENTS)),
+        ("config_args", Object(LOADING_ARGUMENTS)),
+        ("config_kwargs", Object(LOADING_ARGUMENTS)),
         ("transformer_task", Only(&[r#""feature-extraction""#, r#""sequence-classification""#])),
-        ("modality_config", Object(&[("text", Object(MODALITY))])),
+        ("modality_config", Object(&[("text", Object(MODALITY_KEYS))])),
         ("module_output_name", Only(&[r#""token_embeddings""#, r#""scores""#])),
         ("processing_kwargs", Object(&[])),
         ("unpad_inputs", Harmless),
@@ -108,12 +108,12 @@ pub(super) const TRANSFORMER: Settings = Settings {
     unknown: Unknown::Refused,
 };
 
-/// What a text goes through.
-const MODALITY: &[(&str, Effect)] =
+/// The processing of a text.
+const MODALITY_KEYS: &[(&str, Effect)] =
     &[("method", Only(&[r#""forward""#])), ("method_output_name", Only(&[r#""last_hidden_state""#, r#""logits""#]))];
 
 /// `N_Pooling/config.json`.
-pub(super) const POOLING: Settings = Settings {
+pub(super) const POOLING_SETTINGS: Settings = Settings {
     keys: &[
         ("word_embedding_dimension", Harmless),
         ("embedding_dimension", Harmless),
@@ -130,7 +130,7 @@ pub(super) const POOLING: Settings = Settings {
 };
 
 /// `N_Normalize/config.json`.
-pub(super) const NORMALIZE: Settings = Settings {
+pub(super) const NORMALIZE_SETTINGS: Settings = Settings {
     keys: &[
         ("module_input_name", Only(&[r#""sentence_embedding""#])),
         ("module_output_name", Only(&[r#""sentence_embedding""#])),
@@ -139,7 +139,7 @@ pub(super) const NORMALIZE: Settings = Settings {
 };
 
 impl Settings {
-    /// Checks a file's keys: the names of those that are not used.
+    /// Checks a file's keys, and returns the unused ones.
     ///
     /// # Errors
     /// [`ModelError::Unsupported`] with the key and its value.
@@ -197,43 +197,51 @@ mod tests {
     }
 
     #[test]
-    fn what_sentence_transformers_writes_is_accepted() {
+    fn settings_of_sentence_transformers_are_accepted() {
         let transformer = json!({
             "transformer_task": "feature-extraction", "module_output_name": "token_embeddings", "query_length": null,
             "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
             "max_seq_length": 128, "do_lower_case": true, "model_args": {"torch_dtype": "float16"},
             "tokenizer_args": {"model_max_length": 64, "truncation_side": "left"}, "config_args": {},
         });
-        assert_eq!(check(TRANSFORMER, &transformer), Ok(Vec::new()));
+        assert_eq!(check(TRANSFORMER_SETTINGS, &transformer), Ok(Vec::new()));
         let model = json!({"__version__": {}, "prompts": {}, "default_prompt_name": null, "truncate_dim": null,
             "similarity_fn_name": "dot", "model_type": "SentenceTransformer"});
-        assert_eq!(check(MODEL, &model), Ok(Vec::new()));
-        assert_eq!(check(POOLING, &json!({"embedding_dimension": 8, "include_prompt": true})), Ok(Vec::new()));
+        assert_eq!(check(MODEL_SETTINGS, &model), Ok(Vec::new()));
+        assert_eq!(check(POOLING_SETTINGS, &json!({"embedding_dimension": 8, "include_prompt": true})), Ok(Vec::new()));
     }
 
     #[test]
-    fn what_decides_a_vector_and_is_not_computed_is_refused_by_name() {
+    fn unsupported_settings_are_refused_by_name() {
         for (settings, keys, expected) in [
             (
-                TRANSFORMER,
+                TRANSFORMER_SETTINGS,
                 json!({"config_args": {"num_hidden_layers": 3}}),
                 "config_args.num_hidden_layers 3 in f.json",
             ),
-            (TRANSFORMER, json!({"tokenizer_args": {"do_lower_case": true}}), "tokenizer_args.do_lower_case true"),
-            (TRANSFORMER, json!({"model_args": {"subfolder": "x"}}), "model_args.subfolder \"x\""),
-            (TRANSFORMER, json!({"transformer_task": "fill-mask"}), "transformer_task \"fill-mask\""),
-            (TRANSFORMER, json!({"processing_kwargs": {"text": {"max_length": 8}}}), "processing_kwargs.text"),
-            (TRANSFORMER, json!({"query_length": 32}), "query_length 32 in f.json is not supported: expected no value"),
-            (TRANSFORMER, json!({"do_upper_case": true}), "do_upper_case true"),
-            (MODEL, json!({"truncate_dim": 16}), "truncate_dim 16"),
-            (MODEL, json!({"model_type": "SparseEncoder"}), "model_type \"SparseEncoder\""),
             (
-                POOLING,
+                TRANSFORMER_SETTINGS,
+                json!({"tokenizer_args": {"do_lower_case": true}}),
+                "tokenizer_args.do_lower_case true",
+            ),
+            (TRANSFORMER_SETTINGS, json!({"model_args": {"subfolder": "x"}}), "model_args.subfolder \"x\""),
+            (TRANSFORMER_SETTINGS, json!({"transformer_task": "fill-mask"}), "transformer_task \"fill-mask\""),
+            (TRANSFORMER_SETTINGS, json!({"processing_kwargs": {"text": {"max_length": 8}}}), "processing_kwargs.text"),
+            (
+                TRANSFORMER_SETTINGS,
+                json!({"query_length": 32}),
+                "query_length 32 in f.json is not supported: expected no value",
+            ),
+            (TRANSFORMER_SETTINGS, json!({"do_upper_case": true}), "do_upper_case true"),
+            (MODEL_SETTINGS, json!({"truncate_dim": 16}), "truncate_dim 16"),
+            (MODEL_SETTINGS, json!({"model_type": "SparseEncoder"}), "model_type \"SparseEncoder\""),
+            (
+                POOLING_SETTINGS,
                 json!({"include_prompt": false}),
                 "include_prompt false in f.json is not supported: expected true",
             ),
-            (POOLING, json!({"pooling_mode_median": true}), "pooling_mode_median true"),
-            (NORMALIZE, json!({"module_input_name": "token_embeddings"}), "module_input_name"),
+            (POOLING_SETTINGS, json!({"pooling_mode_median": true}), "pooling_mode_median true"),
+            (NORMALIZE_SETTINGS, json!({"module_input_name": "token_embeddings"}), "module_input_name"),
         ] {
             let message = check(settings, &keys).unwrap_err();
             assert!(message.contains(expected), "{message}");
@@ -241,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sentence_transformers_ignores_is_unused() {
-        assert_eq!(check(MODEL, &json!({"author": "me"})), Ok(vec!["author in f.json".to_owned()]));
+    fn ignored_keys_are_listed_as_unused() {
+        assert_eq!(check(MODEL_SETTINGS, &json!({"author": "me"})), Ok(vec!["author in f.json".to_owned()]));
     }
 }

@@ -1,12 +1,12 @@
-//! `tokenizer_config.json`: which tokens have a part to play, for transformers' `AutoTokenizer`.
+//! `tokenizer_config.json`: the roles of the special tokens, for transformers' `AutoTokenizer`.
 //!
-//! polylance needs `tokenizer.json` alone; transformers does not read from it which token is the mask or the padding.
+//! polylance needs only `tokenizer.json`; transformers does not read from it which token is the mask or the padding.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Special tokens whose part their text tells, in the two spellings of the family.
-const PARTS: [(&str, [&str; 2]); 5] = [
+/// The roles of special tokens, with the two spellings of each in the family.
+const TOKEN_ROLES: [(&str, [&str; 2]); 5] = [
     ("unk_token", ["<unk>", "[UNK]"]),
     ("pad_token", ["<pad>", "[PAD]"]),
     ("mask_token", ["<mask>", "[MASK]"]),
@@ -27,23 +27,23 @@ struct AddedToken {
     special: bool,
 }
 
-/// The configuration of a tokenizer for inputs of at most `max_tokens` ids.
+/// The configuration of a tokenizer for inputs of at most `max_tokens` tokens.
 ///
-/// The class is the one that takes `tokenizer.json` as it is: XLM-R's and BERT's own would build theirs anew, and a
-/// BERT with XLM-R's vocabulary would get another model's.
+/// The class is the one that uses `tokenizer.json` unchanged: those of XLM-R and BERT would rebuild the tokenizer, and
+/// a BERT with XLM-R's vocabulary would get the wrong one.
 ///
 /// # Errors
-/// When `tokenizer_json` is no tokenizer.
+/// When `tokenizer_json` cannot be parsed.
 pub(super) fn tokenizer_config(tokenizer_json: &[u8], max_tokens: usize) -> serde_json::Result<Value> {
     let tokenizer: TokenizerJson = serde_json::from_slice(tokenizer_json)?;
     let special = |text: &&str| tokenizer.added_tokens.iter().any(|token| token.special && token.content == **text);
     let mut keys = Map::new();
-    for (part, spellings) in PARTS {
+    for (part, spellings) in TOKEN_ROLES {
         if let Some(token) = spellings.into_iter().find(special) {
             keys.insert(part.to_owned(), token.into());
         }
     }
-    // Begin and end are the same tokens under RoBERTa's names; BERT has none.
+    // RoBERTa's names for the first and the last token; BERT has none.
     for (part, token) in [("bos_token", "<s>"), ("eos_token", "</s>")] {
         if special(&token) {
             keys.insert(part.to_owned(), token.into());
@@ -60,7 +60,7 @@ mod tests {
 
     #[cfg(feature = "builtin")]
     #[test]
-    fn the_parts_of_special_tokens_are_named() {
+    fn special_tokens_get_their_roles() {
         let config = tokenizer_config(&polylance_builtin::tokenizer_json(), 512).unwrap();
         let expected = json!({
             "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>", "cls_token": "<s>", "sep_token": "</s>",
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_not_special_has_no_part() {
+    fn ordinary_token_gets_no_role() {
         let json = br#"{"added_tokens": [{"content": "[PAD]", "special": true}, {"content": "[MASK]"}]}"#;
         let config = tokenizer_config(json, 8).unwrap();
         assert_eq!((&config["pad_token"], config.get("mask_token")), (&json!("[PAD]"), None));

@@ -1,4 +1,4 @@
-//! What a folder says of its tokenizer beside `tokenizer.json`: lower case, the longest input, and which end is cut.
+//! Tokenizer settings that are not in `tokenizer.json`: lower case, the longest input, and the truncated end.
 
 use std::path::Path;
 
@@ -11,25 +11,25 @@ use super::{
 };
 use crate::error::{ModelError, Result};
 
-/// Which tokens of a text that is too long are left out.
+/// The end of a text that is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TruncationSide {
-    /// The last ones.
+    /// The last tokens are dropped.
     #[default]
     Right,
-    /// The first ones.
+    /// The first tokens are dropped.
     Left,
 }
 
-/// Settings of a tokenizer that its `tokenizer.json` does not have.
+/// Settings of a tokenizer that are not in its `tokenizer.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TokenizerSettings {
     /// Whether a decomposed text is composed (NFC) for a tokenizer with a table of `SentencePiece`.
     pub compose: bool,
-    /// Whether texts are lowercased before all else, character by character.
+    /// Whether texts are lowercased first, character by character.
     pub lowercase: bool,
-    /// Which end of a text that is too long is cut off.
+    /// The end of a text that is truncated.
     pub truncation_side: TruncationSide,
 }
 
@@ -39,7 +39,7 @@ impl Default for TokenizerSettings {
     }
 }
 
-/// The settings, and the limit on ids of an input where `tokenizer_config.json` has one.
+/// The settings, and the limit on the tokens of an input if `tokenizer_config.json` has one.
 pub(super) struct TokenizerFiles {
     pub(super) settings: TokenizerSettings,
     /// The limit of transformers' pipelines.
@@ -48,7 +48,7 @@ pub(super) struct TokenizerFiles {
     pub(super) sentence_limit: Option<usize>,
 }
 
-/// The parts of `tokenizer.json` that the settings are about; the vocabulary is passed over.
+/// The parts of `tokenizer.json` that the settings depend on; the vocabulary is skipped.
 #[derive(Deserialize, Default)]
 struct TokenizerJson {
     #[serde(default)]
@@ -67,11 +67,11 @@ pub(super) fn has_table(tokenizer_json: &[u8]) -> bool {
     part(&tokenizer.normalizer, "Precompiled").is_some()
 }
 
-/// Numbers from here on mean that there is no limit: transformers writes 10^30.
-const NO_LIMIT: f64 = 1e20;
+/// Numbers from here on mean no limit: transformers writes 10^30.
+const UNLIMITED_TOKENS: f64 = 1e20;
 
 impl TokenizerFiles {
-    /// Reads `tokenizer_config.json` of `folder`, held against its `tokenizer.json`.
+    /// Reads `tokenizer_config.json` of `folder`, and compares it with its `tokenizer.json`.
     ///
     /// Source: `TokenizersBackend`, `BertTokenizer` and `XLMRobertaTokenizer` in transformers 5.24, and `Transformer`
     /// in sentence-transformers 6.2.
@@ -82,7 +82,7 @@ impl TokenizerFiles {
         let path = folder.join("tokenizer_config.json");
         let config: Map<String, Value> = json(&path)?.unwrap_or_default();
         let json_path = folder.join("tokenizer.json");
-        // A tokenizer that is broken is refused where it is loaded, with a better reason.
+        // A broken tokenizer is refused when it is loaded, with a better reason.
         let tokenizer: TokenizerJson =
             std::fs::read(&json_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         check_class(&config, &tokenizer, &path)?;
@@ -90,7 +90,7 @@ impl TokenizerFiles {
         let side = match (&transformer.truncation_side, config.get("truncation_side").and_then(Value::as_str)) {
             (Some(side), _) => Some(side.as_str()),
             (None, Some(side)) => Some(side),
-            // The file's own section counts where nothing else does.
+            // The section of `tokenizer.json` applies last.
             (None, None) => tokenizer.truncation.get("direction").and_then(Value::as_str),
         };
         let truncation_side = match side.map(str::to_ascii_lowercase).as_deref() {
@@ -110,18 +110,18 @@ impl TokenizerFiles {
     }
 }
 
-/// A limit; `None` when there is none.
+/// A limit; `None` for no limit.
 fn limit(key: &str, value: Option<&Value>, path: &Path) -> Result<Option<usize>> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
     match value.as_f64() {
-        Some(number) if number >= NO_LIMIT => Ok(None),
+        Some(number) if number >= UNLIMITED_TOKENS => Ok(None),
         Some(number) if number >= 1.0 => Ok(Some(number as usize)),
         _ => Err(ModelError::config(path, format!("{key} is {value}, expected a number from 1"))),
     }
 }
 
-/// Classes that build parts of the tokenizer from `tokenizer_config.json`: what that says must be what
-/// `tokenizer.json` has. Other classes take `tokenizer.json` as it is.
+/// Checks the classes that build parts of the tokenizer from `tokenizer_config.json`, which must agree with
+/// `tokenizer.json`. Other classes use `tokenizer.json` unchanged.
 fn check_class(config: &Map<String, Value>, tokenizer: &TokenizerJson, path: &Path) -> Result<()> {
     let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
     let class = class.trim_end_matches("Fast");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_those_of_sentence_transformers_and_of_pipelines() {
+    fn limits_match_sentence_transformers_and_pipelines() {
         let limits = |config: Value, transformer: TransformerSettings| {
             let files = read(&config, &json!({}), &transformer).unwrap();
             (files.limit, files.sentence_limit)
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_side_of_truncation_is_the_first_that_is_named() {
+    fn truncation_side_follows_the_precedence() {
         let side = |config: Value, tokenizer: Value, set: Option<&str>| {
             let transformer =
                 TransformerSettings { truncation_side: set.map(str::to_owned), ..TransformerSettings::default() };
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tokenizer_json_contradicts_is_refused() {
+    fn settings_that_contradict_tokenizer_json_are_refused() {
         let bert = json!({"normalizer": {"type": "Sequence", "normalizers": [
             {"type": "BertNormalizer", "lowercase": false, "strip_accents": null, "handle_chinese_chars": true}]},
             "post_processor": {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {"id": "[CLS]"}}}});

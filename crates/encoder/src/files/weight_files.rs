@@ -1,4 +1,4 @@
-//! Which files of a folder have the weights.
+//! The weight files of a folder.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ pub(super) fn weights(folder: &Path) -> Result<WeightFiles> {
     })
 }
 
-/// The files that an index names, sorted.
+/// The files of an index, sorted.
 fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Index {

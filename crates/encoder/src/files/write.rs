@@ -15,7 +15,7 @@ use crate::{
     weights::{CheckedWeights, Stored, Weights, tensors},
 };
 
-/// A tensor of a head, to be written.
+/// A tensor of a head to write.
 #[derive(Debug, Clone)]
 pub struct HeadTensor<'a> {
     /// Its name in the file.
@@ -31,7 +31,7 @@ impl ModelFiles {
     /// names, and `head`), `tokenizer.json` and `tokenizer_config.json`. Floats keep their format, quantized tensors
     /// become f32.
     ///
-    /// Each file is written under another name first, so that a folder is never half of one model and half of another.
+    /// Each file is written under a temporary name first, so that a folder never mixes two models.
     ///
     /// # Errors
     /// When this model's weights cannot be read or the folder cannot be written.
@@ -87,7 +87,7 @@ impl ModelFiles {
         }
         header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
         let mut header = Value::Object(header).to_string();
-        // The numbers begin at a multiple of eight bytes.
+        // The data starts at a multiple of eight bytes.
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
 
         let io = || ModelError::io(path);

@@ -1,4 +1,4 @@
-//! Chooses the next id: the most likely one, or one drawn from the most likely ones.
+//! Samples the next token: the most likely one, or one drawn from the most likely ones.
 
 use polylance_schema::Generation;
 
@@ -7,7 +7,7 @@ use crate::{
     synthetic::splitmix64,
 };
 
-/// Chooses ids. Its draws are a pure function of the seed.
+/// Samples tokens. Its draws are a pure function of the seed.
 pub(super) struct Sampler {
     temperature: f32,
     top_k: usize,
@@ -46,13 +46,14 @@ impl Sampler {
         candidates.last().map_or(0, |(id, _)| *id)
     }
 
-    /// The ids to draw from, least likely first, with weights that add up to what is left of 1.
+    /// The ids to draw from, least likely first, with their remaining probabilities as weights.
     ///
-    /// Source: `TemperatureLogitsWarper`, `TopKLogitsWarper` and `TopPLogitsWarper` in transformers 5.23, in this order.
+    /// Source: `TemperatureLogitsWarper`, `TopKLogitsWarper` and `TopPLogitsWarper` in transformers 5.23, in this
+    /// order.
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let scores = logits.iter().map(|logit| logit / self.temperature);
         let mut scores: Vec<(u32, f32)> = scores.enumerate().map(|(id, score)| (id as u32, score)).collect();
-        // Equal scores keep the order of their ids, so that the draw does not depend on how they were sorted.
+        // Equal scores keep the order of their ids, so that the draw does not depend on the sorting.
         scores.sort_by(|(_, a), (_, b)| a.total_cmp(b));
         if self.top_k > 0
             && let Some(&(_, least)) = scores.get(scores.len().saturating_sub(self.top_k))
@@ -83,7 +84,7 @@ impl Sampler {
     }
 }
 
-/// The first of the highest.
+/// The first id with the highest logit.
 fn most_likely(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, logit) in logits.iter().enumerate() {
@@ -130,7 +131,7 @@ mod tests {
     ];
 
     #[test]
-    fn candidates_are_those_of_transformers() {
+    fn candidates_match_transformers() {
         let logits = [0.5, 2.0, -1.0, 3.5, 0.0, 2.0, 1.25, -3.0];
         for (temperature, top_k, top_p, expected) in GOLDENS {
             let sampler = sampler(*temperature, *top_k, *top_p);
@@ -164,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn no_temperature_takes_the_most_likely() {
+    fn temperature_zero_takes_the_most_likely() {
         assert_eq!(sampler(0.0, 0, 1.0).next(&[1.0, 4.0, 4.0, f32::NAN]), 1);
         assert_eq!(sampler(2.0, 1, 1.0).next(&[1.0, 4.0, 3.0]), 1);
         assert_eq!(sampler(2.0, 0, 0.0).next(&[1.0, 4.0, 3.0]), 1);
     }
 
     #[test]
-    fn options_out_of_range_are_named() {
+    fn options_out_of_range_are_refused_by_name() {
         let refused = |temperature, top_p| {
             let generation = Generation { temperature, top_p, ..Generation::default() };
             Sampler::new(&generation).err().unwrap().to_string()

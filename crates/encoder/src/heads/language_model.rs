@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 use super::vocabulary::{self, Vocabulary, WeightPlacement};
 use crate::{
     config::{ModelConfig, ModelKind},
-    embeddings::WORDS,
+    embeddings::WORD_EMBEDDINGS,
     error::Result,
     linear::Linear,
     norm::LayerNorm,
@@ -61,7 +61,7 @@ pub(crate) struct DecoderTensors {
 impl DecoderTensors {
     /// The table is the word embeddings.
     pub(crate) fn tied(config: &ModelConfig) -> Self {
-        Self { table: WORDS, bias: names(config.kind).bias }
+        Self { table: WORD_EMBEDDINGS, bias: names(config.kind).bias }
     }
 
     /// The table is a separate tensor.
@@ -70,14 +70,14 @@ impl DecoderTensors {
         Self { table: names.decoder_weight, bias: names.decoder_bias }
     }
 
-    /// The tensors that the weights have. As in transformers, a tied table that is stored again with other numbers is no longer
-    /// tied, and a bias may have either name.
+    /// The tensors that the weights have. As in transformers, a tied table that is stored again with other numbers is
+    /// no longer tied, and a bias may have either name.
     ///
     /// Source: `PreTrainedModel.tie_weights` in transformers 5.23.
     pub(crate) fn find(config: &ModelConfig, tie_word_embeddings: bool, weights: &Weights) -> Self {
         let names = names(config.kind);
-        let own = weights.contains(names.decoder_weight) && !weights.same(WORDS, names.decoder_weight);
-        let table = if own || !tie_word_embeddings { names.decoder_weight } else { WORDS };
+        let own = weights.contains(names.decoder_weight) && !weights.same(WORD_EMBEDDINGS, names.decoder_weight);
+        let table = if own || !tie_word_embeddings { names.decoder_weight } else { WORD_EMBEDDINGS };
         let bias = if weights.contains(names.decoder_bias) { names.decoder_bias } else { names.bias };
         Self { table, bias }
     }
@@ -88,7 +88,7 @@ pub(crate) fn tensors(config: &ModelConfig, decoder: &DecoderTensors) -> Vec<Ten
     let names = names(config.kind);
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
     let mut specs = [TensorSpec::linear(names.dense, hidden, hidden), TensorSpec::norm(names.norm, hidden)].concat();
-    if decoder.table != WORDS {
+    if decoder.table != WORD_EMBEDDINGS {
         specs.push(TensorSpec { name: decoder.table.to_owned(), shape: vec![vocab, hidden] });
     }
     specs.push(TensorSpec { name: decoder.bias.to_owned(), shape: vec![vocab] });

@@ -1,4 +1,4 @@
-//! Multiple choice: one logit a sequence, to be compared among the choices of one question.
+//! Multiple choice: one logit per sequence, to be compared among the choices of one question.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;

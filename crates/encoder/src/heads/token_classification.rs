@@ -1,4 +1,4 @@
-//! Token classification: one logit a label for each token.
+//! Token classification: one logit per label for each token.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;

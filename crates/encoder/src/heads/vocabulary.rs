@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         config::ModelConfig,
-        embeddings::WORDS,
+        embeddings::WORD_EMBEDDINGS,
         synthetic::Checkpoint,
         weights::{WeightFiles, Weights},
     };
@@ -97,9 +97,9 @@ mod tests {
         let bias = Tensor::rand(-1f32, 1., shape.0, &Device::Cpu).unwrap();
         let x = Tensor::rand(-1f32, 1., (3, shape.1), &Device::Cpu).unwrap();
 
-        let table = read(&weights, WORDS, shape).unwrap();
+        let table = read(&weights, WORD_EMBEDDINGS, shape).unwrap();
         let expected = Vocabulary::resident(table, bias.clone()).forward(&x).unwrap();
-        let found = Vocabulary::mapped(&weights, WORDS, shape, bias).forward(&x).unwrap();
+        let found = Vocabulary::mapped(&weights, WORD_EMBEDDINGS, shape, bias).forward(&x).unwrap();
         assert_eq!(found.dims(), [3, shape.0]);
         let apart = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
         assert!(apart.to_scalar::<f32>().unwrap() < 1e-5);

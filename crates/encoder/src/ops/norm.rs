@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::numbers;
 
-/// `(x − mean) / sqrt(variance + eps) · weight + bias` for each row. `x` is `[rows, width]`, `weight` and `bias` are `[width]`.
+/// `(x − mean) / sqrt(variance + eps) · weight + bias` for each row. `x` is `[rows, width]`, `weight` and `bias` are
+/// `[width]`.
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let eps = eps as f32;
     x.apply_op3_no_bwd(weight, bias, &Norm { eps })

@@ -1,4 +1,4 @@
-//! Every tensor's name and shape, as they follow from the configuration, held against the files.
+//! The tensors that a configuration requires, compared with those in the files.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -30,9 +30,9 @@ impl TensorSpec {
     }
 }
 
-const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
+const TOKEN_TYPE_EMBEDDINGS: &str = "embeddings.token_type_embeddings.weight";
 
-/// All tensors of the encoder, in the order they are used.
+/// All tensors of the encoder, in the order of use.
 pub(crate) fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let (hidden, wide) = (config.hidden_size, config.intermediate_size);
     let mut specs = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     specs
 }
 
-/// Weights that hold every tensor asked for in the right shape.
+/// Weights that have every required tensor in the right shape.
 #[derive(Debug)]
 pub(crate) struct CheckedWeights {
     pub(crate) weights: Arc<Weights>,
@@ -88,11 +88,12 @@ pub(crate) struct CheckedWeights {
 }
 
 impl CheckedWeights {
-    /// Holds the files against the tensors that follow from the configuration.
+    /// Compares the files with the required tensors.
     pub(crate) fn new(weights: Weights, specs: &[TensorSpec]) -> Result<Self> {
         let first_path = || weights.files.first().map(|file| file.path.clone()).unwrap_or_default();
         let absent: Vec<&TensorSpec> = specs.iter().filter(|spec| !weights.tensors.contains_key(&spec.name)).collect();
-        let (optional, required): (Vec<_>, Vec<_>) = absent.into_iter().partition(|spec| spec.name == TOKEN_TYPES);
+        let (optional, required): (Vec<_>, Vec<_>) =
+            absent.into_iter().partition(|spec| spec.name == TOKEN_TYPE_EMBEDDINGS);
         if let Some(first) = required.first() {
             let (name, others) = (first.name.clone(), required.len() - 1);
             return Err(ModelError::MissingTensor { name, others, path: first_path() });
@@ -115,12 +116,9 @@ impl CheckedWeights {
                     "expected f32, f16, bf16, q8_0 or q4_0",
                 ));
             }
-            // A row of the word embeddings is read alone, so blocks must not reach over its end.
+            // A row of the word embeddings is read alone, so blocks must not cross its end.
             if spec.shape.last().is_some_and(|width| entry.stored.bytes(*width).is_none()) {
-                return Err(ModelError::damaged(
-                    path(),
-                    format!("blocks of tensor {:?} reach over its rows", spec.name),
-                ));
+                return Err(ModelError::damaged(path(), format!("blocks of tensor {:?} cross its rows", spec.name)));
             }
             parameters += spec.shape.iter().map(|size| *size as u64).product::<u64>();
         }

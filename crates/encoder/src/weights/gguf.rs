@@ -9,8 +9,8 @@ use crate::error::{ModelError, Result};
 
 /// Reads the header: metadata and the list of tensors.
 ///
-/// candle holds every length against the file, but divides by an alignment that may be 0. Where the metadata end is
-/// known only to who has read them, so its panic is caught instead of foreseen.
+/// candle checks every length against the file, but divides by an alignment that may be 0. The alignment is known only
+/// after the metadata were parsed, so that panic is caught.
 pub(crate) fn read_header(bytes: &[u8], path: &Path) -> Result<Content> {
     let read = catch_unwind(|| Content::read(&mut Cursor::new(bytes)));
     let gave_up =
@@ -32,7 +32,7 @@ pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
             other => Stored::Other(format!("{other:?}").to_lowercase()),
         };
         let shape = info.shape.dims().to_vec();
-        let outside = || ModelError::damaged(path, format!("the file is cut off: tensor {name:?} lies outside"));
+        let outside = || ModelError::damaged(path, format!("the file is truncated: tensor {name:?} lies outside"));
         let start = content.tensor_data_offset.checked_add(info.offset).ok_or_else(outside)?;
         let start = usize::try_from(start).map_err(|_| outside())?;
         // candle multiplies the sizes unchecked.
@@ -45,14 +45,15 @@ pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
     Ok(entries)
 }
 
-/// llama.cpp's names and Hugging Face's, outside the layers and inside.
-const OUTSIDE: [(&str, &str); 4] = [
+/// llama.cpp's and Hugging Face's names of tensors outside the layers.
+const MODEL_TENSORS: [(&str, &str); 4] = [
     ("token_embd_norm", "embeddings.LayerNorm"),
     ("token_embd", "embeddings.word_embeddings"),
     ("position_embd", "embeddings.position_embeddings"),
     ("token_types", "embeddings.token_type_embeddings"),
 ];
-const INSIDE: [(&str, &str); 8] = [
+/// The same, inside a layer.
+const LAYER_TENSORS: [(&str, &str); 8] = [
     ("attn_q", "attention.self.query"),
     ("attn_k", "attention.self.key"),
     ("attn_v", "attention.self.value"),
@@ -63,16 +64,16 @@ const INSIDE: [(&str, &str); 8] = [
     ("layer_output_norm", "output.LayerNorm"),
 ];
 
-/// Hugging Face's name for one of llama.cpp's; an unknown name stays as it is.
+/// Hugging Face's name for one of llama.cpp's; an unknown name is returned unchanged.
 fn hugging_face_name(name: &str) -> String {
     let translate = || {
         let (stem, part) = name.rsplit_once('.')?;
         if let Some(rest) = stem.strip_prefix("blk.") {
             let (layer, stem) = rest.split_once('.')?;
-            let (_, to) = INSIDE.iter().find(|(from, _)| *from == stem)?;
+            let (_, to) = LAYER_TENSORS.iter().find(|(from, _)| *from == stem)?;
             return Some(format!("encoder.layer.{layer}.{to}.{part}"));
         }
-        let (_, to) = OUTSIDE.iter().find(|(from, _)| *from == stem)?;
+        let (_, to) = MODEL_TENSORS.iter().find(|(from, _)| *from == stem)?;
         Some(format!("{to}.{part}"))
     };
     translate().unwrap_or_else(|| name.to_owned())

@@ -1,4 +1,4 @@
-//! A weight file's bytes, mapped into memory.
+//! The bytes of a weight file, mapped into memory.
 
 use std::{fs::File, ops::Range, path::Path};
 
@@ -6,8 +6,8 @@ use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use crate::error::{ModelError, Result};
 
-/// The smallest page of the systems this runs on.
-const PAGE: usize = 4096;
+/// The smallest page size of supported systems.
+const PAGE_BYTES: usize = 4096;
 
 /// Bytes that live as long as the model: a mapped file, or the binary itself.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Bytes {
         #[expect(unsafe_code, reason = "mapping is the only way to read weights without a second copy of them")]
         // SAFETY: the map is read-only and private to this process. Weight files are not written while a model
         // uses them: hub blobs are renamed into place whole, and replacing a file leaves the mapped inode as it
-        // was. Cutting a mapped file off would raise SIGBUS, as in every program that maps its weights.
+        // was. Truncating a mapped file would raise SIGBUS, as in every program that maps its weights.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
         Ok(Self::Mapped(map))
     }
@@ -52,26 +52,26 @@ impl Bytes {
         }
     }
 
-    /// Tells the system that a range is about to be read: it maps the pages at once, instead of one at every stumble.
+    /// Advises the system that a range will be read, so that it maps the pages at once instead of one per page fault.
     pub(crate) fn prefetch(&self, range: &Range<usize>) {
         let Some(map) = self.mapped() else { return };
-        let start = range.start / PAGE * PAGE;
+        let start = range.start / PAGE_BYTES * PAGE_BYTES;
         #[cfg(target_os = "linux")]
         let advice = Advice::PopulateRead;
         #[cfg(not(target_os = "linux"))]
         let advice = Advice::WillNeed;
-        // An older system does not know the advice, and reading works without it.
+        // An older system ignores the advice, and reading works without it.
         if let Err(error) = map.advise_range(advice, start, range.end.saturating_sub(start)) {
             tracing::debug!(%error, "the system does not map pages ahead");
         }
     }
 
-    /// Tells the system that a range was used and its pages may go; reading it again brings them back.
+    /// Advises the system that the pages of a range can be dropped; reading it again maps them again.
     pub(crate) fn release(&self, range: &Range<usize>) {
         let Some(map) = self.mapped() else { return };
-        // Only whole pages inside the range: a neighbour may still be in use.
-        let start = range.start.next_multiple_of(PAGE);
-        let end = range.end.min(map.len()) / PAGE * PAGE;
+        // Only whole pages inside the range: its neighbours may still be in use.
+        let start = range.start.next_multiple_of(PAGE_BYTES);
+        let end = range.end.min(map.len()) / PAGE_BYTES * PAGE_BYTES;
         if start >= end {
             return;
         }

@@ -1,4 +1,4 @@
-//! Weight files: mapped, listed under Hugging Face's names, converted a tensor at a time.
+//! Weight files: mapped, listed under Hugging Face's names, converted one tensor at a time.
 
 mod check;
 mod gguf;
@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 use crate::error::{ModelError, Result};
 
-/// Where a model's weights are, by format.
+/// A model's weight files, by format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WeightFiles {
     Safetensors(Vec<PathBuf>),
@@ -37,7 +37,7 @@ pub(crate) enum WeightFiles {
     Builtin(&'static [u8]),
 }
 
-/// A tensor's place in its file.
+/// A tensor's format, shape and range in its file.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) stored: Stored,
@@ -46,7 +46,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Refuses an entry whose bytes are not in the file, or are not those of its shape.
+    /// Refuses an entry whose range is outside the file, or does not fit its shape.
     pub(crate) fn checked(self, name: &str, file_bytes: usize, path: &Path) -> Result<Self> {
         let expected = self.shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
         let expected = expected.and_then(|elements| self.stored.bytes(elements));
@@ -66,7 +66,7 @@ impl Entry {
             return Err(ModelError::damaged(
                 path,
                 format!(
-                    "the file is cut off: tensor {name:?} ends at byte {}, the file has {file_bytes}",
+                    "the file is truncated: tensor {name:?} ends at byte {}, the file has {file_bytes}",
                     self.range.end
                 ),
             ));
@@ -133,7 +133,7 @@ impl Weights {
         Some(TensorView { stored: &entry.stored, shape: &entry.shape, bytes })
     }
 
-    /// As [`Weights::view`], of a tensor that is about to be read whole.
+    /// As [`Weights::view`], for a tensor that will be read whole.
     pub(crate) fn read(&self, name: &str) -> Option<TensorView<'_>> {
         let (file, entry) = self.tensors.get(name)?;
         self.files.get(*file)?.bytes.prefetch(&entry.range);
@@ -144,7 +144,7 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
-    /// Whether both tensors are there and have the same bytes; PyTorch saves a shared tensor under each of its names.
+    /// Whether both tensors exist and have the same bytes; PyTorch saves a shared tensor under each of its names.
     pub(crate) fn same(&self, one: &str, other: &str) -> bool {
         let place = |name: &str| self.tensors.get(name).map(|(file, entry)| (*file, &entry.range));
         let bytes = |name: &str| self.view(name).map(|view| (view.stored, view.shape, view.bytes));
@@ -154,7 +154,7 @@ impl Weights {
         }
     }
 
-    /// Gives up the pages of all tensors whose name begins with `prefix`.
+    /// Releases the pages of all tensors whose name starts with `prefix`.
     pub(crate) fn release(&self, prefix: &str) {
         for (name, (file, entry)) in self.tensors.range(prefix.to_owned()..) {
             if !name.starts_with(prefix) {
@@ -164,7 +164,7 @@ impl Weights {
         }
     }
 
-    /// Gives up all pages.
+    /// Releases all pages.
     pub(crate) fn release_all(&self) {
         self.release("");
     }
@@ -175,10 +175,10 @@ impl Weights {
     }
 }
 
-/// The name without what differs between checkpoints of one architecture.
+/// The name without the parts that differ between checkpoints of one architecture.
 fn canonical(name: &str) -> String {
     let name = ["roberta.", "bert."].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
-    // Checkpoints converted from TensorFlow name a norm's scale and shift so.
+    // Checkpoints converted from TensorFlow have other names for a norm's weight and bias.
     match name
         .strip_suffix(".gamma")
         .map(|stem| (stem, "weight"))

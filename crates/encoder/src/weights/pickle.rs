@@ -1,11 +1,11 @@
-//! The pickle inside a PyTorch `.bin`, read as a list of tensors and as nothing else.
+//! The pickle inside a PyTorch `.bin`, read as a list of tensors only.
 //!
-//! A pickle is a program. This reader knows the instructions that make numbers, texts, tuples and dictionaries, and
-//! the handful of classes with which PyTorch writes a tensor; it calls nothing. A class outside that list is refused by
-//! name before anything is made of it.
+//! A pickle is a program. This reader implements the instructions that make numbers, strings, tuples and dictionaries,
+//! and the few classes that describe a tensor of PyTorch; it calls nothing. Any other class is refused by name before
+//! it is used.
 //!
-//! Everything lies in one arena and is referred to by index: an instruction adds at most one node, so that memory is
-//! in proportion to the pickle, however often it repeats or nests its own parts, and nothing here recurses.
+//! All nodes are in one arena and refer to each other by index. An instruction adds at most one node, so memory is
+//! proportional to the pickle, however often it repeats or nests its parts, and nothing recurses.
 
 use std::collections::HashMap;
 
@@ -28,11 +28,11 @@ pub(super) struct PickledTensor {
 pub(super) enum PickleError {
     #[error("the pickle ends in the middle of an instruction")]
     CutOff,
-    #[error("the pickle has the instruction {0:#04x}, which is no part of a list of tensors")]
+    #[error("the pickle has the instruction {0:#04x}, which a list of tensors does not need")]
     Instruction(u8),
-    #[error("the pickle asks for {0}, which is no part of a list of tensors: it was refused, and nothing was run")]
+    #[error("the pickle refers to {0}, which a list of tensors does not need: it was refused, and nothing was run")]
     Refused(String),
-    #[error("the pickle is not well formed: {0}")]
+    #[error("the pickle is malformed: {0}")]
     Malformed(&'static str),
     #[error("tensor {0:?} is not described as PyTorch does")]
     Tensor(String),
@@ -40,12 +40,12 @@ pub(super) enum PickleError {
 
 type Result<T> = std::result::Result<T, PickleError>;
 
-/// A place in the arena.
+/// An index into the arena.
 type Handle = usize;
 
 #[derive(Debug)]
 enum Node {
-    /// What a tensor's description has but a reader does not need.
+    /// A part of a tensor's description that the reader does not need.
     Other,
     Int(i64),
     Text(String),
@@ -67,7 +67,7 @@ enum Class {
     RebuildParameter,
     RebuildFromType,
     Storage(String),
-    /// Named in a description, never called.
+    /// Referred to in a description, never called.
     Inert,
 }
 
@@ -85,7 +85,7 @@ impl Class {
             | ("torch._tensor", "Tensor")
             | ("torch.nn.parameter", "Parameter") => Self::Inert,
             _ => {
-                // A name may be as long as the file.
+                // A name can be as long as the file.
                 let short = |text: &str| text.chars().take(80).collect::<String>();
                 return Err(PickleError::Refused(format!("{}.{}", short(module), short(name))));
             }
@@ -93,7 +93,7 @@ impl Class {
     }
 }
 
-/// Lists the tensors of a state dict. Entries that are no tensors are passed over.
+/// Lists the tensors of a state dict. Other entries are skipped.
 pub(super) fn tensors(pickle: &[u8]) -> Result<Vec<PickledTensor>> {
     let mut machine =
         Machine { input: pickle, arena: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
@@ -133,7 +133,7 @@ impl Machine<'_> {
 
     fn step(&mut self, instruction: u8) -> Result<()> {
         match instruction {
-            // PROTO and FRAME say nothing that counts here.
+            // PROTO and FRAME have no effect here.
             0x80 => drop(self.array::<1>()?),
             0x95 => drop(self.array::<8>()?),
             b'(' => self.marks.push(self.stack.len()),
@@ -166,7 +166,7 @@ impl Machine<'_> {
                 let [length] = self.array()?;
                 self.text(length.into())?;
             }
-            // A list is used as a tuple is; what is appended to it is not needed.
+            // A list is used like a tuple; its appended items are not needed.
             b')' | b']' => self.push(Node::Tuple(Vec::new())),
             b'}' => self.push(Node::Dict(Vec::new())),
             b't' | b'l' => {
@@ -200,7 +200,7 @@ impl Machine<'_> {
                 self.push(Node::Class(Class::known(&module, &name)?));
             }
             0x93 => self.stack_global()?,
-            // REDUCE and NEWOBJ: what is called is noted, never run.
+            // REDUCE and NEWOBJ: the call is recorded, never run.
             b'R' | 0x81 => self.call()?,
             b'Q' => {
                 let id = self.pop()?;
@@ -240,7 +240,7 @@ impl Machine<'_> {
         Ok(*taken)
     }
 
-    /// LONG1: a signed number in as many bytes as stand before it.
+    /// LONG1: a length byte, then a signed number of that many bytes.
     fn long(&mut self) -> Result<i64> {
         let [count] = self.array()?;
         let taken = self.bytes(count.into())?;
@@ -272,7 +272,7 @@ impl Machine<'_> {
         self.arena.push(node);
     }
 
-    /// Below it nothing may be taken: a mark stands there.
+    /// The height of the last mark: nothing below it can be popped.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -337,7 +337,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// The arguments of `_rebuild_tensor_v2`, through the wrappers around it; `None` for what is no tensor.
+    /// The arguments of `_rebuild_tensor_v2`, through the wrappers around it; `None` if the value is no tensor.
     fn description(&self, value: Handle) -> Result<Option<&[Handle]>> {
         let Node::Called { class, args } = self.node(value)? else { return Ok(None) };
         let Node::Tuple(args) = self.node(*args)? else { return Ok(None) };
@@ -409,7 +409,7 @@ mod tests {
     const STATE_DICT: &[u8] = b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01X\x01\x00\x00\x00wq\x02ctorch._utils\n_rebuild_tensor_v2\nq\x03((X\x07\x00\x00\x00storageq\x04ctorch\nFloatStorage\nq\x05X\x01\x00\x00\x000q\x06X\x03\x00\x00\x00cpuq\x07K\x08tq\x08QK\x02K\x02K\x03\x86q\x09K\x03K\x01\x86q\x0a\x89h\x00)Rq\x0btq\x0cRq\x0ds}q\x0eX\x09\x00\x00\x00_metadataq\x0fh\x00)Rsb.";
 
     #[test]
-    fn a_state_dict_is_a_list_of_tensors() {
+    fn state_dict_lists_its_tensors() {
         let expected = PickledTensor {
             name: "w".to_owned(),
             storage: "FloatStorage".to_owned(),
@@ -422,14 +422,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pickle_cut_off_anywhere_is_an_error() {
+    fn truncated_pickle_is_an_error() {
         for length in 0..STATE_DICT.len() {
             assert!(tensors(&STATE_DICT[..length]).is_err(), "{length}");
         }
     }
 
     #[test]
-    fn what_would_run_is_refused_by_name() {
+    fn calls_are_refused_by_name() {
         for (pickle, refused) in [
             (&b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R."[..], "os.system"),
             (b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.", "posix.system"),
@@ -440,14 +440,14 @@ mod tests {
         ] {
             assert_eq!(tensors(pickle), Err(PickleError::Refused(refused.to_owned())));
         }
-        // INST, OBJ and the extension registry name classes in other ways; none of them is known here.
+        // INST, OBJ and the extension registry refer to classes in other ways; none of them is supported here.
         for pickle in [&b"(S'true'\nios\nsystem\n."[..], b"(ios\nsystem\n.", b"\x82\x01."] {
             assert!(matches!(tensors(pickle), Err(PickleError::Instruction(_))));
         }
     }
 
     #[test]
-    fn a_pickle_that_doubles_itself_or_nests_deeply_stays_small() {
+    fn repeated_or_nested_pickle_stays_small() {
         let doubled = [&b"\x80\x02)q\x00"[..], &b"h\x00h\x00\x86q\x00".repeat(10_000), b"."].concat();
         assert_eq!(tensors(&doubled), Ok(Vec::new()));
         let nested = [&b"\x80\x02)"[..], &b"\x85".repeat(1_000_000), b"."].concat();

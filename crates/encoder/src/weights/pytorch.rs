@@ -14,15 +14,15 @@ use super::{
 };
 use crate::error::{ModelError, Result};
 
-/// The member with the list of tensors, after the archive's own name.
-const LIST: &str = "data.pkl";
+/// The member with the list of tensors, after the archive's name.
+const PICKLE_MEMBER: &str = "data.pkl";
 
 /// Lists the tensors of one file.
 pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
     if !bytes.starts_with(b"PK") {
         return Err(ModelError::damaged(
             path,
-            "not a zip archive: cut off, or written by PyTorch before 1.6, whose format is not read; save it again as \
+            "not a zip archive: truncated, or written by PyTorch before 1.6, whose format is not read; save it again as \
              safetensors",
         ));
     }
@@ -34,11 +34,11 @@ pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
     tensors.into_iter().map(|tensor| entry(tensor, &members, path)).collect()
 }
 
-/// What the archive has.
+/// The members of the archive.
 struct Members {
     /// The pickle.
     list: Vec<u8>,
-    /// What the storages' names begin with.
+    /// The prefix of the storages' names.
     folder: String,
     /// Where each stored member begins.
     starts: HashMap<String, usize>,
@@ -51,15 +51,15 @@ impl Members {
         let (mut starts, mut found) = (HashMap::new(), None);
         for index in 0..archive.len() {
             let mut member = archive.by_index(index).map_err(damaged)?;
-            // PyTorch compresses nothing: an archive that does may unpack to any size.
+            // PyTorch does not compress; a compressed archive could unpack to any size.
             if member.compression() != CompressionMethod::Stored {
                 continue;
             }
             let (Ok(name), Some(start)) = (member.name(), member.data_start()) else { continue };
             let name = name.to_string();
-            if let Some(folder) = name.strip_suffix(LIST) {
+            if let Some(folder) = name.strip_suffix(PICKLE_MEMBER) {
                 if found.is_some() {
-                    return Err(ModelError::damaged(path, format!("more than one {LIST}")));
+                    return Err(ModelError::damaged(path, format!("more than one {PICKLE_MEMBER}")));
                 }
                 let mut list = Vec::new();
                 member.read_to_end(&mut list).map_err(|error| ModelError::damaged(path, error))?;
@@ -67,7 +67,8 @@ impl Members {
             }
             starts.insert(name, start as usize);
         }
-        let (list, folder) = found.ok_or_else(|| ModelError::damaged(path, format!("{LIST} is not stored in it")))?;
+        let (list, folder) =
+            found.ok_or_else(|| ModelError::damaged(path, format!("{PICKLE_MEMBER} is not stored in it")))?;
         Ok(Self { list, folder, starts })
     }
 }

@@ -10,9 +10,9 @@ use crate::error::{ModelError, Result};
 /// Lists the tensors of one file.
 pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Entry)>> {
     let (header_bytes, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| {
-        ModelError::damaged(path, format!("{error}; the file has {} bytes and may be cut off", bytes.len()))
+        ModelError::damaged(path, format!("{error}; the file has {} bytes and may be truncated", bytes.len()))
     })?;
-    // The header's own length stands before it, in eight bytes.
+    // The length of the header precedes it, in eight bytes.
     let data = header_bytes + 8;
     let entries = metadata.tensors().into_iter().map(|(name, info)| {
         let stored = match info.dtype {

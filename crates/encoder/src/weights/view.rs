@@ -1,4 +1,4 @@
-//! One stored tensor, and its conversion to the numbers that are computed with.
+//! One stored tensor, and its conversion to f32.
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -15,12 +15,12 @@ pub(crate) enum Stored {
     Q8_0,
     /// Blocks of 32: an f16 scale, 16 bytes of two 4-bit numbers, offset 8; low halves come first.
     Q4_0,
-    /// Known by name only: tensors of it can be listed, not read.
+    /// Known by name only: its tensors can be listed, not read.
     Other(String),
 }
 
 impl Stored {
-    /// Numbers in a block, and its bytes.
+    /// The numbers and the bytes of a block.
     pub(crate) fn block(&self) -> Option<(usize, usize)> {
         match self {
             Self::F32 => Some((1, 4)),
@@ -31,7 +31,7 @@ impl Stored {
         }
     }
 
-    /// Bytes of `elements` numbers; `None` when they fill no whole blocks or the format cannot be read.
+    /// Bytes of `elements` numbers; `None` if they are not whole blocks or the format cannot be read.
     pub(crate) fn bytes(&self, elements: usize) -> Option<usize> {
         let (numbers, bytes) = self.block()?;
         elements.is_multiple_of(numbers).then(|| elements / numbers)?.checked_mul(bytes)
@@ -61,8 +61,8 @@ pub(crate) struct TensorView<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// Numbers converted by one task.
-const TASK: usize = 1 << 16;
+/// Numbers that one parallel task converts.
+const TASK_NUMBERS: usize = 1 << 16;
 
 impl TensorView<'_> {
     /// The tensor on `device` in `dtype`, converted from f32 unless it is stored in `dtype` already.
@@ -79,14 +79,14 @@ impl TensorView<'_> {
         let mut numbers = vec![0.0; self.shape.iter().product()];
         if let Some((in_block, bytes)) = self.stored.block() {
             numbers
-                .par_chunks_mut(TASK)
-                .zip(self.bytes.par_chunks(TASK / in_block * bytes))
+                .par_chunks_mut(TASK_NUMBERS)
+                .zip(self.bytes.par_chunks(TASK_NUMBERS / in_block * bytes))
                 .for_each(|(out, bytes)| widen(self.stored, bytes, out));
         }
         numbers
     }
 
-    /// `count` rows of a matrix from `first` on; all are below the number of rows.
+    /// `count` rows of a matrix from `first` on, which must exist.
     pub(crate) fn row_range(self, first: usize, count: usize) -> Vec<f32> {
         let width = self.shape.iter().skip(1).product::<usize>();
         let row_bytes = self.stored.bytes(width).unwrap_or(0);
@@ -94,13 +94,13 @@ impl TensorView<'_> {
         TensorView { stored: self.stored, shape: &[count, width], bytes }.to_f32()
     }
 
-    /// Writes one row of a matrix, below the number of rows, to `out`, as long as it.
+    /// Writes one row of a matrix, which must exist, to `out` of the same length.
     pub(crate) fn row(self, row: usize, out: &mut [f32]) {
         let row_bytes = self.stored.bytes(out.len()).unwrap_or(0);
         widen(self.stored, &self.bytes[row * row_bytes..(row + 1) * row_bytes], out);
     }
 
-    /// Rows of a matrix, one after another; `ids` are below the number of rows.
+    /// Rows of a matrix, one after another; `ids` must be below the number of rows.
     pub(crate) fn rows(self, ids: &[u32]) -> Vec<f32> {
         let width = self.shape.iter().skip(1).product::<usize>();
         let mut rows = vec![0.0; ids.len() * width];
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_widened_as_candle_does() {
+    fn quantized_blocks_match_candle() {
         let source = Tensor::from_vec(numbers(), (4, 64), &Device::Cpu).unwrap();
         for (stored, ggml) in [(Stored::Q8_0, GgmlDType::Q8_0), (Stored::Q4_0, GgmlDType::Q4_0)] {
             let quantized = QTensor::quantize(&source, ggml).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_those_of_the_whole() {
+    fn rows_match_the_whole_tensor() {
         let quantized =
             QTensor::quantize(&Tensor::from_vec(numbers(), (4, 64), &Device::Cpu).unwrap(), GgmlDType::Q4_0).unwrap();
         let bytes = quantized.data().unwrap();

@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 use polylance_config::{Pipeline, Source, Table};
 use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
-use polylance_fit::{Features, Options, Report, SequenceHead};
+use polylance_fit::{Features, TrainOptions, ClassificationReport, SequenceHead};
 use polylance_schema::{ChunkMode, IndexKind};
 use polylance_search::SqlSession;
 use serde::Serialize;
@@ -41,7 +41,7 @@ pub struct ClassifierRequest {
     /// Devices that compute them; the pipeline's default if empty.
     pub devices: Vec<String>,
     /// How the head is trained.
-    pub options: Options,
+    pub options: TrainOptions,
 }
 
 /// The trained head, and its quality.
@@ -68,7 +68,7 @@ pub struct ClassifierSummary {
     /// The rows of `report`: held-out rows or test rows.
     pub measured_on: &'static str,
     /// The quality of the head on them.
-    pub report: Report,
+    pub report: ClassificationReport,
 }
 
 /// Rows whose vectors are in the table of features.
@@ -133,7 +133,7 @@ impl EmbeddedRows {
                 (right.zip(found).collect(), "test rows")
             }
         };
-        let report = Report::new(&pairs, &labels);
+        let report = ClassificationReport::new(&pairs, &labels);
         let defaults = files.defaults();
         let head = SequenceHead {
             head: &fitted.head,

@@ -11,7 +11,7 @@ use arrow::{
 use datafusion::{execution::TaskContext, physical_plan::ExecutionPlan};
 use futures::TryStreamExt;
 use polylance_dataflow::{Source, SourceScanExec, SourceSpec};
-use polylance_fit::{FitError, Span, Spans};
+use polylance_fit::{FitError, LabeledSpan, LabeledSpans};
 use polylance_schema::columns::{ERROR, MESSAGE, SOURCE, SOURCE_ROW, TEXT};
 use serde::Deserialize;
 
@@ -21,7 +21,7 @@ use super::Result;
 #[derive(Debug)]
 pub(crate) struct SpannedText {
     pub(crate) text: String,
-    pub(crate) spans: Spans,
+    pub(crate) spans: LabeledSpans,
 }
 
 /// The usable texts of a source, and the number of others.
@@ -41,7 +41,7 @@ pub(crate) struct SpannedTexts {
 #[serde(untagged)]
 enum Cell {
     Json(String),
-    Spans(Vec<Span>),
+    Spans(Vec<LabeledSpan>),
 }
 
 #[derive(Deserialize)]
@@ -82,7 +82,7 @@ fn add(read: &mut SpannedTexts, seen: &mut HashSet<String>, batch: &RecordBatch,
         let spans = if errors.is_valid(row) {
             Err(messages.map_or_else(String::new, |messages| messages.value(row).to_owned()))
         } else {
-            parse(line).and_then(|spans| spans.map(|spans| Spans::new(text.value(row), spans)).transpose())
+            parse(line).and_then(|spans| spans.map(|spans| LabeledSpans::new(text.value(row), spans)).transpose())
         };
         match spans {
             Ok(None) => read.without_label += 1,
@@ -110,7 +110,7 @@ fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 }
 
 /// The spans of a line `{"spans": …}`; `None` where they are null.
-fn parse(line: &[u8]) -> Result<Option<Vec<Span>>, String> {
+fn parse(line: &[u8]) -> Result<Option<Vec<LabeledSpan>>, String> {
     let wrong = "the spans are not a list of objects with label, start and end, counted in characters";
     let row: Row = serde_json::from_slice(line).map_err(|_| wrong.to_owned())?;
     match row.spans {
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn list_and_json_text_give_the_same_spans() {
-        let span = Span { label: "PER".into(), start: 0, end: 3 };
+        let span = LabeledSpan { label: "PER".into(), start: 0, end: 3 };
         let list = br#"{"spans": [{"label": "PER", "score": 0.5, "start": 0, "end": 3, "text": "Ada"}]}"#;
         let json = br#"{"spans": "[{\"label\": \"PER\", \"start\": 0, \"end\": 3}]"}"#;
         assert_eq!(parse(list).unwrap(), Some(vec![span]));

@@ -8,7 +8,7 @@ use std::{
 
 use polylance_dataflow::SourceSpec;
 use polylance_encoder::ModelFiles;
-use polylance_fit::{EntityReport, Features, Fitted, LinearHead, Options, TaggedSentence, TokenHead};
+use polylance_fit::{EntityReport, Features, TrainedHead, LinearHead, TrainOptions, TaggedSentence, TokenHead};
 use serde::Serialize;
 
 use super::{
@@ -42,7 +42,7 @@ pub struct TaggerRequest {
     /// Devices that compute them.
     pub devices: Vec<String>,
     /// How the head is trained.
-    pub options: Options,
+    pub options: TrainOptions,
 }
 
 /// The trained head, and its quality.
@@ -242,7 +242,7 @@ fn labels(sentences: &[EncodedSentence]) -> Vec<String> {
     std::iter::once("O").chain(tags).map(str::to_owned).collect()
 }
 
-fn fit_words(train: &[EncodedSentence], labels: &[String], width: usize, options: &Options) -> Result<Fitted> {
+fn fit_words(train: &[EncodedSentence], labels: &[String], width: usize, options: &TrainOptions) -> Result<TrainedHead> {
     let mut features = Features { width, ..Features::default() };
     let (mut held_out, mut trained) = (Vec::new(), Vec::new());
     // Whole sentences are held out: the words of a sentence are not independent.

@@ -1,4 +1,4 @@
-//! Whether a sequence has the same bits alone and in every batch: the second promise.
+//! Checks that a sequence has the same bits alone and in every batch.
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -74,7 +74,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &BatchingsArguments) -> Resu
             let batch: Vec<Vec<u32>> = members.iter().map(|&member| rows[member].clone()).collect();
             let ids = batch.iter().map(Vec::len).sum();
             (smallest, largest) = (smallest.min(ids), largest.max(ids));
-            report.doing(format_args!("round {round}, a batch of {ids} ids"));
+            report.doing(format_args!("round {round}, a batch of {ids} tokens"));
             let found = compute(&model, &batch)?;
             ensure!(found.len() == members.len(), "{} vectors for {} sequences", found.len(), members.len());
             worst += found.par_iter().zip(&members).filter(|(found, member)| **found != alone[**member]).count();
@@ -83,7 +83,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &BatchingsArguments) -> Resu
         report.check(
             &format!("round {round}"),
             worst == 0,
-            format_args!("{worst} of {compared} differ, in {batches} batches of {smallest} to {largest} ids"),
+            format_args!("{worst} of {compared} differ, in {batches} batches of {smallest} to {largest} tokens"),
             json!({
                 "differ": worst, "compared": compared, "batches": batches, "smallest": smallest, "largest": largest,
                 "geometry": geometry.to_string(), "layers": config.num_hidden_layers, "dtype": dtype.to_string(),
@@ -101,14 +101,14 @@ fn random_rows(config: &ModelConfig, count: usize, longest: usize, random: &mut 
     (0..count).map(|at| ids(config, at, length(at, random))).collect()
 }
 
-/// Ids of a batch: from 1 to the most, by factors.
+/// The tokens of a batch: from 1 to the largest number, in geometric steps.
 fn target(number: usize, batches: usize, tokens: usize) -> usize {
     let share = number as f64 / (batches.max(2) - 1) as f64;
     (tokens as f64).powf(share).round() as usize
 }
 
-/// Sequences in random order that have at most `target` ids together; one sequence at least. A sequence is there again
-/// when all of them have been taken.
+/// Sequences in random order with at most `target` tokens together, but at least one sequence. They repeat when all
+/// have been taken.
 fn members(rows: &[Vec<u32>], target: usize, random: &mut Random) -> Vec<usize> {
     let mut members = Vec::new();
     let mut used = 0;

@@ -57,7 +57,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &LatencyArguments) -> Result
         let at = |share: f64| milliseconds[(share * (milliseconds.len() - 1) as f64).round() as usize];
         let (median, slow) = (at(0.5), at(0.95));
         report.record(
-            &format!("{geometry} {}, one text of {} ids", arguments.dtype, arguments.length),
+            &format!("{geometry} {}, one text of {} tokens", arguments.dtype, arguments.length),
             format_args!("{median:.3} ms, {slow:.3} ms at the 95th percentile"),
             json!({
                 "geometry": geometry.to_string(), "dtype": arguments.dtype.to_string(), "length": arguments.length,

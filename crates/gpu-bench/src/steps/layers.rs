@@ -69,7 +69,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &LayersArguments) -> Result<
         npy::write_u32(&folder.join("borders.npy"), &[batch.packed.cu_seqlens.len()], &batch.packed.cu_seqlens)?;
         npy::write_f32(&folder.join("states.npy"), &[batch.tokens(), hidden], &states)?;
         npy::write_f32(&folder.join("means.npy"), &[batch.lengths.len(), hidden], &means)?;
-        // What the other program needs to make the same model.
+        // The keys from which the other program makes the same model.
         let about = json!({"config": config.to_json(), "dtype": dtype.to_string(), "geometry": geometry.to_string()});
         fs::write(folder.join("about.json"), format!("{about:#}\n"))
     };

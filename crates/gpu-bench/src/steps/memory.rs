@@ -1,5 +1,5 @@
-//! What happens when the device has too little memory, and with input and weights that no model takes: errors that name
-//! the cause, and a device that goes on.
+//! Checks that too little memory, invalid input and invalid weights give errors that name the cause, and that the
+//! device keeps working.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -34,7 +34,7 @@ pub(crate) struct MemoryArguments {
     small: Geometry,
 }
 
-/// Runs into each limit.
+/// Exceeds each limit.
 ///
 /// # Errors
 /// When the device fails.
@@ -64,7 +64,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &MemoryArguments) -> Result<
     let model = synthetic(&gpu, &small, Dtype::Bf16, None)?;
     let reduced = model.batch_tokens().context("a GPU has a batch size")?;
     let same = model.embed(&batch)? == before;
-    let text = format!("{reduced} ids, {suggested} with all of the memory; the vectors are the same: {same}");
+    let text = format!("{reduced} tokens, {suggested} with all of the memory; the vectors are the same: {same}");
     report.check("a smaller batch", same && reduced <= suggested, text, reduced);
     drop(model);
     drop(hog);
@@ -81,12 +81,12 @@ pub(crate) fn run(context: &Context<'_>, arguments: &MemoryArguments) -> Result<
 
 /// Allocates device memory until only this many bytes are free.
 fn take_memory(report: &Report, gpu: &Arc<Gpu>, leave: u64) -> Result<Vec<DeviceBuffer>> {
-    const CHUNK: u64 = 1 << 30;
+    const MAX_ALLOCATION_BYTES: u64 = 1 << 30;
     report.doing("taking the memory");
     let mut taken = Vec::new();
     loop {
         let free = gpu.free_memory()?;
-        let bytes = free.saturating_sub(leave).min(CHUNK);
+        let bytes = free.saturating_sub(leave).min(MAX_ALLOCATION_BYTES);
         // The driver allocates in pages of 2 MiB.
         if bytes < 2 << 20 {
             report.record("memory left free", format_args!("{:.2} GiB", free as f64 / f64::from(1 << 30)), free);
@@ -97,7 +97,7 @@ fn take_memory(report: &Report, gpu: &Arc<Gpu>, leave: u64) -> Result<Vec<Device
     }
 }
 
-/// Something fails as it should.
+/// Checks that a result is the expected error.
 fn expect_error<T>(report: &Report, name: &str, result: Result<T>, is_expected: impl FnOnce(&ModelError) -> bool) {
     match result {
         Ok(_) => report.check(name, false, "no error", Value::Null),
@@ -109,7 +109,7 @@ fn expect_error<T>(report: &Report, name: &str, result: Result<T>, is_expected: 
     }
 }
 
-/// Ids that the model does not have, and too many of them.
+/// Checks unknown ids, and too many tokens.
 fn bad_input(report: &Report, model: &SentenceEncoder, config: &ModelConfig) {
     let cases = [
         ("an id outside of the vocabulary", vec![config.vocab_size as u32]),
@@ -124,7 +124,7 @@ fn bad_input(report: &Report, model: &SentenceEncoder, config: &ModelConfig) {
     }
 }
 
-/// A pool hands out no vector that is not finite.
+/// Checks that a pool returns no vector that is not finite.
 fn not_a_number(report: &Report, ordinal: u32) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let files = write_model(&Geometry::Tiny.config(None), folder.path())?;
@@ -139,7 +139,7 @@ fn not_a_number(report: &Report, ordinal: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes the first number of a tensor, stored as bf16, not a number.
+/// Sets the first number of a tensor, stored as bf16, to NaN.
 fn spoil(file: &Path, tensor: &str) -> Result<()> {
     let mut bytes = fs::read(file)?;
     let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length) as usize);

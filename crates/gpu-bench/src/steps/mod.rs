@@ -1,4 +1,4 @@
-//! What can be run: one module a step.
+//! The steps, one module each.
 
 pub(crate) mod batchings;
 pub(crate) mod goldens;
@@ -19,7 +19,7 @@ use polylance_schema::Dtype;
 
 use crate::report::Report;
 
-/// What every step needs.
+/// The context of every step.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) report: &'a Report,
@@ -37,7 +37,7 @@ impl Context<'_> {
     }
 }
 
-/// A model with weights by formula, made on the device.
+/// A model with weights by formula, generated on the device.
 pub(crate) fn synthetic(
     gpu: &Arc<Gpu>,
     config: &ModelConfig,

@@ -47,7 +47,7 @@ pub(crate) struct PoolArguments {
 }
 
 /// Windows in flight, as in the operators of a plan.
-const IN_FLIGHT: usize = 3;
+const WINDOWS_IN_FLIGHT: usize = 3;
 
 /// A tokenizer of a few words: the step starts with ids.
 const TOKENIZER: &str = r#"{
@@ -119,7 +119,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &PoolArguments) -> Result<()
     compare_bits(report, &bare, &pool, &batches[0])?;
     let case = format!("{geometry} {dtype} {batch_tokens} ids of {lengths}");
     let mut medians = [Vec::new(), Vec::new()];
-    // Each is measured twice, in turns.
+    // Each is measured twice, alternately.
     for _ in 0..2 {
         report.doing(format_args!("measuring the bare engine, {case}"));
         let effort = Effort { warmup: 3, batches: *count, time: Duration::from_secs(2) };
@@ -145,7 +145,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &PoolArguments) -> Result<()
     Ok(())
 }
 
-/// Both give the same bits for the same ids.
+/// Checks that both give the same bits for the same ids.
 fn compare_bits(report: &Report, bare: &SentenceEncoder, pool: &DevicePool, batch: &Batch) -> Result<()> {
     report.doing("computing a batch on both");
     let expected = bare.embed(&batch.packed)?;
@@ -176,7 +176,7 @@ fn through_pool(report: &Report, pool: &DevicePool, batches: &[Batch], count: us
     report.progress();
     let tokens: usize = rows.iter().flatten().map(Vec::len).sum();
     let started = Instant::now();
-    let encoded = stream::iter(rows).map(|rows| pool.encode(rows)).buffered(IN_FLIGHT);
+    let encoded = stream::iter(rows).map(|rows| pool.encode(rows)).buffered(WINDOWS_IN_FLIGHT);
     let done = encoded.try_for_each(|_| async {
         report.progress();
         Ok(())

@@ -1,4 +1,4 @@
-//! Tokens per second of the engine alone, as shares of what the card can do, and where the time goes.
+//! Tokens per second of the engine alone, as a share of the card's peak, and the time of each kernel.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -156,7 +156,7 @@ fn profile(
 ) -> Result<()> {
     report.doing(format_args!("measuring the kernels of {case}"));
     gpu.set_profile(true);
-    // The first pass makes the events.
+    // The first pass creates the events.
     embed(model, &batches[0])?;
     model.take_kernel_times();
     for batch in batches {

@@ -1,5 +1,5 @@
-//! One pass of a tiny model of each kind in each number type: little enough for compute-sanitizer, which slows every
-//! access down, and every kernel of a pass is in it.
+//! One pass of a tiny model of each kind in each number type: small enough for compute-sanitizer, which slows down
+//! every access, and with every kernel of a pass.
 
 use anyhow::Result;
 use polylance_encoder::{Gpu, ModelConfig, ModelKind, NormPlacement};
@@ -69,7 +69,7 @@ pub(crate) fn run(context: &Context<'_>) -> Result<()> {
                 let least = pairs.map(|(found, exact)| cosine(found, exact)).fold(1.0, f64::min);
                 let head = hidden_size / num_attention_heads;
                 let name = format!("{norms}-norm, heads of {head}, {dtype}{}", if hopper { ", wgmma" } else { "" });
-                // The weights of a random model differ by their rounding too.
+                // The rounded weights of a random model differ too.
                 let holds = found.len() == exact.len() && least >= 0.999;
                 context.report.check(&name, holds, format_args!("cosine to f32 {least:.6}"), json!(least));
             }

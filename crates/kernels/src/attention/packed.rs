@@ -16,8 +16,8 @@ pub(super) struct Packed<'a, T> {
 
 /// One head of one sequence, where it lies in the batch: `tokens` rows of `size` numbers each.
 ///
-/// Made by [`Packed::heads`] only, so its rows can be read, and those of the context can be written by its owner: no two
-/// heads share a number of the context, and one thread computes the batch.
+/// Made by [`Packed::heads`] only, so its rows can be read, and those of the context can be written by its owner: no
+/// two heads share a number of the context, and one thread computes the batch.
 #[derive(Debug)]
 pub(super) struct Head<T> {
     pub(super) queries: *const T,

@@ -47,8 +47,8 @@ pub(super) trait Sink<S: Simd, const V: usize> {
 
 /// Passes `lhs · rhs` to `sink`, some rows at a time.
 ///
-/// Each number is summed in the order of the depth, whatever else is in its tile. If the rows are no multiple of a tile,
-/// the last tile starts earlier and computes some of them again.
+/// Each number is summed in the order of the depth, whatever else is in its tile. If the rows are no multiple of a
+/// tile, the last tile starts earlier and computes some of them again.
 ///
 /// # Safety
 ///

@@ -7,8 +7,8 @@ use crate::{
 
 /// Copies `rows` rows of `size` numbers, `stride` apart, to contiguous f32.
 ///
-/// In the batch the rows of a head are a few cache lines each, at distances that often map to the same sets of the cache, so
-/// they are read there only once.
+/// In the batch the rows of a head are a few cache lines each, at distances that often map to the same sets of the
+/// cache, so they are read there only once.
 ///
 /// # Safety
 ///

@@ -54,8 +54,8 @@ fn forward_bf16(isa: Isa, attention: &SelfAttention, qkv: &[bf16], cu_seqlens: &
     context
 }
 
-/// Values are at most 1, so rounding the probabilities to bf16 moves a context by at most 2^-9, and so does rounding the
-/// context.
+/// Values are at most 1, so rounding the probabilities to bf16 moves a context by at most 2^-9, and so does rounding
+/// the context.
 const BF16_TOLERANCE: f32 = 8e-3;
 
 fn check(heads: usize, head_size: usize, lengths: &[usize], seed: u64) {

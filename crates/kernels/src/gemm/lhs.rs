@@ -217,7 +217,8 @@ fn quantize<S: Simd, E: Element>(simd: S, from: &[E], to: &mut [u32]) -> (f32, i
     let inverse = 1.0 / scale;
     let mut at = 0;
     // The step for 0 is rounded, so the ends of the range may be half a step outside: 255.5 would overflow a byte.
-    // SAFETY: vectors up to the last whole one, then single numbers up to the row's end; a group has room for four steps.
+    // SAFETY: vectors up to the last whole one, then single numbers up to the row's end; a group has room for four
+    // steps.
     unsafe {
         let steps = to.as_mut_ptr().cast::<u8>();
         while at + S::WIDTH <= from.len() {

@@ -11,11 +11,11 @@
 //!           k = 0, 1   0, 1     0, 1    k = 2, 3   2, 3     2, 3        bf16
 //! ```
 //!
-//! A call multiplies a block of rows at a time, as many as fit into the second-level cache for `kc` groups, and passes a
-//! few panels over it: a chunk of `k` of those panels stays in the first-level cache while all rows of the block pass.
-//! Between chunks the sums wait in memory, so each is accumulated in the order of `k` in one register, and a row's bits
-//! do not depend on the other rows. A micro-kernel multiplies a few rows by a few panels; the epilogue then writes the
-//! result.
+//! A call multiplies a block of rows at a time, as many as fit into the second-level cache for `kc` groups, and passes
+//! a few panels over it: a chunk of `k` of those panels stays in the first-level cache while all rows of the block
+//! pass. Between chunks the sums wait in memory, so each is accumulated in the order of `k` in one register, and a
+//! row's bits do not depend on the other rows. A micro-kernel multiplies a few rows by a few panels; the epilogue then
+//! writes the result.
 //!
 //! The blocking is that of BLIS (Van Zee and van de Geijn, 2015), with `W` as the packed side.
 
@@ -155,8 +155,8 @@ thread_local! {
 
 /// `x Wᵀ` with an epilogue: `x` is `[m, k]`, `weights` `[n, k]`, `out` `[m, n]`.
 ///
-/// `x` may have more rows than `out`, whose contents do not matter. If they fill `x` up to a multiple of [`ROW_STEP`], and
-/// `x` starts at a cache line, tiles read it where it is.
+/// `x` may have more rows than `out`, whose contents do not matter. If they fill `x` up to a multiple of [`ROW_STEP`],
+/// and `x` starts at a cache line, tiles read it where it is.
 ///
 /// ```
 /// use polylance_kernels::{Epilogue, Isa, PackedWeights, Precision, Rows, RowsMut, matmul};

@@ -108,8 +108,8 @@ impl PackedWeights {
     }
 }
 
-/// Writes a panel group by group, in each of them that of every column. A few groups of each column are taken at a time,
-/// so that input and output both stay in the first-level cache.
+/// Writes a panel group by group, in each of them that of every column. A few groups of each column are taken at a
+/// time, so that input and output both stay in the first-level cache.
 fn interleave<const N: usize>(bytes: &mut [u8], columns: &[f32], mut group: impl FnMut([f32; N], usize) -> [u8; 4]) {
     let width = columns.len() / PANEL;
     for (step, lines) in bytes.chunks_exact_mut(K_GROUP_STEP * PANEL * 4).enumerate() {

@@ -1,4 +1,5 @@
-//! The peak of this machine's instructions for a product, with almost no memory reads: what kernels are measured against.
+//! The peak of this machine's instructions for a product, with almost no memory reads: what kernels are measured
+//! against.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ const MEASUREMENTS: usize = 5;
 /// Rows of one micro-tile of vectors, or of two.
 const BLOCK_ROWS: usize = 12;
 
-/// Operations per second of one thread (a multiplication and an addition are two), the best of several measurements:
-/// of tiles with all operands in registers, and of vectors with operands in the first-level cache, because each of their
+/// Operations per second of one thread (a multiplication and an addition are two), the best of several measurements: of
+/// tiles with all operands in registers, and of vectors with operands in the first-level cache, because each of their
 /// products reads one of them.
 pub fn peak(isa: Isa, precision: Precision) -> f64 {
     let isa = isa.min(Isa::best());

@@ -1,8 +1,8 @@
 //! Products by tiles: two tiles of rows by two panels at a time, with the accumulators in four tiles.
 //!
-//! Tiles and vector units work in parallel, so the epilogue of a block runs while the next block is multiplied: some rows
-//! after each step of `k`, from the first-level cache, where their sums have just been stored. Meanwhile the next panels
-//! are prefetched into the second-level cache.
+//! Tiles and vector units work in parallel, so the epilogue of a block runs while the next block is multiplied: some
+//! rows after each step of `k`, from the first-level cache, where their sums have just been stored. Meanwhile the next
+//! panels are prefetched into the second-level cache.
 
 use std::{
     arch::x86_64::{_MM_HINT_T1, _mm_prefetch},
@@ -254,8 +254,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// Multiplies one tile of rows, or two with `LOWER`, by one panel, or two with `SECOND`. `overlapped` does its part after
-    /// each step.
+    /// Multiplies one tile of rows, or two with `LOWER`, by one panel, or two with `SECOND`. `overlapped` does its part
+    /// after each step.
     ///
     /// # Safety
     ///

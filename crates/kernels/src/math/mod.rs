@@ -5,8 +5,8 @@
 
 use crate::simd::Simd;
 
-/// `2^f` on `[0, 1]`, exact at 0 and elsewhere to a relative error of 8.3e-8. Coefficients start with the constant, as in
-/// all tables here.
+/// `2^f` on `[0, 1]`, exact at 0 and elsewhere to a relative error of 8.3e-8. Coefficients start with the constant, as
+/// in all tables here.
 const EXP2: [f32; 6] = [1.0, 0.693_151_3, 0.240_164_44, 0.055_799_913, 0.009_017_03, 0.001_867_13];
 
 /// `2^f` on `[0, 1]`, exact at 0 and elsewhere to a relative error of 8.6e-5.

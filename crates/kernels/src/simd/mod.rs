@@ -1,9 +1,9 @@
 //! Vectors of f32, so that a kernel is written once for all widths.
 //!
-//! A kernel takes a value of a type that implements [`Simd`]. Such a value is a proof token: it exists only where the CPU
-//! has the instructions, so its methods are safe to call. They compile to single instructions only when they are inlined
-//! into a function that is compiled for the instruction set ([`Simd::run`]), hence `inline(always)` on every method here
-//! and on every function between `run` and a method.
+//! A kernel takes a value of a type that implements [`Simd`]. Such a value is a proof token: it exists only where the
+//! CPU has the instructions, so its methods are safe to call. They compile to single instructions only when they are
+//! inlined into a function that is compiled for the instruction set ([`Simd::run`]), hence `inline(always)` on every
+//! method here and on every function between `run` and a method.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,8 +23,8 @@ use crate::Isa;
 
 /// Vector arithmetic on [`Self::WIDTH`] lanes of f32.
 ///
-/// Where an operand of `min` or `max` is NaN, the second operand is the result: pass the number that may be NaN second, and
-/// NaN is propagated.
+/// Where an operand of `min` or `max` is NaN, the second operand is the result: pass the number that may be NaN second,
+/// and NaN is propagated.
 pub(crate) trait Simd: Copy {
     /// A vector.
     type F32: Copy;
@@ -90,8 +90,8 @@ pub(crate) trait Simd: Copy {
     /// `WIDTH` numbers can be written to `to`.
     unsafe fn store_bf16(self, to: *mut bf16, x: Self::F32);
 
-    /// Writes the lanes rounded to integers, ties to even, and clamped to `[0, 255]`. Numbers outside `(-2^31, 2^31)` become
-    /// arbitrary bytes.
+    /// Writes the lanes rounded to integers, ties to even, and clamped to `[0, 255]`. Numbers outside `(-2^31, 2^31)`
+    /// become arbitrary bytes.
     ///
     /// # Safety
     ///

@@ -13,10 +13,10 @@ use crate::{
     report::Report,
 };
 
-/// How far a hidden state may be from that of transformers.
+/// The largest allowed difference of a hidden state from that of transformers.
 const MAX_DIFFERENCE: f32 = 1e-4;
 
-/// How near a vector in 16 bits must be to that of transformers in f32.
+/// The smallest allowed cosine of a vector in 16 bits to that of transformers in f32.
 const MIN_COSINE: f64 = 0.9999;
 
 pub(super) fn run(report: &Report, gpu: &Arc<Gpu>, arguments: &GoldensArguments) -> Result<()> {
@@ -47,7 +47,7 @@ pub(super) fn run(report: &Report, gpu: &Arc<Gpu>, arguments: &GoldensArguments)
                 let found = model.embed(&batch)?;
                 ensure!(found.len() == expected.len(), "{name}: {} numbers, not {}", found.len(), expected.len());
                 let pairs = found.chunks(model.dim()).zip(expected.chunks(model.dim()));
-                // A cosine that is not a number is less than any other.
+                // A NaN counts as less than any cosine.
                 let least = pairs.map(|(a, b)| cosine(a, b)).fold(1.0, |least, x| if x >= least { least } else { x });
                 let name = format!("{name}, {dtype}{}", if hopper { ", wgmma" } else { "" });
                 report.check(&name, least >= MIN_COSINE, format_args!("cosine {least:.6}"), json!(least));

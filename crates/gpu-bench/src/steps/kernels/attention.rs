@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Query rows of a tile.
-const TILE: usize = 64;
+const TILE_ROWS: usize = 64;
 
 /// Packed sequences, and the heads over them.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub(super) fn check(checks: &mut Checks<'_>) -> Result<()> {
                 attention(checks, &Case { number, heads, head_size, lengths, causal, first })?;
             }
         }
-        // In f32 heads of any size are taken.
+        // f32 supports heads of any size.
         for head_size in [8, 24, 64, 80, 128] {
             let (number, lengths) = (NumberType::F32, lengths.clone());
             attention(checks, &Case { number, heads, head_size, lengths, causal, first })?;
@@ -70,7 +70,7 @@ fn attention(checks: &mut Checks<'_>, case: &Case) -> Result<()> {
     let mut tiles: Vec<[u32; 2]> = Vec::new();
     for (sequence, &length) in lengths.iter().enumerate() {
         borders.push(borders[sequence] + length);
-        tiles.extend((first..length).step_by(TILE).map(|row| [sequence as u32, row as u32]));
+        tiles.extend((first..length).step_by(TILE_ROWS).map(|row| [sequence as u32, row as u32]));
     }
     let tokens = borders[lengths.len()];
     let gpu = &checks.gpu;
@@ -143,12 +143,12 @@ struct Query {
 
 /// All queries, or some of many: the last of each sequence, and random ones.
 fn queries(borders: &[usize], first: usize, heads: usize) -> Vec<Query> {
-    const MOST_PAIRS: usize = 60_000;
-    const SOME: usize = 200;
+    const MAX_COMPARED_PAIRS: usize = 60_000;
+    const SAMPLED_QUERIES: usize = 200;
     let sequences = borders.len() - 1;
     let length = |sequence: usize| borders[sequence + 1] - borders[sequence];
     let pairs: usize = (0..sequences).map(|sequence| length(sequence) * length(sequence) * heads).sum();
-    if pairs <= MOST_PAIRS {
+    if pairs <= MAX_COMPARED_PAIRS {
         let of_sequence = |sequence| (first..length(sequence)).map(move |row| (sequence, row));
         let rows = (0..sequences).flat_map(of_sequence);
         return rows.flat_map(|(sequence, row)| (0..heads).map(move |head| Query { sequence, row, head })).collect();
@@ -156,7 +156,7 @@ fn queries(borders: &[usize], first: usize, heads: usize) -> Vec<Query> {
     let mut random = Random::new(pairs as u64);
     let last = (0..sequences).map(|sequence| Query { sequence, row: length(sequence) - 1, head: sequence % heads });
     let mut queries: Vec<Query> = last.collect();
-    for _ in 0..SOME {
+    for _ in 0..SAMPLED_QUERIES {
         let sequence = random.below(sequences);
         let row = first + random.below(length(sequence) - first);
         queries.push(Query { sequence, row, head: random.below(heads) });

@@ -8,7 +8,7 @@ use polylance_cuda::{
 };
 use rayon::prelude::*;
 
-use super::{Checks, NUMBERS, Shapes, gelu, sample};
+use super::{Checks, NUMBER_TYPES, Shapes, gelu, sample};
 use crate::{
     arrays::{Distance, downloaded, filled, poisoned, tolerance},
     formula::Formula,
@@ -23,13 +23,13 @@ struct Shape {
 }
 
 /// Rows that are compared with sums in f64.
-const SAMPLE: usize = 20;
+const SAMPLED_ROWS: usize = 20;
 
 pub(super) fn check(checks: &mut Checks<'_>) -> Result<()> {
     let shape = |m, n, k| Shape { m, n, k };
     let small = [shape(1, 8, 8), shape(7, 136, 72), shape(129, 72, 40), shape(3, 264, 200), shape(130, 24, 264)];
     for case in small {
-        for number in NUMBERS {
+        for number in NUMBER_TYPES {
             for epilogue in [Epilogue::None, Epilogue::Gelu, Epilogue::F32] {
                 gemm(checks, number, epilogue, case)?;
             }
@@ -37,7 +37,7 @@ pub(super) fn check(checks: &mut Checks<'_>) -> Result<()> {
         }
     }
     // A vocabulary's size need not be a multiple of anything.
-    for number in NUMBERS {
+    for number in NUMBER_TYPES {
         gemm(checks, number, Epilogue::F32, shape(5, 151, 48))?;
         linear(checks, number, shape(5, 3, 48))?;
     }
@@ -108,7 +108,7 @@ fn gemm(checks: &mut Checks<'_>, number: NumberType, epilogue: Epilogue, shape: 
         bias: has_bias.then_some(bias),
         shape,
     };
-    let sampled = sample(m, if n * k < 1 << 20 { 160 } else { SAMPLE });
+    let sampled = sample(m, if n * k < 1 << 20 { 160 } else { SAMPLED_ROWS });
     let activate = |sum: f64| if epilogue == Epilogue::Gelu { gelu(sum) } else { sum };
     let mut expected: Vec<f64> = Vec::with_capacity(sampled.len() * n);
     for &row in &sampled {
@@ -168,7 +168,7 @@ fn linear(checks: &mut Checks<'_>, number: NumberType, shape: Shape) -> Result<(
     let x_buffer = filled(&gpu, &x, m * k, m * k)?;
     let w_buffer = filled(&gpu, &w, n * k, n * k)?;
     let bias_buffer = filled(&gpu, &bias, n, n)?;
-    let sampled = sample(m, SAMPLE);
+    let sampled = sample(m, SAMPLED_ROWS);
     for activation in [Activation::None, Activation::Gelu, Activation::Tanh] {
         let described = format!("{m}x{n}x{k} {activation:?}");
         checks.report.doing(format_args!("a linear map in {number}, {described}"));

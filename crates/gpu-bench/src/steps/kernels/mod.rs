@@ -1,8 +1,8 @@
 //! Every kernel against sums in f64, at odd shapes and at those of XLM-RoBERTa-XL.
 //!
-//! Operands are made on the device by the formula that the first check compares to the bit, so that references can be
-//! computed here from any index without a copy. Outputs hold no numbers before, and rows behind the operands' ends hold
-//! none either: a number that is not written, or made of what must not be read, is not finite and fails the check.
+//! Operands are generated on the device by the formula that the first check compares to the bit, so references can be
+//! computed on the host from any index without a copy. Outputs are NaN before a launch, and so are the rows after the
+//! operands: a number that is not written, or computed from memory that must not be read, is NaN and fails the check.
 
 mod attention;
 mod gemm;
@@ -33,7 +33,7 @@ pub(crate) struct KernelsArguments {
     only: Vec<String>,
 }
 
-/// Which shapes are checked.
+/// The shapes that are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shapes {
     /// Odd ones.
@@ -42,7 +42,7 @@ enum Shapes {
     All,
 }
 
-const NUMBERS: [NumberType; 3] = [NumberType::Bf16, NumberType::F16, NumberType::F32];
+const NUMBER_TYPES: [NumberType; 3] = [NumberType::Bf16, NumberType::F16, NumberType::F32];
 
 /// Checks every family.
 ///
@@ -71,7 +71,7 @@ pub(crate) fn run(context: &Context<'_>, arguments: &KernelsArguments) -> Result
 /// The checks of a family of kernels.
 type Family = fn(&mut Checks<'_>) -> Result<()>;
 
-/// What the checks of each kernel found.
+/// The results of each kernel's checks.
 struct Checks<'a> {
     report: &'a Report,
     gpu: Arc<Gpu>,
@@ -89,7 +89,7 @@ struct Kernel {
 }
 
 impl Checks<'_> {
-    /// Compares an output, whose type decides how near it must be.
+    /// Compares an output, within the tolerance of its type.
     fn compare(&mut self, kernel: &str, shape: &str, output: NumberType, found: &[f32], expected: &[f64]) {
         self.add(kernel, shape, Distance::between(found, expected), tolerance(output));
     }
@@ -110,7 +110,7 @@ impl Checks<'_> {
         self.report.progress();
     }
 
-    /// Something else than a distance that must hold of a kernel.
+    /// Records a check of a kernel that is no distance.
     fn require(&mut self, kernel: &str, holds: bool, reason: impl FnOnce() -> String) {
         let entry = self.kernels.entry(kernel.to_owned()).or_default();
         entry.checks += 1;

@@ -7,7 +7,7 @@ use polylance_cuda::{
 };
 use rayon::prelude::*;
 
-use super::{Checks, NUMBERS, Shapes, sample};
+use super::{Checks, NUMBER_TYPES, Shapes, sample};
 use crate::{
     arrays::{downloaded, filled, poisoned, uploaded},
     formula::{Formula, Random},
@@ -85,7 +85,7 @@ pub(super) fn check(checks: &mut Checks<'_>) -> Result<()> {
         shapes.extend([(1, 2560), (16_307, 2560), (5, 4096), (3, 8192)]);
     }
     for (rows, hidden) in shapes {
-        for number in NUMBERS {
+        for number in NUMBER_TYPES {
             checks.report.doing(format_args!("norms in {number}, {rows} rows of {hidden}"));
             for place in [Place::Pre, Place::Post, Place::None] {
                 let case = Case { number, rows, hidden, place };
@@ -99,7 +99,7 @@ pub(super) fn check(checks: &mut Checks<'_>) -> Result<()> {
 }
 
 /// Rows that are compared.
-const SAMPLE: usize = 64;
+const SAMPLED_ROWS: usize = 64;
 
 /// A launch of a kernel that norms sums.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +121,7 @@ fn compare(
 ) -> Result<()> {
     let Case { number, rows, hidden, place } = case;
     let (kernel, shape) = (&format!("{kernel}_{number}"), &format!("{rows}x{hidden} {place:?}"));
-    let sampled = sample(rows, SAMPLE);
+    let sampled = sample(rows, SAMPLED_ROWS);
     let expected: Vec<[Vec<f64>; 2]> = sampled.par_iter().map(|&row| placed(weights, place, sum(row))).collect();
     for (output, (buffer, number)) in [(states, NumberType::F32), (x, number)].into_iter().enumerate() {
         let found = downloaded(buffer, number, rows * hidden)?;
@@ -226,7 +226,7 @@ fn norm_rows(checks: &mut Checks<'_>, number: NumberType, rows: usize, hidden: u
     let mut pass = gpu.begin()?;
     pass.norm_rows(&NormRows { number, y: y_buffer.all(), norm: weights.norm(), x: x.all(), rows, hidden })?;
     pass.finish()?.wait()?;
-    let sampled = sample(rows, SAMPLE);
+    let sampled = sample(rows, SAMPLED_ROWS);
     let of_row = |&row: &usize| {
         let numbers: Vec<f64> = (0..hidden).map(|column| f64::from(y.at(row * hidden + column))).collect();
         weights.apply(&numbers)

@@ -9,7 +9,7 @@ use polylance_cuda::{
 };
 use rayon::prelude::*;
 
-use super::{Checks, NUMBERS, Shapes};
+use super::{Checks, NUMBER_TYPES, Shapes};
 use crate::{
     arrays::{downloaded, filled, poisoned, uploaded},
     formula::{Formula, Random, rounded},
@@ -18,7 +18,7 @@ use crate::{
 /// The formula to the bit: everything else builds on it.
 pub(super) fn check_fill(checks: &mut Checks<'_>) -> Result<()> {
     let counts = if checks.shapes == Shapes::All { vec![1, 7, 1001, 20_000_003] } else { vec![1, 7, 1001] };
-    for number in NUMBERS {
+    for number in NUMBER_TYPES {
         for &count in &counts {
             checks.report.doing(format_args!("filling {count} numbers in {number}"));
             let formula = Formula { offset: 0.25, ..Formula::new(number, count as u64, 1.5) };
@@ -126,14 +126,14 @@ fn gather(checks: &mut Checks<'_>, tokens: usize, hidden: usize) -> Result<()> {
     let row_numbers = uploaded(gpu, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>())?;
     let (count, shape) = (rows.len(), format!("{} of {tokens} rows of {hidden}", rows.len()));
     let mut outputs: Vec<(String, NumberType)> =
-        NUMBERS.iter().map(|&number| (format!("gather_rows_{number}"), number)).collect();
+        NUMBER_TYPES.iter().map(|&number| (format!("gather_rows_{number}"), number)).collect();
     outputs.push(("gather_rows_out_f32".to_owned(), NumberType::F32));
     for (at, (kernel, number)) in outputs.into_iter().enumerate() {
         checks.report.doing(format_args!("{kernel}, {shape}"));
         let out = poisoned(gpu, number, count * hidden)?;
         let mut pass = gpu.begin()?;
         let (from, rows_on_device) = (states_buffer.all(), row_numbers.all());
-        if at < NUMBERS.len() {
+        if at < NUMBER_TYPES.len() {
             pass.gather_rows(&GatherRows { number, states: from, rows: rows_on_device, x: out.all(), count, hidden })?;
         } else {
             pass.gather_rows_f32(&GatherRowsF32 { states: from, rows: rows_on_device, out: out.all(), count, hidden })?;

@@ -1,22 +1,22 @@
-//! How good a classifier is.
+//! Scores of classifiers.
 
 use serde::Serialize;
 
-/// Accuracy, F1, and what is taken for what.
+/// Accuracy, F1 and confusions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct ClassificationReport {
     /// Rows.
     pub rows: usize,
-    /// Share of rows with the right class.
+    /// The share of rows with the right class.
     pub accuracy: f64,
-    /// F1 over all rows together; with one class a row it is the accuracy.
+    /// F1 over all rows together; with one class per row it equals the accuracy.
     pub micro_f1: f64,
     /// The mean of the classes' F1.
     pub macro_f1: f64,
     /// Each class that occurs.
     pub classes: Vec<ClassScore>,
     /// The pairs most often confused, the most frequent first.
-    pub confused: Vec<Confused>,
+    pub confused: Vec<Confusion>,
 }
 
 /// One class.
@@ -26,32 +26,32 @@ pub struct ClassScore {
     pub label: String,
     /// Rows of it.
     pub rows: usize,
-    /// Of the rows taken for it, the share that is.
+    /// The share of the rows predicted as this class that have it.
     pub precision: f64,
-    /// Of its rows, the share taken for it.
+    /// The share of the rows of this class that are predicted as it.
     pub recall: f64,
-    /// The harmonic mean of both.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
 }
 
-/// Rows of one class taken for another.
+/// Rows of one class that are predicted as another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Confused {
-    /// What they are.
+pub struct Confusion {
+    /// The right class.
     pub label: String,
-    /// What they were taken for.
+    /// The predicted class.
     pub taken_for: String,
-    /// How many.
+    /// The number of rows.
     pub rows: usize,
 }
 
-impl Report {
-    /// Of pairs (right class, predicted class). Source of the definitions: scikit-learn's `classification_report`; a
-    /// class that occurs on neither side does not count.
+impl ClassificationReport {
+    /// The scores of pairs (right class, predicted class). Source of the definitions: scikit-learn's
+    /// `classification_report`; a class that occurs on neither side is left out.
     ///
     /// ```
     /// let labels = ["a".to_owned(), "b".to_owned()];
-    /// let report = polylance_fit::Report::new(&[(0, 0), (0, 1), (1, 1), (1, 1)], &labels);
+    /// let report = polylance_fit::ClassificationReport::new(&[(0, 0), (0, 1), (1, 1), (1, 1)], &labels);
     /// assert_eq!(report.accuracy, 0.75);
     /// assert_eq!((report.confused[0].label.as_str(), report.confused[0].taken_for.as_str()), ("a", "b"));
     /// ```
@@ -74,10 +74,10 @@ impl Report {
                 (rows + taken > 0).then(|| ClassScore { label: labels[class].clone(), rows, precision, recall, f1 })
             })
             .collect();
-        let mut confused: Vec<Confused> = (0..count)
+        let mut confused: Vec<Confusion> = (0..count)
             .flat_map(|right| (0..count).map(move |found| (right, found)))
             .filter(|&(right, found)| right != found && at(right, found) > 0)
-            .map(|(right, found)| Confused {
+            .map(|(right, found)| Confusion {
                 label: labels[right].clone(),
                 taken_for: labels[found].clone(),
                 rows: at(right, found),
@@ -96,11 +96,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn measures_are_those_of_scikit_learn() {
+    fn scores_match_scikit_learn() {
         // classification_report([0, 0, 1, 1, 2, 2, 2], [0, 1, 1, 1, 2, 0, 2]): macro f1 0.7
         let pairs = [(0, 0), (0, 1), (1, 1), (1, 1), (2, 2), (2, 0), (2, 2)];
         let labels: Vec<String> = ["a", "b", "c", "unused"].map(str::to_owned).to_vec();
-        let report = Report::new(&pairs, &labels);
+        let report = ClassificationReport::new(&pairs, &labels);
         assert!((report.accuracy - 5.0 / 7.0).abs() < 1e-12);
         assert!((report.macro_f1 - 0.7).abs() < 1e-12, "{}", report.macro_f1);
         assert_eq!(report.classes.len(), 3);
