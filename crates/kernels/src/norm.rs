@@ -218,7 +218,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn every_isa_matches_the_reference(seed: u64, rows in 0_usize..5, width in 1_usize..200, mean in -30.0_f32..30.0) {
+        fn every_isa_matches_the_reference(
+            seed: u64,
+            rows in 0_usize..5,
+            width in 1_usize..200,
+            mean in -30.0_f32..30.0,
+        ) {
             let mut random = Random::new(seed);
             let x: Vec<f32> = random.numbers(rows * width, 3.0).into_iter().map(|x| x + mean).collect();
             let (weight, bias) = (random.numbers(width, 1.0), random.numbers(width, 1.0));

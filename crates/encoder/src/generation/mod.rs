@@ -34,7 +34,9 @@ impl HeadModel {
     /// prompt that is empty, too long, or not of this vocabulary; when the device fails.
     ///
     /// ```
-    /// use polylance_encoder::{Device, Generation, LoadOptions, ModelConfig, ModelFiles, HeadKind, HeadModel, synthetic};
+    /// use polylance_encoder::{
+    ///     Device, Generation, HeadKind, HeadModel, LoadOptions, ModelConfig, ModelFiles, synthetic,
+    /// };
     ///
     /// let folder = tempfile::tempdir()?;
     /// synthetic::Checkpoint::new(ModelConfig::tiny()).head(HeadKind::CausalLm).write(folder.path())?;
