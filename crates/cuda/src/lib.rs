@@ -13,7 +13,7 @@
 //! | module | content |
 //! |---|---|
 //! | `driver`, `driver_api` | the driver, and its C functions |
-//! | [`error`](CudaError) | what can go wrong, by what a caller can do |
+//! | [`error`](CudaError) | errors, by what a caller can do |
 //! | [`gpu`](Gpu) | devices, their contexts, loss and reset |
 //! | [`memory`](DeviceBuffer) | buffers on the device and page-locked buffers on the host |
 //! | [`pass`](Pass) | copies and launches of one batch, and waiting for them |

@@ -25,7 +25,7 @@ pub struct Pass<'g> {
     gpu: &'g Arc<Gpu>,
     _stream: MutexGuard<'g, ()>,
     work: Work,
-    /// Whether the device may still use what the pass owns.
+    /// Whether the device may still use the memory of the pass.
     queued: bool,
     profile: bool,
     label: &'static str,

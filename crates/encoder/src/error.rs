@@ -50,7 +50,7 @@ pub enum ModelError {
     Unsupported {
         /// The part of the model.
         what: String,
-        /// What is supported instead.
+        /// The supported alternative.
         reason: String,
     },
     /// A tensor that the model needs is not in its files: the checkpoint belongs to another model.
@@ -91,7 +91,7 @@ pub enum ModelError {
     Input {
         /// The sequence's position in the batch.
         sequence: usize,
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
     /// The device ran out of memory: split the batch.

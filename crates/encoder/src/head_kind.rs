@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ModelKind;
 
-/// What a head computes. The tasks of users are in `polylance_schema::TaskName`; one kind serves several.
+/// The kinds of heads, by their output. The tasks of users are in `polylance_schema::TaskName`; one kind serves several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadKind {

@@ -54,7 +54,7 @@ enum Placed {
 
 impl SharedHead {
     /// Loads the head's tensors alone. `backbone` is the geometry of the model whose hidden states it will be given;
-    /// whether the weights are the same too, [`ModelFiles::backbone_hash`] tells.
+    /// compare the weights with [`ModelFiles::backbone_hash`].
     ///
     /// # Errors
     /// [`ModelError::Option`] for a kind of head that needs the vocabulary or another pass, or a backbone of another

@@ -17,7 +17,7 @@
 //! | `FAKE_CUDA_FAIL` | failures, `call:nth:code` separated by commas, as of [`FakeDriver::fail`] | none |
 //!
 //! Copies and launches run only when they are waited for. New memory is poisoned with `0xff` bytes, so
-//! floats that were not written are NaN. An address outside of live memory, and a write just beside an allocation, make
+//! floats that were not written are NaN. An address outside of live memory, and a write just outside an allocation, make
 //! the device fail with code 700.
 
 #![cfg(target_os = "linux")]

@@ -13,7 +13,7 @@ pub enum FitError {
     #[error("{0}")]
     Data(String),
     /// The arithmetic failed.
-    #[error("training failed: {0}")]
+    #[error("training failed")]
     Device(#[from] candle_core::Error),
     /// The backbone cannot be read, or the folder cannot be written.
     #[error(transparent)]

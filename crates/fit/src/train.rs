@@ -169,7 +169,7 @@ fn check(features: &Features, classes: usize) -> Result<()> {
 fn check_parts(rows: usize, held_out: &[usize], trained: &[usize]) -> Result<()> {
     let refuse = |message: String| Err(FitError::Data(message));
     if held_out.is_empty() {
-        return refuse("no row is held out to tell when to stop".to_owned());
+        return refuse("no row is held out to decide when to stop".to_owned());
     }
     if trained.is_empty() {
         return refuse("no row is left to train on".to_owned());
@@ -319,7 +319,7 @@ mod tests {
         let refused = |held_out: Vec<usize>, trained: Vec<usize>| {
             train_on(&clusters(), 3, held_out, trained, &TrainOptions::default()).unwrap_err().to_string()
         };
-        assert_eq!(refused(vec![], (0..300).collect()), "no row is held out to tell when to stop");
+        assert_eq!(refused(vec![], (0..300).collect()), "no row is held out to decide when to stop");
         assert_eq!(refused((0..300).collect(), vec![]), "no row is left to train on");
         assert_eq!(refused(vec![0], vec![1, 300]), "row 300 is to be trained on, there are 300");
         assert_eq!(refused(vec![300], vec![1]), "row 300 is to be held out, there are 300");

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use polylance_cuda::NumberType;
 
-/// `offset + scale · u`, with `u` uniform in `[-1, 1)`, rounded to the number type: what the kernel `fill` writes.
+/// `offset + scale · u`, with `u` uniform in `[-1, 1)`, rounded to the number type, like the kernel `fill`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Formula {
     pub(crate) number: NumberType,

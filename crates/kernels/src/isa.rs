@@ -52,7 +52,7 @@ impl Isa {
         }
     }
 
-    /// The highest instruction set that the CPU and the system allow, whatever the environment says.
+    /// The highest instruction set that the CPU and the system allow, whatever the environment.
     ///
     /// On a CPU with tiles, the first call requests the permission to use them from the system.
     pub fn best() -> Self {

@@ -21,7 +21,7 @@ pub struct Norm<'a> {
     pub eps: f32,
 }
 
-/// What is stored of a sum `r` of the residual stream.
+/// The stored results of a sum `r` of the residual stream.
 #[derive(Debug, Clone, Copy)]
 pub enum Placement<'a> {
     /// The stream keeps the sum: `states = r`, `x = LN(r)`.

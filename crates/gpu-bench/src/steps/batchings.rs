@@ -35,7 +35,7 @@ pub(crate) struct BatchingsArguments {
     /// Batches that the sequences are put into
     #[arg(long, default_value_t = 20)]
     batches: usize,
-    /// Ids of the largest batch
+    /// Tokens of the largest batch
     #[arg(long, default_value_t = 32_768)]
     tokens: usize,
 }

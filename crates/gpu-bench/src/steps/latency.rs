@@ -22,7 +22,7 @@ pub(crate) struct LatencyArguments {
     /// The arithmetic
     #[arg(long, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
-    /// Ids of the text
+    /// Tokens of the text
     #[arg(long, default_value_t = 20)]
     length: usize,
     /// How often it is computed

@@ -29,10 +29,10 @@ pub(crate) struct LayersArguments {
     /// The arithmetic
     #[arg(long, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
-    /// How long sequences are: a number, or udhr
+    /// The lengths of sequences: a number, or udhr
     #[arg(long, default_value = "udhr")]
     lengths: Lengths,
-    /// Ids together
+    /// Tokens in all
     #[arg(long, default_value_t = 4096)]
     tokens: usize,
 }

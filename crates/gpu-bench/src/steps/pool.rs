@@ -35,7 +35,7 @@ pub(crate) struct PoolArguments {
     /// How long sequences are: a number, or udhr
     #[arg(long, default_value = "udhr")]
     lengths: Lengths,
-    /// Ids of a batch; what the device suggests unless given
+    /// Tokens of a batch; by default the suggestion of the device
     #[arg(long)]
     tokens: Option<usize>,
     /// Batches through each

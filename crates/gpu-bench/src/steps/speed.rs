@@ -28,7 +28,7 @@ pub(crate) struct SpeedArguments {
     /// The arithmetic
     #[arg(long, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
-    /// Ids of a batch; several, separated by commas
+    /// Tokens of a batch; several, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "16384")]
     tokens: Vec<usize>,
     /// How long sequences are: numbers or udhr, separated by commas

@@ -7,7 +7,7 @@ pub(super) const MAX_PANELS: usize = 4;
 /// Sums from a row to the next.
 pub(super) const SUM_STRIDE: usize = MAX_PANELS * PANEL;
 
-/// What the accumulators of a block start from.
+/// The initial value of the accumulators of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Init {
     /// Zero: the first chunk of `k`.

@@ -10,7 +10,7 @@ use crate::{
     simd::{Portable, Simd},
 };
 
-/// What is done with `x Wᵀ` on its way out. A bias is `[n]`.
+/// The operation on `x Wᵀ` before it is stored. A bias is `[n]`.
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a> {
     /// `out = x Wᵀ + bias`.

@@ -259,7 +259,7 @@ impl Steps {
     ///
     /// # Safety
     ///
-    /// Tiles are configured, and all that the fields say can be read and written.
+    /// Tiles are configured, and the memory of all fields can be read or written.
     #[inline(always)]
     unsafe fn multiply<D: Dot, S: Simd, const LOWER: bool, const SECOND: bool>(
         &self,

@@ -42,7 +42,7 @@ pub(super) fn check(checks: &mut Checks<'_>) -> Result<()> {
             attention(checks, &Case { number, heads, head_size, lengths, causal, first })?;
         }
     }
-    // A text that goes on: the queries of a tile begin at any row.
+    // A continued text: the queries of a tile begin at any row.
     for (number, head_size) in [(NumberType::Bf16, 64), (NumberType::F16, 80), (NumberType::F32, 24)] {
         attention(checks, &Case { number, heads, head_size, lengths: vec![100], causal: true, first: 37 })?;
     }

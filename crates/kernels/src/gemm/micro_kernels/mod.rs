@@ -27,7 +27,7 @@ use super::{
 /// there are.
 const WIDENED_GROUPS: usize = 64;
 
-/// What a micro-kernel needs of an instruction set and a precision. Functions are inlined into one that is compiled for
+/// The operations of a micro-kernel on an instruction set and a precision. Functions are inlined into one that is compiled for
 /// those instructions, and all are unsafe because the CPU must have them and pointers must hold a vector.
 trait MicroKernel<const V: usize> {
     /// `V` of them hold a row's sums of a panel.
