@@ -1,6 +1,6 @@
 //! The contracts of a model's vectors and of a head's annotations, known without loading the model.
 
-use polylance_encoder::{ModelError, ModelFiles, HeadKind};
+use polylance_encoder::{HeadKind, ModelError, ModelFiles};
 use polylance_schema::{Chunking, Contract, HeadContract, HeadInputs, Prompts, TaskSpec};
 
 use crate::{

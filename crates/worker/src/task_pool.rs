@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotateInput, Annotated, Annotator, BackendError, Result};
 use polylance_encoder::{
-    Activation, Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, HeadModel,
+    Activation, Device as Hardware, HeadModel, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch,
 };
 use polylance_schema::TaskSpec;
 use tokenizers::Encoding;
@@ -55,7 +55,11 @@ impl TaskPool {
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };
         let runner = TaskRunner::new(
             spec,
-            LogitInfo { labels: loaded.head().labels().to_vec(), problem_type: loaded.head().problem_type(), activation },
+            LogitInfo {
+                labels: loaded.head().labels().to_vec(),
+                problem_type: loaded.head().problem_type(),
+                activation,
+            },
             fitted_prefix(files),
             Arc::new(read_tokenizer(files.name(), &files.tokenizer_json()?, settings)?),
             InputLimit { max_tokens, side: settings.truncation_side },

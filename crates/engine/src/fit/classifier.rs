@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 use polylance_config::{Pipeline, Source, Table};
 use polylance_encoder::{FittedHead, FittedKind, ModelFiles};
-use polylance_fit::{Features, TrainOptions, ClassificationReport, SequenceHead};
+use polylance_fit::{ClassificationReport, Features, SequenceHead, TrainOptions};
 use polylance_schema::{ChunkMode, IndexKind};
 use polylance_search::SqlSession;
 use serde::Serialize;

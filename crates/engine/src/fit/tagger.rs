@@ -8,7 +8,7 @@ use std::{
 
 use polylance_dataflow::SourceSpec;
 use polylance_encoder::ModelFiles;
-use polylance_fit::{EntityReport, Features, TrainedHead, LinearHead, TrainOptions, TaggedSentence, TokenHead};
+use polylance_fit::{EntityReport, Features, LinearHead, TaggedSentence, TokenHead, TrainOptions, TrainedHead};
 use serde::Serialize;
 
 use super::{
@@ -242,7 +242,12 @@ fn labels(sentences: &[EncodedSentence]) -> Vec<String> {
     std::iter::once("O").chain(tags).map(str::to_owned).collect()
 }
 
-fn fit_words(train: &[EncodedSentence], labels: &[String], width: usize, options: &TrainOptions) -> Result<TrainedHead> {
+fn fit_words(
+    train: &[EncodedSentence],
+    labels: &[String],
+    width: usize,
+    options: &TrainOptions,
+) -> Result<TrainedHead> {
     let mut features = Features { width, ..Features::default() };
     let (mut held_out, mut trained) = (Vec::new(), Vec::new());
     // Whole sentences are held out: the words of a sentence are not independent.

@@ -17,7 +17,7 @@ mod zero_shot;
 use std::sync::Arc;
 
 use polylance_backend::{AnnotateInput, Annotation};
-use polylance_encoder::{Activation, ProblemType, HeadKind};
+use polylance_encoder::{Activation, HeadKind, ProblemType};
 use polylance_schema::TaskSpec;
 use tokenizers::Encoding;
 
