@@ -7,9 +7,9 @@ use lance::{Dataset, dataset::NewColumnTransform};
 use polylance_schema::{HeadContract, columns::RESERVED};
 
 use crate::{
-    SinkError,
-    attempts::{Attempts, is_conflict},
-    storage,
+    commit::retry::{Attempts, is_conflict},
+    error::SinkError,
+    table::open,
 };
 
 /// What was done for one column.
@@ -29,7 +29,7 @@ pub enum Declared {
 /// [`SinkError::NoTable`], [`SinkError::NotAnAnnotation`] when a column of that name holds something else,
 /// [`SinkError::Conflict`] or [`SinkError::Storage`].
 pub async fn declare_columns(uri: &str, columns: &[Field]) -> Result<Vec<Declared>, SinkError> {
-    let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+    let mut dataset = open::existing(uri).await?;
     for column in columns {
         state(uri, &dataset, column)?;
     }

@@ -40,25 +40,26 @@ use lance::{
 };
 use lance_core::ROW_ADDR;
 use polylance_schema::{
-    annotated_schema,
+    CommitPolicy, annotated_schema,
     columns::{DOC_ID, ERROR, MESSAGE, ROW_ADDRESS, STAGE, TEXT},
 };
 use tokio::time::Instant;
 
 use super::missing::has_column;
 use crate::{
-    SinkError,
-    attempts::{Attempts, is_conflict},
-    documents::{MAX_ERROR, MAX_TEXT, cut},
-    identity::advance,
-    quarantine::Quarantine,
-    report::FillReport,
-    storage,
-    table::check_head,
-    target::properties,
-    window::{BadDocument, Document, Window},
+    commit::{
+        properties,
+        report::FillReport,
+        retry::{Attempts, is_conflict},
+    },
+    error::SinkError,
+    quarantine::write::Quarantine,
+    table::{identity::advance, open, schema_check::check_head},
+    write::{
+        documents::{MAX_ERROR, MAX_TEXT, cut},
+        window::{BadDocument, Document, Window},
+    },
 };
-use polylance_schema::CommitPolicy;
 
 /// Rows of a column file that are put together at once.
 const ROWS: usize = 8192;
@@ -241,7 +242,7 @@ impl Filler {
 
 impl FillTarget {
     async fn open(&self) -> Result<Open, SinkError> {
-        let dataset = storage::open(&self.uri).await?.ok_or_else(|| SinkError::NoTable { uri: self.uri.clone() })?;
+        let dataset = open::existing(&self.uri).await?;
         let quarantine = Quarantine::open(&self.uri, &self.run_id).await?;
         Ok(Open { dataset, quarantine })
     }

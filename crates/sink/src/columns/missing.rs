@@ -8,14 +8,14 @@ use futures::TryStreamExt;
 use lance::{Dataset, dataset::fragment::FileFragment};
 use lance_core::ROW_ADDR;
 
-use crate::{SinkError, storage};
+use crate::{error::SinkError, table::open};
 
 /// Rows without a value in `column`, in the latest version of the table.
 ///
 /// # Errors
 /// [`SinkError::NoTable`], or [`SinkError::Storage`] when the column cannot be read.
 pub async fn missing_rows(uri: &str, column: &str) -> Result<u64, SinkError> {
-    let dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+    let dataset = open::existing(uri).await?;
     let mut missing = 0;
     for fragment in dataset.get_fragments() {
         missing += match of_fragment(uri, &dataset, &fragment, column).await? {

@@ -31,7 +31,7 @@ use polylance_schema::{
 };
 
 use super::missing::{Missing, of_fragment};
-use crate::{SinkError, storage};
+use crate::{error::SinkError, table::open};
 
 /// Scans what is missing in one column of one version of a table.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl TableRowsExec {
     /// # Errors
     /// [`SinkError::NoTable`]; [`SinkError::MissingColumn`] when the table has no text or lacks an input.
     pub async fn open(uri: &str, column: &str, inputs: &HeadInputs) -> Result<Self, SinkError> {
-        let dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+        let dataset = open::existing(uri).await?;
         let names = inputs.question_column.iter().chain(&inputs.choices_column);
         let beside = names.map(|name| field(uri, &dataset, name)).collect::<Result<Vec<_>, _>>()?;
         field(uri, &dataset, TEXT)?;

@@ -1,19 +1,13 @@
 //! Runs on real tables in a temporary folder.
 
 mod columns;
+mod commit;
 mod index;
-mod kill;
-mod map;
-pub(crate) mod power;
-mod protocol;
+mod maintenance;
+mod projection;
 mod quarantine;
-mod quarantine_rows;
-mod refusals;
-mod replace;
-mod shared;
-mod upkeep;
-mod windows;
-mod writers;
+pub(crate) mod table;
+mod write;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,0 +1,11 @@
+//! Committing: makes each window one version of the table, and tries again when other writers commit first.
+
+mod exec;
+pub(crate) mod known_rows;
+pub mod properties;
+pub(crate) mod report;
+pub(crate) mod retry;
+pub(crate) mod transaction;
+
+pub use exec::LanceCommitExec;
+pub use report::{CommitReport, FillReport};
