@@ -1,9 +1,9 @@
-//! Writing to Lance: data files, commits, indices, quarantine, upkeep.
+//! Writing to Lance: data files, commits, the quarantine, annotation columns, indices and maintenance.
 //!
-//! The write operator turns encoded chunks into data files and closes a *window* after so many rows or
-//! seconds, always between two documents. The commit operator makes each window one Lance transaction
-//! that adds its rows and takes away older rows of the same documents, so that a reader sees a document
-//! whole, old or new, and a run that is killed leaves the last committed version.
+//! The write operator turns encoded chunks into data files and closes a *window* after a number of rows or seconds,
+//! always between two documents. The commit operator makes each window one Lance transaction that adds its rows and
+//! deletes older rows of the same documents. So a reader sees a document as a whole, old or new, and a run that is
+//! killed leaves the last committed version.
 
 mod columns;
 mod commit;
@@ -11,6 +11,7 @@ mod datafusion_error;
 mod error;
 mod index;
 mod maintenance;
+mod operator;
 mod plan;
 mod projection;
 mod quarantine;
@@ -24,19 +25,20 @@ pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_co
 pub use commit::{CommitReport, FillReport, LanceCommitExec, properties};
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use index::{
-    IndexAction, IndexOutcome, IndexSpec, Retrain, Words, WordsOutcome, index_words, merge_index, retrain_index,
-    set_search_effort, update_index,
+    FullTextIndexOutcome, FullTextUpdate, IndexAction, IndexOutcome, IndexSpec, Staleness, merge_index, retrain_index,
+    set_search_params, update_full_text_index, update_index,
 };
 pub use maintenance::{
-    Cleaned, Compacted, Contention, Finished, Mode, PlannedCompaction, RemovedDocuments, Repaired, Retention,
-    SMALL_FRAGMENTS, Upkept, clean, compact, finish, plan_compaction, remove_documents, repair, upkeep,
+    CleanupMode, CleanupReport, CompactionPlan, CompactionReport, DeletedDocuments, MAX_SMALL_FRAGMENTS,
+    MaintenanceReport, OnConflict, RepairReport, Retention, SourceManifest, cleanup, compact, delete_missing, maintain,
+    plan_compaction, record_manifest, repair,
 };
-pub use plan::{plan_commit, quarantined};
-pub use projection::{MapOutcome, draw_map};
+pub use plan::{plan_commit, quarantined_so_far};
+pub use projection::{MapOutcome, compute_map};
 pub use quarantine::{
     QuarantineFilter, QuarantinedRow, count_quarantined, drop_outdated, drop_quarantined, quarantine_version,
     quarantined_rows, quarantined_sources,
 };
-pub use table::{Lease, Table, TableKeysExec, TableMark, TableTarget, damage, lease_uri, quarantine_uri};
+pub use table::{Lease, Table, TableKeysExec, TableMark, TableTarget, find_damage, lease_uri, quarantine_uri};
 pub use token_features::{FeatureKey, FeatureTable, TokenFeatures};
 pub use write::LanceWriteExec;

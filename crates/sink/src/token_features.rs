@@ -1,6 +1,6 @@
-//! A table of features: numbers that cost a pass of a model, kept under a key so that they are made once.
+//! A table of token features: states that take a pass of a model, stored under a key so that they are computed once.
 //!
-//! `key, start, end, states`: one row a text, with the places of its tokens and the state of each.
+//! `key, start, end, states`: one row per text, with the position and the state of each of its tokens.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,22 +32,22 @@ const KEY: &str = "key";
 const START: &str = "start";
 const END: &str = "end";
 const STATES: &str = "states";
-/// Schema metadata: what decides the numbers.
-const CONTRACT: &str = "polylance.features";
+/// Schema metadata key of everything that determines the states.
+const CONTRACT_KEY: &str = "polylance.features";
 
-/// What a text is known by.
+/// The key of a text.
 pub type FeatureKey = [u8; 16];
 
-/// The tokens of a text.
+/// The positions and states of a text's tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenFeatures {
-    /// Where each token is, in the units of whoever made the features.
-    pub places: Vec<Range<u32>>,
+    /// The position of each token, in the units of the program that computed the features.
+    pub positions: Vec<Range<u32>>,
     /// `[tokens, dim]`, row major.
     pub states: Vec<f32>,
 }
 
-/// A table of features.
+/// A table of token features.
 #[derive(Debug)]
 pub struct FeatureTable {
     uri: String,
@@ -57,8 +57,8 @@ pub struct FeatureTable {
 }
 
 impl FeatureTable {
-    /// Opens the table at `uri`, which need not be there yet, for features of `dim` numbers a token. `contract` names
-    /// all that decides the numbers.
+    /// Opens the table at `uri`, which need not exist yet, for states of `dim` numbers per token. `contract` names
+    /// everything that determines them.
     ///
     /// # Errors
     /// [`SinkError::OtherFeatures`] when the table was made under another contract, [`SinkError::NotATable`] or
@@ -66,16 +66,16 @@ impl FeatureTable {
     pub async fn open(uri: &str, dim: usize, contract: &str) -> Result<Self, SinkError> {
         let dataset = open::latest(uri).await?;
         if let Some(dataset) = &dataset
-            && dataset.schema().metadata.get(CONTRACT).is_none_or(|found| found != contract)
+            && dataset.schema().metadata.get(CONTRACT_KEY).is_none_or(|found| found != contract)
         {
             return Err(SinkError::OtherFeatures { uri: uri.to_owned() });
         }
-        let metadata = HashMap::from([(CONTRACT.to_owned(), contract.to_owned())]);
+        let metadata = HashMap::from([(CONTRACT_KEY.to_owned(), contract.to_owned())]);
         let schema = Arc::new(Schema::new_with_metadata(fields(dim), metadata));
         Ok(Self { uri: uri.to_owned(), schema, dim, dataset })
     }
 
-    /// The features that are there of those wanted.
+    /// The features of the wanted texts that the table has.
     ///
     /// # Errors
     /// [`SinkError::Storage`] when the table cannot be read.
@@ -95,14 +95,14 @@ impl FeatureTable {
             for row in 0..batch.num_rows() {
                 let Some(key) = keys.value(row).try_into().ok().filter(|key| wanted.contains(key)) else { continue };
                 let numbers = |list: &ListArray| list.value(row).as_primitive::<UInt32Type>().values().to_vec();
-                let places = numbers(starts).into_iter().zip(numbers(ends)).map(|(start, end)| start..end).collect();
-                let of_row = states.value(row);
-                let vectors = of_row.as_fixed_size_list();
-                // A slice of a list's items keeps the whole of their numbers.
+                let positions = numbers(starts).into_iter().zip(numbers(ends)).map(|(start, end)| start..end).collect();
+                let vectors = states.value(row);
+                let vectors = vectors.as_fixed_size_list();
+                // A slice of the items keeps the numbers of all.
                 let from = vectors.value_offset(0) as usize;
                 let values = vectors.values().as_primitive::<Float32Type>().values();
                 let states = values[from..from + vectors.len() * self.dim].to_vec();
-                found.insert(key, TokenFeatures { places, states });
+                found.insert(key, TokenFeatures { positions, states });
             }
         }
         Ok(found)
@@ -111,7 +111,7 @@ impl FeatureTable {
     /// Adds rows in one commit.
     ///
     /// # Errors
-    /// [`SinkError::Storage`] when they cannot be written, [`SinkError::Rows`] when states and places do not fit.
+    /// [`SinkError::Storage`] when they cannot be written, [`SinkError::Rows`] when states and positions do not match.
     pub async fn append(&mut self, rows: &[(FeatureKey, &TokenFeatures)]) -> Result<(), SinkError> {
         let batch = self.batch(rows).map_err(|error| SinkError::rows(&self.uri, error.to_string()))?;
         let mode = if self.dataset.is_some() { WriteMode::Append } else { WriteMode::Create };
@@ -124,16 +124,16 @@ impl FeatureTable {
     }
 
     fn batch(&self, rows: &[(FeatureKey, &TokenFeatures)]) -> Result<RecordBatch, ArrowError> {
-        let offsets = OffsetBuffer::from_lengths(rows.iter().map(|(_, row)| row.places.len()));
+        let offsets = OffsetBuffer::from_lengths(rows.iter().map(|(_, row)| row.positions.len()));
         let list = |name: &str, items: ArrayRef| -> Result<ArrayRef, ArrowError> {
             let DataType::List(item) = self.schema.field_with_name(name)?.data_type() else {
                 return Err(ArrowError::SchemaError(format!("{name} is a list")));
             };
             Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets.clone(), items, None)?))
         };
-        let places = || rows.iter().flat_map(|(_, row)| &row.places);
-        let starts = UInt32Array::from_iter_values(places().map(|place| place.start));
-        let ends = UInt32Array::from_iter_values(places().map(|place| place.end));
+        let positions = || rows.iter().flat_map(|(_, row)| &row.positions);
+        let starts = UInt32Array::from_iter_values(positions().map(|position| position.start));
+        let ends = UInt32Array::from_iter_values(positions().map(|position| position.end));
         let values = Float32Array::from_iter_values(rows.iter().flat_map(|(_, row)| &row.states).copied());
         let vectors = FixedSizeListArray::try_new(number(DataType::Float32), self.dim as i32, Arc::new(values), None)?;
         let keys = FixedSizeBinaryArray::try_from_iter(rows.iter().map(|(key, _)| key))?;
@@ -166,12 +166,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn features_are_found_again_under_their_key_and_contract() {
+    async fn features_are_read_back_by_key_and_contract() {
         let folder = tempfile::tempdir().unwrap();
         let uri = folder.path().join("features.lance").display().to_string();
-        let one = TokenFeatures { places: vec![0..3, 4..9], states: vec![1.0, 2.0, 3.0, 4.0] };
+        let one = TokenFeatures { positions: vec![0..3, 4..9], states: vec![1.0, 2.0, 3.0, 4.0] };
         let none = TokenFeatures::default();
-        let two = TokenFeatures { places: (7..9).map(|at| at..at + 1).collect(), states: vec![5.0, 6.0, 7.0, 8.0] };
+        let two = TokenFeatures { positions: (7..9).map(|at| at..at + 1).collect(), states: vec![5.0, 6.0, 7.0, 8.0] };
         let mut table = FeatureTable::open(&uri, 2, "a model").await.unwrap();
         assert!(table.read(&HashSet::from([[1; 16]])).await.unwrap().is_empty());
         table.append(&[([1; 16], &one), ([0; 16], &none)]).await.unwrap();
@@ -187,11 +187,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn states_that_do_not_fit_their_places_are_refused() {
+    async fn states_that_do_not_match_their_positions_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let uri = folder.path().join("features.lance").display().to_string();
         let mut table = FeatureTable::open(&uri, 2, "a model").await.unwrap();
-        let row = TokenFeatures { places: vec![0..3, 4..5, 6..7], states: vec![1.0, 2.0, 3.0, 4.0] };
+        let row = TokenFeatures { positions: vec![0..3, 4..5, 6..7], states: vec![1.0, 2.0, 3.0, 4.0] };
         let error = table.append(&[([1; 16], &row)]).await.unwrap_err();
         assert!(matches!(error, SinkError::Rows { .. }), "{error}");
     }

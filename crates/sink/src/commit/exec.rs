@@ -1,14 +1,13 @@
 //! Makes each window one version of the table.
 //!
-//! in:  one row a window, see [`crate::write::window`]
-//! out: `version, documents, chunks, quarantined, tokens`, one row a window; a window that has nothing but refused rows
-//!      makes no version of the table, and its `version` is null
+//! in:  one row per window, see [`crate::write::window`]
+//! out: `version, documents, chunks, quarantined, tokens`, one row per window; `version` is null for a window of which
+//!      all rows failed, because it makes no version of the table
 //!
-//! A commit adds the window's data files and takes away older rows of the same documents in one Lance
-//! transaction on the latest version, after checking that this version still has the run's contract and
-//! columns. When another writer is faster, it starts over from what that writer left. Then the quarantine
-//! is brought up to date. A run without rows makes no version, but an address without a table gets
-//! an empty one that can be searched and shown.
+//! A commit adds the window's data files and deletes older rows of the same documents, in one Lance transaction on the
+//! latest version, after a check that this version still has the run's contract and columns. When another writer
+//! commits first, the commit is retried on the version that it left. Then the quarantine is updated. A run without rows
+//! makes no version, but at an address without a table it creates an empty one that can be searched and shown.
 
 use std::{collections::HashMap, collections::HashSet, fmt, sync::Arc};
 
@@ -19,12 +18,9 @@ use arrow::{
 use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_expr::EquivalenceProperties,
     physical_plan::{
-        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-        PlanProperties,
-        execution_plan::{Boundedness, EmissionType},
-        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time},
+        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -37,15 +33,16 @@ use super::{
     known_rows::{KnownRows, RowAddresses},
     properties,
     report::CommitReport,
-    retry::{Attempts, is_conflict},
-    transaction::{Others, change, check_files, create, file_names},
+    retry::{CommitRetry, is_conflict},
+    transaction::{ConcurrentWrites, check_files, commit_first_version, commit_update, file_names},
 };
 use crate::{
     error::SinkError,
+    operator::{self, OperatorTimes},
     quarantine::write::Quarantine,
-    table::{identity::advance, open, schema_check, target::TableTarget},
+    table::{identity::advance_to_latest, open, schema_check, target::TableTarget},
     write::{
-        field_ids::fit_field_ids,
+        field_ids::remap_field_ids,
         window::{Window, window_schema},
     },
 };
@@ -63,7 +60,7 @@ impl LanceCommitExec {
     /// Commits the windows of `input`, which writes for the same `target`.
     ///
     /// # Errors
-    /// When the input does not yield windows, or has more than one partition.
+    /// When the input does not yield windows, or when it has more than one partition.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result<Self> {
         let partitions = input.output_partitioning().partition_count();
         if partitions != 1 {
@@ -75,54 +72,25 @@ impl LanceCommitExec {
             let message = format!("LanceCommitExec expected columns {}, found {}", window_schema(), input.schema());
             return Err(DataFusionError::Plan(message));
         }
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(CommitReport::schema()),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self { target, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        let properties = operator::properties(CommitReport::schema());
+        Ok(Self { target, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 
-    /// Where the rows go.
+    /// The table that the rows are for.
     pub fn target(&self) -> &TableTarget {
         &self.target
     }
 }
 
 impl DisplayAs for LanceCommitExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LanceCommitExec: uri={}, run_id={}", self.target.uri, self.target.run_id)
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TableTarget { uri, run_id, .. } = &self.target;
+        operator::display("LanceCommitExec", &[("uri", uri), ("run_id", run_id)], format, f)
     }
 }
 
 impl ExecutionPlan for LanceCommitExec {
-    fn name(&self) -> &'static str {
-        "LanceCommitExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::try_new(input, self.target.clone())?)),
-            _ => Err(DataFusionError::Plan("LanceCommitExec has one input".to_owned())),
-        }
-    }
+    operator::single_input_methods!("LanceCommitExec");
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
@@ -135,10 +103,6 @@ impl ExecutionPlan for LanceCommitExec {
         let commits = stream::try_unfold((committer, input), |(committer, input)| Box::pin(committer.next(input)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(CommitReport::schema(), commits)))
     }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
 }
 
 #[derive(Debug)]
@@ -147,6 +111,7 @@ struct CommitMetrics {
     conflicts: Count,
     replaced: Count,
     commit_time: Time,
+    times: OperatorTimes,
 }
 
 impl CommitMetrics {
@@ -157,11 +122,12 @@ impl CommitMetrics {
             conflicts: counter("commit_conflicts"),
             replaced: counter("rows_replaced"),
             commit_time: MetricBuilder::new(metrics).subset_time("commit_time", partition),
+            times: OperatorTimes::new(metrics, partition),
         }
     }
 }
 
-/// Handles and knowledge that last a run.
+/// Datasets and known keys that last for a run.
 #[derive(Debug)]
 struct State {
     dataset: Option<Dataset>,
@@ -189,7 +155,11 @@ impl Committer {
         let mut rows = Vec::new();
         match input.next().await {
             Some(batch) => {
-                for window in Window::from_batch(&batch?)? {
+                let batch = batch?;
+                let timer = self.metrics.times.elapsed_compute.timer();
+                let windows = Window::from_batch(&batch)?;
+                timer.done();
+                for window in windows {
                     rows.push(self.commit(&mut state, window).await?);
                 }
             }
@@ -203,7 +173,7 @@ impl Committer {
     async fn begin(&self) -> Result<State, SinkError> {
         let dataset = open::latest(&self.target.uri).await?;
         match &dataset {
-            Some(dataset) => schema_check::check(dataset, &self.target)?,
+            Some(dataset) => schema_check::check_target(dataset, &self.target)?,
             None if self.target.mark.id.is_some() => {
                 let (uri, what) = (self.target.uri.clone(), "it was removed".to_owned());
                 return Err(SinkError::Replaced { uri, what });
@@ -218,14 +188,16 @@ impl Committer {
         let timer = self.metrics.commit_time.timer();
         let properties = self.properties(&window);
         let version = self.commit_rows(state, &window, &properties).await?;
+        let waiting = self.metrics.times.wait_store.timer();
         state.quarantine.update(&window, &properties).await?;
+        waiting.done();
         timer.done();
         let (documents, quarantined) = (window.documents.len() as u64, window.quarantine.len() as u64);
         Ok(CommitReport { version, documents, chunks: window.chunks, quarantined, tokens: window.tokens })
     }
 
-    /// Commits the window's files to the latest version, and again until no other writer is in the way. The version
-    /// that this makes; `None` when there was nothing to commit.
+    /// Commits the window's files to the latest version, and retries while other writers commit first. Returns the new
+    /// version; `None` when there was nothing to commit.
     async fn commit_rows(
         &self,
         state: &mut State,
@@ -233,43 +205,52 @@ impl Committer {
         properties: &HashMap<String, String>,
     ) -> Result<Option<u64>, SinkError> {
         let uri = &self.target.uri;
-        let mut attempts = Attempts::default();
+        let mut retry = CommitRetry::default();
         loop {
+            let waiting = self.metrics.times.wait_store.timer();
             self.refresh(state).await?;
             check_files(uri, &window.fragments).await?;
+            waiting.done();
             let committed = match &state.dataset {
-                // The latest version is another writer's, and says nothing of this run.
+                // The latest version may be another writer's: it is not reported as this run's.
                 Some(_) if window.fragments.is_empty() => return Ok(None),
                 Some(dataset) => {
-                    schema_check::check(dataset, &self.target)?;
+                    let timer = self.metrics.times.elapsed_compute.timer();
+                    schema_check::check_target(dataset, &self.target)?;
                     for column in &self.target.heads {
                         schema_check::check_head(uri, dataset, column)?;
                     }
                     let mut fragments = window.fragments.clone();
-                    fit_field_ids(uri, dataset, &mut fragments, &window.fields)?;
-                    let replaced = self.replaced(&mut state.known, dataset, window).await?;
-                    self.change(dataset, fragments, &replaced, properties.clone()).await
+                    remap_field_ids(uri, dataset, &mut fragments, &window.fields)?;
+                    timer.done();
+                    let _waiting = self.metrics.times.wait_store.timer();
+                    let replaced = self.replaced_rows(&mut state.known, dataset, window).await?;
+                    self.commit_to(dataset, fragments, &replaced, properties.clone()).await
                 }
-                None => create(uri, &self.new_table(), window.fragments.clone(), properties.clone()).await,
+                None => {
+                    let _waiting = self.metrics.times.wait_store.timer();
+                    commit_first_version(uri, &self.new_table(), window.fragments.clone(), properties.clone()).await
+                }
             };
             match committed {
                 Ok(dataset) => {
                     self.metrics.commits.add(1);
-                    state.known.own(&dataset, &file_names(&window.fragments));
+                    state.known.mark_own(&dataset, &file_names(&window.fragments));
                     let version = dataset.version_id();
                     state.dataset = Some(dataset);
                     return Ok(Some(version));
                 }
                 Err(source) if is_conflict(&source) => {
                     self.metrics.conflicts.add(1);
-                    attempts.conflict(uri, source).await?;
+                    retry.wait_after_conflict(uri, source).await?;
                 }
                 Err(source) => return Err(SinkError::storage(uri, "committing")(source)),
             }
         }
     }
 
-    async fn change(
+    /// Commits a version of `dataset` with the fragments added and the replaced rows deleted.
+    async fn commit_to(
         &self,
         dataset: &Dataset,
         fragments: Vec<Fragment>,
@@ -278,7 +259,8 @@ impl Committer {
     ) -> lance::Result<Dataset> {
         let rows = replaced.values().map(Vec::len).sum::<usize>();
         properties.insert(properties::REPLACED.to_owned(), rows.to_string());
-        let committed = Box::pin(change(dataset, fragments, replaced, Others::Heed, properties)).await?;
+        let committed =
+            Box::pin(commit_update(dataset, fragments, replaced, ConcurrentWrites::Reject, properties)).await?;
         self.metrics.replaced.add(rows);
         Ok(committed)
     }
@@ -287,7 +269,7 @@ impl Committer {
     async fn refresh(&self, state: &mut State) -> Result<(), SinkError> {
         let uri = &self.target.uri;
         if let Some(dataset) = &mut state.dataset {
-            return advance(uri, dataset).await;
+            return advance_to_latest(uri, dataset).await;
         }
         state.dataset = open::latest(uri).await?;
         Ok(())
@@ -300,48 +282,48 @@ impl Committer {
         schema
     }
 
-    /// Where older rows of the window's documents are.
-    async fn replaced(
+    /// Addresses of the older rows of the window's documents.
+    async fn replaced_rows(
         &self,
         known: &mut KnownRows,
         dataset: &Dataset,
         window: &Window,
     ) -> Result<RowAddresses, SinkError> {
-        let ids = self.contested(known, dataset, window).await?;
+        let ids = self.possibly_written_before(known, dataset, window).await?;
         if ids.is_empty() {
             return Ok(RowAddresses::new());
         }
-        // Rows of this run that a compaction has moved into another fragment are not older ones.
+        // Rows of this run that a compaction moved to another fragment are not older ones.
         let own = |batch: &RecordBatch, row: usize| batch.column(1).as_string::<i32>().value(row) == self.target.run_id;
         let replaced = |batch: &RecordBatch, row: usize| {
             ids.contains(batch.column(0).as_string::<i32>().value(row)) && !own(batch, row)
         };
-        known.locate(&self.target.uri, dataset, &[DOC_ID, RUN_ID], replaced).await
+        known.find_rows(&self.target.uri, dataset, &[DOC_ID, RUN_ID], replaced).await
     }
 
-    /// The window's documents that others may have written too.
-    async fn contested<'a>(
+    /// The window's documents that the table may have from an earlier run or another writer.
+    async fn possibly_written_before<'a>(
         &self,
         known: &mut KnownRows,
         dataset: &Dataset,
         window: &'a Window,
     ) -> Result<HashSet<&'a str>, SinkError> {
         known
-            .learn(&self.target.uri, dataset, &[DOC_ID], |batch, keys| {
+            .read_new_fragments(&self.target.uri, dataset, &[DOC_ID], |batch, keys| {
                 let mut ids = batch.column(0).as_string::<i32>().iter().flatten();
                 ids.try_for_each(|id| keys.insert(id).map(drop))
             })
             .await?;
-        let mut contested = HashSet::new();
+        let mut found = HashSet::new();
         for document in &window.documents {
-            if known.may_hold(&document.doc_id)? {
-                contested.insert(document.doc_id.as_str());
+            if known.may_contain(&document.doc_id)? {
+                found.insert(document.doc_id.as_str());
             }
         }
-        Ok(contested)
+        Ok(found)
     }
 
-    /// What the transaction says about itself.
+    /// The properties of the transaction.
     fn properties(&self, window: &Window) -> HashMap<String, String> {
         let mut all = self.target.properties.clone();
         let mut put = |key: &str, value: String| all.insert(key.to_owned(), value);

@@ -1,9 +1,9 @@
-//! Which rows of a table a window replaces.
+//! The rows of a table that a window replaces.
 //!
-//! A run must not scan the table once a commit. It keeps a hash of each key that was in the table before
-//! it, or that another writer has added since; only when a window hits one of them are the keys of those
-//! fragments read again, exactly, for the addresses of the rows to take away. Rows the run itself has
-//! written are never looked at: their documents do not come twice.
+//! A run must not scan the table for every commit. It keeps a hash of each key that was in the table before it, or that
+//! another writer has added since. Only when a window contains one of them are the exact keys of those fragments read
+//! again, for the addresses of the rows to delete. Rows that the run itself has written are never read: its documents
+//! do not repeat.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -30,51 +30,51 @@ pub(crate) fn add_row(rows: &mut RowAddresses, address: u64) {
     rows.entry((address >> 32) as u32).or_default().push(address as u32);
 }
 
-/// The keys that may already be in the table.
+/// The keys that the table may already have.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRows {
     keys: SeenIds,
-    read: HashSet<u64>,
-    own: HashSet<u64>,
+    read_fragments: HashSet<u64>,
+    own_fragments: HashSet<u64>,
 }
 
 impl KnownRows {
     /// Reads the keys of fragments that are new since the last call and not this run's own.
     ///
-    /// `keys` adds those of one batch of `columns`.
-    pub(crate) async fn learn(
+    /// `add_keys` adds those of one batch of `columns`.
+    pub(crate) async fn read_new_fragments(
         &mut self,
         uri: &str,
         dataset: &Dataset,
         columns: &[&str],
-        keys: impl Fn(&RecordBatch, &mut SeenIds) -> io::Result<()>,
+        add_keys: impl Fn(&RecordBatch, &mut SeenIds) -> io::Result<()>,
     ) -> Result<(), SinkError> {
         let unread: Vec<_> =
-            self.foreign(dataset).into_iter().filter(|fragment| !self.read.contains(&fragment.id)).collect();
+            self.foreign(dataset).into_iter().filter(|fragment| !self.read_fragments.contains(&fragment.id)).collect();
         if unread.is_empty() {
             return Ok(());
         }
-        self.read.extend(unread.iter().map(|fragment| fragment.id));
+        self.read_fragments.extend(unread.iter().map(|fragment| fragment.id));
         let mut batches = Box::pin(scan(uri, dataset, unread, columns)).await?;
         while let Some(batch) = batches.try_next().await.map_err(SinkError::storage(uri, "reading the table's ids"))? {
-            keys(&batch, &mut self.keys).map_err(|source| SinkError::Ids { source })?;
+            add_keys(&batch, &mut self.keys).map_err(|source| SinkError::Ids { source })?;
         }
         Ok(())
     }
 
-    /// Marks the committed fragments that hold `files` as this run's own.
-    pub(crate) fn own(&mut self, dataset: &Dataset, files: &HashSet<String>) {
+    /// Marks the committed fragments with these `files` as this run's own.
+    pub(crate) fn mark_own(&mut self, dataset: &Dataset, files: &HashSet<String>) {
         let written = dataset.fragments().iter().filter(|f| f.files.iter().any(|file| files.contains(&file.path)));
-        self.own.extend(written.map(|fragment| fragment.id));
+        self.own_fragments.extend(written.map(|fragment| fragment.id));
     }
 
-    /// Whether a key may be in the table.
-    pub(crate) fn may_hold(&mut self, key: impl AsRef<[u8]>) -> Result<bool, SinkError> {
+    /// Whether the table may have a key.
+    pub(crate) fn may_contain(&mut self, key: impl AsRef<[u8]>) -> Result<bool, SinkError> {
         self.keys.contains(key).map_err(|source| SinkError::Ids { source })
     }
 
     /// Addresses of the rows for which `replaced` holds, among rows that are not this run's own.
-    pub(crate) async fn locate(
+    pub(crate) async fn find_rows(
         &self,
         uri: &str,
         dataset: &Dataset,
@@ -100,7 +100,7 @@ impl KnownRows {
     }
 
     fn foreign(&self, dataset: &Dataset) -> Vec<Fragment> {
-        dataset.fragments().iter().filter(|fragment| !self.own.contains(&fragment.id)).cloned().collect()
+        dataset.fragments().iter().filter(|fragment| !self.own_fragments.contains(&fragment.id)).cloned().collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Committing: makes each window one version of the table, and tries again when other writers commit first.
+//! Commits: each window becomes one version of the table, with retries when other writers commit first.
 
 mod exec;
 pub(crate) mod known_rows;

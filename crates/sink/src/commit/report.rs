@@ -1,4 +1,4 @@
-//! What commits report to the job, as rows of a plan.
+//! Reports of commits, as rows of a plan.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use arrow::{
     error::ArrowError,
 };
 
-/// What became of a window of rows.
+/// The outcome of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CommitReport {
-    /// The version that the commit made; `None` when there was nothing but rows for the quarantine.
+    /// The version that the commit made; `None` when all rows went to the quarantine.
     pub version: Option<u64>,
-    /// Documents that were written.
+    /// Documents written.
     pub documents: u64,
-    /// Rows that they became.
+    /// Rows written for them.
     pub chunks: u64,
     /// Rows that went to the quarantine.
     pub quarantined: u64,
@@ -34,7 +34,7 @@ impl CommitReport {
     /// Reports as rows.
     ///
     /// # Errors
-    /// Never: the columns are as long as the reports are many.
+    /// Never: every column has one value per report.
     pub fn to_batch(reports: &[Self]) -> Result<RecordBatch, ArrowError> {
         let column =
             |value: fn(&Self) -> Option<u64>| Arc::new(reports.iter().map(value).collect::<UInt64Array>()) as ArrayRef;
@@ -51,7 +51,7 @@ impl CommitReport {
     /// The reports of a batch.
     ///
     /// # Errors
-    /// When the batch is none of commits.
+    /// When the batch lacks a column of commit reports.
     pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArrowError> {
         let columns = columns(batch, &Self::NAMES)?;
         let report = |row: usize| Self {
@@ -65,23 +65,23 @@ impl CommitReport {
     }
 }
 
-/// What became of answers of a head.
+/// The outcome of one commit of annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FillReport {
     /// The table's version after the commit.
     pub version: u64,
-    /// Rows that got a value.
+    /// Rows that received a value.
     pub rows: u64,
     /// Rows that went to the quarantine.
     pub quarantined: u64,
-    /// Rows whose fragment was merged into another since they were read: they still lack a value.
+    /// Rows whose fragment was merged into another after they were read: they still lack a value.
     pub moved: u64,
 }
 
 impl FillReport {
     const NAMES: [&str; 4] = ["version", "rows", "quarantined", "moved"];
 
-    /// The columns, all `UInt64` and none null.
+    /// The columns, all `UInt64` and not null.
     pub fn schema() -> SchemaRef {
         schema(&Self::NAMES, &[])
     }
@@ -99,7 +99,7 @@ impl FillReport {
     /// The reports of a batch.
     ///
     /// # Errors
-    /// When the batch is none of a filled column.
+    /// When the batch lacks a column of fill reports.
     pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArrowError> {
         let columns = columns(batch, &Self::NAMES)?;
         let report = |row: usize| Self {
@@ -120,7 +120,7 @@ fn schema(names: &[&str], nullable: &[&str]) -> SchemaRef {
 fn columns<'b>(batch: &'b RecordBatch, names: &[&str]) -> Result<Vec<&'b UInt64Array>, ArrowError> {
     let column = |name: &&str| {
         let found = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<UInt64Type>());
-        found.ok_or_else(|| ArrowError::SchemaError(format!("a commit reports no {name}")))
+        found.ok_or_else(|| ArrowError::SchemaError(format!("a commit report without the column {name}")))
     };
     names.iter().map(column).collect()
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_come_back_as_they_left() {
+    fn reports_survive_the_round_trip_through_a_batch() {
         let reports = [
             CommitReport { version: Some(3), documents: 2, chunks: 5, quarantined: 1, tokens: 700 },
             CommitReport { quarantined: 4, ..CommitReport::default() },

@@ -1,4 +1,4 @@
-//! One Lance transaction: rows come, older rows go, and the commit says who did it.
+//! One Lance transaction: it adds rows, deletes older ones, and records who made it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,11 +22,11 @@ use lance_table::format::{
 use super::known_rows::RowAddresses;
 use crate::{error::SinkError, table::synced_store};
 
-/// Commits the first version of a dataset. Never replaces one that is there.
+/// Commits the first version of a dataset. Never replaces a dataset that exists.
 ///
 /// Row ids stay Lance's default (not stable over compaction): a document's rows are always replaced whole,
 /// nothing refers to a row id from one version to the next, and the table stays readable by older readers.
-pub(crate) async fn create(
+pub(crate) async fn commit_first_version(
     uri: &str,
     schema: &Schema,
     fragments: Vec<Fragment>,
@@ -35,7 +35,7 @@ pub(crate) async fn create(
     let schema = LanceSchema::try_from(schema)?;
     let operation = Operation::Overwrite { fragments, schema, config_upsert_values: None, initial_bases: None };
     let transaction = TransactionBuilder::new(0, operation).transaction_properties(Some(Arc::new(properties))).build();
-    // Without retries an overwrite builds on version 0 and nothing else, which is not there once there is a table.
+    // Without retries an overwrite builds on version 0 only, which does not exist once there is a table.
     match Box::pin(
         CommitBuilder::new(uri).with_session(synced_store::session()).with_max_retries(0).execute(transaction),
     )
@@ -48,22 +48,21 @@ pub(crate) async fn create(
     }
 }
 
-/// Whether a commit may pass over those that others have made since the version it builds on.
+/// Which commits a transaction tolerates between the version that it builds on and its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Others {
-    /// Over those that touch none of its fragments: it brings no rows.
-    Pass,
-    /// Over none that brings rows, nor over an append: they may be the same documents. So no version has one twice, not
-    /// even until a commit that settles it.
-    Heed,
+pub(crate) enum ConcurrentWrites {
+    /// Those that touch none of its fragments: it adds no rows.
+    AllowDisjoint,
+    /// None that adds rows, because they may be the same documents. So no version ever contains a document twice.
+    Reject,
 }
 
-/// Commits a version of `dataset` with `fragments` added and the rows at `removed` taken away.
-pub(crate) async fn change(
+/// Commits a version of `dataset` with `fragments` added and the rows at `removed` deleted.
+pub(crate) async fn commit_update(
     dataset: &Dataset,
     fragments: Vec<Fragment>,
     removed: &RowAddresses,
-    others: Others,
+    concurrent_writes: ConcurrentWrites,
     properties: HashMap<String, String>,
 ) -> lance::Result<Dataset> {
     let (updated_fragments, removed_fragment_ids) = Box::pin(delete_rows(dataset, removed)).await?;
@@ -73,10 +72,10 @@ pub(crate) async fn change(
         new_fragments: fragments,
         fields_modified: vec![],
         compacted_sstables: vec![],
-        // Every value of the new rows may be new: no index covers them until it is updated.
+        // All values of the new rows may be new: no index covers them until it is updated.
         fields_for_preserving_frag_bitmap: dataset.schema().fields_pre_order().map(|f| f.id as u32).collect(),
         update_mode: Some(UpdateMode::RewriteRows),
-        inserted_rows_filter: (others == Others::Heed).then(|| claim(dataset)),
+        inserted_rows_filter: (concurrent_writes == ConcurrentWrites::Reject).then(|| conflict_key_filter(dataset)),
         updated_fragment_offsets: None,
     };
     let transaction = TransactionBuilder::new(dataset.version_id(), operation)
@@ -85,10 +84,11 @@ pub(crate) async fn change(
     Box::pin(CommitBuilder::new(Arc::new(dataset.clone())).execute(transaction)).await
 }
 
-/// What Lance compares of two commits that bring rows: keys of theirs, as its merge insert says which ones of the primary
-/// key it brings. Here it is one key, the same for all. Two commits rarely cross, and then it costs the later one another
-/// look at the table; the keys of all documents would cost every commit megabytes, in its transaction and in memory.
-fn claim(dataset: &Dataset) -> KeyExistenceFilter {
+/// The keys by which Lance recognizes that two commits add the same rows, in the form in which its merge insert lists
+/// the primary keys that it inserts. Here it is one key, the same for all commits, so that any two conflict. Two
+/// commits rarely cross, and then the later one reads the table again; the keys of all documents would cost every
+/// commit megabytes, in its transaction and in memory.
+fn conflict_key_filter(dataset: &Dataset) -> KeyExistenceFilter {
     let field_ids = dataset.schema().fields.first().map(|field| field.id).into_iter().collect();
     KeyExistenceFilter { field_ids, filter: FilterType::ExactSet(HashSet::from([0])) }
 }
@@ -110,13 +110,13 @@ async fn delete_rows(dataset: &Dataset, removed: &RowAddresses) -> lance::Result
     Ok((updated, emptied))
 }
 
-/// The files of `fragments`, by which they are found again in a committed version.
+/// The names of the files of `fragments`, which identify them in a committed version.
 pub(crate) fn file_names(fragments: &[Fragment]) -> HashSet<String> {
     fragments.iter().flat_map(|fragment| &fragment.files).map(|file| file.path.clone()).collect()
 }
 
-/// Whether the files of `fragments` are still there: a cleanup may have taken them for what a killed run left behind,
-/// and a version that names a file that is gone cannot be read.
+/// Refuses fragments of which a file is gone: a cleanup may have taken it for a file that a killed run left behind, and
+/// a version that refers to a missing file cannot be read.
 pub(crate) async fn check_files(uri: &str, fragments: &[Fragment]) -> Result<(), SinkError> {
     let looking = || SinkError::storage(uri, "looking for the data files");
     let (store, base) = synced_store::store(uri).await.map_err(looking())?;

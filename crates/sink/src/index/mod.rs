@@ -1,11 +1,11 @@
-//! The indices of a table: of its vectors, of its text, and how searches use them.
+//! The indices of a table: of its vectors, of its text, and the parameters of searches.
 
-pub(crate) mod full_text;
+mod full_text;
 mod search_params;
 mod staleness;
 pub(crate) mod vector;
 
-pub use full_text::{Words, WordsOutcome, index_words};
-pub use search_params::set_search_effort;
-pub use staleness::Retrain;
+pub use full_text::{FullTextIndexOutcome, FullTextUpdate, update_full_text_index};
+pub use search_params::set_search_params;
+pub use staleness::Staleness;
 pub use vector::{IndexAction, IndexOutcome, IndexSpec, merge_index, retrain_index, update_index};

@@ -1,15 +1,15 @@
-//! How much of its index a table says is to be searched.
+//! The parameters of vector searches that a table stores.
 
 use polylance_schema::search::{EF, NPROBES, REFINE};
 
 use crate::{error::SinkError, table::open};
 
-/// Writes into the table at `uri` how searches use its vector index; `None` leaves it to their defaults. Yields the
+/// Stores in the table at `uri` how searches use its vector index; `None` stands for their defaults. Returns the
 /// table's version.
 ///
 /// # Errors
 /// [`SinkError::NoTable`], [`SinkError::Storage`].
-pub async fn set_search_effort(
+pub async fn set_search_params(
     uri: &str,
     nprobes: Option<usize>,
     refine: Option<u32>,
@@ -20,6 +20,6 @@ pub async fn set_search_effort(
     let values = [(NPROBES, text(nprobes)), (REFINE, text(refine.map(|refine| refine as usize))), (EF, text(ef))];
     let values = values.into_iter().map(|(key, value)| (key.to_owned(), value));
     let written = dataset.update_config(values).await;
-    written.map_err(SinkError::storage(uri, "writing how the index is searched"))?;
+    written.map_err(SinkError::storage(uri, "writing the search parameters"))?;
     Ok(dataset.version_id())
 }

@@ -1,4 +1,4 @@
-//! The vector index.
+//! The vector index: built, extended, merged, retrained and dropped.
 
 use lance::{
     Dataset,
@@ -16,92 +16,93 @@ use lance_linalg::distance::DistanceType;
 use polylance_schema::{IndexKind, Metric, columns::EMBEDDING};
 use serde::Serialize;
 
-use super::staleness::{Retrain, partition_sizes};
+use super::staleness::{Staleness, partition_sizes};
 use crate::{
-    commit::retry::{Attempts, is_conflict},
+    commit::retry::{CommitRetry, is_conflict},
     error::SinkError,
     table::open,
 };
 
-/// The names under which Lance knows the index: the second where somebody has given the first to an index of another
-/// column.
+/// Lance's names of the index: the second is used when an index of another column has the first.
 const INDEX_NAMES: [&str; 2] = ["embedding_idx", "polylance_embedding_idx"];
 
-/// Rows that product quantization needs to learn its 256 codes; no kind is worth building on fewer.
-const TRAINING_ROWS: u64 = 256;
+/// Rows that product quantization needs to train its 256 codes; fewer are not worth an index of any kind.
+const MIN_TRAINING_ROWS: u64 = 256;
 
-/// Bits a dimension of `RaBitQ`'s codes.
-const RQ_BITS: u8 = 1;
+/// Bits per dimension of the codes of `RaBitQ`.
+const RABITQ_BITS_PER_DIMENSION: u8 = 1;
 
-/// Which index a table should have.
+/// The index that a table should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexSpec {
     /// The kind.
     pub kind: IndexKind,
-    /// The comparison; must be the one that searches use.
+    /// The metric; must be the one that searches use.
     pub metric: Metric,
-    /// With [`IndexKind::Auto`], rows from which an index is worth its build.
+    /// With [`IndexKind::Auto`], the number of rows from which an index is built.
     pub min_rows: u64,
-    /// Whether there is an index of words, see [`crate::index_words`].
-    pub words: bool,
+    /// Whether the text has a full-text index, see [`crate::update_full_text_index`].
+    pub full_text: bool,
 }
 
 impl Default for IndexSpec {
     fn default() -> Self {
-        Self { kind: IndexKind::Auto, metric: Metric::Cosine, min_rows: 20_000, words: false }
+        Self { kind: IndexKind::Auto, metric: Metric::Cosine, min_rows: 20_000, full_text: false }
     }
 }
 
-/// What [`update_index`] did.
+/// What was done for an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IndexAction {
-    /// There is none, and none is wanted.
+    /// The table has no index, and none is wanted.
     None,
-    /// There was one, and none is wanted.
+    /// The index was dropped, because none is wanted.
     Dropped,
-    /// One is wanted, but the table has too few rows to train it: searches are exact until then.
+    /// The table has too few rows to train the wanted index: searches are exact until it has more.
     Postponed,
-    /// There was none, or one of another kind or metric.
+    /// The index was built: there was none, or one of another kind or metric.
     Built,
-    /// Rows it did not cover were added.
+    /// The rows that the index did not cover were added.
     Extended,
-    /// It covered every row.
+    /// The index covered every row already.
     Unchanged,
 }
 
-/// The index as it stands now.
+/// The state of the vector index after an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IndexOutcome {
     /// What was done.
     pub action: IndexAction,
-    /// Lance's name of the kind, `IVF_PQ` for example; `None` without an index.
+    /// Lance's name of the kind, for example `IVF_PQ`; `None` without an index.
     pub kind: Option<String>,
-    /// Rows it covers.
+    /// Rows that the index covers.
     pub indexed_rows: u64,
-    /// Rows it does not cover.
+    /// Rows that the index does not cover.
     pub unindexed_rows: u64,
-    /// Why it should be built anew, if it should.
-    pub retrain: Option<Retrain>,
+    /// Why the index should be retrained, if it should.
+    pub retrain: Option<Staleness>,
     /// The table's version.
     pub version: u64,
 }
 
 /// Brings the index of the table at `uri` up to date.
 ///
-/// Builds it when there is none or one of another kind or metric, else adds the rows it does not cover. The
-/// number of partitions is Lance's own choice for the kind (rows over its target partition size); product
-/// quantization takes one byte for each eight dimensions. When another run was faster, what is left to do is looked at
-/// anew: mostly nothing.
+/// Builds the index when there is none or one of another kind or metric, else adds the rows that it does not cover.
+/// Lance chooses the number of partitions for the kind (rows divided by its target partition size); product
+/// quantization uses one byte per eight dimensions. When another run commits first, the remaining work is determined
+/// again: usually none.
 ///
 /// # Errors
 /// [`SinkError::Index`] when there is no table, [`SinkError::Storage`] when it cannot be read or the build fails,
 /// [`SinkError::Conflict`] when other runs kept changing the index.
 pub async fn update_index(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkError> {
-    let mut attempts = Attempts::default();
+    let mut retry = CommitRetry::default();
     loop {
         match Box::pin(update_once(uri, spec)).await {
-            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => attempts.conflict(uri, source).await?,
+            Err(SinkError::Storage { source, .. }) if is_conflict(&source) => {
+                retry.wait_after_conflict(uri, source).await?;
+            }
             ended => return ended,
         }
     }
@@ -112,32 +113,32 @@ async fn update_once(uri: &str, spec: &IndexSpec) -> Result<IndexOutcome, SinkEr
         return Err(SinkError::Index { uri: uri.to_owned(), message: "there is no table to index".to_owned() });
     };
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
-    let action = match (spec.wanted(rows), Existing::read(uri, &dataset).await?) {
-        (Wanted::Nothing, None) => IndexAction::None,
-        (Wanted::Nothing, Some(_)) if spec.kind == IndexKind::Auto => extend(uri, &mut dataset).await?,
-        (Wanted::Nothing, Some(_)) => {
-            let name = name(uri, &dataset).await?;
+    let action = match (spec.wanted(rows), ExistingIndex::read(uri, &dataset).await?) {
+        (WantedIndex::Nothing, None) => IndexAction::None,
+        (WantedIndex::Nothing, Some(_)) if spec.kind == IndexKind::Auto => extend(uri, &mut dataset).await?,
+        (WantedIndex::Nothing, Some(_)) => {
+            let name = index_name(uri, &dataset).await?;
             let dropped = Box::pin(dataset.drop_index(name)).await;
             dropped.map_err(SinkError::storage(uri, "dropping the index"))?;
             IndexAction::Dropped
         }
-        (Wanted::Kind(_), None) if rows < TRAINING_ROWS => IndexAction::Postponed,
-        (Wanted::Kind(kind), Some(existing)) if existing.serves(kind, spec) => extend(uri, &mut dataset).await?,
-        (Wanted::Kind(kind), _) => build(uri, &mut dataset, kind, spec.metric).await?,
+        (WantedIndex::Kind(_), None) if rows < MIN_TRAINING_ROWS => IndexAction::Postponed,
+        (WantedIndex::Kind(kind), Some(existing)) if existing.serves(kind, spec) => extend(uri, &mut dataset).await?,
+        (WantedIndex::Kind(kind), _) => build(uri, &mut dataset, kind, spec.metric).await?,
     };
     outcome(uri, &dataset, action, rows).await
 }
 
-/// Brings the index of the table at `uri`, whatever its kind, up to date and into one piece. Builds none.
+/// Extends the index of the table at `uri`, of any kind, to all rows, and merges its pieces into one. Builds none.
 ///
 /// # Errors
 /// [`SinkError::NoTable`], or [`SinkError::Storage`] when it cannot be read or extended.
 pub async fn merge_index(uri: &str) -> Result<IndexOutcome, SinkError> {
     let mut dataset = open::existing(uri).await?;
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
-    let name = name(uri, &dataset).await?;
+    let name = index_name(uri, &dataset).await?;
     let pieces = dataset.load_indices_by_name(name).await.map_err(SinkError::storage(uri, "reading the index"))?;
-    let action = match (Existing::read(uri, &dataset).await?, pieces.len()) {
+    let action = match (ExistingIndex::read(uri, &dataset).await?, pieces.len()) {
         (None, _) => IndexAction::None,
         (Some(index), 1) if index.unindexed == 0 => IndexAction::Unchanged,
         (Some(_), pieces) => {
@@ -150,8 +151,8 @@ pub async fn merge_index(uri: &str) -> Result<IndexOutcome, SinkError> {
     outcome(uri, &dataset, action, rows).await
 }
 
-/// Builds the index of the table at `uri` anew, of the kind and metric it has, on the rows that are there now. Without an
-/// index there is nothing to do.
+/// Rebuilds the index of the table at `uri` on its current rows, with the same kind and metric. Does nothing without an
+/// index.
 ///
 /// # Errors
 /// [`SinkError::NoTable`], [`SinkError::Index`] when the index is of a kind that is not built here, or
@@ -159,13 +160,13 @@ pub async fn merge_index(uri: &str) -> Result<IndexOutcome, SinkError> {
 pub async fn retrain_index(uri: &str) -> Result<IndexOutcome, SinkError> {
     let mut dataset = open::existing(uri).await?;
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(SinkError::storage(uri, "counting rows"))? as u64;
-    let action = match Existing::read(uri, &dataset).await? {
+    let action = match ExistingIndex::read(uri, &dataset).await? {
         None => IndexAction::None,
         Some(existing) => {
-            let (kind, metric) = existing.built_as().ok_or_else(|| SinkError::Index {
+            let (kind, metric) = existing.kind_and_metric().ok_or_else(|| SinkError::Index {
                 uri: uri.to_owned(),
                 message: format!(
-                    "the index is {} by {}: who made it must make it anew",
+                    "the index is {} by {}, which polylance does not build: rebuild it with the program that made it",
                     existing.kind, existing.metric
                 ),
             })?;
@@ -175,26 +176,26 @@ pub async fn retrain_index(uri: &str) -> Result<IndexOutcome, SinkError> {
     outcome(uri, &dataset, action, rows).await
 }
 
-/// What a spec comes to for a table of one size.
+/// The index that a spec asks for, given the size of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum WantedIndex {
     Nothing,
     Kind(IndexKind),
 }
 
 impl IndexSpec {
-    fn wanted(&self, rows: u64) -> Wanted {
+    fn wanted(&self, rows: u64) -> WantedIndex {
         match self.kind {
-            IndexKind::None => Wanted::Nothing,
-            IndexKind::Auto if rows < self.min_rows => Wanted::Nothing,
-            IndexKind::Auto => Wanted::Kind(IndexKind::IvfPq),
-            kind => Wanted::Kind(kind),
+            IndexKind::None => WantedIndex::Nothing,
+            IndexKind::Auto if rows < self.min_rows => WantedIndex::Nothing,
+            IndexKind::Auto => WantedIndex::Kind(IndexKind::IvfPq),
+            kind => WantedIndex::Kind(kind),
         }
     }
 }
 
-/// Those that are an index.
-const BUILT: [IndexKind; 6] = [
+/// The kinds that can be built.
+const BUILDABLE_KINDS: [IndexKind; 6] = [
     IndexKind::IvfPq,
     IndexKind::IvfFlat,
     IndexKind::IvfSq,
@@ -223,8 +224,8 @@ fn distance(metric: Metric) -> DistanceType {
     }
 }
 
-/// The name of the index of the vectors, there or to be built.
-async fn name(uri: &str, dataset: &Dataset) -> Result<&'static str, SinkError> {
+/// The name of the vector index, existing or to be built.
+async fn index_name(uri: &str, dataset: &Dataset) -> Result<&'static str, SinkError> {
     let [first, second] = INDEX_NAMES;
     let found = dataset.load_indices_by_name(first).await.map_err(SinkError::storage(uri, "reading the index"))?;
     let vectors = dataset.schema().field(EMBEDDING).map(|field| field.id);
@@ -232,21 +233,21 @@ async fn name(uri: &str, dataset: &Dataset) -> Result<&'static str, SinkError> {
     Ok(if found.iter().all(|index| of_vectors(&index.fields)) { first } else { second })
 }
 
-/// The index that is there.
+/// The index that a table has.
 #[derive(Debug)]
-struct Existing {
+struct ExistingIndex {
     kind: String,
     metric: String,
     indexed: u64,
     unindexed: u64,
-    /// Rows of each partition, over all its pieces.
+    /// Rows of each partition, summed over all pieces.
     sizes: Vec<u64>,
 }
 
-impl Existing {
+impl ExistingIndex {
     async fn read(uri: &str, dataset: &Dataset) -> Result<Option<Self>, SinkError> {
         let reading = |error| SinkError::storage(uri, "reading the index")(error);
-        let name = name(uri, dataset).await?;
+        let name = index_name(uri, dataset).await?;
         if dataset.load_indices_by_name(name).await.map_err(reading)?.is_empty() {
             return Ok(None);
         }
@@ -262,15 +263,15 @@ impl Existing {
         }))
     }
 
-    /// By which it is built again.
-    fn built_as(&self) -> Option<(IndexKind, Metric)> {
-        let kind = BUILT.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(lance_name(*kind)))?;
+    /// The kind and metric with which it can be rebuilt.
+    fn kind_and_metric(&self) -> Option<(IndexKind, Metric)> {
+        let kind = BUILDABLE_KINDS.into_iter().find(|kind| self.kind.eq_ignore_ascii_case(lance_name(*kind)))?;
         let metrics = [Metric::Cosine, Metric::L2, Metric::Dot];
-        let is_own = |metric: &Metric| self.metric.eq_ignore_ascii_case(&distance(*metric).to_string());
-        Some((kind, metrics.into_iter().find(is_own)?))
+        let is_metric = |metric: &Metric| self.metric.eq_ignore_ascii_case(&distance(*metric).to_string());
+        Some((kind, metrics.into_iter().find(is_metric)?))
     }
 
-    /// Whether this index is the one wanted; with `auto` any kind is, as long as it compares the same way.
+    /// Whether this index is the wanted one; with `auto` any kind with the same metric is.
     fn serves(&self, kind: IndexKind, spec: &IndexSpec) -> bool {
         let kind = spec.kind == IndexKind::Auto || self.kind.eq_ignore_ascii_case(lance_name(kind));
         kind && self.metric.eq_ignore_ascii_case(&distance(spec.metric).to_string())
@@ -279,7 +280,7 @@ impl Existing {
 
 async fn build(uri: &str, dataset: &mut Dataset, kind: IndexKind, metric: Metric) -> Result<IndexAction, SinkError> {
     let parameters = parameters(dataset, kind, metric);
-    let name = name(uri, dataset).await?.to_owned();
+    let name = index_name(uri, dataset).await?.to_owned();
     Box::pin(dataset.create_index(&[EMBEDDING], IndexType::Vector, Some(name), &parameters, true))
         .await
         .map_err(SinkError::storage(uri, "building the index"))?;
@@ -291,7 +292,9 @@ fn parameters(dataset: &Dataset, kind: IndexKind, metric: Metric) -> VectorIndex
     match kind {
         IndexKind::IvfFlat => VectorIndexParams::with_ivf_flat_params(metric, ivf),
         IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf, SQBuildParams::default()),
-        IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf, RQBuildParams::new(RQ_BITS)),
+        IndexKind::IvfRq => {
+            VectorIndexParams::with_ivf_rq_params(metric, ivf, RQBuildParams::new(RABITQ_BITS_PER_DIMENSION))
+        }
         IndexKind::IvfHnswPq => {
             let pq = PQBuildParams::new(sub_vectors(dimensions(dataset)), 8);
             VectorIndexParams::with_ivf_hnsw_pq_params(metric, ivf, HnswBuildParams::default(), pq)
@@ -315,27 +318,27 @@ pub(crate) fn dimensions(dataset: &Dataset) -> usize {
     }
 }
 
-/// One code for each eight dimensions, or fewer when eight does not divide them.
+/// The number of codes: one per eight dimensions, or per fewer when eight does not divide them.
 fn sub_vectors(dim: usize) -> usize {
     let width = [8, 4, 2].into_iter().find(|width| dim.is_multiple_of(*width)).unwrap_or(1);
     dim / width
 }
 
 async fn extend(uri: &str, dataset: &mut Dataset) -> Result<IndexAction, SinkError> {
-    let before = Existing::read(uri, dataset).await?;
+    let before = ExistingIndex::read(uri, dataset).await?;
     if before.is_some_and(|index| index.unindexed == 0) {
         return Ok(IndexAction::Unchanged);
     }
-    let options = OptimizeOptions::new().index_names(vec![name(uri, dataset).await?.to_owned()]);
+    let options = OptimizeOptions::new().index_names(vec![index_name(uri, dataset).await?.to_owned()]);
     Box::pin(dataset.optimize_indices(&options)).await.map_err(SinkError::storage(uri, "extending the index"))?;
     Ok(IndexAction::Extended)
 }
 
 async fn outcome(uri: &str, dataset: &Dataset, action: IndexAction, rows: u64) -> Result<IndexOutcome, SinkError> {
     let version = dataset.version_id();
-    Ok(match Existing::read(uri, dataset).await? {
-        Some(Existing { kind, indexed, unindexed, sizes, .. }) => {
-            let retrain = Retrain::of(&sizes, &kind);
+    Ok(match ExistingIndex::read(uri, dataset).await? {
+        Some(ExistingIndex { kind, indexed, unindexed, sizes, .. }) => {
+            let retrain = Staleness::detect(&sizes, &kind);
             IndexOutcome {
                 action,
                 kind: Some(kind),
@@ -359,10 +362,10 @@ mod tests {
     }
 
     #[test]
-    fn a_small_table_needs_no_index() {
+    fn automatic_index_starts_at_the_minimum_of_rows() {
         let spec = IndexSpec::default();
-        assert_eq!(spec.wanted(19_999), Wanted::Nothing);
-        assert_eq!(spec.wanted(20_000), Wanted::Kind(IndexKind::IvfPq));
-        assert_eq!(IndexSpec { kind: IndexKind::IvfSq, ..spec }.wanted(1), Wanted::Kind(IndexKind::IvfSq));
+        assert_eq!(spec.wanted(19_999), WantedIndex::Nothing);
+        assert_eq!(spec.wanted(20_000), WantedIndex::Kind(IndexKind::IvfPq));
+        assert_eq!(IndexSpec { kind: IndexKind::IvfSq, ..spec }.wanted(1), WantedIndex::Kind(IndexKind::IvfSq));
     }
 }

@@ -1,4 +1,4 @@
-//! Takes documents out of a table that are no longer in its source.
+//! Deletes the documents of a table that are no longer in its source.
 
 use std::{collections::HashMap, io};
 
@@ -13,16 +13,16 @@ use crate::{
     commit::{
         known_rows::{RowAddresses, add_row},
         properties,
-        retry::{Attempts, is_conflict},
-        transaction::{Others, change},
+        retry::{CommitRetry, is_conflict},
+        transaction::{ConcurrentWrites, commit_update},
     },
     error::SinkError,
     table::open,
 };
 
-/// What [`remove_documents`] took out.
+/// What [`delete_missing`] deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct RemovedDocuments {
+pub struct DeletedDocuments {
     /// Documents.
     pub documents: u64,
     /// Their rows.
@@ -32,54 +32,52 @@ pub struct RemovedDocuments {
     pub version: Option<u64>,
 }
 
-/// Takes all rows of those documents out of the table at `uri` that `stays` does not want, in one transaction. A
-/// table that is not there has nothing to take out.
+/// Deletes all rows of the documents for which `stays` returns false from the table at `uri`, in one transaction. Does
+/// nothing when there is no table.
 ///
 /// # Errors
 /// [`SinkError::Conflict`] when other writers keep changing the table, [`SinkError::Ids`] when `stays` fails,
 /// [`SinkError::Storage`].
-pub async fn remove_documents(
+pub async fn delete_missing(
     uri: &str,
     run_id: &str,
     mut stays: impl FnMut(&str) -> io::Result<bool> + Send,
-) -> Result<RemovedDocuments, SinkError> {
-    let Some(mut dataset) = open::latest(uri).await? else { return Ok(RemovedDocuments::default()) };
-    let mut attempts = Attempts::default();
+) -> Result<DeletedDocuments, SinkError> {
+    let Some(mut dataset) = open::latest(uri).await? else { return Ok(DeletedDocuments::default()) };
+    let mut retry = CommitRetry::default();
     loop {
-        let (rows, mut removed) = find(uri, &dataset, &mut stays).await?;
+        let (rows, mut deleted) = find_missing(uri, &dataset, &mut stays).await?;
         if rows.is_empty() {
-            return Ok(removed);
+            return Ok(deleted);
         }
-        let said = HashMap::from([
+        let properties = HashMap::from([
             (properties::RUN_ID.to_owned(), run_id.to_owned()),
-            (properties::REMOVED.to_owned(), removed.documents.to_string()),
+            (properties::REMOVED.to_owned(), deleted.documents.to_string()),
         ]);
-        match Box::pin(change(&dataset, Vec::new(), &rows, Others::Pass, said)).await {
+        match Box::pin(commit_update(&dataset, Vec::new(), &rows, ConcurrentWrites::AllowDisjoint, properties)).await {
             Ok(changed) => {
-                removed.version = Some(changed.version_id());
-                return Ok(removed);
+                deleted.version = Some(changed.version_id());
+                return Ok(deleted);
             }
             Err(source) if is_conflict(&source) => {
-                attempts.conflict(uri, source).await?;
-                let latest = Box::pin(dataset.checkout_latest()).await;
-                latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
+                retry.refresh_after_conflict(uri, &mut dataset, source).await?;
             }
-            Err(source) => return Err(SinkError::storage(uri, "taking documents out")(source)),
+            Err(source) => return Err(SinkError::storage(uri, "deleting documents")(source)),
         }
     }
 }
 
-async fn find(
+async fn find_missing(
     uri: &str,
     dataset: &Dataset,
     stays: &mut (impl FnMut(&str) -> io::Result<bool> + Send),
-) -> Result<(RowAddresses, RemovedDocuments), SinkError> {
+) -> Result<(RowAddresses, DeletedDocuments), SinkError> {
     let reading = || SinkError::storage(uri, "reading the table's ids");
     let mut scanner = dataset.scan();
     scanner.project(&[DOC_ID]).map_err(reading())?.with_row_address();
     let mut batches = Box::pin(scanner.try_into_stream()).await.map_err(reading())?;
-    let (mut rows, mut removed) = (RowAddresses::new(), RemovedDocuments::default());
-    // A document's rows stand together.
+    let (mut rows, mut deleted) = (RowAddresses::new(), DeletedDocuments::default());
+    // A document's rows are adjacent.
     let mut last: Option<(String, bool)> = None;
     while let Some(batch) = batches.try_next().await.map_err(reading())? {
         let ids = batch.column(0).as_string::<i32>();
@@ -89,21 +87,21 @@ async fn find(
         let addresses = addresses.as_primitive::<UInt64Type>();
         for row in 0..batch.num_rows() {
             let id = ids.value(row);
-            let goes = match &last {
-                Some((before, goes)) if before == id => *goes,
+            let missing = match &last {
+                Some((before, missing)) if before == id => *missing,
                 _ => {
-                    let goes = !stays(id).map_err(|source| SinkError::Ids { source })?;
-                    removed.documents += u64::from(goes);
-                    last = Some((id.to_owned(), goes));
-                    goes
+                    let missing = !stays(id).map_err(|source| SinkError::Ids { source })?;
+                    deleted.documents += u64::from(missing);
+                    last = Some((id.to_owned(), missing));
+                    missing
                 }
             };
-            if goes {
+            if missing {
                 let address = addresses.value(row);
                 add_row(&mut rows, address);
-                removed.chunks += 1;
+                deleted.chunks += 1;
             }
         }
     }
-    Ok((rows, removed))
+    Ok((rows, deleted))
 }

@@ -1,9 +1,10 @@
-//! Keeps a table fast and small: merges small fragments, removes old versions and files that no version names.
+//! Keeps a table fast and small: merges small fragments, removes old versions, orphaned files and documents that left
+//! the source, and records the files that a run has finished.
 //!
-//! Nothing here changes a row. Merging is one Lance transaction that conflicts with every commit that touches the
-//! same fragments, so a writer and an upkeep, or two upkeeps, never undo each other: the later one begins anew or
-//! leaves it. A file that no version names is either what a killed run left behind or what a running one has written
-//! and not yet committed; only its age tells them apart, so it is never removed young.
+//! Compaction and cleanup change no row. A merge is one Lance transaction that conflicts with every commit that touches
+//! the same fragments, so a writer and a compaction, or two compactions, never undo each other: the later one retries
+//! or gives up. An orphaned file was left by a killed run, or written by a running one that has not committed it yet;
+//! only its age tells the two apart, so a young file is never removed.
 
 mod cleanup;
 mod compact;
@@ -14,10 +15,10 @@ pub(crate) mod policy;
 mod repair;
 mod source_manifest;
 
-pub use cleanup::{Cleaned, clean};
-pub use compact::{Compacted, Contention, PlannedCompaction, compact, plan_compaction};
-pub use delete_missing::{RemovedDocuments, remove_documents};
-pub use maintain::{Upkept, upkeep};
-pub use policy::{Mode, Retention, SMALL_FRAGMENTS};
-pub use repair::{Repaired, repair};
-pub use source_manifest::{Finished, finish};
+pub use cleanup::{CleanupReport, cleanup};
+pub use compact::{CompactionPlan, CompactionReport, OnConflict, compact, plan_compaction};
+pub use delete_missing::{DeletedDocuments, delete_missing};
+pub use maintain::{MaintenanceReport, maintain};
+pub use policy::{CleanupMode, MAX_SMALL_FRAGMENTS, Retention};
+pub use repair::{RepairReport, repair};
+pub use source_manifest::{SourceManifest, record_manifest};

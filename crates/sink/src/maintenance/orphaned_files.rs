@@ -11,17 +11,17 @@ use lance::{
 };
 use object_store::path::Path;
 
-use super::policy::Mode;
+use super::policy::CleanupMode;
 use crate::{error::SinkError, table};
 
-/// The folders of what a writer leaves behind when it is killed before its commit. Files of an index are left to
-/// Lance, which removes them after a week: a build may take hours.
-const WRITTEN: [&str; 4] = ["data", "_deletions", "_transactions", "_versions"];
+/// The folders with files that a writer leaves behind when it is killed before its commit. Lance removes orphaned files
+/// of an index after a week, because a build may take hours.
+const WRITER_FOLDERS: [&str; 4] = ["data", "_deletions", "_transactions", "_versions"];
 
-/// Looks at the table again this often when a writer is at work, then leaves it.
-const LOOKS: usize = 3;
+/// Attempts to find orphaned files while other writers commit.
+const MAX_ATTEMPTS: usize = 3;
 
-/// What [`remove_unnamed`] did.
+/// What [`remove_orphaned_files`] did.
 #[derive(Debug, Default)]
 pub(super) struct Removed {
     pub(super) files: u64,
@@ -30,27 +30,31 @@ pub(super) struct Removed {
     pub(super) failed: u64,
 }
 
-/// Removes files last written before a time that no version names.
-pub(super) async fn remove_unnamed(uri: &str, before: DateTime<Utc>, mode: Mode) -> Result<Removed, SinkError> {
-    let looking = || SinkError::storage(uri, "looking for files that no version names");
-    for _ in 0..LOOKS {
+/// Removes orphaned files that were last written before a time.
+pub(super) async fn remove_orphaned_files(
+    uri: &str,
+    before: DateTime<Utc>,
+    mode: CleanupMode,
+) -> Result<Removed, SinkError> {
+    let looking = || SinkError::storage(uri, "looking for orphaned files");
+    for _ in 0..MAX_ATTEMPTS {
         let dataset = open(uri).await?;
-        let unnamed = unnamed(&dataset).await.map_err(looking())?;
-        if unnamed.is_empty() {
+        let orphaned = find_orphaned_files(&dataset).await.map_err(looking())?;
+        if orphaned.is_empty() {
             break;
         }
-        let old = old_files(uri, before, &unnamed).await.map_err(looking())?;
-        // A commit since the first look may have named one of them.
+        let old = old_files(uri, before, &orphaned).await.map_err(looking())?;
+        // A commit since then may refer to one of them.
         if open(uri).await?.version_id() != dataset.version_id() {
             continue;
         }
         let (store, _) = store(uri).await.map_err(looking())?;
         let mut removed = Removed::default();
         for (path, bytes) in old {
-            if mode == Mode::Remove {
+            if mode == CleanupMode::Remove {
                 match store.delete(&path).await {
                     Ok(()) => {}
-                    // Another cleanup was faster.
+                    // Another cleanup has removed it.
                     Err(error) if error.is_not_found() => continue,
                     Err(_) => {
                         removed.failed += 1;
@@ -66,8 +70,8 @@ pub(super) async fn remove_unnamed(uri: &str, before: DateTime<Utc>, mode: Mode)
     Ok(Removed::default())
 }
 
-/// Files that no version names, of any age. Nothing is removed: no version is old enough for this question.
-async fn unnamed(dataset: &Dataset) -> lance::Result<HashSet<String>> {
+/// Orphaned files of any age. Nothing is removed: the cleanup is only explained, and covers no version.
+async fn find_orphaned_files(dataset: &Dataset) -> lance::Result<HashSet<String>> {
     let policy = CleanupPolicy {
         before_version: Some(0),
         delete_unverified: true,
@@ -80,7 +84,7 @@ async fn unnamed(dataset: &Dataset) -> lance::Result<HashSet<String>> {
 }
 
 pub(super) async fn open(uri: &str) -> Result<Dataset, SinkError> {
-    // Without the writers' store, for which Lance does not remove empty folders.
+    // Without the writers' store, because Lance does not remove empty folders there.
     table::open::latest_unsynced(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })
 }
 
@@ -88,15 +92,15 @@ pub(super) async fn store(uri: &str) -> lance::Result<(Arc<ObjectStore>, Path)> 
     ObjectStore::from_uri_and_params(Arc::default(), uri, &ObjectStoreParams::default()).await
 }
 
-/// Those of `unnamed` that were last written before that time, with their bytes.
-async fn old_files(uri: &str, before: DateTime<Utc>, unnamed: &HashSet<String>) -> lance::Result<Vec<(Path, u64)>> {
+/// The `orphaned` files that were last written before a time, with their bytes.
+async fn old_files(uri: &str, before: DateTime<Utc>, orphaned: &HashSet<String>) -> lance::Result<Vec<(Path, u64)>> {
     let (store, base) = store(uri).await?;
     let mut old = Vec::new();
-    for folder in WRITTEN {
+    for folder in WRITER_FOLDERS {
         let mut files = store.read_dir_all(&base.clone().join(folder), Some(before));
         loop {
             match files.try_next().await {
-                Ok(Some(file)) if unnamed.contains(file.location.as_ref()) && file.last_modified <= before => {
+                Ok(Some(file)) if orphaned.contains(file.location.as_ref()) && file.last_modified <= before => {
                     old.push((file.location, file.size));
                 }
                 Ok(Some(_)) => {}

@@ -1,33 +1,33 @@
-//! Which maintenance a table gets, and how long its versions and files stay.
+//! Limits of the maintenance: small fragments, and the retention of versions and files.
 
 use std::time::Duration;
 
 use polylance_schema::MaintenancePolicy;
 
-/// Small fragments that a run leaves alone.
-pub const SMALL_FRAGMENTS: usize = 16;
+/// A run merges small fragments when there are more than this many.
+pub const MAX_SMALL_FRAGMENTS: usize = 16;
 
-/// How long versions and files stay. The latest version stays always, and so do tagged ones.
+/// How long versions and files are kept. The latest version and tagged versions are always kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Versions older than this go.
+    /// Versions older than this are removed.
     pub older_than: Duration,
-    /// So many of the newest stay whatever their age; 0 counts as 1.
+    /// This many of the newest versions are kept whatever their age; 0 counts as 1.
     pub keep_versions: usize,
-    /// Files that no version names go from this age on; never before [`Self::SAFE_AGE`].
-    pub unnamed: Duration,
+    /// Orphaned files of at least this age are removed; never before [`Self::MIN_ORPHAN_AGE`].
+    pub orphan_age: Duration,
 }
 
 impl Retention {
-    /// A file that no version names is never removed before it has this age: a run may be about to commit it.
-    pub const SAFE_AGE: Duration = Duration::from_hours(1);
-    /// After this time nobody is about to commit a file: Lance's own limit, and the latest one here.
+    /// An orphaned file is never removed before this age: a run may be about to commit it.
+    pub const MIN_ORPHAN_AGE: Duration = Duration::from_hours(1);
+    /// After a week no run is about to commit a file. This is Lance's own limit, and the maximum here.
     pub const WEEK: Duration = Duration::from_hours(7 * 24);
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { older_than: Self::WEEK, keep_versions: 10, unnamed: Self::WEEK }
+        Self { older_than: Self::WEEK, keep_versions: 10, orphan_age: Self::WEEK }
     }
 }
 
@@ -36,16 +36,16 @@ impl From<&MaintenancePolicy> for Retention {
         Self {
             older_than: Duration::from_secs(policy.keep_days.saturating_mul(24 * 3600)),
             keep_versions: usize::try_from(policy.keep_versions).unwrap_or(usize::MAX),
-            unnamed: Self::WEEK,
+            orphan_age: Self::WEEK,
         }
     }
 }
 
-/// Whether to do it.
+/// Whether a cleanup removes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum CleanupMode {
     /// Remove.
     Remove,
-    /// Only say what would be removed.
-    Explain,
+    /// Only report what would be removed.
+    DryRun,
 }

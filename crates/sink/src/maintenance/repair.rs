@@ -1,7 +1,7 @@
-//! A newest version that cannot be read, as a power loss leaves it on a disk.
+//! Repairs a table whose newest version cannot be read, as after a power loss.
 //!
-//! Lance finds the latest version by the name of its manifest and never looks past one that is empty or cut short. Such
-//! a manifest is set aside under another name, after which the version before is the latest. Nothing is deleted.
+//! Lance finds the latest version by the name of its manifest and never skips one that is empty or truncated. A repair
+//! renames such a manifest, after which the version before is the latest. Nothing is deleted.
 
 use std::collections::HashMap;
 
@@ -20,35 +20,35 @@ use crate::{
     },
 };
 
-/// What is put behind the name of a manifest that is set aside.
-const ASIDE: &str = ".damaged";
+/// The suffix of the name of a manifest that was set aside.
+const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// A manifest that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Repaired {
+pub struct RepairReport {
     /// The version that could not be read.
     pub version: u64,
     /// Its manifest, under the name it has now.
     pub file: String,
-    /// What is wrong with it.
+    /// The problem with it.
     pub problem: String,
-    /// What the version was: each transaction that was made on the version before it. More than one when others were in
-    /// its way.
+    /// The transactions that were made on the version before it: one of them was the damaged version, others conflicted
+    /// with it.
     pub transactions: Vec<String>,
     /// The version that is the latest now.
     pub current: u64,
-    /// When that one was committed, by the clock of who did.
+    /// When that version was committed, by the clock of the committing machine.
     pub committed: chrono::DateTime<chrono::Utc>,
     /// Its rows.
     pub rows: u64,
 }
 
-/// Sets the manifest of the newest version of the table at `uri` aside when it is damaged; `None` when it is whole, or
-/// there is no table.
+/// Sets the manifest of the newest version of the table at `uri` aside when it is damaged; `None` when it is intact, or
+/// when there is no table.
 ///
 /// # Errors
 /// [`SinkError::Damaged`] when the version before is damaged too, or there is none; [`SinkError::Storage`].
-pub async fn repair(uri: &str) -> Result<Option<Repaired>, SinkError> {
+pub async fn repair(uri: &str) -> Result<Option<RepairReport>, SinkError> {
     let repairing = || SinkError::storage(uri, "repairing the table");
     let (store, base) = synced_store::store(uri).await.map_err(repairing())?;
     let manifests = newest(&store, &base).await.map_err(repairing())?;
@@ -70,9 +70,9 @@ pub async fn repair(uri: &str) -> Result<Option<Repaired>, SinkError> {
     let dataset = Box::pin(load).await.map_err(repairing())?;
     let rows = Box::pin(dataset.count_rows(None)).await.map_err(repairing())? as u64;
     let transactions = transactions(&store, &base, before.version).await.map_err(repairing())?;
-    let aside = Path::from(format!("{}{ASIDE}", head.path));
+    let aside = Path::from(format!("{}{DAMAGED_SUFFIX}", head.path));
     store.inner.rename_if_not_exists(&head.path, &aside).await.map_err(|error| repairing()(error.into()))?;
-    Ok(Some(Repaired {
+    Ok(Some(RepairReport {
         version: head.version,
         file: shown(&store, &aside),
         problem,
@@ -83,7 +83,7 @@ pub async fn repair(uri: &str) -> Result<Option<Repaired>, SinkError> {
     }))
 }
 
-/// The transactions that were made on `version`: what the damaged one was, and what others tried.
+/// The transactions that were made on `version`: the damaged one, and those that conflicted with it.
 async fn transactions(store: &ObjectStore, base: &Path, version: u64) -> lance::Result<Vec<String>> {
     let folder = base.clone().join("_transactions");
     let mut names = match store.read_dir(folder.clone()).await {
@@ -97,16 +97,17 @@ async fn transactions(store: &ObjectStore, base: &Path, version: u64) -> lance::
     let mut found = Vec::with_capacity(names.len());
     for name in names {
         let bytes = store.inner.get(&folder.clone().join(name.as_str())).await?.bytes().await?;
-        let made = pb::Transaction::decode(bytes).ok().map(|transaction| made(&transaction.transaction_properties));
-        found.push(made.filter(|made| !made.is_empty()).unwrap_or(name));
+        let description =
+            pb::Transaction::decode(bytes).ok().map(|transaction| describe(&transaction.transaction_properties));
+        found.push(description.filter(|text| !text.is_empty()).unwrap_or(name));
     }
     Ok(found)
 }
 
 /// A commit in words.
-fn made(said: &HashMap<String, String>) -> String {
-    let of = |key: &str, name: &str| said.get(key).map(|value| format!("{value} {name}"));
-    let run = said.get(properties::RUN_ID).map(|run| format!("of run {run}"));
-    let parts = [of(properties::DOCUMENTS, "documents"), of(properties::CHUNKS, "rows"), run];
+fn describe(recorded: &HashMap<String, String>) -> String {
+    let counted = |key: &str, name: &str| recorded.get(key).map(|value| format!("{value} {name}"));
+    let run = recorded.get(properties::RUN_ID).map(|run| format!("of run {run}"));
+    let parts = [counted(properties::DOCUMENTS, "documents"), counted(properties::CHUNKS, "rows"), run];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -3,4 +3,4 @@
 mod map;
 mod principal_axes;
 
-pub use map::{MapOutcome, draw_map};
+pub use map::{MapOutcome, compute_map};

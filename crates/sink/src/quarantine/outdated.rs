@@ -1,9 +1,9 @@
-//! Takes records out of the quarantine whose rows are good, or gone from the source.
+//! Drops records of the quarantine whose rows are good now, or gone from the source.
 //!
-//! A record goes with the commit that writes its document. Not every good row is written: the table may have the
+//! The commit that writes a document drops its record. But not every good row is written: the table may have the
 //! document already, because a bad edit was undone or because a process ended between the commit of the table and that
-//! of the quarantine. And a row that left its source is never read again. A run that has read the whole source knows:
-//! each row that is bad has a record of this run, so what the quarantine had before of the same rows is outdated.
+//! of the quarantine. And a row that was removed from its source is never read again. After a run over the whole
+//! source, each row that fails has a record of this run, so older records of the same rows are outdated.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,8 +23,8 @@ use crate::{
     commit::{
         known_rows::{RowAddresses, add_row},
         properties,
-        retry::{Attempts, is_conflict},
-        transaction::{Others, change},
+        retry::{CommitRetry, is_conflict},
+        transaction::{ConcurrentWrites, commit_update},
     },
     error::SinkError,
     table::{open, sidecar::quarantine_uri},
@@ -39,11 +39,11 @@ pub async fn quarantine_version(table_uri: &str) -> Result<Option<u64>, SinkErro
     Ok(dataset.map(|dataset| dataset.version_id()))
 }
 
-/// Takes out the records of the source's rows that were there at version `before` of the quarantine, that the run
-/// `run_id` has not renewed, and for which `examined` holds: it is given the file and the row, and says whether the run
-/// would have found a bad row there. Returns how many went.
+/// Drops the records of source rows that version `before` of the quarantine has, that the run `run_id` has not renewed,
+/// and for which `examined` holds: given the file and the row, it returns whether the run would have recorded a failure
+/// there. Returns the number of dropped records.
 ///
-/// Records that another run has written meanwhile stay.
+/// Records that another run has written since stay.
 ///
 /// # Errors
 /// [`SinkError::Conflict`] when other writers keep changing the quarantine, [`SinkError::Storage`].
@@ -57,7 +57,7 @@ pub async fn drop_outdated(
     let Some(mut latest) = open::latest(&uri).await? else { return Ok(0) };
     let earlier = match Box::pin(latest.checkout_version(before)).await {
         Ok(earlier) => earlier,
-        // Cleaned up, or made anew: the next run tries again.
+        // Removed by a cleanup, or the quarantine was created again: the next run tries again.
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => return Ok(0),
         Err(error) => return Err(SinkError::storage(&uri, "reading the quarantine")(error)),
     };
@@ -74,7 +74,7 @@ pub async fn drop_outdated(
     if outdated.is_empty() {
         return Ok(0);
     }
-    let mut attempts = Attempts::default();
+    let mut retry = CommitRetry::default();
     loop {
         let mut rows = RowAddresses::new();
         scan(&uri, &latest, |record, address| {
@@ -88,19 +88,17 @@ pub async fn drop_outdated(
             return Ok(0);
         }
         let properties = HashMap::from([(properties::RUN_ID.to_owned(), run_id.to_owned())]);
-        match Box::pin(change(&latest, Vec::new(), &rows, Others::Pass, properties)).await {
+        match Box::pin(commit_update(&latest, Vec::new(), &rows, ConcurrentWrites::AllowDisjoint, properties)).await {
             Ok(_) => return Ok(count),
             Err(source) if is_conflict(&source) => {
-                attempts.conflict(&uri, source).await?;
-                let refreshed = Box::pin(latest.checkout_latest()).await;
-                refreshed.map_err(SinkError::storage(&uri, "looking for a newer version"))?;
+                retry.refresh_after_conflict(&uri, &mut latest, source).await?;
             }
             Err(source) => return Err(SinkError::storage(&uri, "dropping outdated records")(source)),
         }
     }
 }
 
-/// What tells one record from another.
+/// The identity of a record.
 struct Record<'a> {
     source: &'a str,
     row: u64,
@@ -109,7 +107,7 @@ struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// The same for a record in every version, and another when a run renews it.
+    /// The same for a record in every version, and different when a run renews it.
     fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.source, self.row, self.run_id).hash(&mut hasher);
@@ -117,7 +115,7 @@ impl Record<'_> {
     }
 }
 
-/// Calls back with each record and its address.
+/// Calls `found` with each record and its row address.
 async fn scan(uri: &str, dataset: &Dataset, mut found: impl FnMut(Record<'_>, u64)) -> Result<(), SinkError> {
     let reading = || SinkError::storage(uri, "reading the quarantine");
     let mut scanner = dataset.scan();

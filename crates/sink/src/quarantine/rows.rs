@@ -1,4 +1,4 @@
-//! The records of a table's quarantine: listed, dropped, and named for a replay.
+//! Lists and drops the records of a table's quarantine, and locates their rows in the source for a replay.
 
 use std::collections::HashSet;
 
@@ -15,18 +15,18 @@ use crate::{
     commit::{
         known_rows::{RowAddresses, add_row},
         retry::is_conflict,
-        transaction::{Others, change},
+        transaction::{ConcurrentWrites, commit_update},
     },
     error::SinkError,
     table::{open, sidecar::quarantine_uri},
 };
 
-/// Some rows of a quarantine; without a condition, all.
+/// Selects records of a quarantine; without a condition, all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuarantineFilter {
-    /// Only those that failed at this stage.
+    /// Only records of rows that failed at this stage.
     pub stage: Option<Stage>,
-    /// Only those of this document.
+    /// Only records of this document.
     pub doc_id: Option<String>,
 }
 
@@ -40,27 +40,27 @@ impl QuarantineFilter {
     }
 }
 
-/// A row of a source that the quarantine holds.
+/// A row of a source that has a record in the quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedRow {
     /// The file.
     pub source: String,
     /// The row in it.
     pub row: u64,
-    /// Whether the record stands for the rest of the file too.
+    /// Whether the record is for this row or for the rest of the file too.
     pub kind: RecordKind,
-    /// The run that found it last.
+    /// The last run in which it failed.
     pub run_id: String,
 }
 
-/// Rows of the quarantine of the table at `table_uri`, at most `limit`, in the order in which they came
-/// ([`polylance_schema::quarantine_schema`]). None when there is no quarantine.
+/// At most `limit` records of the quarantine of the table at `table_uri`, in the order in which they were written
+/// ([`polylance_schema::quarantine_schema`]). No rows when there is no quarantine.
 ///
 /// # Errors
 /// [`SinkError::Storage`] when it cannot be read.
 pub async fn quarantined_rows(
     table_uri: &str,
-    rows: &QuarantineFilter,
+    filter: &QuarantineFilter,
     limit: Option<usize>,
 ) -> Result<BoxStream<'static, Result<RecordBatch, SinkError>>, SinkError> {
     let uri = quarantine_uri(table_uri);
@@ -68,40 +68,40 @@ pub async fn quarantined_rows(
     let reading = SinkError::storage(&uri, "reading the quarantine");
     let scan = async {
         let mut scanner = dataset.scan();
-        scanner.filter(&rows.condition())?.scan_in_order(true).limit(limit.map(|limit| limit as i64), None)?;
+        scanner.filter(&filter.condition())?.scan_in_order(true).limit(limit.map(|limit| limit as i64), None)?;
         Box::pin(scanner.try_into_stream()).await
     };
     let batches = scan.await.map_err(reading)?;
     Ok(batches.map_err(move |error| SinkError::storage(&uri, "reading the quarantine")(error)).boxed())
 }
 
-/// How many rows of the quarantine these are.
+/// Counts the records of the quarantine of the table at `table_uri`.
 ///
 /// # Errors
 /// [`SinkError::Storage`] when it cannot be read.
-pub async fn count_quarantined(table_uri: &str, rows: &QuarantineFilter) -> Result<u64, SinkError> {
+pub async fn count_quarantined(table_uri: &str, filter: &QuarantineFilter) -> Result<u64, SinkError> {
     let uri = quarantine_uri(table_uri);
     let Some(dataset) = open::latest(&uri).await? else { return Ok(0) };
-    let counted = Box::pin(dataset.count_rows(Some(rows.condition()))).await;
+    let counted = Box::pin(dataset.count_rows(Some(filter.condition()))).await;
     Ok(counted.map_err(SinkError::storage(&uri, "reading the quarantine"))? as u64)
 }
 
-/// Takes rows out of the quarantine, and says how many. The next run tries their documents again and, when they
-/// fail, holds them anew with their attempts counted from one.
+/// Drops records of the quarantine and returns how many. The next run tries their documents again; a document that
+/// fails again gets a record with one attempt.
 ///
 /// # Errors
-/// [`SinkError::Conflict`] when other writers are in the way, or [`SinkError::Storage`].
-pub async fn drop_quarantined(table_uri: &str, rows: &QuarantineFilter) -> Result<u64, SinkError> {
+/// [`SinkError::Conflict`] when another writer commits first, or [`SinkError::Storage`].
+pub async fn drop_quarantined(table_uri: &str, filter: &QuarantineFilter) -> Result<u64, SinkError> {
     let uri = quarantine_uri(table_uri);
     let Some(mut dataset) = open::latest(&uri).await? else { return Ok(0) };
-    match Box::pin(dataset.delete(&rows.condition())).await {
+    match Box::pin(dataset.delete(&filter.condition())).await {
         Ok(deleted) => Ok(deleted.num_deleted_rows),
         Err(source) if is_conflict(&source) => Err(SinkError::Conflict { uri, attempts: 1, source: Box::new(source) }),
         Err(error) => Err(SinkError::storage(&uri, "dropping rows of the quarantine")(error)),
     }
 }
 
-/// Where in the source these rows are. Rows that a head refused are rows of the table, and not among them.
+/// The positions of these rows in the source. Rows that a head refused are rows of the table, and not included.
 ///
 /// # Errors
 /// [`SinkError::Storage`] when the quarantine cannot be read.
@@ -129,26 +129,34 @@ pub async fn quarantined_sources(table_uri: &str, filter: &QuarantineFilter) -> 
     Ok(rows)
 }
 
-/// Takes out records of heads for rows that are elsewhere now: their address says nothing any more, and the next
-/// annotation tries those rows again. What another writer changes meanwhile is left for the next time.
-pub(crate) async fn forget_moved(table_uri: &str) -> Result<(), SinkError> {
+/// Drops annotation records of rows that a compaction moved: their address is no longer valid, and the next annotation
+/// tries those rows again. When another writer commits first, nothing is dropped until the next time.
+pub(crate) async fn drop_records_of_moved_rows(table_uri: &str) -> Result<(), SinkError> {
     let uri = quarantine_uri(table_uri);
     let (Some(table), Some(quarantine)) = (open::latest(table_uri).await?, open::latest(&uri).await?) else {
         return Ok(());
     };
-    let forgetting = || SinkError::storage(&uri, "forgetting moved rows");
-    let moved = moved(&table, &quarantine).await.map_err(forgetting())?;
+    let dropping = || SinkError::storage(&uri, "dropping records of moved rows");
+    let moved = records_of_moved_rows(&table, &quarantine).await.map_err(dropping())?;
     if moved.is_empty() {
         return Ok(());
     }
-    match Box::pin(change(&quarantine, vec![], &moved, Others::Pass, std::collections::HashMap::new())).await {
+    match Box::pin(commit_update(
+        &quarantine,
+        vec![],
+        &moved,
+        ConcurrentWrites::AllowDisjoint,
+        std::collections::HashMap::new(),
+    ))
+    .await
+    {
         Ok(_) => Ok(()),
         Err(error) if is_conflict(&error) => Ok(()),
-        Err(error) => Err(forgetting()(error)),
+        Err(error) => Err(dropping()(error)),
     }
 }
 
-async fn moved(table: &Dataset, quarantine: &Dataset) -> lance::Result<RowAddresses> {
+async fn records_of_moved_rows(table: &Dataset, quarantine: &Dataset) -> lance::Result<RowAddresses> {
     let fragments: HashSet<u64> = table.fragments().iter().map(|fragment| fragment.id).collect();
     let mut scanner = quarantine.scan();
     scanner.project(&["stage", "row"])?.with_row_address();
@@ -173,9 +181,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_quotes_what_it_is_given() {
+    fn condition_escapes_quotes() {
         assert_eq!(QuarantineFilter::default().condition(), "true");
-        let rows = QuarantineFilter { stage: Some(Stage::Scan), doc_id: Some("it's".into()) };
-        assert_eq!(rows.condition(), "stage = 'scan' AND doc_id = 'it''s'");
+        let filter = QuarantineFilter { stage: Some(Stage::Scan), doc_id: Some("it's".into()) };
+        assert_eq!(filter.condition(), "stage = 'scan' AND doc_id = 'it''s'");
     }
 }

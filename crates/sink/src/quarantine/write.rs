@@ -1,7 +1,7 @@
-//! The quarantine: documents that could not be embedded, with where they are and why.
+//! Writes the records of documents that could not be embedded: their position in the source, and why.
 //!
-//! A table of its own beside the main one, keyed by source and row. A document that fails again
-//! replaces its record and counts one attempt more; one that reaches the table leaves the quarantine.
+//! The quarantine is a table of its own next to the main one, keyed by source and row. A document that fails again
+//! replaces its record and adds one to its attempts; one that is written to the table leaves the quarantine.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,15 +24,21 @@ use polylance_schema::{columns::RUN_ID, quarantine_schema};
 use crate::{
     commit::{
         known_rows::{KnownRows, RowAddresses},
-        retry::{Attempts, is_conflict},
-        transaction::{Others, change, create, file_names},
+        retry::{CommitRetry, is_conflict},
+        transaction::{ConcurrentWrites, commit_first_version, commit_update, file_names},
     },
     error::SinkError,
     table::{open, schema_check::column_differences, sidecar::quarantine_uri, synced_store},
-    write::window::{BadDocument, Window},
+    write::window::{FailedDocument, Window},
 };
 
-const COLUMNS: [&str; 5] = ["source", "row", "doc_id", "attempts", RUN_ID];
+const KEY_COLUMNS: [&str; 5] = ["source", "row", "doc_id", "attempts", RUN_ID];
+
+/// The outcome of one attempt to update the quarantine.
+enum Update {
+    Done,
+    Conflict(lance::Error),
+}
 
 /// The quarantine of one table during one run.
 #[derive(Debug)]
@@ -50,7 +56,7 @@ impl Quarantine {
         Ok(Self { uri, run_id: run_id.to_owned(), dataset, known: KnownRows::default() })
     }
 
-    /// Records the window's bad documents and forgets those that it has written.
+    /// Adds records of the window's failed documents and drops those of the documents that it has written.
     pub(crate) async fn update(
         &mut self,
         window: &Window,
@@ -59,53 +65,50 @@ impl Quarantine {
         if self.dataset.is_none() && window.quarantine.is_empty() {
             return Ok(());
         }
-        let mut attempts = Attempts::default();
-        while let Err(conflict) = self.try_update(window, properties.clone()).await? {
-            attempts.conflict(&self.uri, conflict).await?;
+        let mut retry = CommitRetry::default();
+        while let Update::Conflict(conflict) = self.try_update(window, properties.clone()).await? {
+            retry.wait_after_conflict(&self.uri, conflict).await?;
             self.dataset = open::latest(&self.uri).await?;
         }
         Ok(())
     }
 
-    /// One attempt; the inner error is a conflict.
-    async fn try_update(
-        &mut self,
-        window: &Window,
-        properties: HashMap<String, String>,
-    ) -> Result<Result<(), lance::Error>, SinkError> {
-        let before = match &self.dataset {
-            Some(dataset) => Before::read(&self.uri, dataset, &mut self.known, window, &self.run_id).await?,
-            None => Before::default(),
+    async fn try_update(&mut self, window: &Window, properties: HashMap<String, String>) -> Result<Update, SinkError> {
+        let existing = match &self.dataset {
+            Some(dataset) => ExistingRecords::read(&self.uri, dataset, &mut self.known, window, &self.run_id).await?,
+            None => ExistingRecords::default(),
         };
-        if window.quarantine.is_empty() && before.rows.is_empty() {
-            return Ok(Ok(()));
+        if window.quarantine.is_empty() && existing.rows.is_empty() {
+            return Ok(Update::Done);
         }
-        let fragments = self.write(&window.quarantine, &before.attempts).await?;
+        let fragments = self.write(&window.quarantine, &existing.attempts).await?;
         let files = file_names(&fragments);
         let committed = match &self.dataset {
-            Some(dataset) => Box::pin(change(dataset, fragments, &before.rows, Others::Heed, properties)).await,
-            None => Box::pin(create(&self.uri, &quarantine_schema(), fragments, properties)).await,
+            Some(dataset) => {
+                Box::pin(commit_update(dataset, fragments, &existing.rows, ConcurrentWrites::Reject, properties)).await
+            }
+            None => Box::pin(commit_first_version(&self.uri, &quarantine_schema(), fragments, properties)).await,
         };
         match committed {
             Ok(dataset) => {
-                self.known.own(&dataset, &files);
+                self.known.mark_own(&dataset, &files);
                 self.dataset = Some(dataset);
-                Ok(Ok(()))
+                Ok(Update::Done)
             }
-            Err(error) if is_conflict(&error) => Ok(Err(error)),
+            Err(error) if is_conflict(&error) => Ok(Update::Conflict(error)),
             Err(error) => Err(SinkError::storage(&self.uri, "committing the quarantine")(error)),
         }
     }
 
     async fn write(
         &self,
-        bad: &[BadDocument],
+        failed: &[FailedDocument],
         attempts: &HashMap<(String, u64), u32>,
     ) -> Result<Vec<Fragment>, SinkError> {
-        if bad.is_empty() {
+        if failed.is_empty() {
             return Ok(vec![]);
         }
-        let batch = self.records(bad, attempts).map_err(|error| SinkError::rows(&self.uri, error.to_string()))?;
+        let batch = self.records(failed, attempts).map_err(|error| SinkError::rows(&self.uri, error.to_string()))?;
         let session = Some(synced_store::session());
         let params = WriteParams { mode: WriteMode::Append, session, ..WriteParams::default() };
         let insert = InsertBuilder::new(self.uri.as_str()).with_params(&params);
@@ -120,42 +123,42 @@ impl Quarantine {
 
     fn records(
         &self,
-        bad: &[BadDocument],
+        failed: &[FailedDocument],
         attempts: &HashMap<(String, u64), u32>,
     ) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let text = |value: fn(&BadDocument) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(bad.iter().map(value)))
+        let text = |value: fn(&FailedDocument) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(failed.iter().map(value)))
         };
-        let optional = |value: fn(&BadDocument) -> Option<&str>| -> ArrayRef {
-            Arc::new(bad.iter().map(value).collect::<StringArray>())
+        let optional = |value: fn(&FailedDocument) -> Option<&str>| -> ArrayRef {
+            Arc::new(failed.iter().map(value).collect::<StringArray>())
         };
-        let tries = bad.iter().map(|b| attempts.get(&(b.source.clone(), b.row)).map_or(1, |n| n.saturating_add(1)));
+        let tries = failed.iter().map(|b| attempts.get(&(b.source.clone(), b.row)).map_or(1, |n| n.saturating_add(1)));
         let now = chrono::Utc::now().timestamp_micros();
         let columns = vec![
             text(|b| &b.source),
-            Arc::new(UInt64Array::from_iter_values(bad.iter().map(|b| b.row))),
+            Arc::new(UInt64Array::from_iter_values(failed.iter().map(|b| b.row))),
             optional(|b| b.doc_id.as_deref()),
             text(|b| &b.stage),
             text(|b| &b.error),
             Arc::new(UInt32Array::from_iter_values(tries)),
-            Arc::new(TimestampMicrosecondArray::from_value(now, bad.len()).with_timezone("UTC")),
-            Arc::new(StringArray::from_iter_values(bad.iter().map(|_| &self.run_id))),
+            Arc::new(TimestampMicrosecondArray::from_value(now, failed.len()).with_timezone("UTC")),
+            Arc::new(StringArray::from_iter_values(failed.iter().map(|_| &self.run_id))),
             optional(|b| b.text.as_deref()),
         ];
         RecordBatch::try_new(quarantine_schema(), columns)
     }
 }
 
-/// What the quarantine already says about a window's documents.
+/// The records that the quarantine already has of a window's documents.
 #[derive(Debug, Default)]
-struct Before {
+struct ExistingRecords {
     /// Records that the window replaces or makes obsolete.
     rows: RowAddresses,
-    /// Attempts so far of the documents that failed again.
+    /// Attempts so far of documents that failed again.
     attempts: HashMap<(String, u64), u32>,
 }
 
-impl Before {
+impl ExistingRecords {
     async fn read(
         uri: &str,
         dataset: &Dataset,
@@ -163,40 +166,40 @@ impl Before {
         window: &Window,
         run_id: &str,
     ) -> Result<Self, SinkError> {
-        learn(uri, dataset, known).await?;
-        let keys = Keys::of(window);
+        read_new_keys(uri, dataset, known).await?;
+        let keys = WindowKeys::new(window);
         let mut attempts = HashMap::new();
-        if !keys.may_be_among(known)? {
+        if !keys.may_be_in(known)? {
             return Ok(Self::default());
         }
         let replaced = |batch: &RecordBatch, row: usize| {
             let record = Record::at(batch, row);
-            // This run's own records, when a compaction has moved them.
+            // One of this run's own records, moved by a compaction.
             if record.run_id == run_id {
                 return false;
             }
             if keys.failed.contains(&record.key()) {
-                let most: &mut u32 = attempts.entry((record.source.to_owned(), record.row)).or_default();
-                *most = record.attempts.max(*most);
+                let known_attempts: &mut u32 = attempts.entry((record.source.to_owned(), record.row)).or_default();
+                *known_attempts = record.attempts.max(*known_attempts);
                 return true;
             }
-            keys.are_written(&record)
+            keys.contain_written(&record)
         };
-        let rows = known.locate(uri, dataset, &COLUMNS, replaced).await?;
+        let rows = known.find_rows(uri, dataset, &KEY_COLUMNS, replaced).await?;
         Ok(Self { rows, attempts })
     }
 }
 
-/// By what a window's documents are found in the quarantine.
-struct Keys<'a> {
+/// The keys under which the quarantine may have a window's documents.
+struct WindowKeys<'a> {
     /// Source and row of the documents that failed.
     failed: HashSet<(&'a str, u64)>,
     written: HashSet<(&'a str, u64)>,
     written_ids: HashSet<&'a str>,
 }
 
-impl<'a> Keys<'a> {
-    fn of(window: &'a Window) -> Self {
+impl<'a> WindowKeys<'a> {
+    fn new(window: &'a Window) -> Self {
         Self {
             failed: window.quarantine.iter().map(|bad| (bad.source.as_str(), bad.row)).collect(),
             written: window.documents.iter().map(|d| (d.source.as_str(), d.row)).collect(),
@@ -204,34 +207,34 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn may_be_among(&self, known: &mut KnownRows) -> Result<bool, SinkError> {
+    fn may_be_in(&self, known: &mut KnownRows) -> Result<bool, SinkError> {
         for key in self.failed.union(&self.written) {
-            if known.may_hold(row_key(*key))? {
+            if known.may_contain(row_key(*key))? {
                 return Ok(true);
             }
         }
         for id in &self.written_ids {
-            if known.may_hold(id)? {
+            if known.may_contain(id)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Whether the window has written the document that `record` calls bad.
-    fn are_written(&self, record: &Record<'_>) -> bool {
+    /// Whether the window has written the document of `record`.
+    fn contain_written(&self, record: &Record<'_>) -> bool {
         self.written.contains(&record.key()) || record.doc_id.is_some_and(|id| self.written_ids.contains(id))
     }
 }
 
-async fn learn(uri: &str, dataset: &Dataset, known: &mut KnownRows) -> Result<(), SinkError> {
+async fn read_new_keys(uri: &str, dataset: &Dataset, known: &mut KnownRows) -> Result<(), SinkError> {
     let mut columns = column_differences(&arrow::datatypes::Schema::from(dataset.schema()), &quarantine_schema());
-    // What others have added is theirs, and null in new records.
+    // Columns that other programs have added stay, and are null in new records.
     columns.retain(|difference| difference.run.is_some());
     if !columns.is_empty() {
         return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
     }
-    known.learn(uri, dataset, &COLUMNS, add_keys).await
+    known.read_new_fragments(uri, dataset, &KEY_COLUMNS, add_keys).await
 }
 
 /// The key columns of one quarantine row.
@@ -244,7 +247,7 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// `batch` has the columns [`COLUMNS`] in their order: it was read with that projection.
+    /// `batch` has the columns [`KEY_COLUMNS`] in their order: it was read with that projection.
     fn at(batch: &'a RecordBatch, row: usize) -> Self {
         let ids = batch.column(2).as_string::<i32>();
         Self {
@@ -272,7 +275,7 @@ fn add_keys(batch: &RecordBatch, keys: &mut SeenIds) -> io::Result<()> {
     Ok(())
 }
 
-/// The bytes under which a row of a source is known.
+/// The key of a row of a source.
 fn row_key((source, row): (&str, u64)) -> Vec<u8> {
     [&row.to_le_bytes(), source.as_bytes()].concat()
 }

@@ -1,8 +1,8 @@
-//! Which table an address names.
+//! The identity of a table.
 //!
-//! A table may be removed and made anew, or overwritten, while a run writes to its address. What the run knows of it,
-//! its ids, its fragments, its field ids, is then of another table. A table gets an identity when it is made, and a run
-//! ends when it finds another one, or that somebody has put other contents in the place of all rows.
+//! A table may be removed and created again, or overwritten, while a run writes to its address. The ids, fragments and
+//! field ids that the run knows are then those of another table. A table gets an identity when it is created, and a run
+//! ends when it finds another identity, or a version that replaced all rows.
 
 use std::collections::HashMap;
 
@@ -13,41 +13,41 @@ use uuid::Uuid;
 use crate::error::SinkError;
 
 /// The key of the identity in the table's schema metadata.
-const KEY: &str = "polylance.table";
+const TABLE_ID_KEY: &str = "polylance.table";
 
-/// What a run takes for granted of its table, from its first look to its last commit.
+/// The properties of its table that a run relies on from its start to its last commit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TableMark {
-    /// The table's identity; `None` when there was no table, or one that was made before tables had one.
+    /// The table's identity; `None` when there was no table, or one from before tables had an identity.
     pub id: Option<String>,
-    /// How the content hashes of the run's rows are made.
+    /// The rule of the content hashes of the run's rows.
     pub rule: ContentRule,
 }
 
 impl TableMark {
-    pub(crate) fn of(uri: &str, dataset: &Dataset) -> Result<Self, SinkError> {
+    pub(crate) fn read(uri: &str, dataset: &Dataset) -> Result<Self, SinkError> {
         let metadata = &dataset.schema().metadata;
         let rule = ContentRule::from_metadata(metadata)
             .map_err(|source| SinkError::LaterTable { uri: uri.to_owned(), source })?;
-        Ok(Self { id: metadata.get(KEY).cloned(), rule })
+        Ok(Self { id: metadata.get(TABLE_ID_KEY).cloned(), rule })
     }
 
-    /// Metadata of a table that is made now, by a run that makes its hashes so.
+    /// Metadata of a table that this run creates.
     pub(crate) fn new_table(&self) -> HashMap<String, String> {
-        let identity = (KEY.to_owned(), Uuid::new_v4().to_string());
+        let identity = (TABLE_ID_KEY.to_owned(), Uuid::new_v4().to_string());
         self.rule.to_metadata().into_iter().chain([identity]).collect()
     }
 
-    /// Whether the table is the one that the run has begun with, and has the hashes that the run makes.
+    /// Checks that the table is the one that the run began with, and has the run's rule of hashes.
     pub(crate) fn check(&self, uri: &str, dataset: &Dataset) -> Result<(), SinkError> {
-        let found = Self::of(uri, dataset)?;
+        let found = Self::read(uri, dataset)?;
         if self.id.is_some() && self.id != found.id {
-            return Err(replaced(uri, "it was removed and made anew"));
+            return Err(replaced(uri, "it was removed and created again"));
         }
         if self.rule != found.rule {
             let (table, run) = (found.rule, self.rule);
             let what =
-                format!("it was made meanwhile, with content hashes by rule {table}, and the run makes rule {run}");
+                format!("it was created since, with content hashes by rule {table}, and the run uses rule {run}");
             return Err(replaced(uri, what));
         }
         Ok(())
@@ -61,9 +61,9 @@ fn replaced(uri: &str, what: impl Into<String>) -> SinkError {
 /// Moves to the latest version of the same table.
 ///
 /// # Errors
-/// [`SinkError::Replaced`] when it is another table, or all rows have been put away since; [`SinkError::Storage`].
-pub(crate) async fn advance(uri: &str, dataset: &mut Dataset) -> Result<(), SinkError> {
-    let (id, seen) = (TableMark::of(uri, dataset)?.id, dataset.version_id());
+/// [`SinkError::Replaced`] when it is another table, or a version since replaced all rows; [`SinkError::Storage`].
+pub(crate) async fn advance_to_latest(uri: &str, dataset: &mut Dataset) -> Result<(), SinkError> {
+    let (id, seen) = (TableMark::read(uri, dataset)?.id, dataset.version_id());
     match Box::pin(dataset.checkout_latest()).await {
         Ok(()) => {}
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
@@ -73,12 +73,12 @@ pub(crate) async fn advance(uri: &str, dataset: &mut Dataset) -> Result<(), Sink
     }
     let version = dataset.version_id();
     if version < seen {
-        return Err(replaced(uri, "it was removed and made anew"));
+        return Err(replaced(uri, "it was removed and created again"));
     }
     for version in seen + 1..=version {
         let operation = match Box::pin(dataset.read_transaction_by_version(version)).await {
             Ok(transaction) => transaction.map(|transaction| transaction.operation),
-            // Removed by a cleanup meanwhile.
+            // Removed by a cleanup.
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(SinkError::storage(uri, "looking for a newer version")(error)),
         };
@@ -88,5 +88,9 @@ pub(crate) async fn advance(uri: &str, dataset: &mut Dataset) -> Result<(), Sink
             _ => {}
         }
     }
-    if TableMark::of(uri, dataset)?.id == id { Ok(()) } else { Err(replaced(uri, "it was removed and made anew")) }
+    if TableMark::read(uri, dataset)?.id == id {
+        Ok(())
+    } else {
+        Err(replaced(uri, "it was removed and created again"))
+    }
 }

@@ -1,10 +1,10 @@
-//! Reads which documents a table holds, for the anti-join.
+//! Reads the ids and content hashes of a table's documents, for the anti-join.
 //!
-//! out: `doc_id, content_hash`, one row for each run of rows of one document
+//! out: `doc_id, content_hash`, one row per sequence of rows of one document
 //!
-//! Only these two columns are read. A document's chunks stand together, so leaving out rows that
-//! repeat the row before gives one row a document without reading the chunk number. The dataset is
-//! opened in `execute`, at the version the plan was made for.
+//! Only these two columns are read. A document's chunks are adjacent, so dropping rows that repeat the row before gives
+//! one row per document without reading the chunk number. `execute` opens the dataset at the version that the plan was
+//! made for.
 
 use std::{fmt, sync::Arc};
 
@@ -14,13 +14,11 @@ use arrow::{
     datatypes::Schema,
 };
 use datafusion::{
-    error::{DataFusionError, Result},
+    error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_expr::EquivalenceProperties,
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
-        execution_plan::{Boundedness, EmissionType},
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -32,7 +30,7 @@ use polylance_schema::{
 };
 
 use super::schema_check::column_differences;
-use crate::error::SinkError;
+use crate::{error::SinkError, operator};
 
 /// Scans the keys of one version of a table.
 #[derive(Debug)]
@@ -54,18 +52,8 @@ impl TableKeysExec {
         if !columns.is_empty() {
             return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
         }
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(keys),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self {
-            uri: uri.to_owned(),
-            version,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        })
+        let (uri, properties) = (uri.to_owned(), operator::properties(keys));
+        Ok(Self { uri, version, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 
     /// The table's address.
@@ -80,27 +68,13 @@ impl TableKeysExec {
 }
 
 impl DisplayAs for TableKeysExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TableKeysExec: uri={}, version={}", self.uri, self.version)
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        operator::display("TableKeysExec", &[("uri", &self.uri), ("version", &self.version)], format, f)
     }
 }
 
 impl ExecutionPlan for TableKeysExec {
-    fn name(&self) -> &'static str {
-        "TableKeysExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        if children.is_empty() { Ok(self) } else { Err(DataFusionError::Plan("TableKeysExec has no input".to_owned())) }
-    }
+    operator::leaf_methods!("TableKeysExec");
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
@@ -111,10 +85,6 @@ impl ExecutionPlan for TableKeysExec {
             futures::future::ready(distinct)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(key_schema(), batches)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
     }
 }
 

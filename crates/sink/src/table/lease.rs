@@ -1,12 +1,12 @@
-//! A lease on a table, for runs that are to be alone with it.
+//! A lease on a table, for runs that must be its only writer.
 //!
-//! `docs.lease/` beside `docs.lance` holds one small object a generation. Who wants the lease creates the next
-//! generation, which the store lets only one do; the newest is the holder's, as long as it is renewed. A holder that
-//! is done says so, one whose process is gone from this machine is not waited for, and any other that has not been
-//! heard of for a minute is taken for dead. Both times are the store's: that of the last renewal, and that of a small
-//! object which is written for the comparison, so a machine whose clock is wrong takes no lease from a living holder.
-//! A holder that finds a newer generation has lost its lease and is told so. Should any of this be wrong, nothing is
-//! lost: the lease only decides who writes, the commits themselves never trust it.
+//! `docs.lease/` next to `docs.lance` has one small object per generation. A run acquires the lease by creating the
+//! next generation, which the store allows only one writer to do; the newest generation belongs to the holder as long
+//! as it is renewed. A holder marks its lease as released when it is done. A holder whose process no longer exists on
+//! this machine counts as dead at once, and any other after a minute without renewal. Both times are the store's: that
+//! of the last renewal, and that of a small object that is written for the comparison. So a machine with a wrong clock
+//! takes no lease from a living holder. A holder that finds a newer generation has lost its lease, see [`Lease::lost`].
+//! Data never depends on the lease: it only decides which run writes, and commits do not rely on it.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -20,14 +20,14 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{sidecar::lease_uri, store_clock::store_now};
 use crate::error::SinkError;
 
-/// A holder that has not been heard of for so long is taken for dead, unless it is known to be.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// How often a holder is heard of.
-const RENEWAL: Duration = Duration::from_secs(10);
-/// Others may be faster so many times.
-const ATTEMPTS: usize = 10;
+/// A holder that has not renewed its lease for this long counts as dead.
+const LEASE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How often a holder renews its lease.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
+/// Attempts to acquire a lease while other runs create generations.
+const MAX_ACQUIRE_ATTEMPTS: usize = 10;
 
-/// Who holds a lease.
+/// The holder of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     run_id: String,
@@ -35,106 +35,106 @@ struct Holder {
     released: bool,
 }
 
-/// A process, told apart from all others of all machines.
+/// A process, identified among those of all machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Process {
     host: String,
-    /// Of the machine since it was started, and of the container.
+    /// The boot of the machine, and the container.
     world: String,
     pid: u32,
-    /// When the process was started, in the kernel's own units: ids of processes are used again.
+    /// When the process was started, in the kernel's own units: process ids are reused.
     started: Option<u64>,
 }
 
-/// The right to write to a table alone, until [`Lease::release`].
+/// The exclusive right to write to a table, until [`Lease::release`].
 #[derive(Debug)]
 pub struct Lease {
-    place: Place,
+    folder: LeaseFolder,
     generation: u64,
     holder: Holder,
-    /// Ends when it is dropped.
+    /// Renews the lease until it is dropped.
     renewal: JoinSet<()>,
     /// Becomes true when another run has taken the lease.
     lost: watch::Receiver<bool>,
 }
 
 #[derive(Debug, Clone)]
-struct Place {
+struct LeaseFolder {
     uri: String,
     store: Arc<ObjectStore>,
     folder: Path,
 }
 
 impl Lease {
-    /// Takes the lease of the table at `table_uri` for a run.
+    /// Acquires the lease of the table at `table_uri` for a run.
     ///
     /// # Errors
     /// [`SinkError::Locked`] when another run has it, [`SinkError::NoLease`] when the store lets two writers create one
     /// object, [`SinkError::Storage`] when the store fails.
     pub async fn acquire(table_uri: &str, run_id: &str) -> Result<Self, SinkError> {
-        let place = Place::open(lease_uri(table_uri)).await?;
+        let folder = LeaseFolder::open(lease_uri(table_uri)).await?;
         let holder = Holder { run_id: run_id.to_owned(), process: Process::own(), released: false };
-        for _ in 0..ATTEMPTS {
-            let generations = place.generations().await?;
+        for _ in 0..MAX_ACQUIRE_ATTEMPTS {
+            let generations = folder.generations().await?;
             let next = generations.last().map_or(1, |(newest, _)| newest + 1);
             if let Some((_, newest)) = generations.last() {
-                place.expect_free(table_uri, newest).await?;
+                folder.expect_free(table_uri, newest).await?;
             }
-            if !place.create(next, &holder).await? {
+            if !folder.create(next, &holder).await? {
                 continue;
             }
-            if place.create(next, &holder).await? {
+            if folder.create(next, &holder).await? {
                 return Err(SinkError::NoLease { uri: table_uri.to_owned() });
             }
             for (_, old) in &generations {
-                // What stays is older than the newest, and so nobody's.
-                drop(place.store.inner.delete(&old.location).await);
+                // A generation that stays is not the newest, so it has no holder.
+                drop(folder.store.inner.delete(&old.location).await);
             }
             let (loses, lost) = watch::channel(false);
             let mut renewal = JoinSet::new();
-            renewal.spawn(renew(place.clone(), next, holder.clone(), loses));
-            return Ok(Self { place, generation: next, holder, renewal, lost });
+            renewal.spawn(renew(folder.clone(), next, holder.clone(), loses));
+            return Ok(Self { folder, generation: next, holder, renewal, lost });
         }
         Err(SinkError::Locked { uri: table_uri.to_owned(), holder: "another run, and another after it".to_owned() })
     }
 
-    /// Ends when another run has taken the lease, which happens when this one could not renew it for a minute.
+    /// Returns when another run has taken the lease, which happens when this one could not renew it for a minute.
     pub async fn lost(&self) -> SinkError {
         let mut lost = self.lost.clone();
-        // The sender lives as long as the renewal, and that as long as this.
+        // The sender lives as long as the renewal, and the renewal as long as `self`.
         if lost.wait_for(|lost| *lost).await.is_err() {
             std::future::pending::<()>().await;
         }
         let holder = "another run, which took the lease because this one had not renewed it for a minute".to_owned();
-        SinkError::Locked { uri: self.place.uri.clone(), holder }
+        SinkError::Locked { uri: self.folder.uri.clone(), holder }
     }
 
-    /// Lets the next one have it. When the store fails, the next one waits until this process has ended.
+    /// Releases the lease. When the store fails, the next run waits until this process has ended.
     pub async fn release(self) {
-        let Self { place, generation, holder, mut renewal, lost } = self;
+        let Self { folder, generation, holder, mut renewal, lost } = self;
         renewal.shutdown().await;
         if *lost.borrow() {
             return;
         }
-        drop(place.write(generation, &Holder { released: true, ..holder }, PutMode::Overwrite).await);
+        drop(folder.write(generation, &Holder { released: true, ..holder }, PutMode::Overwrite).await);
     }
 }
 
-async fn renew(place: Place, generation: u64, holder: Holder, loses: watch::Sender<bool>) {
-    let mut ticks = tokio::time::interval(RENEWAL);
+async fn renew(folder: LeaseFolder, generation: u64, holder: Holder, loses: watch::Sender<bool>) {
+    let mut ticks = tokio::time::interval(RENEWAL_INTERVAL);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        // One renewal may fail: the next is soon enough.
-        if place.renew(generation, &holder).await.is_ok_and(|renewed| !renewed) {
+        // A failed renewal is repeated in time.
+        if folder.renew(generation, &holder).await.is_ok_and(|renewed| !renewed) {
             loses.send_replace(true);
-            // The receiver must see the value before the sender is gone.
+            // The receiver must see the value before the sender is dropped.
             return loses.closed().await;
         }
     }
 }
 
-impl Place {
+impl LeaseFolder {
     async fn open(uri: String) -> Result<Self, SinkError> {
         match ObjectStore::from_uri(&uri).await {
             Ok((store, folder)) => Ok(Self { uri, store, folder }),
@@ -161,32 +161,32 @@ impl Place {
         Ok(generations)
     }
 
-    /// Refuses when the holder of a generation is alive.
+    /// Fails when the holder of a generation is alive.
     async fn expect_free(&self, table_uri: &str, newest: &ObjectMeta) -> Result<(), SinkError> {
         let bytes = match self.store.inner.get(&newest.location).await {
             Ok(found) => found.bytes().await.map_err(self.failed())?,
-            // A later holder has tidied up.
+            // A later holder has removed it.
             Err(object_store::Error::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(self.failed()(error)),
         };
-        // Half written, or of another version: only time tells.
+        // Incomplete, or of another version: only its age decides.
         let holder: Option<Holder> = serde_json::from_slice(&bytes).ok();
         if holder.as_ref().is_some_and(|holder| holder.released || holder.process.is_gone()) {
             return Ok(());
         }
         let silent = (self.now().await? - newest.last_modified).to_std().unwrap_or_default();
-        if silent > PATIENCE {
+        if silent > LEASE_TIMEOUT {
             return Ok(());
         }
         let holder = holder.map_or_else(
             || "a run".to_owned(),
             |Holder { run_id, process, .. }| format!("run {run_id} (process {} on {})", process.pid, process.host),
         );
-        let holder = format!("{holder}, last heard of {} s ago", silent.as_secs());
+        let holder = format!("{holder}, last renewed {} s ago", silent.as_secs());
         Err(SinkError::Locked { uri: table_uri.to_owned(), holder })
     }
 
-    /// Says that the holder of a generation is alive; false when a newer generation has taken its place.
+    /// Renews a generation; false when there is a newer one.
     async fn renew(&self, generation: u64, holder: &Holder) -> Result<bool, SinkError> {
         if self.generations().await?.last().is_some_and(|(newest, _)| *newest > generation) {
             return Ok(false);
@@ -199,7 +199,7 @@ impl Place {
         store_now(&self.store, &self.folder).await.map_err(self.failed())
     }
 
-    /// False when another was faster.
+    /// False when another run has created it first.
     async fn create(&self, generation: u64, holder: &Holder) -> Result<bool, SinkError> {
         self.write(generation, holder, PutMode::Create).await
     }
@@ -226,17 +226,17 @@ impl Process {
         }
     }
 
-    /// Whether the process is known to have ended: only one of this machine can be asked for.
+    /// Whether the process is known to have ended, which only the same machine can know.
     fn is_gone(&self) -> bool {
         let own = Self::own();
         self.world == own.world && self.started.is_some() && started(self.pid) != self.started
     }
 }
 
-/// When a process was started; `None` when there is none, or the system does not say.
+/// When a process was started; `None` when there is none, or when the system does not report it.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may have spaces and brackets in it; the start is the 20th field behind it.
+    // The name, in brackets, may contain spaces and brackets; the start is the 20th field after it.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(19)?.parse().ok()
 }
@@ -252,13 +252,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_at_a_time_has_the_lease() {
+    async fn second_run_is_refused_until_the_first_releases() {
         let folder = tempfile::tempdir().unwrap();
         let uri = table(&folder);
         let first = Lease::acquire(&uri, "first").await.unwrap();
         let refused = Lease::acquire(&uri, "second").await.unwrap_err();
-        let said = refused.to_string();
-        assert!(matches!(refused, SinkError::Locked { .. }) && said.contains("first") && said.contains(&uri), "{said}");
+        let message = refused.to_string();
+        assert!(
+            matches!(refused, SinkError::Locked { .. }) && message.contains("first") && message.contains(&uri),
+            "{message}"
+        );
         first.release().await;
         let second = Lease::acquire(&uri, "second").await.unwrap();
         assert_eq!(second.generation, 2);
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_at_once_one_gets_it() {
+    async fn only_one_of_many_concurrent_runs_acquires_the_lease() {
         let folder = tempfile::tempdir().unwrap();
         let uri = table(&folder);
         let runs = (0..20).map(|_| Lease::acquire(&uri, "run"));
@@ -275,14 +278,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_process_does_not_block_the_next() {
+    async fn lease_of_a_dead_process_is_taken_over_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let uri = table(&folder);
         let mut lease = Lease::acquire(&uri, "dead").await.unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         lease.holder.process.pid = child.id();
         lease.holder.process.started = started(child.id());
-        lease.place.write(1, &lease.holder, PutMode::Overwrite).await.unwrap();
+        lease.folder.write(1, &lease.holder, PutMode::Overwrite).await.unwrap();
         assert!(Lease::acquire(&uri, "next").await.is_err());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -290,39 +293,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_holder_whose_lease_was_taken_does_not_renew_it() {
+    async fn lost_lease_is_not_renewed() {
         let folder = tempfile::tempdir().unwrap();
         let uri = table(&folder);
         let first = Lease::acquire(&uri, "first").await.unwrap();
-        assert!(first.place.renew(1, &first.holder).await.unwrap());
-        // As another run does that takes this one for dead.
-        assert!(first.place.create(2, &Holder { run_id: "second".into(), ..first.holder.clone() }).await.unwrap());
+        assert!(first.folder.renew(1, &first.holder).await.unwrap());
+        // As a run that considers this one dead.
+        assert!(first.folder.create(2, &Holder { run_id: "second".into(), ..first.holder.clone() }).await.unwrap());
         fs::remove_file(folder.path().join("docs.lease/000000000001.json")).unwrap();
-        assert!(!first.place.renew(1, &first.holder).await.unwrap());
+        assert!(!first.folder.renew(1, &first.holder).await.unwrap());
         assert_eq!(fs::read_dir(folder.path().join("docs.lease")).unwrap().count(), 1, "nothing is written again");
     }
 
     #[tokio::test]
-    async fn the_silence_of_a_holder_is_measured_by_the_clock_of_the_store() {
+    async fn time_since_renewal_is_measured_by_the_clock_of_the_store() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::open(lease_uri(&table(&folder))).await.unwrap();
+        let lease = LeaseFolder::open(lease_uri(&table(&folder))).await.unwrap();
         fs::create_dir(folder.path().join("docs.lease")).unwrap();
         let before = Utc::now() - Duration::from_secs(2);
-        assert!(place.now().await.unwrap() > before);
+        assert!(lease.now().await.unwrap() > before);
         assert_eq!(fs::read_dir(folder.path().join("docs.lease")).unwrap().count(), 0, "the probe is removed");
     }
 
     #[tokio::test]
-    async fn a_holder_of_another_machine_is_waited_for() {
+    async fn lease_of_another_machine_expires_after_the_timeout() {
         let folder = tempfile::tempdir().unwrap();
         let uri = table(&folder);
         let mut lease = Lease::acquire(&uri, "far").await.unwrap();
         lease.holder.process.world = "another".into();
         lease.holder.process.pid = u32::MAX;
-        lease.place.write(1, &lease.holder, PutMode::Overwrite).await.unwrap();
+        lease.folder.write(1, &lease.holder, PutMode::Overwrite).await.unwrap();
         assert!(Lease::acquire(&uri, "next").await.is_err());
         let silent = folder.path().join("docs.lease/000000000001.json");
-        let long_ago = std::time::SystemTime::now() - 2 * PATIENCE;
+        let long_ago = std::time::SystemTime::now() - 2 * LEASE_TIMEOUT;
         fs::File::options().write(true).open(silent).unwrap().set_modified(long_ago).unwrap();
         assert!(Lease::acquire(&uri, "next").await.is_ok());
     }

@@ -8,15 +8,16 @@ use object_store::{ObjectStoreExt as _, path::Path};
 use super::synced_store;
 use crate::error::SinkError;
 
-/// A manifest by its name.
+/// A manifest file.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) version: u64,
     pub(crate) path: Path,
 }
 
-/// The error that says which manifest is damaged; `None` when the newest is whole, or cannot be looked at.
-pub async fn damage(uri: &str) -> Option<SinkError> {
+/// The error that names the damaged newest manifest; `None` when it is intact, or when it cannot be read from the
+/// store.
+pub async fn find_damage(uri: &str) -> Option<SinkError> {
     let (store, base) = synced_store::store(uri).await.ok()?;
     let newest = newest(&store, &base).await.ok()?.into_iter().next()?;
     let problem = problem(&store, &newest).await.ok()??;
@@ -47,31 +48,31 @@ pub(crate) async fn newest(store: &ObjectStore, base: &Path) -> lance::Result<Ve
     Ok(manifests)
 }
 
-/// What is wrong with the contents of a manifest. A store that fails is an error, and says nothing about them.
+/// The problem with the contents of a manifest; `None` when they are intact. A failure of the store is an error.
 pub(crate) async fn problem(store: &ObjectStore, manifest: &Manifest) -> lance::Result<Option<String>> {
     let bytes = store.inner.get(&manifest.path).await?.bytes().await?;
     if bytes.is_empty() {
         return Ok(Some("has 0 bytes".to_owned()));
     }
     let Some(footer) = bytes.len().checked_sub(16).filter(|_| bytes.ends_with(lance_table::format::MAGIC)) else {
-        return Ok(Some(format!("ends after {} bytes without the mark of its end", bytes.len())));
+        return Ok(Some(format!("ends after {} bytes without its end mark", bytes.len())));
     };
-    // Lance subtracts this from the file's size without a look.
+    // Lance subtracts this from the file's size without a check.
     let begin = bytes[footer..].first_chunk::<8>().map(|bytes| i64::from_le_bytes(*bytes));
     if begin.and_then(|begin| usize::try_from(begin).ok()).is_none_or(|begin| begin + 4 > footer) {
-        return Ok(Some("names a place for its contents that is not in it".to_owned()));
+        return Ok(Some("refers to a position outside of the file".to_owned()));
     }
-    // From memory, so that what fails is the contents and not the store.
+    // From memory, so that only the contents can fail.
     let (memory, path, size) = (ObjectStore::memory(), Path::from("manifest"), bytes.len() as u64);
     memory.inner.put(&path, bytes.into()).await?;
     Ok(match Box::pin(read_manifest(&memory, &path, Some(size))).await {
-        // A format that this program does not know.
+        // A format that this version does not know.
         Ok(_) | Err(lance::Error::NotSupported { .. }) => None,
         Err(error) => Some(format!("cannot be read: {error}")),
     })
 }
 
-/// A path as its store's user knows it.
+/// A path as users of its store write it.
 pub(crate) fn shown(store: &ObjectStore, path: &Path) -> String {
     if store.is_local() { format!("/{path}") } else { path.to_string() }
 }

@@ -1,4 +1,4 @@
-//! A table: what a plan needs to know of it, and what is next to it.
+//! A table as a plan sees it, its store, and the objects next to it.
 
 pub(crate) mod identity;
 pub(crate) mod keys;
@@ -14,7 +14,7 @@ pub(crate) mod target;
 pub use identity::TableMark;
 pub use keys::TableKeysExec;
 pub use lease::Lease;
-pub use manifests::damage;
+pub use manifests::find_damage;
 pub use sidecar::{lease_uri, quarantine_uri};
 pub use target::TableTarget;
 
@@ -35,7 +35,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens the latest version at a local path, `s3://`, `gs://` or `az://` address; `None` when there is none yet.
+    /// Opens the latest version at a local path, `s3://`, `gs://` or `az://` address; `None` when there is no table.
     ///
     /// # Errors
     /// [`SinkError::NotATable`] when something else is there, [`SinkError::Storage`] when the store fails.
@@ -44,33 +44,33 @@ impl Table {
         Ok(dataset.map(|dataset| Self { uri: uri.to_owned(), dataset }))
     }
 
-    /// Whether a run may write here: its contract and its columns are the table's.
+    /// Checks that a run may write here: that its contract and columns are the table's.
     ///
     /// # Errors
     /// [`SinkError::NoContract`], [`SinkError::ContractMismatch`] or [`SinkError::SchemaMismatch`].
     pub fn check(&self, target: &TableTarget) -> Result<(), SinkError> {
-        schema_check::check(&self.dataset, target)
+        schema_check::check_target(&self.dataset, target)
     }
 
-    /// Which table it is, and how its content hashes are made.
+    /// The identity of the table, and the rule of its content hashes.
     ///
     /// # Errors
     /// [`SinkError::LaterTable`].
     pub fn mark(&self) -> Result<TableMark, SinkError> {
-        TableMark::of(&self.uri, &self.dataset)
+        TableMark::read(&self.uri, &self.dataset)
     }
 
     /// A plan that reads each document's `doc_id` and `content_hash` and nothing else
     /// ([`polylance_schema::key_schema`], one partition).
     ///
     /// # Errors
-    /// [`SinkError::SchemaMismatch`] when the table has no such columns.
+    /// [`SinkError::SchemaMismatch`] when the table lacks one of these columns.
     pub fn keys(&self) -> Result<Arc<dyn ExecutionPlan>, SinkError> {
         let schema = Schema::from(self.dataset.schema());
         Ok(Arc::new(TableKeysExec::try_new(&self.uri, self.version(), &schema)?))
     }
 
-    /// The columns that runs carry over from their sources.
+    /// The columns that runs copy from their sources.
     pub fn kept_columns(&self) -> Vec<FieldRef> {
         let schema = schema_check::without_foreign(&self.dataset, &Schema::empty());
         schema.fields().iter().filter(|field| !RESERVED.contains(&field.name().as_str())).map(Arc::clone).collect()
@@ -92,7 +92,7 @@ impl Table {
     /// The table's contract; `None` when polylance did not make it.
     ///
     /// # Errors
-    /// [`SinkError::UnreadableContract`] when the metadata is of another version.
+    /// [`SinkError::UnreadableContract`] when another version of polylance wrote the metadata.
     pub fn contract(&self) -> Result<Option<Contract>, SinkError> {
         schema_check::contract(&self.uri, &self.dataset)
     }

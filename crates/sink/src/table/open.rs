@@ -1,14 +1,14 @@
-//! Opening a Lance dataset that may not be there yet.
+//! Opens Lance datasets that may not exist yet.
 
 use std::{panic::AssertUnwindSafe, path::Path};
 
 use futures::FutureExt;
 use lance::{Dataset, dataset::builder::DatasetBuilder};
 
-use super::{manifests::damage, synced_store};
+use super::{manifests::find_damage, synced_store};
 use crate::error::SinkError;
 
-/// Folders that Lance itself makes. A run killed before its first commit leaves some of them behind.
+/// Folders that Lance itself creates. A run that is killed before its first commit leaves some of them behind.
 const LANCE_FOLDERS: [&str; 6] = ["data", "_transactions", "_versions", "_deletions", "_indices", "_refs"];
 
 /// The latest version of the dataset at `uri`, for writing; `None` when nothing has been committed there.
@@ -24,7 +24,7 @@ pub(crate) async fn existing(uri: &str) -> Result<Dataset, SinkError> {
     latest(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })
 }
 
-/// The same for reading and removing: nothing that is written through it is synced.
+/// As [`latest`], for reading and removing: nothing that is written through it is synced.
 pub(crate) async fn latest_unsynced(uri: &str) -> Result<Option<Dataset>, SinkError> {
     load(uri, DatasetBuilder::from_uri(uri)).await
 }
@@ -33,7 +33,7 @@ async fn load(uri: &str, builder: DatasetBuilder) -> Result<Option<Dataset>, Sin
     if is_local_file(uri) {
         return Err(SinkError::NotATable { uri: uri.to_owned(), found: "a file".to_owned() });
     }
-    // Lance takes the numbers in a manifest that was cut short as they are, which may end in a panic.
+    // Lance does not check the numbers in a truncated manifest, and may panic.
     let loaded = AssertUnwindSafe(Box::pin(builder.load())).catch_unwind().await;
     match loaded.unwrap_or_else(|_| Err(lance::Error::corrupt_file_named(uri, "a panic over the newest manifest"))) {
         Ok(dataset) => Ok(Some(dataset)),
@@ -41,7 +41,7 @@ async fn load(uri: &str, builder: DatasetBuilder) -> Result<Option<Dataset>, Sin
             Box::pin(refuse_foreign(uri)).await?;
             Ok(None)
         }
-        Err(error) => Err(match Box::pin(damage(uri)).await {
+        Err(error) => Err(match Box::pin(find_damage(uri)).await {
             Some(damaged) => damaged,
             None => SinkError::storage(uri, "opening the table")(error),
         }),
@@ -53,7 +53,7 @@ fn is_local_file(uri: &str) -> bool {
     !path.contains("://") && Path::new(path).is_file()
 }
 
-/// An error when something that is not the beginning of a Lance dataset is at `uri`.
+/// An error when `uri` has something else than the beginning of a Lance dataset.
 async fn refuse_foreign(uri: &str) -> Result<(), SinkError> {
     let storage = || SinkError::storage(uri, "looking for the table");
     let (store, path) = synced_store::store(uri).await.map_err(storage())?;

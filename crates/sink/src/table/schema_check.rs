@@ -14,7 +14,7 @@ pub(super) fn contract(uri: &str, dataset: &Dataset) -> Result<Option<Contract>,
         .map_err(|source| SinkError::UnreadableContract { uri: uri.to_owned(), source })
 }
 
-/// Refuses to write the values of a head into a column that is not, or no longer, that head's.
+/// Checks that a column is still the one that the head fills.
 pub(crate) fn check_head(uri: &str, dataset: &Dataset, column: &Field) -> Result<(), SinkError> {
     let unreadable = |source| SinkError::UnreadableHead { uri: uri.to_owned(), source };
     let found = dataset.schema().field(column.name()).map(Field::from);
@@ -26,8 +26,8 @@ pub(crate) fn check_head(uri: &str, dataset: &Dataset, column: &Field) -> Result
     }
 }
 
-/// See [`Table::check`]; the commit operator asks again before every commit.
-pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkError> {
+/// See [`crate::Table::check`]; the commit operator repeats the check before every commit.
+pub(crate) fn check_target(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkError> {
     let uri = target.uri.clone();
     let Some(table) = contract(&uri, dataset)? else {
         return Err(SinkError::NoContract { uri });
@@ -43,8 +43,8 @@ pub(crate) fn check(dataset: &Dataset, target: &TableTarget) -> Result<(), SinkE
     if columns.is_empty() { Ok(()) } else { Err(SinkError::SchemaMismatch { uri, columns }) }
 }
 
-/// The table's columns without those that others have added to it: they come after the columns that it was made with,
-/// and may be null, as they are in the rows that a run writes.
+/// The table's columns without those that other programs have added: they come after the columns that the table was
+/// created with, and are nullable, because they are null in the rows that a run writes.
 pub(super) fn without_foreign(dataset: &Dataset, run: &Schema) -> Schema {
     let made_with = dataset.schema().field(RUN_ID).map_or(i32::MAX, |last| last.id);
     let table = without_annotations(&Schema::from(dataset.schema()));
@@ -53,14 +53,14 @@ pub(super) fn without_foreign(dataset: &Dataset, run: &Schema) -> Schema {
     Schema::new(table.fields().iter().filter(keep).map(Arc::clone).collect::<Vec<_>>())
 }
 
-/// The columns that a run writes: those that heads and maps fill later may be there or not.
+/// The columns that a run writes: columns of heads and maps are filled later, and may be absent.
 fn without_annotations(schema: &Schema) -> Schema {
     let later = [HeadContract::METADATA_KEY, MAP_METADATA_KEY];
     let annotation = |field: &FieldRef| later.iter().any(|key| field.metadata().contains_key(*key));
     Schema::new(schema.fields().iter().filter(|field| !annotation(field)).map(Arc::clone).collect::<Vec<_>>())
 }
 
-/// Columns that only one side has, or that have another type; order does not matter to Lance.
+/// Columns that only one side has, or whose types differ; the order does not matter to Lance.
 pub(crate) fn column_differences(table: &Schema, run: &Schema) -> Vec<ColumnDifference> {
     let kind = |schema: &Schema, name: &str| schema.field_with_name(name).ok().map(|f| f.data_type().clone());
     let only_in_run = run.fields().iter().filter(|f| table.field_with_name(f.name()).is_err());

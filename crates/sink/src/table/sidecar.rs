@@ -1,4 +1,4 @@
-//! Small objects in a folder beside a table.
+//! Objects next to a table: their addresses, and small objects in a folder.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use object_store::{ObjectStoreExt, path::Path};
 use super::synced_store;
 use crate::error::SinkError;
 
-/// What stands beside the table at `table_uri` under its name and a suffix: `docs.lease` beside `docs.lance`.
-pub(crate) fn beside(table_uri: &str, suffix: &str) -> String {
+/// The address next to the table at `table_uri` with the table's name and a suffix: `docs.lease` next to `docs.lance`.
+pub(crate) fn sidecar_uri(table_uri: &str, suffix: &str) -> String {
     let table = table_uri.trim_end_matches('/');
     format!("{}.{suffix}", table.strip_suffix(".lance").unwrap_or(table))
 }
 
-/// Where the quarantine of the table at `table_uri` is.
+/// The address of the quarantine of the table at `table_uri`.
 ///
 /// ```
 /// use polylance_sink::quarantine_uri;
@@ -22,33 +22,33 @@ pub(crate) fn beside(table_uri: &str, suffix: &str) -> String {
 /// assert_eq!(quarantine_uri("out/docs/"), "out/docs.quarantine.lance");
 /// ```
 pub fn quarantine_uri(table_uri: &str) -> String {
-    beside(table_uri, "quarantine.lance")
+    sidecar_uri(table_uri, "quarantine.lance")
 }
 
-/// Where the lease of the table at `table_uri` is.
+/// The address of the lease of the table at `table_uri`.
 ///
 /// ```
 /// use polylance_sink::lease_uri;
 /// assert_eq!(lease_uri("s3://corpus/docs.lance"), "s3://corpus/docs.lease");
 /// ```
 pub fn lease_uri(table_uri: &str) -> String {
-    beside(table_uri, "lease")
+    sidecar_uri(table_uri, "lease")
 }
 
-/// A folder, and what is said to be done when its store fails.
+/// A folder next to a table, and the action that errors of its store name.
 #[derive(Debug)]
-pub(crate) struct Beside {
+pub(crate) struct Sidecar {
     uri: String,
     store: Arc<ObjectStore>,
     folder: Path,
-    doing: &'static str,
+    action: &'static str,
 }
 
-impl Beside {
-    pub(crate) async fn open(uri: String, doing: &'static str) -> Result<Self, SinkError> {
+impl Sidecar {
+    pub(crate) async fn open(uri: String, action: &'static str) -> Result<Self, SinkError> {
         match synced_store::store(&uri).await {
-            Ok((store, folder)) => Ok(Self { uri, store, folder, doing }),
-            Err(error) => Err(SinkError::storage(&uri, doing)(error)),
+            Ok((store, folder)) => Ok(Self { uri, store, folder, action }),
+            Err(error) => Err(SinkError::storage(&uri, action)(error)),
         }
     }
 
@@ -68,7 +68,7 @@ impl Beside {
         written.map(drop).map_err(|error| self.failed(error))
     }
 
-    /// Removes the object, if the store lets it: what stays is read by nobody.
+    /// Removes the object. Nothing reads an object that stays because the store failed.
     pub(crate) async fn remove(&self, name: &str) {
         drop(self.store.inner.delete(&self.path(name)).await);
     }
@@ -78,6 +78,6 @@ impl Beside {
     }
 
     fn failed(&self, error: object_store::Error) -> SinkError {
-        SinkError::storage(&self.uri, self.doing)(error.into())
+        SinkError::storage(&self.uri, self.action)(error.into())
     }
 }

@@ -1,10 +1,10 @@
-//! Local files that are on the disk before they count.
+//! A store that syncs local files to the disk before it confirms them.
 //!
 //! An object store keeps what it has confirmed. A local file that is written and renamed is not yet on the disk: after
-//! a power loss its name may be there without its bytes. Lance writes local files past the object store's interface and
-//! syncs none of them. Here the local store is one whose files go through that interface, which syncs each file and the
-//! folders that changed before it confirms: data files before the manifest that names them, since Lance writes the
-//! manifest last, and the manifest before the commit returns. Reads outside of writers keep Lance's direct way.
+//! a power loss its name may exist without its bytes. Lance bypasses the object store's interface for local files and
+//! syncs none of them. This store sends them through that interface, which syncs each file and the changed folders
+//! before it confirms: data files before the manifest that refers to them, because Lance writes the manifest last, and
+//! the manifest before the commit returns. Reads outside of writers still bypass the interface.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,11 +17,11 @@ use lance_io::object_store::{ObjectStoreProvider, providers::local::FileStorePro
 use object_store::{local::LocalFileSystem, path::Path};
 use url::Url;
 
-/// Tells Lance that a path of this store is not one that it may write by itself.
-const PREFIX: &str = "file$synced";
+/// Marks the paths of this store, so that Lance does not write them directly.
+const SYNCED_STORE_PREFIX: &str = "file$synced";
 
-/// Where writers find the store of an address.
-static STORES: LazyLock<Arc<ObjectStoreRegistry>> = LazyLock::new(|| {
+/// The stores of writers, by scheme.
+static SYNCED_STORES: LazyLock<Arc<ObjectStoreRegistry>> = LazyLock::new(|| {
     let stores = ObjectStoreRegistry::default();
     stores.insert("file", Arc::new(SyncedFiles));
     Arc::new(stores)
@@ -41,7 +41,7 @@ impl ObjectStoreProvider for SyncedFiles {
             {
                 store.inner = crate::tests::table::durability::Recorded::store(store.inner);
             }
-            PREFIX.clone_into(&mut store.store_prefix);
+            SYNCED_STORE_PREFIX.clone_into(&mut store.store_prefix);
         }
         Ok(store)
     }
@@ -56,17 +56,17 @@ impl ObjectStoreProvider for SyncedFiles {
         options: Option<&std::collections::HashMap<String, String>>,
     ) -> lance::Result<String> {
         let prefix = FileStoreProvider.calculate_object_store_prefix(url, options)?;
-        Ok(if prefix == url.scheme() { PREFIX.to_owned() } else { prefix })
+        Ok(if prefix == url.scheme() { SYNCED_STORE_PREFIX.to_owned() } else { prefix })
     }
 }
 
-/// A session for one writer: what it writes is on the disk. Nothing is cached from one to the next, for a table may be
-/// removed and made anew under the same address.
+/// A session for one writer, whose files are synced. Sessions share no cache, because a table may be removed and
+/// created again at the same address.
 pub(crate) fn session() -> Arc<Session> {
-    Arc::new(Session::new(DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, Arc::clone(&STORES)))
+    Arc::new(Session::new(DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, Arc::clone(&SYNCED_STORES)))
 }
 
-/// The store of an address, and the path in it, for writing.
+/// The store of an address and the path in it, for writing.
 pub(crate) async fn store(uri: &str) -> lance::Result<(Arc<ObjectStore>, Path)> {
-    ObjectStore::from_uri_and_params(Arc::clone(&STORES), uri, &ObjectStoreParams::default()).await
+    ObjectStore::from_uri_and_params(Arc::clone(&SYNCED_STORES), uri, &ObjectStoreParams::default()).await
 }

@@ -1,4 +1,4 @@
-//! Where a run writes, and when it commits.
+//! The table that a run writes to, and when the run commits.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use polylance_schema::{CommitPolicy, Contract, TextColumn, table_schema, with_he
 
 use super::identity::TableMark;
 
-/// A table to write to, and everything a commit to it must say.
+/// A table to write to, and the contents of the metadata of its commits.
 #[derive(Debug, Clone)]
 pub struct TableTarget {
     /// A local path, `s3://`, `gs://` or `az://` address.
@@ -16,18 +16,18 @@ pub struct TableTarget {
     pub text: TextColumn,
     /// When windows close.
     pub commit: CommitPolicy,
-    /// How the vectors were made.
+    /// The contract of the vectors.
     pub contract: Contract,
     /// The kept source columns.
     pub keep: Vec<FieldRef>,
-    /// Columns, with their contracts, of the heads that are asked in the pass of the embedding. In a table that
-    /// exists they must be declared, see [`crate::declare_columns`].
+    /// Columns, with their contracts, of the heads that run in the pass of the embedding. An existing table must
+    /// declare them, see [`crate::declare_columns`].
     pub heads: Vec<FieldRef>,
-    /// The run, written into every row and every commit.
+    /// The id of the run, written to every row and every commit.
     pub run_id: String,
-    /// The table that the run has read, and how it makes its content hashes.
+    /// The identity of the table that the run has opened, and the rule of its content hashes.
     pub mark: TableMark,
-    /// More to write into every commit.
+    /// More properties for every commit.
     pub properties: HashMap<String, String>,
 }
 

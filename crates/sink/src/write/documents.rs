@@ -1,8 +1,8 @@
 //! Gathers the rows of one document, so that it goes to the table whole or not at all.
 //!
-//! Chunks of a document arrive one after the other, over any number of batches. Rows of a document that
-//! is still arriving wait here: in memory up to [`SPILL_BYTES`], then in a temporary file, so that a
-//! document of any length needs bounded memory and an error in its last chunk still keeps out its first.
+//! Chunks of a document arrive one after the other, over any number of batches. The rows of an incomplete document wait
+//! here: in memory up to [`MAX_DOCUMENT_BYTES_IN_MEMORY`], then in a temporary file. So a document of any length needs
+//! bounded memory, and an error in its last chunk still keeps out its first.
 
 use std::{fs::File, io::BufReader, io::BufWriter, ops::Range, sync::Arc};
 
@@ -24,19 +24,19 @@ use polylance_schema::{
     columns::{DOC_ID, EMBEDDING, ERROR, MESSAGE, SOURCE, SOURCE_ROW, STAGE, TEXT},
 };
 
-use super::window::{BadDocument, Document};
+use super::window::{Document, FailedDocument};
 
-/// Bytes of one unfinished document in memory.
-const SPILL_BYTES: usize = if cfg!(test) { 64 << 10 } else { 64 << 20 };
+/// Bytes of one incomplete document in memory; more spills to a temporary file.
+const MAX_DOCUMENT_BYTES_IN_MEMORY: usize = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
-/// The quarantine's text column holds no more than this.
-pub(crate) const MAX_TEXT: usize = 64 << 10;
-/// The quarantine's error column holds no more than this.
-pub(crate) const MAX_ERROR: usize = 4 << 10;
+/// Maximum bytes of a text in the quarantine.
+pub(crate) const MAX_QUARANTINED_TEXT_BYTES: usize = 64 << 10;
+/// Maximum bytes of an error in the quarantine.
+pub(crate) const MAX_QUARANTINED_ERROR_BYTES: usize = 4 << 10;
 
-/// The columns of an encoded batch that say which document a row belongs to and whether it is good.
+/// The columns of an encoded batch that identify the document of a row and show whether the row is good.
 #[derive(Debug)]
-pub(crate) struct Locators<'a> {
+pub(crate) struct DocumentColumns<'a> {
     doc_id: &'a StringArray,
     source: &'a StringArray,
     row: &'a UInt64Array,
@@ -47,13 +47,13 @@ pub(crate) struct Locators<'a> {
 
 /// Rows of one document in one batch.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct DocumentRows {
     pub(crate) rows: Range<usize>,
-    /// The first row that has an error.
-    pub(crate) bad: Option<usize>,
+    /// The first row with an error.
+    pub(crate) failed_row: Option<usize>,
 }
 
-impl<'a> Locators<'a> {
+impl<'a> DocumentColumns<'a> {
     /// `batch` has the encoded schema: `LanceWriteExec::try_new` has checked it.
     pub(crate) fn new(batch: &'a RecordBatch) -> Result<Self> {
         let column = |name: &str| {
@@ -69,27 +69,27 @@ impl<'a> Locators<'a> {
         })
     }
 
-    /// The batch cut where a document ends. Two rows of the source are two documents, even with one id.
-    pub(crate) fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
+    /// The documents of the batch. Two rows of the source are two documents, even with the same id.
+    pub(crate) fn documents(&self) -> Vec<DocumentRows> {
+        let mut documents: Vec<DocumentRows> = Vec::new();
         for row in 0..self.row.len() {
-            let bad = self.is_bad(row).then_some(row);
-            match runs.last_mut() {
-                Some(run) if self.same_document(row - 1, row) => {
-                    run.rows.end = row + 1;
-                    run.bad = run.bad.or(bad);
+            let failed_row = self.has_failed(row).then_some(row);
+            match documents.last_mut() {
+                Some(document) if self.same_document(row - 1, row) => {
+                    document.rows.end = row + 1;
+                    document.failed_row = document.failed_row.or(failed_row);
                 }
-                _ => runs.push(Run { rows: row..row + 1, bad }),
+                _ => documents.push(DocumentRows { rows: row..row + 1, failed_row }),
             }
         }
-        runs
+        documents
     }
 
     fn same_document(&self, a: usize, b: usize) -> bool {
         self.row.value(a) == self.row.value(b) && self.source.value(a) == self.source.value(b)
     }
 
-    fn is_bad(&self, row: usize) -> bool {
+    fn has_failed(&self, row: usize) -> bool {
         self.error.is_valid(row) || self.doc_id.is_null(row) || self.embedding.is_null(row)
     }
 
@@ -105,30 +105,30 @@ impl<'a> Locators<'a> {
         }
     }
 
-    /// The quarantine record of a bad row.
-    pub(crate) fn bad_document(&self, row: usize) -> BadDocument {
-        let of = |name: &str| {
+    /// The quarantine record of a failed row.
+    pub(crate) fn failed_document(&self, row: usize) -> FailedDocument {
+        let reported = |name: &str| {
             let column = self.error.column_by_name(name)?.as_string_opt::<i32>()?;
             (self.error.is_valid(row) && column.is_valid(row)).then(|| column.value(row))
         };
         let missing = if self.doc_id.is_null(row) { "the row has no id" } else { "the row has no embedding" };
-        BadDocument {
+        FailedDocument {
             source: self.source.value(row).to_owned(),
             row: self.row.value(row),
             doc_id: self.doc_id.is_valid(row).then(|| self.doc_id.value(row).to_owned()),
-            stage: of(STAGE).unwrap_or(Stage::Write.as_str()).to_owned(),
-            error: cut(of(MESSAGE).unwrap_or(missing), MAX_ERROR).to_owned(),
-            text: self.text.is_valid(row).then(|| cut(self.text.value(row), MAX_TEXT).to_owned()),
+            stage: reported(STAGE).unwrap_or(Stage::Write.as_str()).to_owned(),
+            error: cut(reported(MESSAGE).unwrap_or(missing), MAX_QUARANTINED_ERROR_BYTES).to_owned(),
+            text: self.text.is_valid(row).then(|| cut(self.text.value(row), MAX_QUARANTINED_TEXT_BYTES).to_owned()),
         }
     }
 }
 
-/// The beginning of `text` in at most `limit` bytes, cut between characters.
-pub(crate) fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+/// The first `max_bytes` bytes of `text`, or fewer: it is cut between characters.
+pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// Whether `data_type` is how the locators read column `name`.
+/// Whether [`DocumentColumns`] can read the column `name` with this type.
 pub(crate) fn is_readable(name: &str, data_type: &DataType) -> bool {
     match name {
         DOC_ID | SOURCE | TEXT => *data_type == DataType::Utf8,
@@ -137,32 +137,32 @@ pub(crate) fn is_readable(name: &str, data_type: &DataType) -> bool {
     }
 }
 
-/// A document of which more rows may come.
+/// A document of which more rows may arrive.
 pub(crate) struct OpenDocument {
     pub(crate) document: Document,
-    pub(crate) bad: Option<BadDocument>,
+    pub(crate) failed: Option<FailedDocument>,
     rows: Vec<RecordBatch>,
     bytes: usize,
     spill: Option<Spill>,
 }
 
 impl OpenDocument {
-    /// Begins with rows `run` of `batch`.
+    /// Begins with `rows` of `batch`.
     pub(crate) async fn begin(
         context: &TaskContext,
         batch: &RecordBatch,
-        locators: &Locators<'_>,
-        run: &Run,
+        columns: &DocumentColumns<'_>,
+        rows: &DocumentRows,
     ) -> Result<Self> {
-        let document = locators.document(run.rows.start);
-        let mut open = Self { document, bad: None, rows: Vec::new(), bytes: 0, spill: None };
-        open.push(context, batch, locators, run).await?;
+        let document = columns.document(rows.rows.start);
+        let mut open = Self { document, failed: None, rows: Vec::new(), bytes: 0, spill: None };
+        open.push(context, batch, columns, rows).await?;
         Ok(open)
     }
 
     /// Whether row `row` of a batch belongs to this document too.
-    pub(crate) fn continues(&self, locators: &Locators<'_>, row: usize) -> bool {
-        locators.continues(&self.document, row)
+    pub(crate) fn continues(&self, columns: &DocumentColumns<'_>, row: usize) -> bool {
+        columns.continues(&self.document, row)
     }
 
     /// Adds more rows.
@@ -170,20 +170,20 @@ impl OpenDocument {
         &mut self,
         context: &TaskContext,
         batch: &RecordBatch,
-        locators: &Locators<'_>,
-        run: &Run,
+        columns: &DocumentColumns<'_>,
+        rows: &DocumentRows,
     ) -> Result<()> {
-        if self.bad.is_none() {
-            self.bad = run.bad.map(|row| locators.bad_document(row));
+        if self.failed.is_none() {
+            self.failed = rows.failed_row.map(|row| columns.failed_document(row));
         }
-        if self.bad.is_some() {
+        if self.failed.is_some() {
             (self.rows, self.bytes, self.spill) = (Vec::new(), 0, None);
             return Ok(());
         }
-        let rows = batch.slice(run.rows.start, run.rows.len());
+        let rows = batch.slice(rows.rows.start, rows.rows.len());
         self.bytes += slice_bytes(&rows)?;
         self.rows.push(rows);
-        if self.bytes > SPILL_BYTES {
+        if self.bytes > MAX_DOCUMENT_BYTES_IN_MEMORY {
             let rows = std::mem::take(&mut self.rows);
             self.bytes = 0;
             self.spill = Some(Spill::append(self.spill.take(), context, rows).await?);
@@ -191,7 +191,7 @@ impl OpenDocument {
         Ok(())
     }
 
-    /// The rows in order: those on disk, then those in memory.
+    /// The rows in their order: first those on disk, then those in memory.
     pub(crate) async fn into_rows(self) -> Result<(Option<SpilledRows>, Vec<RecordBatch>)> {
         let spilled = match self.spill {
             Some(spill) => Some(spill.read().await?),
@@ -211,7 +211,7 @@ fn slice_bytes(batch: &RecordBatch) -> Result<usize> {
     Ok(sizes.sum::<Result<usize, _>>()?)
 }
 
-/// The head of a long document in a temporary file.
+/// The first rows of a long document, in a temporary file.
 struct Spill {
     file: RefCountedTempFile,
     writer: StreamWriter<BufWriter<File>>,
@@ -250,14 +250,14 @@ impl Spill {
     }
 }
 
-/// Reads a spilled head back, a batch at a time.
+/// Reads spilled rows back, batch by batch.
 pub(crate) struct SpilledRows {
     _file: RefCountedTempFile,
     reader: StreamReader<BufReader<File>>,
 }
 
 impl SpilledRows {
-    /// The next batch, and the rest.
+    /// The next batch, and the reader of the rest.
     pub(crate) async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
         let read = move || match self.reader.next() {
             Some(batch) => Ok(Some((batch?, self))),

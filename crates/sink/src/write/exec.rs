@@ -1,13 +1,12 @@
-//! Writes encoded chunks to data files, a window at a time.
+//! Writes encoded chunks to data files, one window at a time.
 //!
 //! in:  `doc_id, …keep, chunk, char_start, char_end, text, n_tokens, truncated, embedding, content_hash, _source,
 //!      _row, _error, …heads`
-//! out: one row a window, see [`super::window`]
+//! out: one row per window, see [`super::window`]
 //!
-//! A good document's rows get the run's id, lose the columns that only travel, and are streamed into data
-//! files that no version of the table names yet. A document with an error in any row goes to the
-//! window's quarantine list instead, whole. Windows close between documents. The task runs at most one
-//! window ahead of the commits.
+//! The rows of a good document get the run's id, lose the columns that the table does not store, and are streamed to
+//! data files that no version of the table refers to yet. A document with an error in any row goes to the window's
+//! quarantine list as a whole. Windows close between documents. The writer is at most one window ahead of the commits.
 
 use std::{fmt, mem, sync::Arc};
 
@@ -18,16 +17,12 @@ use arrow::{
 use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_expr::EquivalenceProperties,
     physical_plan::{
-        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-        PlanProperties,
-        execution_plan::{Boundedness, EmissionType},
-        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time},
+        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder},
         stream::RecordBatchReceiverStream,
     },
 };
-use futures::StreamExt;
 use polylance_schema::{
     columns::{N_TOKENS, RUN_ID},
     encoded_schema, with_heads,
@@ -35,16 +30,21 @@ use polylance_schema::{
 use tokio::{sync::mpsc::Sender, time::Instant};
 
 use super::{
-    data_files::{DataFiles, Written},
-    documents::{Locators, OpenDocument, Run, is_readable},
-    window::{BadDocument, Window, longest_window, window_schema},
+    data_files::{DataFiles, WrittenFiles},
+    documents::{DocumentColumns, DocumentRows, OpenDocument, is_readable},
+    next_batch::{NextBatch, next_batch},
+    window::{FailedDocument, Window, max_window_duration, window_schema},
 };
-use crate::{error::SinkError, table::target::TableTarget};
+use crate::{
+    error::SinkError,
+    operator::{self, OperatorTimes},
+    table::target::TableTarget,
+};
 
-/// Name of the metric with the documents refused so far.
-pub(crate) const QUARANTINED: &str = "documents_quarantined";
-/// Bytes of quarantined text and messages that close a window.
-const QUARANTINE_BYTES: usize = 16 << 20;
+/// Name of the metric that counts the documents sent to the quarantine so far.
+pub(crate) const QUARANTINED_METRIC: &str = "documents_quarantined";
+/// Bytes of quarantined texts and messages that close a window.
+const MAX_WINDOW_QUARANTINE_BYTES: usize = 16 << 20;
 
 /// Writes uncommitted data files.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl LanceWriteExec {
     /// Writes `input` for `target`.
     ///
     /// # Errors
-    /// When the input has other columns than [`encoded_schema`] of the target or more than one partition, or
-    /// when Lance cannot store a kept column's type.
+    /// When the columns of the input differ from [`encoded_schema`] of the target, when it has more than one partition,
+    /// or when Lance cannot store the type of a kept column.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result<Self> {
         let partitions = input.output_partitioning().partition_count();
         if partitions != 1 {
@@ -81,55 +81,28 @@ impl LanceWriteExec {
         if let Err(error) = lance_core::datatypes::Schema::try_from(target.schema().as_ref()) {
             return Err(DataFusionError::Plan(format!("a kept column cannot be stored in a lance table: {error}")));
         }
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(window_schema()),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self { target, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        let properties = operator::properties(window_schema());
+        Ok(Self { target, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 
-    /// Where the rows go.
+    /// The table that the rows are for.
     pub fn target(&self) -> &TableTarget {
         &self.target
     }
 }
 
 impl DisplayAs for LanceWriteExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TableTarget { uri, text, commit, .. } = &self.target;
-        write!(f, "LanceWriteExec: uri={uri}, text={text:?}, rows={}, seconds={}", commit.rows, commit.seconds)
+        let text = format!("{text:?}");
+        let settings: [(&str, &dyn fmt::Display); 4] =
+            [("uri", uri), ("text", &text), ("rows", &commit.rows), ("seconds", &commit.seconds)];
+        operator::display("LanceWriteExec", &settings, format, f)
     }
 }
 
 impl ExecutionPlan for LanceWriteExec {
-    fn name(&self) -> &'static str {
-        "LanceWriteExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::try_new(input, self.target.clone())?)),
-            _ => Err(DataFusionError::Plan("LanceWriteExec has one input".to_owned())),
-        }
-    }
+    operator::single_input_methods!("LanceWriteExec");
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
@@ -153,10 +126,6 @@ impl ExecutionPlan for LanceWriteExec {
         }));
         Ok(builder.build())
     }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
 }
 
 #[derive(Debug)]
@@ -165,7 +134,7 @@ struct WriteMetrics {
     documents: Count,
     chunks: Count,
     quarantined: Count,
-    write_time: Time,
+    times: OperatorTimes,
 }
 
 impl WriteMetrics {
@@ -175,18 +144,18 @@ impl WriteMetrics {
             windows: counter("windows"),
             documents: counter("documents_written"),
             chunks: counter("chunks_written"),
-            quarantined: counter(QUARANTINED),
-            write_time: MetricBuilder::new(metrics).subset_time("write_time", partition),
+            quarantined: counter(QUARANTINED_METRIC),
+            times: OperatorTimes::new(metrics, partition),
         }
     }
 }
 
-/// The window being filled.
+/// The window that is being filled.
 #[derive(Debug, Default)]
 struct OpenWindow {
     contents: Window,
     quarantine_bytes: usize,
-    /// When the first row came.
+    /// When its first row arrived.
     opened: Option<Instant>,
     files: Option<DataFiles>,
 }
@@ -204,20 +173,19 @@ struct WindowWriter {
 impl WindowWriter {
     async fn run(mut self, mut input: SendableRecordBatchStream) -> Result<()> {
         loop {
-            let Some(next) = self.next(&mut input).await else {
-                self.close_window().await?;
-                continue;
-            };
-            let batch = match next {
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => {
-                    // The documents that are complete are good: the next run need not embed them again.
+            match next_batch(&mut input, self.deadline()).await {
+                NextBatch::Batch(batch) => self.take(&batch).await?,
+                NextBatch::Failed(error) => {
+                    // The complete documents are good: the next run need not embed them again.
                     self.close_window().await?;
                     return Err(error);
                 }
-                None => break,
-            };
-            self.take(&batch).await?;
+                NextBatch::Deadline => {
+                    self.close_window().await?;
+                    continue;
+                }
+                NextBatch::End => break,
+            }
             if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
                 self.close_window().await?;
             }
@@ -226,48 +194,47 @@ impl WindowWriter {
         self.close_window().await
     }
 
-    /// What the input yields; `None` when the window's time is up before.
-    async fn next(&self, input: &mut SendableRecordBatchStream) -> Option<Option<Result<RecordBatch>>> {
-        match self.deadline() {
-            Some(deadline) => tokio::time::timeout_at(deadline, input.next()).await.ok(),
-            None => Some(input.next().await),
-        }
-    }
-
-    /// When the open window must close by time; `None` while it is empty.
+    /// When the open window must close; `None` while it is empty.
     fn deadline(&self) -> Option<Instant> {
-        self.window.opened?.checked_add(longest_window(self.target.commit))
+        self.window.opened?.checked_add(max_window_duration(self.target.commit))
     }
 
     /// Takes one batch: all documents but the last are complete.
     async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        let locators = Locators::new(batch)?;
-        let mut runs = locators.runs();
-        let Some(first) = runs.first() else { return Ok(()) };
-        if let Some(document) = self.document.as_mut().filter(|d| d.continues(&locators, first.rows.start)) {
-            document.push(&self.context, batch, &locators, first).await?;
-            runs.remove(0);
+        let timer = self.metrics.times.elapsed_compute.timer();
+        let columns = DocumentColumns::new(batch)?;
+        let mut documents = columns.documents();
+        timer.done();
+        let Some(first) = documents.first() else { return Ok(()) };
+        if let Some(document) = self.document.as_mut().filter(|d| d.continues(&columns, first.rows.start)) {
+            document.push(&self.context, batch, &columns, first).await?;
+            documents.remove(0);
         }
-        let Some(last) = runs.pop() else { return Ok(()) };
+        let Some(last) = documents.pop() else { return Ok(()) };
         self.finish_document().await?;
-        self.take_documents(batch, &locators, &runs).await?;
-        self.document = Some(OpenDocument::begin(&self.context, batch, &locators, &last).await?);
+        self.take_documents(batch, &columns, &documents).await?;
+        self.document = Some(OpenDocument::begin(&self.context, batch, &columns, &last).await?);
         Ok(())
     }
 
-    /// Takes whole documents, as few slices of the batch as windows and bad documents allow.
-    async fn take_documents(&mut self, batch: &RecordBatch, locators: &Locators<'_>, runs: &[Run]) -> Result<()> {
+    /// Takes whole documents, in as few slices of the batch as windows and failed documents allow.
+    async fn take_documents(
+        &mut self,
+        batch: &RecordBatch,
+        columns: &DocumentColumns<'_>,
+        documents: &[DocumentRows],
+    ) -> Result<()> {
         let mut good = 0..0;
-        for run in runs {
-            if let Some(row) = run.bad {
+        for document in documents {
+            if let Some(row) = document.failed_row {
                 self.write(batch, &mut good).await?;
-                self.quarantine(locators.bad_document(row));
+                self.quarantine(columns.failed_document(row));
             } else {
                 if good.is_empty() {
-                    good.start = run.rows.start;
+                    good.start = document.rows.start;
                 }
-                good.end = run.rows.end;
-                self.window.contents.documents.push(locators.document(run.rows.start));
+                good.end = document.rows.end;
+                self.window.contents.documents.push(columns.document(document.rows.start));
             }
             if self.is_full(good.len()) {
                 self.write(batch, &mut good).await?;
@@ -277,11 +244,11 @@ impl WindowWriter {
         self.write(batch, &mut good).await
     }
 
-    /// The document that was arriving is complete.
+    /// Takes the open document, of which all rows have arrived.
     async fn finish_document(&mut self) -> Result<()> {
         let Some(mut document) = self.document.take() else { return Ok(()) };
-        if let Some(bad) = document.bad.take() {
-            self.quarantine(bad);
+        if let Some(failed) = document.failed.take() {
+            self.quarantine(failed);
         } else {
             self.window.contents.documents.push(document.document.clone());
             let (mut spilled, rows) = document.into_rows().await?;
@@ -298,18 +265,19 @@ impl WindowWriter {
         if self.is_full(0) { self.close_window().await } else { Ok(()) }
     }
 
-    fn quarantine(&mut self, bad: BadDocument) {
+    fn quarantine(&mut self, failed: FailedDocument) {
         self.window.opened.get_or_insert_with(Instant::now);
-        let text = bad.text.as_ref().map_or(0, String::len);
-        self.window.quarantine_bytes += bad.error.len() + text + bad.source.len();
-        self.window.contents.quarantine.push(bad);
+        let text = failed.text.as_ref().map_or(0, String::len);
+        self.window.quarantine_bytes += failed.error.len() + text + failed.source.len();
+        self.window.contents.quarantine.push(failed);
         self.metrics.quarantined.add(1);
     }
 
+    /// Whether the window is full with `waiting` more rows.
     fn is_full(&self, waiting: usize) -> bool {
         let rows = self.window.contents.chunks + waiting as u64;
         let limit = self.target.commit.rows;
-        (limit > 0 && rows >= limit) || self.window.quarantine_bytes >= QUARANTINE_BYTES
+        (limit > 0 && rows >= limit) || self.window.quarantine_bytes >= MAX_WINDOW_QUARANTINE_BYTES
     }
 
     /// Sends `rows` of `batch` to the data files and empties the range.
@@ -318,27 +286,29 @@ impl WindowWriter {
         if rows.is_empty() {
             return Ok(());
         }
-        let timer = self.metrics.write_time.timer();
+        let timer = self.metrics.times.elapsed_compute.timer();
         let batch = self.table_rows(&batch.slice(rows.start, rows.len()))?;
         let window = &mut self.window;
         window.opened.get_or_insert_with(Instant::now);
         window.contents.chunks += batch.num_rows() as u64;
         window.contents.tokens += token_sum(&batch);
+        timer.done();
         self.metrics.chunks.add(batch.num_rows());
         let files = match window.files.take() {
             Some(files) => files,
             None => DataFiles::open(self.target.uri.clone(), Arc::clone(&self.schema)),
         };
+        let waiting = self.metrics.times.wait_store.timer();
         if !files.write(batch).await {
             files.close().await?;
             return Err(SinkError::rows(&self.target.uri, "the data file writer ended early").into());
         }
+        waiting.done();
         window.files = Some(files);
-        timer.done();
         Ok(())
     }
 
-    /// The table's columns: the encoded ones without those that travel, and the run's id.
+    /// The columns of the table: the encoded ones that it stores, and the run's id.
     fn table_rows(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let run_id = || Arc::new(StringArray::from_iter_values((0..batch.num_rows()).map(|_| &self.target.run_id)));
         let columns = self.schema.fields().iter().map(|field| match field.name().as_str() {
@@ -353,11 +323,13 @@ impl WindowWriter {
             .map_err(|error| SinkError::rows(&self.target.uri, error.to_string()).into())
     }
 
-    /// Finishes the data files and hands the window over; an empty window stays open.
+    /// Finishes the data files and sends the window to the commit operator; an empty window stays open.
     async fn close_window(&mut self) -> Result<()> {
         let mut window = mem::take(&mut self.window);
         if let Some(files) = window.files.take() {
-            let Written { fragments, fields } = files.close().await?;
+            let waiting = self.metrics.times.wait_store.timer();
+            let WrittenFiles { fragments, fields } = files.close().await?;
+            waiting.done();
             (window.contents.fragments, window.contents.fields) = (fragments, fields);
         }
         let Window { documents, quarantine, .. } = &window.contents;
@@ -366,7 +338,9 @@ impl WindowWriter {
         }
         self.metrics.windows.add(1);
         self.metrics.documents.add(documents.len());
+        let timer = self.metrics.times.elapsed_compute.timer();
         let batch = window.contents.to_batch()?;
+        timer.done();
         self.output
             .send(Ok(batch))
             .await

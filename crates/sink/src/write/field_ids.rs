@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ColumnDifference, SinkError};
 
-/// A field of a data file: its id there, where it is in the schema, and its type in Lance's words.
+/// A field of a data file: its id there, its path in the schema, and Lance's name of its type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WrittenField {
     pub(crate) id: i32,
@@ -17,7 +17,7 @@ pub(crate) struct WrittenField {
     pub(crate) kind: String,
 }
 
-/// The fields of a schema, those inside of others too.
+/// The fields of a schema, nested ones included.
 pub(crate) fn written_fields(schema: &LanceSchema) -> Vec<WrittenField> {
     let mut all = Vec::new();
     let mut open: Vec<(String, &LanceField)> = schema.fields.iter().map(|field| (field.name.clone(), field)).collect();
@@ -28,13 +28,13 @@ pub(crate) fn written_fields(schema: &LanceSchema) -> Vec<WrittenField> {
     all
 }
 
-/// Gives the files of `fragments` the field ids of `dataset`. They were written as `written` says: for a table that was
-/// not there yet, or of which a column was taken away and added again since. A file is read by its ids, not by its
-/// names: under the ids of another schema its columns would come back as others.
+/// Gives the files of `fragments` the field ids of `dataset`. `written` lists the ids that they were written with:
+/// those of a table that did not exist yet, or of which a column was dropped and added again since. Lance reads a file
+/// by its field ids, not by its names: under the ids of another schema, its columns would be read as other columns.
 ///
 /// # Errors
 /// [`SinkError::SchemaMismatch`] when the table has no such column, or one of another type.
-pub(crate) fn fit_field_ids(
+pub(crate) fn remap_field_ids(
     uri: &str,
     dataset: &Dataset,
     fragments: &mut [Fragment],

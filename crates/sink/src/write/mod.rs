@@ -4,7 +4,8 @@ mod data_files;
 pub(crate) mod documents;
 mod exec;
 pub(crate) mod field_ids;
+pub(crate) mod next_batch;
 pub(crate) mod window;
 
 pub use exec::LanceWriteExec;
-pub(crate) use exec::QUARANTINED;
+pub(crate) use exec::QUARANTINED_METRIC;

@@ -1,14 +1,15 @@
-//! What the write operator hands to the commit operator: one row a window.
+//! Windows: the write operator sends each one to the commit operator as a row.
 //!
 //! ```text
-//! fragments    Utf8                            data files, written and not yet part of the table, as Lance's JSON
+//! fragments    Utf8                            data files that are not yet part of the table, as Lance's JSON
 //! documents    List<Struct<doc_id, source, row>>        documents whose rows are all in these files
 //! chunks       UInt64                          rows in these files
 //! tokens       UInt64                          the sum of their `n_tokens`
-//! quarantine   List<Struct<source, row, doc_id, stage, error, text>>   documents that are not
+//! quarantine   List<Struct<source, row, doc_id, stage, error, text>>   documents that failed
 //! fields       Utf8                            ids, names and types of the fields of these files, as JSON
 //! ```
-//! It is plain Arrow, so that a window can travel from an executor to the one place that commits.
+//!
+//! A window is plain Arrow: the commit operator needs nothing else from the writer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,14 +25,14 @@ use polylance_schema::CommitPolicy;
 use super::field_ids::WrittenField;
 use crate::maintenance::policy::Retention;
 
-/// How long a window may be open: its first data file must be committed long before a cleanup may take it for one that a
-/// killed run left behind. 0, or more than half an hour, is half an hour.
-pub(crate) fn longest_window(commit: CommitPolicy) -> Duration {
-    let most = Retention::SAFE_AGE / 2;
-    if commit.seconds == 0 { most } else { Duration::from_secs(commit.seconds).min(most) }
+/// How long a window may be open. Its first data file must be committed long before a cleanup may take it for a file
+/// that a killed run left behind: 0, or more than half an hour, counts as half an hour.
+pub(crate) fn max_window_duration(commit: CommitPolicy) -> Duration {
+    let max = Retention::MIN_ORPHAN_AGE / 2;
+    if commit.seconds == 0 { max } else { Duration::from_secs(commit.seconds).min(max) }
 }
 
-/// A document and where it came from.
+/// A document and its position in the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Document {
     pub(crate) doc_id: String,
@@ -41,7 +42,7 @@ pub(crate) struct Document {
 
 /// A document that could not be embedded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BadDocument {
+pub(crate) struct FailedDocument {
     pub(crate) source: String,
     pub(crate) row: u64,
     pub(crate) doc_id: Option<String>,
@@ -50,16 +51,16 @@ pub(crate) struct BadDocument {
     pub(crate) text: Option<String>,
 }
 
-/// Everything one commit needs to know.
+/// The contents of one commit.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     pub(crate) fragments: Vec<Fragment>,
-    /// How their files were written.
+    /// The fields of their files.
     pub(crate) fields: Vec<WrittenField>,
     pub(crate) documents: Vec<Document>,
     pub(crate) chunks: u64,
     pub(crate) tokens: u64,
-    pub(crate) quarantine: Vec<BadDocument>,
+    pub(crate) quarantine: Vec<FailedDocument>,
 }
 
 fn document_fields() -> Fields {
@@ -101,7 +102,7 @@ fn text<'a, T: 'a>(rows: &'a [T], value: impl Fn(&'a T) -> &'a str) -> ArrayRef 
     Arc::new(StringArray::from_iter_values(rows.iter().map(value)))
 }
 
-fn optional<'a, T: 'a>(rows: &'a [T], value: impl Fn(&'a T) -> Option<&'a str>) -> ArrayRef {
+fn nullable_text<'a, T: 'a>(rows: &'a [T], value: impl Fn(&'a T) -> Option<&'a str>) -> ArrayRef {
     rows.iter().map(value).collect::<StringArray>().into_arc()
 }
 
@@ -132,21 +133,21 @@ impl Window {
             text(documents, |d| &d.source),
             Arc::new(UInt64Array::from_iter_values(documents.iter().map(|d| d.row))) as ArrayRef,
         ];
-        let bad = &self.quarantine;
+        let failed = &self.quarantine;
         let quarantine_columns = vec![
-            text(bad, |b| &b.source),
-            Arc::new(UInt64Array::from_iter_values(bad.iter().map(|b| b.row))) as ArrayRef,
-            optional(bad, |b| b.doc_id.as_deref()),
-            text(bad, |b| &b.stage),
-            text(bad, |b| &b.error),
-            optional(bad, |b| b.text.as_deref()),
+            text(failed, |b| &b.source),
+            Arc::new(UInt64Array::from_iter_values(failed.iter().map(|b| b.row))) as ArrayRef,
+            nullable_text(failed, |b| b.doc_id.as_deref()),
+            text(failed, |b| &b.stage),
+            text(failed, |b| &b.error),
+            nullable_text(failed, |b| b.text.as_deref()),
         ];
         let columns = vec![
             Arc::new(StringArray::from(vec![fragments])) as ArrayRef,
             one_list(document_fields(), document_columns, documents.len())?,
             Arc::new(UInt64Array::from(vec![self.chunks])),
             Arc::new(UInt64Array::from(vec![self.tokens])),
-            one_list(quarantine_fields(), quarantine_columns, bad.len())?,
+            one_list(quarantine_fields(), quarantine_columns, failed.len())?,
             Arc::new(StringArray::from(vec![fields])),
         ];
         RecordBatch::try_new(window_schema(), columns)
@@ -168,7 +169,7 @@ impl Window {
             .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         let number = |column: usize| batch.column(column).as_primitive::<UInt64Type>().value(row);
         let documents = Rows(batch.column(1).as_list::<i32>().value(row));
-        let bad = Rows(batch.column(4).as_list::<i32>().value(row));
+        let failed = Rows(batch.column(4).as_list::<i32>().value(row));
         Ok(Self {
             fragments,
             fields,
@@ -181,21 +182,21 @@ impl Window {
                 .collect(),
             chunks: number(2),
             tokens: number(3),
-            quarantine: (0..bad.len())
-                .map(|i| BadDocument {
-                    source: bad.text(0, i),
-                    row: bad.number(1, i),
-                    doc_id: bad.optional(2, i),
-                    stage: bad.text(3, i),
-                    error: bad.text(4, i),
-                    text: bad.optional(5, i),
+            quarantine: (0..failed.len())
+                .map(|i| FailedDocument {
+                    source: failed.text(0, i),
+                    row: failed.number(1, i),
+                    doc_id: failed.optional(2, i),
+                    stage: failed.text(3, i),
+                    error: failed.text(4, i),
+                    text: failed.optional(5, i),
                 })
                 .collect(),
         })
     }
 }
 
-/// The structs of one list.
+/// The structs of one list value.
 struct Rows(ArrayRef);
 
 impl Rows {
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_comes_back_as_it_left() {
+    fn window_survives_the_round_trip_through_a_batch() {
         let window = Window {
             fragments: vec![Fragment::new(0)],
             fields: vec![WrittenField { id: 3, path: "lang".into(), kind: "string".into() }],
@@ -230,7 +231,7 @@ mod tests {
             chunks: 2,
             tokens: 700,
             quarantine: vec![
-                BadDocument {
+                FailedDocument {
                     source: "corpus.csv".into(),
                     row: 4,
                     doc_id: None,
@@ -238,7 +239,7 @@ mod tests {
                     error: "invalid utf-8".into(),
                     text: None,
                 },
-                BadDocument {
+                FailedDocument {
                     source: "corpus.csv".into(),
                     row: 5,
                     doc_id: Some("b".into()),

@@ -1,4 +1,4 @@
-//! Builds a piece of the index of words from folded text.
+//! Builds a piece of the full-text index from folded text.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use lance_table::format::{Fragment, IndexMetadata};
 use polylance_schema::{columns::TEXT, full_text::fold};
 use uuid::Uuid;
 
-/// An index named `name` of the words in `fragments`: its files are written, and a commit makes it the table's.
+/// Writes the files of an index named `name` over the text of `fragments`; a commit adds it to the table.
 ///
-/// Lance would read the text as it is. Here it reads the folded text, so only this function may build such an index
-/// and add to it; what Lance does to one without reading text (new addresses after a compaction) is its own.
+/// Lance itself would read the unfolded text, so only this function may build such an index and add to it. Lance may
+/// still change it in ways that read no text (new addresses after a compaction).
 pub(super) async fn train(dataset: &Dataset, name: &str, fragments: Vec<Fragment>) -> lance::Result<IndexMetadata> {
     let field = dataset.schema().field(TEXT).map(|field| field.id);
     let field = field.ok_or_else(|| lance::Error::invalid_input(format!("there is no column {TEXT}")))?;
@@ -57,7 +57,7 @@ pub(super) async fn train(dataset: &Dataset, name: &str, fragments: Vec<Fragment
     })
 }
 
-/// Words are cut by ICU. The folding of Lance finds nothing left to do in folded text but rare letters of Latin.
+/// ICU cuts the words. In folded text, Lance's own folding only changes rare Latin letters.
 fn parameters() -> InvertedIndexParams {
     InvertedIndexParams::default()
         .base_tokenizer("icu".to_owned())
@@ -71,8 +71,8 @@ fn parameters() -> InvertedIndexParams {
 fn folded(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
     let fields = vec![Field::new(TEXT, DataType::Utf8, true), Field::new(ROW_ID, DataType::UInt64, false)];
     let schema = Arc::new(Schema::new(fields));
-    let of_folded = Arc::clone(&schema);
-    let folded = rows.map(move |rows| fold_rows(&rows?, &of_folded));
+    let folded_schema = Arc::clone(&schema);
+    let folded = rows.map(move |rows| fold_rows(&rows?, &folded_schema));
     Box::pin(RecordBatchStreamAdapter::new(schema, folded))
 }
 

@@ -10,43 +10,43 @@ fn docs(range: std::ops::Range<u64>) -> Vec<RecordBatch> {
 
 #[tokio::test]
 async fn killed_before_commit_leaves_no_row() {
-    let place = Place::new();
-    let plan = plan(docs(0..50), place.target("r1", 1_000));
+    let fixture = TestTable::new();
+    let plan = plan(docs(0..50), fixture.target("r1", 1_000));
     let mut commits = plan.execute(0, SessionContext::new().task_ctx()).unwrap();
-    // Poll until data files are being written, then go away.
+    // Poll until data files are being written, then drop the run.
     let _ = futures::poll!(commits.next());
     tokio::task::yield_now().await;
     drop(commits);
-    assert!(Table::open(&place.uri()).await.unwrap().is_none());
+    assert!(Table::open(&fixture.uri()).await.unwrap().is_none());
 
-    run(docs(0..50), place.target("r2", 1_000)).await.unwrap();
-    assert_eq!(place.rows().await.iter().filter(|row| row.3 == "r2").count(), 50);
+    run(docs(0..50), fixture.target("r2", 1_000)).await.unwrap();
+    assert_eq!(fixture.rows().await.iter().filter(|row| row.3 == "r2").count(), 50);
 }
 
 #[tokio::test]
 async fn killed_between_windows_keeps_what_was_committed() {
-    let place = Place::new();
-    let plan = plan(docs(0..10), place.target("r1", 3));
+    let fixture = TestTable::new();
+    let plan = plan(docs(0..10), fixture.target("r1", 3));
     let mut commits = plan.execute(0, SessionContext::new().task_ctx()).unwrap();
     commits.next().await.unwrap().unwrap();
     drop(commits);
-    let keys = place.keys().await;
+    let keys = fixture.keys().await;
     assert_eq!(keys, (0..3).map(|i| (format!("d{i}"), 0)).collect::<Vec<_>>());
 
-    run(docs(3..10), place.target("r2", 3)).await.unwrap();
-    assert_eq!(place.keys().await, (0..10).map(|i| (format!("d{i}"), 0)).collect::<Vec<_>>());
+    run(docs(3..10), fixture.target("r2", 3)).await.unwrap();
+    assert_eq!(fixture.keys().await, (0..10).map(|i| (format!("d{i}"), 0)).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn an_error_upstream_keeps_every_complete_document() {
-    let place = Place::new();
-    let target = place.target("r1", 2);
+async fn error_upstream_keeps_every_complete_document() {
+    let fixture = TestTable::new();
+    let target = fixture.target("r1", 2);
     let failing = Arc::new(FailingExec::new(docs(0..4)));
     let error = collect(plan_commit(failing, target).unwrap(), SessionContext::new().task_ctx()).await.unwrap_err();
     assert!(error.to_string().contains("device failed"), "{error}");
-    // More chunks of the last document might have come.
-    assert_eq!(place.keys().await, (0..3).map(|i| (format!("d{i}"), 0)).collect::<Vec<_>>());
-    assert_eq!(place.dataset().await.version_id(), 2);
+    // The last document may be incomplete.
+    assert_eq!(fixture.keys().await, (0..3).map(|i| (format!("d{i}"), 0)).collect::<Vec<_>>());
+    assert_eq!(fixture.dataset().await.version_id(), 2);
 }
 
 /// Yields its batches, then an error.

@@ -1,7 +1,7 @@
-//! A model of the commit protocol: runs, deletions, annotations, compaction and cleanup take their steps in thousands of orders, and
-//! each may end at any of them. It knows nothing of Lance but what a version is and which commits exclude each other.
+//! A model of the commit protocol: runs, deletions, annotations, compaction and cleanup take their steps in thousands
+//! of orders, and each may end at any step. Of Lance it models only versions and the conflicts between commits.
 //!
-//! Each rule of the protocol can be left out; the model then finds what the rule is for.
+//! Each rule of the protocol can be left out; the model then finds the fault that the rule prevents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,34 +10,34 @@ use std::collections::{BTreeMap, BTreeSet};
 #[expect(clippy::struct_excessive_bools, reason = "a rule is kept or left out")]
 struct Rules {
     /// A commit gives the columns of its files the field ids that the table has for their names.
-    fitted_fields: bool,
-    /// Commits that bring rows exclude each other.
-    claims: bool,
+    remapped_fields: bool,
+    /// Commits that add rows conflict with each other.
+    row_conflicts: bool,
     /// A window without rows counts no version as the run's own.
     own_versions: bool,
-    /// A commit looks whether its files are still there.
+    /// A commit checks that its files still exist.
     files_checked: bool,
 }
 
-const ALL: Rules = Rules { fitted_fields: true, claims: true, own_versions: true, files_checked: true };
+const ALL: Rules = Rules { remapped_fields: true, row_conflicts: true, own_versions: true, files_checked: true };
 
-/// What the model checks after each step.
+/// The faults that the model checks for after each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
-    /// A document stands twice in a version.
-    Twice,
-    /// A column holds the values of another.
+    /// A version has a document twice.
+    Duplicate,
+    /// A column has the values of another.
     Swapped,
-    /// A version names a file that is not there.
+    /// A version refers to a missing file.
     FileMissing,
-    /// A note says that the table has all rows of a source, and it has not.
-    NoteUntrue,
+    /// The manifest claims that the table has all rows of a source, and it has not.
+    WrongManifest,
 }
 
 type Column = char;
 type Document = u8;
 
-/// A data file: for each field id, of which column the values are.
+/// A data file: for each field id, the column of its values.
 #[derive(Debug, Clone)]
 struct DataFile {
     fields: BTreeMap<usize, Column>,
@@ -56,8 +56,8 @@ struct Version {
     /// Names, by field id.
     schema: Vec<Column>,
     fragments: Vec<Fragment>,
-    brings_rows: bool,
-    takes_rows: bool,
+    adds_rows: bool,
+    deletes_rows: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,8 +65,8 @@ struct World {
     versions: Vec<Version>,
     files: Vec<DataFile>,
     fragments: usize,
-    /// After which version the source is finished.
-    note: Option<usize>,
+    /// The version at which the source was recorded as complete.
+    manifest: Option<usize>,
 }
 
 impl World {
@@ -88,9 +88,9 @@ impl World {
         self.versions[version].fragments.iter().flat_map(|fragment| fragment.documents.clone()).collect()
     }
 
-    /// Whether the note stands: nothing took rows since.
-    fn note_stands(&self) -> bool {
-        self.note.is_some_and(|since| self.versions[since + 1..].iter().all(|version| !version.takes_rows))
+    /// Whether the manifest is valid: no later version deleted rows.
+    fn manifest_is_valid(&self) -> bool {
+        self.manifest.is_some_and(|since| self.versions[since + 1..].iter().all(|version| !version.deletes_rows))
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -99,7 +99,7 @@ impl World {
         let documents = self.documents(latest);
         let distinct: BTreeSet<_> = documents.iter().collect();
         if distinct.len() < documents.len() {
-            return Some(Fault::Twice);
+            return Some(Fault::Duplicate);
         }
         for file in version.fragments.iter().flat_map(|fragment| &fragment.files).map(|file| &self.files[*file]) {
             if !file.exists {
@@ -109,24 +109,25 @@ impl World {
                 return Some(Fault::Swapped);
             }
         }
-        (self.note_stands() && !SOURCE.iter().all(|document| distinct.contains(document))).then_some(Fault::NoteUntrue)
+        (self.manifest_is_valid() && !SOURCE.iter().all(|document| distinct.contains(document)))
+            .then_some(Fault::WrongManifest)
     }
 }
 
 /// The documents of every run's source.
 const SOURCE: [Document; 3] = [1, 2, 3];
 
-/// Where an actor is.
+/// The state of an actor.
 #[derive(Debug, Clone)]
 enum Actor {
     Run(Run),
-    /// Takes a document out: what it has read, then its commit.
+    /// Deletes a document: the version that it has read, then its commit.
     Deletion(Option<usize>),
-    /// Merges all fragments: what it has read, then its commit.
+    /// Merges all fragments: the version that it has read, then its commit.
     Compaction(Option<usize>),
-    /// Adds a column, with a file for each fragment: what it has read, then its commit.
+    /// Adds a column, with a file for each fragment: the version that it has read, then its commit.
     Annotation(Option<usize>),
-    /// Removes files that no version names.
+    /// Removes orphaned files.
     Cleanup,
     Done,
 }
@@ -148,7 +149,7 @@ enum Step {
     Look(usize, Vec<Document>),
     Commit(usize, Vec<Document>, Option<usize>),
     EmptyWindow,
-    Finish,
+    RecordManifest,
 }
 
 impl Actor {
@@ -169,7 +170,7 @@ impl Actor {
                 };
                 fragment.documents.retain(|document| *document != 2);
                 let touched = BTreeSet::from([fragment.id]);
-                (version.brings_rows, version.takes_rows) = (false, true);
+                (version.adds_rows, version.deletes_rows) = (false, true);
                 match commit(world, read, version, &touched, rules) {
                     Ok(_) => Self::Done,
                     Err(()) => Self::Deletion(None),
@@ -181,7 +182,7 @@ impl Actor {
                 let file = world.write(&old.schema);
                 let merged = world.fragment(vec![file], world.documents(read));
                 let touched = old.fragments.iter().map(|fragment| fragment.id).collect();
-                let version = Version { fragments: vec![merged], brings_rows: false, takes_rows: false, ..old };
+                let version = Version { fragments: vec![merged], adds_rows: false, deletes_rows: false, ..old };
                 let merged = commit(world, read, version, &touched, rules);
                 if merged.is_err() { Self::Compaction(None) } else { Self::Done }
             }
@@ -196,21 +197,21 @@ impl Actor {
                     fragment.files.push(file);
                 }
                 let touched = version.fragments.iter().map(|fragment| fragment.id).collect();
-                (version.brings_rows, version.takes_rows) = (false, false);
+                (version.adds_rows, version.deletes_rows) = (false, false);
                 match commit(world, read, version, &touched, rules) {
                     Ok(_) => Self::Done,
                     Err(()) => Self::Annotation(None),
                 }
             }
             Self::Cleanup => {
-                let named: BTreeSet<usize> = world
+                let referenced: BTreeSet<usize> = world
                     .versions
                     .iter()
                     .flat_map(|version| &version.fragments)
                     .flat_map(|fragment| fragment.files.clone())
                     .collect();
                 for (number, file) in world.files.iter_mut().enumerate() {
-                    file.exists &= named.contains(&number);
+                    file.exists &= referenced.contains(&number);
                 }
                 Self::Done
             }
@@ -227,8 +228,8 @@ impl Run {
                 Step::Write
             }
             Step::Write => {
-                let there = self.opened.map(|opened| world.documents(opened)).unwrap_or_default();
-                let documents: Vec<_> = SOURCE.into_iter().filter(|document| !there.contains(document)).collect();
+                let existing = self.opened.map(|opened| world.documents(opened)).unwrap_or_default();
+                let documents: Vec<_> = SOURCE.into_iter().filter(|document| !existing.contains(document)).collect();
                 if documents.is_empty() {
                     Step::EmptyWindow
                 } else {
@@ -253,13 +254,13 @@ impl Run {
                 if !rules.own_versions {
                     self.own.extend(world.latest());
                 }
-                Step::Finish
+                Step::RecordManifest
             }
-            Step::Finish => {
+            Step::RecordManifest => {
                 let since = self.opened.map_or(0, |opened| opened + 1);
                 let foreign = (since..world.versions.len()).filter(|version| !self.own.contains(version));
-                if foreign.into_iter().all(|version| !world.versions[version].takes_rows) {
-                    world.note = world.latest();
+                if foreign.into_iter().all(|version| !world.versions[version].deletes_rows) {
+                    world.manifest = world.latest();
                 }
                 return Actor::Done;
             }
@@ -280,38 +281,37 @@ impl Run {
         }
         let fragment = world.fragment(vec![file], documents.to_vec());
         let Some(read) = read else {
-            // A table is created where none is, or the commit fails.
+            // The commit creates a table, and fails when there is one.
             if !world.versions.is_empty() {
                 return Err(());
             }
             let schema = self.columns.to_vec();
-            world.versions.push(Version { schema, fragments: vec![fragment], brings_rows: true, takes_rows: false });
+            world.versions.push(Version { schema, fragments: vec![fragment], adds_rows: true, deletes_rows: false });
             return Ok(world.latest());
         };
         let mut version = world.versions[read].clone();
-        if rules.fitted_fields {
+        if rules.remapped_fields {
             let id_of = |column: &Column| version.schema.iter().position(|name| name == column);
             let columns = world.files[file].fields.values();
             world.files[file].fields = columns.filter_map(|column| Some((id_of(column)?, *column))).collect();
         }
         let mut touched = BTreeSet::new();
-        let mut takes_rows = false;
+        let mut deletes_rows = false;
         for older in &mut version.fragments {
             let before = older.documents.len();
             older.documents.retain(|document| !documents.contains(document));
             if older.documents.len() < before {
-                takes_rows = true;
+                deletes_rows = true;
                 touched.insert(older.id);
             }
         }
         version.fragments.push(fragment);
-        (version.brings_rows, version.takes_rows) = (true, takes_rows);
+        (version.adds_rows, version.deletes_rows) = (true, deletes_rows);
         commit(world, read, version, &touched, rules).map(Some)
     }
 }
 
-/// Commits what was made of version `read`, unless another commit since then excludes it; else it is applied to the
-/// latest version.
+/// Applies a commit that was made on version `read` to the latest version, unless a commit since then conflicts.
 fn commit(
     world: &mut World,
     read: usize,
@@ -323,7 +323,7 @@ fn commit(
     let before = world.versions[read].clone();
     let latest = world.versions[world.versions.len() - 1].clone();
     for other in &world.versions[read + 1..] {
-        if rules.claims && version.brings_rows && other.brings_rows {
+        if rules.row_conflicts && version.adds_rows && other.adds_rows {
             return Err(());
         }
     }
@@ -353,13 +353,13 @@ fn commit(
     Ok(world.versions.len() - 1)
 }
 
-/// Numbers that a seed decides.
+/// Pseudo-random numbers from a seed.
 fn draw(state: &mut u64, below: usize) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize % below
 }
 
-/// One order of steps; the fault that it meets.
+/// Plays one order of steps; returns the first fault.
 fn play(seed: u64, rules: Rules) -> Option<Fault> {
     let mut state = seed;
     let mut world = World::default();
@@ -375,7 +375,7 @@ fn play(seed: u64, rules: Rules) -> Option<Fault> {
     for _ in 0..60 {
         let chosen = draw(&mut state, actors.len());
         let actor = std::mem::replace(&mut actors[chosen], Actor::Done);
-        // One in forty ends here and now.
+        // One in forty ends at this step.
         actors[chosen] = if draw(&mut state, 40) == 0 { Actor::Done } else { actor.step(&mut world, rules) };
         if let Some(fault) = world.fault() {
             return Some(fault);
@@ -389,7 +389,7 @@ fn faults(rules: Rules, orders: u64) -> BTreeSet<Fault> {
 }
 
 #[test]
-fn the_protocol_keeps_its_promises_in_every_order() {
+fn protocol_has_no_fault_in_any_order() {
     let orders = std::env::var("POLYLANCE_ORDERS").map_or(4_000, |orders| orders.parse().unwrap());
     assert_eq!(faults(ALL, orders), BTreeSet::new());
 }
@@ -397,9 +397,9 @@ fn the_protocol_keeps_its_promises_in_every_order() {
 #[test]
 fn each_rule_of_the_protocol_is_needed() {
     for (rules, fault) in [
-        (Rules { fitted_fields: false, ..ALL }, Fault::Swapped),
-        (Rules { claims: false, ..ALL }, Fault::Twice),
-        (Rules { own_versions: false, ..ALL }, Fault::NoteUntrue),
+        (Rules { remapped_fields: false, ..ALL }, Fault::Swapped),
+        (Rules { row_conflicts: false, ..ALL }, Fault::Duplicate),
+        (Rules { own_versions: false, ..ALL }, Fault::WrongManifest),
         (Rules { files_checked: false, ..ALL }, Fault::FileMissing),
     ] {
         assert_eq!(faults(rules, 4_000), BTreeSet::from([fault]), "{rules:?}");

@@ -1,4 +1,4 @@
-//! What is on the disk when, and a newest version that a power loss has damaged.
+//! The order in which files reach the disk, and the repair of a version that a power loss has damaged.
 
 use std::{
     collections::HashMap,
@@ -17,17 +17,17 @@ use object_store::{
 };
 
 use crate::tests::*;
-use crate::{Contention, IndexSpec, SinkError, Table, compact, quarantine_uri, repair, update_index};
+use crate::{IndexSpec, OnConflict, SinkError, Table, compact, quarantine_uri, repair, update_index};
 use polylance_schema::IndexKind;
 
-/// Files in the order in which the store that syncs them has confirmed them.
+/// Files in the order in which the syncing store has confirmed them.
 static CONFIRMED: LazyLock<Mutex<Vec<PathBuf>>> = LazyLock::new(Mutex::default);
 
 fn confirm(path: &Path) {
     CONFIRMED.lock().unwrap().push(PathBuf::from(format!("/{path}")));
 }
 
-/// A store that remembers what it has confirmed.
+/// A store that records the files that it has confirmed.
 #[derive(Debug)]
 pub(crate) struct Recorded(Arc<dyn ObjectStore>);
 
@@ -129,40 +129,41 @@ fn manifest(uri: &str, version: u64) -> PathBuf {
 }
 
 #[tokio::test]
-async fn every_file_of_a_version_is_on_the_disk_before_its_manifest() {
-    let place = Place::new();
+async fn every_file_of_a_version_is_synced_before_its_manifest() {
+    let fixture = TestTable::new();
     let docs = |round: u64| -> Vec<_> {
         (0..200).map(|row| Doc::new(row, &format!("d{row}"), &[&format!("text {round}")])).collect()
     };
     for (round, run_id) in ["r1", "r2", "r3"].into_iter().enumerate() {
         let mut docs = docs(round as u64);
         docs[7] = docs[7].clone().failing_at(0);
-        run(vec![batch(&docs)], place.target(run_id, 100)).await.unwrap();
+        run(vec![batch(&docs)], fixture.target(run_id, 100)).await.unwrap();
     }
     let spec = IndexSpec { kind: IndexKind::IvfFlat, ..IndexSpec::default() };
     run(
         vec![batch(&(300..400).map(|row| Doc::new(row, &format!("d{row}"), &["more"])).collect::<Vec<_>>())],
-        place.target("r4", 0),
+        fixture.target("r4", 0),
     )
     .await
     .unwrap();
-    assert_eq!(update_index(&place.uri(), &spec).await.unwrap().indexed_rows, 299);
-    compact(&place.uri(), 0, Contention::Retry).await.unwrap();
+    assert_eq!(update_index(&fixture.uri(), &spec).await.unwrap().indexed_rows, 299);
+    compact(&fixture.uri(), 0, OnConflict::Retry).await.unwrap();
 
     let confirmed = CONFIRMED.lock().unwrap().clone();
     let at: HashMap<_, _> = confirmed.iter().enumerate().map(|(at, path)| (path.clone(), at)).collect();
-    for uri in [place.uri(), quarantine_uri(&place.uri())] {
+    for uri in [fixture.uri(), quarantine_uri(&fixture.uri())] {
         let mut found = Vec::new();
         files(uri.as_ref(), &mut found);
         assert!(found.len() > 5, "{found:?}");
         for path in &found {
-            assert!(at.contains_key(path), "{} was written past the store that syncs", path.display());
+            assert!(at.contains_key(path), "{} was not written through the syncing store", path.display());
         }
         let latest = Dataset::open(&uri).await.unwrap();
         for version in latest.versions().await.unwrap() {
             let version = latest.checkout_version(version.version).await.unwrap();
-            let named = version.fragments().iter().flat_map(|fragment| fragment.files.clone()).map(|file| file.path);
-            for file in named {
+            let referenced =
+                version.fragments().iter().flat_map(|fragment| fragment.files.clone()).map(|file| file.path);
+            for file in referenced {
                 let file = PathBuf::from(&uri).join("data").join(file);
                 assert!(at[&file] < at[&manifest(&uri, version.version_id())], "{}", file.display());
             }
@@ -171,18 +172,18 @@ async fn every_file_of_a_version_is_on_the_disk_before_its_manifest() {
 }
 
 /// A table of two versions.
-async fn two_versions() -> Place {
-    let place = Place::new();
-    run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
-    run(vec![batch(&[Doc::new(1, "b", &["1"])])], place.target("r2", 1)).await.unwrap();
-    place
+async fn two_versions() -> TestTable {
+    let fixture = TestTable::new();
+    run(vec![batch(&[Doc::new(0, "a", &["1"])])], fixture.target("r1", 1)).await.unwrap();
+    run(vec![batch(&[Doc::new(1, "b", &["1"])])], fixture.target("r2", 1)).await.unwrap();
+    fixture
 }
 
 #[tokio::test]
-async fn a_newest_version_without_its_bytes_is_named_and_set_aside() {
+async fn truncated_newest_manifest_is_reported_and_set_aside() {
     for keep in [0, 10, 200] {
-        let place = two_versions().await;
-        let (uri, newest) = (place.uri(), manifest(&place.uri(), 2));
+        let fixture = two_versions().await;
+        let (uri, newest) = (fixture.uri(), manifest(&fixture.uri(), 2));
         assert_eq!(repair(&uri).await.unwrap(), None);
         let bytes = fs::read(&newest).unwrap();
         fs::write(&newest, &bytes[..keep]).unwrap();
@@ -197,26 +198,26 @@ async fn a_newest_version_without_its_bytes_is_named_and_set_aside() {
         let aside = PathBuf::from(format!("{}.damaged", newest.display()));
         assert_eq!(fs::read(&aside).unwrap(), &bytes[..keep]);
 
-        assert_eq!(place.keys().await, [("a".to_owned(), 0)]);
-        run(vec![batch(&[Doc::new(1, "b", &["1"])])], place.target("r3", 1)).await.unwrap();
-        assert_eq!(place.keys().await, [("a".to_owned(), 0), ("b".to_owned(), 0)]);
+        assert_eq!(fixture.keys().await, [("a".to_owned(), 0)]);
+        run(vec![batch(&[Doc::new(1, "b", &["1"])])], fixture.target("r3", 1)).await.unwrap();
+        assert_eq!(fixture.keys().await, [("a".to_owned(), 0), ("b".to_owned(), 0)]);
         assert_eq!(repair(&uri).await.unwrap(), None);
     }
 }
 
 #[tokio::test]
-async fn two_damaged_versions_are_left_to_a_person() {
-    let place = two_versions().await;
+async fn two_damaged_versions_are_not_repaired() {
+    let fixture = two_versions().await;
     for version in [1, 2] {
-        fs::write(manifest(&place.uri(), version), "").unwrap();
+        fs::write(manifest(&fixture.uri(), version), "").unwrap();
     }
-    let error = repair(&place.uri()).await.unwrap_err().to_string();
+    let error = repair(&fixture.uri()).await.unwrap_err().to_string();
     assert!(error.contains("version 2 is damaged") && error.contains("so is the version before it"), "{error}");
-    assert!(manifest(&place.uri(), 2).exists());
+    assert!(manifest(&fixture.uri(), 2).exists());
 
-    let place = Place::new();
-    run(vec![batch(&[Doc::new(0, "a", &["1"])])], place.target("r1", 1)).await.unwrap();
-    fs::write(manifest(&place.uri(), 1), "LANC").unwrap();
-    let error = repair(&place.uri()).await.unwrap_err().to_string();
+    let fixture = TestTable::new();
+    run(vec![batch(&[Doc::new(0, "a", &["1"])])], fixture.target("r1", 1)).await.unwrap();
+    fs::write(manifest(&fixture.uri(), 1), "LANC").unwrap();
+    let error = repair(&fixture.uri()).await.unwrap_err().to_string();
     assert!(error.contains("there is no version before it"), "{error}");
 }
