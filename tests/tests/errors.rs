@@ -134,9 +134,9 @@ fn error_page_quotes_the_output_of_the_program() {
     fs::create_dir(folder.path("docs.lease")).unwrap();
     fs::write(folder.path("docs.lease/000000000001.json"), holder).unwrap();
     let held = folder.run(&["run", "DIR/alone.toml", "--progress", "none"], &[]);
-    let (before, after) = held.stderr.split_once("last heard of ").unwrap();
+    let (before, after) = held.stderr.split_once("last renewed ").unwrap();
     let (_, after) = after.split_once(" s ago").unwrap();
-    folder.keep(&format!("{before}last heard of 0 s ago{after}"));
+    folder.keep(&format!("{before}last renewed 0 s ago{after}"));
     let many: Vec<Row> = (0..40_000).map(|n| Row::new(format!("d{n}"), "cat")).collect();
     write_parquet(&folder.path("many.parquet"), &many);
     let many = embed("DIR/many.parquet", "DIR/many.lance", model, &[]);

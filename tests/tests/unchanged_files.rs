@@ -12,7 +12,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::RowSet;
 use polylance_engine::{Job, RunSummary, run_job};
 use polylance_schema::{Chunking, IndexKind, MaintenancePolicy, OnMissing};
-use polylance_sink::{IndexSpec, QuarantineFilter, count_quarantined, draw_map, quarantined_sources};
+use polylance_sink::{IndexSpec, QuarantineFilter, compute_map, count_quarantined, quarantined_sources};
 use polylance_testkit::{FakeBackend, fake_contract};
 use polylance_tests::{Row, fake_pipeline, write_parquet};
 
@@ -317,7 +317,7 @@ async fn drawing_a_map_keeps_the_manifest_valid() {
     let corpus = Corpus::of(&[("a.jsonl", &[ONE, TWO])]);
     corpus.run().await;
     for _ in 0..2 {
-        draw_map(&corpus.job().table, 100).await.unwrap();
+        compute_map(&corpus.job().table, 100).await.unwrap();
         assert!(corpus.run().await.source_unchanged);
     }
 }

@@ -106,7 +106,7 @@ pub async fn damage_behind(error: &(dyn Error + 'static)) -> Option<EngineError>
         Some(SearchError::Storage { uri, .. }) => Some(uri.clone()),
         _ => None,
     })?;
-    Box::pin(polylance_sink::damage(&unopened)).await.map(Into::into)
+    Box::pin(polylance_sink::find_damage(&unopened)).await.map(Into::into)
 }
 
 /// The text without the name of the store, which `object_store` puts before a message that Lance repeats.

@@ -7,7 +7,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits, Observer, RunSummary, SourceProgress, Stage, run_job};
 use polylance_schema::{Chunking, CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
-use polylance_sink::{IndexSpec, Upkept};
+use polylance_sink::{IndexSpec, MaintenanceReport};
 use polylance_testkit::{FakeBackend, fake_contract};
 use tempfile::TempDir;
 
@@ -117,7 +117,7 @@ async fn run_merges_the_fragments_of_its_commits_and_keeps_every_row() {
     let second = run(job(250), &mut ()).await;
     assert_eq!((second.rows_skipped, second.rows_written, second.upkeep.fragments_merged), (200, 50, 0));
     let off = Job { upkeep: MaintenancePolicy::OFF, ..job(400) };
-    assert_eq!(run(off, &mut ()).await.upkeep, Upkept::default());
+    assert_eq!(run(off, &mut ()).await.upkeep, MaintenanceReport::default());
     let third = run(job(400), &mut ()).await;
     assert_eq!(
         (third.rows_skipped, third.upkeep.fragments_merged),

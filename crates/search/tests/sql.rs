@@ -18,7 +18,7 @@ use futures::{
 use polylance_backend::AnnotatorHandle;
 use polylance_schema::{Aggregation, Contract, IndexKind, Metric, Scores, TaskSpec};
 use polylance_search::{LoadedModels, ModelSource, Models, QueryError, SearchError, SqlRuntime, SqlSession};
-use polylance_sink::{IndexSpec, Words, index_words, update_index};
+use polylance_sink::{FullTextUpdate, IndexSpec, update_full_text_index, update_index};
 use polylance_testkit::FakeAnnotator;
 
 async fn session(stored: &TestTable) -> SqlSession {
@@ -144,7 +144,7 @@ async fn vector_functions_compute_and_check_their_arguments() {
 async fn search_functions_return_tables() {
     let stored = TestTable::new();
     write_three(&stored).await;
-    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     let session = session(&stored).await;
     let nearest = "SELECT doc_id, score FROM vector_search('docs', 'everyone has the right to life', 2)";
     assert_eq!(documents(&session, nearest).await[0], "d1");

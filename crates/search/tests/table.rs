@@ -15,7 +15,8 @@ use polylance_search::{
     table_contract,
 };
 use polylance_sink::{
-    IndexAction, IndexSpec, Words, index_words, properties, quarantine_uri, set_search_effort, update_index,
+    FullTextUpdate, IndexAction, IndexSpec, properties, quarantine_uri, set_search_params, update_full_text_index,
+    update_index,
 };
 
 fn request(query: &str, k: usize, filter: Option<&str>) -> SearchRequest {
@@ -176,7 +177,7 @@ async fn with_text_index() -> TestTable {
             "free free choice of employment",
         ]))
         .await;
-    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     stored
 }
 
@@ -202,9 +203,9 @@ async fn full_text_search_finds_unindexed_rows() {
     stored.write(&owned(&["a later row about rest and leisure"])).await;
     let found = full_text_hits(&stored, "leisure").await;
     assert_eq!(found.len(), 1);
-    let extended = index_words(&stored.uri(), Words::Extend).await.unwrap().unwrap();
+    let extended = update_full_text_index(&stored.uri(), FullTextUpdate::Extend).await.unwrap().unwrap();
     assert_eq!((extended.action, extended.indexed_rows, extended.unindexed_rows), (IndexAction::Extended, 6, 0));
-    let again = index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    let again = update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     assert_eq!((again.action, again.version), (IndexAction::Unchanged, extended.version));
     assert_eq!(full_text_hits(&stored, "leisure").await, found);
 }
@@ -323,7 +324,7 @@ async fn tuning_finds_an_effort_with_enough_recall() {
     assert!(tuning.enough && tuning.best.recall >= 0.9, "{tuning:?}");
     assert!(tuning.tried.iter().all(|tried| tried.recall <= 1.0) && tuning.tried.contains(&tuning.best));
     let Effort { nprobes, refine, ef } = tuning.best.effort;
-    set_search_effort(&stored.uri(), nprobes, refine, ef).await.unwrap();
+    set_search_params(&stored.uri(), nprobes, refine, ef).await.unwrap();
     let hits =
         stored.open().await.search(&request(&texts[77], 1, None), &models()).await.unwrap().into_batch().unwrap();
     assert_eq!(strings(&hits, "doc_id"), ["d77"]);
@@ -335,7 +336,7 @@ async fn filtered_search_returns_k_hits_when_k_rows_match() {
     let stored = TestTable::new();
     let texts: Vec<_> = (0..600).map(|i| format!("w{} x{} y{}", i, i * 7, i * 13)).collect();
     stored.write(&texts).await;
-    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     let few = "doc_id IN ('d3', 'd77', 'd150', 'd222', 'd301', 'd399', 'd450', 'd512', 'd555', 'd598')";
     for kind in [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfHnswSq] {
         update_index(&stored.uri(), &IndexSpec { kind, ..IndexSpec::default() }).await.unwrap();
@@ -365,7 +366,7 @@ async fn row_of_one_ranking_gets_both_scores() {
     let mut texts: Vec<_> = (0..150).map(|i| format!("common w{i} x{} y{}", i * 7, i * 13)).collect();
     texts.push(format!("common {}", (0..40).map(|i| format!("z{i}")).collect::<Vec<_>>().join(" ")));
     stored.write(&texts).await;
-    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     let hits =
         stored.open().await.search(&request("common", 120, None), &models()).await.unwrap().into_batch().unwrap();
     let number = |name: &str| hits.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();

@@ -1,4 +1,4 @@
-//! The boundary to DataFusion: sink errors travel inside plans and are found again at the other end.
+//! Conversion to and from DataFusion errors: plans return sink errors inside of them.
 
 use datafusion::error::DataFusionError;
 
@@ -11,7 +11,7 @@ impl From<SinkError> for DataFusionError {
 }
 
 impl SinkError {
-    /// The sink error inside what a plan returned, however deep it was wrapped.
+    /// The sink error inside an error of a plan, however deeply it is wrapped.
     pub fn find(error: &DataFusionError) -> Option<&Self> {
         match error.find_root() {
             DataFusionError::External(inner) => inner.downcast_ref(),
@@ -27,14 +27,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sink_error_survives_wrapping() {
+    fn wrapped_sink_error_is_found() {
         let error: DataFusionError = SinkError::NoContract { uri: "t.lance".into() }.into();
         let wrapped = DataFusionError::Shared(Arc::new(error.context("while committing")));
         assert!(matches!(SinkError::find(&wrapped), Some(SinkError::NoContract { uri }) if uri == "t.lance"));
     }
 
     #[test]
-    fn another_error_is_not_mistaken_for_one() {
+    fn other_errors_are_not_sink_errors() {
         assert!(SinkError::find(&DataFusionError::Plan("no".into())).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a plan and its table, by what a caller can do about it.
+//! The errors of this crate, by what a caller can do about them.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,12 +9,12 @@ use polylance_schema::{
 /// A table could not be opened, checked, written or indexed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// Something else is at this address: choose another.
+    /// The address has something else: choose another.
     #[error("{uri} is not a lance table: found {found} there")]
     NotATable {
         /// The address.
         uri: String,
-        /// What is there instead.
+        /// What was found.
         found: String,
     },
     /// The Lance table was not made by polylance: choose another address.
@@ -24,11 +24,11 @@ pub enum SinkError {
         uri: String,
     },
     /// The contract in the table's metadata cannot be read: use the version that wrote it.
-    #[error("{uri}: {source}")]
+    #[error("{uri}: the embedding contract in the table's metadata cannot be read")]
     UnreadableContract {
         /// The table.
         uri: String,
-        /// Why.
+        /// The cause.
         source: ContractError,
     },
     /// There is no table: embed first.
@@ -37,7 +37,7 @@ pub enum SinkError {
         /// The address.
         uri: String,
     },
-    /// The table lacks a column that is to be read.
+    /// The table lacks a required column.
     #[error("{uri} has no column {column:?}")]
     MissingColumn {
         /// The table.
@@ -45,8 +45,8 @@ pub enum SinkError {
         /// The column.
         column: String,
     },
-    /// The column holds something else than annotations: choose another name.
-    #[error("{uri}: column {column:?} is there and was not made by a head")]
+    /// The column exists and is not an annotation: choose another name.
+    #[error("{uri}: column {column:?} exists and is not an annotation")]
     NotAnAnnotation {
         /// The table.
         uri: String,
@@ -54,31 +54,31 @@ pub enum SinkError {
         column: String,
     },
     /// A head's contract in the table's metadata cannot be read: use the version that wrote it.
-    #[error("{uri}: {source}")]
+    #[error("{uri}: a head's contract in the table's metadata cannot be read")]
     UnreadableHead {
         /// The table.
         uri: String,
-        /// Why.
+        /// The cause.
         source: HeadContractError,
     },
-    /// Another run has given the column to another head meanwhile: decide which, and run again.
-    #[error("{uri}: column {column:?} was taken away or given to another head while this run filled it")]
+    /// Another run has dropped the column or assigned it to another head: decide on one head, and run again.
+    #[error("{uri}: column {column:?} was dropped or assigned to another head while this run filled it")]
     ColumnChanged {
         /// The table.
         uri: String,
         /// The column.
         column: String,
     },
-    /// The table's vectors were made otherwise: write to a new table.
+    /// The contract of the table's vectors differs: write to a new table.
     #[error(transparent)]
     ContractMismatch(Box<ContractMismatch>),
-    /// The features were made by another model or of another kind of input: delete them, or name another table.
-    #[error("{uri} holds features of another model, or of another kind of input")]
+    /// The features are of another model or another kind of input: delete them, or name another table.
+    #[error("{uri} has features of another model, or of another kind of input")]
     OtherFeatures {
         /// The table.
         uri: String,
     },
-    /// The table's columns are others than the run's: change `keep` or `text`, or write to a new table.
+    /// The table's columns differ from the run's: change `keep` or `text`, or write to a new table.
     #[error("{uri} has other columns than this run: {}", listed(columns))]
     SchemaMismatch {
         /// The table.
@@ -86,7 +86,7 @@ pub enum SinkError {
         /// The columns that differ.
         columns: Vec<ColumnDifference>,
     },
-    /// The newest version's manifest is empty or cut short, as a power loss leaves it: set it aside.
+    /// The newest version's manifest is empty or truncated, as after a power loss: set it aside.
     #[error("{uri}: version {version} is damaged: {file} {problem}")]
     Damaged {
         /// The table.
@@ -95,15 +95,15 @@ pub enum SinkError {
         version: u64,
         /// Its manifest.
         file: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
-    /// Another table has taken the place of the one that the run has begun with: run again.
+    /// Another table has replaced the one that the run began with: run again.
     #[error("{uri} is not the table that this run began with: {what}")]
     Replaced {
         /// The table.
         uri: String,
-        /// What has happened to it.
+        /// How it was replaced.
         what: String,
     },
     /// A cleanup has removed data files before their commit: run again.
@@ -111,25 +111,23 @@ pub enum SinkError {
     FilesGone {
         /// The table.
         uri: String,
-        /// The first file that is not there.
+        /// The first missing file.
         file: String,
     },
-    /// A later version of polylance made the table: use that.
-    #[error("{uri}: {source}")]
+    /// A later version of polylance made the table: use that version.
+    #[error("{uri} was made by a later version of polylance")]
     LaterTable {
         /// The table.
         uri: String,
-        /// What is not known here.
+        /// The unknown rule.
         source: polylance_schema::UnknownRule,
     },
-    /// This machine's clock and the store's are far apart: set it.
-    #[error(
-        "{uri}: the clock of this machine is {ahead} ahead of the store's: files that are young would count as old"
-    )]
+    /// This machine's clock and the store's differ too much: set the clock.
+    #[error("{uri}: the clock of this machine is {ahead} ahead of the store's: young files would count as old")]
     Clock {
         /// The table.
         uri: String,
-        /// How far.
+        /// By how much.
         ahead: String,
     },
     /// Other writers kept changing the table: run again.
@@ -137,60 +135,60 @@ pub enum SinkError {
     Conflict {
         /// The table.
         uri: String,
-        /// Commits tried.
+        /// Attempts to commit.
         attempts: u32,
         /// The last conflict.
         source: Box<lance::Error>,
     },
-    /// The store or a file in it failed: look at credentials, space, and the file named.
-    #[error("{uri}: {action} failed: {source}")]
+    /// The store or a file in it failed: check credentials, space, and the file in the message.
+    #[error("{uri}: {action} failed")]
     Storage {
         /// The table.
         uri: String,
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
-        /// Lance's own words.
+        /// Lance's error.
         source: Box<lance::Error>,
     },
-    /// The index asked for does not fit the table: change its kind or metric.
+    /// The requested index does not fit the table: change its kind or metric.
     #[error("{uri}: {message}")]
     Index {
         /// The table.
         uri: String,
-        /// What does not fit, expected and found.
+        /// The problem, with the expected and the found value.
         message: String,
     },
-    /// Another run has the table to itself: wait for it.
+    /// Another run holds the lease of the table: wait for it.
     #[error("{uri} is being written by {holder}")]
     Locked {
         /// The table.
         uri: String,
-        /// Who writes, and when it was last heard of.
+        /// The run that writes, and when it last renewed the lease.
         holder: String,
     },
-    /// The store lets two writers create one object, so it keeps no lease: let runs merge instead.
-    #[error("the store of {uri} has no conditional writes, so a run cannot be alone with the table")]
+    /// The store lets two writers create one object, so it cannot keep a lease: let runs merge instead.
+    #[error("the store of {uri} has no conditional writes, so it cannot keep a lease")]
     NoLease {
         /// The table.
         uri: String,
     },
-    /// Ids that are kept in a temporary file could not be written or read: look at the folder for temporary files.
+    /// Ids could not be written to a temporary file or read from it: check the folder for temporary files.
     #[error("keeping ids in a temporary file failed")]
     Ids {
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// An operator upstream broke the agreement between operators: a defect, report it.
+    /// An operator upstream sent rows that it must not send: a defect, report it.
     #[error("{uri}: unexpected rows on the way to the table: {message}")]
     Rows {
         /// The table.
         uri: String,
-        /// What was expected and found.
+        /// The expectation and what was found.
         message: String,
     },
 }
 
-/// Two contracts that must not share a table.
+/// Two contracts that cannot share a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractMismatch {
     /// The table.
@@ -220,7 +218,7 @@ impl fmt::Display for ContractMismatch {
     }
 }
 
-/// One column in which the table and the run differ.
+/// A column in which the table and the run differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnDifference {
     /// The column's name.
@@ -253,20 +251,21 @@ impl SinkError {
 
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
-            if let Some(PermissionDenied { .. } | Unauthenticated { .. }) = error.downcast_ref() {
+            let typed = matches!(error.downcast_ref(), Some(PermissionDenied { .. } | Unauthenticated { .. }));
+            if typed || is_store_refusal(&error.to_string()) {
                 return true;
             }
             next = error.source();
         }
-        is_store_refusal(&self.to_string())
+        false
     }
 
-    /// Names the table and the action a Lance error belongs to.
+    /// Adds the table and the action to an error of Lance.
     pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
         move |source| Self::Storage { uri: uri.to_owned(), action, source: Box::new(source) }
     }
 
-    /// Rows that no operator should have sent.
+    /// The error for rows that no operator may send.
     pub(crate) fn rows(uri: &str, message: impl Into<String>) -> Self {
         Self::Rows { uri: uri.to_owned(), message: message.into() }
     }
@@ -338,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_contract_mismatch_shows_both_sides_in_columns() {
+    fn contract_mismatch_shows_both_sides_in_columns() {
         let mismatch = ContractMismatch {
             uri: "s3://corpus/docs.lance".into(),
             table: "multilingual-e5-small @ 7c1e, mean, f32, 384".into(),
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_mismatch_names_each_column() {
+    fn schema_mismatch_names_each_column() {
         let columns = vec![
             ColumnDifference { column: "lang".into(), table: Some("Utf8".into()), run: Some("Int32".into()) },
             ColumnDifference { column: "text".into(), table: Some("Utf8".into()), run: None },

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 use polylance_sink::{
-    Cleaned, Contention, IndexOutcome, Mode, Repaired, Retention, Table, clean, compact, merge_index, plan_compaction,
-    quarantine_uri, repair, retrain_index,
+    CleanupMode, CleanupReport, IndexOutcome, OnConflict, RepairReport, Retention, Table, cleanup, compact,
+    merge_index, plan_compaction, quarantine_uri, repair, retrain_index,
 };
 use serde::Serialize;
 
@@ -85,7 +85,7 @@ struct Done {
     fragments_before: u64,
     fragments_after: u64,
     /// The removed versions and files; absent without `--cleanup`.
-    cleanup: Option<Cleaned>,
+    cleanup: Option<CleanupReport>,
 }
 
 /// The result of `--repair`.
@@ -93,9 +93,9 @@ struct Done {
 struct Repair {
     table: String,
     /// `null` when the newest version can be read.
-    repaired: Option<Repaired>,
+    repaired: Option<RepairReport>,
     /// Of the table's quarantine.
-    quarantine: Option<Repaired>,
+    quarantine: Option<RepairReport>,
 }
 
 async fn repair_table(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
@@ -118,8 +118,8 @@ async fn repair_table(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-fn repaired_fields(table: &str, repaired: &Repaired) -> Vec<(&'static str, String)> {
-    let Repaired { version, file, problem, transactions, current, committed, rows } = repaired;
+fn repaired_fields(table: &str, repaired: &RepairReport) -> Vec<(&'static str, String)> {
+    let RepairReport { version, file, problem, transactions, current, committed, rows } = repaired;
     let mut fields = vec![
         ("table", table.to_owned()),
         ("damaged", format!("version {version}: {problem}")),
@@ -134,8 +134,11 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus>
     if args.repair {
         return Box::pin(repair_table(args, printer)).await;
     }
-    let retention =
-        Retention { older_than: args.older_than, keep_versions: args.keep_versions as usize, unnamed: args.older_than };
+    let retention = Retention {
+        older_than: args.older_than,
+        keep_versions: args.keep_versions as usize,
+        orphan_age: args.older_than,
+    };
     let retention = args.cleanup.then_some(retention);
     // Rows with and without index coverage cannot be merged, so the index comes first.
     let index = match (args.dry_run, args.retrain) {
@@ -172,12 +175,12 @@ impl Done {
             let planned = Box::pin(plan_compaction(uri)).await?;
             (planned.fragments_before, planned.fragments_after)
         } else {
-            let done = Box::pin(compact(uri, 0, Contention::Retry)).await?;
+            let done = Box::pin(compact(uri, 0, OnConflict::Retry)).await?;
             (done.fragments_before, done.fragments_after)
         };
-        let mode = if dry_run { Mode::Explain } else { Mode::Remove };
+        let mode = if dry_run { CleanupMode::DryRun } else { CleanupMode::Remove };
         let cleanup = match retention {
-            Some(retention) => Some(Box::pin(clean(uri, &retention, mode)).await?),
+            Some(retention) => Some(Box::pin(cleanup(uri, &retention, mode)).await?),
             None => None,
         };
         Ok(Self { fragments_before, fragments_after, cleanup })

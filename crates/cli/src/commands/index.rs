@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use polylance_schema::{IndexKind, Metric};
 use polylance_search::{Effort, MeasuredEffort, SearchTable, TuneReport, TuneRequest};
-use polylance_sink::{IndexAction, IndexSpec, Words, WordsOutcome, index_words, set_search_effort, update_index};
+use polylance_sink::{
+    FullTextIndexOutcome, FullTextUpdate, IndexAction, IndexSpec, set_search_params, update_full_text_index,
+    update_index,
+};
 use serde::Serialize;
 
 use crate::{
@@ -135,10 +138,10 @@ async fn vectors(args: VectorsArgs, printer: &mut Printer) -> Result<ExitStatus>
 }
 
 async fn words(args: WordsArgs, printer: &mut Printer) -> Result<ExitStatus> {
-    let words = Box::pin(index_words(&args.table, Words::Build)).await?;
+    let words = Box::pin(update_full_text_index(&args.table, FullTextUpdate::Create)).await?;
     if args.json {
         printer.json(&words)?;
-    } else if let Some(WordsOutcome { action, indexed_rows, unindexed_rows, .. }) = words {
+    } else if let Some(FullTextIndexOutcome { action, indexed_rows, unindexed_rows, .. }) = words {
         let state = format!("{} ({})", done(action), covered(indexed_rows, unindexed_rows));
         printer.fields(&[("table", args.table), ("full-text", state)])?;
     }
@@ -181,7 +184,7 @@ async fn tune(args: TuneArgs, printer: &mut Printer) -> Result<ExitStatus> {
     let tuning = Box::pin(table.tune(&request)).await?;
     let Effort { nprobes, refine, ef } = tuning.best.effort;
     if !args.dry_run {
-        set_search_effort(&args.table, nprobes, refine, ef).await?;
+        set_search_params(&args.table, nprobes, refine, ef).await?;
     }
     let report = Report { table: args.table, recall_wanted: args.recall, written: !args.dry_run, tuning };
     if args.json {

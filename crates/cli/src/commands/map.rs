@@ -1,6 +1,6 @@
 //! `polylance map`
 
-use polylance_sink::draw_map;
+use polylance_sink::compute_map;
 use serde_json::json;
 
 use crate::{
@@ -33,7 +33,7 @@ Examples:
   polylance sql --table docs.lance -o map.csv \"SELECT doc_id, lang, map_x, map_y FROM docs\"";
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let map = Box::pin(draw_map(&args.table, args.sample)).await?;
+    let map = Box::pin(compute_map(&args.table, args.sample)).await?;
     if args.json {
         let mut report = json!(map);
         report["table"] = json!(args.table);

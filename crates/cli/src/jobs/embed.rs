@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
 use polylance_engine::{EmbedOptions, EmbedPlan, Embedded, ResolvedColumn, RunSummary};
-use polylance_sink::Upkept;
+use polylance_sink::MaintenanceReport;
 
 use super::annotate::{self, FillOptions};
 use crate::{
@@ -143,7 +143,7 @@ fn remaining(summary: &RunSummary) -> String {
 }
 
 /// The maintenance that was done; `None` if there was nothing to do.
-fn maintenance(done: &Upkept) -> Option<String> {
+fn maintenance(done: &MaintenanceReport) -> Option<String> {
     let mut parts = Vec::new();
     if done.fragments_merged > 0 {
         parts.push(format!("{} merged", counted(done.fragments_merged, "small fragment")));

@@ -1,16 +1,16 @@
 //! Advice about a table's index.
 
-use polylance_sink::Retrain;
+use polylance_sink::Staleness;
 
 use super::printer::Printer;
 
 /// Warns that the index should be rebuilt, with the reason and the command.
-pub(crate) fn advise(retrain: Retrain, table: &str, printer: &mut Printer) {
+pub(crate) fn advise(retrain: Staleness, table: &str, printer: &mut Printer) {
     let why = match retrain {
-        Retrain::Grown => {
+        Staleness::Grown => {
             "the table has grown to several times the rows that its index was built on: searches read too much"
         }
-        Retrain::Drifted => "new rows differ from those that the index was built on and fill few of its partitions",
+        Staleness::Drifted => "new rows differ from those that the index was built on and fill few of its partitions",
     };
     printer.warning(why);
     printer.hint(format_args!("polylance compact --table {table} --retrain"));

@@ -27,8 +27,8 @@ use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_embeddings, progress};
 use polylance_schema::{CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
 use polylance_sink::{
-    CommitReport, Declared, IndexSpec, Lease, Table, TableTarget, Upkept, declare_columns, plan_commit, properties,
-    quarantine_version,
+    CommitReport, Declared, IndexSpec, Lease, MaintenanceReport, Table, TableTarget, declare_columns, plan_commit,
+    properties, quarantine_version,
 };
 use uuid::Uuid;
 
@@ -342,7 +342,7 @@ impl Planned {
             peak_memory: None,
             peak_queue: commits.peak_queue,
             index: None,
-            upkeep: Upkept::default(),
+            upkeep: MaintenanceReport::default(),
             upkeep_failure: None,
         };
         if !summary.stopped {
@@ -396,7 +396,7 @@ impl Planned {
                     commits.peak_queue = commits.peak_queue.max(load.tokens() as u64);
                     observer.load(&load);
                     observer.progress(&source);
-                    let quarantined = polylance_sink::quarantined(self.plan.as_ref());
+                    let quarantined = polylance_sink::quarantined_so_far(self.plan.as_ref());
                     if self.job.limits.exceeded(quarantined, source.rows_read).is_some() {
                         self.stop.begin();
                     }

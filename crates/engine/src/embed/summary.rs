@@ -2,7 +2,10 @@
 
 use polylance_dataflow::SourceIds;
 use polylance_schema::MaintenancePolicy;
-use polylance_sink::{IndexOutcome, IndexSpec, Upkept, Words, index_words, remove_documents, update_index, upkeep};
+use polylance_sink::{
+    FullTextUpdate, IndexOutcome, IndexSpec, MaintenanceReport, delete_missing, maintain, update_full_text_index,
+    update_index,
+};
 use serde::Serialize;
 
 use crate::EngineError;
@@ -59,7 +62,7 @@ pub struct RunSummary {
     /// The state of the vector index; absent if the run was stopped.
     pub index: Option<IndexOutcome>,
     /// The maintenance at the end; empty if the run wrote nothing.
-    pub upkeep: Upkept,
+    pub upkeep: MaintenanceReport,
     /// Why the maintenance failed, if it did; the rows are committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upkeep_failure: Option<String>,
@@ -78,7 +81,7 @@ impl RunSummary {
                 Some(format!("{} rows or files of the source have no readable id", ids.without_id()));
             return Ok(());
         }
-        let removed = remove_documents(&self.table, &self.run_id, |id| ids.contains(id)).await?;
+        let removed = delete_missing(&self.table, &self.run_id, |id| ids.contains(id)).await?;
         self.documents_removed = removed.documents;
         self.version = removed.version.unwrap_or(self.version);
         Ok(())
@@ -90,8 +93,8 @@ impl RunSummary {
         self.version = self.version.max(index.version);
         self.index = Some(index);
         // A full-text index that was built by hand is updated too.
-        let words = if spec.words { Words::Build } else { Words::Extend };
-        if let Some(words) = Box::pin(index_words(&self.table, words)).await? {
+        let words = if spec.full_text { FullTextUpdate::Create } else { FullTextUpdate::Extend };
+        if let Some(words) = Box::pin(update_full_text_index(&self.table, words)).await? {
             self.version = self.version.max(words.version);
         }
         Ok(())
@@ -103,12 +106,12 @@ impl RunSummary {
         if self.rows_written + self.rows_quarantined + self.documents_removed == 0 {
             return;
         }
-        match Box::pin(upkeep(&self.table, policy)).await {
+        match Box::pin(maintain(&self.table, policy)).await {
             Ok(done) => {
                 self.version = self.version.max(done.version.unwrap_or_default());
                 self.upkeep = done;
             }
-            Err(error) => self.upkeep_failure = Some(error.to_string()),
+            Err(error) => self.upkeep_failure = Some(crate::explain(&error).messages.join(": ")),
         }
     }
 }

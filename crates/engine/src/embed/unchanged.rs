@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use polylance_dataflow::{Coverage, RowSet, Source};
-use polylance_sink::{Finished, QuarantineFilter, Table, drop_outdated, finish, quarantined_sources};
+use polylance_sink::{QuarantineFilter, SourceManifest, Table, drop_outdated, quarantined_sources, record_manifest};
 
 use super::summary::RunSummary;
 use crate::EngineError;
@@ -44,13 +44,13 @@ impl SourceListing {
     /// The files that the manifest of the table has for this pipeline.
     pub(super) async fn unchanged_files(&self, table: &Table) -> Result<UnchangedFiles, EngineError> {
         let source_rows = match &self.hash {
-            Some(hash) => table.finished(&self.pipeline, hash).await?,
+            Some(hash) => table.recorded_rows(&self.pipeline, hash).await?,
             None => None,
         };
         let hashes = match source_rows {
             // No file is read.
             Some(_) => HashSet::new(),
-            None => table.finished_files(&self.pipeline).await?,
+            None => table.recorded_files(&self.pipeline).await?,
         };
         Ok(UnchangedFiles { source_rows, hashes, files: 0 })
     }
@@ -103,9 +103,9 @@ impl RunSummary {
         let files = source.fingerprints(listed).filter(|(file, _)| !quarantined.contains(file)).map(|(_, hash)| hash);
         let mut files: Vec<u128> = files.collect();
         files.sort_unstable();
-        let manifest =
-            Finished { pipeline, source: hash.filter(|_| complete), files, rows: self.rows_read, since, own };
-        self.version = finish(&self.table, &manifest).await?.unwrap_or(self.version);
+        let (source_hash, rows) = (hash.filter(|_| complete), self.rows_read);
+        let manifest = SourceManifest { pipeline, source_hash, file_hashes: files, rows, since, own_versions: own };
+        self.version = record_manifest(&self.table, &manifest).await?.unwrap_or(self.version);
         Ok(())
     }
 }

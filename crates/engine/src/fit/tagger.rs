@@ -188,7 +188,7 @@ async fn encode_conll(
     let encoded = |at: usize| {
         let sentence = sentences[at].clone();
         let mut states = vec![None; sentence.words.len()];
-        for (word, state) in features[at].places.iter().zip(features[at].states.chunks(width)) {
+        for (word, state) in features[at].positions.iter().zip(features[at].states.chunks(width)) {
             states[word.start as usize] = Some(state.to_vec());
         }
         EncodedSentence { sentence, states }
@@ -209,7 +209,8 @@ async fn encode_spans(
     let (mut encoded, mut spans_lost) = (Vec::with_capacity(read.texts.len()), 0);
     for at in shuffled(read.texts.len(), seed) {
         let SpannedText { text, spans } = &read.texts[at];
-        let ranges: Vec<_> = features[at].places.iter().map(|range| range.start as usize..range.end as usize).collect();
+        let ranges: Vec<_> =
+            features[at].positions.iter().map(|range| range.start as usize..range.end as usize).collect();
         let characters: Vec<char> = text.chars().collect();
         let words = ranges.iter().map(|chars| characters[chars.clone()].iter().collect()).collect();
         let tagged = spans.tags(&ranges);

@@ -97,7 +97,7 @@ async fn compute(model: &TokenStates, inputs: Vec<FeatureInput>) -> Result<Vec<T
     for is_words in is_words {
         let mut row = TokenFeatures::default();
         let mut push = |range: Range<usize>, state: Vec<f32>| {
-            row.places.push(range.start as u32..range.end as u32);
+            row.positions.push(range.start as u32..range.end as u32);
             row.states.extend(state);
         };
         if is_words {

@@ -3,7 +3,7 @@
 use lance::{Dataset, index::DatasetIndexExt};
 use lance_index::{IndexType, scalar::InvertedIndexParams};
 use polylance_search::{Models, SearchMode, SearchRequest, describe};
-use polylance_sink::{Contention, IndexAction, Words, compact, index_words};
+use polylance_sink::{FullTextUpdate, IndexAction, OnConflict, compact, update_full_text_index};
 
 use super::common::{TestTable, owned, strings};
 
@@ -99,7 +99,7 @@ async fn build_unfolded(stored: &TestTable) {
 async fn words_of_every_script_are_found() {
     let stored = TestTable::new();
     stored.write(&texts()).await;
-    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     assert!(!stored.open().await.has_unfolded_text_index());
     assert_found(&stored, "an indexed row").await;
     for nothing in ["’", "!? …", "\"\"", "\u{200d}"] {
@@ -112,7 +112,7 @@ async fn words_of_every_script_are_found() {
 async fn unindexed_rows_are_folded_too() {
     let stored = TestTable::new();
     stored.write(&owned(&["something else", ""])).await;
-    index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     stored.write(&texts()).await;
     assert_found(&stored, "a row without index").await;
     let request = SearchRequest {
@@ -123,12 +123,12 @@ async fn unindexed_rows_are_folded_too() {
     let hits = stored.open().await.search(&request, &Models::default()).await.unwrap().into_batch().unwrap();
     assert_eq!(strings(&hits, "lang"), ["fra"]);
 
-    let extended = index_words(&stored.uri(), Words::Extend).await.unwrap().unwrap();
+    let extended = update_full_text_index(&stored.uri(), FullTextUpdate::Extend).await.unwrap().unwrap();
     let rows = texts().len() as u64 + 2;
     assert_eq!((extended.action, extended.indexed_rows, extended.unindexed_rows), (IndexAction::Extended, rows, 0));
     assert_found(&stored, "a second piece of the index").await;
-    compact(&stored.uri(), 0, Contention::Retry).await.unwrap();
-    let unchanged = index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    compact(&stored.uri(), 0, OnConflict::Retry).await.unwrap();
+    let unchanged = update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     assert_eq!((unchanged.action, unchanged.indexed_rows), (IndexAction::Unchanged, rows));
     assert_found(&stored, "a compacted table").await;
 }
@@ -141,12 +141,12 @@ async fn unfolded_index_is_searched_until_it_is_rebuilt() {
     assert!(stored.open().await.has_unfolded_text_index());
     assert_eq!(full_text_hits(&stored, "Münchner rathaus").await.len(), 1);
     stored.write(&owned(&["written later"])).await;
-    let extended = index_words(&stored.uri(), Words::Extend).await.unwrap().unwrap();
+    let extended = update_full_text_index(&stored.uri(), FullTextUpdate::Extend).await.unwrap().unwrap();
     assert_eq!((extended.action, extended.unindexed_rows), (IndexAction::Extended, 0));
     assert!(stored.open().await.has_unfolded_text_index());
     assert_eq!(full_text_hits(&stored, "LATER").await, ["written later"]);
 
-    let built = index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    let built = update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     let rows = texts().len() as u64 + 1;
     assert_eq!((built.action, built.indexed_rows, built.unindexed_rows), (IndexAction::Built, rows, 0));
     assert!(!stored.open().await.has_unfolded_text_index());
@@ -158,12 +158,12 @@ async fn unfolded_index_is_searched_until_it_is_rebuilt() {
 async fn empty_table_can_be_indexed() {
     let stored = TestTable::new();
     stored.write(&[]).await;
-    let built = index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    let built = update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     assert_eq!((built.action, built.indexed_rows), (IndexAction::Built, 0));
     assert!(full_text_hits(&stored, "word").await.is_empty());
     stored.write(&owned(&["l'homme"])).await;
     assert_eq!(full_text_hits(&stored, "homme").await, ["l'homme"]);
-    let extended = index_words(&stored.uri(), Words::Build).await.unwrap().unwrap();
+    let extended = update_full_text_index(&stored.uri(), FullTextUpdate::Create).await.unwrap().unwrap();
     assert_eq!((extended.action, extended.indexed_rows), (IndexAction::Extended, 1));
     assert_eq!(full_text_hits(&stored, "homme").await, ["l'homme"]);
 }

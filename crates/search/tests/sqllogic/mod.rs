@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use lance::Dataset;
 use polylance_search::{SearchError, SqlSession};
-use polylance_sink::{Words, index_words};
+use polylance_sink::{FullTextUpdate, update_full_text_index};
 use polylance_testkit::{classes, spans};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, strict_column_validator};
 use tempfile::TempDir;
@@ -64,7 +64,7 @@ async fn write(uri: &str) {
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, column)| column).collect());
     let rows = RecordBatchIterator::new([batch], schema);
     Box::pin(Dataset::write(rows, uri, None)).await.unwrap();
-    index_words(uri, Words::Build).await.unwrap().unwrap();
+    update_full_text_index(uri, FullTextUpdate::Create).await.unwrap().unwrap();
 }
 
 struct Database(SqlSession);

@@ -30,7 +30,7 @@ use lance::{
 use polylance_backend::{AnnotatorHandle, Backend, BackendHandle, TokenizeSpec};
 use polylance_schema::{Aggregation, Chunking, Contract, Pooling, Prompts, Scores, TaskSpec};
 use polylance_search::{LoadedModels, Models};
-use polylance_sink::{Words, index_words};
+use polylance_sink::{FullTextUpdate, update_full_text_index};
 use polylance_testkit::{FakeAnnotator, FakeBackend, classes, spans};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -129,7 +129,7 @@ impl Fixture {
     pub(super) async fn with(limits: Limits, tokens: Vec<TokenHash>) -> Self {
         let folder = TempDir::new().unwrap();
         write(&folder, batch().await, WriteMode::Create).await;
-        index_words(&uri(&folder), Words::Build).await.unwrap();
+        update_full_text_index(&uri(&folder), FullTextUpdate::Create).await.unwrap();
         Self::opened(folder, tokens, limits).await
     }
 

@@ -1,4 +1,4 @@
-//! Makes sure that a table has its annotation columns, under the contracts of the run.
+//! Declares annotation columns in a table, with the contracts of the run.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use lance::{Dataset, dataset::NewColumnTransform};
 use polylance_schema::{HeadContract, columns::RESERVED};
 
 use crate::{
-    SinkError,
-    attempts::{Attempts, is_conflict},
-    storage,
+    commit::retry::{CommitRetry, is_conflict},
+    error::SinkError,
+    table::open,
 };
 
-/// What was done for one column.
+/// The outcome of declaring one column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Declared {
-    /// It is there under this contract: only rows without a value are missing.
+    /// The table has the column with this contract: only rows without a value are missing.
     Kept,
-    /// It is new, and null in every row.
+    /// The column is new, and null in every row.
     Added,
-    /// It was filled under another contract: those values are gone, and it is null in every row.
+    /// The column had another contract: its values were dropped, and it is null in every row.
     Replaced,
 }
 
@@ -29,9 +29,9 @@ pub enum Declared {
 /// [`SinkError::NoTable`], [`SinkError::NotAnAnnotation`] when a column of that name holds something else,
 /// [`SinkError::Conflict`] or [`SinkError::Storage`].
 pub async fn declare_columns(uri: &str, columns: &[Field]) -> Result<Vec<Declared>, SinkError> {
-    let mut dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+    let mut dataset = open::existing(uri).await?;
     for column in columns {
-        state(uri, &dataset, column)?;
+        required_change(uri, &dataset, column)?;
     }
     let mut declared = Vec::with_capacity(columns.len());
     for column in columns {
@@ -41,10 +41,10 @@ pub async fn declare_columns(uri: &str, columns: &[Field]) -> Result<Vec<Declare
 }
 
 async fn declare(uri: &str, dataset: &mut Dataset, column: &Field) -> Result<Declared, SinkError> {
-    let mut attempts = Attempts::default();
+    let mut retry = CommitRetry::default();
     let mut declared = None;
     loop {
-        let changed = match state(uri, dataset, column)? {
+        let changed = match required_change(uri, dataset, column)? {
             Declared::Kept => return Ok(declared.unwrap_or(Declared::Kept)),
             Declared::Replaced => {
                 declared = Some(Declared::Replaced);
@@ -59,17 +59,15 @@ async fn declare(uri: &str, dataset: &mut Dataset, column: &Field) -> Result<Dec
         match changed {
             Ok(()) => {}
             Err(source) if is_conflict(&source) => {
-                attempts.conflict(uri, source).await?;
-                let latest = Box::pin(dataset.checkout_latest()).await;
-                latest.map_err(SinkError::storage(uri, "looking for a newer version"))?;
+                retry.refresh_after_conflict(uri, dataset, source).await?;
             }
             Err(source) => return Err(SinkError::storage(uri, "adding a column")(source)),
         }
     }
 }
 
-/// What is to be done for a column.
-fn state(uri: &str, dataset: &Dataset, column: &Field) -> Result<Declared, SinkError> {
+/// The change that declares a column.
+fn required_change(uri: &str, dataset: &Dataset, column: &Field) -> Result<Declared, SinkError> {
     let not_ours = || SinkError::NotAnAnnotation { uri: uri.to_owned(), column: column.name().clone() };
     let unreadable = |source| SinkError::UnreadableHead { uri: uri.to_owned(), source };
     if RESERVED.contains(&column.name().as_str()) {

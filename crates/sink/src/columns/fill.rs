@@ -1,10 +1,10 @@
-//! Writes annotations into their column, a commit at a time.
+//! Writes annotations to their column, commit by commit.
 //!
 //! in:  `annotated_schema(column)`
-//! out: one row a commit, see [`FillReport`]
+//! out: one row per commit, see [`FillReport`]
 //!
-//! A commit holds the new values of some fragments: for each of them one data file with the whole column, earlier
-//! values included, and nothing else. Rows with an `_error` go to the quarantine and stay without a value.
+//! A commit has the new values of some fragments: for each of them one data file with the whole column, earlier values
+//! included, and nothing else. Rows with an `_error` go to the quarantine and get no value.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,11 +21,9 @@ use arrow::{
 use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_expr::EquivalenceProperties,
     physical_plan::{
-        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PlanProperties,
-        execution_plan::{Boundedness, EmissionType},
-        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet},
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -40,28 +38,31 @@ use lance::{
 };
 use lance_core::ROW_ADDR;
 use polylance_schema::{
-    annotated_schema,
+    CommitPolicy, annotated_schema,
     columns::{DOC_ID, ERROR, MESSAGE, ROW_ADDRESS, STAGE, TEXT},
 };
 use tokio::time::Instant;
 
 use super::missing::has_column;
 use crate::{
-    SinkError,
-    attempts::{Attempts, is_conflict},
-    documents::{MAX_ERROR, MAX_TEXT, cut},
-    identity::advance,
-    quarantine::Quarantine,
-    report::FillReport,
-    storage,
-    table::check_head,
-    target::properties,
-    window::{BadDocument, Document, Window},
+    commit::{
+        properties,
+        report::FillReport,
+        retry::{CommitRetry, is_conflict},
+    },
+    error::SinkError,
+    operator::{self, OperatorTimes},
+    quarantine::write::Quarantine,
+    table::{identity::advance_to_latest, open, schema_check::check_head},
+    write::{
+        documents::{MAX_QUARANTINED_ERROR_BYTES, MAX_QUARANTINED_TEXT_BYTES, cut},
+        next_batch::{NextBatch, next_batch},
+        window::{Document, FailedDocument, Window},
+    },
 };
-use polylance_schema::CommitPolicy;
 
-/// Rows of a column file that are put together at once.
-const ROWS: usize = 8192;
+/// Rows per batch of a column file.
+const COLUMN_FILE_BATCH_ROWS: usize = 8192;
 
 /// A column to fill.
 #[derive(Debug, Clone)]
@@ -70,7 +71,7 @@ pub struct FillTarget {
     pub uri: String,
     /// The column, declared in the table, with its contract.
     pub column: Field,
-    /// The run, written into every commit.
+    /// The id of the run, written to every commit.
     pub run_id: String,
     /// When rows are committed.
     pub commit: CommitPolicy,
@@ -86,7 +87,7 @@ pub struct LanceFillExec {
 }
 
 impl LanceFillExec {
-    /// Over `annotated_schema(column)`.
+    /// Fills the column of `target` from `input`, which yields `annotated_schema(column)`.
     ///
     /// # Errors
     /// When the input has other columns.
@@ -95,73 +96,55 @@ impl LanceFillExec {
         if expected.fields() != found.fields() {
             return Err(DataFusionError::Plan(format!("LanceFillExec expected columns {expected}, found {found}")));
         }
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(FillReport::schema()),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self { target, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        let properties = operator::properties(FillReport::schema());
+        Ok(Self { target, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 }
 
 impl DisplayAs for LanceFillExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let FillTarget { uri, column, commit, .. } = &self.target;
-        let (column, rows, seconds) = (column.name(), commit.rows, commit.seconds);
-        write!(f, "LanceFillExec: uri={uri}, column={column}, rows={rows}, seconds={seconds}")
+        let settings: [(&str, &dyn fmt::Display); 4] =
+            [("uri", uri), ("column", column.name()), ("rows", &commit.rows), ("seconds", &commit.seconds)];
+        operator::display("LanceFillExec", &settings, format, f)
     }
 }
 
 impl ExecutionPlan for LanceFillExec {
-    fn name(&self) -> &'static str {
-        "LanceFillExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::try_new(input, self.target.clone())?)),
-            _ => Err(DataFusionError::Plan("LanceFillExec has one input".to_owned())),
-        }
-    }
+    operator::single_input_methods!("LanceFillExec");
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let filler = Filler {
             target: self.target.clone(),
             input: self.input.execute(partition, context)?.fuse(),
-            conflicts: MetricBuilder::new(&self.metrics).counter("commit_conflicts", partition),
+            metrics: FillMetrics::new(&self.metrics, partition),
             open: None,
-            pending: Pending::default(),
+            pending: PendingRows::default(),
             failure: None,
         };
         let commits = stream::try_unfold(filler, |filler| Box::pin(filler.next()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(FillReport::schema(), commits)))
     }
+}
 
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+#[derive(Debug)]
+struct FillMetrics {
+    conflicts: Count,
+    times: OperatorTimes,
+}
+
+impl FillMetrics {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        Self {
+            conflicts: MetricBuilder::new(metrics).counter("commit_conflicts", partition),
+            times: OperatorTimes::new(metrics, partition),
+        }
     }
 }
 
 /// Rows that wait for a commit.
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingRows {
     /// `annotated_schema(column)`.
     batches: Vec<RecordBatch>,
     rows: u64,
@@ -169,7 +152,7 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenTable {
     dataset: Dataset,
     quarantine: Quarantine,
 }
@@ -177,27 +160,23 @@ struct Open {
 struct Filler {
     target: FillTarget,
     input: stream::Fuse<SendableRecordBatchStream>,
-    conflicts: Count,
-    open: Option<Open>,
-    pending: Pending,
-    /// Of the input, told after the commit of what came before it.
+    metrics: FillMetrics,
+    open: Option<OpenTable>,
+    pending: PendingRows,
+    /// The error of the input, returned after the commit of the rows before it.
     failure: Option<DataFusionError>,
 }
 
 impl Filler {
-    /// Reads until a commit is due, commits, and reports it.
+    /// Reads until a commit is due, commits, and returns its report.
     async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
         loop {
             let deadline = self.deadline();
-            let next = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, self.input.next()).await,
-                None => Ok(self.input.next().await),
-            };
-            match next {
-                Ok(Some(Ok(batch))) => {
+            match next_batch(&mut self.input, deadline).await {
+                NextBatch::Batch(batch) => {
                     self.pending.opened.get_or_insert_with(Instant::now);
                     self.pending.rows += batch.num_rows() as u64;
                     self.pending.batches.push(batch);
@@ -206,11 +185,11 @@ impl Filler {
                         continue;
                     }
                 }
-                // What was annotated before the failure is kept and reported; the failure comes next.
-                Ok(Some(Err(error))) if self.pending.rows == 0 => return Err(error),
-                Ok(Some(Err(error))) => self.failure = Some(error),
-                Ok(None) if self.pending.rows == 0 => return Ok(None),
-                Ok(None) | Err(_) => {}
+                // Rows that were annotated before the failure are committed and reported first.
+                NextBatch::Failed(error) if self.pending.rows == 0 => return Err(error),
+                NextBatch::Failed(error) => self.failure = Some(error),
+                NextBatch::End if self.pending.rows == 0 => return Ok(None),
+                NextBatch::End | NextBatch::Deadline => {}
             }
             let report = self.commit().await?;
             return Ok(Some((report, self)));
@@ -224,14 +203,20 @@ impl Filler {
 
     async fn commit(&mut self) -> Result<RecordBatch> {
         let pending = mem::take(&mut self.pending);
+        let waiting = self.metrics.times.wait_store.timer();
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.target.open().await?,
         };
-        let rows = Rows::new(&pending.batches, &self.target)?;
-        let (version, written) = self.target.write(&mut open, &rows, &self.conflicts).await?;
+        waiting.done();
+        let timer = self.metrics.times.elapsed_compute.timer();
+        let rows = AnnotatedRows::new(&pending.batches, &self.target)?;
+        timer.done();
+        let (version, written) = self.target.write(&mut open, &rows, &self.metrics).await?;
         let properties = self.target.properties(written);
+        let waiting = self.metrics.times.wait_store.timer();
         open.quarantine.update(&rows.window, &properties).await?;
+        waiting.done();
         self.open = Some(open);
         let quarantined = rows.window.quarantine.len() as u64;
         let moved = rows.good - written;
@@ -240,27 +225,32 @@ impl Filler {
 }
 
 impl FillTarget {
-    async fn open(&self) -> Result<Open, SinkError> {
-        let dataset = storage::open(&self.uri).await?.ok_or_else(|| SinkError::NoTable { uri: self.uri.clone() })?;
+    async fn open(&self) -> Result<OpenTable, SinkError> {
+        let dataset = open::existing(&self.uri).await?;
         let quarantine = Quarantine::open(&self.uri, &self.run_id).await?;
-        Ok(Open { dataset, quarantine })
+        Ok(OpenTable { dataset, quarantine })
     }
 
-    /// Writes the fragments' column files and commits them, again after a conflict. The version, and the rows that got
-    /// their value.
-    async fn write(&self, open: &mut Open, rows: &Rows, conflicts: &Count) -> Result<(u64, u64), SinkError> {
+    /// Writes the column files of the fragments and commits them, with retries after conflicts. Returns the version,
+    /// and the number of rows that received their value.
+    async fn write(
+        &self,
+        open: &mut OpenTable,
+        rows: &AnnotatedRows,
+        metrics: &FillMetrics,
+    ) -> Result<(u64, u64), SinkError> {
         let uri = &self.uri;
-        let mut attempts = Attempts::default();
+        let mut retry = CommitRetry::default();
         loop {
-            advance(uri, &mut open.dataset).await?;
+            advance_to_latest(uri, &mut open.dataset).await?;
             check_head(uri, &open.dataset, &self.column)?;
             let mut replacements = Vec::with_capacity(rows.fragments.len());
             let mut written = 0;
-            for (id, places) in &rows.fragments {
-                // A fragment that compaction has replaced since: its rows are still null, and found where they are now.
+            for (id, new_values) in &rows.fragments {
+                // A compaction has replaced the fragment: its rows are still null, and the next run finds them.
                 let Some(fragment) = open.dataset.get_fragment(*id as usize) else { continue };
-                replacements.push(self.column_file(&open.dataset, &fragment, places, rows).await?);
-                written += places.len() as u64;
+                replacements.push(self.column_file(&open.dataset, &fragment, new_values, rows, &metrics.times).await?);
+                written += new_values.len() as u64;
             }
             if replacements.is_empty() {
                 return Ok((open.dataset.version_id(), 0));
@@ -269,14 +259,17 @@ impl FillTarget {
             let transaction = TransactionBuilder::new(open.dataset.version_id(), operation)
                 .transaction_properties(Some(Arc::new(self.properties(written))))
                 .build();
-            match Box::pin(CommitBuilder::new(Arc::new(open.dataset.clone())).execute(transaction)).await {
+            let waiting = metrics.times.wait_store.timer();
+            let committed = Box::pin(CommitBuilder::new(Arc::new(open.dataset.clone())).execute(transaction)).await;
+            waiting.done();
+            match committed {
                 Ok(dataset) => {
                     open.dataset = dataset;
                     return Ok((open.dataset.version_id(), written));
                 }
                 Err(source) if is_conflict(&source) => {
-                    conflicts.add(1);
-                    attempts.conflict(uri, source).await?;
+                    metrics.conflicts.add(1);
+                    retry.wait_after_conflict(uri, source).await?;
                 }
                 Err(source) => return Err(SinkError::storage(uri, "committing annotations")(source)),
             }
@@ -291,28 +284,30 @@ impl FillTarget {
         ])
     }
 
-    /// Writes the whole column of a fragment: the new values, and those that were there.
+    /// Writes the whole column of a fragment: the new values, and the existing ones.
     async fn column_file(
         &self,
         dataset: &Dataset,
         fragment: &FileFragment,
-        places: &[Place],
-        rows: &Rows,
+        new_values: &[NewValue],
+        rows: &AnnotatedRows,
+        times: &OperatorTimes,
     ) -> Result<DataReplacementGroup, SinkError> {
         let (uri, name) = (&self.uri, self.column.name());
         let writing = || SinkError::storage(uri, "writing an annotation column");
         let count = Box::pin(fragment.physical_rows()).await.map_err(writing())?;
+        // The value of each row, as a position in `values`: null at first.
         let mut values = vec![new_null_array(self.column.data_type(), 1)];
         let mut source = vec![(0, 0); count];
-        let mut put = |offset: u32, place: (usize, usize)| match source.get_mut(offset as usize) {
-            Some(at) => {
-                *at = place;
+        let mut put = |offset: u32, position: (usize, usize)| match source.get_mut(offset as usize) {
+            Some(value) => {
+                *value = position;
                 Ok(())
             }
             None => Err(SinkError::rows(uri, format!("row {offset} of a fragment with {count} rows"))),
         };
         if has_column(dataset, fragment, name) {
-            for (column, offsets) in self.present(dataset, fragment).await? {
+            for (column, offsets) in self.existing_values(dataset, fragment).await? {
                 for (row, offset) in offsets.into_iter().enumerate() {
                     put(offset, (values.len(), row))?;
                 }
@@ -321,22 +316,25 @@ impl FillTarget {
         }
         let first = values.len();
         values.extend(rows.values.iter().cloned());
-        for place in places {
-            put(place.offset, (first + place.batch, place.row))?;
+        for new in new_values {
+            put(new.offset, (first + new.batch, new.row))?;
         }
         let schema = dataset.schema().project(&[name]).map_err(writing())?;
         let arrow = Arc::new(Schema::new(vec![Field::new(name, self.column.data_type().clone(), true)]));
-        let batches = source.chunks(ROWS).map(|part| {
+        let timer = times.elapsed_compute.timer();
+        let batches = source.chunks(COLUMN_FILE_BATCH_ROWS).map(|part| {
             let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
             let column = interleave(&values, part)?;
             Ok(RecordBatch::try_new(Arc::clone(&arrow), vec![column])?)
         });
         let batches: Vec<lance::Result<RecordBatch>> = batches.collect();
+        timer.done();
+        let _waiting = times.wait_store.timer();
         Box::pin(fragment.write_columns(stream::iter(batches), &schema)).await.map_err(writing())
     }
 
-    /// The column of a fragment as it is, with the rows' offsets.
-    async fn present(
+    /// The values that the column of a fragment has, with the offsets of their rows.
+    async fn existing_values(
         &self,
         dataset: &Dataset,
         fragment: &FileFragment,
@@ -360,9 +358,9 @@ impl FillTarget {
     }
 }
 
-/// Where a new value is, and where it goes.
+/// The position of a new value in the batches, and the offset of its row in the fragment.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct NewValue {
     batch: usize,
     row: usize,
     offset: u32,
@@ -370,17 +368,17 @@ struct Place {
 
 /// The rows of a commit.
 #[derive(Debug)]
-struct Rows {
-    /// The column, a batch at a time.
+struct AnnotatedRows {
+    /// The column of each batch.
     values: Vec<ArrayRef>,
     /// The good rows of each fragment.
-    fragments: BTreeMap<u64, Vec<Place>>,
+    fragments: BTreeMap<u64, Vec<NewValue>>,
     good: u64,
-    /// What the quarantine must hear of.
+    /// The changes for the quarantine.
     window: Window,
 }
 
-impl Rows {
+impl AnnotatedRows {
     fn new(batches: &[RecordBatch], target: &FillTarget) -> Result<Self, SinkError> {
         let source = format!("{}#{}", target.uri, target.column.name());
         let mut rows = Self { values: Vec::new(), fragments: BTreeMap::new(), good: 0, window: Window::default() };
@@ -397,25 +395,25 @@ impl Rows {
             for row in 0..batch.num_rows() {
                 let address = addresses.value(row);
                 if errors.is_null(row) {
-                    let place = Place { batch: number, row, offset: address as u32 };
-                    rows.fragments.entry(address >> 32).or_default().push(place);
+                    let value = NewValue { batch: number, row, offset: address as u32 };
+                    rows.fragments.entry(address >> 32).or_default().push(value);
                     rows.good += 1;
-                    // An earlier failure of this row is over. No document has an empty id, so nothing else is.
+                    // Drops the record of an earlier failure of this row, and no other: no document has an empty id.
                     let document = Document { doc_id: String::new(), source: source.clone(), row: address };
                     rows.window.documents.push(document);
                     continue;
                 }
-                let of = |column: Option<&ArrayRef>| {
+                let text_of = |column: Option<&ArrayRef>| {
                     let column = column.and_then(|column| column.as_string_opt::<i32>());
                     column.map(|column| column.value(row).to_owned()).unwrap_or_default()
                 };
-                rows.window.quarantine.push(BadDocument {
+                rows.window.quarantine.push(FailedDocument {
                     source: source.clone(),
                     row: address,
                     doc_id: Some(ids.value(row).to_owned()),
-                    stage: of(stages),
-                    error: cut(&of(messages), MAX_ERROR).to_owned(),
-                    text: Some(cut(texts.value(row), MAX_TEXT).to_owned()),
+                    stage: text_of(stages),
+                    error: cut(&text_of(messages), MAX_QUARANTINED_ERROR_BYTES).to_owned(),
+                    text: Some(cut(texts.value(row), MAX_QUARANTINED_TEXT_BYTES).to_owned()),
                 });
             }
         }

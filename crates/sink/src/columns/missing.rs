@@ -1,4 +1,4 @@
-//! Which rows of a table have no value in a column.
+//! The rows of a table that have no value in a column.
 
 use arrow::{
     array::{Array, AsArray},
@@ -8,17 +8,17 @@ use futures::TryStreamExt;
 use lance::{Dataset, dataset::fragment::FileFragment};
 use lance_core::ROW_ADDR;
 
-use crate::{SinkError, storage};
+use crate::{error::SinkError, table::open};
 
-/// Rows without a value in `column`, in the latest version of the table.
+/// The number of rows without a value in `column`, in the latest version of the table.
 ///
 /// # Errors
 /// [`SinkError::NoTable`], or [`SinkError::Storage`] when the column cannot be read.
 pub async fn missing_rows(uri: &str, column: &str) -> Result<u64, SinkError> {
-    let dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+    let dataset = open::existing(uri).await?;
     let mut missing = 0;
     for fragment in dataset.get_fragments() {
-        missing += match of_fragment(uri, &dataset, &fragment, column).await? {
+        missing += match missing_in_fragment(uri, &dataset, &fragment, column).await? {
             Missing::All => {
                 let rows = Box::pin(fragment.count_rows(None)).await;
                 rows.map_err(SinkError::storage(uri, "counting rows"))? as u64
@@ -29,12 +29,12 @@ pub async fn missing_rows(uri: &str, column: &str) -> Result<u64, SinkError> {
     Ok(missing)
 }
 
-/// Rows of a fragment that have no value.
+/// The rows of a fragment that have no value.
 #[derive(Debug)]
 pub(super) enum Missing {
     /// The fragment has no file with the column.
     All,
-    /// Their offsets, rising.
+    /// Their offsets, ascending.
     Rows(Vec<u32>),
 }
 
@@ -51,8 +51,8 @@ impl Missing {
     }
 }
 
-/// Reads the column of a fragment, and nothing where it has no file.
-pub(super) async fn of_fragment(
+/// Reads the column of a fragment; nothing is read when the fragment has no file with it.
+pub(super) async fn missing_in_fragment(
     uri: &str,
     dataset: &Dataset,
     fragment: &FileFragment,

@@ -1,9 +1,9 @@
-//! Annotation columns: added to a table that exists, filled a commit at a time.
+//! Annotation columns: added to an existing table and filled commit by commit.
 //!
-//! A column is declared first: one commit that changes the schema and no data, after which every row has a null. Then
-//! rows that have a null are read ([`TableRowsExec`]), annotated, and written back ([`LanceFillExec`]): the column's
-//! values of a fragment are one data file of their own, so the files with texts and vectors are never touched. What is
-//! done is in the table itself; another run finds the nulls that are left.
+//! A column is declared first: one commit changes the schema and no data, after which the column is null in every row.
+//! Then rows with a null are read ([`TableRowsExec`]), annotated, and written back ([`LanceFillExec`]): the column's
+//! values of a fragment are a data file of their own, so the files with texts and vectors are never touched. The table
+//! itself records the progress: another run finds the remaining nulls.
 
 mod declare;
 mod fill;

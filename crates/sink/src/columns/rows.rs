@@ -2,8 +2,8 @@
 //!
 //! out: `chunk_schema(inputs)`, in the table's order
 //!
-//! Of each fragment the column is read first; texts only where a row lacks a value. The dataset is opened in
-//! `execute`, at the version the plan was made for.
+//! The column of each fragment is read first; texts are read only for fragments with missing values. `execute` opens
+//! the dataset at the version that the plan was made for.
 
 use std::{fmt, sync::Arc};
 
@@ -13,13 +13,11 @@ use arrow::{
     datatypes::{Field, FieldRef, SchemaRef, UInt64Type},
 };
 use datafusion::{
-    error::{DataFusionError, Result},
+    error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_expr::EquivalenceProperties,
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
-        execution_plan::{Boundedness, EmissionType},
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -30,10 +28,10 @@ use polylance_schema::{
     columns::{ROW_ADDRESS, TEXT},
 };
 
-use super::missing::{Missing, of_fragment};
-use crate::{SinkError, storage};
+use super::missing::{Missing, missing_in_fragment};
+use crate::{error::SinkError, operator, table::open};
 
-/// Scans what is missing in one column of one version of a table.
+/// Scans the rows of one version of a table that have no value in a column.
 #[derive(Debug)]
 pub struct TableRowsExec {
     uri: String,
@@ -44,26 +42,22 @@ pub struct TableRowsExec {
 }
 
 impl TableRowsExec {
-    /// Looks at the latest version of the table at `uri`. `inputs` names columns that the head needs beside the text.
+    /// Opens the latest version of the table at `uri`. `inputs` names the columns that the head needs in addition to
+    /// the text.
     ///
     /// # Errors
     /// [`SinkError::NoTable`]; [`SinkError::MissingColumn`] when the table has no text or lacks an input.
     pub async fn open(uri: &str, column: &str, inputs: &HeadInputs) -> Result<Self, SinkError> {
-        let dataset = storage::open(uri).await?.ok_or_else(|| SinkError::NoTable { uri: uri.to_owned() })?;
+        let dataset = open::existing(uri).await?;
         let names = inputs.question_column.iter().chain(&inputs.choices_column);
-        let beside = names.map(|name| field(uri, &dataset, name)).collect::<Result<Vec<_>, _>>()?;
+        let inputs = names.map(|name| field(uri, &dataset, name)).collect::<Result<Vec<_>, _>>()?;
         field(uri, &dataset, TEXT)?;
-        Ok(Self::new(uri.to_owned(), dataset.version_id(), column.to_owned(), chunk_schema(&beside)))
+        Ok(Self::new(uri.to_owned(), dataset.version_id(), column.to_owned(), chunk_schema(&inputs)))
     }
 
     fn new(uri: String, version: u64, column: String, schema: SchemaRef) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { uri, version, column, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        let properties = operator::properties(schema);
+        Self { uri, version, column, properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
@@ -73,27 +67,14 @@ fn field(uri: &str, dataset: &Dataset, name: &str) -> Result<FieldRef, SinkError
 }
 
 impl DisplayAs for TableRowsExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TableRowsExec: uri={}, version={}, without={}", self.uri, self.version, self.column)
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { uri, version, column, .. } = self;
+        operator::display("TableRowsExec", &[("uri", uri), ("version", version), ("without", column)], format, f)
     }
 }
 
 impl ExecutionPlan for TableRowsExec {
-    fn name(&self) -> &'static str {
-        "TableRowsExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        if children.is_empty() { Ok(self) } else { Err(DataFusionError::Plan("TableRowsExec has no input".to_owned())) }
-    }
+    operator::leaf_methods!("TableRowsExec");
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
@@ -101,10 +82,6 @@ impl ExecutionPlan for TableRowsExec {
         let rows =
             stream::once(scan.open(self.version)).try_flatten().map_ok(move |batch| batch.record_output(&baseline));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
     }
 }
 
@@ -127,7 +104,7 @@ impl Scan {
     }
 
     async fn fragment(self, dataset: Dataset, fragment: FileFragment) -> Result<SendableRecordBatchStream> {
-        let missing = of_fragment(&self.uri, &dataset, &fragment, &self.column).await?;
+        let missing = missing_in_fragment(&self.uri, &dataset, &fragment, &self.column).await?;
         let schema = Arc::clone(&self.schema);
         if missing.is_empty() {
             return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::empty())));
@@ -146,7 +123,7 @@ impl Scan {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
-    /// The rows of a batch that are missing, with the columns in their order.
+    /// The rows of a batch without a value, with the columns in the order of the schema.
     fn without_value(&self, batch: &RecordBatch, missing: &Missing) -> Result<RecordBatch> {
         let columns = self.schema.fields().iter().map(|field| {
             let column = batch.column_by_name(field.name()).cloned();

@@ -1,19 +1,13 @@
 //! Runs on real tables in a temporary folder.
 
 mod columns;
+mod commit;
 mod index;
-mod kill;
-mod map;
-pub(crate) mod power;
-mod protocol;
+mod maintenance;
+mod projection;
 mod quarantine;
-mod quarantine_rows;
-mod refusals;
-mod replace;
-mod shared;
-mod upkeep;
-mod windows;
-mod writers;
+pub(crate) mod table;
+mod write;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -35,18 +29,18 @@ use lance::Dataset;
 use polylance_schema::{Chunking, CommitPolicy, Contract, Pooling, Prompts, TextColumn, encoded_schema, error_fields};
 use tempfile::TempDir;
 
-use crate::{TableMark, TableTarget, plan_commit};
+use crate::{CommitReport, TableMark, TableTarget, plan_commit};
 
 const DIM: usize = 8;
 
-/// A document of some chunks, at one row of `corpus.csv`.
+/// A document of some chunks, from one row of `corpus.csv`.
 #[derive(Debug, Clone)]
 pub(crate) struct Doc {
     id: Option<String>,
     row: u64,
     chunks: Vec<String>,
     lang: Option<String>,
-    /// The chunk that failed.
+    /// The chunk with an error.
     error: Option<usize>,
 }
 
@@ -77,7 +71,7 @@ fn input_schema() -> SchemaRef {
     encoded_schema(&keep(), DIM)
 }
 
-/// An encoded batch, one row a chunk.
+/// An encoded batch, one row per chunk.
 fn batch(docs: &[Doc]) -> RecordBatch {
     let rows: Vec<(&Doc, usize)> = docs.iter().flat_map(|doc| (0..doc.chunks.len()).map(move |i| (doc, i))).collect();
     let failed = |(doc, chunk): &(&Doc, usize)| doc.error == Some(*chunk);
@@ -139,11 +133,11 @@ fn contract() -> Contract {
 }
 
 /// A table in a folder of its own.
-struct Place {
+struct TestTable {
     folder: TempDir,
 }
 
-impl Place {
+impl TestTable {
     fn new() -> Self {
         Self { folder: TempDir::new().unwrap() }
     }
@@ -192,13 +186,10 @@ fn plan(batches: Vec<RecordBatch>, target: TableTarget) -> Arc<dyn ExecutionPlan
     plan_commit(input, target).unwrap()
 }
 
-/// Runs to the end; the commits as `[version, documents, chunks, quarantined, tokens]`, version 0 where there is none.
-async fn run(batches: Vec<RecordBatch>, target: TableTarget) -> datafusion::error::Result<Vec<[u64; 5]>> {
+/// Runs to the end; the reports of the commits.
+async fn run(batches: Vec<RecordBatch>, target: TableTarget) -> datafusion::error::Result<Vec<CommitReport>> {
     let commits = collect(plan(batches, target), SessionContext::new().task_ctx()).await?;
-    let row = |batch: &RecordBatch, i: usize| {
-        std::array::from_fn(|column| batch.column(column).as_primitive::<UInt64Type>().value(i))
-    };
-    Ok(commits.iter().flat_map(|batch| (0..batch.num_rows()).map(move |i| row(batch, i))).collect())
+    Ok(commits.iter().flat_map(|batch| CommitReport::from_batch(batch).unwrap()).collect())
 }
 
 async fn read(plan: Arc<dyn ExecutionPlan>) -> Vec<RecordBatch> {

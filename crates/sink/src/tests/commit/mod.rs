@@ -1,0 +1,4 @@
+mod concurrent_writers;
+mod killed;
+mod protocol;
+mod replace;

@@ -1,0 +1,3 @@
+pub(crate) mod durability;
+mod other_programs;
+mod refusals;
