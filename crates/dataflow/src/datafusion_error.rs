@@ -5,7 +5,7 @@ use std::io;
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
 
-use crate::SourceError;
+use crate::error::SourceError;
 
 impl From<SourceError> for DataFusionError {
     fn from(error: SourceError) -> Self {

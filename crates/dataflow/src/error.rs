@@ -4,6 +4,11 @@ use std::borrow::Cow;
 
 use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT, is_store_refusal};
 
+use crate::{
+    read::error::ReadError,
+    source::uri::{is_glob, is_web},
+};
+
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -145,14 +150,10 @@ fn is_refusal(error: &object_store::Error) -> bool {
 
 /// The store's error among the causes of an error.
 fn find_store_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e object_store::Error> {
-    match error.downcast_ref::<crate::read::ReadError>() {
+    match error.downcast_ref::<ReadError>() {
         Some(error) => error.store_error(),
         None => error.downcast_ref(),
     }
-}
-
-fn is_web(uri: &str) -> bool {
-    uri.starts_with("http://") || uri.starts_with("https://")
 }
 
 /// What a refusal means, by the store that refuses.
@@ -201,7 +202,7 @@ impl Explain for SourceError {
             Self::ReservedColumn { .. } | Self::ColumnName { .. } | Self::AmbiguousColumn { .. } => {
                 Some("rename the column in the source, or leave it out of `keep`".into())
             }
-            Self::NotFound { uri } if crate::location::glob::is_glob(uri) && !is_web(uri) => Some(
+            Self::NotFound { uri } if is_glob(uri) && !is_web(uri) => Some(
                 "`*`, `?`, `[…]` and `{…}` are a glob where nothing has exactly this name; `[*]`, `[?]`, `[[]`, `[{]` \
                  stand for the character itself"
                     .into(),

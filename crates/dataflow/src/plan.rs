@@ -7,7 +7,17 @@ use datafusion::{error::Result, physical_plan::ExecutionPlan};
 use polylance_backend::{BackendInfo, TokenizeSpec};
 use polylance_schema::ContentRule;
 
-use crate::{AntiJoinExec, DistinctIdExec, EncodeExec, OnlyRowsExec, RowSet, Source, SourceScanExec, TokenizeExec};
+use crate::{
+    exec::{
+        anti_join::AntiJoinExec,
+        distinct::DistinctIdExec,
+        encode::EncodeExec,
+        filter_rows::{OnlyRowsExec, RowSet},
+        scan::SourceScanExec,
+        tokenize::TokenizeExec,
+    },
+    source::open::Source,
+};
 
 /// Scan, drop what the table has already, tokenize, encode. `keys` yields `key_schema()`: the table's documents. With
 /// `only`, other rows of the source are read and go no further.

@@ -2,7 +2,11 @@
 
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::{AntiJoinExec, EncodeExec, SourceScanExec, anti_join::ROWS_SKIPPED, encode::TOKENS, scan::BYTES_READ};
+use crate::exec::{
+    anti_join::{AntiJoinExec, ROWS_SKIPPED},
+    encode::{EncodeExec, TOKENS},
+    scan::{BYTES_READ, SourceScanExec},
+};
 
 /// Counts of a plan that is running or done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

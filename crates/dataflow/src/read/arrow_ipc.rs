@@ -12,7 +12,14 @@ use arrow::{
     ipc::reader::{FileReader, StreamReader},
 };
 
-use super::{Columns, OpenFile, ReadError, RowStream, columnar, lines::spawn_rows};
+use super::{
+    columnar,
+    columns::Columns,
+    error::ReadError,
+    lines::spawn_rows,
+    open_file::OpenFile,
+    rows::{BATCH_ROWS, RowStream},
+};
 
 /// Either form of Arrow IPC.
 enum Batches {
@@ -69,8 +76,8 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> Result<RowStream
         let mut first = 0;
         for batch in batches {
             let batch = batch?;
-            for start in (0..batch.num_rows()).step_by(super::BATCH_ROWS) {
-                let part = batch.slice(start, super::BATCH_ROWS.min(batch.num_rows() - start));
+            for start in (0..batch.num_rows()).step_by(BATCH_ROWS) {
+                let part = batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start));
                 if !send(columnar::rows(&part, &columns, first)?) {
                     return Ok(());
                 }

@@ -6,10 +6,11 @@ use arrow::{
 };
 
 use super::{
-    Columns, ReadError,
-    exact::{self, is_id, is_text},
+    columns::Columns,
+    error::ReadError,
+    rows::Rows,
+    types::exact::{self, is_id, is_text},
 };
-use crate::batches::Rows;
 
 /// Positions in a file's schema of the id, the text and those of the kept columns that the file has.
 pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>, ReadError> {

@@ -11,8 +11,12 @@ use tokio::{
 };
 use tokio_util::io::StreamReader;
 
-use super::{OpenFile, ReadError, RowStream};
-use crate::{batches::Rows, format::Compression};
+use super::{
+    error::ReadError,
+    format::Compression,
+    open_file::OpenFile,
+    rows::{RowStream, Rows},
+};
 
 /// Batches that may wait for the operator above.
 const WAITING: usize = 2;

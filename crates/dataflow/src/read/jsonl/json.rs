@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::kind::Kind;
+use crate::read::types::kind::Kind;
 
 /// Lists and objects inside of each other at most.
 const DEPTH: usize = 128;

@@ -13,9 +13,9 @@ use arrow::{
 };
 
 use super::json::Json;
-use crate::{
+use crate::read::types::{
+    exact::{self, does_not_fit},
     kind::exact_number,
-    read::exact::{self, does_not_fit},
 };
 
 /// A kept column of values as written.

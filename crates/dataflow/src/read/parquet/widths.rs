@@ -19,7 +19,7 @@ use parquet::{
     },
 };
 
-use crate::read::{BATCH_BYTES, BATCH_ROWS};
+use crate::read::rows::{BATCH_BYTES, BATCH_ROWS};
 
 /// Bytes that a batch may have once it is decoded, but for a single row that has more.
 const DECODED_BYTES: u64 = 64 << 20;

@@ -1,0 +1,273 @@
+//! How the bytes of a file are read: always those of the file that was listed.
+//!
+//! A file may be replaced while it is read. Half of one and half of another give rows that neither of them has, so each
+//! request names the entity tag that was listed, each answer is compared with it, and a file on this machine is looked
+//! at again before any row of it is passed on.
+
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+use datafusion::physical_plan::metrics::Count;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{
+    Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt,
+};
+use polylance_schema::SourceFormat;
+use tokio::{io::AsyncReadExt, task::spawn_blocking};
+use tokio_util::io::StreamReader;
+
+use super::{
+    error::ReadError,
+    format::{Compression, HEAD, is_blank, named_format, sniff},
+    rows::RowStream,
+};
+use crate::source::{
+    file::{FileState, SourceFile},
+    location::{Store, web},
+};
+
+/// A file with what is needed to read it.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenFile {
+    store: Store,
+    pub(crate) file: SourceFile,
+    /// Bytes of this source that have been read, for progress.
+    pub(crate) bytes_read: Count,
+    /// The format of the source's other files.
+    others: Option<SourceFormat>,
+    /// The file's tag, where the store's listing gives another one than its answers.
+    tag: Arc<OnceLock<String>>,
+}
+
+impl OpenFile {
+    pub(crate) fn new(store: Store, others: Option<SourceFormat>, file: SourceFile, bytes_read: Count) -> Self {
+        Self { store, file, bytes_read, others, tag: Arc::default() }
+    }
+
+    /// Format and compression by content, unless the format is given; `None` for a text file without a row.
+    pub(super) async fn sniff(
+        &self,
+        given: Option<SourceFormat>,
+    ) -> Result<Option<(SourceFormat, Compression)>, ReadError> {
+        if let Some(reason) = &self.file.unreadable {
+            return Err(ReadError::Content(reason.clone()));
+        }
+        let head = self.head().await?;
+        let compression = Compression::of(&head);
+        let plain = match compression {
+            Compression::None => head,
+            // A block may be longer than any head: bytes are read until there are plain ones.
+            compression => {
+                let bytes = self.get(None).await?.into_stream().map_err(io::Error::other);
+                let mut plain = Vec::new();
+                match compression.plain(StreamReader::new(bytes)).take(HEAD).read_to_end(&mut plain).await {
+                    Err(error) if plain.is_empty() => return Err(error.into()),
+                    Ok(_) | Err(_) => plain,
+                }
+            }
+        };
+        if is_blank(&plain) && (plain.len() as u64) < HEAD {
+            let text = named_format(&self.file.uri).or(given).or(self.others);
+            return match text {
+                Some(SourceFormat::Jsonl | SourceFormat::Csv) => Ok(None),
+                _ => Err(ReadError::Content("the file is empty".into())),
+            };
+        }
+        let found = sniff(&plain, compression, given)?;
+        match given {
+            Some(given) if matches!(found, SourceFormat::Parquet | SourceFormat::Arrow) && given != found => {
+                Err(ReadError::Content(format!("the file is {found:?}, not {given:?}")))
+            }
+            given => Ok(Some((given.unwrap_or(found), compression))),
+        }
+    }
+
+    /// The file's bytes, or some of them.
+    pub(super) async fn get(&self, range: Option<Range<u64>>) -> Result<GetResult, ReadError> {
+        match &self.store {
+            Store::Files => self.get_local(range).await,
+            Store::Memory(store) => Ok(store.get_opts(&self.file.path, options(range)).await?),
+            Store::Objects(store) => self.get_object(store, range).await,
+            Store::Web(server) => {
+                let tag = self.file.state.as_ref().and_then(FileState::strong_tag);
+                let options = GetOptions { if_match: tag.map(str::to_owned), ..options(range) };
+                let result = server.store.get_opts(&self.file.path, options).await?;
+                let is_same = self.file.state.as_ref().is_none_or(|state| {
+                    let same_tag = state.e_tag.is_none() || state.e_tag == result.meta.e_tag;
+                    let modified = web::stated(result.meta.last_modified);
+                    same_tag && (state.modified.is_none() || state.modified == modified)
+                });
+                let same_size = !server.sized || result.meta.size == self.file.size;
+                if is_same && same_size { Ok(result) } else { Err(ReadError::Changed) }
+            }
+        }
+    }
+
+    async fn get_local(&self, range: Option<Range<u64>>) -> Result<GetResult, ReadError> {
+        let path = self.file.local_path().to_owned();
+        let opened = spawn_blocking(move || {
+            let file = File::open(&path)?;
+            let metadata = file.metadata()?;
+            Ok::<_, io::Error>((path, file, metadata))
+        });
+        let (path, file, metadata) = match opened.await.map_err(io::Error::other)? {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Changed),
+            opened => opened?,
+        };
+        if self.file.state.as_ref().is_some_and(|state| *state != FileState::of_local(&metadata)) {
+            return Err(ReadError::Changed);
+        }
+        let size = self.file.size;
+        let meta = ObjectMeta {
+            location: self.file.path.clone(),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let payload = GetResultPayload::File(file, path);
+        let range = range.unwrap_or(0..size);
+        Ok(GetResult {
+            payload,
+            meta,
+            range,
+            attributes: Attributes::default(),
+            extensions: object_store::Extensions::default(),
+        })
+    }
+
+    async fn get_object(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        range: Option<Range<u64>>,
+    ) -> Result<GetResult, ReadError> {
+        let state = self.file.state.as_ref();
+        let tag = || self.tag.get().map(String::as_str).or_else(|| state.and_then(FileState::strong_tag));
+        let version = state.and_then(|state| state.version.clone());
+        let get = async || {
+            let options =
+                GetOptions { if_match: tag().map(quoted), version: version.clone(), ..options(range.clone()) };
+            let result = store.get_opts(&self.file.path, options).await?;
+            let same = result.meta.size == self.file.size && Self::is_tagged(tag(), result.meta.e_tag.as_deref());
+            if same { Ok(result) } else { Err(ReadError::Changed) }
+        };
+        match get().await {
+            Err(error) if error.is_change() && self.tag.get().is_none() => {
+                self.listed_otherwise(store).await?;
+                get().await
+            }
+            got => got,
+        }
+    }
+
+    /// Takes an object's tag from the object where the listing gives another one and the object did not change.
+    async fn listed_otherwise(&self, store: &Arc<dyn ObjectStore>) -> Result<(), ReadError> {
+        let head = match store.head(&self.file.path).await {
+            Err(Error::NotFound { .. }) => return Err(ReadError::Changed),
+            head => head?,
+        };
+        let listed = self.file.state.as_ref().and_then(|state| state.modified);
+        let is_same = head.size == self.file.size
+            && listed.is_some_and(|listed| listed.timestamp() == head.last_modified.timestamp());
+        match head.e_tag {
+            Some(tag) if is_same => {
+                // Another request may have been faster: its tag is the one.
+                let _ = self.tag.set(tag);
+                Ok(())
+            }
+            _ => Err(ReadError::Changed),
+        }
+    }
+
+    fn is_tagged(expected: Option<&str>, found: Option<&str>) -> bool {
+        expected.zip(found).is_none_or(|(expected, found)| expected.trim_matches('"') == found.trim_matches('"'))
+    }
+
+    /// The file's first bytes.
+    pub(super) async fn head(&self) -> Result<Vec<u8>, ReadError> {
+        let (size, ranges) = match &self.store {
+            Store::Web(server) if !server.sized => (HEAD, false),
+            Store::Web(server) => (self.file.size, server.ranges),
+            _ => (self.file.size, true),
+        };
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        if ranges {
+            return Ok(self.get(Some(0..HEAD.min(size))).await?.bytes().await?.to_vec());
+        }
+        let mut stream = self.get(None).await?.into_stream();
+        let mut head = Vec::new();
+        while (head.len() as u64) < HEAD {
+            let Some(bytes) = stream.try_next().await? else { break };
+            head.extend_from_slice(&bytes);
+        }
+        head.truncate(HEAD as usize);
+        Ok(head)
+    }
+
+    /// Whether parts of the file can be read one after another and are sure to be of one file.
+    pub(super) fn has_parts(&self) -> bool {
+        match &self.store {
+            Store::Web(server) => {
+                server.ranges && self.file.state.as_ref().is_some_and(|state| state.strong_tag().is_some())
+            }
+            _ => true,
+        }
+    }
+
+    /// The whole file on this machine, for formats that are read from a file handle.
+    pub(super) async fn local(&self) -> Result<File, ReadError> {
+        use std::io::{Seek, Write};
+
+        let result = self.get(None).await?;
+        match result.payload {
+            GetResultPayload::File(file, _) => Ok(file),
+            GetResultPayload::Stream(mut stream) => {
+                let mut file = tempfile::tempfile()?;
+                while let Some(bytes) = TryStreamExt::try_next(&mut stream).await? {
+                    file.write_all(&bytes)?;
+                }
+                file.rewind()?;
+                Ok(file)
+            }
+        }
+    }
+
+    /// Rows of a file on this machine, each batch only when the file is still the one that was listed. A file that is
+    /// written while it is read may also look damaged, so an error is looked at in the same way.
+    pub(super) fn watched(self, rows: RowStream) -> RowStream {
+        if !matches!(self.store, Store::Files) {
+            return rows;
+        }
+        let ended = stream::once(async { None });
+        rows.map(Some)
+            .chain(ended)
+            .then(move |rows| {
+                let (path, state) = (self.file.local_path().to_owned(), self.file.state.clone());
+                async move {
+                    let metadata = spawn_blocking(move || std::fs::metadata(path)).await;
+                    let is_same = match (metadata, state) {
+                        (Ok(Ok(metadata)), Some(state)) => state == FileState::of_local(&metadata),
+                        _ => false,
+                    };
+                    if is_same { rows } else { Some(Err(ReadError::Changed)) }
+                }
+            })
+            .filter_map(async |rows| rows)
+            .boxed()
+    }
+}
+
+fn options(range: Option<Range<u64>>) -> GetOptions {
+    GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() }
+}
+
+/// A tag as the header `If-Match` has it; the listings of some stores leave the quotes out.
+fn quoted(tag: &str) -> String {
+    if tag.starts_with('"') { tag.to_owned() } else { format!("\"{tag}\"") }
+}
