@@ -9,7 +9,7 @@ use arrow::{
 };
 use polylance_schema::{Stage, columns::ERROR, error_fields};
 
-/// The `_error` column.
+/// The `_error` column of rows that `stage` refuses with these messages.
 pub(crate) fn errors(stage: Stage, errors: &[Option<String>]) -> StructArray {
     let stages = StringArray::from_iter_values(std::iter::repeat_n(stage.as_str(), errors.len()));
     let messages = StringArray::from_iter_values(errors.iter().map(|error| error.as_deref().unwrap_or_default()));
@@ -17,7 +17,7 @@ pub(crate) fn errors(stage: Stage, errors: &[Option<String>]) -> StructArray {
     StructArray::new(error_fields(), vec![Arc::new(stages), Arc::new(messages)], Some(nulls))
 }
 
-/// A batch in which the rows with a message are refused too, by `stage`; rows that were refused before keep their error.
+/// A batch in which the rows with a message are refused by `stage`; rows that were refused before keep their error.
 pub(crate) fn with_errors(
     batch: &RecordBatch,
     stage: Stage,
@@ -52,7 +52,7 @@ pub(crate) fn with_errors(
     RecordBatch::try_new(batch.schema(), columns)
 }
 
-/// A column by name; the schema was checked when the plan was made.
+/// A column by name.
 pub(crate) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
     batch.column_by_name(name).ok_or_else(|| missing(name))
 }

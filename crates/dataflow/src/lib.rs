@@ -1,9 +1,10 @@
 //! The DataFusion operators from a source to embeddings.
 //!
 //! `SourceScanExec → DistinctIdExec → AntiJoinExec with the table's keys → TokenizeExec → EncodeExec`, one partition,
-//! in the order of the source; `OnlyRowsExec` behind `DistinctIdExec` when only some rows are asked for. A row that
-//! fails anywhere gets an `_error` and travels on: the write operator puts it into the quarantine. Operators are plain
-//! specifications; they open files and find the backend in `execute`. A [`Stop`] ends a plan before its source ends.
+//! in the order of the source; `FilterRowsExec` comes after `DistinctIdExec` when only some rows are requested. A row
+//! that fails anywhere gets an `_error` and stays in the stream: the write operator puts it into the quarantine.
+//! Operators are plain specifications; they open files and find the backend in `execute`. A [`ShutdownSignal`] ends a
+//! plan before its source ends. [`operator`] and [`single_child_plan`] are for operators of other crates too.
 
 mod annotations;
 mod batches;
@@ -24,14 +25,14 @@ pub use exec::{
     anti_join::AntiJoinExec,
     distinct::DistinctIdExec,
     encode::EncodeExec,
-    filter_rows::{OnlyRowsExec, RowSet},
+    filter_rows::{FilterRowsExec, RowSet},
     operator,
     scan::SourceScanExec,
     tokenize::TokenizeExec,
 };
 pub use plan::plan_embeddings;
 pub use progress::{SourceProgress, progress};
-pub use shutdown::{Stop, Stopped};
+pub use shutdown::{Cancelled, ShutdownSignal};
 pub use source::{
     coverage::Coverage,
     open::Source,

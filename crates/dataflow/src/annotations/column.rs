@@ -11,18 +11,18 @@ use datafusion::error::{DataFusionError, Result};
 use polylance_backend::{Annotation, Answer, LabelScore, Span, TokenScore};
 use polylance_schema::{Scores, TaskSpec};
 
-/// A row's annotation with what it needs to become a value.
+/// A row's annotation, and what is needed to make a value of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AnnotatedRow {
-    /// What the offsets in the annotation are counted from, in characters of the document.
-    pub(crate) from: u64,
+    /// Where the text of the annotation begins, in characters of the document.
+    pub(crate) offset: u64,
     /// The choices, where the task has them.
     pub(crate) choices: Vec<String>,
     /// `None`: the row stays without a value.
     pub(crate) annotation: Option<Annotation>,
 }
 
-/// The column of a task: one value a row, with offsets in the document.
+/// The column of a task: one value per row, with offsets in the document.
 ///
 /// # Errors
 /// When an annotation is not of the task's kind, which is a defect of the backend.
@@ -33,7 +33,7 @@ pub(crate) fn column(spec: &TaskSpec, rows: &[AnnotatedRow]) -> Result<ArrayRef>
 }
 
 fn wrong(spec: &TaskSpec) -> DataFusionError {
-    DataFusionError::Internal(format!("the annotator's answer does not fit the task {}", spec.name()))
+    DataFusionError::Internal(format!("the annotation does not fit the task {}", spec.name()))
 }
 
 fn value<'a>(spec: &TaskSpec, row: &'a AnnotatedRow) -> Result<Option<Value<'a>>> {
@@ -48,17 +48,17 @@ fn value<'a>(spec: &TaskSpec, row: &'a AnnotatedRow) -> Result<Option<Value<'a>>
         }),
         (TaskSpec::ZeroShot { .. }, Annotation::Labels(labels)) => Some(labelled(labels)),
         (TaskSpec::Ner { .. }, Annotation::Spans(spans)) => {
-            Some(Value::List(spans.iter().map(|one| span(one, row.from)).collect()))
+            Some(Value::List(spans.iter().map(|found| span(found, row.offset)).collect()))
         }
         (TaskSpec::Qa { top_k: 0 | 1, .. }, Annotation::Answers(answers)) => {
-            answers.first().map(|best| answer(best, row.from))
+            answers.first().map(|best| answer(best, row.offset))
         }
         (TaskSpec::Qa { .. }, Annotation::Answers(answers)) => {
-            Some(Value::List(answers.iter().map(|one| answer(one, row.from)).collect()))
+            Some(Value::List(answers.iter().map(|found| answer(found, row.offset)).collect()))
         }
         (TaskSpec::FillMask { .. }, Annotation::Masks(masks)) => {
             let tokens = |tokens: &'a Vec<TokenScore>| {
-                Value::List(tokens.iter().map(|one| Value::Struct(scored(&one.token, one.score))).collect())
+                Value::List(tokens.iter().map(|found| Value::Struct(scored(&found.token, found.score))).collect())
             };
             Some(Value::List(masks.iter().map(tokens).collect()))
         }
@@ -73,19 +73,19 @@ fn scored(name: &str, score: f32) -> Vec<Value<'_>> {
 }
 
 fn labelled(labels: &[LabelScore]) -> Value<'_> {
-    Value::List(labels.iter().map(|one| Value::Struct(scored(&one.label, one.score))).collect())
+    Value::List(labels.iter().map(|found| Value::Struct(scored(&found.label, found.score))).collect())
 }
 
-fn span(span: &Span, from: u64) -> Value<'_> {
+fn span(span: &Span, offset: u64) -> Value<'_> {
     let mut fields = scored(&span.label, span.score);
-    fields.extend([Value::Number(from + span.chars.start), Value::Number(from + span.chars.end)]);
+    fields.extend([Value::Number(offset + span.chars.start), Value::Number(offset + span.chars.end)]);
     fields.push(Value::Text(&span.text));
     Value::Struct(fields)
 }
 
-fn answer(answer: &Answer, from: u64) -> Value<'_> {
+fn answer(answer: &Answer, offset: u64) -> Value<'_> {
     let mut fields = scored(&answer.text, answer.score);
-    fields.extend([Value::Number(from + answer.chars.start), Value::Number(from + answer.chars.end)]);
+    fields.extend([Value::Number(offset + answer.chars.start), Value::Number(offset + answer.chars.end)]);
     Value::Struct(fields)
 }
 
@@ -96,7 +96,7 @@ fn choice<'a>(scores: &[f32], choices: &'a [String]) -> Option<Value<'a>> {
     Some(Value::Struct(vec![Value::Text(choices.get(best)?), Value::Number(best as u64), all]))
 }
 
-/// A value of one of the columns' types.
+/// A value of one of the types of annotation columns.
 #[derive(Debug)]
 enum Value<'a> {
     Text(&'a str),
@@ -106,7 +106,7 @@ enum Value<'a> {
     List(Vec<Self>),
 }
 
-/// Values of one type as an array, by their shape; a value of another shape is null.
+/// Values as an array of a type; a value of another shape is null.
 fn array(data_type: &DataType, values: &[Option<&Value<'_>>]) -> Result<ArrayRef> {
     let number = |value: Option<&Value<'_>>| match value {
         Some(Value::Number(number)) => Some(*number),
@@ -133,7 +133,8 @@ fn array(data_type: &DataType, values: &[Option<&Value<'_>>]) -> Result<ArrayRef
         }
         DataType::UInt64 => Arc::new(values.iter().copied().map(number).collect::<UInt64Array>()),
         DataType::Struct(fields) => {
-            let columns = fields.iter().enumerate().map(|(at, field)| array(field.data_type(), &parts(values, at)));
+            let columns =
+                fields.iter().enumerate().map(|(at, field)| array(field.data_type(), &nth_fields(values, at)));
             Arc::new(StructArray::try_new(fields.clone(), columns.collect::<Result<_>>()?, Some(valid()))?)
         }
         DataType::List(item) => {
@@ -148,12 +149,12 @@ fn array(data_type: &DataType, values: &[Option<&Value<'_>>]) -> Result<ArrayRef
 }
 
 /// Field `at` of each struct.
-fn parts<'v, 'a>(values: &[Option<&'v Value<'a>>], at: usize) -> Vec<Option<&'v Value<'a>>> {
-    let of = |value: Option<&'v Value<'a>>| match value {
+fn nth_fields<'v, 'a>(values: &[Option<&'v Value<'a>>], at: usize) -> Vec<Option<&'v Value<'a>>> {
+    let field = |value: Option<&'v Value<'a>>| match value {
         Some(Value::Struct(parts)) => parts.get(at),
         _ => None,
     };
-    values.iter().copied().map(of).collect()
+    values.iter().copied().map(field).collect()
 }
 
 /// The items of a list.
@@ -185,16 +186,16 @@ mod tests {
     }
 
     fn row(annotation: Annotation) -> AnnotatedRow {
-        AnnotatedRow { from: 100, choices: vec!["tea".into(), "milk".into()], annotation: Some(annotation) }
+        AnnotatedRow { offset: 100, choices: vec!["tea".into(), "milk".into()], annotation: Some(annotation) }
     }
 
     fn labels() -> Annotation {
-        let one = |label: &str, score| LabelScore { label: label.to_owned(), score };
-        Annotation::Labels(vec![one("sports", 0.75), one("news", 0.25)])
+        let label = |label: &str, score| LabelScore { label: label.to_owned(), score };
+        Annotation::Labels(vec![label("sports", 0.75), label("news", 0.25)])
     }
 
     #[test]
-    fn a_class_is_a_struct_and_all_classes_stand_beside_the_best() {
+    fn a_class_is_a_struct_and_all_classes_are_a_list_in_it() {
         let best = json(&TaskSpec::Classify { scores: Scores::Best }, &[row(labels()), AnnotatedRow::default()]);
         assert_eq!(best, [serde_json::json!({"label": "sports", "score": 0.75}), serde_json::Value::Null]);
         let all = json(&TaskSpec::Classify { scores: Scores::All }, &[row(labels())]);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_are_those_of_the_document() {
+    fn offsets_are_characters_of_the_document() {
         let spans = |spans| row(Annotation::Spans(spans));
         let ada = Span { label: "PER".into(), score: 0.5, chars: 2..5, text: "Ada".into(), continues: false };
         let found = json(&TaskSpec::Ner { aggregation: Aggregation::Simple }, &[spans(vec![ada]), spans(vec![])]);

@@ -15,21 +15,21 @@ use polylance_schema::{
 
 use super::{
     column::AnnotatedRow,
-    span_merge::{self, ChunkSpans, Halves},
+    span_merge::{ChunkSpans, MergeAdjacent, merge},
 };
 use crate::batches::column;
 
-/// Gives annotations their place in the document; spans of one document are joined over the borders of its chunks.
-pub(crate) fn place(batch: &RecordBatch, spec: &TaskSpec, rows: &mut [AnnotatedRow]) -> Result<()> {
+/// Sets where annotations begin in their document, and merges its spans over the borders of its chunks.
+pub(crate) fn locate(batch: &RecordBatch, spec: &TaskSpec, rows: &mut [AnnotatedRow]) -> Result<()> {
     let starts = column(batch, CHAR_START)?.as_primitive::<UInt64Type>();
     let ends = column(batch, CHAR_END)?.as_primitive::<UInt64Type>();
     let TaskSpec::Ner { aggregation } = spec else {
         for (row, start) in rows.iter_mut().zip(starts.values()) {
-            row.from = *start;
+            row.offset = *start;
         }
         return Ok(());
     };
-    let halves = if *aggregation == Aggregation::None { Halves::Apart } else { Halves::Joined };
+    let adjacent = if *aggregation == Aggregation::None { MergeAdjacent::No } else { MergeAdjacent::Yes };
     let texts = column(batch, TEXT)?.as_string::<i32>();
     for document in documents(column(batch, DOC_ID)?.as_string()) {
         let chunks = document.clone().map(|row| ChunkSpans {
@@ -40,17 +40,17 @@ pub(crate) fn place(batch: &RecordBatch, spec: &TaskSpec, rows: &mut [AnnotatedR
                 _ => Vec::new(),
             },
         });
-        let joined = span_merge::join(chunks.collect(), halves);
-        for (row, joined) in document.zip(joined) {
+        let merged = merge(chunks.collect(), adjacent);
+        for (row, merged) in document.zip(merged) {
             if let Some(Annotation::Spans(spans)) = &mut rows[row].annotation {
-                *spans = joined;
+                *spans = merged;
             }
         }
     }
     Ok(())
 }
 
-/// Rows of one document each.
+/// The rows of each document.
 fn documents(ids: &StringArray) -> Vec<Range<usize>> {
     let mut documents: Vec<Range<usize>> = Vec::new();
     for row in 0..ids.len() {

@@ -1,10 +1,11 @@
 //! 128 bits that change when a document's text or a kept column changes.
 //!
-//! BLAKE3 over the text and then each kept column. By the rule of today, the text as its length in bytes, a
-//! little-endian `u64`, and its bytes; then, in the order of their names, each kept column's name in the same way and
-//! its value as [`value_bytes`] writes it. By the rule of tables that name none: the text and then each kept column in
-//! the run's order, each as one byte (0 for null, 1 otherwise), the length and the value as Arrow prints it. Neither
-//! depends on the file format, on how rows were batched, or on whether strings were dictionary-encoded.
+//! BLAKE3 over the text and then each kept column. [`ContentRule::Encoded`], the rule of new tables: the text as its
+//! length in bytes, a little-endian `u64`, and its bytes; then, in the order of their names, the name of each kept column
+//! in the same way and its value as [`value_bytes`] writes it. [`ContentRule::Printed`], the rule of tables that record
+//! none: the text and then each kept column in the run's order, each as one byte (0 for null, 1 otherwise), the length
+//! and the value as Arrow prints it. Neither depends on the file format, on how rows are batched, or on whether strings
+//! are dictionary-encoded.
 
 mod value_bytes;
 
@@ -18,7 +19,7 @@ use polylance_schema::ContentRule;
 
 use self::value_bytes::value_bytes;
 
-/// One hash a row; null where the text is. `fields` are those of `keep`.
+/// One hash per row; null where the text is. `fields` are those of `keep`.
 pub(crate) fn content_hashes(
     rule: ContentRule,
     text: &StringArray,
@@ -77,7 +78,7 @@ fn printed(text: &StringArray, keep: &[ArrayRef]) -> Result<FixedSizeBinaryArray
     Ok(hashes.finish())
 }
 
-/// A kept column; strings are read in place, everything else as Arrow prints it.
+/// A kept column; strings are read in place, other values as Arrow prints them.
 enum Column<'a> {
     Text(&'a StringArray),
     Other(&'a ArrayRef, ArrayFormatter<'a>),
@@ -131,7 +132,7 @@ mod tests {
         Arc::new(Field::new(name, array.data_type().clone(), true))
     }
 
-    /// The hash of a row of the text "a" with these kept columns, of which row 0 is taken.
+    /// The hash of the text "a" with row 0 of these kept columns.
     fn hash_of(rule: ContentRule, keep: &[(&str, ArrayRef)]) -> String {
         let fields: Vec<_> = keep.iter().map(|(name, array)| field(name, array)).collect();
         let keep: Vec<_> = keep.iter().map(|(_, array)| Arc::clone(array)).collect();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_row_counts() {
+    fn the_hash_depends_on_every_part_of_a_row() {
         for rule in [ContentRule::Printed, ContentRule::Encoded] {
             let rows = [
                 hash(rule, "a", Some("b"), Some(1)),
@@ -175,9 +176,9 @@ mod tests {
         }
     }
 
-    /// Hashes that tables have: they must come out of every later version.
+    /// Tables have these hashes: every later version must compute the same.
     #[test]
-    fn the_hashes_of_tables_stay_what_they_are() {
+    fn hashes_never_change_between_versions() {
         let lang: ArrayRef = Arc::new(StringArray::from(vec!["fra"]));
         let year: ArrayRef = Arc::new(Int64Array::from(vec![1948]));
         let both = [("lang", Arc::clone(&lang)), ("year", Arc::clone(&year))];
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_print_alike_have_hashes_of_their_own() {
+    fn lists_that_print_alike_have_different_hashes() {
         let numbers = ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]);
         let hashes = [
             one(list(&[Some("a, b")])),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_kept_columns_does_not_count_and_their_names_do() {
+    fn the_hash_depends_on_the_names_of_kept_columns_and_not_on_their_order() {
         let (a, b): (ArrayRef, ArrayRef) =
             (Arc::new(StringArray::from(vec!["x"])), Arc::new(StringArray::from(vec!["y"])));
         let hash = |keep: &[(&str, &ArrayRef)]| {
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_value_is_stored_does_not_count() {
+    fn the_hash_does_not_depend_on_how_a_value_is_stored() {
         let text = StringArray::from(vec!["x", "y"]);
         let dictionary = text.iter().collect::<arrow::array::DictionaryArray<Int32Type>>();
         let view = cast(&text, &DataType::Utf8View).unwrap();

@@ -1,10 +1,10 @@
-//! Bytes that stand for one value of an Arrow column and for no other.
+//! Bytes that identify one value of an Arrow column.
 //!
-//! A value is a tag and what the tag says: numbers as fixed bytes, little-endian; texts and lists behind their length;
-//! structs behind their number of fields, each with its name. So no two values have the same bytes, and none is the
-//! beginning of another. The bytes are those of the value and not of how it is stored: a text in a dictionary, a view
-//! or with large offsets is the same text, and an integer is the same in every width. They never change: the content
-//! hashes of tables depend on them.
+//! A value is a tag and its content: numbers as fixed bytes, little-endian; texts and lists after their length; structs
+//! after their number of fields, each with its name. So no two values have the same bytes, and none is a prefix of
+//! another. The bytes depend on the value and not on how it is stored: a text in a dictionary, in a view or with large
+//! offsets is the same text, and an integer is the same in every width. They never change: the content hashes of tables
+//! depend on them.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, StructArray},
@@ -91,7 +91,7 @@ fn fields(array: &StructArray, row: usize, bytes: &mut Vec<u8>) -> Result<(), Ar
     Ok(())
 }
 
-/// Everything of fixed width.
+/// A value of fixed width.
 fn number(array: &dyn Array, row: usize, bytes: &mut Vec<u8>) -> Result<(), ArrowError> {
     macro_rules! integer {
         ($type:ty) => {{
@@ -125,7 +125,7 @@ fn number(array: &dyn Array, row: usize, bytes: &mut Vec<u8>) -> Result<(), Arro
         DataType::Time32(unit) | DataType::Time64(unit) => moment(b'T', array, Some(unit), row, bytes),
         DataType::Timestamp(unit, _) => moment(b'S', array, Some(unit), row, bytes),
         DataType::Duration(unit) => moment(b'P', array, Some(unit), row, bytes),
-        // Intervals, and what Arrow may add: of fixed width, so that its own bytes are the value's.
+        // Intervals, and types that Arrow may add: their fixed-width bytes identify the value.
         other => {
             let data = array.to_data();
             let width = other.primitive_width().ok_or_else(|| unsupported(other))?;
@@ -141,7 +141,7 @@ fn unsupported(found: &DataType) -> ArrowError {
     ArrowError::NotYetImplemented(format!("a content hash of {found}"))
 }
 
-/// All NaN are one value; the two zeros are two, for a table keeps the sign.
+/// All NaN are one value; the two zeros are two, because a table keeps the sign.
 fn float(value: f64, bytes: &mut Vec<u8>) {
     let value = if value.is_nan() { f64::NAN } else { value };
     bytes.push(b'f');

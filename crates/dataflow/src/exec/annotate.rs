@@ -1,52 +1,61 @@
-//! Asks a head about the chunks of a table.
+//! Runs a head over the chunks of a table.
 //!
 //! in:  `chunk_schema(inputs)`, documents one after another
-//! out: `annotated_schema(column)`: one row a chunk, in the order they came
+//! out: `annotated_schema(column)`: one row per chunk, in their order
 //!
-//! Chunks are gathered into windows of whole documents, so that what the borders of chunks cut is joined before it
-//! leaves. A row that cannot be annotated gets an `_error` and no value. A few windows are in work at once.
+//! Chunks are gathered into windows of whole documents, so that spans are merged over the borders of chunks before the
+//! window is returned. A row that cannot be annotated gets an `_error` and no value. A few windows are in work at the
+//! same time.
 
 use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
-    compute::concat_batches,
     datatypes::{DataType, Field, FieldRef, SchemaRef},
 };
-use async_stream::try_stream;
 use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, Statistics,
+        execution_plan::CardinalityEffect,
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, RecordOutput},
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use polylance_backend::{AnnotateInput, Annotator, AnnotatorHandle};
 use polylance_schema::{
     HeadContract, HeadInputs, Stage, annotated_schema, chunk_schema,
     columns::{DOC_ID, ROW_ADDRESS, TEXT},
 };
 
-use super::operator;
+use super::{
+    operator,
+    timing::{OpenCalls, time_waits, time_work},
+    window::{WindowLimit, windows},
+};
 use crate::{
     annotations::{
         column::{self as annotation, AnnotatedRow},
-        locate::place,
+        locate::locate,
     },
     batches::{self, column},
     datafusion_error,
-    shutdown::Stop,
+    shutdown::ShutdownSignal,
+    single_child_plan,
 };
 
-/// Windows in work at once.
-const IN_FLIGHT: usize = 3;
-/// Bytes of text that close a window: some seconds of a model's time, and enough for its batches.
-const WINDOW_BYTES: usize = 128 << 10;
-/// Rows that close a window, whatever their length.
-const WINDOW_ROWS: usize = 4096;
+/// Name of the metric with the time in which nothing but the head could make the stream go on.
+const WAIT_DEVICE: &str = "wait_device";
+/// Windows in work at the same time.
+const WINDOWS_IN_FLIGHT: usize = 3;
+/// When a window is full: after some seconds of a model's time, which is enough for its batches.
+const WINDOW: WindowLimit = WindowLimit { weight: MAX_WINDOW_BYTES, rows: MAX_WINDOW_ROWS, whole_documents: true };
+/// The bytes of text that close a window.
+const MAX_WINDOW_BYTES: usize = 128 << 10;
+/// The number of rows that closes a window, whatever their length.
+const MAX_WINDOW_ROWS: usize = 4096;
 
 /// Fills one column.
 #[derive(Debug)]
@@ -68,10 +77,12 @@ impl AnnotateExec {
         let contract =
             contract.ok_or_else(|| DataFusionError::Plan(format!("column {:?} is no annotation", column.name())))?;
         let schema = input.schema();
-        let beside: Vec<FieldRef> = schema.fields().iter().skip(5).map(Arc::clone).collect();
-        operator::expect_schema("AnnotateExec", &schema, &chunk_schema(&beside))?;
-        for (key, name, is_right) in needs(&contract.inputs) {
-            let found = beside.iter().find(|field| field.name() == name);
+        let own = chunk_schema(&[]);
+        let is_input = |field: &&FieldRef| own.fields().find(field.name()).is_none();
+        let inputs: Vec<FieldRef> = schema.fields().iter().filter(is_input).map(Arc::clone).collect();
+        operator::expect_schema("AnnotateExec", &schema, &chunk_schema(&inputs))?;
+        for (key, name, is_right) in input_columns(&contract.inputs) {
+            let found = inputs.iter().find(|field| field.name() == name);
             if !found.is_some_and(|field| is_right(field.data_type())) {
                 let found = found.map_or_else(|| "absent".to_owned(), |field| field.data_type().to_string());
                 return Err(DataFusionError::Plan(format!("{key} {name:?} is {found}")));
@@ -90,8 +101,8 @@ impl AnnotateExec {
 
 type IsRight = fn(&DataType) -> bool;
 
-/// The columns that the inputs name, and what type each must have.
-fn needs(inputs: &HeadInputs) -> impl Iterator<Item = (&'static str, &String, IsRight)> {
+/// The columns that the inputs name: the key that names each, its name and a check of its type.
+fn input_columns(inputs: &HeadInputs) -> impl Iterator<Item = (&'static str, &String, IsRight)> {
     let text: IsRight = |found| *found == DataType::Utf8;
     let list: IsRight = |found| matches!(found, DataType::List(item) if *item.data_type() == DataType::Utf8);
     let question = inputs.question_column.iter().map(move |name| ("question_column", name, text));
@@ -99,129 +110,105 @@ fn needs(inputs: &HeadInputs) -> impl Iterator<Item = (&'static str, &String, Is
 }
 
 impl DisplayAs for AnnotateExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AnnotateExec: column={}, task={}", self.column.name(), self.contract.spec.name())
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (column, task) = (self.column.name(), self.contract.spec.name());
+        operator::fmt_operator(format, f, "AnnotateExec", &[("column", column), ("task", &task)])
     }
 }
 
 impl ExecutionPlan for AnnotateExec {
-    fn name(&self) -> &'static str {
-        "AnnotateExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = operator::only_child(self.name(), children)?;
-        Ok(Arc::new(Self::try_new(input, &self.column)?))
-    }
+    single_child_plan!(AnnotateExec, |this, input| Self::try_new(input, &this.column)?);
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
+        let wait_device = MetricBuilder::new(&self.metrics).subset_time(WAIT_DEVICE, partition);
+        let (work, calls) = (baseline.elapsed_compute().clone(), OpenCalls::default());
         let handle = context.session_config().get_extension::<AnnotatorHandle>();
         let missing = || DataFusionError::Plan("the session has no annotator: set an `AnnotatorHandle`".into());
-        let annotator = Arc::clone(&handle.ok_or_else(missing)?.0);
-        let (schema, contract) = (self.schema(), Arc::clone(&self.contract));
-        let output = Arc::clone(&schema);
-        let stop = Stop::of(&context);
-        let batches = stop
-            .before_it_begins(windows(self.input.execute(partition, context)?))
+        let head = Head {
+            annotator: Arc::clone(&handle.ok_or_else(missing)?.0),
+            contract: Arc::clone(&self.contract),
+            schema: self.schema(),
+            calls: calls.clone(),
+        };
+        let shutdown = ShutdownSignal::of(&context);
+        let windows = windows(self.input.execute(partition, context)?, WINDOW, text_bytes, work.clone());
+        let batches = shutdown
+            .take_until_requested(windows)
             .map(move |window| {
-                let (annotator, contract, output) =
-                    (Arc::clone(&annotator), Arc::clone(&contract), Arc::clone(&output));
+                let head = head.clone();
                 // An error waits for the windows before it.
-                async move { annotated(annotator, window?, contract, output).await }
+                time_work(async move { head.annotate(window?).await }, work.clone())
             })
-            .buffered(IN_FLIGHT)
+            .buffered(WINDOWS_IN_FLIGHT)
             .map_ok(move |batch| batch.record_output(&baseline));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stop.before_it_hurries(batches))))
+        let batches = shutdown.take_until_forced(batches).boxed();
+        let batches = time_waits(batches, wait_device, move || calls.is_any());
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
+        let rows = self.input.partition_statistics(partition)?.num_rows;
+        Ok(operator::row_statistics(&self.schema(), rows))
     }
-}
 
-/// The rows of the input in batches of whole documents.
-fn windows(mut input: SendableRecordBatchStream) -> impl Stream<Item = Result<RecordBatch>> + Send {
-    let schema = input.schema();
-    try_stream! {
-        let (mut parts, mut bytes, mut rows): (Vec<RecordBatch>, usize, usize) = (Vec::new(), 0, 0);
-        let mut document: Option<String> = None;
-        while let Some(batch) = input.try_next().await? {
-            let (ids, texts) = (column(&batch, DOC_ID)?.as_string::<i32>(), column(&batch, TEXT)?.as_string::<i32>());
-            let mut start = 0;
-            for row in 0..batch.num_rows() {
-                let next = ids.value(row);
-                if document.as_deref() != Some(next) {
-                    if bytes >= WINDOW_BYTES || rows >= WINDOW_ROWS {
-                        parts.push(batch.slice(start, row - start));
-                        yield concat_batches(&schema, &parts)?;
-                        parts.clear();
-                        (start, bytes, rows) = (row, 0, 0);
-                    }
-                    document = Some(next.to_owned());
-                }
-                bytes += texts.value_length(row) as usize;
-                rows += 1;
-            }
-            parts.push(batch.slice(start, batch.num_rows() - start));
-        }
-        if rows > 0 {
-            yield concat_batches(&schema, &parts)?;
-        }
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
     }
 }
 
-async fn annotated(
+/// The bytes of each row's text.
+fn text_bytes(batch: &RecordBatch) -> Result<Vec<usize>> {
+    let texts = column(batch, TEXT)?.as_string::<i32>();
+    Ok((0..batch.num_rows()).map(|row| texts.value_length(row) as usize).collect())
+}
+
+/// What a stream of the operator annotates with.
+#[derive(Debug, Clone)]
+struct Head {
     annotator: Arc<dyn Annotator>,
-    batch: RecordBatch,
     contract: Arc<HeadContract>,
     schema: SchemaRef,
-) -> Result<RecordBatch> {
-    let inputs = Inputs::new(&batch, &contract.inputs)?;
-    let (mut good, mut asked) = (Vec::new(), Vec::new());
-    let mut messages = vec![None; batch.num_rows()];
-    let mut rows = vec![AnnotatedRow::default(); batch.num_rows()];
-    for row in 0..batch.num_rows() {
-        match inputs.row(row) {
-            Ok(input) => {
-                rows[row].choices.clone_from(&input.choices);
-                good.push(row);
-                asked.push(input);
-            }
-            Err(message) => messages[row] = Some(message),
-        }
-    }
-    let answers = annotator.annotate(asked).await.map_err(datafusion_error::backend)?;
-    if answers.len() != good.len() {
-        return Err(datafusion_error::miscounted("annotate", good.len(), answers.len()));
-    }
-    for (row, answer) in good.into_iter().zip(answers) {
-        match answer {
-            Ok(annotation) => rows[row].annotation = Some(annotation),
-            Err(message) => messages[row] = Some(message),
-        }
-    }
-    place(&batch, &contract.spec, &mut rows)?;
-    let errors: ArrayRef = Arc::new(batches::errors(Stage::Annotate, &messages));
-    let values = annotation::column(&contract.spec, &rows)?;
-    let passed = |name| Ok::<_, DataFusionError>(Arc::clone(column(&batch, name)?));
-    let columns = vec![passed(ROW_ADDRESS)?, passed(DOC_ID)?, passed(TEXT)?, values, errors];
-    Ok(RecordBatch::try_new(schema, columns)?)
+    calls: OpenCalls,
 }
 
-/// What the head is given of each row.
+impl Head {
+    async fn annotate(self, batch: RecordBatch) -> Result<RecordBatch> {
+        let inputs = Inputs::new(&batch, &self.contract.inputs)?;
+        let (mut good, mut good_inputs) = (Vec::new(), Vec::new());
+        let mut messages = vec![None; batch.num_rows()];
+        let mut rows = vec![AnnotatedRow::default(); batch.num_rows()];
+        for row in 0..batch.num_rows() {
+            match inputs.row(row) {
+                Ok(input) => {
+                    rows[row].choices.clone_from(&input.choices);
+                    good.push(row);
+                    good_inputs.push(input);
+                }
+                Err(message) => messages[row] = Some(message),
+            }
+        }
+        let call = self.annotator.annotate(good_inputs);
+        let annotations = self.calls.track(call).await.map_err(datafusion_error::backend)?;
+        if annotations.len() != good.len() {
+            return Err(datafusion_error::miscounted("annotate", good.len(), annotations.len()));
+        }
+        for (row, annotated) in good.into_iter().zip(annotations) {
+            match annotated {
+                Ok(annotation) => rows[row].annotation = Some(annotation),
+                Err(message) => messages[row] = Some(message),
+            }
+        }
+        locate(&batch, &self.contract.spec, &mut rows)?;
+        let errors: ArrayRef = Arc::new(batches::errors(Stage::Annotate, &messages));
+        let values = annotation::column(&self.contract.spec, &rows)?;
+        let kept = |name| Ok::<_, DataFusionError>(Arc::clone(column(&batch, name)?));
+        let columns = vec![kept(ROW_ADDRESS)?, kept(DOC_ID)?, kept(TEXT)?, values, errors];
+        Ok(RecordBatch::try_new(self.schema, columns)?)
+    }
+}
+
+/// The columns of a window that the head reads.
 struct Inputs<'b> {
     text: &'b StringArray,
     fixed: &'b HeadInputs,
@@ -262,5 +249,98 @@ impl<'b> Inputs<'b> {
             None => self.fixed.choices.clone(),
         };
         Ok(AnnotateInput { text: self.text.value(row).to_owned(), question, choices })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::UInt64Array;
+    use datafusion::{common::stats::Precision, prelude::SessionConfig};
+    use polylance_schema::{Aggregation, Scores, TaskSpec};
+    use polylance_testkit::{FakeAnnotator, FakeBackend};
+
+    use super::{
+        super::testing::{PAUSE, SlowAnnotator, memory, messages, metric, rows, shown, texts},
+        *,
+    };
+
+    /// A head of this task over chunks `(document, start, text)`.
+    fn annotate(spec: TaskSpec, chunks: &[(&str, u64, &str)]) -> AnnotateExec {
+        let contract = HeadContract {
+            model: "./head".into(),
+            weights_hash: "1".into(),
+            tokenizer_hash: "2".into(),
+            spec,
+            labels: vec!["NAME".into()],
+            prefix: String::new(),
+            inputs: HeadInputs::default(),
+            dtype: "f32".into(),
+        };
+        let ends = chunks.iter().map(|chunk| chunk.1 + chunk.2.chars().count() as u64);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt64Array::from_iter_values(0..chunks.len() as u64)),
+            Arc::new(StringArray::from_iter_values(chunks.iter().map(|chunk| chunk.0))),
+            Arc::new(UInt64Array::from_iter_values(chunks.iter().map(|chunk| chunk.1))),
+            Arc::new(UInt64Array::from_iter_values(ends)),
+            Arc::new(StringArray::from_iter_values(chunks.iter().map(|chunk| chunk.2))),
+        ];
+        let batch = RecordBatch::try_new(chunk_schema(&[]), columns).unwrap();
+        let column = contract.field("found").unwrap();
+        AnnotateExec::try_new(memory(chunk_schema(&[]), &[batch]), &column).unwrap()
+    }
+
+    fn classify() -> TaskSpec {
+        TaskSpec::Classify { scores: Scores::Best }
+    }
+
+    fn session(annotator: Arc<dyn Annotator>) -> Arc<TaskContext> {
+        let config = SessionConfig::new().with_extension(Arc::new(AnnotatorHandle(annotator)));
+        Arc::new(TaskContext::default().with_session_config(config))
+    }
+
+    #[tokio::test]
+    async fn a_row_has_a_value_or_an_error() {
+        let refused = format!("a text with {}", FakeBackend::REFUSED);
+        let chunks = [("a", 0, "short"), ("b", 0, refused.as_str()), ("c", 0, "also short")];
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(annotate(classify(), &chunks));
+        let found = rows(&plan, session(Arc::new(FakeAnnotator::new(classify())))).await.unwrap();
+        assert_eq!(texts(&found, DOC_ID), ["a", "b", "c"]);
+        let values: Vec<bool> = (0..3).map(|row| found["found"].is_valid(row)).collect();
+        let refused: Vec<bool> = messages(&found).iter().map(Option::is_some).collect();
+        assert_eq!((values, refused), (vec![true, false, true], vec![false, true, false]));
+        assert!(metric(&plan, "elapsed_compute") > 0 && metric(&plan, "output_rows") == 3);
+    }
+
+    #[tokio::test]
+    async fn spans_are_merged_over_the_border_of_two_chunks() {
+        let names = TaskSpec::Ner { aggregation: Aggregation::Simple };
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(annotate(names.clone(), &[("a", 0, "by Ada"), ("a", 7, "Lovelace it was")]));
+        let found = rows(&plan, session(Arc::new(FakeAnnotator::new(names)))).await.unwrap();
+        let spans = found["found"].as_list::<i32>();
+        assert_eq!((spans.value(0).len(), spans.value(1).len()), (1, 0));
+        let text = spans.value(0);
+        let text = text.as_struct().column_by_name("text").unwrap().as_string::<i32>().value(0);
+        assert_eq!(text, "Ada Lovelace");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_time_for_the_head_is_a_wait_and_no_work() {
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(annotate(classify(), &[("a", 0, "short")]));
+        let head = SlowAnnotator(FakeAnnotator::new(classify()));
+        rows(&plan, session(Arc::new(head))).await.unwrap();
+        assert!(metric(&plan, WAIT_DEVICE) as u128 > PAUSE.as_nanos() / 2);
+        assert!((metric(&plan, "elapsed_compute") as u128) < PAUSE.as_nanos());
+    }
+
+    #[test]
+    fn rows_are_as_many_as_in_the_input() {
+        let annotate = annotate(classify(), &[("a", 0, "one"), ("b", 0, "two")]);
+        assert_eq!(annotate.partition_statistics(None).unwrap().num_rows, Precision::Exact(2));
+        let (line, tree) = shown(&annotate);
+        assert_eq!(
+            (line.as_str(), tree.as_str()),
+            ("AnnotateExec: column=found, task=classify", "column=found\ntask=classify\n")
+        );
     }
 }

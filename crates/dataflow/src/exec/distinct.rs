@@ -3,8 +3,8 @@
 //! in:  `source_schema(keep)`
 //! out: the same rows; a repeated id has its `_error` set and no `content_hash`
 //!
-//! Without this operator two rows of one id would replace each other in every run. When the source has come to its
-//! end, its ids are left in the session's [`SourceIds`], if there is one.
+//! Without this operator two rows of one id would replace each other in every run. At the end of the source its ids
+//! are left in the session's [`SourceIds`], if there is one.
 
 use std::{fmt, sync::Arc};
 
@@ -17,8 +17,9 @@ use datafusion::{
     error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, Statistics,
+        execution_plan::CardinalityEffect,
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -31,7 +32,7 @@ use polylance_schema::{
 use super::operator;
 use crate::{
     batches::{column, with_errors},
-    datafusion_error,
+    datafusion_error, single_child_plan,
     spill::source_ids::{AllIds, SourceIds},
 };
 
@@ -52,35 +53,17 @@ impl DistinctIdExec {
 }
 
 impl DisplayAs for DistinctIdExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DistinctIdExec")
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        operator::fmt_operator(format, f, "DistinctIdExec", &[])
     }
 }
 
 impl ExecutionPlan for DistinctIdExec {
-    fn name(&self) -> &'static str {
-        "DistinctIdExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(operator::only_child(self.name(), children)?)))
-    }
+    single_child_plan!(DistinctIdExec, |input| Self::new(input));
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let wanted = SourceIds::of(&context);
+        let source_ids = SourceIds::of(&context);
         let mut input = self.input.execute(partition, context)?;
         let batches = try_stream! {
             let mut ids = AllIds::new();
@@ -91,15 +74,20 @@ impl ExecutionPlan for DistinctIdExec {
                 };
                 yield batch.record_output(&baseline);
             }
-            if let Some(wanted) = wanted {
-                wanted.leave(ids);
+            if let Some(source_ids) = source_ids {
+                source_ids.set(ids);
             }
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
+        let rows = self.input.partition_statistics(partition)?.num_rows;
+        Ok(operator::row_statistics(&self.schema(), rows))
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
     }
 }
 
@@ -127,4 +115,39 @@ fn distinct(batch: &RecordBatch, seen: &mut AllIds) -> Result<RecordBatch> {
     let mut columns = batch.columns().to_vec();
     columns[at] = nullif(&columns[at], &repeated)?;
     Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{common::stats::Precision, prelude::SessionConfig};
+    use polylance_schema::source_schema;
+
+    use super::{
+        super::testing::{documents, memory, messages, metric, rows, shown, texts},
+        *,
+    };
+
+    #[tokio::test]
+    async fn the_second_row_of_an_id_is_refused_and_the_ids_are_left_in_the_session() {
+        let batches = [documents(&[("a", "one"), ("b", "two")]), documents(&[("a", "three"), ("c", "four")])];
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(memory(source_schema(&[]), &batches)));
+        let left = Arc::new(SourceIds::default());
+        let config = SessionConfig::new().with_extension(Arc::clone(&left));
+        let context = Arc::new(TaskContext::default().with_session_config(config));
+        let found = rows(&plan, context).await.unwrap();
+        assert_eq!(texts(&found, DOC_ID), ["a", "b", "a", "c"]);
+        let refused: Vec<bool> = messages(&found).iter().map(Option::is_some).collect();
+        assert_eq!(refused, [false, false, true, false]);
+        assert!(found[CONTENT_HASH].is_null(2) && found[CONTENT_HASH].null_count() == 1);
+        assert!(left.take().unwrap().contains("c").unwrap());
+        assert!(metric(&plan, "elapsed_compute") > 0 && metric(&plan, "output_rows") == 4);
+    }
+
+    #[test]
+    fn rows_are_as_many_as_in_the_input() {
+        let input = memory(source_schema(&[]), &[documents(&[("a", "one"), ("a", "two")])]);
+        let distinct = DistinctIdExec::new(input);
+        assert_eq!(distinct.partition_statistics(None).unwrap().num_rows, Precision::Exact(2));
+        assert_eq!(shown(&distinct), ("DistinctIdExec".to_owned(), String::new()));
+    }
 }

@@ -1,10 +1,10 @@
-//! Lets some rows of a source through.
+//! Keeps some rows of a source and drops the others.
 //!
 //! in:  `source_schema(keep)`
 //! out: the rows that are in the set
 //!
-//! It stands behind `DistinctIdExec`, which must see every row: which of two rows with one id is the second is known
-//! only from both.
+//! It comes after `DistinctIdExec`, which has to see every row: only both of two rows with one id show which is the
+//! second.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,16 +13,18 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray, BooleanArray},
+    array::{AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
     datatypes::UInt64Type,
 };
 use datafusion::{
+    common::stats::Precision,
     error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, Statistics,
+        execution_plan::CardinalityEffect,
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -33,7 +35,7 @@ use polylance_schema::{
 };
 
 use super::operator;
-use crate::batches::column;
+use crate::{batches::column, single_child_plan};
 
 /// Rows of files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +51,8 @@ struct FileRows {
 }
 
 impl RowSet {
-    /// Adds what a record of the quarantine stands for. A row of the table is no row of the source.
+    /// Adds the rows that a record of the quarantine stands for. A record of an annotation stands for a row of the
+    /// table, which is no row of the source.
     pub fn insert(&mut self, source: &str, row: u64, kind: RecordKind) {
         match kind {
             RecordKind::Row => {
@@ -73,18 +76,23 @@ impl RowSet {
         let Some(file) = self.files.get(source) else { return false };
         file.rows.contains(&row) || file.from.is_some_and(|from| row >= from)
     }
+
+    /// The number of rows; `None` when a file is in the set from some row on.
+    fn len(&self) -> Option<usize> {
+        self.files.values().map(|file| file.from.is_none().then_some(file.rows.len())).sum()
+    }
 }
 
 /// Keeps the rows of a set.
 #[derive(Debug)]
-pub struct OnlyRowsExec {
+pub struct FilterRowsExec {
     rows: Arc<RowSet>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-impl OnlyRowsExec {
+impl FilterRowsExec {
     /// Over a scan whose ids are distinct.
     pub fn new(input: Arc<dyn ExecutionPlan>, rows: Arc<RowSet>) -> Self {
         let properties = operator::properties(input.schema());
@@ -92,71 +100,107 @@ impl OnlyRowsExec {
     }
 }
 
-impl DisplayAs for OnlyRowsExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl DisplayAs for FilterRowsExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: usize = self.rows.files.values().map(|file| file.rows.len()).sum();
-        write!(f, "OnlyRowsExec: files={}, rows={rows}", self.rows.files.len())
+        operator::fmt_operator(format, f, "FilterRowsExec", &[("files", &self.rows.files.len()), ("rows", &rows)])
     }
 }
 
-impl ExecutionPlan for OnlyRowsExec {
-    fn name(&self) -> &'static str {
-        "OnlyRowsExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(operator::only_child(self.name(), children)?, Arc::clone(&self.rows))))
-    }
+impl ExecutionPlan for FilterRowsExec {
+    single_child_plan!(FilterRowsExec, |this, input| Self::new(input, Arc::clone(&this.rows)));
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let rows = Arc::clone(&self.rows);
         let batches = self.input.execute(partition, context)?.try_filter_map(move |batch| {
-            let kept = || {
-                let sources = column(&batch, SOURCE)?.as_string::<i32>();
-                let numbers = column(&batch, SOURCE_ROW)?.as_primitive::<UInt64Type>();
-                let keep: BooleanArray = (0..batch.num_rows())
-                    .map(|row| Some(rows.contains(sources.value(row), numbers.value(row))))
-                    .collect();
-                let kept = filter_record_batch(&batch, &keep)?;
-                Ok((kept.num_rows() > 0).then(|| kept.record_output(&baseline)))
+            let filtered = {
+                let _timer = baseline.elapsed_compute().timer();
+                filter_rows(&batch, &rows)
             };
-            std::future::ready(kept())
+            let filtered = filtered.map(|kept| (kept.num_rows() > 0).then(|| kept.record_output(&baseline)));
+            std::future::ready(filtered)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
+        let input = self.input.partition_statistics(partition)?.num_rows.to_inexact();
+        let rows = match self.rows.len() {
+            Some(0) => Precision::Exact(0),
+            Some(rows) if input == Precision::Absent => Precision::Inexact(rows),
+            Some(rows) => Precision::Inexact(rows).min(&input),
+            None => input,
+        };
+        Ok(operator::row_statistics(&self.schema(), rows))
     }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::LowerEqual
+    }
+}
+
+fn filter_rows(batch: &RecordBatch, rows: &RowSet) -> Result<RecordBatch> {
+    let sources = column(batch, SOURCE)?.as_string::<i32>();
+    let numbers = column(batch, SOURCE_ROW)?.as_primitive::<UInt64Type>();
+    let is_kept = |row| Some(rows.contains(sources.value(row), numbers.value(row)));
+    let kept: BooleanArray = (0..batch.num_rows()).map(is_kept).collect();
+    Ok(filter_record_batch(batch, &kept)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use polylance_schema::{columns::DOC_ID, source_schema};
+
+    use super::{
+        super::testing::{documents, memory, metric, rows, shown, texts},
+        *,
+    };
 
     #[test]
-    fn a_file_that_broke_off_goes_on_from_there() {
-        let mut rows = RowSet::default();
-        assert!(rows.is_empty());
-        rows.insert("a", 3, RecordKind::Row);
+    fn a_file_tail_has_every_row_from_its_first_on() {
+        let mut set = RowSet::default();
+        assert!(set.is_empty());
+        set.insert("a", 3, RecordKind::Row);
         for row in [9, 7] {
-            rows.insert("b", row, RecordKind::FileTail);
+            set.insert("b", row, RecordKind::FileTail);
         }
-        let held = [("a", 2), ("a", 3), ("a", 4), ("b", 6), ("b", 7), ("b", 100), ("c", 3)];
-        let found = held.map(|(file, row)| rows.contains(file, row));
+        let cases = [("a", 2), ("a", 3), ("a", 4), ("b", 6), ("b", 7), ("b", 100), ("c", 3)];
+        let found = cases.map(|(file, row)| set.contains(file, row));
         assert_eq!(found, [false, true, false, false, true, true, false]);
+    }
+    /// The rows of `file` with these numbers.
+    fn set(numbers: &[u64]) -> Arc<RowSet> {
+        let mut set = RowSet::default();
+        numbers.iter().for_each(|row| set.insert("file", *row, RecordKind::Row));
+        Arc::new(set)
+    }
+
+    #[tokio::test]
+    async fn only_the_rows_of_the_set_are_kept() {
+        let batches = [documents(&[("a", "one"), ("b", "two"), ("c", "three")])];
+        let input = memory(source_schema(&[]), &batches);
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(FilterRowsExec::new(input, set(&[0, 2, 7])));
+        let found = rows(&plan, Arc::new(TaskContext::default())).await.unwrap();
+        assert_eq!(texts(&found, DOC_ID), ["a", "c"]);
+        assert!(metric(&plan, "elapsed_compute") > 0 && metric(&plan, "output_rows") == 2);
+    }
+
+    #[test]
+    fn the_number_of_rows_is_exact_only_where_there_are_none() {
+        let input = memory(source_schema(&[]), &[documents(&[("a", "one"), ("b", "two"), ("c", "three")])]);
+        let mut tail = RowSet::default();
+        tail.insert("file", 1, RecordKind::FileTail);
+        for (set, expected) in [
+            (set(&[]), Precision::Exact(0)),
+            (set(&[1, 9]), Precision::Inexact(2)),
+            (set(&[1, 2, 3, 4]), Precision::Inexact(3)),
+            (Arc::new(tail), Precision::Inexact(3)),
+        ] {
+            let filter = FilterRowsExec::new(Arc::clone(&input), set);
+            assert_eq!(filter.partition_statistics(None).unwrap().num_rows, expected);
+        }
+        let (line, tree) = shown(&FilterRowsExec::new(input, set(&[1, 9])));
+        assert_eq!((line.as_str(), tree.as_str()), ("FilterRowsExec: files=1, rows=2", "files=1\nrows=2\n"));
     }
 }

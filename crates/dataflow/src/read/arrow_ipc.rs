@@ -28,7 +28,7 @@ enum Batches {
 }
 
 impl Batches {
-    /// On a thread that may block, where a reader that panics over a damaged header is an error of its file alone.
+    /// Opens a file on a blocking thread, where a panic over a damaged header is an error of this file alone.
     async fn open(file: File) -> Result<Self, ReadError> {
         let opened = tokio::task::spawn_blocking(|| Self::read_header(file)).await;
         opened.map_err(|error| ReadError::Content(format!("the reader broke down: {error}")))?

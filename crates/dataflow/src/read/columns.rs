@@ -9,11 +9,20 @@ use crate::source::spec::CsvSpec;
 pub(crate) struct Columns {
     pub(crate) id: String,
     pub(crate) text: String,
-    /// Names and types in the table.
+    /// The kept columns, with their names and types in the table.
     pub(crate) keep: Vec<FieldRef>,
+    /// The largest size of a text.
     pub(crate) max_bytes: u64,
-    /// How CSV files are written.
+    /// The separators of CSV files, where they are given.
     pub(crate) csv: CsvSpec,
-    /// Whether the content is not wanted: formats that can leave it unread do so.
-    pub(crate) only_ids: bool,
+    pub(crate) mode: ReadMode,
+}
+
+/// How much of each row is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadMode {
+    /// All columns.
+    Whole,
+    /// The ids alone, of an unchanged file. Formats that can skip the other columns do so.
+    IdsOnly,
 }

@@ -1,4 +1,4 @@
-//! What a file is, by its content.
+//! Recognizes the format and the compression of a file by its content.
 
 use std::io;
 
@@ -23,20 +23,19 @@ pub(crate) enum Compression {
     Xz,
 }
 
-/// Bytes at the beginning of a file that are looked at.
-pub(crate) const HEAD: u64 = 64 << 10;
+/// The bytes at the beginning of a file from which its format is recognized.
+pub(super) const HEAD_BYTES: u64 = 64 << 10;
 
-/// Bytes that reading an xz file may take beside its plain bytes.
-const XZ_MEMORY: u64 = 256 << 20;
+/// The bytes of memory that an xz decoder may take in addition to the decompressed bytes.
+const MAX_XZ_MEMORY: u64 = 256 << 20;
 
 /// The largest window of zstd as a power of two: that of `zstd --ultra --long=31`.
-const ZSTD_WINDOW: u32 = 31;
+const MAX_ZSTD_WINDOW_LOG: u32 = 31;
 
-/// Plain bytes that are decompressed at once.
+/// The bytes that are decompressed at a time.
 const PLAIN_BYTES: usize = 64 << 10;
 
-/// The plain bytes of compressed members, one after another. Zeros behind a member fill a block of a tape or of an
-/// archive: they are no member.
+/// The plain bytes of concatenated compressed members. Zeros after a member pad a block of a tape or of an archive.
 macro_rules! members {
     ($bytes:expr, $decoder:expr) => {{
         let mut bytes = $bytes;
@@ -66,7 +65,7 @@ impl Compression {
     pub(crate) fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame of data, or one that is to be skipped, as parallel and seekable zstd write first.
+            // A frame of data, or a skippable one, which parallel and seekable zstd write first.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [b'B', b'Z', b'h', ..] => Self::Bzip2,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
@@ -74,13 +73,13 @@ impl Compression {
         }
     }
 
-    /// The plain bytes of a compressed stream; several compressed parts one after another are one.
+    /// The plain bytes of a compressed stream, which may consist of several compressed members.
     pub(crate) fn plain(self, bytes: impl AsyncBufRead + Send + Unpin + 'static) -> Box<dyn AsyncRead + Send + Unpin> {
         match self {
             Self::None => Box::new(bytes),
             Self::Gzip => members!(bytes, GzipDecoder::new),
             Self::Zstd => {
-                let mut decoder = ZstdDecoder::with_params(bytes, &[DParameter::window_log_max(ZSTD_WINDOW)]);
+                let mut decoder = ZstdDecoder::with_params(bytes, &[DParameter::window_log_max(MAX_ZSTD_WINDOW_LOG)]);
                 decoder.multiple_members(true);
                 Box::new(decoder)
             }
@@ -89,13 +88,13 @@ impl Compression {
                 decoder.multiple_members(true);
                 Box::new(decoder)
             }
-            // The header of an xz file says how much memory its reader takes, up to 4 GiB; `xz -9` says 65 MiB.
+            // The header of an xz file sets the memory of its decoder, up to 4 GiB; with `xz -9` it is 65 MiB.
             Self::Xz => members!(bytes, xz_decoder),
         }
     }
 }
 
-/// Passes over zeros. Returns whether nothing follows them.
+/// Skips zeros. Returns whether nothing follows them.
 async fn skip_zeros(bytes: &mut (impl AsyncBufRead + Unpin)) -> io::Result<bool> {
     loop {
         let buffer = bytes.fill_buf().await?;
@@ -112,10 +111,10 @@ async fn skip_zeros(bytes: &mut (impl AsyncBufRead + Unpin)) -> io::Result<bool>
 }
 
 fn xz_decoder<R: AsyncBufRead>(bytes: R) -> XzDecoder<R> {
-    XzDecoder::with_mem_limit(bytes, XZ_MEMORY)
+    XzDecoder::with_mem_limit(bytes, MAX_XZ_MEMORY)
 }
 
-/// The format that a file's name tells, behind the ending of its compression.
+/// The format by the extension of a file, before the extension of its compression.
 pub(crate) fn named_format(name: &str) -> Option<SourceFormat> {
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
     let mut endings = name.rsplit('.');
@@ -132,18 +131,18 @@ pub(crate) fn named_format(name: &str) -> Option<SourceFormat> {
     }
 }
 
-/// Whether a text has no row: nothing but white space, and the mark of UTF-8.
+/// Whether a text has no row: only white space, and the byte order mark of UTF-8.
 pub(crate) fn is_blank(plain: &[u8]) -> bool {
-    let text = plain.strip_prefix(UTF8_MARK).unwrap_or(plain);
+    let text = plain.strip_prefix(UTF8_BOM).unwrap_or(plain);
     text.iter().all(u8::is_ascii_whitespace)
 }
 
-const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// The format of a file whose plain bytes begin with `plain`.
 pub(crate) fn sniff(plain: &[u8], compression: Compression, given: Option<SourceFormat>) -> io::Result<SourceFormat> {
     let unsupported = |message: String| Err(io::Error::new(io::ErrorKind::Unsupported, message));
-    let text = plain.strip_prefix(UTF8_MARK).unwrap_or(plain);
+    let text = plain.strip_prefix(UTF8_BOM).unwrap_or(plain);
     let trimmed = text.trim_ascii_start();
     let format = match text {
         [b'P', b'A', b'R', b'1', ..] => SourceFormat::Parquet,
@@ -173,7 +172,7 @@ pub(crate) fn sniff(plain: &[u8], compression: Compression, given: Option<Source
     Ok(format)
 }
 
-/// The encoding of a text that is not UTF-8, by its byte order mark or by the zeros between its characters.
+/// The encoding of a UTF-16 or UTF-32 text, by its byte order mark or by the zeros between its characters.
 fn wide_encoding(plain: &[u8]) -> Option<&'static str> {
     match plain {
         [0xff, 0xfe, 0, 0, ..] => return Some("UTF-32LE"),
@@ -197,7 +196,7 @@ fn wide_encoding(plain: &[u8]) -> Option<&'static str> {
         .map(|(_, _, name)| name)
 }
 
-/// Whether a text that begins with a brace is one JSON object over several lines.
+/// Whether a text that begins with a brace is a JSON object over several lines.
 fn is_spread_over_lines(text: &[u8]) -> bool {
     let Some(end) = text.iter().position(|byte| *byte == b'\n') else { return false };
     let is_cut_off =
@@ -207,7 +206,7 @@ fn is_spread_over_lines(text: &[u8]) -> bool {
     }
     match serde_json::Deserializer::from_slice(text).into_iter::<Value>().next() {
         Some(Ok(_)) => true,
-        // The object is longer than what is looked at.
+        // The object is longer than the text.
         Some(Err(error)) => error.classify() == Category::Eof,
         None => false,
     }
@@ -226,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_known_by_their_content() {
+    fn formats_are_recognized_by_content() {
         let found = |head: &[u8]| sniff(head, Compression::of(head), None).unwrap();
         assert_eq!(found(b"PAR1\x15"), SourceFormat::Parquet);
         assert_eq!(found(b"ARROW1\0\0"), SourceFormat::Arrow);
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_in_another_encoding_are_refused_by_its_name() {
+    fn the_error_names_an_encoding_that_is_not_utf8() {
         let text = "id,text\n1,é";
         let utf16 = |order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<_>>();
         let utf32 = |order: fn(u32) -> [u8; 4]| text.chars().flat_map(|c| order(c.into())).collect::<Vec<_>>();
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_not_one_object_a_line_is_refused_with_the_way_to_change_it() {
+    fn json_without_one_object_per_line_is_refused_with_a_command_that_converts_it() {
         let refused = |text: &str| sniff(text.as_bytes(), Compression::None, None).map_err(|error| error.to_string());
         let long = format!("{{\n  \"text\": \"{}", "x".repeat(100));
         for text in ["{\n  \"id\": 1\n}\n", "{ \"id\": 1,\n  \"text\": \"a\" }\n{", &long] {
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_format_behind_the_compression() {
+    fn the_extension_before_the_compression_names_the_format() {
         for (name, format) in [
             ("s3://b/part-0.json.gz", Some(SourceFormat::Jsonl)),
             ("a.b/part-0.TSV", Some(SourceFormat::Csv)),
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn members_frames_and_what_stands_between_them() {
+    async fn concatenated_members_and_padding_are_read() {
         use async_compression::{
             Level,
             tokio::write::{GzipEncoder, XzEncoder, ZstdEncoder},

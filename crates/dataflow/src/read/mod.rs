@@ -21,7 +21,7 @@ use self::{
     error::ReadError,
     open_file::OpenFile,
     rows::RowStream,
-    types::{FileTypes, Wanted},
+    types::{FileTypes, TypeRequest},
 };
 use crate::source::spec::CsvSpec;
 
@@ -31,7 +31,7 @@ impl OpenFile {
         &self,
         format: Option<SourceFormat>,
         csv: CsvSpec,
-        wanted: &Wanted,
+        request: &TypeRequest,
     ) -> Result<(SourceFormat, FileTypes), ReadError> {
         let Some((format, compression)) = self.sniff(format).await? else {
             return Err(ReadError::Content("the file is empty".into()));
@@ -39,8 +39,8 @@ impl OpenFile {
         let types = match format {
             SourceFormat::Parquet => types::declared(parquet::schema(self).await?.as_ref()),
             SourceFormat::Arrow => types::declared(arrow_ipc::schema(self).await?.as_ref()),
-            SourceFormat::Jsonl => jsonl::types(self, compression, wanted).await?,
-            SourceFormat::Csv => csv::types(self, compression, csv, wanted).await?,
+            SourceFormat::Jsonl => jsonl::types(self, compression, request).await?,
+            SourceFormat::Csv => csv::types(self, compression, csv, request).await?,
         };
         Ok((format, types))
     }

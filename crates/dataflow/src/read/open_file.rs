@@ -1,8 +1,8 @@
-//! How the bytes of a file are read: always those of the file that was listed.
+//! Reads the bytes of a file, and only those of the file that was listed.
 //!
-//! A file may be replaced while it is read. Half of one and half of another give rows that neither of them has, so each
-//! request names the entity tag that was listed, each answer is compared with it, and a file on this machine is looked
-//! at again before any row of it is passed on.
+//! A file may be replaced while it is read. Half of one file and half of another give rows that neither has. So each
+//! request sends the entity tag of the listing, each response is compared with it, and the metadata of a local file is
+//! read again before any of its rows is returned.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ use tokio_util::io::StreamReader;
 
 use super::{
     error::ReadError,
-    format::{Compression, HEAD, is_blank, named_format, sniff},
+    format::{Compression, HEAD_BYTES, is_blank, named_format, sniff},
     rows::RowStream,
 };
 use crate::source::{
@@ -35,17 +35,17 @@ use crate::source::{
 pub(crate) struct OpenFile {
     store: Store,
     pub(crate) file: SourceFile,
-    /// Bytes of this source that have been read, for progress.
+    /// The bytes of the source that were read, for the progress.
     pub(crate) bytes_read: Count,
-    /// The format of the source's other files.
-    others: Option<SourceFormat>,
-    /// The file's tag, where the store's listing gives another one than its answers.
+    /// The format of the source's first readable file.
+    source_format: Option<SourceFormat>,
+    /// The file's tag, if the store's listing has a different one than its responses.
     tag: Arc<OnceLock<String>>,
 }
 
 impl OpenFile {
-    pub(crate) fn new(store: Store, others: Option<SourceFormat>, file: SourceFile, bytes_read: Count) -> Self {
-        Self { store, file, bytes_read, others, tag: Arc::default() }
+    pub(crate) fn new(store: Store, source_format: Option<SourceFormat>, file: SourceFile, bytes_read: Count) -> Self {
+        Self { store, file, bytes_read, source_format, tag: Arc::default() }
     }
 
     /// Format and compression by content, unless the format is given; `None` for a text file without a row.
@@ -60,18 +60,18 @@ impl OpenFile {
         let compression = Compression::of(&head);
         let plain = match compression {
             Compression::None => head,
-            // A block may be longer than any head: bytes are read until there are plain ones.
+            // A compressed block may be longer than the head: bytes are read until some are decompressed.
             compression => {
                 let bytes = self.get(None).await?.into_stream().map_err(io::Error::other);
                 let mut plain = Vec::new();
-                match compression.plain(StreamReader::new(bytes)).take(HEAD).read_to_end(&mut plain).await {
+                match compression.plain(StreamReader::new(bytes)).take(HEAD_BYTES).read_to_end(&mut plain).await {
                     Err(error) if plain.is_empty() => return Err(error.into()),
                     Ok(_) | Err(_) => plain,
                 }
             }
         };
-        if is_blank(&plain) && (plain.len() as u64) < HEAD {
-            let text = named_format(&self.file.uri).or(given).or(self.others);
+        if is_blank(&plain) && (plain.len() as u64) < HEAD_BYTES {
+            let text = named_format(&self.file.uri).or(given).or(self.source_format);
             return match text {
                 Some(SourceFormat::Jsonl | SourceFormat::Csv) => Ok(None),
                 _ => Err(ReadError::Content("the file is empty".into())),
@@ -98,7 +98,7 @@ impl OpenFile {
                 let result = server.store.get_opts(&self.file.path, options).await?;
                 let is_same = self.file.state.as_ref().is_none_or(|state| {
                     let same_tag = state.e_tag.is_none() || state.e_tag == result.meta.e_tag;
-                    let modified = web::stated(result.meta.last_modified);
+                    let modified = web::modified_time(result.meta.last_modified);
                     same_tag && (state.modified.is_none() || state.modified == modified)
                 });
                 let same_size = !server.sized || result.meta.size == self.file.size;
@@ -157,15 +157,15 @@ impl OpenFile {
         };
         match get().await {
             Err(error) if error.is_change() && self.tag.get().is_none() => {
-                self.listed_otherwise(store).await?;
+                self.refresh_tag(store).await?;
                 get().await
             }
             got => got,
         }
     }
 
-    /// Takes an object's tag from the object where the listing gives another one and the object did not change.
-    async fn listed_otherwise(&self, store: &Arc<dyn ObjectStore>) -> Result<(), ReadError> {
+    /// Replaces the tag of the listing by the object's own if they differ and the object did not change.
+    async fn refresh_tag(&self, store: &Arc<dyn ObjectStore>) -> Result<(), ReadError> {
         let head = match store.head(&self.file.path).await {
             Err(Error::NotFound { .. }) => return Err(ReadError::Changed),
             head => head?,
@@ -190,7 +190,7 @@ impl OpenFile {
     /// The file's first bytes.
     pub(super) async fn head(&self) -> Result<Vec<u8>, ReadError> {
         let (size, ranges) = match &self.store {
-            Store::Web(server) if !server.sized => (HEAD, false),
+            Store::Web(server) if !server.sized => (HEAD_BYTES, false),
             Store::Web(server) => (self.file.size, server.ranges),
             _ => (self.file.size, true),
         };
@@ -198,19 +198,19 @@ impl OpenFile {
             return Ok(Vec::new());
         }
         if ranges {
-            return Ok(self.get(Some(0..HEAD.min(size))).await?.bytes().await?.to_vec());
+            return Ok(self.get(Some(0..HEAD_BYTES.min(size))).await?.bytes().await?.to_vec());
         }
         let mut stream = self.get(None).await?.into_stream();
         let mut head = Vec::new();
-        while (head.len() as u64) < HEAD {
+        while (head.len() as u64) < HEAD_BYTES {
             let Some(bytes) = stream.try_next().await? else { break };
             head.extend_from_slice(&bytes);
         }
-        head.truncate(HEAD as usize);
+        head.truncate(HEAD_BYTES as usize);
         Ok(head)
     }
 
-    /// Whether parts of the file can be read one after another and are sure to be of one file.
+    /// Whether parts of the file can be requested, and are sure to be of one version of it.
     pub(super) fn has_parts(&self) -> bool {
         match &self.store {
             Store::Web(server) => {
@@ -220,7 +220,7 @@ impl OpenFile {
         }
     }
 
-    /// The whole file on this machine, for formats that are read from a file handle.
+    /// The whole file as a local one, for formats that are read from a file handle.
     pub(super) async fn local(&self) -> Result<File, ReadError> {
         use std::io::{Seek, Write};
 
@@ -238,8 +238,8 @@ impl OpenFile {
         }
     }
 
-    /// Rows of a file on this machine, each batch only when the file is still the one that was listed. A file that is
-    /// written while it is read may also look damaged, so an error is looked at in the same way.
+    /// The rows; those of a local file only as long as its metadata are those of the listing. A file that is written while
+    /// it is read may also look damaged, so the metadata are checked before an error too.
     pub(super) fn watched(self, rows: RowStream) -> RowStream {
         if !matches!(self.store, Store::Files) {
             return rows;
@@ -267,7 +267,7 @@ fn options(range: Option<Range<u64>>) -> GetOptions {
     GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() }
 }
 
-/// A tag as the header `If-Match` has it; the listings of some stores leave the quotes out.
+/// A tag for the header `If-Match`; the listings of some stores omit the quotes.
 fn quoted(tag: &str) -> String {
     if tag.starts_with('"') { tag.to_owned() } else { format!("\"{tag}\"") }
 }

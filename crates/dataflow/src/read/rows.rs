@@ -14,17 +14,17 @@ use polylance_schema::{ContentRule, Stage};
 use super::error::ReadError;
 use crate::{batches::errors, content_hash::content_hashes};
 
-/// Rows in a batch at most.
+/// The largest number of rows in a batch.
 pub(crate) const BATCH_ROWS: usize = 1024;
-/// Bytes of text in a batch, about.
+/// The approximate bytes of text in a batch.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
 
 pub(crate) type RowStream = BoxStream<'static, Result<Rows, ReadError>>;
 
-/// Bytes of a refused row's text that are kept for the quarantine.
-const KEPT_OF_REFUSED: usize = 64 << 10;
+/// The bytes of a refused row's text that are kept for the quarantine.
+const MAX_REFUSED_TEXT_BYTES: usize = 64 << 10;
 
-/// Rows of one file, as read. Columns have one length; `errors[row]` refuses a row.
+/// Rows of one file. All columns have one length; `errors[row]` refuses a row.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) id: StringArray,
@@ -36,8 +36,8 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// A row that stands for a file.
-    pub(crate) fn of_file(keep: &[FieldRef], row: u64, error: String) -> Self {
+    /// A refused row that stands for a file, or for the rest of one from `row` on.
+    pub(crate) fn refused_file(keep: &[FieldRef], row: u64, error: String) -> Self {
         Self {
             id: StringArray::new_null(1),
             text: StringArray::new_null(1),
@@ -47,8 +47,8 @@ impl Rows {
         }
     }
 
-    /// Rows that the table has: without content, and so without hash and error.
-    pub(crate) fn of_ids(id: StringArray, row: UInt64Array, keep: &[FieldRef]) -> Self {
+    /// Rows of an unchanged file: they have neither content nor hash nor error.
+    pub(crate) fn ids_only(id: StringArray, row: UInt64Array, keep: &[FieldRef]) -> Self {
         let count = id.len();
         Self {
             id,
@@ -59,7 +59,7 @@ impl Rows {
         }
     }
 
-    /// Rows of one file, one after another, as one.
+    /// Concatenates rows of one file.
     pub(crate) fn concat(all: Vec<Self>) -> Result<Self, ArrowError> {
         let column = |of: &dyn Fn(&Self) -> &dyn Array| concat(&all.iter().map(of).collect::<Vec<_>>());
         let columns = all.first().map_or(0, |rows| rows.keep.len());
@@ -72,7 +72,7 @@ impl Rows {
         })
     }
 
-    /// Refuses rows that no model can embed: without id, without text, too long.
+    /// Refuses rows that no model can embed: without id, without text, or too long.
     pub(crate) fn checked(mut self, max_bytes: u64) -> Self {
         for (row, error) in self.errors.iter_mut().enumerate() {
             if error.is_none() {
@@ -85,7 +85,7 @@ impl Rows {
         self
     }
 
-    /// As a batch of `source_schema(keep)`.
+    /// A batch of `source_schema(keep)`.
     pub(crate) fn into_batch(
         self,
         rule: ContentRule,
@@ -94,9 +94,9 @@ impl Rows {
     ) -> Result<RecordBatch, ArrowError> {
         let rows = self.id.len();
         let good: BooleanArray = self.errors.iter().map(|error| Some(error.is_none())).collect();
-        // A refused row has no hash, so that it never counts as a document that the table has.
+        // A refused row has no hash, so that the anti-join never takes it for a document of the table.
         let hashed = arrow::compute::nullif(&self.text, &arrow::compute::not(&good)?)?;
-        // The kept columns stand right after the id.
+        // The kept columns follow the id.
         let fields = &schema.fields()[1..=self.keep.len()];
         let hashes = content_hashes(rule, hashed.as_string(), fields, &self.keep)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(self.id)];
@@ -127,11 +127,11 @@ fn refusal(id: &StringArray, text: &StringArray, row: usize, max_bytes: u64) -> 
     value.trim().is_empty().then(|| "the text is empty".into())
 }
 
-/// The texts, those of refused rows cut to what the quarantine keeps.
+/// The texts; those of refused rows are cut to what the quarantine keeps.
 fn shortened(text: &StringArray, errors: &[Option<String>]) -> StringArray {
     let short = |(value, error): (Option<&str>, &Option<String>)| {
         let value = value?;
-        let end = if error.is_some() { value.floor_char_boundary(KEPT_OF_REFUSED) } else { value.len() };
+        let end = if error.is_some() { value.floor_char_boundary(MAX_REFUSED_TEXT_BYTES) } else { value.len() };
         Some(value[..end].to_owned())
     };
     text.iter().zip(errors).map(short).collect()

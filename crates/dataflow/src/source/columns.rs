@@ -13,28 +13,28 @@ use crate::{
     read::{
         error::ReadError,
         open_file::OpenFile,
-        types::{ColumnType, FileTypes, Wanted, widen::stored},
+        types::{ColumnType, FileTypes, TypeRequest, widen::stored},
     },
 };
 
-/// Files whose columns are looked at together.
-const LOOKED_AT: usize = 8;
+/// Files whose columns are read at the same time.
+const FILES_IN_FLIGHT: usize = 8;
 
 fn open_file(location: &Location, file: &SourceFile) -> OpenFile {
     OpenFile::new(location.store.clone(), location.format, file.clone(), Count::new())
 }
 
-/// The first file that can be read, its format and its columns.
+/// The address of the first readable file, its format and its columns.
 pub(super) async fn first_types(
     location: &Location,
     spec: &SourceSpec,
-    wanted: &Wanted,
+    request: &TypeRequest,
 ) -> Result<(String, SourceFormat, FileTypes), SourceError> {
     let mut first_error = None;
     for file in location.files.iter() {
-        match open_file(location, file).types(spec.format, spec.csv, wanted).await {
+        match open_file(location, file).types(spec.format, spec.csv, request).await {
             Ok((format, columns)) => return Ok((file.uri.clone(), format, columns)),
-            Err(error) => match of_the_store(file, error) {
+            Err(error) => match run_error(file, error) {
                 Ok(error) => return Err(error),
                 Err(error) => {
                     first_error
@@ -46,38 +46,38 @@ pub(super) async fn first_types(
     Err(first_error.unwrap_or(SourceError::NotFound { uri: String::new() }))
 }
 
-/// An error that ends the run: the store's own, or that of a file that changed meanwhile. Any other is given back.
-fn of_the_store(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
+/// An error that ends the run: the store failed, or the file changed meanwhile. Any other error is returned as it is.
+fn run_error(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
     if error.is_change() {
         return Ok(SourceError::Changed { file: file.uri.clone() });
     }
-    if file.is_remote() && error.is_of_the_store() {
+    if file.is_remote() && error.is_store_failure() {
         return Ok(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
     }
     Err(error)
 }
 
-/// The columns of all files that can be read, each of the type that its values in all of them have.
+/// The columns of all readable files, each with the type that holds its values in all of them.
 pub(super) async fn all_types(
     location: &Location,
     spec: &SourceSpec,
-    wanted: &Wanted,
+    request: &TypeRequest,
 ) -> Result<FileTypes, SourceError> {
     let files = Arc::clone(&location.files);
-    let look = |at: usize| {
+    let types = |at: usize| {
         let (open, format, csv) = (open_file(location, &files[at]), spec.format, spec.csv);
         async move {
-            match open.types(format, csv, wanted).await {
+            match open.types(format, csv, request).await {
                 Ok((_, columns)) => Ok(columns),
-                Err(error) => match of_the_store(&open.file, error) {
+                Err(error) => match run_error(&open.file, error) {
                     Ok(error) => Err(error),
-                    // A file that cannot be read is a refused row when its turn comes.
+                    // The scan turns a file that cannot be read into a refused row.
                     Err(_) => Ok(FileTypes::new()),
                 },
             }
         }
     };
-    let mut found = stream::iter(0..files.len()).map(look).buffered(LOOKED_AT);
+    let mut found = stream::iter(0..files.len()).map(types).buffered(FILES_IN_FLIGHT);
     let (mut columns, mut positions) = (FileTypes::new(), HashMap::new());
     while let Some(file) = found.next().await {
         for (name, kind) in file? {
@@ -97,8 +97,8 @@ fn find(columns: &FileTypes, name: &str) -> Option<DataType> {
     columns.iter().find(|(column, _)| column == name).map(|(_, kind)| kind.data_type())
 }
 
-/// Refuses a name that is there twice: nobody can know which one is meant.
-fn once(file: &str, columns: &FileTypes, name: &str) -> Result<(), SourceError> {
+/// Refuses a name that two columns have.
+fn expect_unique(file: &str, columns: &FileTypes, name: &str) -> Result<(), SourceError> {
     if columns.iter().filter(|(column, _)| column == name).count() < 2 {
         return Ok(());
     }
@@ -127,7 +127,7 @@ pub(super) fn expect(
     fits: impl Fn(&DataType) -> bool,
 ) -> Result<(), SourceError> {
     let found = find(columns, column).ok_or_else(|| missing(file, columns, column))?;
-    once(file, columns, column)?;
+    expect_unique(file, columns, column)?;
     if fits(&found) {
         return Ok(());
     }
@@ -139,7 +139,7 @@ pub(super) fn expect(
     })
 }
 
-/// The kept columns with the types they have in the table; all of them may be null there.
+/// The kept columns with their types in the table, where each may be null.
 pub(super) fn keep(
     file: &str,
     first: &FileTypes,
@@ -169,7 +169,7 @@ pub(super) fn keep(
         if names[..at].contains(name) {
             return Err(SourceError::KeptTwice { column: name.clone() });
         }
-        once(file, first, name)?;
+        expect_unique(file, first, name)?;
         if let Some(field) = table.iter().find(|field| field.name() == name) {
             return Ok(Arc::clone(field));
         }

@@ -1,42 +1,42 @@
-//! Which files belong to a source, those that have left it included.
+//! Which files belong to a source, those that are gone included.
 
 use std::{path::Path, sync::Arc};
 
 use super::{file::SourceFile, location::listing::Scope, open::Source};
 
-/// The files whose rows a run over a whole source examines: those that are read, and those that a folder or a glob
-/// would name if they were there.
+/// The files whose rows a run over a whole source examines: those that are read, and missing ones that the folder or
+/// the glob would include.
 #[derive(Debug, Clone)]
 pub struct Coverage {
     scope: Scope,
     /// By their addresses in rising order.
     files: Arc<[SourceFile]>,
-    /// Of these only the ids are read.
-    trusted: Arc<[bool]>,
+    /// Which of them are unchanged, so that only their ids are read.
+    unchanged: Arc<[bool]>,
 }
 
 impl Source {
-    /// Which files a run over this source examines whole.
+    /// The files whose rows a run over this source examines.
     pub fn coverage(&self) -> Coverage {
         let location = &self.location;
-        let (files, trusted) = (Arc::clone(&location.files), Arc::clone(&location.trusted));
-        Coverage { scope: location.scope.clone(), files, trusted }
+        let (files, unchanged) = (Arc::clone(&location.files), Arc::clone(&location.unchanged));
+        Coverage { scope: location.scope.clone(), files, unchanged }
     }
 }
 
 impl Coverage {
-    /// Whether a run over the whole source reads every row of the file at this address, or would if it were there.
+    /// Whether a run over the whole source reads every row of the file at this address, or would if the file existed.
     pub fn examines(&self, file: &str) -> bool {
         let belongs = match &self.scope {
-            Scope::One => self.files.first().is_some_and(|one| one.uri == file),
+            Scope::One => self.files.first().is_some_and(|listed| listed.uri == file),
             Scope::Below(folder) => file.starts_with(folder.as_str()),
             Scope::Matching(folder, glob) => {
                 file.strip_prefix(folder.as_str()).is_some_and(|path| glob.is_match(Path::new(path)))
             }
         };
         let at = self.files.binary_search_by(|listed| listed.uri.as_str().cmp(file));
-        let trusted = at.is_ok_and(|at| self.trusted.get(at).copied().unwrap_or_default());
-        belongs && !trusted
+        let is_unchanged = at.is_ok_and(|at| self.unchanged.get(at).copied().unwrap_or_default());
+        belongs && !is_unchanged
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_have_left_a_folder_or_a_glob_belong_to_it() {
+    async fn missing_files_of_a_folder_or_a_glob_belong_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_str().unwrap();
         fs::create_dir(folder.path().join("sub")).unwrap();

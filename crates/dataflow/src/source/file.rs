@@ -7,22 +7,22 @@ use object_store::path::Path;
 
 use super::uri::FILE;
 
-/// One file of a source. The listing of a source is in memory, once for all that need it.
+/// One file of a source. The listing of a source is in memory once, and shared.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceFile {
     /// Its address, as the quarantine names it.
     pub(crate) uri: String,
-    /// Its place in the store; of a file on this machine the address is the place.
+    /// Its path in the store; unused for a file on this machine, whose address is its path.
     pub(crate) path: Path,
-    /// Bytes as stored.
+    /// Size in bytes, as stored.
     pub(crate) size: u64,
-    /// What else the store says about its content; `None` when that cannot change.
+    /// The store's other metadata about its content; `None` when the content cannot change.
     pub(crate) state: Option<FileState>,
-    /// Why it cannot be read, when the listing shows that already.
+    /// Why it cannot be read, if the listing already shows that.
     pub(crate) unreadable: Option<String>,
 }
 
-/// By which a file is known to be the one that was read before.
+/// The metadata by which a change of a file shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileState {
     pub(crate) modified: Option<DateTime<Utc>>,
@@ -31,7 +31,7 @@ pub(crate) struct FileState {
 }
 
 impl FileState {
-    /// An entity tag that stands for each byte of the content. A weak one stands for its meaning.
+    /// An entity tag that identifies each byte of the content, which a weak one does not.
     pub(crate) fn strong_tag(&self) -> Option<&str> {
         self.e_tag.as_deref().filter(|tag| !tag.starts_with("W/"))
     }
@@ -46,12 +46,12 @@ impl FileState {
 }
 
 impl SourceFile {
-    /// A file that is there and cannot be read: it costs a row of the quarantine.
+    /// A file that exists and cannot be read: it becomes a row of the quarantine.
     pub(super) fn unreadable(uri: String, message: String) -> Self {
         Self { uri, path: Path::default(), size: 0, state: None, unreadable: Some(message) }
     }
 
-    /// Bytes that it takes in memory.
+    /// The bytes that it takes in memory.
     pub(super) fn bytes(&self) -> u64 {
         let tags = self.state.iter().flat_map(|state| [&state.e_tag, &state.version]).flatten().map(String::len);
         let texts = self.uri.len() + self.path.as_ref().len() + tags.sum::<usize>();

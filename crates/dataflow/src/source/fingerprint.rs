@@ -1,4 +1,4 @@
-//! By which files are known to be those that were read before, without reading them.
+//! Fingerprints that show without reading a file whether it changed.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -7,16 +7,16 @@ use super::{
     location::{Location, Store},
 };
 
-/// A file may change once more within one tick of its file system's clock and look the same. The coarsest tick in use
-/// is FAT's.
-const TICK: TimeDelta = TimeDelta::seconds(2);
-/// A web server's time of a file may be that of a copy that is made while it is read, so more than a tick must be
-/// between the two where nothing but the time tells of a change.
-const SETTLED: TimeDelta = TimeDelta::minutes(5);
+/// A file may change again within one tick of its file system's clock and look the same. FAT has the coarsest tick in
+/// use.
+const CLOCK_TICK: TimeDelta = TimeDelta::seconds(2);
+/// A web server's time of a file may be that of a copy which is made while the file is read. So more than a tick must be
+/// between the two times where only the time shows a change.
+const WEB_SETTLE_TIME: TimeDelta = TimeDelta::minutes(5);
 
 impl Location {
-    /// The time of the listing by the clock that the files' times are of, where it is known. Of an object store it is
-    /// at least the newest time in the listing. `listed` is the time of this machine.
+    /// The time of the listing by the clock of the files' times, where it is known; of an object store the newest time
+    /// in the listing, which is a lower bound. `listed` is the time of this machine.
     pub(super) fn time(&self, listed: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match &self.store {
             Store::Memory(_) => None,
@@ -34,9 +34,9 @@ impl Location {
         let state = file.state.as_ref();
         let shows_changes = match &self.store {
             Store::Memory(_) => true,
-            Store::Files => is_older(state?, time, TICK),
-            // An object's tag is made anew whenever it is written.
-            Store::Objects(_) => state?.strong_tag().is_some() || is_older(state?, time, TICK),
+            Store::Files => is_older(state?, time, CLOCK_TICK),
+            // Every write of an object makes a new tag.
+            Store::Objects(_) => state?.strong_tag().is_some() || is_older(state?, time, CLOCK_TICK),
             Store::Web(_) => web_file_shows_changes(state?, time),
         };
         let state = state.map(|state| {
@@ -46,7 +46,7 @@ impl Location {
         shows_changes.then(|| hash(&format!("{:?} {} {state:?}", file.uri, file.size)))
     }
 
-    /// Says of a file on a web server that no run can know it again.
+    /// A note about a file on a web server whose changes do not show.
     pub(super) fn without_validators(&self) -> Option<String> {
         let Store::Web(server) = &self.store else { return None };
         let file = self.files.first()?;
@@ -59,7 +59,7 @@ impl Location {
                 "{}: the server gives no strong ETag, and its Last-Modified is less than {} minutes ago: the file is \
                  read whole in the next run",
                 file.uri,
-                SETTLED.num_minutes()
+                WEB_SETTLE_TIME.num_minutes()
             ),
             _ => format!(
                 "{}: the server gives neither a strong ETag nor a Last-Modified with a Date, so a change cannot be \
@@ -70,18 +70,18 @@ impl Location {
     }
 }
 
-/// Whether a file was written so long before a time that another change would show.
-fn is_older(state: &FileState, time: Option<DateTime<Utc>>, least: TimeDelta) -> bool {
-    state.modified.zip(time).is_some_and(|(modified, time)| time - modified >= least)
+/// Whether a file was written so long before `time` that a later change would show.
+fn is_older(state: &FileState, time: Option<DateTime<Utc>>, min_age: TimeDelta) -> bool {
+    state.modified.zip(time).is_some_and(|(modified, time)| time - modified >= min_age)
 }
 
-/// Whether a change of a file on a web server shows in what the server says of it. A tag may be made of a time in
-/// whole seconds and the size, so a file that has just been written is not known by it either.
+/// Whether a change of a file on a web server shows in the headers of the server. A tag may be made of the size and a
+/// time in whole seconds, so it does not identify a file that was just written.
 fn web_file_shows_changes(state: &FileState, date: Option<DateTime<Utc>>) -> bool {
     match (state.strong_tag(), state.modified, date) {
-        (Some(_), Some(_), Some(_)) => is_older(state, date, TICK),
+        (Some(_), Some(_), Some(_)) => is_older(state, date, CLOCK_TICK),
         (Some(_), _, _) => true,
-        (None, _, _) => is_older(state, date, SETTLED),
+        (None, _, _) => is_older(state, date, WEB_SETTLE_TIME),
     }
 }
 

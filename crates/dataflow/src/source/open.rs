@@ -11,15 +11,15 @@ use super::{
 use crate::{
     error::SourceError,
     read::{
-        columns::Columns,
+        columns::{Columns, ReadMode},
         types::{
-            Wanted,
+            TypeRequest,
             exact::{is_id, is_text},
         },
     },
 };
 
-/// A corpus whose files were found and whose columns were checked.
+/// A corpus whose files are listed and whose columns are checked.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub(crate) spec: SourceSpec,
@@ -28,7 +28,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lists the files and finds out the types of the kept columns, over all files.
+    /// Lists the files and finds the types of the kept columns over all of them.
     ///
     /// # Errors
     /// See [`SourceError`].
@@ -36,7 +36,7 @@ impl Source {
         Self::open_for(spec, &[]).await
     }
 
-    /// As [`open`](Self::open), for a table that has these kept columns already: they stay of the types they have.
+    /// As [`open`](Self::open), for a table that has these kept columns: they keep their types.
     ///
     /// # Errors
     /// See [`SourceError`].
@@ -44,30 +44,30 @@ impl Source {
         let mut location = Location::find(&spec.uri, spec.memory).await?;
         location.notes.extend(location.without_validators());
         let all = spec.keep == ["*"];
-        let known = |name: &String| table.iter().any(|field| field.name() == name);
-        let unknown: Vec<String> = spec.keep.iter().filter(|name| !known(name)).cloned().collect();
-        let mut wanted = Wanted {
+        let in_table = |name: &String| table.iter().any(|field| field.name() == name);
+        let unknown: Vec<String> = spec.keep.iter().filter(|name| !in_table(name)).cloned().collect();
+        let mut request = TypeRequest {
             id: spec.id.clone(),
             text: spec.text.clone(),
             keep: (!all).then(|| unknown.clone().into()),
             whole: false,
             max_bytes: spec.max_bytes,
         };
-        let (file, format, first) = first_types(&location, &spec, &wanted).await?;
+        let (file, format, first) = first_types(&location, &spec, &request).await?;
         location.format = Some(format);
         expect(&file, &first, &spec.text, "text", is_text)?;
         expect(&file, &first, &spec.id, "text or whole numbers", is_id)?;
-        // A table that exists has decided already, and is no reason to read everything twice.
+        // The table has the types of its columns: the files need not be read twice for them.
         let undecided = if all { table.is_empty() } else { !unknown.is_empty() };
         let columns = if undecided {
-            wanted.whole = true;
-            all_types(&location, &spec, &wanted).await?
+            request.whole = true;
+            all_types(&location, &spec, &request).await?
         } else {
             first.clone()
         };
         let keep = keep(&file, &first, &columns, &spec, table)?;
         let (id, text, max_bytes, csv) = (spec.id.clone(), spec.text.clone(), spec.max_bytes, spec.csv);
-        let columns = Columns { id, text, keep, max_bytes, csv, only_ids: false };
+        let columns = Columns { id, text, keep, max_bytes, csv, mode: ReadMode::Whole };
         let source = Self { spec, location, columns };
         if source.location.codes.is_some() {
             check_codes(&source.location, &source.columns, &source.spec).await?;
@@ -75,7 +75,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The kept columns as the table will have them.
+    /// The kept columns with the types that they have in the table.
     pub fn keep_fields(&self) -> &[FieldRef] {
         &self.columns.keep
     }
@@ -85,7 +85,7 @@ impl Source {
         self.location.files.iter().map(|file| file.size).sum()
     }
 
-    /// What a user is to know about the files: links that were passed over, a server that does not tell of changes.
+    /// Notes for the user about the files: skipped links, or a server whose answers do not show changes.
     pub fn notes(&self) -> &[String] {
         &self.location.notes
     }

@@ -18,7 +18,7 @@ use super::{file::SourceFile, location::Location, spec::SourceSpec};
 use crate::{
     error::SourceError,
     read::{
-        columns::Columns,
+        columns::{Columns, ReadMode},
         error::ReadError,
         open_file::OpenFile,
         rows::{RowStream, Rows},
@@ -27,10 +27,10 @@ use crate::{
 
 /// The column of the built-in corpus by which translations are selected.
 const CODE: &str = "code";
-/// Files that are open at once: the one being read and the next.
+/// Files that are open at the same time: the one that is read and the next one.
 const OPEN_FILES: usize = 2;
 
-/// The rows of all files, each batch with the file it is from.
+/// The rows of all files, each batch with the file that it is from.
 pub(crate) fn file_rows(
     location: Location,
     mut columns: Columns,
@@ -38,7 +38,7 @@ pub(crate) fn file_rows(
     bytes_read: Count,
 ) -> impl stream::Stream<Item = Result<(SourceFile, Rows)>> + Send {
     let codes = location.codes.map(|codes| {
-        // The selection needs its column, whether it is kept or not.
+        // The selection needs the column of the code even if it is not kept.
         let kept = columns.keep.iter().position(|field| field.name() == CODE);
         let at = kept.unwrap_or(columns.keep.len());
         if kept.is_none() {
@@ -46,14 +46,15 @@ pub(crate) fn file_rows(
         }
         Codes { wanted: codes, at, extra: kept.is_none() }
     });
-    let (store, others) = (location.store, location.format);
-    let (files, trusted) = (location.files, location.trusted);
+    let (store, source_format) = (location.store, location.format);
+    let (files, unchanged) = (location.files, location.unchanged);
     stream::iter(0..files.len())
         .map(move |at| {
             let file = files[at].clone();
-            let open = OpenFile::new(store.clone(), others, file.clone(), bytes_read.clone());
-            let only_ids = trusted.get(at).copied().unwrap_or_default();
-            let columns = Columns { only_ids, ..columns.clone() };
+            let open = OpenFile::new(store.clone(), source_format, file.clone(), bytes_read.clone());
+            let is_unchanged = unchanged.get(at).copied().unwrap_or_default();
+            let mode = if is_unchanged { ReadMode::IdsOnly } else { ReadMode::Whole };
+            let columns = Columns { mode, ..columns.clone() };
             async move {
                 let rows = open.rows(&columns, format).await;
                 (file, rows, columns)
@@ -61,7 +62,7 @@ pub(crate) fn file_rows(
         })
         .buffered(OPEN_FILES)
         .flat_map(|(file, rows, columns)| {
-            contained(rows, columns, file.clone()).map_ok(move |rows| (file.clone(), rows))
+            contain_errors(rows, columns, file.clone()).map_ok(move |rows| (file.clone(), rows))
         })
         .map(move |found| {
             let (file, rows) = found?;
@@ -72,8 +73,8 @@ pub(crate) fn file_rows(
         })
 }
 
-/// The rows of a file; what stops the file becomes its last row, and a store that fails ends the scan.
-fn contained(
+/// The rows of a file. An error of the file becomes its last row; an error of the store ends the scan.
+fn contain_errors(
     rows: std::result::Result<RowStream, ReadError>,
     columns: Columns,
     file: SourceFile,
@@ -86,27 +87,26 @@ fn contained(
     rows.map(move |rows| match rows {
         Ok(rows) => {
             next += rows.errors.len() as u64;
-            // A format that cannot leave the content unread has read it for nothing.
-            Ok(if columns.only_ids {
-                Rows::of_ids(rows.id, rows.row, &columns.keep)
-            } else {
-                rows.checked(columns.max_bytes)
+            Ok(match columns.mode {
+                // A format that cannot skip the other columns has read them in vain.
+                ReadMode::IdsOnly => Rows::ids_only(rows.id, rows.row, &columns.keep),
+                ReadMode::Whole => rows.checked(columns.max_bytes),
             })
         }
         Err(error) if error.is_change() => Err(SourceError::Changed { file: file.uri.clone() }),
-        Err(error) if file.is_remote() && error.is_of_the_store() => {
+        Err(error) if file.is_remote() && error.is_store_failure() => {
             Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })
         }
-        Err(error) => Ok(Rows::of_file(&columns.keep, next, file_tail_error(&error))),
+        Err(error) => Ok(Rows::refused_file(&columns.keep, next, file_tail_error(&error))),
     })
 }
 
-/// Translations of the built-in corpus to read.
+/// Selects translations of the built-in corpus.
 struct Codes {
     wanted: Vec<String>,
-    /// Where the code is among the kept columns.
+    /// The position of the code among the kept columns.
     at: usize,
-    /// Whether it is not one of them.
+    /// Whether the code is read for the selection alone.
     extra: bool,
 }
 

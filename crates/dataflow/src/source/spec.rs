@@ -4,23 +4,23 @@ use polylance_schema::{DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, SourceForma
 
 use super::uri::redacted;
 
-/// How CSV files are written; what is not given is found in each file's beginning.
+/// The separators of CSV files; those that are not given are detected at the beginning of each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CsvSpec {
-    /// What separates fields.
+    /// Separates fields.
     pub delimiter: Option<u8>,
-    /// What stands around fields with delimiters and line breaks.
+    /// Encloses fields with delimiters and line breaks.
     pub quote: Option<u8>,
-    /// What stands before a quote inside of quotes; a quote for doubled ones.
+    /// Precedes a quote inside of quotes; the quote itself where quotes are doubled.
     pub escape: Option<u8>,
 }
 
-/// Where a corpus is and which of its columns matter.
+/// Where a corpus is, and which of its columns are read.
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
     /// A file, a folder, a glob or `builtin:udhr[?codes=…]`; a path or a URL.
     pub uri: String,
-    /// The files' format; by content unless given.
+    /// The format of the files; detected by content unless given.
     pub format: Option<SourceFormat>,
     /// The column with the document's id.
     pub id: String,
@@ -28,16 +28,16 @@ pub struct SourceSpec {
     pub text: String,
     /// Columns to carry over; `["*"]` is all others.
     pub keep: Vec<String>,
-    /// Longer texts are refused, in bytes.
+    /// The largest size of a text in bytes; longer ones are refused.
     pub max_bytes: u64,
-    /// How CSV files are written.
+    /// The separators of CSV files.
     pub csv: CsvSpec,
-    /// Bytes that the listing of the files may take in memory.
+    /// The bytes of memory that the listing of the files may take.
     pub memory: u64,
 }
 
 impl SourceSpec {
-    /// A source with what a pipeline file says unless it is told: columns `id` and `text`, and no others kept.
+    /// A source with the defaults of a pipeline file: columns `id` and `text`, and no others kept.
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
@@ -51,7 +51,7 @@ impl SourceSpec {
         }
     }
 
-    /// The address as messages may show it: the query of a URL may be a signature.
+    /// The address as messages may show it: without the query of a URL, which may be a signature.
     pub fn address(&self) -> String {
         redacted(&self.uri)
     }

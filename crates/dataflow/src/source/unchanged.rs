@@ -7,8 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{file::SourceFile, open::Source};
 
 impl Source {
-    /// A hash of all files as they were listed, which changes when one of them does. `None` when a file may change
-    /// and not show it.
+    /// A hash of all listed files, which changes when one of them does. `None` when a change of a file may not show.
     pub fn fingerprint(&self, listed: DateTime<Utc>) -> Option<String> {
         let location = &self.location;
         let time = location.time(listed);
@@ -20,21 +19,21 @@ impl Source {
         Some(hasher.finalize().to_hex()[..32].to_owned())
     }
 
-    /// The address and a hash of each file that can be told from any other state of itself.
+    /// The address and a hash of each file whose changes show.
     pub fn fingerprints(&self, listed: DateTime<Utc>) -> impl Iterator<Item = (&str, u128)> {
         let time = self.location.time(listed);
         let hashed = move |file: &SourceFile| self.location.fingerprint(file, time);
         self.location.files.iter().filter_map(move |file| Some((file.uri.as_str(), hashed(file)?)))
     }
 
-    /// Takes the rows of the files with these hashes for rows that the table has: of them nothing is read but the
-    /// ids, which must be distinct in the whole source. Returns how many files there are.
-    pub fn trust(&mut self, listed: DateTime<Utc>, finished: &HashSet<u128>) -> usize {
+    /// Marks the files with these hashes as unchanged: the table has their rows, and nothing is read of them but the ids,
+    /// which must be distinct in the whole source. Returns the number of unchanged files.
+    pub fn mark_unchanged(&mut self, listed: DateTime<Utc>, hashes: &HashSet<u128>) -> usize {
         let time = self.location.time(listed);
-        let is_finished = |file| self.location.fingerprint(file, time).is_some_and(|hash| finished.contains(&hash));
-        let trusted: Arc<[bool]> = self.location.files.iter().map(is_finished).collect();
-        self.location.trusted = trusted;
-        self.location.trusted.iter().filter(|trusted| **trusted).count()
+        let is_unchanged = |file| self.location.fingerprint(file, time).is_some_and(|hash| hashes.contains(&hash));
+        let unchanged: Arc<[bool]> = self.location.files.iter().map(is_unchanged).collect();
+        self.location.unchanged = unchanged;
+        self.location.unchanged.iter().filter(|is_unchanged| **is_unchanged).count()
     }
 }
 
@@ -60,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_changes_with_any_file_and_only_then() {
+    async fn the_fingerprint_changes_with_a_file_and_only_then() {
         let folder = tempfile::tempdir().unwrap();
         let (uri, file) = (folder.path().to_str().unwrap(), folder.path().join("a.csv"));
         fs::write(&file, "id,text\n1,one\n").unwrap();
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_the_built_in_corpus_it_depends_on_what_is_read() {
+    async fn the_fingerprint_of_the_built_in_corpus_depends_on_the_selection() {
         let german = fingerprint("builtin:udhr?codes=deu_1996").await.unwrap();
         assert_eq!(fingerprint("builtin:udhr?codes=deu_1996").await.unwrap(), german);
         assert_ne!(fingerprint("builtin:udhr").await.unwrap(), german);

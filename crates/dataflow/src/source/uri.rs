@@ -7,7 +7,7 @@ pub(super) const BUILTIN: &str = "builtin:";
 /// Before the path of a file on this machine.
 pub(super) const FILE: &str = "file://";
 
-/// Characters by which a path is a glob, unless something of exactly this name exists.
+/// Characters that make a path a glob, unless something with exactly this name exists.
 const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
 
 /// Whether a path, or a part of one, can be a glob.
@@ -15,7 +15,7 @@ pub(crate) fn is_glob(path: &str) -> bool {
     path.contains(WILDCARDS)
 }
 
-/// Whether an address is one of a web server.
+/// Whether an address is on a web server.
 pub(crate) fn is_web(uri: &str) -> bool {
     uri.starts_with("http://") || uri.starts_with("https://")
 }
@@ -25,7 +25,8 @@ pub(crate) fn redacted(uri: &str) -> String {
     if uri.starts_with("http") { redacted_web(uri) } else { uri.to_owned() }
 }
 
-/// An address as messages, the quarantine and the table may show it: a query may be a signature.
+/// An address as messages, the quarantine and the table may show it: without a query, which may be a signature, and
+/// without a password.
 pub(super) fn redacted_web(uri: &str) -> String {
     let Ok(mut url) = Url::parse(uri) else { return uri.split(['?', '#']).next().unwrap_or_default().to_owned() };
     // Not every kind of URL can have a password.
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_without_what_may_be_secret() {
+    fn an_address_is_shown_without_possible_secrets() {
         for (uri, shown) in [
             ("https://user:secret@host:8080/a/%C3%A9.csv?X-Sig=abc#x", "https://host:8080/a/%C3%A9.csv"),
             ("http://host?token=abc", "http://host/"),

@@ -1,8 +1,8 @@
-//! The keys of the table's documents: in memory as far as it is granted, the rest in sorted runs on disk.
+//! The keys of the table's documents, in memory and, beyond the granted memory, in sorted runs on disk.
 //!
-//! A key is 128 bits of a hash, so 100 million documents are 1.6 GB. They are gathered in a plain vector, which is
-//! sorted once: a hash set would take more, and twice that while it grows. Hashes are spread evenly, so a look-up
-//! begins where the hash should be and ends a few places from there.
+//! A key is 128 bits of a hash, so 100 million documents take 1.6 GB. They are gathered in a plain vector, which is
+//! sorted once: a hash set would take more memory, and twice that while it grows. Hashes are spread evenly, so a look-up
+//! starts at the expected position of the hash and ends near it.
 
 use std::io;
 
@@ -10,26 +10,26 @@ use datafusion::execution::memory_pool::MemoryReservation;
 
 use polylance_ids::SortedRun;
 
-/// Keys that are gathered whatever the pool grants.
-const LEAST: usize = 1 << 16;
+/// Keys that are kept in memory even if the pool grants nothing.
+const MIN_KEYS_IN_MEMORY: usize = 1 << 16;
 
-/// The keys of a table, once all of them are in.
-pub(crate) struct KnownKeys {
+/// All keys of a table.
+pub(crate) struct KeySet {
     /// In rising order.
     sorted: Vec<u128>,
     runs: Vec<SortedRun>,
-    /// For as long as they are held.
+    /// Freed together with the keys.
     _memory: MemoryReservation,
 }
 
-/// [`KnownKeys`] that are being gathered.
-pub(crate) struct KnownKeysBuilder {
+/// A [`KeySet`] that is being filled.
+pub(crate) struct KeySetBuilder {
     keys: Vec<u128>,
     runs: Vec<SortedRun>,
     memory: MemoryReservation,
 }
 
-impl KnownKeysBuilder {
+impl KeySetBuilder {
     pub(crate) fn new(memory: MemoryReservation) -> Self {
         Self { keys: Vec::new(), runs: Vec::new(), memory }
     }
@@ -42,12 +42,12 @@ impl KnownKeysBuilder {
         Ok(())
     }
 
-    /// Makes room for twice as many keys, if the pool has it.
+    /// Makes room for twice as many keys; false when the pool does not grant it.
     fn grow(&mut self) -> bool {
-        let capacity = (self.keys.capacity() * 2).max(LEAST);
+        let capacity = (self.keys.capacity() * 2).max(MIN_KEYS_IN_MEMORY);
         let bytes = capacity * size_of::<u128>() + self.runs.iter().map(SortedRun::memory).sum::<usize>();
         let granted = self.memory.try_resize(bytes).is_ok();
-        if !granted && capacity > LEAST {
+        if !granted && capacity > MIN_KEYS_IN_MEMORY {
             return false;
         }
         self.keys.reserve_exact(capacity - self.keys.len());
@@ -60,24 +60,24 @@ impl KnownKeysBuilder {
         Ok(())
     }
 
-    /// No key comes any more.
-    pub(crate) fn finish(mut self) -> io::Result<KnownKeys> {
+    /// The set of the keys inserted so far.
+    pub(crate) fn finish(mut self) -> io::Result<KeySet> {
         self.keys.sort_unstable();
-        // One run is one read a look-up.
+        // One run costs one read per look-up.
         if self.runs.len() > 1 {
             self.runs = vec![SortedRun::merge(self.runs)?];
         }
-        Ok(KnownKeys { sorted: self.keys, runs: self.runs, _memory: self.memory })
+        Ok(KeySet { sorted: self.keys, runs: self.runs, _memory: self.memory })
     }
 }
 
-impl KnownKeys {
+impl KeySet {
     pub(crate) fn is_empty(&self) -> bool {
         self.sorted.is_empty() && self.runs.is_empty()
     }
 
-    pub(crate) fn has(&mut self, key: u128) -> io::Result<bool> {
-        if found(&self.sorted, key) {
+    pub(crate) fn contains(&mut self, key: u128) -> io::Result<bool> {
+        if contains_sorted(&self.sorted, key) {
             return Ok(true);
         }
         for run in &mut self.runs {
@@ -89,8 +89,8 @@ impl KnownKeys {
     }
 }
 
-/// Whether sorted hashes hold a hash: from its expected place outwards in steps that double, then by halves.
-fn found(sorted: &[u128], key: u128) -> bool {
+/// Whether sorted hashes contain one: from its expected position outwards in steps that double, then by bisection.
+fn contains_sorted(sorted: &[u128], key: u128) -> bool {
     if sorted.is_empty() {
         return false;
     }
@@ -119,23 +119,23 @@ mod tests {
 
     use super::*;
 
-    fn keys(count: usize, memory: usize) -> (KnownKeys, Arc<dyn MemoryPool>) {
+    fn keys(count: usize, memory: usize) -> (KeySet, Arc<dyn MemoryPool>) {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(memory));
-        let mut builder = KnownKeysBuilder::new(MemoryConsumer::new("keys").register(&pool));
+        let mut builder = KeySetBuilder::new(MemoryConsumer::new("keys").register(&pool));
         (0..count).for_each(|n| builder.insert(hash(&n.to_le_bytes())).unwrap());
         (builder.finish().unwrap(), pool)
     }
 
-    fn check(keys: &mut KnownKeys, count: usize) {
-        assert!((0..count).step_by(7).all(|n| keys.has(hash(&n.to_le_bytes())).unwrap()));
-        assert!((count..=2 * count).step_by(7).all(|n| !keys.has(hash(&n.to_le_bytes())).unwrap()));
+    fn check(keys: &mut KeySet, count: usize) {
+        assert!((0..count).step_by(7).all(|n| keys.contains(hash(&n.to_le_bytes())).unwrap()));
+        assert!((count..=2 * count).step_by(7).all(|n| !keys.contains(hash(&n.to_le_bytes())).unwrap()));
         for key in [0, 1, u128::MAX, u128::MAX / 2] {
-            assert!(!keys.has(key).unwrap());
+            assert!(!keys.contains(key).unwrap());
         }
     }
 
     #[test]
-    fn every_key_is_found_and_no_other() {
+    fn exactly_the_inserted_keys_are_found() {
         for count in [0, 1, 2, 15, 1000, 200_000] {
             let (mut keys, _) = keys(count, 1 << 30);
             assert!(keys.runs.is_empty() && keys.is_empty() == (count == 0));
@@ -144,20 +144,20 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_memory_has_no_room_for_go_to_disk() {
-        let count = 5 * LEAST + 17;
-        for memory in [0, LEAST * 16, LEAST * 40] {
+    fn keys_beyond_the_granted_memory_spill_to_disk() {
+        let count = 5 * MIN_KEYS_IN_MEMORY + 17;
+        for memory in [0, MIN_KEYS_IN_MEMORY * 16, MIN_KEYS_IN_MEMORY * 40] {
             let (mut keys, pool) = keys(count, memory);
             assert_eq!(keys.runs.len(), 1);
-            assert!(keys.sorted.capacity() <= (memory / 16).max(LEAST) && pool.reserved() <= memory);
+            assert!(keys.sorted.capacity() <= (memory / 16).max(MIN_KEYS_IN_MEMORY) && pool.reserved() <= memory);
             check(&mut keys, count);
         }
     }
 
     #[test]
-    fn hashes_that_are_not_spread_are_found_too() {
+    fn unevenly_spread_hashes_are_found() {
         let sorted: Vec<u128> = (0..1000).chain((0..1000).map(|n| u128::MAX - 1000 + n)).collect();
-        assert!(sorted.iter().all(|&key| found(&sorted, key)));
-        assert!(![1000, u128::MAX / 3, u128::MAX].into_iter().any(|key| found(&sorted, key)));
+        assert!(sorted.iter().all(|&key| contains_sorted(&sorted, key)));
+        assert!(![1000, u128::MAX / 3, u128::MAX].into_iter().any(|key| contains_sorted(&sorted, key)));
     }
 }

@@ -1,4 +1,4 @@
-//! The ids of a whole source, for what is to be done after the plan's end.
+//! The ids of a whole source, which are needed after the plan's end.
 
 use std::{
     fmt, io,
@@ -9,14 +9,14 @@ use datafusion::execution::TaskContext;
 
 use polylance_ids::SeenIds;
 
-/// An extension of the session in which [`DistinctIdExec`](crate::DistinctIdExec) leaves the ids it has seen.
+/// An extension of the session that [`DistinctIdExec`](crate::DistinctIdExec) fills with the ids of the source.
 #[derive(Debug, Default)]
 pub struct SourceIds(Mutex<Option<AllIds>>);
 
-/// Every id of a source that was read to its end, also of rows that were refused.
+/// Every id of a source that was read to its end, those of refused rows included.
 pub struct AllIds {
     seen: SeenIds,
-    /// Made when the first row is refused.
+    /// `None` until a row is refused.
     refused: Option<SeenIds>,
     without_id: u64,
 }
@@ -26,11 +26,11 @@ impl SourceIds {
         context.session_config().get_extension()
     }
 
-    pub(crate) fn leave(&self, ids: AllIds) {
+    pub(crate) fn set(&self, ids: AllIds) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ids);
     }
 
-    /// The ids; `None` when the plan has not read the source to its end.
+    /// Takes the ids; `None` when the plan has not read the source to its end.
     pub fn take(&self) -> Option<AllIds> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -41,12 +41,12 @@ impl AllIds {
         Self { seen: SeenIds::new(), refused: None, without_id: 0 }
     }
 
-    /// Takes the id of a good row; false when an earlier good row has it.
+    /// Inserts the id of a good row; false when an earlier good row has it.
     pub(crate) fn insert(&mut self, id: &str) -> io::Result<bool> {
         self.seen.insert(id)
     }
 
-    /// Takes the id of a row that was refused, if it has one.
+    /// Inserts the id of a refused row, if it has one.
     pub(crate) fn insert_refused(&mut self, id: Option<&str>) -> io::Result<()> {
         match id {
             Some(id) => drop(self.refused.get_or_insert_with(SeenIds::new).insert(id)?),
@@ -55,7 +55,7 @@ impl AllIds {
         Ok(())
     }
 
-    /// Rows, and files that could not be read to their end, whose ids are not known.
+    /// The number of rows, and of files that could not be read to their end, whose ids are not known.
     pub fn without_id(&self) -> u64 {
         self.without_id
     }
@@ -63,7 +63,7 @@ impl AllIds {
     /// Whether the source has this id.
     ///
     /// # Errors
-    /// When the file with the ids cannot be read.
+    /// When the temporary file with the ids cannot be read.
     pub fn contains(&mut self, id: &str) -> io::Result<bool> {
         let refused = self.refused.as_mut().map_or(Ok(false), |refused| refused.contains(id))?;
         Ok(refused || self.seen.contains(id)?)
@@ -81,9 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_ids_are_of_the_source_and_take_no_memory_each() {
+    fn refused_ids_belong_to_the_source_and_spill_to_disk() {
         let mut ids = AllIds::new();
-        // More than stay in memory.
+        // More than are kept in memory.
         for n in 0..40_000 {
             ids.insert_refused(Some(&format!("refused-{n}"))).unwrap();
         }

@@ -1,33 +1,33 @@
-//! How a CSV file separates its fields, quotes and escapes: as given, or as its beginning shows.
+//! The separators, quotes and escapes of a CSV file: given, or detected at its beginning.
 
 use crate::source::spec::CsvSpec;
 
-/// Bytes of a file's beginning that are looked at.
-pub(super) const SAMPLE: usize = 256 << 10;
-/// What separates fields, the likeliest first.
+/// The bytes at the beginning of a file from which its dialect is detected.
+pub(super) const SAMPLE_BYTES: usize = 256 << 10;
+/// The delimiters that are detected, the likeliest first.
 const DELIMITERS: [u8; 4] = *b",\t;|";
-/// Records that are compared with the header.
-const RECORDS: usize = 50;
+/// The number of records that are compared with the header.
+const SAMPLE_RECORDS: usize = 50;
 
 /// The separators of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dialect {
     pub(super) delimiter: u8,
     pub(super) quote: u8,
-    /// What stands before a quote inside of quotes, where quotes are not doubled.
+    /// Precedes a quote inside of quotes, if quotes are not doubled.
     pub(super) escape: Option<u8>,
     /// The last byte of a line's end: a line feed, or old Macs' carriage return alone.
     pub(super) end: u8,
 }
 
 impl Dialect {
-    /// By the beginning of a file; `names` are columns that its header should have.
+    /// Detects the dialect at the beginning of a file; `names` are columns that its header should have.
     pub(super) fn detect(sample: &[u8], given: CsvSpec, names: [&str; 2]) -> Self {
         let quote = given.quote.unwrap_or(b'"');
         let end = if sample.contains(&b'\r') && !sample.contains(&b'\n') { b'\r' } else { b'\n' };
         let plain = |delimiter, escape| Self { delimiter, quote, escape, end };
         let best = || {
-            // The last one of equals would win: the likeliest comes last.
+            // `max_by_key` returns the last of equal maxima: the likeliest comes last.
             DELIMITERS
                 .into_iter()
                 .rev()
@@ -39,7 +39,7 @@ impl Dialect {
         plain(delimiter, if detected { Some(b'\\') } else { escape })
     }
 
-    /// Named columns in the header, whether the records have the header's number of fields, and that number.
+    /// The number of `names` in the header, whether a record has as many fields as the header, and that number.
     fn likelihood(self, sample: &[u8], names: [&str; 2]) -> (usize, bool, usize) {
         let mut records = sample.split(|&byte| byte == self.end).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let header = records.next().unwrap_or_default();
@@ -51,11 +51,11 @@ impl Dialect {
         };
         let named = names.iter().filter(|name| fields.iter().any(|field| unquoted(field) == name.as_bytes())).count();
         let as_many = |line: &[u8]| line.split(|byte| *byte == self.delimiter).count() >= fields.len();
-        let steady = fields.len() > 1 && records.take(RECORDS).filter(|line| !line.is_empty()).any(as_many);
+        let steady = fields.len() > 1 && records.take(SAMPLE_RECORDS).filter(|line| !line.is_empty()).any(as_many);
         (named, steady, fields.len())
     }
 
-    /// Whether quotes inside of quotes stand behind backslashes, as Spark and `PostgreSQL` write them, and none is doubled.
+    /// Whether quotes inside of quotes follow backslashes, as Spark and `PostgreSQL` write them, and none is doubled.
     fn has_backslashes(self, sample: &[u8]) -> bool {
         let ends = |byte: Option<&u8>| byte.is_none_or(|&byte| byte == self.delimiter || matches!(byte, b'\r' | b'\n'));
         let (mut escaped, mut at, mut starts) = (false, 0, true);
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_beginning_shows_the_dialect() {
+    fn the_dialect_is_detected_at_the_beginning() {
         let dialect = |delimiter, escape| Dialect { delimiter, quote: b'"', escape, end: b'\n' };
         for (sample, expected) in [
             ("id,text\n1,a;b\n", dialect(b',', None)),

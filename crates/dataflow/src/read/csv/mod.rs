@@ -1,4 +1,4 @@
-//! Comma-separated values with a header line. A record that cannot be read costs itself only.
+//! Comma-separated values with a header line. A record that cannot be read is refused alone.
 
 mod dialect;
 mod records;
@@ -18,7 +18,7 @@ use super::{
     lines,
     open_file::OpenFile,
     rows::{BATCH_BYTES, BATCH_ROWS, RowStream, Rows},
-    types::{ColumnType, FileTypes, Wanted, exact, kind::Kind},
+    types::{ColumnType, FileTypes, TypeRequest, exact, kind::ValueKind},
 };
 use crate::source::spec::CsvSpec;
 
@@ -26,38 +26,38 @@ pub(super) async fn types(
     file: &OpenFile,
     compression: Compression,
     given: CsvSpec,
-    wanted: &Wanted,
+    request: &TypeRequest,
 ) -> Result<FileTypes, ReadError> {
     let plain = lines::plain(file, compression).await?;
-    let wanted = wanted.clone();
-    lines::spawn_look(move |stopped| {
-        let mut records = Records::new(plain, limit(wanted.max_bytes), given, [&wanted.id, &wanted.text])?;
+    let request = request.clone();
+    lines::spawn_blocking_read(move |stopped| {
+        let mut records = Records::new(plain, limit(request.max_bytes), given, [&request.id, &request.text])?;
         let names = header(&mut records)?;
-        let mut kinds = vec![Kind::Null; names.len()];
-        let looked_at: Vec<usize> = (0..names.len()).filter(|&at| wanted.keeps(&names[at])).collect();
-        while wanted.whole && !looked_at.is_empty() && !stopped() {
-            // What was read before the file broke off is good.
+        let mut kinds = vec![ValueKind::Null; names.len()];
+        let inferred: Vec<usize> = (0..names.len()).filter(|&at| request.keeps(&names[at])).collect();
+        while request.whole && !inferred.is_empty() && !stopped() {
+            // The part before a read error is good.
             let Ok(record) = records.read() else { break };
             match record {
                 Record::End => break,
                 Record::Whole if records.fields() == names.len() => {
-                    for &at in &looked_at {
+                    for &at in &inferred {
                         let kind = &mut kinds[at];
-                        if *kind != Kind::Text && *kind != Kind::Mixed {
+                        if *kind != ValueKind::Text && *kind != ValueKind::Mixed {
                             let field = String::from_utf8_lossy(records.field(at).unwrap_or_default());
-                            *kind = std::mem::take(kind).join(Kind::of_field(&field));
+                            *kind = std::mem::take(kind).join(ValueKind::of_csv_field(&field));
                         }
                     }
                 }
                 Record::Whole | Record::TooLong | Record::Unclosed => {}
             }
         }
-        Ok(names.into_iter().zip(kinds).map(|(name, kind)| (name, ColumnType::Fields(kind))).collect())
+        Ok(names.into_iter().zip(kinds).map(|(name, kind)| (name, ColumnType::Csv(kind))).collect())
     })
     .await
 }
 
-/// Bytes of a record at most: other fields stand beside the text.
+/// The largest size of a record in bytes: it has other fields in addition to the text.
 fn limit(max_bytes: u64) -> usize {
     usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_add(1 << 20)
 }
@@ -100,7 +100,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
             Ok(())
         };
         let filled = fill(&mut batch, send);
-        // What was read before the file broke off is good.
+        // The part before a read error is good.
         if !batch.rows.is_empty() {
             send(batch.finish()?);
         }
@@ -120,7 +120,7 @@ fn header(records: &mut Records<impl Read>) -> Result<Vec<String>, ReadError> {
     (0..records.fields()).map(name).collect()
 }
 
-/// Records on their way into a batch.
+/// The records of the next batch.
 struct Batch<'a> {
     columns: &'a Columns,
     rows: Vec<u64>,
@@ -142,12 +142,12 @@ impl<'a> Batch<'a> {
         self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
-    /// Bytes that a row takes even where all its fields are empty: a short line may stand under a long header.
-    fn room(&self) -> usize {
+    /// The bytes that a row takes even if all its fields are empty: a header may have more fields than a line.
+    fn row_bytes(&self) -> usize {
         self.keep.len() * size_of::<Option<String>>()
     }
 
-    /// `refusal` says why the record cannot be a row; its id may be read all the same.
+    /// Adds a record. With `refusal` it becomes a refused row, which may still have its id.
     fn push(
         &mut self,
         row: u64,
@@ -173,7 +173,7 @@ impl<'a> Batch<'a> {
         for (column, at) in self.keep.iter_mut().zip(keep) {
             column.push(at.filter(|_| whole).and_then(&mut value));
         }
-        self.bytes += record.len() + self.room();
+        self.bytes += record.len() + self.row_bytes();
         self.rows.push(row);
         self.ids.push(id);
         self.texts.push(text);

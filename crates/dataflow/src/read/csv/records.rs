@@ -1,22 +1,22 @@
-//! The records of a CSV file. A record over the limit is passed over and never held; one whose quote is never closed
-//! costs its first line only.
+//! The records of a CSV file. A record over the limit is skipped without being held in memory; of a record whose quote is
+//! never closed only the first line is lost.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, Write};
 
 use tempfile::SpooledTempFile;
 
-use super::dialect::{Dialect, SAMPLE};
+use super::dialect::{Dialect, SAMPLE_BYTES};
 use crate::source::spec::CsvSpec;
 
-/// Fields of a record at most.
-const FIELDS: usize = 1 << 16;
-/// Quotes that are never closed, in one file, behind which is read again.
-const REPEATS: usize = 1000;
+/// The largest number of fields in a record.
+const MAX_FIELDS: usize = 1 << 16;
+/// The largest number of quotes in a file that are never closed and after which the lines are read again.
+const MAX_REREADS: usize = 1000;
 
-/// A reader of records, and the record it read last.
+/// A reader of records, with the last record that it read.
 pub(super) struct Records<R> {
-    /// What is read next stands last: lines behind an open quote, then the rest of the file.
-    behind: Vec<BufReader<SpooledTempFile>>,
+    /// Lines after an open quote that are read again before `input`, the last reader first.
+    reread: Vec<BufReader<SpooledTempFile>>,
     input: BufReader<io::Chain<Cursor<Vec<u8>>, R>>,
     dialect: Dialect,
     line: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct Records<R> {
     /// Where each field ends in `bytes`.
     ends: Vec<usize>,
     limit: usize,
-    repeats: usize,
+    rereads: usize,
     first: bool,
 }
 
@@ -34,29 +34,29 @@ pub(super) enum Record {
     End,
     Whole,
     TooLong,
-    /// A quote opens and is never closed; the fields up to there are given.
+    /// A quote is never closed; the record has the fields before it.
     Unclosed,
 }
 
-/// Where the parser is between two bytes.
+/// The state of the parser between two bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     FieldStart,
     Plain,
     Quoted,
-    /// Behind the quote that may close a field.
+    /// After a quote that may close a field.
     Closed,
 }
 
 impl<R: Read> Records<R> {
-    /// `limit`: bytes of a record at most; `names` are columns that the header should have.
+    /// `limit` is the largest size of a record in bytes; `names` are columns that the header should have.
     pub(super) fn new(mut input: R, limit: usize, given: CsvSpec, names: [&str; 2]) -> io::Result<Self> {
         let mut sample = Vec::new();
-        input.by_ref().take(SAMPLE as u64).read_to_end(&mut sample)?;
+        input.by_ref().take(SAMPLE_BYTES as u64).read_to_end(&mut sample)?;
         let dialect = Dialect::detect(&sample, given, names);
         let input = BufReader::with_capacity(64 << 10, Cursor::new(sample).chain(input));
-        let (behind, line, bytes, ends) = Default::default();
-        Ok(Self { behind, input, dialect, line, bytes, ends, limit, repeats: 0, first: true })
+        let (reread, line, bytes, ends) = Default::default();
+        Ok(Self { reread, input, dialect, line, bytes, ends, limit, rereads: 0, first: true })
     }
 
     /// Reads the next record.
@@ -83,7 +83,7 @@ impl<R: Read> Records<R> {
             return Ok(self.whole());
         }
         let (fields, first_line) = (self.ends.len(), self.bytes.len());
-        // Lines behind the first one, should the quote be never closed.
+        // The lines after the first one, in case the quote is never closed.
         let mut held = SpooledTempFile::new(self.limit.min(8 << 20));
         let (mut too_long, mut any) = (false, false);
         let unclosed = loop {
@@ -93,23 +93,23 @@ impl<R: Read> Records<R> {
             any = true;
             held.write_all(&self.line)?;
             let state = self.parse(State::Quoted);
-            too_long |= self.bytes.len() > self.limit || self.ends.len() > FIELDS;
+            too_long |= self.bytes.len() > self.limit || self.ends.len() > MAX_FIELDS;
             if too_long {
                 self.bytes.truncate(first_line);
                 self.ends.truncate(fields);
             }
             match state {
                 State::Quoted => {}
-                // A quote closes before a delimiter or the end of a line; this one opens another field.
+                // A quote that closes a field precedes a delimiter or the end of a line; this one opens another field.
                 State::Plain if self.line.is_empty() => break true,
                 _ => break false,
             }
         };
-        if unclosed && self.repeats < REPEATS {
+        if unclosed && self.rereads < MAX_REREADS {
             if any {
-                self.repeats += 1;
+                self.rereads += 1;
                 held.rewind()?;
-                self.behind.push(BufReader::new(held));
+                self.reread.push(BufReader::new(held));
             }
             self.ends.truncate(fields);
             self.bytes.truncate(first_line);
@@ -125,28 +125,28 @@ impl<R: Read> Records<R> {
     }
 
     fn whole(&mut self) -> Record {
-        if self.bytes.len() <= self.limit && self.ends.len() <= FIELDS {
+        if self.bytes.len() <= self.limit && self.ends.len() <= MAX_FIELDS {
             return Record::Whole;
         }
-        // Where the line was cut, the last field is a part of one.
+        // The line was cut inside of the last field.
         self.ends.pop();
         Record::TooLong
     }
 
-    /// The next line with its end; of a line over the limit only so much is kept that it stays too long.
+    /// Reads the next line with its end; a line over the limit is cut, but stays over it.
     fn next_line(&mut self) -> io::Result<bool> {
         self.line.clear();
-        while let Some(behind) = self.behind.last_mut() {
-            if read_line(behind, &mut self.line, self.dialect.end, self.limit)? {
+        while let Some(lines) = self.reread.last_mut() {
+            if read_line(lines, &mut self.line, self.dialect.end, self.limit)? {
                 return Ok(true);
             }
-            self.behind.pop();
+            self.reread.pop();
         }
         read_line(&mut self.input, &mut self.line, self.dialect.end, self.limit)
     }
 
-    /// Takes the fields of the line. The line is emptied where a quote inside of it closes a field of several lines and
-    /// something else than a delimiter follows.
+    /// Parses the fields of the line. The line is empty afterwards if a quote in it closes a field of several lines and no
+    /// delimiter follows.
     fn parse(&mut self, mut state: State) -> State {
         let Dialect { delimiter, quote, escape, end: line_end } = self.dialect;
         let several_lines = state == State::Quoted;
@@ -209,23 +209,23 @@ impl<R: Read> Records<R> {
             self.line = line;
             return State::Quoted;
         }
-        // A file's last line has no end.
+        // The last line of a file may have no end.
         self.ends.push(self.bytes.len());
         self.line = line;
         State::Closed
     }
 
-    /// Fields of the record.
+    /// The number of fields of the record.
     pub(super) fn fields(&self) -> usize {
         self.ends.len()
     }
 
-    /// Bytes of the record.
+    /// The bytes of the record.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// A field of the record, if it has so many.
+    /// A field of the record, if it has that many.
     pub(super) fn field(&self, at: usize) -> Option<&[u8]> {
         let end = *self.ends.get(at)?;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -235,11 +235,11 @@ impl<R: Read> Records<R> {
 
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, end: u8, limit: usize) -> io::Result<bool> {
     // Quotes and delimiters are not part of the fields.
-    let most = (limit as u64).saturating_mul(2).saturating_add(FIELDS as u64);
-    if input.by_ref().take(most).read_until(end, line)? == 0 {
+    let max_bytes = (limit as u64).saturating_mul(2).saturating_add(MAX_FIELDS as u64);
+    if input.by_ref().take(max_bytes).read_until(end, line)? == 0 {
         return Ok(false);
     }
-    if line.len() as u64 >= most && line.last() != Some(&end) {
+    if line.len() as u64 >= max_bytes && line.last() != Some(&end) {
         input.skip_until(end)?;
         line.push(end);
     }
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(found, [record(&["a", "b"]), record(&["x\ry", " z "]), record(&["", ""]), record(&["1", "2"])]);
         let found = all("a,b\r\n\"x\r\ny\", z \r\n\"\",\"\"\"\"\n,\n", 1 << 20);
         assert_eq!(found, [record(&["a", "b"]), record(&["x\r\ny", " z "]), record(&["", "\""]), record(&["", ""])]);
-        // A quote inside of a plain field is itself, and what follows a closed field on its line belongs to it.
+        // A quote inside of a plain field is a character, and text after a closing quote belongs to the field.
         assert_eq!(all("a,b\n5\" disk,\"x\"y\n", 1 << 20)[1], record(&["5\" disk", "xy"]));
     }
 
@@ -303,24 +303,24 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_never_closed_costs_its_record() {
+    fn an_unclosed_quote_costs_its_record_alone() {
         let header = || record(&["a", "b"]);
         let three = record(&["3", "x"]);
         assert_eq!(all("a,b\n2,\"open\n3,x\n", 1 << 20), [header(), Found::Unclosed, record(&["3", "x"])]);
-        // The next quote that opens is no closing one.
+        // A quote that opens the next field does not close this one.
         let found = all("a,b\n2,\"open\n3,\"x\"\n4,\"y\nz\"\n", 1 << 20);
         assert_eq!(found, [header(), Found::Unclosed, three, record(&["4", "y\nz"])]);
-        // A quote that stands before a line break closes.
+        // A quote before a line break closes the field.
         let found = all("a,b\n1,\"\n2,\"\n3,\"", 1 << 20);
         assert_eq!(found, [header(), record(&["1", "\n2,"]), Found::Unclosed]);
-        // Far behind the limit as well.
+        // The same far beyond the limit.
         let lines = "1,2\n".repeat(10_000);
         let found = all(&format!("a,b\n0,\"open\n{lines}"), 1000);
         assert_eq!((found.len(), &found[1]), (10_002, &Found::Unclosed));
     }
 
     #[test]
-    fn a_long_record_is_passed_over_and_the_next_one_is_read() {
+    fn a_long_record_is_skipped_and_the_next_one_is_read() {
         let (long, wide) = ("x\n".repeat(100_000), "1,".repeat(100_000));
         let found = all(&format!("a,b\n\"{long}\",2\n3,4\n{wide}\n5,6\n"), 10_000);
         assert_eq!(

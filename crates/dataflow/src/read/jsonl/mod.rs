@@ -1,4 +1,4 @@
-//! One JSON object a line. A line that is not one costs itself only.
+//! One JSON object per line. A line that is none is refused alone.
 
 mod json;
 mod values;
@@ -21,36 +21,40 @@ use super::{
     lines,
     open_file::OpenFile,
     rows::{BATCH_BYTES, BATCH_ROWS, RowStream, Rows},
-    types::{ColumnType, FileTypes, Wanted, kind::Kind},
+    types::{ColumnType, FileTypes, TypeRequest, kind::ValueKind},
 };
 
-/// Lines that are looked at for the columns' names.
+/// The lines from which the names of the columns are taken.
 const SAMPLE_LINES: usize = 1000;
 const SAMPLE_BYTES: usize = 4 << 20;
-/// Bytes that a kept column takes in a row that does not have it: each line of the sample may bring columns of its own.
+/// The bytes that a kept column takes in a row without it: each line of the sample may have columns of its own.
 const COLUMN_BYTES: usize = 32;
 
-pub(super) async fn types(file: &OpenFile, compression: Compression, wanted: &Wanted) -> Result<FileTypes, ReadError> {
+pub(super) async fn types(
+    file: &OpenFile,
+    compression: Compression,
+    request: &TypeRequest,
+) -> Result<FileTypes, ReadError> {
     let mut reader = BufReader::new(lines::plain(file, compression).await?);
-    let wanted = wanted.clone();
-    lines::spawn_look(move |stopped| {
-        let limit = if wanted.whole { line_limit(wanted.max_bytes) } else { SAMPLE_BYTES };
-        let mut columns = Found::default();
+    let request = request.clone();
+    lines::spawn_blocking_read(move |stopped| {
+        let limit = if request.whole { line_limit(request.max_bytes) } else { SAMPLE_BYTES };
+        let mut columns = ColumnKinds::default();
         let (mut lines, mut bytes, mut line) = (0, 0, Vec::new());
         let mut objects = 0;
-        while wanted.whole || lines < SAMPLE_LINES && bytes < SAMPLE_BYTES {
+        while request.whole || lines < SAMPLE_LINES && bytes < SAMPLE_BYTES {
             if stopped() {
                 break;
             }
             let read = match read_line(&mut reader, &mut line, limit) {
-                // What was read before the file broke off is good.
+                // The part before a read error is good.
                 Err(_) if objects > 0 => break,
                 read => read?,
             };
             match read {
                 Line::End => break,
                 Line::TooLong => {}
-                Line::Whole => objects += usize::from(columns.look(&line, &wanted)),
+                Line::Whole => objects += usize::from(columns.add(&line, &request)),
             }
             bytes += line.len();
             lines += 1;
@@ -58,31 +62,33 @@ pub(super) async fn types(file: &OpenFile, compression: Compression, wanted: &Wa
         if objects == 0 {
             return Err(ReadError::Content("no line is a JSON object: write one object a line".into()));
         }
-        Ok(columns.finish(&wanted))
+        Ok(columns.finish(&request))
     })
     .await
 }
 
-/// The columns of the objects seen so far.
+/// The columns of the objects read so far, and the kinds of their values.
 #[derive(Default)]
-struct Found {
-    columns: Vec<(String, Kind)>,
+struct ColumnKinds {
+    columns: Vec<(String, ValueKind)>,
     positions: HashMap<String, usize>,
-    /// Whether any value can be the id, and the text.
-    good: (bool, bool),
+    /// Whether any value can be the id.
+    has_id: bool,
+    /// Whether any value can be the text.
+    has_text: bool,
 }
 
-impl Found {
-    /// Looks at a line; false when it is no object.
-    fn look(&mut self, line: &[u8], wanted: &Wanted) -> bool {
+impl ColumnKinds {
+    /// Adds the values of a line; false when it is no object.
+    fn add(&mut self, line: &[u8], request: &TypeRequest) -> bool {
         let Ok(Some(line)) = plain_line(line) else { return false };
         members(line, |name, raw| {
-            self.good.0 |= name == wanted.id && (raw.starts_with('"') || is_whole(raw));
-            self.good.1 |= name == wanted.text && raw.starts_with('"');
-            let kind = if wanted.keeps(&name) || name == wanted.id || name == wanted.text {
-                Json::parse(raw).map_or(Kind::Mixed, |value| value.kind())
+            self.has_id |= name == request.id && (raw.starts_with('"') || is_whole(raw));
+            self.has_text |= name == request.text && raw.starts_with('"');
+            let kind = if request.keeps(&name) || name == request.id || name == request.text {
+                Json::parse(raw).map_or(ValueKind::Mixed, |value| value.kind())
             } else {
-                Kind::Null
+                ValueKind::Null
             };
             if let Some(&at) = self.positions.get(&*name) {
                 let known = &mut self.columns[at].1;
@@ -95,12 +101,12 @@ impl Found {
         .is_ok()
     }
 
-    /// An id or a text that no line has is of the type that the lines have.
-    fn finish(self, wanted: &Wanted) -> FileTypes {
-        let column = |(name, kind): (String, Kind)| {
-            let good = name == wanted.id && self.good.0 || name == wanted.text && self.good.1;
-            let kind = if good { Kind::Text } else { kind };
-            (name, ColumnType::Seen(kind))
+    /// The type of each column. The id and the text are text if any of their values can be.
+    fn finish(self, request: &TypeRequest) -> FileTypes {
+        let column = |(name, kind): (String, ValueKind)| {
+            let good = name == request.id && self.has_id || name == request.text && self.has_text;
+            let kind = if good { ValueKind::Text } else { kind };
+            (name, ColumnType::Json(kind))
         };
         self.columns.into_iter().map(column).collect()
     }
@@ -135,7 +141,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
             Ok(())
         };
         let filled = fill(&mut batch, send);
-        // What was read before the file broke off is good.
+        // The part before a read error is good.
         if !batch.rows.is_empty() {
             send(batch.finish()?);
         }
@@ -143,7 +149,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
     }))
 }
 
-/// Bytes of a line at most: a text may be six times as long with its escapes, and other fields stand beside it.
+/// The largest size of a line in bytes: a text may be six times as long with its escapes, and there are other fields.
 fn line_limit(max_bytes: u64) -> usize {
     usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_mul(6).saturating_add(1 << 20)
 }
@@ -154,7 +160,7 @@ enum Line {
     TooLong,
 }
 
-/// Reads a line without its end; of a line over the limit nothing is kept.
+/// Reads a line without its end; a line over the limit is skipped.
 fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>, limit: usize) -> std::io::Result<Line> {
     line.clear();
     if reader.by_ref().take((limit as u64).saturating_add(1)).read_until(b'\n', line)? == 0 {
@@ -178,13 +184,13 @@ fn plain_line(line: &[u8]) -> Result<Option<&str>, String> {
     Ok((!line.trim().is_empty()).then_some(line))
 }
 
-/// Rows on their way into a batch.
+/// The rows of the next batch.
 struct Batch<'a> {
     columns: &'a Columns,
     rows: Vec<u64>,
     ids: Vec<Option<String>>,
     texts: Vec<Option<String>>,
-    /// The kept columns' values as written.
+    /// The values of the kept columns as written.
     keep: Vec<Vec<Option<String>>>,
     errors: Vec<Option<String>>,
     bytes: usize,
@@ -201,7 +207,7 @@ impl<'a> Batch<'a> {
         self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
-    /// A row without a value.
+    /// Adds a row without values.
     fn add(&mut self, row: u64) {
         self.rows.push(row);
         self.ids.push(None);
@@ -226,7 +232,7 @@ impl<'a> Batch<'a> {
             }
             Err(message) => {
                 self.refuse(row, message);
-                // The id may stand where the line is sound.
+                // The id may be in the valid part of the line.
                 let at = self.rows.len() - 1;
                 let _not_good = self.fill(at, &String::from_utf8_lossy(line));
                 self.texts[at] = None;
@@ -237,12 +243,12 @@ impl<'a> Batch<'a> {
         self.bytes += line.len() + self.columns.keep.len() * COLUMN_BYTES;
     }
 
-    /// Fills a row from its line, and says what is wrong with that.
+    /// Fills a row from its line, and returns why the row is refused, if it is.
     fn fill(&mut self, at: usize, line: &str) -> Option<String> {
         let columns = self.columns;
         let mut error = None;
         let read = members(line, |name, raw| {
-            // The same column may be the id, the text and kept.
+            // One column may be the id, the text and kept.
             if name == columns.id {
                 self.ids[at] = id(&columns.id, raw).unwrap_or_else(|message| {
                     error = Some(message);

@@ -1,4 +1,4 @@
-//! Parquet over ranges of an object: only the columns that are needed, a row group at a time.
+//! Parquet over ranges of an object: only the needed columns, one row group at a time.
 
 mod widths;
 
@@ -36,7 +36,7 @@ impl AsyncFileReader for Ranges {
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
-        // Neighbours are one request, and requests go out together.
+        // Adjacent ranges are one request, and all requests are sent at once.
         async move { coalesce_ranges(&ranges, |range| self.0.part(range), OBJECT_STORE_COALESCE_DEFAULT).await }.boxed()
     }
 
@@ -62,13 +62,13 @@ fn external(error: ReadError) -> ParquetError {
 
 type Reader = Box<dyn AsyncFileReader>;
 
-/// Makes readers of one file, which is fetched whole where its parts may be of several files.
-enum Source {
+/// Makes readers of one file. It is downloaded whole if its parts may be of several versions.
+enum FileSource {
     Parts(OpenFile),
     Whole(std::fs::File),
 }
 
-impl Source {
+impl FileSource {
     async fn open(file: &OpenFile) -> std::result::Result<Self, ReadError> {
         Ok(if file.has_parts() { Self::Parts(file.clone()) } else { Self::Whole(file.local().await?) })
     }
@@ -86,11 +86,11 @@ impl Source {
 }
 
 pub(super) async fn schema(file: &OpenFile) -> std::result::Result<SchemaRef, ReadError> {
-    Ok(Arc::clone(Source::open(file).await?.metadata().await?.schema()))
+    Ok(Arc::clone(FileSource::open(file).await?.metadata().await?.schema()))
 }
 
 pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Result<RowStream, ReadError> {
-    let source = Source::open(file).await?;
+    let source = FileSource::open(file).await?;
     let arrow = source.metadata().await?;
     let positions = columnar::positions(arrow.schema(), columns)?;
     let metadata = Arc::clone(arrow.metadata());
@@ -128,12 +128,12 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Res
     Ok(rows.boxed())
 }
 
-/// The part of a file's bytes that stands for its first rows.
+/// The share of a file's bytes that its first rows have.
 fn share(size: u64, rows: u64, total: u64) -> usize {
     (u128::from(size) * u128::from(rows) / u128::from(total.max(1))) as usize
 }
 
-/// Small batches of one file that become one of the usual size.
+/// Small batches of one file, gathered into one of the usual size.
 #[derive(Default)]
 struct Gathered {
     rows: Vec<Rows>,
@@ -152,7 +152,7 @@ impl Gathered {
         self.count >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
-    /// All of them in one.
+    /// Concatenates the batches.
     fn take(&mut self) -> std::result::Result<Rows, ReadError> {
         let mut rows = std::mem::take(self).rows;
         match rows.pop() {

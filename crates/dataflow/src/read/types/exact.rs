@@ -1,4 +1,4 @@
-//! Columns of files as columns of the table. A value that would change refuses its row.
+//! Columns of files in the types of the table. A row with a value that would change is refused.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use super::{
     widen::{comparable, plain_type},
 };
 
-/// Bytes of a value that a message shows.
-const SHOWN: usize = 80;
+/// The largest number of bytes of a value that a message shows.
+const MAX_SHOWN_BYTES: usize = 80;
 
 /// Whether a column of this type can be the text.
 pub(crate) fn is_text(data_type: &DataType) -> bool {
@@ -58,7 +58,7 @@ pub(in crate::read) fn texts(
     Ok(bytes.iter().enumerate().map(text).collect())
 }
 
-/// A column as ids: texts, digits of whole numbers, UUIDs.
+/// A column as ids: texts, the digits of integers, UUIDs.
 pub(in crate::read) fn ids(
     name: &str,
     array: &ArrayRef,
@@ -70,11 +70,11 @@ pub(in crate::read) fn ids(
             let uuid = |bytes: &[u8]| Uuid::from_slice(bytes).ok().map(|uuid| uuid.to_string());
             Ok(plain.as_fixed_size_binary().iter().map(|bytes| bytes.and_then(uuid)).collect())
         }
-        // Whole numbers with nulls, as pandas leaves them.
+        // Integers with nulls, as pandas writes them.
         kind if kind.is_floating() => {
             let whole = column(name, &plain, &DataType::Int64, errors)?;
             let digits = cast(&whole, &DataType::Utf8)?;
-            // What is left of a refused number is another document's id.
+            // The truncated number of a refused row may be another document's id.
             let good = |(digits, error): (_, &Option<String>)| if error.is_none() { digits } else { None };
             Ok(digits.as_string::<i32>().iter().zip(&*errors).map(good).collect::<StringArray>())
         }
@@ -82,7 +82,7 @@ pub(in crate::read) fn ids(
     }
 }
 
-/// A column in the table's type.
+/// A column in its type of the table.
 pub(in crate::read) fn column(
     name: &str,
     array: &ArrayRef,
@@ -106,7 +106,7 @@ pub(in crate::read) fn column(
         refuse(name, &plain, to, errors, |_| false);
         return Ok(new_null_array(to, plain.len()));
     }
-    // A cast that does not fail may still have cut something off: the way back shows it.
+    // A cast may lose something without an error: casting back shows it.
     let lenient = CastOptions { safe: true, ..CastOptions::default() };
     let there_and_back = |array: &ArrayRef| -> Result<(ArrayRef, ArrayRef), ArrowError> {
         let typed = cast_with_options(array, to, &lenient)?;
@@ -114,7 +114,7 @@ pub(in crate::read) fn column(
         Ok((typed, back))
     };
     let Ok((typed, back)) = there_and_back(&plain) else {
-        // Types without a cast between them, or an overflow inside of a list.
+        // There is no cast between the types, or a value in a list overflows: each row is cast alone.
         let one = |row: usize| there_and_back(&plain.slice(row, 1)).ok();
         let rows: Vec<_> =
             (0..plain.len()).map(|row| one(row).filter(|(_, back)| same(back, 0, &plain, row))).collect();
@@ -145,9 +145,9 @@ fn refuse(name: &str, array: &ArrayRef, to: &DataType, errors: &mut [Option<Stri
     }
 }
 
-/// Why a row is refused for a value.
+/// The message about a value for which its row is refused.
 pub(in crate::read) fn does_not_fit(name: &str, value: &str, to: &DataType) -> String {
-    let short = &value[..value.floor_char_boundary(SHOWN)];
+    let short = &value[..value.floor_char_boundary(MAX_SHOWN_BYTES)];
     let more = if short.len() < value.len() { "…" } else { "" };
     format!("column `{name}`: the value {short:?}{more} does not fit the type {to} without a change")
 }

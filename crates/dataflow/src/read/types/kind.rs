@@ -1,20 +1,20 @@
-//! The type of a column of a text format, found from all of its values.
+//! The type of a column of a text format, inferred from all of its values.
 //!
-//! A number is one only where no digit is lost: what a number would change stays text.
+//! A column is numeric only where no digit is lost: values that a number type would change stay text.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 
-/// Names that an object may have before it counts as a map, which stays JSON text.
-const MEMBERS: usize = 256;
-/// Whole numbers up to here are exact in `Float64`.
-const EXACT: u64 = 1 << 53;
+/// The largest number of names in an object; one with more counts as a map, which stays JSON text.
+const MAX_MEMBERS: usize = 256;
+/// Integers up to this one are exact in `Float64`.
+const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
-/// What the values of a column are so far.
+/// The kind of the values of a column seen so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Kind {
-    /// Nothing but nulls.
+pub(crate) enum ValueKind {
+    /// Only nulls.
     #[default]
     Null,
     Bool,
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Text,
     List(Box<Self>),
     Object(Vec<(String, Self)>),
-    /// Several of them, or a number with more digits than any type holds.
+    /// Several kinds, or a number with more digits than any type holds.
     Mixed,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Numbers {
     /// Above 2^53.
     large: bool,
     fraction: bool,
-    /// `2.0`, which is another text than `2`.
+    /// Like `2.0`, which is a different text than `2`.
     point_zero: bool,
 }
 
@@ -62,10 +62,10 @@ impl Numbers {
         }
     }
 
-    fn whole(text: &str) -> Option<Self> {
+    fn integer(text: &str) -> Option<Self> {
         if let Ok(value) = text.parse::<i64>() {
             let canonical = value.to_string() == text;
-            let (negative, large) = (value < 0, value.unsigned_abs() > EXACT);
+            let (negative, large) = (value < 0, value.unsigned_abs() > MAX_EXACT_INTEGER);
             return canonical.then(|| Self { whole: true, negative, large, ..Self::default() });
         }
         let value = text.parse::<u64>().ok()?;
@@ -73,13 +73,13 @@ impl Numbers {
     }
 }
 
-impl Kind {
-    /// The kind of a field of a CSV file; an empty one is null.
-    pub(crate) fn of_field(text: &str) -> Self {
+impl ValueKind {
+    /// The kind of a field of a CSV file; an empty field is null.
+    pub(crate) fn of_csv_field(text: &str) -> Self {
         match text {
             "" => Self::Null,
             "true" | "false" => Self::Bool,
-            _ => match Numbers::whole(text).or_else(|| float_numbers(text)) {
+            _ => match Numbers::integer(text).or_else(|| float_numbers(text)) {
                 Some(numbers) => Self::Number(numbers),
                 None => Self::Text,
             },
@@ -87,8 +87,8 @@ impl Kind {
     }
 
     /// The kind of a JSON number as written.
-    pub(crate) fn of_number(text: &str) -> Self {
-        match Numbers::whole(text) {
+    pub(crate) fn of_json_number(text: &str) -> Self {
+        match Numbers::integer(text) {
             Some(numbers) => Self::Number(numbers),
             None if exact_number(text).is_some() => Self::Number(Numbers { fraction: true, ..Numbers::default() }),
             None => Self::Mixed,
@@ -110,7 +110,7 @@ impl Kind {
                         None => a.push((name, kind)),
                     }
                 }
-                if a.len() > MEMBERS { Self::Mixed } else { Self::Object(a) }
+                if a.len() > MAX_MEMBERS { Self::Mixed } else { Self::Object(a) }
             }
             _ => Self::Mixed,
         }
@@ -121,8 +121,8 @@ impl Kind {
         self.own_type().unwrap_or(DataType::Utf8)
     }
 
-    /// The type for a CSV file, where `2` and `2.0` are two texts.
-    pub(crate) fn field_type(&self) -> DataType {
+    /// The type in the table for a CSV file, where `2` and `2.0` are different texts.
+    pub(crate) fn csv_data_type(&self) -> DataType {
         match self {
             Self::Number(Numbers { whole: true, point_zero: true, .. }) => DataType::Utf8,
             kind => kind.data_type(),
@@ -137,7 +137,7 @@ impl Kind {
             Self::Number(numbers) => numbers.data_type(),
             Self::List(items) => Some(DataType::List(Arc::new(Field::new_list_field(items.own_type()?, true)))),
             Self::Object(members) => {
-                // A name in a Lance table has no dot, and a struct has a member.
+                // Lance allows no dot in a name, and no struct without members.
                 if members.is_empty() || members.iter().any(|(name, _)| name.is_empty() || name.contains('.')) {
                     return None;
                 }
@@ -149,7 +149,7 @@ impl Kind {
     }
 }
 
-/// The number of a CSV field with a fraction, where printing it gives the field again.
+/// The number in a CSV field with a fraction, if printing the number gives the same field.
 pub(crate) fn exact_float(text: &str) -> Option<f64> {
     let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
     let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-'));
@@ -157,7 +157,7 @@ pub(crate) fn exact_float(text: &str) -> Option<f64> {
         let printed = value.to_string();
         text != "-0" && (printed == text || text.strip_suffix(".0") == Some(printed.as_str()))
     } else {
-        // As Python and C print an exponent: `1e-05`, `2.5e+20`. A short commit hash such as `7654e21` has no sign.
+        // Exponents as Python and C print them: `1e-05`, `2.5e+20`. A short commit hash such as `7654e21` has no sign.
         let printed = format!("{value:e}");
         let (mantissa, exponent) = printed.split_once('e')?;
         let exponent: i32 = exponent.parse().ok()?;
@@ -173,12 +173,12 @@ fn float_numbers(text: &str) -> Option<Numbers> {
     Some(Numbers {
         fraction: true,
         point_zero,
-        large: value.fract() == 0.0 && value.abs() > EXACT as f64,
+        large: value.fract() == 0.0 && value.abs() > MAX_EXACT_INTEGER as f64,
         ..Numbers::default()
     })
 }
 
-/// A JSON number as `f64`, where that has all its digits; also what Python writes for those that are none.
+/// A JSON number as `f64`, if that has all its digits. Python's `NaN` and `Infinity` are numbers too.
 pub(crate) fn exact_number(text: &str) -> Option<f64> {
     match text {
         "NaN" => return Some(f64::NAN),
@@ -190,7 +190,7 @@ pub(crate) fn exact_number(text: &str) -> Option<f64> {
     (decimal(text)? == decimal(&format!("{value:e}"))?).then_some(value)
 }
 
-/// Digits without zeros at their ends, and the exponent of the last one.
+/// The digits without leading and trailing zeros, and the exponent of the last one.
 fn decimal(text: &str) -> Option<(String, i64)> {
     let text = text.trim_start_matches('-');
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -210,11 +210,11 @@ mod tests {
     use super::*;
 
     fn fields(values: &[&str]) -> DataType {
-        values.iter().fold(Kind::Null, |kind, value| kind.join(Kind::of_field(value))).field_type()
+        values.iter().fold(ValueKind::Null, |kind, value| kind.join(ValueKind::of_csv_field(value))).csv_data_type()
     }
 
     #[test]
-    fn a_csv_column_is_a_number_only_where_that_changes_nothing() {
+    fn a_csv_column_is_numeric_only_if_no_value_changes() {
         for (values, expected) in [
             (&["1", "", "-2"][..], DataType::Int64),
             (&["9223372036854775808", "1"], DataType::UInt64),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_number_has_all_its_digits() {
+    fn a_json_number_keeps_all_its_digits() {
         for (text, expected) in [
             ("0.75", DataType::Float64),
             ("1.10", DataType::Float64),
@@ -256,7 +256,7 @@ mod tests {
             ("0.1234567890123456789", DataType::Utf8),
             ("1e400", DataType::Utf8),
         ] {
-            assert_eq!(Kind::of_number(text).data_type(), expected, "{text}");
+            assert_eq!(ValueKind::of_json_number(text).data_type(), expected, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The columns of a file and their types, as far as they are wanted.
+//! The columns of a file and their types.
 
 pub(crate) mod exact;
 pub(super) mod kind;
@@ -8,22 +8,22 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 
-use self::{kind::Kind, widen::widen};
+use self::{kind::ValueKind, widen::widen};
 
-/// What is to be found out about a file.
+/// Which types of a file's columns are requested.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct TypeRequest {
     pub(crate) id: String,
     pub(crate) text: String,
-    /// Kept columns whose types are not known; `None` for all.
+    /// Kept columns whose types are not known yet; `None` for all columns.
     pub(crate) keep: Option<Arc<[String]>>,
-    /// Whether each row of a text format is looked at, and not only the first ones.
+    /// Whether all rows of a text format are read, and not only the first ones.
     pub(crate) whole: bool,
     pub(crate) max_bytes: u64,
 }
 
-impl Wanted {
-    /// Whether the type of a column in the table is to be found out.
+impl TypeRequest {
+    /// Whether the type of a kept column is requested.
     pub(crate) fn keeps(&self, name: &str) -> bool {
         self.keep.as_ref().is_none_or(|keep| keep.iter().any(|column| column == name))
     }
@@ -32,15 +32,15 @@ impl Wanted {
 /// A column's type.
 #[derive(Debug, Clone)]
 pub(crate) enum ColumnType {
-    /// As the file declares it.
+    /// Declared by the file.
     Declared(DataType),
-    /// As the values of a JSON Lines file show.
-    Seen(Kind),
-    /// As the fields of a CSV file show.
-    Fields(Kind),
+    /// Inferred from the values of a JSON Lines file.
+    Json(ValueKind),
+    /// Inferred from the fields of a CSV file.
+    Csv(ValueKind),
 }
 
-/// The columns of a file in their order; a name may be there twice.
+/// The columns of a file in their order; two may have one name.
 pub(crate) type FileTypes = Vec<(String, ColumnType)>;
 
 /// The columns that a file declares.
@@ -54,20 +54,18 @@ impl ColumnType {
     pub(crate) fn data_type(&self) -> DataType {
         match self {
             Self::Declared(data_type) => data_type.clone(),
-            Self::Seen(kind) => kind.data_type(),
-            Self::Fields(kind) => kind.field_type(),
+            Self::Json(kind) => kind.data_type(),
+            Self::Csv(kind) => kind.csv_data_type(),
         }
     }
 
-    /// The type for the values of both.
+    /// The type of a column that has values of both.
     pub(crate) fn join(self, other: Self) -> Self {
         match (self, other) {
             (Self::Declared(a), Self::Declared(b)) => Self::Declared(widen(&a, &b)),
             (declared @ Self::Declared(_), _) | (_, declared @ Self::Declared(_)) => declared,
-            (Self::Seen(a), Self::Seen(b)) => Self::Seen(a.join(b)),
-            (Self::Fields(a), Self::Fields(b) | Self::Seen(b)) | (Self::Seen(a), Self::Fields(b)) => {
-                Self::Fields(a.join(b))
-            }
+            (Self::Json(a), Self::Json(b)) => Self::Json(a.join(b)),
+            (Self::Csv(a), Self::Csv(b) | Self::Json(b)) | (Self::Json(a), Self::Csv(b)) => Self::Csv(a.join(b)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The type that holds the values of two files' columns.
+//! The type that holds the values of a column of two files.
 
 use std::sync::Arc;
 
@@ -12,8 +12,7 @@ use arrow::datatypes::{
     Field, FieldRef, Fields, TimeUnit,
 };
 
-/// The type in which a column is stored: views, dictionaries and runs become plain, and what was only null may yet be
-/// text.
+/// The type in which a column is stored: views, dictionaries and runs become plain types, and a column of nulls text.
 pub(crate) fn plain_type(data_type: &DataType) -> DataType {
     let plain = |field: &FieldRef| -> FieldRef {
         let kind = plain_type(field.data_type());
@@ -36,8 +35,8 @@ pub(crate) fn plain_type(data_type: &DataType) -> DataType {
     }
 }
 
-/// The type for a column that has two in its files. Where none holds both, the first stays: the rows that do not fit
-/// it are refused.
+/// The type of a column that has two types in its files. If none holds both, the first one is kept, and rows that do
+/// not fit it are refused.
 pub(crate) fn widen(first: &DataType, second: &DataType) -> DataType {
     if first == second || second.is_null() {
         return first.clone();
@@ -54,7 +53,7 @@ pub(crate) fn widen(first: &DataType, second: &DataType) -> DataType {
                 Float32
             }
         }
-        // Small whole numbers are exact in any float; the others are looked at row by row.
+        // Small integers are exact in any float; the others are checked row by row.
         (a, b) if a.is_integer() && b.is_floating() || a.is_floating() && b.is_integer() => Float64,
         (Decimal128(p, s), Decimal128(q, t)) => decimals((*p, *s), (*q, *t)).unwrap_or_else(|| first.clone()),
         (Decimal128(p, s), b) if b.is_integer() => decimals((*p, *s), (20, 0)).unwrap_or_else(|| first.clone()),
@@ -124,8 +123,7 @@ fn finest(first: TimeUnit, second: TimeUnit) -> TimeUnit {
     if order(first) >= order(second) { first } else { second }
 }
 
-/// Whether a value of the one type can be one of the other without becoming something else: `true` is no number, and
-/// a list is no text.
+/// Whether a value of one type can keep its meaning in the other: `true` is no number, and a list is no text.
 pub(crate) fn comparable(from: &DataType, to: &DataType) -> bool {
     let group = |kind: &DataType| match kind {
         Boolean => 1,
@@ -144,7 +142,7 @@ pub(crate) fn comparable(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// A field of the table: plain, and null where a file does not have it.
+/// A field of the table: of a plain type, and null where a file lacks the column.
 pub(crate) fn stored(name: &str, data_type: &DataType) -> FieldRef {
     Arc::new(Field::new(name, plain_type(data_type), true))
 }
@@ -156,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wider_type_holds_both() {
+    fn the_wider_type_holds_the_values_of_both() {
         let micro = Timestamp(TimeUnit::Microsecond, None);
         for (first, second, expected) in [
             (Int32, Int64, Int64),

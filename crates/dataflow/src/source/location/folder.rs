@@ -11,8 +11,8 @@ use std::{
 use object_store::path::Path as ObjectPath;
 
 use super::{
-    glob::Wanted,
-    listing::{Found, Room},
+    glob::FileFilter,
+    listing::{Listing, ListingBudget},
 };
 use crate::{
     error::SourceError,
@@ -22,47 +22,47 @@ use crate::{
     },
 };
 
-/// Links to folders that are followed; more of them are a maze of links to one another.
+/// The largest number of followed links to folders: more are a maze of links to each other.
 const MAX_LINKED_FOLDERS: usize = 100_000;
 
-/// The files that a path names. `prefix` stands before each of their addresses: nothing, or `file://`.
-pub(super) fn find(uri: &str, prefix: &str, path: &str, memory: u64) -> Result<Found, SourceError> {
+/// The files that a path names. Their addresses begin with `prefix`: nothing, or `file://`.
+pub(super) fn find(uri: &str, prefix: &str, path: &str, memory: u64) -> Result<Listing, SourceError> {
     let whole = path.trim_end_matches('/');
     let whole = if whole.is_empty() { "/" } else { whole };
-    match look(uri, whole)? {
-        Some(metadata) if metadata.is_dir() => return walk(uri, prefix, whole, &Wanted::default(), memory),
+    match metadata(uri, whole)? {
+        Some(metadata) if metadata.is_dir() => return walk(uri, prefix, whole, &FileFilter::default(), memory),
         Some(metadata) if metadata.is_file() && !path.ends_with('/') => {
-            return Ok(Found { files: vec![file(format!("{prefix}{whole}"), &metadata)], ..Found::default() });
+            return Ok(Listing { files: vec![file(format!("{prefix}{whole}"), &metadata)], ..Listing::default() });
         }
         Some(metadata) if !metadata.is_file() => {
-            let message = "neither a file nor a folder: write what it gives to a file first".to_owned();
+            let message = "neither a file nor a folder: write its content to a file first".to_owned();
             return Err(SourceError::Uri { uri: uri.to_owned(), message });
         }
         _ => {}
     }
     if !is_glob(whole) {
-        return Ok(Found::default());
+        return Ok(Listing::default());
     }
-    // A part that exists as it is written is no pattern.
+    // A part that exists under exactly this name is no pattern.
     let mut folder = String::new();
     let mut rest = whole.trim_start_matches('/');
     while let Some((part, after)) = rest.split_once('/') {
         let next = format!("{folder}/{part}");
-        if is_glob(part) && look(uri, &next)?.is_none() {
+        if is_glob(part) && metadata(uri, &next)?.is_none() {
             break;
         }
         (folder, rest) = (next, after);
     }
-    let wanted = Wanted::matching(uri, rest)?;
+    let filter = FileFilter::matching(uri, rest)?;
     let folder = if folder.is_empty() { "/" } else { &folder };
-    match look(uri, folder)? {
-        Some(metadata) if metadata.is_dir() => walk(uri, prefix, folder, &wanted, memory),
-        _ => Ok(Found::default()),
+    match metadata(uri, folder)? {
+        Some(metadata) if metadata.is_dir() => walk(uri, prefix, folder, &filter, memory),
+        _ => Ok(Listing::default()),
     }
 }
 
-/// What is at a path, if anything is.
-fn look(uri: &str, path: &str) -> Result<Option<Metadata>, SourceError> {
+/// The metadata of a path, if it exists.
+fn metadata(uri: &str, path: &str) -> Result<Option<Metadata>, SourceError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -75,14 +75,14 @@ fn file(uri: String, metadata: &Metadata) -> SourceFile {
     SourceFile { uri, path: ObjectPath::default(), size: metadata.len(), state, unreadable: None }
 }
 
-/// A folder that is being walked through, with those above it, by their paths without links.
+/// A folder of the walk and the folders above it, by their paths without links.
 struct Folder {
     canonical: PathBuf,
     above: Option<Rc<Folder>>,
 }
 
 impl Folder {
-    /// Whether a folder is this one, one above it, or holds one of them.
+    /// Whether a folder is this one or one above it, or contains one of them.
     fn is_below(&self, canonical: &Path) -> bool {
         let mut folder = Some(self);
         while let Some(this) = folder {
@@ -95,7 +95,7 @@ impl Folder {
     }
 }
 
-/// A folder to look into: its path below the root, and whether a link led there.
+/// A folder to read: its path below the root, and whether a link leads to it.
 struct Next {
     inner: String,
     folder: Rc<Folder>,
@@ -105,19 +105,19 @@ struct Next {
 struct Walk<'a> {
     root: &'a str,
     prefix: &'a str,
-    wanted: &'a Wanted,
-    found: Found,
+    filter: &'a FileFilter,
+    found: Listing,
     /// Paths without links of the files in `found`, where a link led to them.
     targets: Vec<Option<PathBuf>>,
     next: Vec<Next>,
     linked_folders: usize,
-    room: Room,
-    /// Whether there was no room for a file.
+    budget: ListingBudget,
+    /// Whether a file exceeded the memory of the listing.
     full: bool,
 }
 
-/// All files below a folder that are wanted, each once, by their addresses in rising order.
-fn walk(uri: &str, prefix: &str, root: &str, wanted: &Wanted, memory: u64) -> Result<Found, SourceError> {
+/// The selected files below a folder, each once, by their addresses in rising order.
+fn walk(uri: &str, prefix: &str, root: &str, filter: &FileFilter, memory: u64) -> Result<Listing, SourceError> {
     let failed = |source| SourceError::File { uri: uri.to_owned(), source };
     let canonical = fs::canonicalize(root).map_err(failed)?;
     let first = Next {
@@ -128,28 +128,28 @@ fn walk(uri: &str, prefix: &str, root: &str, wanted: &Wanted, memory: u64) -> Re
     let mut walk = Walk {
         root: root.trim_end_matches('/'),
         prefix,
-        wanted,
-        found: Found::default(),
+        filter,
+        found: Listing::default(),
         targets: Vec::new(),
         next: Vec::new(),
         linked_folders: 0,
-        room: Room::new(memory),
+        budget: ListingBudget::new(memory),
         full: false,
     };
-    walk.look_into(&first).map_err(failed)?;
+    walk.read_folder(&first).map_err(failed)?;
     while let Some(next) = walk.next.pop().filter(|_| !walk.full) {
-        if let Err(error) = walk.look_into(&next) {
+        if let Err(error) = walk.read_folder(&next) {
             walk.refuse(&next.inner, format!("the folder cannot be read: {error}"));
         }
     }
     if walk.full {
-        return Err(walk.room.error(uri));
+        return Err(walk.budget.error(uri));
     }
     if walk.linked_folders >= MAX_LINKED_FOLDERS {
         let message = format!("more than {MAX_LINKED_FOLDERS} symbolic links to folders");
         return Err(SourceError::Uri { uri: uri.to_owned(), message });
     }
-    Ok(walk.each_once(&canonical))
+    Ok(walk.deduplicated(&canonical))
 }
 
 impl Walk<'_> {
@@ -163,14 +163,14 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, file: SourceFile, target: Option<PathBuf>) {
-        self.full |= !self.room.takes(&file);
+        self.full |= !self.budget.reserve(&file);
         if !self.full {
             self.found.files.push(file);
             self.targets.push(target);
         }
     }
 
-    fn look_into(&mut self, next: &Next) -> io::Result<()> {
+    fn read_folder(&mut self, next: &Next) -> io::Result<()> {
         for entry in fs::read_dir(self.path(&next.inner))? {
             let entry = entry?;
             if self.full {
@@ -183,12 +183,12 @@ impl Walk<'_> {
             };
             let Some(name) = name.to_str() else {
                 let inner = inner_of(&name.to_string_lossy());
-                if self.wanted.has(&inner) {
+                if self.filter.has(&inner) {
                     self.refuse(&inner, "the name is not UTF-8: rename the file".to_owned());
                 }
                 continue;
             };
-            if !self.wanted.hides(name) {
+            if !self.filter.hides(name) {
                 self.entry(next, name, inner_of(name), &entry);
             }
         }
@@ -200,13 +200,13 @@ impl Walk<'_> {
         let path = self.path(&inner);
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
-            // Links to nothing and to themselves, and files that are gone again.
+            // Links to nothing or to themselves, and files that were deleted meanwhile.
             Err(error) if is_link && error.kind() != io::ErrorKind::PermissionDenied => {
                 self.found.notes.push(format!("the symbolic link {path} is skipped: it leads nowhere"));
                 return;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) if self.wanted.has(&inner) => return self.refuse(&inner, error.to_string()),
+            Err(error) if self.filter.has(&inner) => return self.refuse(&inner, error.to_string()),
             Err(_) => return,
         };
         let linked = next.linked || is_link;
@@ -224,15 +224,15 @@ impl Walk<'_> {
                 let folder = Rc::new(Folder { canonical, above: Some(Rc::clone(&next.folder)) });
                 self.next.push(Next { inner, folder, linked });
             }
-        } else if metadata.is_file() && self.wanted.has(&inner) {
+        } else if metadata.is_file() && self.filter.has(&inner) {
             let target = if linked { canonical() } else { None };
             self.add(file(format!("{}{path}", self.prefix), &metadata), target);
         }
     }
 
-    /// Of several names of one file, the one without a link stays, or else the first.
-    fn each_once(self, root: &Path) -> Found {
-        let Found { files, notes, .. } = self.found;
+    /// Of several names of one file, keeps the one without a link, or else the first.
+    fn deduplicated(self, root: &Path) -> Listing {
+        let Listing { files, notes, .. } = self.found;
         let mut named: Vec<(SourceFile, Option<PathBuf>)> = files.into_iter().zip(self.targets).collect();
         named.sort_by(|(a, _), (b, _)| a.uri.cmp(&b.uri));
         let mut taken: HashSet<PathBuf> = HashSet::new();
@@ -246,7 +246,7 @@ impl Walk<'_> {
             None => true,
         };
         let files = named.into_iter().filter(once).map(|(file, _)| file).collect();
-        let scope = self.wanted.scope(format!("{}{}/", self.prefix, self.root));
-        Found { files, scope, notes }
+        let scope = self.filter.scope(format!("{}{}/", self.prefix, self.root));
+        Listing { files, scope, notes }
     }
 }

@@ -1,4 +1,4 @@
-//! Which files below a folder are read: those that a glob matches, without the ones that writers keep for themselves.
+//! Which files below a folder are read: those that a glob matches, without the hidden files of writers.
 
 use std::path::Path;
 
@@ -7,15 +7,15 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::listing::Scope;
 use crate::error::SourceError;
 
-/// The files below a folder that belong to a source.
+/// Selects the files below a folder that belong to a source.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct FileFilter {
     glob: Option<GlobMatcher>,
     /// Parts of the glob that name hidden files or folders.
     hidden: Vec<GlobMatcher>,
 }
 
-impl Wanted {
+impl FileFilter {
     /// Files whose path below the folder matches the pattern.
     pub(super) fn matching(uri: &str, pattern: &str) -> Result<Self, SourceError> {
         let glob = matcher(pattern)
@@ -28,7 +28,7 @@ impl Wanted {
         Ok(Self { glob: Some(glob), hidden })
     }
 
-    /// Which files below a folder, whose address ends with a slash, belong to the source.
+    /// The scope of the source below a folder, whose address ends with a slash.
     pub(super) fn scope(&self, folder: String) -> Scope {
         match &self.glob {
             Some(glob) => Scope::Matching(folder, glob.clone()),
@@ -36,7 +36,7 @@ impl Wanted {
         }
     }
 
-    /// Whether a file, or a folder with all that is in it, is left out by its name: `_SUCCESS`, `.crc`, `_temporary`.
+    /// Whether the name of a file or a folder excludes it: `_SUCCESS`, `.crc`, `_temporary`.
     pub(super) fn hides(&self, name: &str) -> bool {
         name.starts_with(['_', '.'])
             && !matches!(name, "." | "..")
@@ -59,8 +59,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hidden_names_are_left_out_unless_the_glob_names_them() {
-        let all = Wanted::default();
+    fn hidden_names_are_excluded_unless_the_glob_names_them() {
+        let all = FileFilter::default();
         for (path, expected) in
             [("a.csv", true), ("x/a.csv", true), ("_SUCCESS", false), (".a.crc", false), ("_temporary/0/a.csv", false)]
         {
@@ -77,9 +77,9 @@ mod tests {
             ("{a,_b}.csv", "_b.csv", true),
             ("[_.]b.csv", ".b.csv", true),
         ] {
-            assert_eq!(Wanted::matching("uri", pattern).unwrap().has(path), expected, "{pattern} {path}");
+            assert_eq!(FileFilter::matching("uri", pattern).unwrap().has(path), expected, "{pattern} {path}");
         }
-        let error = Wanted::matching("notes [x", "notes [x").unwrap_err();
+        let error = FileFilter::matching("notes [x", "notes [x").unwrap_err();
         assert!(error.to_string().contains("notes [x"), "{error}");
     }
 }

@@ -4,51 +4,51 @@ use globset::GlobMatcher;
 
 use crate::{error::SourceError, source::file::SourceFile};
 
-/// Which files a URI would name if they were there.
+/// Which files a URI names, missing ones included.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Scope {
-    /// The one that it names.
+    /// The one file.
     #[default]
     One,
-    /// All whose address begins so.
+    /// All files whose address has this prefix.
     Below(String),
-    /// All whose address begins so, and whose rest matches.
+    /// All files whose address has this prefix, and whose rest matches.
     Matching(String, GlobMatcher),
 }
 
 /// The files that a URI names.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Listing {
     pub(super) files: Vec<SourceFile>,
     pub(super) scope: Scope,
-    /// What was passed over.
+    /// Notes about files that were skipped.
     pub(super) notes: Vec<String>,
 }
 
-/// Room for a listing in memory.
+/// The memory that a listing may take.
 #[derive(Debug)]
-pub(super) struct Room {
-    left: u64,
-    memory: u64,
+pub(super) struct ListingBudget {
+    bytes_left: u64,
+    bytes: u64,
     files: usize,
 }
 
-impl Room {
-    pub(super) fn new(memory: u64) -> Self {
-        Self { left: memory, memory, files: 0 }
+impl ListingBudget {
+    pub(super) fn new(bytes: u64) -> Self {
+        Self { bytes_left: bytes, bytes, files: 0 }
     }
 
-    /// Takes the room of a file; false when there is none.
-    pub(super) fn takes(&mut self, file: &SourceFile) -> bool {
+    /// Reserves the memory of a file; false when there is not enough.
+    pub(super) fn reserve(&mut self, file: &SourceFile) -> bool {
         let bytes = file.bytes();
-        let fits = bytes <= self.left;
+        let fits = bytes <= self.bytes_left;
         if fits {
-            (self.left, self.files) = (self.left - bytes, self.files + 1);
+            (self.bytes_left, self.files) = (self.bytes_left - bytes, self.files + 1);
         }
         fits
     }
 
     pub(super) fn error(&self, uri: &str) -> SourceError {
-        SourceError::Listing { uri: uri.to_owned(), files: self.files, memory: self.memory }
+        SourceError::Listing { uri: uri.to_owned(), files: self.files, memory: self.bytes }
     }
 }

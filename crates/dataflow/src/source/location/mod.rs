@@ -1,4 +1,4 @@
-//! Where a source is: a URI becomes a store and the files in it.
+//! From a URI to a store and the files in it.
 
 mod folder;
 mod glob;
@@ -13,7 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, pa
 use polylance_schema::SourceFormat;
 
 use self::{
-    listing::{Found, Scope},
+    listing::{Listing, Scope},
     web::WebFile,
 };
 use super::{
@@ -27,7 +27,7 @@ use crate::error::SourceError;
 pub(crate) enum Store {
     /// This machine's disks.
     Files,
-    /// A file that is part of the program.
+    /// A file that is compiled into the program.
     Memory(Arc<InMemory>),
     Objects(Arc<dyn ObjectStore>),
     Web(Arc<WebFile>),
@@ -38,20 +38,20 @@ pub(crate) enum Store {
 pub(crate) struct Location {
     pub(crate) store: Store,
     pub(crate) files: Arc<[SourceFile]>,
-    /// Of which files the table has the rows, so that only their ids are read; empty for none.
-    pub(crate) trusted: Arc<[bool]>,
+    /// Which files are unchanged, so that the table has their rows and only their ids are read; empty for none.
+    pub(crate) unchanged: Arc<[bool]>,
     /// Translations of the built-in corpus to read; `None` is all.
     pub(crate) codes: Option<Vec<String>>,
-    /// Which files belong to it, those that have left it included.
+    /// Which files belong to the source, those that are gone included.
     pub(crate) scope: Scope,
-    /// The format of the first file that can be read, once that is known.
+    /// The format of the first readable file, once it is known.
     pub(crate) format: Option<SourceFormat>,
-    /// What is to be known about the files.
+    /// Notes for the user about the files.
     pub(crate) notes: Vec<String>,
 }
 
 impl Location {
-    /// The listing may take `memory` bytes.
+    /// Lists the files of a URI. The listing may take `memory` bytes.
     pub(crate) async fn find(uri: &str, memory: u64) -> Result<Self, SourceError> {
         if let Some(name) = uri.strip_prefix(BUILTIN) {
             return builtin(uri, name).await;
@@ -67,7 +67,7 @@ impl Location {
             }
             Some("file") => (Store::Files, local_url(uri, memory).await?),
             Some(scheme) => {
-                let message = format!("`{scheme}://` is no kind of address that is known");
+                let message = format!("the scheme `{scheme}://` is not supported");
                 return Err(SourceError::Uri { uri: redacted(uri), message });
             }
             None => {
@@ -80,26 +80,26 @@ impl Location {
         if found.files.is_empty() {
             return Err(SourceError::NotFound { uri: redacted(uri) });
         }
-        let Found { files, scope, notes } = found;
-        let (files, trusted) = (Arc::from(files), Arc::from([]));
-        Ok(Self { store, files, trusted, codes: None, scope, format: None, notes })
+        let Listing { files, scope, notes } = found;
+        let (files, unchanged) = (Arc::from(files), Arc::from([]));
+        Ok(Self { store, files, unchanged, codes: None, scope, format: None, notes })
     }
 }
 
-/// What an absolute path names.
-async fn local(uri: &str, prefix: &'static str, path: String, memory: u64) -> Result<Found, SourceError> {
+/// The files that an absolute path names.
+async fn local(uri: &str, prefix: &'static str, path: String, memory: u64) -> Result<Listing, SourceError> {
     let given = uri.to_owned();
     let walk = tokio::task::spawn_blocking(move || folder::find(&given, prefix, &path, memory));
     walk.await.map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })?
 }
 
-/// What a `file://` address names: as it is written, or else with what is encoded decoded.
-async fn local_url(uri: &str, memory: u64) -> Result<Found, SourceError> {
+/// The files that a `file://` address names: as it is written, or else percent-decoded.
+async fn local_url(uri: &str, memory: u64) -> Result<Listing, SourceError> {
     let refuse = |message: &str| SourceError::Uri { uri: uri.to_owned(), message: message.to_owned() };
     let path = uri.strip_prefix(FILE).unwrap_or(uri);
     let path = path.strip_prefix("localhost").unwrap_or(path);
     if !path.starts_with('/') {
-        return Err(refuse("the path is not absolute: `file:///` stands before one"));
+        return Err(refuse("the path is not absolute: write `file:///` before an absolute one"));
     }
     let found = local(uri, FILE, path.to_owned(), memory).await?;
     if found.files.is_empty() && path.contains('%') {
@@ -133,7 +133,7 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
     Ok(Location {
         store: Store::Memory(Arc::new(store)),
         files: Arc::from([file]),
-        trusted: Arc::from([]),
+        unchanged: Arc::from([]),
         codes,
         scope: Scope::One,
         format: None,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_with_percent_signs_and_any_script_are_taken_as_they_are() {
+    async fn names_with_percent_signs_and_any_script_are_read_literally() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_str().unwrap();
         for name in ["a%20b.csv", "c d.csv", "données_日本.csv"] {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listing_that_does_not_fit_into_memory_is_refused() {
+    async fn a_listing_larger_than_its_memory_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         for name in 0..100 {
             fs::write(folder.path().join(format!("{name}.csv")), "id,text\n").unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_address_is_named() {
+    async fn the_error_names_a_bad_address() {
         for uri in ["ftp://host/x", "builtin:nothing", "builtin:udhr?lang=eng"] {
             let error = Location::find(uri, 1 << 20).await.unwrap_err();
             assert!(matches!(error, SourceError::Uri { .. }) && error.to_string().contains(uri), "{error}");

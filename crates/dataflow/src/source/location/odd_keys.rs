@@ -1,7 +1,7 @@
 //! Keys of object stores that cannot be paths: with `//`, with `.` or `..` between slashes, with control characters.
 //!
-//! `object_store` parses the keys of a listing as paths, and one that is none fails the whole listing. The listing is
-//! then repeated through a connection that takes such keys out of the answers before they are parsed.
+//! `object_store` parses the keys of a listing as paths, and one invalid key fails the whole listing. The listing is then
+//! repeated through a connection that removes such keys from the responses before they are parsed.
 
 use std::{
     collections::HashMap,
@@ -20,18 +20,18 @@ use object_store::{
     path::Path,
 };
 
-/// Why such an object is not read.
+/// The message about such an object.
 pub(super) const REASON: &str = "keys with an empty part (`//`), a part `.` or `..`, or a control character cannot be \
                                  read: copy the object to another key";
 
-/// How long before its end a credential is renewed.
-const RENEW: Duration = Duration::from_mins(1);
+/// How long before it expires a credential is renewed.
+const RENEW_BEFORE: Duration = Duration::from_mins(1);
 
 /// The tags around an object and around its key in a listing of S3 and of Google, and in one of Azure.
 const TAGS: [(&str, &str); 2] = [("Contents", "Key"), ("Blob", "Name")];
 
-/// A store of the bucket that leaves keys that cannot be paths out of its listings and gathers them in `odd`. It is
-/// opened as Lance opens it; `None` where the environment does not say how.
+/// A store of the bucket whose listings omit keys that cannot be paths, and gather them in `odd`. It is opened as Lance
+/// opens it; `None` where the environment has not enough for that.
 pub(super) async fn lister(root: &str, odd: &Arc<Mutex<Vec<String>>>) -> Option<Arc<dyn ObjectStore>> {
     let sieve = Sieve { odd: Arc::clone(odd) };
     match root.split_once("://")?.0 {
@@ -63,7 +63,8 @@ async fn s3(root: &str, sieve: Sieve) -> Option<Arc<dyn ObjectStore>> {
             Some(object_store::aws::resolve_bucket_region(bucket, &ClientOptions::new()).await.ok()?)
         }
     };
-    let (credentials, region) = build_aws_credential(RENEW, None, Some(&options), region, None, None).await.ok()?;
+    let (credentials, region) =
+        build_aws_credential(RENEW_BEFORE, None, Some(&options), region, None, None).await.ok()?;
     let builder = AmazonS3Builder::new().with_url(root).with_http_connector(sieve);
     let builder = options.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
     Some(Arc::new(builder.with_credentials(credentials).with_region(region).build().ok()?))
@@ -93,7 +94,7 @@ fn azure(root: &str, sieve: Sieve) -> Option<Arc<dyn ObjectStore>> {
     Some(Arc::new(builder.build().ok()?))
 }
 
-/// Makes connections that take odd keys out of listings.
+/// Makes connections that remove odd keys from listings.
 #[derive(Debug)]
 struct Sieve {
     odd: Arc<Mutex<Vec<String>>>,
@@ -129,8 +130,8 @@ impl HttpService for Sieved {
     }
 }
 
-/// A page of a listing without the keys that cannot be paths, and these keys. An empty object in the place of a
-/// folder, whose key ends with a slash, is none of them.
+/// A page of a listing without the keys that cannot be paths, and these keys, but for empty objects in place of a folder,
+/// whose keys end with a slash.
 fn sieve(xml: &str) -> (String, Vec<String>) {
     let (mut kept, mut odd) = (String::with_capacity(xml.len()), Vec::new());
     let mut rest = xml;
@@ -155,7 +156,7 @@ fn sieve(xml: &str) -> (String, Vec<String>) {
     (kept, odd)
 }
 
-/// The key of an entry, with what XML writes for some characters undone.
+/// The key of an entry, with its XML entities decoded.
 fn key(entry: &str, tag: &str) -> Option<String> {
     let (_, rest) = entry.split_once(&format!("<{tag}>"))?;
     let (mut rest, _) = rest.split_once(&format!("</{tag}>"))?;
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_cannot_be_paths_are_taken_out() {
+    fn keys_that_cannot_be_paths_are_removed() {
         let entry =
             |(outer, tag): (&str, &str), key: &str| format!("<{outer}><{tag}>{key}</{tag}><Size>1</Size></{outer}>");
         let page = |tags, keys: &[&str]| {

@@ -1,4 +1,4 @@
-//! Sources on a web server: one file, at an address that is used as it was given, with its query.
+//! Sources on a web server: one file, requested at exactly the given address, query included.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use object_store::{
 };
 use url::Url;
 
-use super::listing::Found;
+use super::listing::Listing;
 use crate::{
     error::SourceError,
     source::{
@@ -25,57 +25,57 @@ use crate::{
     },
 };
 
-/// A file on a web server, and what the server is able to do.
+/// A file on a web server, and what the server supports.
 #[derive(Debug)]
 pub(crate) struct WebFile {
     pub(crate) store: Arc<dyn ObjectStore>,
-    /// Whether the server gives parts of the file.
+    /// Whether the server supports range requests.
     pub(crate) ranges: bool,
-    /// Whether the server says how long the file is.
+    /// Whether the server returns the length of the file.
     pub(crate) sized: bool,
-    /// The server's time when it was asked.
+    /// The server's time of the response.
     pub(crate) date: Option<DateTime<Utc>>,
 }
 
 /// The file at an address, if there is one.
-pub(super) async fn find(uri: &str) -> Result<(WebFile, Found), SourceError> {
+pub(super) async fn find(uri: &str) -> Result<(WebFile, Listing), SourceError> {
     let address = redacted_web(uri);
     let refuse = |message: String| SourceError::Uri { uri: address.clone(), message };
     let mut url = Url::parse(uri).map_err(|error| refuse(error.to_string()))?;
     url.set_fragment(None);
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Mutex::new(ServerInfo::default()));
     let store = HttpBuilder::new()
         .with_url(&url[..url::Position::BeforePath])
         .with_client_options(ClientOptions::new().with_allow_http(true))
         .with_http_connector(Connector { url: url.clone(), seen: Arc::clone(&seen) })
         .build()
         .map_err(|error| refuse(error.to_string()))?;
-    // The connection knows the address: the path only names the file in messages of the store.
+    // The connection has the address: the path only names the file in messages of the store.
     let path = Path::from_url_path(url.path()).unwrap_or_default();
     let meta = match store.head(&path).await {
         Ok(meta) => Some(meta),
         Err(Error::NotFound { .. }) => None,
         Err(source) => return Err(SourceError::Storage { uri: address, source }),
     };
-    let Seen { date, ranges, sized } = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+    let ServerInfo { date, ranges, sized } = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
     let server = WebFile { store: Arc::new(store), ranges, sized, date };
-    let mut found = Found::default();
+    let mut found = Listing::default();
     if let Some(meta) = meta {
-        let state = FileState { modified: stated(meta.last_modified), e_tag: meta.e_tag, version: None };
+        let state = FileState { modified: modified_time(meta.last_modified), e_tag: meta.e_tag, version: None };
         let file = SourceFile { uri: address, path, size: meta.size, state: Some(state), unreadable: None };
         found.files.push(file);
     }
     Ok((server, found))
 }
 
-/// `object_store` gives the beginning of 1970 where a server gives no time.
-pub(crate) fn stated(modified: DateTime<Utc>) -> Option<DateTime<Utc>> {
+/// The modification time in a response; `object_store` returns the beginning of 1970 where there is none.
+pub(crate) fn modified_time(modified: DateTime<Utc>) -> Option<DateTime<Utc>> {
     (modified.timestamp() != 0).then_some(modified)
 }
 
-/// What an answer says beside what `object_store` reads in it.
+/// What a response shows in addition to what `object_store` reads from it.
 #[derive(Debug, Default)]
-struct Seen {
+struct ServerInfo {
     date: Option<DateTime<Utc>>,
     ranges: bool,
     sized: bool,
@@ -83,7 +83,7 @@ struct Seen {
 
 struct Connector {
     url: Url,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<ServerInfo>>,
 }
 
 // The URL may hold a password or a signature.
@@ -103,7 +103,7 @@ impl HttpConnector for Connector {
 struct Connection {
     inner: HttpClient,
     url: Url,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<ServerInfo>>,
 }
 
 impl fmt::Debug for Connection {
@@ -115,11 +115,11 @@ impl fmt::Debug for Connection {
 #[async_trait]
 impl HttpService for Connection {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        // A parsed URL is a URI, all but a few characters that browsers let pass.
+        // A parsed URL is a URI, except for a few characters that browsers accept.
         if let Ok(uri) = self.url.as_str().parse() {
             *request.uri_mut() = uri;
         }
-        // A signature may be for GET alone, so a first byte is asked for in place of a head.
+        // A signature may be valid for GET alone, so the first byte is requested in place of a head.
         let is_head = request.method().as_str() == "HEAD";
         if is_head {
             *request.method_mut() = "GET".parse().unwrap_or_default();
@@ -144,7 +144,7 @@ impl HttpService for Connection {
             None if is_empty => Some(0),
             None => header("content-length").and_then(|size| size.parse().ok()),
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = ServerInfo {
             date: date.map(|date| date.to_utc()),
             ranges: (partial || is_empty) && size.is_some(),
             sized: size.is_some(),
