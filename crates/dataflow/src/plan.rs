@@ -22,8 +22,8 @@ use crate::{
 /// Scans, drops the documents that the table has, tokenizes and encodes. `keys` yields `key_schema()`: the table's
 /// documents. With `only`, other rows of the source are read and dropped.
 ///
-/// The plan yields `encoded_schema(keep, dim)` in one partition, followed by `heads`: the columns of the backend's heads,
-/// with their contracts. `rule` is the rule of the table's content hashes.
+/// The plan yields `encoded_schema(keep, dim)` in one partition, followed by `heads`: the columns of the backend's
+/// heads, with their contracts. `rule` is the rule of the table's content hashes.
 ///
 /// # Errors
 /// When the parts do not fit together, which is a defect of the caller.
@@ -148,6 +148,10 @@ mod tests {
         let shown = displayable(plan.as_ref()).indent(false).to_string();
         for operator in ["EncodeExec", "TokenizeExec", "AntiJoinExec", "DistinctIdExec", "SourceScanExec"] {
             assert!(shown.contains(operator), "{shown}");
+        }
+        let tree = displayable(plan.as_ref()).tree_render().to_string();
+        for field in ["EncodeExec", "window_tokens", "chunking", "files"] {
+            assert!(tree.contains(field), "{tree}");
         }
     }
 

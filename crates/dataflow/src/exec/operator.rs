@@ -91,8 +91,8 @@ pub(crate) fn backend(context: &TaskContext) -> Result<Arc<dyn Backend>> {
 /// The methods of `ExecutionPlan` that are the same in every operator with one input: `name`, `properties`,
 /// `maintains_input_order`, `children`, `with_new_children` and `metrics`.
 ///
-/// The operator keeps the order of its input, and has the fields `input`, `properties` and `metrics`. The closure builds
-/// the operator over another input; it may take the operator as its first argument, and return early with `?`.
+/// The operator keeps the order of its input, and has the fields `input`, `properties` and `metrics`. The closure
+/// builds the operator over another input; it may take the operator as its first argument, and return early with `?`.
 ///
 /// ```
 /// use std::{fmt, sync::Arc};

@@ -31,7 +31,7 @@ impl Batches {
     /// Opens a file on a blocking thread, where a panic over a damaged header is an error of this file alone.
     async fn open(file: File) -> Result<Self, ReadError> {
         let opened = tokio::task::spawn_blocking(|| Self::read_header(file)).await;
-        opened.map_err(|error| ReadError::Content(format!("the reader broke down: {error}")))?
+        opened.map_err(|error| ReadError::Content(format!("the reader failed: {error}")))?
     }
 
     fn read_header(mut file: File) -> Result<Self, ReadError> {

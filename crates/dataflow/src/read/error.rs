@@ -8,13 +8,13 @@ use parquet::errors::ParquetError;
 /// Why a file, or the rest of it, cannot be read: one row of the quarantine, unless the store failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("{0}")]
+    #[error(transparent)]
     Storage(#[from] object_store::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Parquet(#[from] ParquetError),
-    #[error("{0}")]
+    #[error(transparent)]
     Arrow(#[from] ArrowError),
     #[error("{0}")]
     Content(String),
@@ -47,10 +47,54 @@ impl ReadError {
     /// The error and its causes, also inside of errors that hide them from `source`.
     fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         let first: &(dyn Error + 'static) = self;
-        iter::successors(Some(first), |&error| match (error.downcast_ref(), error.downcast_ref()) {
-            (Some(ParquetError::External(inner)), _) => Some(inner.as_ref()),
-            (_, Some(error)) => io::Error::get_ref(error).map(|inner| inner as &(dyn Error + 'static)),
-            _ => error.source(),
+        iter::successors(Some(first), |&error| {
+            if let Some(error) = error.downcast_ref::<Self>() {
+                error.inner()
+            } else if let Some(ParquetError::External(inner)) = error.downcast_ref() {
+                Some(inner.as_ref())
+            } else if let Some(error) = error.downcast_ref::<io::Error>() {
+                error.get_ref().map(|inner| inner as &(dyn Error + 'static))
+            } else {
+                error.source()
+            }
         })
+    }
+
+    /// The error of a library in this one.
+    fn inner(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Storage(error) => Some(error),
+            Self::Io(error) => Some(error),
+            Self::Parquet(error) => Some(error),
+            Self::Arrow(error) => Some(error),
+            Self::Content(_) | Self::Changed => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied() -> object_store::Error {
+        object_store::Error::PermissionDenied { path: "a.csv".into(), source: "403".into() }
+    }
+
+    #[test]
+    fn a_store_error_is_found_inside_of_other_errors() {
+        let in_parquet = || ReadError::Parquet(ParquetError::External(Box::new(ReadError::Storage(denied()))));
+        for error in [ReadError::Storage(denied()), ReadError::Io(io::Error::other(denied())), in_parquet()] {
+            assert!(error.is_store_failure() && !error.is_change(), "{error}");
+        }
+        let changed = ReadError::Io(io::Error::other(ReadError::Changed));
+        assert!(changed.is_change() && !changed.is_store_failure());
+        assert!(!ReadError::Content("bad".into()).is_store_failure());
+    }
+
+    #[test]
+    fn a_chain_has_each_text_once() {
+        let error = ReadError::Io(io::Error::other("broken"));
+        assert_eq!(error.to_string(), "broken");
+        assert!(error.source().is_none_or(|source| source.to_string() != "broken"));
     }
 }

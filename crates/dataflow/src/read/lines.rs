@@ -40,7 +40,7 @@ pub(super) fn spawn_rows(
             return Some((rows, (receiver, task)));
         }
         let error = task?.await.err()?;
-        Some((Err(ReadError::Content(format!("the reader broke down: {error}"))), (receiver, None)))
+        Some((Err(ReadError::Content(format!("the reader failed: {error}"))), (receiver, None)))
     })
     .boxed()
 }
@@ -90,7 +90,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_of_a_reader_is_an_error_and_not_the_end() {
         let mut rows = spawn_rows(|_| panic!("a defect"));
-        assert!(matches!(rows.next().await, Some(Err(ReadError::Content(message))) if message.contains("broke down")));
+        assert!(
+            matches!(rows.next().await, Some(Err(ReadError::Content(message))) if message.contains("the reader failed"))
+        );
         assert!(rows.next().await.is_none());
     }
 }

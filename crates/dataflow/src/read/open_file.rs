@@ -175,7 +175,7 @@ impl OpenFile {
             && listed.is_some_and(|listed| listed.timestamp() == head.last_modified.timestamp());
         match head.e_tag {
             Some(tag) if is_same => {
-                // Another request may have been faster: its tag is the one.
+                // A concurrent request may have set the tag first: that one counts.
                 let _ = self.tag.set(tag);
                 Ok(())
             }
@@ -238,8 +238,8 @@ impl OpenFile {
         }
     }
 
-    /// The rows; those of a local file only as long as its metadata are those of the listing. A file that is written while
-    /// it is read may also look damaged, so the metadata are checked before an error too.
+    /// The rows; those of a local file only as long as its metadata are those of the listing. A file that is written
+    /// while it is read may also look damaged, so the metadata are checked before an error too.
     pub(super) fn watched(self, rows: RowStream) -> RowStream {
         if !matches!(self.store, Store::Files) {
             return rows;

@@ -10,8 +10,8 @@ use super::{
 /// A file may change again within one tick of its file system's clock and look the same. FAT has the coarsest tick in
 /// use.
 const CLOCK_TICK: TimeDelta = TimeDelta::seconds(2);
-/// A web server's time of a file may be that of a copy which is made while the file is read. So more than a tick must be
-/// between the two times where only the time shows a change.
+/// A web server's time of a file may be that of a copy which is made while the file is read. So more than a tick must
+/// be between the two times where only the time shows a change.
 const WEB_SETTLE_TIME: TimeDelta = TimeDelta::minutes(5);
 
 impl Location {

@@ -26,8 +26,8 @@ impl Source {
         self.location.files.iter().filter_map(move |file| Some((file.uri.as_str(), hashed(file)?)))
     }
 
-    /// Marks the files with these hashes as unchanged: the table has their rows, and nothing is read of them but the ids,
-    /// which must be distinct in the whole source. Returns the number of unchanged files.
+    /// Marks the files with these hashes as unchanged: the table has their rows, and nothing is read of them but the
+    /// ids, which must be distinct in the whole source. Returns the number of unchanged files.
     pub fn mark_unchanged(&mut self, listed: DateTime<Utc>, hashes: &HashSet<u128>) -> usize {
         let time = self.location.time(listed);
         let is_unchanged = |file| self.location.fingerprint(file, time).is_some_and(|hash| hashes.contains(&hash));

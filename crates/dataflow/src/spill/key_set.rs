@@ -1,8 +1,8 @@
 //! The keys of the table's documents, in memory and, beyond the granted memory, in sorted runs on disk.
 //!
 //! A key is 128 bits of a hash, so 100 million documents take 1.6 GB. They are gathered in a plain vector, which is
-//! sorted once: a hash set would take more memory, and twice that while it grows. Hashes are spread evenly, so a look-up
-//! starts at the expected position of the hash and ends near it.
+//! sorted once: a hash set would take more memory, and twice that while it grows. Hashes are spread evenly, so a
+//! look-up starts at the expected position of the hash and ends near it.
 
 use std::io;
 

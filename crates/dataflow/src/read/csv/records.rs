@@ -1,5 +1,5 @@
-//! The records of a CSV file. A record over the limit is skipped without being held in memory; of a record whose quote is
-//! never closed only the first line is lost.
+//! The records of a CSV file. A record over the limit is skipped without being held in memory; of a record whose quote
+//! is never closed only the first line is lost.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, Write};
 
@@ -145,8 +145,8 @@ impl<R: Read> Records<R> {
         read_line(&mut self.input, &mut self.line, self.dialect.end, self.limit)
     }
 
-    /// Parses the fields of the line. The line is empty afterwards if a quote in it closes a field of several lines and no
-    /// delimiter follows.
+    /// Parses the fields of the line. The line is empty afterwards if a quote in it closes a field of several lines and
+    /// no delimiter follows.
     fn parse(&mut self, mut state: State) -> State {
         let Dialect { delimiter, quote, escape, end: line_end } = self.dialect;
         let several_lines = state == State::Quoted;

@@ -69,14 +69,14 @@ async fn longest_value(column: &ColumnChunkMetaData, enough: u64, reader: &mut i
     match column.dictionary_page_offset().map(i64::unsigned_abs) {
         Some(start) if start < data => {
             let bytes = reader.get_bytes(start..data).await?;
-            Ok(longest_of_dictionary(column, Part { start, bytes })?.unwrap_or(all))
+            Ok(longest_of_dictionary(column, FilePart { start, bytes })?.unwrap_or(all))
         }
         _ => Ok(all),
     }
 }
 
 /// The length of the longest value of the dictionary at the beginning of a part of a file.
-fn longest_of_dictionary(column: &ColumnChunkMetaData, part: Part) -> Result<Option<u64>> {
+fn longest_of_dictionary(column: &ColumnChunkMetaData, part: FilePart) -> Result<Option<u64>> {
     let mut pages = SerializedPageReader::new(Arc::new(part), column, 0, None)?;
     let Some(Page::DictionaryPage { mut buf, .. }) = pages.get_next_page()? else { return Ok(None) };
     let mut longest = 0;
@@ -89,18 +89,18 @@ fn longest_of_dictionary(column: &ColumnChunkMetaData, part: Part) -> Result<Opt
 }
 
 /// A part of a file that is read like the whole file.
-struct Part {
+struct FilePart {
     start: u64,
     bytes: Bytes,
 }
 
-impl Length for Part {
+impl Length for FilePart {
     fn len(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
 }
 
-impl ChunkReader for Part {
+impl ChunkReader for FilePart {
     type T = Box<dyn Read>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
@@ -113,7 +113,7 @@ impl ChunkReader for Part {
     }
 }
 
-impl Part {
+impl FilePart {
     fn from(&self, start: u64) -> Bytes {
         let at = usize::try_from(start.saturating_sub(self.start)).unwrap_or(usize::MAX);
         self.bytes.slice(at.min(self.bytes.len())..)

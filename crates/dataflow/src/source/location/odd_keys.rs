@@ -1,7 +1,7 @@
 //! Keys of object stores that cannot be paths: with `//`, with `.` or `..` between slashes, with control characters.
 //!
-//! `object_store` parses the keys of a listing as paths, and one invalid key fails the whole listing. The listing is then
-//! repeated through a connection that removes such keys from the responses before they are parsed.
+//! `object_store` parses the keys of a listing as paths, and one invalid key fails the whole listing. The listing is
+//! then repeated through a connection that removes such keys from the responses before they are parsed.
 
 use std::{
     collections::HashMap,
@@ -24,14 +24,14 @@ use object_store::{
 pub(super) const REASON: &str = "keys with an empty part (`//`), a part `.` or `..`, or a control character cannot be \
                                  read: copy the object to another key";
 
-/// How long before it expires a credential is renewed.
+/// The time before its expiry at which a credential is renewed.
 const RENEW_BEFORE: Duration = Duration::from_mins(1);
 
 /// The tags around an object and around its key in a listing of S3 and of Google, and in one of Azure.
 const TAGS: [(&str, &str); 2] = [("Contents", "Key"), ("Blob", "Name")];
 
 /// A store of the bucket whose listings omit keys that cannot be paths, and gather them in `odd`. It is opened as Lance
-/// opens it; `None` where the environment has not enough for that.
+/// opens it; `None` if the environment does not suffice for that.
 pub(super) async fn lister(root: &str, odd: &Arc<Mutex<Vec<String>>>) -> Option<Arc<dyn ObjectStore>> {
     let sieve = Sieve { odd: Arc::clone(odd) };
     match root.split_once("://")?.0 {
@@ -130,8 +130,8 @@ impl HttpService for Sieved {
     }
 }
 
-/// A page of a listing without the keys that cannot be paths, and these keys, but for empty objects in place of a folder,
-/// whose keys end with a slash.
+/// A page of a listing without the keys that cannot be paths, and these keys, but for empty objects in place of a
+/// folder, whose keys end with a slash.
 fn sieve(xml: &str) -> (String, Vec<String>) {
     let (mut kept, mut odd) = (String::with_capacity(xml.len()), Vec::new());
     let mut rest = xml;
