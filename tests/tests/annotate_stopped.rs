@@ -7,7 +7,7 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use polylance_backend::{AnnotateInput, Annotated, Annotator, Backend, BackendHandle, Result};
-use polylance_engine::{AnnotationJob, AnnotationSummary, Stop, run_job};
+use polylance_engine::{AnnotationJob, AnnotationSummary, ShutdownSignal, run_job};
 use polylance_schema::{Chunking, CommitPolicy, TaskSpec};
 use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
 use polylance_tests::{fake_head_contract, fake_pipeline};
@@ -20,7 +20,7 @@ const DIM: usize = 8;
 struct Stopping {
     head: FakeAnnotator,
     batches: AtomicUsize,
-    stop: Stop,
+    shutdown: ShutdownSignal,
 }
 
 impl Annotator for Stopping {
@@ -30,20 +30,20 @@ impl Annotator for Stopping {
 
     fn annotate(&self, inputs: Vec<AnnotateInput>) -> BoxFuture<'static, Result<Vec<Annotated>>> {
         if self.batches.fetch_add(1, Ordering::Relaxed) == 2 {
-            self.stop.begin();
+            self.shutdown.request();
         }
         self.head.annotate(inputs)
     }
 }
 
 async fn annotate(table: &str, stop_at: usize) -> AnnotationSummary {
-    let (contract, stop) = (fake_head_contract(), Stop::default());
+    let (contract, shutdown) = (fake_head_contract(), ShutdownSignal::default());
     let head = FakeAnnotator::new(contract.spec.clone());
     // One commit, at the end.
     let commit = CommitPolicy { rows: 10 * ROWS, seconds: 3600 };
     let job = AnnotationJob { table: table.to_owned(), column: "names".into(), contract, commit };
-    let head = Stopping { head, batches: AtomicUsize::new(stop_at), stop: stop.clone() };
-    job.open().await.unwrap().run(Arc::new(head), &stop, &mut |_| {}).await.unwrap()
+    let head = Stopping { head, batches: AtomicUsize::new(stop_at), shutdown: shutdown.clone() };
+    job.open().await.unwrap().run(Arc::new(head), &shutdown, &mut |_| {}).await.unwrap()
 }
 
 #[tokio::test]

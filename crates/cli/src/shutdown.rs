@@ -11,7 +11,7 @@ use std::{
 
 use datafusion::common::runtime::SpawnedTask;
 
-use polylance_engine::Stop;
+use polylance_engine::ShutdownSignal;
 
 use crate::{
     exit::ExitStatus,
@@ -30,7 +30,7 @@ pub(crate) struct ShutdownController(Arc<Mutex<Option<ShutdownPlan>>>);
 /// An orderly shutdown. It takes at most twice the grace period: once to finish what is in progress, once to commit it.
 #[derive(Debug, Clone)]
 pub(crate) struct ShutdownPlan {
-    pub(crate) signal: Stop,
+    pub(crate) signal: ShutdownSignal,
     pub(crate) grace: Duration,
     /// What the command does meanwhile, for the user.
     pub(crate) description: &'static str,
@@ -54,14 +54,14 @@ impl ShutdownController {
     /// Shuts the command down by its plan; `None` when it has none, or takes longer than the plan allows.
     pub(crate) async fn shut_down<T>(&self, command: impl Future<Output = T>) -> Option<T> {
         let ShutdownPlan { signal, grace, description } = self.plan()?;
-        signal.begin();
+        signal.request();
         let seconds = counted(grace.as_secs(), "second");
         Printer::new().message(format!("stopping: {description}, within {seconds}; interrupt again to end at once"));
         let mut command = std::pin::pin!(command);
         if let Ok(ended) = tokio::time::timeout(grace, command.as_mut()).await {
             return Some(ended);
         }
-        signal.hurry();
+        signal.force();
         tokio::time::timeout(grace, command).await.ok()
     }
 }

@@ -1,11 +1,11 @@
-//! The boundary: our errors inside DataFusion's.
+//! Errors of this crate and of the backend inside DataFusion's errors.
 
 use std::io;
 
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
 
-use crate::SourceError;
+use crate::error::SourceError;
 
 impl From<SourceError> for DataFusionError {
     fn from(error: SourceError) -> Self {
@@ -13,17 +13,17 @@ impl From<SourceError> for DataFusionError {
     }
 }
 
-/// A backend's error, to be found again by downcasting.
+/// A backend's error, which callers find again by downcasting.
 pub(crate) fn backend(error: BackendError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-/// A backend that broke its contract: as many results as inputs.
+/// A backend that broke its contract, by which a call returns as many results as it has inputs.
 pub(crate) fn miscounted(call: &str, expected: usize, found: usize) -> DataFusionError {
-    DataFusionError::Internal(format!("the backend's {call} gave {found} results for {expected} inputs"))
+    DataFusionError::Internal(format!("the backend's {call} returned {found} results for {expected} inputs"))
 }
 
-/// A temporary file that failed.
+/// An error of a temporary file.
 pub(crate) fn temporary(error: io::Error) -> DataFusionError {
     DataFusionError::External(Box::new(SourceError::temporary(error)))
 }

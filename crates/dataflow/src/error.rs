@@ -1,30 +1,35 @@
-//! Why a source cannot be read at all. A single bad file or row is not here: it goes to the quarantine.
+//! Errors of a whole source. A single bad file or row is none of them: it goes to the quarantine.
 
 use std::borrow::Cow;
 
 use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT, is_store_refusal};
 
+use crate::{
+    read::error::ReadError,
+    source::uri::{is_glob, is_web},
+};
+
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The URI means nothing.
+    /// The URI is invalid or names no source.
     #[error("source `{uri}`: {message}")]
     Uri {
-        /// As it was given.
+        /// The URI as it was given.
         uri: String,
         /// What is wrong with it.
         message: String,
     },
-    /// Nothing is there.
+    /// Nothing exists there.
     #[error("source `{uri}`: no such file, folder or object")]
     NotFound {
-        /// As it was given.
+        /// The URI as it was given.
         uri: String,
     },
-    /// The file system refused.
+    /// The file system refuses access.
     #[error("source `{uri}` cannot be read")]
     File {
-        /// As it was given.
+        /// The URI as it was given.
         uri: String,
         /// Why.
         source: std::io::Error,
@@ -35,16 +40,16 @@ pub enum SourceError {
         /// The file.
         file: String,
     },
-    /// The storage refused.
+    /// The store refuses access, or is not reached.
     #[error("source `{uri}` cannot be reached")]
     Storage {
-        /// As it was given.
+        /// The URI as it was given.
         uri: String,
         /// Why.
         #[source]
         source: object_store::Error,
     },
-    /// The storage failed while a file was read, and again when that was repeated.
+    /// The store failed while a file was read, retries included.
     #[error("{file} cannot be read from its store")]
     Store {
         /// The file.
@@ -52,7 +57,7 @@ pub enum SourceError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Files are there, and none can be read.
+    /// There are files, and none can be read.
     #[error("{file}: {message}")]
     Unreadable {
         /// The first of them.
@@ -63,34 +68,34 @@ pub enum SourceError {
     /// A column that is not in the files.
     #[error("{file}: no column `{column}`; the columns are {}", columns.join(", "))]
     MissingColumn {
-        /// The file that was looked at.
+        /// The file.
         file: String,
-        /// The column that was asked for.
+        /// The missing column.
         column: String,
         /// The file's columns.
         columns: Vec<String>,
         /// The file's column nearest in spelling.
         nearest: Option<String>,
     },
-    /// A column that cannot be what it should be.
+    /// A column with a type that does not fit its use.
     #[error("{file}: column `{column}` is {found}, expected {expected}")]
     ColumnType {
-        /// The file that was looked at.
+        /// The file.
         file: String,
         /// The column.
         column: String,
-        /// What would do.
+        /// The types that fit.
         expected: &'static str,
-        /// What the file has.
+        /// The type in the file.
         found: String,
     },
-    /// A kept column has a name that the table uses itself.
+    /// A kept column has a name that the table reserves.
     #[error("column `{column}` cannot be kept: the table has a column of this name itself")]
     ReservedColumn {
         /// The column.
         column: String,
     },
-    /// A kept column has a name that no Lance table can have.
+    /// A kept column has a name that Lance does not allow.
     #[error("column `{column}` cannot be kept: a name in a Lance table is not empty and has no dot")]
     ColumnName {
         /// The column.
@@ -102,26 +107,26 @@ pub enum SourceError {
         /// The column.
         column: String,
     },
-    /// A name that two columns of a file have.
+    /// Two columns of a file have one name.
     #[error("{file}: more than one column is named `{column}`")]
     AmbiguousColumn {
-        /// The file that was looked at.
+        /// The file.
         file: String,
         /// The name.
         column: String,
     },
-    /// A source of more files than there is memory for.
+    /// The listing of a source takes more memory than it may.
     #[error("{uri} has more than {files} files, and their listing takes more than {memory} bytes")]
     Listing {
         /// The source.
         uri: String,
-        /// Files that there is room for.
+        /// The number of files that fit.
         files: usize,
-        /// Bytes that the listing may take.
+        /// The bytes that the listing may take.
         memory: u64,
     },
-    /// What memory has no room for could not be put into a temporary file, or not be read again.
-    #[error("a temporary file in {folder} failed: {source}")]
+    /// Spilled data could not be written to a temporary file, or not be read again.
+    #[error("a temporary file in {folder} failed")]
     Temporary {
         /// The folder for temporary files.
         folder: String,
@@ -136,7 +141,7 @@ pub enum SourceError {
     },
 }
 
-/// A refused listing is a generic error of `object_store`: only its words tell.
+/// Whether a store refuses access. A refused listing is a generic error of `object_store`, which only its text shows.
 fn is_refusal(error: &object_store::Error) -> bool {
     use object_store::Error::{PermissionDenied, Unauthenticated};
 
@@ -145,22 +150,18 @@ fn is_refusal(error: &object_store::Error) -> bool {
 
 /// The store's error among the causes of an error.
 fn find_store_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e object_store::Error> {
-    match error.downcast_ref::<crate::read::ReadError>() {
+    match error.downcast_ref::<ReadError>() {
         Some(error) => error.store_error(),
         None => error.downcast_ref(),
     }
 }
 
-fn is_web(uri: &str) -> bool {
-    uri.starts_with("http://") || uri.starts_with("https://")
-}
-
-/// What a refusal means, by the store that refuses.
+/// The hint for a refusal, by store.
 fn refused(uri: &str) -> &'static str {
     match uri.split_once("://").map(|(scheme, _)| scheme) {
         Some("http" | "https") => {
-            "the server does not let this address be read: a signed URL may have expired, or be cut off where its \
-             query begins (a shell takes `&` for itself: put quotes around it)"
+            "the server refuses access to this address: a signed URL may have expired, or its query may be cut off \
+             (put quotes around the URL: a shell interprets `&`)"
         }
         Some("gs") => {
             "Google Cloud Storage refuses these credentials: set GOOGLE_SERVICE_ACCOUNT or \
@@ -174,13 +175,13 @@ fn refused(uri: &str) -> &'static str {
     }
 }
 
-/// What to look at when a store does not answer, by the store.
+/// The hint for a store that is not reached, by store.
 fn unreachable_store(uri: &str) -> &'static str {
     match uri.split_once("://").map(|(scheme, _)| scheme) {
-        Some("http" | "https") => "look at the host and the port of the address, and try again when the server answers",
-        Some("gs") => "look at the bucket and at GOOGLE_SERVICE_ACCOUNT in the environment, and try again",
-        Some("az") => "look at the container and at AZURE_STORAGE_ACCOUNT_NAME in the environment, and try again",
-        _ => "look at the endpoint and the region in the environment, and try again",
+        Some("http" | "https") => "check the host and the port of the address, and try again when the server responds",
+        Some("gs") => "check the bucket and GOOGLE_SERVICE_ACCOUNT in the environment, and try again",
+        Some("az") => "check the container and AZURE_STORAGE_ACCOUNT_NAME in the environment, and try again",
+        _ => "check the endpoint and the region in the environment, and try again",
     }
 }
 
@@ -201,7 +202,7 @@ impl Explain for SourceError {
             Self::ReservedColumn { .. } | Self::ColumnName { .. } | Self::AmbiguousColumn { .. } => {
                 Some("rename the column in the source, or leave it out of `keep`".into())
             }
-            Self::NotFound { uri } if crate::location::glob::is_glob(uri) && !is_web(uri) => Some(
+            Self::NotFound { uri } if is_glob(uri) && !is_web(uri) => Some(
                 "`*`, `?`, `[…]` and `{…}` are a glob where nothing has exactly this name; `[*]`, `[?]`, `[[]`, `[{]` \
                  stand for the character itself"
                     .into(),
@@ -210,13 +211,13 @@ impl Explain for SourceError {
                 Some("a web server has no folders and globs: name one file, with the query of its URL".into())
             }
             Self::NotFound { uri } if uri.contains("://") => {
-                Some("the name of an object is written as its store prints it; a folder is read whole".into())
+                Some("write the name of an object as its store prints it; a folder is read whole".into())
             }
             Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
-            Self::File { .. } => Some("the user who runs this needs to be allowed to read it, and its folder".into()),
+            Self::File { .. } => Some("the user of this process needs permission to read it and its folder".into()),
             Self::Changed { .. } => Some(
-                "let its writer finish, or let it write another file and rename that; what is committed stays, and \
-                 the next run goes on from there"
+                "let its writer finish, or let it write a new file and rename that; committed rows stay, and the next \
+                 run continues from there"
                     .into(),
             ),
             Self::Storage { uri, source } if is_refusal(source) => Some(refused(uri).into()),
@@ -225,10 +226,10 @@ impl Explain for SourceError {
                 Some(refused(file).into())
             }
             Self::Store { .. } => {
-                Some("run the same command again when the store answers: it continues from what is committed".into())
+                Some("run the same command again when the store responds: it continues after the committed rows".into())
             }
             Self::Listing { .. } => Some(
-                "raise `memory` in [run], or give parts of the source, such as folders or globs, runs of their own"
+                "raise `memory` in [run], or run parts of the source, such as folders or globs, one after another"
                     .into(),
             ),
             Self::Temporary { .. } => {

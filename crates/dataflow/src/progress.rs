@@ -1,23 +1,27 @@
-//! How far a running plan is, from its operators' metrics.
+//! The progress of a running plan, from the metrics of its operators.
 
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::{AntiJoinExec, EncodeExec, SourceScanExec, anti_join::ROWS_SKIPPED, encode::TOKENS, scan::BYTES_READ};
+use crate::exec::{
+    anti_join::{AntiJoinExec, ROWS_SKIPPED},
+    encode::{EncodeExec, TOKENS},
+    scan::{BYTES_READ, SourceScanExec},
+};
 
-/// Counts of a plan that is running or done.
+/// Counts of a running or finished plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceProgress {
-    /// Bytes of the source's files that were read, as stored.
+    /// Bytes of the source's files read so far, as stored.
     pub bytes_read: u64,
     /// Bytes of all files.
     pub bytes_total: u64,
     /// Rows read.
     pub rows_read: u64,
-    /// Rows that the table had already.
+    /// Rows skipped because the table has them.
     pub rows_skipped: u64,
     /// Chunks encoded.
     pub chunks_encoded: u64,
-    /// Ids encoded.
+    /// Tokens encoded.
     pub tokens_encoded: u64,
 }
 

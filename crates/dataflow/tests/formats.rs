@@ -1,4 +1,4 @@
-//! Every format gives the same rows, and what is bad in a file costs only itself.
+//! Every format yields the same rows, and a bad part of a file costs nothing but itself.
 
 use std::{
     fs::{self, File},
@@ -81,7 +81,7 @@ async fn compressed(mut reader: impl AsyncRead + Unpin) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_format_gives_the_same_rows() {
+async fn every_format_yields_the_same_rows() {
     let folder = tempfile::tempdir().unwrap();
     write_all(folder.path());
     let text = fs::read(folder.path().join("a.jsonl")).unwrap();
@@ -146,7 +146,7 @@ fn errors(batch: &RecordBatch) -> Vec<(u64, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_line_is_a_row_that_says_why() {
+async fn a_bad_line_is_a_refused_row_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let long = format!("{{\"id\":7,\"text\":\"{}\"}}\n", "x".repeat(4 << 20));
     let lines = [
@@ -180,13 +180,13 @@ async fn a_bad_line_is_a_row_that_says_why() {
         assert_eq!(*row, expected_row);
         assert!(message.contains(part), "{message}");
     }
-    // Row 8's year has the type of the sample, which is text: nothing is wrong with it.
+    // The years of all rows make the column text, so row 8 is good.
     assert_eq!(errors.len(), expected.len());
     assert_eq!(batch.num_rows(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_csv_record_with_a_field_too_few_and_a_quote_that_never_ends() {
+async fn a_csv_record_with_too_few_fields_or_an_unclosed_quote_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.csv");
     fs::write(&path, "id,text,year,lang\n1,good,1,a\n2,short\n3,year,soon,a\n4,good,4,a\n").unwrap();
@@ -211,10 +211,10 @@ async fn a_csv_record_with_a_field_too_few_and_a_quote_that_never_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compressed_file_larger_than_what_is_looked_at_and_one_that_breaks_off() {
+async fn a_compressed_file_longer_than_its_head_is_read_and_a_truncated_one_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big");
-    // Hexadecimal digits of hashes compress badly, so that one block of bzip2 is longer than any head.
+    // Hexadecimal digits of hashes compress badly, so that one block of bzip2 is longer than the head.
     let line =
         |n: u32| format!("{{\"id\":{n},\"text\":\"{}\",\"year\":1,\"lang\":\"a\"}}\n", blake3::hash(&n.to_le_bytes()));
     let text: String = (0..20_000).map(line).collect();
@@ -233,7 +233,7 @@ async fn a_compressed_file_larger_than_what_is_looked_at_and_one_that_breaks_off
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_any_size_is_no_overflow() {
+async fn the_largest_limit_does_not_overflow() {
     let folder = tempfile::tempdir().unwrap();
     write_all(folder.path());
     for name in ["a.jsonl", "a.csv", "a.parquet"] {

@@ -1,4 +1,4 @@
-//! Heads in the pass of the embedding, on the fake device.
+//! Fused heads, on the fake device.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn encode(
     rows: &[(&str, &str)],
     window_tokens: usize,
     heads: &[FieldRef],
-    asked: Vec<TaskSpec>,
+    tasks: Vec<TaskSpec>,
 ) -> Result<RecordBatch> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("docs.jsonl");
@@ -59,7 +59,7 @@ async fn encode(
     let uri = path.display().to_string();
     let spec = SourceSpec { max_bytes: 1 << 20, ..SourceSpec::new(uri) };
     let source = Source::open(spec).await.unwrap();
-    let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(asked));
+    let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(tasks));
     let info = polylance_backend::BackendInfo { window_tokens, ..backend.info().clone() };
     let tokenize =
         TokenizeSpec { prefix: String::new(), chunking: Chunking::Split { max_tokens: 5, overlap: 0, cut: Cut::Word } };
@@ -75,18 +75,18 @@ async fn encode(
 /// `(text, start)` of the spans of each row.
 fn spans(batch: &RecordBatch) -> Vec<Vec<(String, u64)>> {
     let lists = batch["people"].as_list::<i32>();
-    let of_row = |row: usize| {
+    let row_spans = |row: usize| {
         let spans = lists.value(row);
         let spans = spans.as_struct();
         let texts = spans.column_by_name("text").unwrap().as_string::<i32>();
         let starts = spans.column_by_name("start").unwrap().as_primitive::<UInt64Type>();
         (0..spans.len()).map(|at| (texts.value(at).to_owned(), starts.value(at))).collect()
     };
-    (0..batch.num_rows()).map(of_row).collect()
+    (0..batch.num_rows()).map(row_spans).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_fill_columns_beside_the_vector_and_spans_are_joined_over_chunks() {
+async fn heads_fill_columns_next_to_the_vector_and_spans_are_merged_over_chunks() {
     let refused = format!("d Ada {}", FakeBackend::REFUSED);
     let rows = [("a", "was it you Ada Lovelace it was"), ("b", "so it was"), ("c", &refused), ("d", "by Zoë")];
     let heads = [column("people", names()), column("length", length())];
@@ -94,7 +94,7 @@ async fn heads_fill_columns_beside_the_vector_and_spans_are_joined_over_chunks()
     let ids: Vec<_> = whole[DOC_ID].as_string::<i32>().iter().flatten().collect();
     assert_eq!(ids, ["a", "a", "a", "b", "c", "d"]);
     let found: Vec<Vec<(String, u64)>> = spans(&whole);
-    // "Ada" and "Lovelace" are of one kind and meet at no border: "was it you" | "Ada Lovelace it" | "was".
+    // "Ada" and "Lovelace" have one label and are in one chunk: "was it you" | "Ada Lovelace it" | "was".
     assert_eq!(found[1], [("Ada".to_owned(), 11), ("Lovelace".to_owned(), 15)]);
     assert_eq!(found[5], [("Zoë".to_owned(), 3)]);
     assert!(found[0].is_empty() && found[2].is_empty() && found[3].is_empty());
@@ -104,7 +104,7 @@ async fn heads_fill_columns_beside_the_vector_and_spans_are_joined_over_chunks()
     assert_eq!((valid("people"), valid("length")), (valid(EMBEDDING), valid(EMBEDDING)));
     assert_eq!(valid(ERROR), [false, false, false, false, true, false]);
 
-    // A document's chunks stay in one window, however small.
+    // A window has all chunks of a document, however small its limit.
     let small = encode(&rows, 1, &heads, vec![names(), length()]).await.unwrap();
     assert_eq!(spans(&small), found);
     for name in [DOC_ID, EMBEDDING, "length"] {
@@ -113,7 +113,7 @@ async fn heads_fill_columns_beside_the_vector_and_spans_are_joined_over_chunks()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_for_other_heads_than_the_backends_is_refused() {
+async fn a_plan_for_other_heads_than_the_backend_has_is_refused() {
     let heads = [column("people", names()), column("length", length())];
     let error = encode(&[("a", "Ada")], 10, &heads, vec![names()]).await.unwrap_err();
     assert!(error.to_string().contains("2 heads, the backend has 1"), "{error}");

@@ -1,4 +1,4 @@
-//! Sources as people have them: odd names, links, empty parts, web servers of every kind, files that change.
+//! Sources in the wild: odd names, links, empty files, web servers of every kind, files that change.
 
 mod web;
 
@@ -75,7 +75,7 @@ fn parquet(rows: usize, tag: &str, properties: Option<WriterProperties>) -> Vec<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn empty_parts_of_text_formats_have_no_rows_and_cost_nothing() {
+async fn empty_text_files_have_no_rows_and_no_errors() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_str().unwrap();
     let gzip_of_nothing = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0";
@@ -112,7 +112,7 @@ fn age(path: &Path, seconds: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_exists_is_no_glob() {
+async fn a_path_that_exists_is_not_a_glob() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_str().unwrap();
     let names =
@@ -202,7 +202,7 @@ async fn a_name_that_is_not_utf8_costs_itself_and_other_odd_names_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_written_while_it_is_read_is_an_error_and_no_mixture() {
+async fn a_file_that_changes_while_it_is_read_is_an_error_and_not_a_mixture() {
     let folder = tempfile::tempdir().unwrap();
     let lines = |tag: &str| (0..5000).map(|n| line(&format!("{tag}{n:04}"))).collect::<String>();
     for (name, old, new) in [
@@ -219,7 +219,7 @@ async fn a_file_that_is_written_while_it_is_read_is_an_error_and_no_mixture() {
         let mut rows = scan_of(source.clone());
         let first = rows.next().await.unwrap().unwrap();
         assert!(first[DOC_ID].as_string::<i32>().iter().flatten().all(|id| id.starts_with('a')));
-        // In place, as a copy over it does.
+        // Written in place, as by a copy.
         fs::write(&path, &new).unwrap();
         let rest: Vec<_> = rows.collect().await;
         let error = rest.iter().find_map(|batch| batch.as_ref().err()).expect("the file changed").to_string();
@@ -228,7 +228,7 @@ async fn a_file_that_is_written_while_it_is_read_is_an_error_and_no_mixture() {
             assert!(batch[DOC_ID].as_string::<i32>().iter().flatten().all(|id| id.starts_with('a')), "{name}");
             assert_eq!(batch[ERROR].null_count(), batch.num_rows(), "no good row is refused");
         }
-        // Replaced between the listing and the reading; and removed.
+        // Replaced between the listing and the reading, or removed.
         assert!(matches!(scan(source.clone()).await, Err(SourceError::Changed { .. })), "{name}");
         fs::remove_file(&path).unwrap();
         assert!(matches!(scan(source).await, Err(SourceError::Changed { .. })), "{name}");
@@ -236,7 +236,7 @@ async fn a_file_that_is_written_while_it_is_read_is_an_error_and_no_mixture() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_text_that_many_rows_have_costs_rows_and_no_memory() {
+async fn a_long_text_that_many_rows_share_makes_batches_small() {
     let folder = tempfile::tempdir().unwrap();
     let long = "licence ".repeat(400_000);
     let ids = StringArray::from_iter_values((0..60).map(|n| n.to_string()));
@@ -270,7 +270,7 @@ async fn a_long_text_that_many_rows_have_costs_rows_and_no_memory() {
         assert_eq!(errors.len(), 55);
         assert!(errors.iter().all(|error| error.contains("max_bytes")), "{}", errors[0]);
     }
-    // Without texts that repeat, batches are as large as ever.
+    // Without repeated texts batches have their usual size.
     let path = folder.path().join("usual.parquet");
     fs::write(&path, parquet(3000, "a", None)).unwrap();
     let batches = scan(open(path.to_str().unwrap()).await.unwrap()).await.unwrap();
@@ -278,10 +278,10 @@ async fn a_long_text_that_many_rows_have_costs_rows_and_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_on_the_web_is_known_again_only_by_what_shows_every_change() {
+async fn a_file_on_the_web_has_a_fingerprint_only_if_every_change_shows() {
     let tag = |tag: &str| ("etag", tag.to_owned());
     let modified = |ago| ("last-modified", http_date(ago));
-    // The server's clock is an hour behind: this machine's must not matter.
+    // The server's clock is an hour behind: this machine's clock must not matter.
     let date = || ("date", http_date(3600));
     for (headers, known) in [
         (vec![], false),
@@ -309,7 +309,7 @@ async fn a_file_on_the_web_is_known_again_only_by_what_shows_every_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_without_ranges_or_lengths_and_behind_proxies_are_read() {
+async fn servers_without_ranges_or_lengths_or_behind_proxies_are_read() {
     let many: String = (0..3000).map(|n| line(&n.to_string())).collect();
     let mut gzip = Vec::new();
     {
@@ -336,7 +336,7 @@ async fn servers_without_ranges_or_lengths_and_behind_proxies_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_on_the_web_that_changes_while_it_is_read_is_an_error_and_no_mixture() {
+async fn a_file_on_the_web_that_changes_while_it_is_read_is_an_error_and_not_a_mixture() {
     let properties = || Some(WriterProperties::builder().set_max_row_group_row_count(Some(500)).build());
     let (old, new) = (parquet(4000, "a", properties()), parquet(4000, "b", properties()));
     assert_eq!(old.len(), new.len());
@@ -357,7 +357,7 @@ async fn a_file_on_the_web_that_changes_while_it_is_read_is_an_error_and_no_mixt
                 Err(SourceError::Changed { file }) => assert!(file.ends_with("/d.parquet")),
                 Err(error) => panic!("{change}: {error}"),
                 Ok(batches) => {
-                    // It was read whole before the change.
+                    // The file was read whole before the change.
                     let (ids, errors) = split(&batches);
                     assert_eq!((ids.len(), errors), (4000, vec![]));
                     assert!(ids.iter().all(|id| id.starts_with('a')), "{change}");
@@ -365,7 +365,7 @@ async fn a_file_on_the_web_that_changes_while_it_is_read_is_an_error_and_no_mixt
             }
         }
     }
-    // With nothing to compare but the size, a file is read in one piece.
+    // A file of which only the size can be compared is read in one request.
     for change in 1..9 {
         let contents = [old.clone(), new.clone()];
         let web = Web::start(move |request| Answers {
@@ -383,7 +383,7 @@ async fn a_file_on_the_web_that_changes_while_it_is_read_is_an_error_and_no_mixt
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signed_url_keeps_its_query_and_shows_it_to_nobody_else() {
+async fn a_signed_url_keeps_its_query_and_no_message_has_it() {
     let web = Web::start(|_| Answers { headers: vec![("etag", "\"x\"".to_owned())], ..Answers::default() });
     let path = "/bucket/a%20b//d%C3%A9.jsonl";
     let source = open(&format!("{}{path}?X-Sig=abc%2B%2F%3D&x=1#part", web.address)).await.unwrap();
@@ -398,7 +398,7 @@ async fn a_signed_url_keeps_its_query_and_shows_it_to_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_web_server_that_refuses_is_no_matter_of_keys() {
+async fn the_hint_for_a_web_server_that_refuses_names_no_keys() {
     for (status, part) in
         [(403, "signed URL may have expired"), (401, "signed URL"), (404, "web server"), (410, "host")]
     {

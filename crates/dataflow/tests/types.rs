@@ -1,4 +1,5 @@
-//! A kept value is never changed: types are decided over all files, and what does not fit costs its row.
+//! A kept value is never changed: types are inferred from all files, and a row with a value that does not fit is
+//! refused.
 
 use std::{
     fs::{self, File},
@@ -38,7 +39,7 @@ async fn scan(source: Source) -> RecordBatch {
     concat_batches(&schema, &collect(scan, Arc::new(TaskContext::default())).await.unwrap()).unwrap()
 }
 
-/// Writes files into a folder and reads that.
+/// Writes files into a folder and reads the folder.
 async fn read(files: &[(&str, &str)], keep: &[&str]) -> RecordBatch {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in files {
@@ -87,7 +88,7 @@ fn parquet(ids: &[&str], kept: ArrayRef) -> RecordBatch {
 type Case<'a> = (&'a [&'a str], &'a [&'a str], DataType, &'a [&'a str]);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn types_of_text_formats_are_those_of_all_values() {
+async fn types_of_text_formats_are_inferred_from_all_values() {
     let json = |values: &[&str]| -> String {
         let row = |(n, v): (usize, &&str)| format!("{{\"id\":\"{n}\",\"text\":\"x\",\"v\":{v}}}\n");
         values.iter().enumerate().map(row).collect::<Vec<_>>().concat()
@@ -145,7 +146,7 @@ async fn nested_json_keeps_its_types_and_its_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_exists_keeps_its_types() {
+async fn an_existing_table_keeps_its_types() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.jsonl");
     let field = |data_type| -> FieldRef { Arc::new(Field::new("v", data_type, true)) };
@@ -173,7 +174,7 @@ async fn a_table_that_exists_keeps_its_types() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parquet_columns_widen_and_odd_values_cost_their_rows() {
+async fn parquet_columns_widen_and_rows_with_other_values_are_refused() {
     let ints = |values: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };
     let floats = Arc::new(Float64Array::from(vec![Some(4.5), Some(1.5), None]));
     let batch = read_batches(&[parquet(&["a", "b"], ints(&[5, 2])), parquet(&["c", "d", "e"], floats)], &["v"]).await;
@@ -199,7 +200,7 @@ async fn parquet_columns_widen_and_odd_values_cost_their_rows() {
     let batch = read_batches(&[parquet(&["a"], small), parquet(&["b"], large)], &["v"]).await;
     assert_eq!(values(&batch, "v"), texts(&["1", "18446744073709551615"]));
 
-    // A list is no text, and no kept column is no value.
+    // A list is refused for text, and a missing kept column is null.
     let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]));
     let without = parquet(&["c"], ints(&[1])).project(&[0, 1]).unwrap();
     let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
@@ -209,7 +210,7 @@ async fn parquet_columns_widen_and_odd_values_cost_their_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_and_texts_of_databases() {
+async fn uuids_decimals_and_binary_are_ids_and_texts() {
     let text = |values: &[&[u8]]| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(values)) };
     let batch = |id: ArrayRef, text: ArrayRef| {
         RecordBatch::try_from_iter_with_nullable([("id", id, true), ("text", text, true)]).unwrap()
@@ -249,7 +250,7 @@ async fn ids_and_texts_of_databases() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_of_text_formats_are_as_written() {
+async fn ids_of_text_formats_keep_their_digits() {
     let ids = ["11898508762506083287", "36893488147419103233", "-1", "2301.00010"];
     let json = ids[..3].iter().map(|id| format!("{{\"id\":{id},\"text\":\"x\"}}\n")).collect::<Vec<_>>().concat();
     let batch = read(&[("a.jsonl", &format!("{json}{{\"id\":\"2301.00010\",\"text\":\"x\"}}\n"))], &[]).await;
@@ -260,7 +261,7 @@ async fn ids_of_text_formats_are_as_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_as_python_writes_it() {
+async fn json_of_python_is_read() {
     let lines = "{\"id\":\"1\",\"text\":\"a\",\"score\":NaN}\n{\"id\":\"2\",\"text\":\"cut \\ud83d\",\"score\":-Infinity}\n\
                  {\"id\":\"3\",\"text\":\"b\",\"score\":1.5,}\n{\"id\":4,\"text\":[\"a\"]}\n{\"id\":5,\"text\":7}\n";
     for keep in [&[][..], &["score"]] {
@@ -275,7 +276,7 @@ async fn json_as_python_writes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_a_table_cannot_have() {
+async fn names_that_a_table_cannot_have_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let open = async |name: &str, content: &str, keep: &[&str]| {
         let path = folder.path().join(name);
@@ -302,7 +303,7 @@ async fn names_that_a_table_cannot_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn columns_of_later_files_are_kept_and_odd_ones_ignored() {
+async fn columns_of_later_files_are_kept_and_ambiguous_ones_ignored() {
     let files = [("0.csv", "id,text,a\n1,x,1\n"), ("1.csv", "id,text,b,c,c\n2,y,7,1,2\n")];
     let batch = read(&files, &["b", "a"]).await;
     assert_eq!((values(&batch, "a"), values(&batch, "b")), (texts(&["1", "-"]), texts(&["-", "7"])));
@@ -312,7 +313,7 @@ async fn columns_of_later_files_are_kept_and_odd_ones_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn csv_in_the_wild() {
+async fn csv_dialects_and_unclosed_quotes_are_read() {
     let open = "id,text,lang\n1,first,en\n2,\"an open remark\u{201d},en\n3,third,en\n4,\"the \"\"fourth\"\"\",en\n";
     let batch = read(&[("a.csv", open)], &["lang"]).await;
     assert_eq!(values(&batch, DOC_ID), texts(&["1", "2", "3", "4"]));

@@ -33,4 +33,4 @@ pub use embed::{
 };
 pub use error::{EngineError, UsageError};
 pub use explain::{Explanation, causes, damage_behind, explain};
-pub use polylance_dataflow::{SourceProgress, Stop};
+pub use polylance_dataflow::{ShutdownSignal, SourceProgress};

@@ -7,7 +7,7 @@
 use std::{env, error::Error, path::Path, sync::Arc};
 
 use polylance_backend::{Backend, BackendHandle};
-use polylance_engine::{AnnotationJob, Stop, run_job};
+use polylance_engine::{AnnotationJob, ShutdownSignal, run_job};
 use polylance_schema::{Chunking, CommitPolicy};
 use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
 use polylance_tests::{fake_head_contract, fake_pipeline};
@@ -42,5 +42,7 @@ async fn annotate(table: &str, rows_per_commit: u64) -> Result<serde_json::Value
     let commit = CommitPolicy { rows: rows_per_commit, seconds: 3600 };
     let job = AnnotationJob { table: table.to_owned(), column: "names".into(), contract, commit };
     let open = job.open().await?;
-    Ok(serde_json::to_value(open.run(Arc::new(FakeAnnotator::new(spec)), &Stop::default(), &mut |_| {}).await?)?)
+    Ok(serde_json::to_value(
+        open.run(Arc::new(FakeAnnotator::new(spec)), &ShutdownSignal::default(), &mut |_| {}).await?,
+    )?)
 }

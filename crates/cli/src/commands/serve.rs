@@ -13,7 +13,7 @@ use anyhow::Context;
 use polylance_backend::AnnotatorHandle;
 use polylance_config::ByteSize;
 use polylance_engine::{
-    Stop,
+    ShutdownSignal,
     models::{NamedHead, TableModels, open_heads, open_reranker},
 };
 use polylance_server::{Limits, ServedModels, Server, ServerError, ServerOptions, TlsFiles, TokenHash};
@@ -206,8 +206,11 @@ pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &m
         printer.message(format_args!("  {}  {}, version {}", table.name, counted(table.rows, "row"), table.version));
     }
     // After a shutdown signal the open requests are answered, not dropped.
-    let plan =
-        ShutdownPlan { signal: Stop::default(), grace: args.limits.grace, description: "open requests are answered" };
+    let plan = ShutdownPlan {
+        signal: ShutdownSignal::default(),
+        grace: args.limits.grace,
+        description: "open requests are answered",
+    };
     controller.set(plan);
     Box::pin(server.run(shutdown::requested(controller.clone()))).await.map_err(explained)?;
     Ok(ExitStatus::Done)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use polylance_engine::{AnnotationSummary, ResolvedColumn, Stop};
+use polylance_engine::{AnnotationSummary, ResolvedColumn, ShutdownSignal};
 use polylance_sink::Declared;
 
 use crate::{
@@ -43,7 +43,7 @@ pub(crate) async fn fill(
         let open = column.open().await?;
         warn_replaced(open.name(), open.declared(), printer);
         let mut progress = ProgressLines::new(open.name().to_owned(), open.missing(), options.progress);
-        let signal = Stop::default();
+        let signal = ShutdownSignal::default();
         options.controller.set(ShutdownPlan {
             signal: signal.clone(),
             grace: options.grace,

@@ -39,7 +39,7 @@ pub(crate) async fn run(
         annotate::warn_replaced(column, declared, printer);
     }
     let grace = Duration::from_secs(pipeline.run.grace);
-    controller.set(ShutdownPlan { signal: plan.stop(), grace, description: FINISH_AND_COMMIT });
+    controller.set(ShutdownPlan { signal: plan.shutdown(), grace, description: FINISH_AND_COMMIT });
     let mut observer = progress::observer(output.progress);
     let result = Box::pin(plan.run(observer.as_mut())).await;
     controller.clear();

@@ -12,7 +12,14 @@ use arrow::{
     ipc::reader::{FileReader, StreamReader},
 };
 
-use super::{Columns, OpenFile, ReadError, RowStream, columnar, lines::spawn_rows};
+use super::{
+    columnar,
+    columns::Columns,
+    error::ReadError,
+    lines::spawn_rows,
+    open_file::OpenFile,
+    rows::{BATCH_ROWS, RowStream},
+};
 
 /// Either form of Arrow IPC.
 enum Batches {
@@ -21,10 +28,10 @@ enum Batches {
 }
 
 impl Batches {
-    /// On a thread that may block, where a reader that panics over a damaged header is an error of its file alone.
+    /// Opens a file on a blocking thread, where a panic over a damaged header is an error of this file alone.
     async fn open(file: File) -> Result<Self, ReadError> {
         let opened = tokio::task::spawn_blocking(|| Self::read_header(file)).await;
-        opened.map_err(|error| ReadError::Content(format!("the reader broke down: {error}")))?
+        opened.map_err(|error| ReadError::Content(format!("the reader failed: {error}")))?
     }
 
     fn read_header(mut file: File) -> Result<Self, ReadError> {
@@ -69,8 +76,8 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> Result<RowStream
         let mut first = 0;
         for batch in batches {
             let batch = batch?;
-            for start in (0..batch.num_rows()).step_by(super::BATCH_ROWS) {
-                let part = batch.slice(start, super::BATCH_ROWS.min(batch.num_rows() - start));
+            for start in (0..batch.num_rows()).step_by(BATCH_ROWS) {
+                let part = batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start));
                 if !send(columnar::rows(&part, &columns, first)?) {
                     return Ok(());
                 }

@@ -1,4 +1,4 @@
-//! Batches of Parquet and Arrow files as rows: columns by name, in the table's types.
+//! Batches of Parquet and Arrow files as rows: columns by name, in the types of the table.
 
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt64Array, new_null_array},
@@ -6,35 +6,37 @@ use arrow::{
 };
 
 use super::{
-    Columns, ReadError,
-    exact::{self, is_id, is_text},
+    columns::{Columns, ReadMode},
+    error::ReadError,
+    rows::Rows,
+    types::exact::{self, is_id, is_text},
 };
-use crate::batches::Rows;
 
 /// Positions in a file's schema of the id, the text and those of the kept columns that the file has.
 pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>, ReadError> {
     let needed = |name: &str, expected: &str, fits: fn(&arrow::datatypes::DataType) -> bool| {
-        let at = once(schema, name)?.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))?;
+        let at =
+            position(schema, name)?.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))?;
         let found = schema.field(at).data_type();
         if fits(found) {
             return Ok(at);
         }
         Err(ReadError::Content(format!("column `{name}` is {found}, expected {expected}")))
     };
-    // Doubles are looked at row by row: a writer makes them of whole numbers with nulls.
+    // Doubles are checked row by row: some writers turn whole numbers with nulls into them.
     let mut positions =
         vec![needed(&columns.id, "text or whole numbers", |found| is_id(found) || found.is_floating())?];
-    if !columns.only_ids {
+    if columns.mode == ReadMode::Whole {
         positions.push(needed(&columns.text, "text", is_text)?);
         for field in &columns.keep {
-            positions.extend(once(schema, field.name())?);
+            positions.extend(position(schema, field.name())?);
         }
     }
     Ok(positions)
 }
 
-/// Where a column is, if the file has it.
-fn once(schema: &Schema, name: &str) -> Result<Option<usize>, ReadError> {
+/// The position of a column, if the file has it.
+fn position(schema: &Schema, name: &str) -> Result<Option<usize>, ReadError> {
     let mut found = schema.fields().iter().enumerate().filter(|(_, field)| field.name() == name).map(|(at, _)| at);
     let first = found.next();
     match found.next() {
@@ -43,7 +45,7 @@ fn once(schema: &Schema, name: &str) -> Result<Option<usize>, ReadError> {
     }
 }
 
-/// A batch of a file with any columns as rows; `first` is the position of its first row.
+/// The rows of a batch; `first` is the position of its first row in the file.
 pub(super) fn rows(batch: &RecordBatch, columns: &Columns, first: u64) -> Result<Rows, ReadError> {
     let column = |name: &str| -> Result<&ArrayRef, ReadError> {
         batch.column_by_name(name).ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")))
@@ -52,8 +54,8 @@ pub(super) fn rows(batch: &RecordBatch, columns: &Columns, first: u64) -> Result
     let mut errors = vec![None; count];
     let row = UInt64Array::from_iter_values(first..first + count as u64);
     let id = exact::ids(&columns.id, column(&columns.id)?, &mut errors)?;
-    if columns.only_ids {
-        return Ok(Rows::of_ids(id, row, &columns.keep));
+    if columns.mode == ReadMode::IdsOnly {
+        return Ok(Rows::ids_only(id, row, &columns.keep));
     }
     let text = exact::texts(&columns.text, column(&columns.text)?, &mut errors)?;
     let mut keep = Vec::with_capacity(columns.keep.len());

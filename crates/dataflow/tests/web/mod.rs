@@ -11,15 +11,15 @@ use std::{
 
 use chrono::Utc;
 
-/// What a web server in this process answers.
+/// The responses of a web server in this process.
 #[derive(Clone)]
 pub(crate) struct Answers {
     pub(crate) content: Vec<u8>,
-    /// Headers of every answer that has the content.
+    /// Headers of every response with the content.
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) ranges: bool,
     pub(crate) length: bool,
-    /// The status of what is not there.
+    /// The status of a refusal.
     pub(crate) refuses: Option<u16>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Answers {
     }
 }
 
-/// A web server of one file that answers by the number of the request.
+/// A web server of one file, whose response depends on the number of the request.
 pub(crate) struct Web {
     pub(crate) address: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -59,7 +59,7 @@ impl Web {
                 }
                 let answers = answers(count.fetch_add(1, Ordering::Relaxed));
                 seen.lock().unwrap().push(head.clone());
-                // A client may have gone away.
+                // The client may have closed the connection.
                 let _ = stream.write_all(&answers.to(&head));
             }
         });

@@ -10,7 +10,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use polylance_backend::{Annotator, AnnotatorHandle};
-use polylance_dataflow::{AnnotateExec, Stop, Stopped};
+use polylance_dataflow::{AnnotateExec, Cancelled, ShutdownSignal};
 use polylance_schema::{CommitPolicy, HeadContract};
 use polylance_sink::{Declared, FillReport, FillTarget, LanceFillExec, TableRowsExec};
 use serde::Serialize;
@@ -116,7 +116,7 @@ impl OpenAnnotation {
         }
     }
 
-    /// Fills the column, to its end or until `stop`. `progress` receives the number of completed rows after each
+    /// Fills the column, to its end or until `shutdown`. `progress` receives the number of completed rows after each
     /// commit. Dropping the future ends the run at once: committed rows stay, and another run continues from there.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl OpenAnnotation {
     pub async fn run(
         self,
         annotator: Arc<dyn Annotator>,
-        stop: &Stop,
+        shutdown: &ShutdownSignal,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<AnnotationSummary, EngineError> {
         let started = Instant::now();
@@ -145,13 +145,13 @@ impl OpenAnnotation {
             };
             let plan: Arc<dyn ExecutionPlan> = Arc::new(LanceFillExec::try_new(annotate, target)?);
             let mut config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::clone(&handle));
-            config.set_extension(Arc::new(stop.clone()));
+            config.set_extension(Arc::new(shutdown.clone()));
             let mut commits = plan.execute(0, SessionContext::new_with_config(config).task_ctx())?;
             loop {
                 match commits.try_next().await {
                     Ok(Some(commit)) => moved += summary.add(&commit)?,
                     Ok(None) => break,
-                    Err(error) if Stopped::ended(&error) => {
+                    Err(error) if Cancelled::is_cause_of(&error) => {
                         (moved, summary.stopped) = (0, true);
                         break;
                     }

@@ -11,7 +11,7 @@ use polylance_schema::{CommitPolicy, Contract};
 use polylance_sink::Declared;
 use polylance_worker::{FusedHead, PoolOptions, Selection, TaskPool, can_fuse, head_contract};
 
-use crate::{EngineError, Stop, resolve::files_in_table};
+use crate::{EngineError, ShutdownSignal, resolve::files_in_table};
 
 pub use job::{AnnotationJob, AnnotationSummary, OpenAnnotation};
 
@@ -137,14 +137,14 @@ impl OpenColumn {
         self.open.declared()
     }
 
-    /// Fills the rows that lack a value, to the end or until `stop`; the model is loaded if there is such a row.
+    /// Fills the rows that lack a value, to the end or until `shutdown`; the model is loaded if there is such a row.
     /// `progress` receives the number of completed rows after each commit.
     ///
     /// # Errors
     /// [`EngineError::Pool`] if the model cannot be opened, and those of [`OpenAnnotation::run`].
     pub async fn fill(
         self,
-        stop: &Stop,
+        shutdown: &ShutdownSignal,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<AnnotationSummary, EngineError> {
         let Self { column: ResolvedColumn { files, job, options, fused }, open } = self;
@@ -153,7 +153,7 @@ impl OpenColumn {
         } else {
             let spec = job.contract.spec;
             let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
-            open.run(Arc::new(pool), stop, progress).await?
+            open.run(Arc::new(pool), shutdown, progress).await?
         };
         Ok(AnnotationSummary { fused, ..summary })
     }

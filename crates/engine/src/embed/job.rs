@@ -24,7 +24,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
-use polylance_dataflow::{RowSet, Source, SourceIds, SourceSpec, Stopped, plan_embeddings, progress};
+use polylance_dataflow::{Cancelled, RowSet, Source, SourceIds, SourceSpec, plan_embeddings, progress};
 use polylance_schema::{CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
 use polylance_sink::{
     CommitReport, Declared, IndexSpec, Lease, MaintenanceReport, Table, TableTarget, declare_columns, plan_commit,
@@ -38,7 +38,7 @@ use super::{
     summary::{RunSummary, peak_memory},
     unchanged::{ExaminedRows, SourceListing, UnchangedFiles},
 };
-use crate::{EngineError, SourceProgress, Stop};
+use crate::{EngineError, ShutdownSignal, SourceProgress};
 
 /// Interval at which an [`Observer`] receives the progress of a running plan.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -119,7 +119,7 @@ pub struct Planned {
     run_id: String,
     table: Option<Table>,
     heads: Vec<FieldRef>,
-    stop: Stop,
+    shutdown: ShutdownSignal,
     /// Collects the source's ids, if missing documents are deleted after the run.
     ids: Option<Arc<SourceIds>>,
     /// The files to record in the table's manifest; absent if only some rows are embedded.
@@ -212,7 +212,7 @@ impl OpenJob {
             unchanged = Box::pin(listing.unchanged_files(table)).await?;
             unchanged.files = match unchanged.source_rows {
                 Some(_) => self.source.files(),
-                None => self.source.trust(self.listed, &unchanged.hashes),
+                None => self.source.mark_unchanged(self.listed, &unchanged.hashes),
             };
         }
         let examined = ExaminedRows {
@@ -224,10 +224,10 @@ impl OpenJob {
             plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads, target.mark.rule)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
-        let stop = Stop::default();
+        let shutdown = ShutdownSignal::default();
         // A run over some rows does not see all ids.
         let ids = (self.job.on_missing == OnMissing::Delete && !partial).then(Arc::default);
-        let context = task_context(backend, self.job.memory, &stop, ids.as_ref())?;
+        let context = task_context(backend, self.job.memory, &shutdown, ids.as_ref())?;
         let backend = backend.clone();
         let OpenJob { job, table, run_id, source, .. } = self;
         let notes = source.notes().to_vec();
@@ -239,7 +239,7 @@ impl OpenJob {
             run_id,
             table,
             heads,
-            stop,
+            shutdown,
             ids,
             listing,
             unchanged,
@@ -253,12 +253,12 @@ impl OpenJob {
 fn task_context(
     backend: &BackendHandle,
     memory: usize,
-    stop: &Stop,
+    shutdown: &ShutdownSignal,
     ids: Option<&Arc<SourceIds>>,
 ) -> Result<Arc<TaskContext>, DataFusionError> {
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(memory))).build_arc()?;
     let mut config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::new(backend.clone()));
-    config.set_extension(Arc::new(stop.clone()));
+    config.set_extension(Arc::new(shutdown.clone()));
     if let Some(ids) = ids {
         config.set_extension(Arc::clone(ids));
     }
@@ -280,8 +280,8 @@ impl Planned {
     }
 
     /// The signal that stops the run before the source's end.
-    pub fn stop(&self) -> Stop {
-        self.stop.clone()
+    pub fn shutdown(&self) -> ShutdownSignal {
+        self.shutdown.clone()
     }
 
     /// Runs the plan to its end, deletes missing documents, updates the indices and maintains the table. Dropping the
@@ -386,7 +386,7 @@ impl Planned {
                         commits.add(&batch)?;
                         observer.committed(commits.documents);
                     }
-                    Some(Err(error)) if Stopped::ended(&error) => commits.stopped = true,
+                    Some(Err(error)) if Cancelled::is_cause_of(&error) => commits.stopped = true,
                     Some(Err(error)) => return Err(error.into()),
                     None => return Ok(commits),
                 },
@@ -398,7 +398,7 @@ impl Planned {
                     observer.progress(&source);
                     let quarantined = polylance_sink::quarantined_so_far(self.plan.as_ref());
                     if self.job.limits.exceeded(quarantined, source.rows_read).is_some() {
-                        self.stop.begin();
+                        self.shutdown.request();
                     }
                 }
             }

@@ -14,7 +14,7 @@ use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
 use polylance_sink::Declared;
 
-use crate::{AnnotateRequest, EngineError, ResolvedColumn, Stop, lazy_pool::LazyPool, resolve};
+use crate::{AnnotateRequest, EngineError, ResolvedColumn, ShutdownSignal, lazy_pool::LazyPool, resolve};
 
 pub use job::{Job, Limits, OpenJob, Planned, run_job};
 pub use observer::{Observer, Stage};
@@ -87,8 +87,8 @@ impl EmbedPlan {
     }
 
     /// The signal that stops the run before the source's end.
-    pub fn stop(&self) -> Stop {
-        self.planned.stop()
+    pub fn shutdown(&self) -> ShutdownSignal {
+        self.planned.shutdown()
     }
 
     /// Runs the plan to its end, or until it is stopped. The model is loaded if there is a row to embed. Dropping the

@@ -1,14 +1,14 @@
-//! JSON as programs write it: the members of an object as they stand, so that no digit is lost.
+//! JSON as programs write it: the members of an object as written, so that no digit is lost.
 //!
-//! `NaN`, `Infinity` and `-Infinity` are numbers, as Python writes them. Half of a surrogate pair, which a text cut by
-//! its UTF-16 length has, is U+FFFD.
+//! `NaN`, `Infinity` and `-Infinity` are numbers, as Python writes them. Half of a surrogate pair, which remains when a
+//! text is cut by its UTF-16 length, becomes U+FFFD.
 
 use std::borrow::Cow;
 
-use crate::kind::Kind;
+use crate::read::types::kind::ValueKind;
 
-/// Lists and objects inside of each other at most.
-const DEPTH: usize = 128;
+/// The deepest nesting of lists and objects.
+const MAX_DEPTH: usize = 128;
 
 /// A value; numbers as written.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,28 +22,30 @@ pub(super) enum Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    /// A value that a [`members`] found.
+    /// Parses a value that [`members`] returned.
     pub(super) fn parse(text: &'a str) -> Result<Self, String> {
         let mut parser = Parser { text, at: 0 };
         parser.value(0)
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> ValueKind {
         match self {
-            Self::Null => Kind::Null,
-            Self::Bool(_) => Kind::Bool,
-            Self::Number(text) => Kind::of_number(text),
-            Self::Text(_) => Kind::Text,
-            Self::List(items) => Kind::List(Box::new(items.iter().map(Self::kind).fold(Kind::Null, Kind::join))),
+            Self::Null => ValueKind::Null,
+            Self::Bool(_) => ValueKind::Bool,
+            Self::Number(text) => ValueKind::of_json_number(text),
+            Self::Text(_) => ValueKind::Text,
+            Self::List(items) => {
+                ValueKind::List(Box::new(items.iter().map(Self::kind).fold(ValueKind::Null, ValueKind::join)))
+            }
             Self::Object(members) => {
                 let member =
-                    |(name, value): &(Cow<'_, str>, Self)| Kind::Object(vec![(name.to_string(), value.kind())]);
-                members.iter().map(member).fold(Kind::Object(Vec::new()), Kind::join)
+                    |(name, value): &(Cow<'_, str>, Self)| ValueKind::Object(vec![(name.to_string(), value.kind())]);
+                members.iter().map(member).fold(ValueKind::Object(Vec::new()), ValueKind::join)
             }
         }
     }
 
-    /// The type in words.
+    /// The name of the type in messages.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -56,20 +58,20 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Passes on each member of the object in a line: its name, and its value as written. What stands before a mistake has
-/// been passed on when that is found.
-pub(super) fn members<'a>(text: &'a str, mut each: impl FnMut(Cow<'a, str>, &'a str)) -> Result<(), String> {
+/// Calls `member` with the name of each member of the object in a line, and with its value as written. Members before
+/// a syntax error are included.
+pub(super) fn members<'a>(text: &'a str, mut member: impl FnMut(Cow<'a, str>, &'a str)) -> Result<(), String> {
     let mut parser = Parser { text, at: 0 };
     parser.object(|parser, name| {
         let start = parser.at;
         parser.skip(1)?;
         let end = parser.at;
         parser.space();
-        // What follows a number without a comma may belong to it.
+        // Characters after a number without a comma may belong to it.
         if !matches!(parser.peek(), None | Some(b',' | b'}')) {
             return Err(parser.unexpected("`,` or `}`"));
         }
-        each(name, &text[start..end]);
+        member(name, &text[start..end]);
         Ok(())
     })?;
     parser.space();
@@ -151,7 +153,7 @@ impl<'a> Parser<'a> {
 
     fn skip(&mut self, depth: usize) -> Result<(), String> {
         match self.peek() {
-            _ if depth > DEPTH => Err(format!("values are nested deeper than {DEPTH} levels")),
+            _ if depth > MAX_DEPTH => Err(format!("values are nested deeper than {MAX_DEPTH} levels")),
             Some(b'"') => self.raw_string().map(drop),
             Some(b'{') => self.object(|parser, _| parser.skip(depth + 1)),
             Some(b'[') => self.list(|parser| parser.skip(depth + 1)),
@@ -160,8 +162,8 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Json<'a>, String> {
-        if depth > DEPTH {
-            return Err(format!("values are nested deeper than {DEPTH} levels"));
+        if depth > MAX_DEPTH {
+            return Err(format!("values are nested deeper than {MAX_DEPTH} levels"));
         }
         match self.peek() {
             Some(b'"') => Ok(Json::Text(self.string()?)),
@@ -226,7 +228,7 @@ impl<'a> Parser<'a> {
         if start == self.at { Err(self.unexpected(expected)) } else { Ok(()) }
     }
 
-    /// A string without its quotes, with its escapes.
+    /// A string without its quotes, with its escapes as written.
     fn raw_string(&mut self) -> Result<&'a str, String> {
         self.expect(b'"')?;
         let start = self.at;
@@ -240,7 +242,7 @@ impl<'a> Parser<'a> {
             if self.take(b'"') {
                 return Ok(&self.text[start..self.at - 1]);
             }
-            // The backslash, and what it escapes; a character of several bytes is no escape.
+            // The backslash and the character after it, which may have several bytes.
             let escaped = self.text[self.at + 1..].chars().next().map_or(0, char::len_utf8);
             self.at += 1 + escaped;
         }
@@ -293,7 +295,7 @@ fn unescape(raw: &str) -> Option<String> {
     Some(text)
 }
 
-/// The four hexadecimal digits at a place.
+/// The UTF-16 code unit of the four hexadecimal digits at a position.
 fn unit(text: &str, at: usize) -> Option<u32> {
     let digits = text.get(at..at + 4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     u32::from_str_radix(digits, 16).ok()
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused_after_its_good_members() {
+    fn an_invalid_object_is_refused_after_its_valid_members() {
         for line in [
             "[1]",
             "7",
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_and_halves_of_pairs() {
+    fn escapes_are_decoded_and_halves_of_surrogate_pairs_replaced() {
         for (raw, expected) in [
             (r#""a\u00e9\n\/""#, Some("aé\n/")),
             (r#""\ud83d\ude00""#, Some("😀")),

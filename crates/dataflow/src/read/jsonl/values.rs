@@ -1,4 +1,4 @@
-//! JSON values as a column of the table; what would change there refuses its row.
+//! JSON values as a column of the table. A row with a value that would change is refused.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,12 +13,12 @@ use arrow::{
 };
 
 use super::json::Json;
-use crate::{
+use crate::read::types::{
+    exact::{self, does_not_fit},
     kind::exact_number,
-    read::exact::{self, does_not_fit},
 };
 
-/// A kept column of values as written.
+/// A kept column, from its values as written.
 pub(super) fn column(
     field: &FieldRef,
     raw: &[Option<String>],
@@ -43,10 +43,10 @@ pub(super) fn column(
             }
         });
     }
-    if is_own(field.data_type()) {
+    if is_json_type(field.data_type()) {
         return array(&values.iter().collect::<Vec<_>>(), field.data_type());
     }
-    // A type that JSON does not have, of a table that exists.
+    // A type of an existing table that JSON does not have.
     let texts: StringArray = raw.iter().zip(&values).map(|(raw, value)| scalar_text(raw.as_deref()?, value)).collect();
     exact::column(field.name(), &(Arc::new(texts) as ArrayRef), field.data_type(), errors)
 }
@@ -70,12 +70,12 @@ fn scalar_text<'a>(raw: &'a str, value: &'a Json<'_>) -> Option<&'a str> {
     }
 }
 
-/// Whether values are made into this type here.
-fn is_own(to: &DataType) -> bool {
+/// Whether JSON values become this type directly.
+fn is_json_type(to: &DataType) -> bool {
     match to {
         DataType::Utf8 | DataType::Boolean | DataType::Int64 | DataType::UInt64 | DataType::Float64 => true,
-        DataType::List(item) => is_own(item.data_type()),
-        DataType::Struct(fields) => fields.iter().all(|field| is_own(field.data_type())),
+        DataType::List(item) => is_json_type(item.data_type()),
+        DataType::Struct(fields) => fields.iter().all(|field| is_json_type(field.data_type())),
         _ => false,
     }
 }
@@ -87,16 +87,16 @@ fn fits(value: &Json<'_>, to: &DataType) -> bool {
         (Json::Number(raw), DataType::UInt64) => raw.parse::<u64>().is_ok(),
         (Json::Number(raw), DataType::Float64) => exact_number(raw).is_some(),
         (Json::List(items), DataType::List(item)) => items.iter().all(|value| fits(value, item.data_type())),
-        // A member that the type does not have would be lost.
+        // A member that the type lacks would be lost.
         (Json::Object(members), DataType::Struct(fields)) => members.iter().all(|(name, value)| {
             matches!(value, Json::Null) || fields.find(name).is_some_and(|(_, field)| fits(value, field.data_type()))
         }),
-        (Json::Number(_) | Json::Text(_), to) => !is_own(to) && !to.is_nested(),
+        (Json::Number(_) | Json::Text(_), to) => !is_json_type(to) && !to.is_nested(),
         _ => false,
     }
 }
 
-/// `7`, and `7.0`, which is the same number.
+/// The integer `7`, also written as `7.0`.
 fn int(raw: &str) -> Option<i64> {
     raw.parse().ok().or_else(|| {
         let value = exact_number(raw)?;
@@ -104,7 +104,7 @@ fn int(raw: &str) -> Option<i64> {
     })
 }
 
-/// Values that fit as an array.
+/// Values that fit a type, as an array.
 fn array(values: &[&Json<'_>], to: &DataType) -> Result<ArrayRef, ArrowError> {
     let number = |value: &Json<'_>| if let Json::Number(raw) = value { Some((*raw).to_owned()) } else { None };
     Ok(match to {
@@ -132,7 +132,7 @@ fn array(values: &[&Json<'_>], to: &DataType) -> Result<ArrayRef, ArrowError> {
         DataType::Struct(fields) => {
             let null = Json::Null;
             let member = |value: &&'_ Json<'_>, name: &str| match value {
-                // The last one of a name counts, as everywhere.
+                // The last member of a name counts, as in other parsers.
                 Json::Object(members) => members.iter().rposition(|(member, _)| member == name),
                 _ => None,
             };

@@ -1,8 +1,8 @@
-//! How many rows of a row group are decoded at once, so that no batch takes memory out of proportion.
+//! The number of rows of a row group that are decoded at a time, so that a batch does not take too much memory.
 //!
-//! A file says how many bytes a column chunk has as it is encoded. A dictionary has each value once, and rows only its
-//! number: a text of a few megabytes that many rows have is stored once, and decoded once for each of them. So where
-//! that could be much, the longest value of the dictionary is looked up.
+//! The metadata of a column chunk have its encoded size. A dictionary stores each value once, and rows refer to it by
+//! number: a text of a few megabytes that many rows share is stored once and decoded once per row. So if that could be
+//! much, the length of the longest value in the dictionary is read.
 
 use std::{io::Read, sync::Arc};
 
@@ -19,12 +19,12 @@ use parquet::{
     },
 };
 
-use crate::read::{BATCH_BYTES, BATCH_ROWS};
+use crate::read::rows::{BATCH_BYTES, BATCH_ROWS};
 
-/// Bytes that a batch may have once it is decoded, but for a single row that has more.
-const DECODED_BYTES: u64 = 64 << 20;
+/// The largest size of a decoded batch in bytes, unless a single row has more.
+const MAX_DECODED_BYTES: u64 = 64 << 20;
 
-/// Rows of a batch so that it has about [`BATCH_BYTES`], and [`DECODED_BYTES`] at most.
+/// The number of rows of a batch so that it has about [`BATCH_BYTES`], and at most [`MAX_DECODED_BYTES`].
 pub(super) async fn batch_rows(
     group: &RowGroupMetaData,
     mask: &ProjectionMask,
@@ -36,26 +36,26 @@ pub(super) async fn batch_rows(
     let bytes: u64 = read.iter().map(|column| decoded_bytes(column)).sum();
     let mut batch_rows = (BATCH_BYTES as u64 / (bytes / rows).max(1)).clamp(1, BATCH_ROWS as u64);
     for column in read {
-        // More than one value of a row may be in a list.
+        // A list has several values per row.
         let values = (column.num_values().unsigned_abs() / rows).max(1);
-        let longest = longest_value(column, DECODED_BYTES / (batch_rows * values), reader).await?;
-        batch_rows = batch_rows.min(DECODED_BYTES / (longest * values).max(1)).max(1);
+        let longest = longest_value(column, MAX_DECODED_BYTES / (batch_rows * values), reader).await?;
+        batch_rows = batch_rows.min(MAX_DECODED_BYTES / (longest * values).max(1)).max(1);
     }
     Ok(batch_rows as usize)
 }
 
-/// Bytes of a column chunk once it is decoded: at least these.
+/// A lower bound of the decoded bytes of a column chunk.
 fn decoded_bytes(column: &ColumnChunkMetaData) -> u64 {
     column.unencoded_byte_array_data_bytes().unwrap_or_else(|| column.uncompressed_size()).unsigned_abs()
 }
 
-/// The length of the longest value that many rows may have and that is stored once: at most this long. It is looked up
-/// when it might be longer than `enough`.
+/// An upper bound of the length of a value that many rows may share. It is read from the dictionary if it might be more
+/// than `enough`.
 async fn longest_value(column: &ColumnChunkMetaData, enough: u64, reader: &mut impl AsyncFileReader) -> Result<u64> {
     if column.column_type() != Type::BYTE_ARRAY {
         return Ok(0);
     }
-    // Neither a value nor, where the file tells it, all of them are longer.
+    // No value is longer than the chunk, nor than all values together, whose size the file may have.
     let stored = column.uncompressed_size().unsigned_abs();
     let all = column.unencoded_byte_array_data_bytes().map_or(stored, |all| stored.min(all.unsigned_abs()));
     let is = |encoding| column.encodings().any(|found| found == encoding);
@@ -69,14 +69,14 @@ async fn longest_value(column: &ColumnChunkMetaData, enough: u64, reader: &mut i
     match column.dictionary_page_offset().map(i64::unsigned_abs) {
         Some(start) if start < data => {
             let bytes = reader.get_bytes(start..data).await?;
-            Ok(longest_of_dictionary(column, Part { start, bytes })?.unwrap_or(all))
+            Ok(longest_of_dictionary(column, FilePart { start, bytes })?.unwrap_or(all))
         }
         _ => Ok(all),
     }
 }
 
-/// The length of the longest value of a dictionary that stands first in a part of a file.
-fn longest_of_dictionary(column: &ColumnChunkMetaData, part: Part) -> Result<Option<u64>> {
+/// The length of the longest value of the dictionary at the beginning of a part of a file.
+fn longest_of_dictionary(column: &ColumnChunkMetaData, part: FilePart) -> Result<Option<u64>> {
     let mut pages = SerializedPageReader::new(Arc::new(part), column, 0, None)?;
     let Some(Page::DictionaryPage { mut buf, .. }) = pages.get_next_page()? else { return Ok(None) };
     let mut longest = 0;
@@ -88,19 +88,19 @@ fn longest_of_dictionary(column: &ColumnChunkMetaData, part: Part) -> Result<Opt
     Ok(Some(longest.into()))
 }
 
-/// A part of a file, which is read as if it were the whole.
-struct Part {
+/// A part of a file that is read like the whole file.
+struct FilePart {
     start: u64,
     bytes: Bytes,
 }
 
-impl Length for Part {
+impl Length for FilePart {
     fn len(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
 }
 
-impl ChunkReader for Part {
+impl ChunkReader for FilePart {
     type T = Box<dyn Read>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
@@ -113,7 +113,7 @@ impl ChunkReader for Part {
     }
 }
 
-impl Part {
+impl FilePart {
     fn from(&self, start: u64) -> Bytes {
         let at = usize::try_from(start.saturating_sub(self.start)).unwrap_or(usize::MAX);
         self.bytes.slice(at.min(self.bytes.len())..)

@@ -1,0 +1,180 @@
+//! The columns of a source: which of them its files have, and of which types.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::physical_plan::metrics::Count;
+use futures::{StreamExt, stream};
+use polylance_schema::{SourceFormat, columns::RESERVED};
+
+use super::{file::SourceFile, location::Location, spec::SourceSpec};
+use crate::{
+    error::SourceError,
+    read::{
+        error::ReadError,
+        open_file::OpenFile,
+        types::{ColumnType, FileTypes, TypeRequest, widen::stored},
+    },
+};
+
+/// Files whose columns are read at the same time.
+const FILES_IN_FLIGHT: usize = 8;
+
+fn open_file(location: &Location, file: &SourceFile) -> OpenFile {
+    OpenFile::new(location.store.clone(), location.format, file.clone(), Count::new())
+}
+
+/// The address of the first readable file, its format and its columns.
+pub(super) async fn first_types(
+    location: &Location,
+    spec: &SourceSpec,
+    request: &TypeRequest,
+) -> Result<(String, SourceFormat, FileTypes), SourceError> {
+    let mut first_error = None;
+    for file in location.files.iter() {
+        match open_file(location, file).types(spec.format, spec.csv, request).await {
+            Ok((format, columns)) => return Ok((file.uri.clone(), format, columns)),
+            Err(error) => match run_error(file, error) {
+                Ok(error) => return Err(error),
+                Err(error) => {
+                    first_error
+                        .get_or_insert(SourceError::Unreadable { file: file.uri.clone(), message: error.to_string() });
+                }
+            },
+        }
+    }
+    Err(first_error.unwrap_or(SourceError::NotFound { uri: String::new() }))
+}
+
+/// An error that ends the run: the store failed, or the file changed meanwhile. Any other error is returned as it is.
+fn run_error(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
+    if error.is_change() {
+        return Ok(SourceError::Changed { file: file.uri.clone() });
+    }
+    if file.is_remote() && error.is_store_failure() {
+        return Ok(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
+    }
+    Err(error)
+}
+
+/// The columns of all readable files, each with the type that holds its values in all of them.
+pub(super) async fn all_types(
+    location: &Location,
+    spec: &SourceSpec,
+    request: &TypeRequest,
+) -> Result<FileTypes, SourceError> {
+    let files = Arc::clone(&location.files);
+    let types = |at: usize| {
+        let (open, format, csv) = (open_file(location, &files[at]), spec.format, spec.csv);
+        async move {
+            match open.types(format, csv, request).await {
+                Ok((_, columns)) => Ok(columns),
+                Err(error) => match run_error(&open.file, error) {
+                    Ok(error) => Err(error),
+                    // The scan turns a file that cannot be read into a refused row.
+                    Err(_) => Ok(FileTypes::new()),
+                },
+            }
+        }
+    };
+    let mut found = stream::iter(0..files.len()).map(types).buffered(FILES_IN_FLIGHT);
+    let (mut columns, mut positions) = (FileTypes::new(), HashMap::new());
+    while let Some(file) = found.next().await {
+        for (name, kind) in file? {
+            if let Some(&at) = positions.get(&name) {
+                let (_, known): &mut (String, ColumnType) = &mut columns[at];
+                *known = known.clone().join(kind);
+            } else {
+                positions.insert(name.clone(), columns.len());
+                columns.push((name, kind));
+            }
+        }
+    }
+    Ok(columns)
+}
+
+fn find(columns: &FileTypes, name: &str) -> Option<DataType> {
+    columns.iter().find(|(column, _)| column == name).map(|(_, kind)| kind.data_type())
+}
+
+/// Refuses a name that two columns have.
+fn expect_unique(file: &str, columns: &FileTypes, name: &str) -> Result<(), SourceError> {
+    if columns.iter().filter(|(column, _)| column == name).count() < 2 {
+        return Ok(());
+    }
+    Err(SourceError::AmbiguousColumn { file: file.to_owned(), column: name.to_owned() })
+}
+
+fn missing(file: &str, columns: &FileTypes, column: &str) -> SourceError {
+    let names = || columns.iter().map(|(name, _)| name.clone());
+    SourceError::MissingColumn {
+        file: file.to_owned(),
+        column: column.to_owned(),
+        nearest: names()
+            .map(|name| (strsim::damerau_levenshtein(&name, column), name))
+            .filter(|(d, _)| *d <= 2)
+            .min()
+            .map(|(_, n)| n),
+        columns: names().collect(),
+    }
+}
+
+pub(super) fn expect(
+    file: &str,
+    columns: &FileTypes,
+    column: &str,
+    expected: &'static str,
+    fits: impl Fn(&DataType) -> bool,
+) -> Result<(), SourceError> {
+    let found = find(columns, column).ok_or_else(|| missing(file, columns, column))?;
+    expect_unique(file, columns, column)?;
+    if fits(&found) {
+        return Ok(());
+    }
+    Err(SourceError::ColumnType {
+        file: file.to_owned(),
+        column: column.to_owned(),
+        expected,
+        found: found.to_string(),
+    })
+}
+
+/// The kept columns with their types in the table, where each may be null.
+pub(super) fn keep(
+    file: &str,
+    first: &FileTypes,
+    columns: &FileTypes,
+    spec: &SourceSpec,
+    table: &[FieldRef],
+) -> Result<Vec<FieldRef>, SourceError> {
+    let reserved = |name: &str| RESERVED.contains(&name) || name.starts_with('_');
+    let names: Vec<String> = if spec.keep == ["*"] {
+        let mut names: Vec<String> = table.iter().map(|field| field.name().clone()).collect();
+        for (name, _) in columns {
+            if *name != spec.id && *name != spec.text && !reserved(name) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    } else {
+        spec.keep.clone()
+    };
+    let field = |(at, name): (usize, &String)| {
+        if reserved(name) {
+            return Err(SourceError::ReservedColumn { column: name.clone() });
+        }
+        if name.is_empty() || name.contains('.') {
+            return Err(SourceError::ColumnName { column: name.clone() });
+        }
+        if names[..at].contains(name) {
+            return Err(SourceError::KeptTwice { column: name.clone() });
+        }
+        expect_unique(file, first, name)?;
+        if let Some(field) = table.iter().find(|field| field.name() == name) {
+            return Ok(Arc::clone(field));
+        }
+        let found = find(columns, name).ok_or_else(|| missing(file, first, name))?;
+        Ok(stored(name, &found))
+    };
+    names.iter().enumerate().map(field).collect()
+}

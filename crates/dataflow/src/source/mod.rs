@@ -1,0 +1,12 @@
+//! Where a corpus is: from a URI to files, and to the types of their columns.
+
+pub(crate) mod columns;
+pub(crate) mod coverage;
+pub(crate) mod file;
+pub(crate) mod fingerprint;
+pub(crate) mod location;
+pub(crate) mod open;
+pub(crate) mod rows;
+pub(crate) mod spec;
+pub(crate) mod unchanged;
+pub(crate) mod uri;

@@ -1,0 +1,58 @@
+//! Where a source is, and how it is read.
+
+use polylance_schema::{DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, SourceFormat};
+
+use super::uri::redacted;
+
+/// The separators of CSV files; those that are not given are detected at the beginning of each file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CsvSpec {
+    /// Separates fields.
+    pub delimiter: Option<u8>,
+    /// Encloses fields with delimiters and line breaks.
+    pub quote: Option<u8>,
+    /// Precedes a quote inside of quotes; the quote itself where quotes are doubled.
+    pub escape: Option<u8>,
+}
+
+/// Where a corpus is, and which of its columns are read.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// A file, a folder, a glob or `builtin:udhr[?codes=…]`; a path or a URL.
+    pub uri: String,
+    /// The format of the files; detected by content unless given.
+    pub format: Option<SourceFormat>,
+    /// The column with the document's id.
+    pub id: String,
+    /// The column with the text.
+    pub text: String,
+    /// Columns to carry over; `["*"]` is all others.
+    pub keep: Vec<String>,
+    /// The largest size of a text in bytes; longer ones are refused.
+    pub max_bytes: u64,
+    /// The separators of CSV files.
+    pub csv: CsvSpec,
+    /// The bytes of memory that the listing of the files may take.
+    pub memory: u64,
+}
+
+impl SourceSpec {
+    /// A source with the defaults of a pipeline file: columns `id` and `text`, and no others kept.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            format: None,
+            id: "id".to_owned(),
+            text: "text".to_owned(),
+            keep: Vec::new(),
+            max_bytes: DEFAULT_MAX_TEXT_BYTES,
+            csv: CsvSpec::default(),
+            memory: DEFAULT_MEMORY_BYTES,
+        }
+    }
+
+    /// The address as messages may show it: without the query of a URL, which may be a signature.
+    pub fn address(&self) -> String {
+        redacted(&self.uri)
+    }
+}
