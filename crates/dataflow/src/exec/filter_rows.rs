@@ -169,10 +169,13 @@ mod tests {
         let found = cases.map(|(file, row)| set.contains(file, row));
         assert_eq!(found, [false, true, false, false, true, true, false]);
     }
+
     /// The rows of `file` with these numbers.
     fn set(numbers: &[u64]) -> Arc<RowSet> {
         let mut set = RowSet::default();
-        numbers.iter().for_each(|row| set.insert("file", *row, RecordKind::Row));
+        for row in numbers {
+            set.insert("file", *row, RecordKind::Row);
+        }
         Arc::new(set)
     }
 

@@ -28,7 +28,12 @@ impl From<&Pipeline> for Job {
             table: table.uri.clone(),
             text: if table.text { TextColumn::Kept } else { TextColumn::LeftOut },
             commit: table.commit,
-            index: IndexSpec { kind: index.kind, metric: index.metric, min_rows: index.min_rows, full_text: index.words },
+            index: IndexSpec {
+                kind: index.kind,
+                metric: index.metric,
+                min_rows: index.min_rows,
+                full_text: index.words,
+            },
             upkeep: table.upkeep,
             on_missing: source.removed,
             concurrency: table.concurrent,

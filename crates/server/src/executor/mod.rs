@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn conditions_that_cannot_be_stopped_block_no_other_requests() {
         let executor = executor(|limits| {
-            (limits.queue_timeout, limits.request_timeout) = (Duration::ZERO, Duration::from_millis(50))
+            (limits.queue_timeout, limits.request_timeout) = (Duration::ZERO, Duration::from_millis(50));
         });
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));

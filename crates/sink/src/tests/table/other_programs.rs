@@ -8,7 +8,7 @@ use polylance_schema::ContentRule;
 use crate::tests::*;
 use crate::{
     LanceCommitExec, LanceWriteExec, OnConflict, SinkError, Table, compact, table::identity::advance_to_latest,
-    write::window::longest_window,
+    write::window::max_window_duration,
 };
 
 fn text_columns(names: &[&str]) -> Vec<FieldRef> {
@@ -208,6 +208,6 @@ async fn hashes_of_another_rule_are_refused() {
 
 #[test]
 fn window_closes_long_before_its_files_count_as_orphaned() {
-    let longest = |seconds: u64| longest_window(CommitPolicy { rows: 0, seconds }).as_secs();
+    let longest = |seconds: u64| max_window_duration(CommitPolicy { rows: 0, seconds }).as_secs();
     assert_eq!([0, 300, 86_400].map(longest), [1800, 300, 1800]);
 }
