@@ -38,7 +38,7 @@ impl Outcome {
 
     /// Fails the test unless stderr contains each of `parts`.
     #[must_use]
-    pub fn says(self, parts: &[&str]) -> Self {
+    pub fn stderr_contains(self, parts: &[&str]) -> Self {
         for part in parts {
             assert!(self.stderr.contains(part), "{part:?} is missing in:\n{}", self.stderr);
         }

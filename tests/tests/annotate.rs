@@ -115,7 +115,7 @@ fn pipeline_fills_a_column_for_every_task_and_pylance_reads_it() {
     let table = folder.path().join("docs.lance").display().to_string();
     let passes =
         "a new row costs 7 passes: the embedding, then one each for topic, subject, people, answer, more, choice";
-    let run = polylance(&["run", &job]).exits_with(0).says(&[passes]);
+    let run = polylance(&["run", &job]).exits_with(0).stderr_contains(&[passes]);
     assert!(run.stdout.contains("column  people"), "{}", run.stdout);
 
     let columns = ["topic", "subject", "people", "answer", "more", "choice"];
@@ -173,7 +173,7 @@ fn annotate_fills_missing_rows_rebuilds_for_another_head_and_quarantines() {
     assert!(first["rows_annotated"].as_u64().unwrap() >= 7);
     assert_eq!(annotate(&ner).exits_with(0).json()["rows_missing"], 0);
     let other = annotate(&[&ner[..], &["--aggregation", "max"]].concat()).exits_with(0);
-    let other = other.says(&["column people was filled by another head"]);
+    let other = other.stderr_contains(&["column people was filled by another head"]);
     assert_eq!(other.json()["rows_annotated"], first["rows_annotated"]);
 
     // No text of the corpus has a mask.
@@ -230,12 +230,17 @@ fn mismatched_options_inputs_and_heads_are_reported() {
     let predict = |args: &[&str], line: &str| polylance_with(&[&["predict"], args].concat(), &[], line.as_bytes());
     let tags = at("tags");
     let ner = ["--task", "ner", "--model", tags.as_str()];
-    let _ = predict(&["--task", "zero-shot", "--model", &at("nli")], "").exits_with(2).says(&["needs --labels"]);
     let _ =
-        predict(&["--task", "zero-shot", "--model", &at("nli"), "--labels", ""], "").exits_with(2).says(&["--labels"]);
-    let _ = predict(&[&ner[..], &["--top-k", "3"]].concat(), "").exits_with(2).says(&["--top-k does not belong"]);
-    let _ = predict(&["--task", "qa", "--model", &at("answers")], "plain\n").says(&["line 1 of stdin", "\"question\""]);
-    let _ = predict(&["--task", "qa", "--model", &tags], "").says(&["has no head for question answering"]);
+        predict(&["--task", "zero-shot", "--model", &at("nli")], "").exits_with(2).stderr_contains(&["needs --labels"]);
+    let _ = predict(&["--task", "zero-shot", "--model", &at("nli"), "--labels", ""], "")
+        .exits_with(2)
+        .stderr_contains(&["--labels"]);
+    let _ = predict(&[&ner[..], &["--top-k", "3"]].concat(), "")
+        .exits_with(2)
+        .stderr_contains(&["--top-k does not belong"]);
+    let _ = predict(&["--task", "qa", "--model", &at("answers")], "plain\n")
+        .stderr_contains(&["line 1 of stdin", "\"question\""]);
+    let _ = predict(&["--task", "qa", "--model", &tags], "").stderr_contains(&["has no head for question answering"]);
 
     // A gap in the labels, and a head for another hidden size.
     let config = folder.path().join("tags/config.json");
@@ -243,20 +248,21 @@ fn mismatched_options_inputs_and_heads_are_reported() {
     let mut gap = whole.clone();
     gap["id2label"].as_object_mut().unwrap().remove("2");
     fs::write(&config, gap.to_string()).unwrap();
-    let _ = predict(&ner, "a\n").exits_with(2).says(&["id2label", "2"]);
+    let _ = predict(&ner, "a\n").exits_with(2).stderr_contains(&["id2label", "2"]);
     let mut wide = whole;
     wide["hidden_size"] = json!(32);
     fs::write(&config, wide.to_string()).unwrap();
-    let _ = predict(&ner, "a\n").says(&["expected", "by the configuration"]);
+    let _ = predict(&ner, "a\n").stderr_contains(&["expected", "by the configuration"]);
 
     // A question column that the table lacks.
     let table = at("docs.lance");
     let _ = polylance(&["embed", "--source", &at("docs.parquet"), "--table", &table]).exits_with(0);
     let answers = at("answers");
     let column = ["annotate", "--table", &table, "--name", "who", "--task", "qa", "--model", &answers];
-    let _ =
-        polylance(&[&column[..], &["--question-column", "ask"]].concat()).exits_with(2).says(&["no column \"ask\""]);
-    let _ = polylance(&column).exits_with(2).says(&["--question"]);
+    let _ = polylance(&[&column[..], &["--question-column", "ask"]].concat())
+        .exits_with(2)
+        .stderr_contains(&["no column \"ask\""]);
+    let _ = polylance(&column).exits_with(2).stderr_contains(&["--question"]);
     let _ = polylance(&[
         "annotate",
         "--table",
@@ -271,5 +277,5 @@ fn mismatched_options_inputs_and_heads_are_reported() {
         "q",
     ])
     .exits_with(2)
-    .says(&["column \"text\" is there"]);
+    .stderr_contains(&["column \"text\" is there"]);
 }

@@ -52,8 +52,12 @@ fn rows() -> Vec<Row> {
 fn missing_column_error_lists_the_available_columns() {
     let folder = Folder::new();
     write_parquet(&folder.path("docs.parquet"), &rows());
-    let _ =
-        folder.embed("docs.parquet", &["--text", "txet"]).exits_with(2).says(&["txet", "docs.parquet", "id", "text"]);
+    let _ = folder.embed("docs.parquet", &["--text", "txet"]).exits_with(2).stderr_contains(&[
+        "txet",
+        "docs.parquet",
+        "id",
+        "text",
+    ]);
     folder.assert_nothing_was_written();
 }
 
@@ -61,7 +65,7 @@ fn missing_column_error_lists_the_available_columns() {
 fn text_column_of_wrong_type_is_refused() {
     let folder = Folder::new();
     fs::write(folder.path("docs.jsonl"), "{\"id\": \"1\", \"text\": 7}\n{\"id\": \"2\", \"text\": 8}\n").unwrap();
-    let _ = folder.embed("docs.jsonl", &[]).exits_with(2).says(&["text", "docs.jsonl", "Int64"]);
+    let _ = folder.embed("docs.jsonl", &[]).exits_with(2).stderr_contains(&["text", "docs.jsonl", "Int64"]);
     folder.assert_nothing_was_written();
 }
 
@@ -175,9 +179,9 @@ fn broken_model_folder_error_names_the_fault() {
         let (source, table) = (folder.text("docs.parquet"), folder.text("out.lance"));
         let outcome = polylance(&["embed", "--source", &source, "--table", &table, "--model", &broken]);
         assert!(outcome.code == 1 || outcome.code == 2, "{model:?}: {outcome:?}");
-        let _ = outcome.says(says);
+        let _ = outcome.stderr_contains(says);
         folder.assert_nothing_was_written();
-        assert_ne!(polylance(&["model", "check", &broken]).says(says).code, 0);
+        assert_ne!(polylance(&["model", "check", &broken]).stderr_contains(says).code, 0);
     }
 }
 
@@ -189,7 +193,7 @@ fn contract_mismatch_is_refused_and_shows_both_contracts() {
     let before = polylance(&["show", &folder.text("out.lance"), "--json"]).exits_with(0).json();
 
     let (source, table) = (folder.text("docs.parquet"), folder.text("out.lance"));
-    let _ = polylance(&["embed", "--source", &source, "--table", &table]).exits_with(2).says(&[
+    let _ = polylance(&["embed", "--source", &source, "--table", &table]).exits_with(2).stderr_contains(&[
         "another",
         &folder.text("model"),
         "builtin:multilingual-e5-small",
@@ -212,8 +216,8 @@ fn usage_and_configuration_errors_exit_with_2() {
         ("version = 1\n[source]\nuri = \"/does/not/exist\"\n[table]\nuri = \"y\"\n", &["/does/not/exist"]),
     ] {
         fs::write(folder.path("job.toml"), toml).unwrap();
-        let _ = polylance(&["run", &folder.text("job.toml")]).exits_with(2).says(says);
+        let _ = polylance(&["run", &folder.text("job.toml")]).exits_with(2).stderr_contains(says);
     }
-    let _ = polylance(&["serach"]).exits_with(2).says(&["serach", "search"]);
-    let _ = polylance(&["search", "--table", &folder.text("none.lance"), "x"]).says(&["none.lance"]);
+    let _ = polylance(&["serach"]).exits_with(2).stderr_contains(&["serach", "search"]);
+    let _ = polylance(&["search", "--table", &folder.text("none.lance"), "x"]).stderr_contains(&["none.lance"]);
 }

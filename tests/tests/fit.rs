@@ -70,11 +70,13 @@ fn unusable_training_sets_are_refused() {
         let args = ["fit", "--source", &docs, "--label", label, "--model", &backbone, "--out", &out];
         polylance(&[&args[..], more].concat())
     };
-    let _ = fit("topic", &["--where", "topic = 'tea'"]).exits_with(2).says(&["1 label: at least two are needed"]);
-    let _ = fit("topic", &["--where", "number < 6"]).exits_with(2).says(&["6 labelled rows: at least 10"]);
-    let _ = fit("topik", &[]).says(&["topik"]);
+    let _ = fit("topic", &["--where", "topic = 'tea'"])
+        .exits_with(2)
+        .stderr_contains(&["1 label: at least two are needed"]);
+    let _ = fit("topic", &["--where", "number < 6"]).exits_with(2).stderr_contains(&["6 labelled rows: at least 10"]);
+    let _ = fit("topik", &[]).stderr_contains(&["topik"]);
     let unknown = ["--where", "topic = 'tea' OR number < 2", "--held-out", "2"];
-    let _ = fit("topic", &unknown).exits_with(2).says(&["a share of 2 cannot be held out"]);
+    let _ = fit("topic", &unknown).exits_with(2).stderr_contains(&["a share of 2 cannot be held out"]);
     assert!(!folder.path().join("out").exists(), "a head that was not fitted was written");
 }
 
@@ -102,5 +104,5 @@ fn tagger_fitted_to_conll_finds_its_entities() {
     assert_eq!((&answer["spans"][0]["label"], &answer["spans"][0]["start"]), (&json!("PER"), &json!(6)));
 
     fs::write(folder.path().join("ner.txt"), "today\tO\nword\n").unwrap();
-    let _ = polylance(&fit).exits_with(2).says(&["line 2: the word \"word\" has no tag"]);
+    let _ = polylance(&fit).exits_with(2).stderr_contains(&["line 2: the word \"word\" has no tag"]);
 }

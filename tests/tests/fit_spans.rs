@@ -109,7 +109,7 @@ fn unusable_rows_are_skipped_counted_and_the_first_is_named() {
     rows[31]["text"] = Value::Null;
     folder.write("docs.jsonl", &rows);
     let outcome = folder.fit("docs.jsonl", "people", "tagger").exits_with(0);
-    let outcome = outcome.says(&["3 rows left out", "docs.jsonl, row 7", "9..900 of PER ends beyond"]);
+    let outcome = outcome.stderr_contains(&["3 rows left out", "docs.jsonl, row 7", "9..900 of PER ends beyond"]);
     let summary = outcome.json();
     assert_eq!((&summary["rows_refused"], &summary["rows_without_label"]), (&json!(3), &json!(1)));
     assert_eq!(summary["trained_sentences"].as_u64().unwrap() + summary["test_sentences"].as_u64().unwrap(), 56);
@@ -121,7 +121,7 @@ fn column_without_usable_spans_is_refused() {
     let beyond = |at: usize| json!({"id": at.to_string(), "text": "Ada", "people": [{"label": "PER", "start": 0, "end": 4}], "n": at});
     folder.write("docs.jsonl", &(0..3).map(beyond).collect::<Vec<_>>());
     let refused = |column: &str, says: &[&str]| {
-        let _ = folder.fit("docs.jsonl", column, "tagger").exits_with(2).says(says);
+        let _ = folder.fit("docs.jsonl", column, "tagger").exits_with(2).stderr_contains(says);
         assert!(!Path::new(&folder.path("tagger")).exists(), "a tagger that was not fitted was written");
     };
     refused("people", &["no row is usable", "docs.jsonl, row 0", "0..4 of PER ends beyond the text's 3 characters"]);

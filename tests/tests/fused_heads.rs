@@ -81,7 +81,7 @@ fn nearly_equal(found: &Value, expected: &Value) -> bool {
 fn fused_heads_need_no_pass_and_give_the_same_annotations() {
     let place = Place::new();
     let first = place.run("shared.lance", &place.heads(), &[]).exits_with(0);
-    let first = first.says(&["a new row costs one pass: the embedding with topic, people"]);
+    let first = first.stderr_contains(&["a new row costs one pass: the embedding with topic, people"]);
     assert!(first.stdout.contains("annotated with the embedding"), "{}", first.stdout);
     assert_eq!(place.data_files("shared.lance"), 1, "vectors, classes and spans are in one file");
 
@@ -114,8 +114,8 @@ fn fused_head_added_later_fills_old_rows_too() {
     );
     let heads = place.heads() + &zero_shot;
     let outcome = place.run("docs.lance", &heads, &["--json"]).exits_with(0);
-    let outcome =
-        outcome.says(&["a new row costs 2 passes: the embedding with topic, people, then one each for subject"]);
+    let outcome = outcome
+        .stderr_contains(&["a new row costs 2 passes: the embedding with topic, people, then one each for subject"]);
     let lines: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (written, all) = (lines[0]["chunks_written"].as_u64().unwrap(), place.rows("docs.lance"));
     let old = all.len() as u64 - written;
@@ -127,7 +127,7 @@ fn fused_head_added_later_fills_old_rows_too() {
     // A different head under the same name: all rows are annotated again, once.
     let other = heads.replace("\"simple\"", "\"first\"");
     let outcome = place.run("docs.lance", &other, &["--json"]).exits_with(0);
-    let outcome = outcome.says(&["column people was filled by another head"]);
+    let outcome = outcome.stderr_contains(&["column people was filled by another head"]);
     let people: Value = serde_json::from_str(outcome.stdout.lines().nth(2).unwrap()).unwrap();
     assert_eq!(people["rows_annotated"], json!(all.len()));
 }

@@ -81,14 +81,14 @@ fn cached_model_needs_no_network() {
     let check = ["model", "check", "org/tiny", "--json"];
 
     let nowhere = [("HF_HOME", home.as_str()), ("HF_HUB_OFFLINE", "1")];
-    let _ = polylance_with(&check, &nowhere, b"").exits_with(2).says(&["org/tiny", "HF_HUB_OFFLINE"]);
+    let _ = polylance_with(&check, &nowhere, b"").exits_with(2).stderr_contains(&["org/tiny", "HF_HUB_OFFLINE"]);
 
     let online = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
     let fetched = polylance_with(&check, &online, b"").exits_with(0);
     assert_eq!(polylance_with(&check, &nowhere, b"").exits_with(0).stdout, fetched.stdout);
 
     let unreachable = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HUB_OFFLINE", "0")];
-    let _ = polylance_with(&check, &unreachable, b"").exits_with(0).says(&["using the cache"]);
+    let _ = polylance_with(&check, &unreachable, b"").exits_with(0).stderr_contains(&["using the cache"]);
 }
 
 #[test]
@@ -139,7 +139,9 @@ fn table_model_is_not_loaded_unless_trusted() {
         vec!["sql", "--table", &table, "SELECT embed('rest')"],
         vec!["serve", "--table", &table, "--listen", "127.0.0.1:0"],
     ] {
-        let _ = polylance_with(&command, &stranger, b"").exits_with(2).says(&["org/tiny", "--trust-table-model"]);
+        let _ = polylance_with(&command, &stranger, b"")
+            .exits_with(2)
+            .stderr_contains(&["org/tiny", "--trust-table-model"]);
     }
     assert!(!folder.path().join("empty").exists(), "something was downloaded");
     let trusting = [&search[..], &["--trust-table-model"]].concat();
@@ -163,7 +165,7 @@ fn hostile_hub_paths_stay_inside_the_cache() {
         let endpoint = Hub { names, etag, ..Hub::new(inside.join("hub")) }.serve();
         let home = inside.join("home").display().to_string();
         let env = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
-        let _ = polylance_with(&["model", "check", "org/tiny"], &env, b"").exits_with(1).says(&["the hub"]);
+        let _ = polylance_with(&["model", "check", "org/tiny"], &env, b"").exits_with(1).stderr_contains(&["the hub"]);
         let outside = fs::read_dir(folder.path()).unwrap().chain(fs::read_dir(folder.path().join("a")).unwrap());
         let names: Vec<_> = outside.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["a", "b"]);

@@ -23,5 +23,5 @@ fn sql_prompt_completes_cancels_and_remembers_statements() {
 #[test]
 fn sql_without_a_terminal_requires_a_query() {
     let none = polylance_with(&["sql", "--table", "none.lance"], &[], b"SELECT 1;").exits_with(2);
-    let _ = none.says(&["a query is needed", "--file -"]);
+    let _ = none.stderr_contains(&["a query is needed", "--file -"]);
 }

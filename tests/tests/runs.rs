@@ -116,14 +116,14 @@ fn quarantined_rows_are_listed_replayed_and_dropped() {
     assert_eq!(job.documents(), ["d0", "d1", "d3"]);
 
     let remove = ["quarantine", "drop", "--table", &table, "--id", "d2"];
-    drop(polylance(&remove).exits_with(2).says(&["no terminal to ask", "--yes"]));
+    drop(polylance(&remove).exits_with(2).stderr_contains(&["no terminal to ask", "--yes"]));
     let dropped = polylance(&[&remove[..], &["--yes", "--json"]].concat()).exits_with(0).json();
     assert_eq!(dropped["dropped"], 1);
     assert!(list(&["--json"]).stdout.is_empty());
     drop(
         polylance(&["quarantine", "list", "--table", "nothing.lance"])
             .exits_with(2)
-            .says(&["no table at nothing.lance"]),
+            .stderr_contains(&["no table at nothing.lance"]),
     );
 }
 
@@ -140,7 +140,7 @@ fn missing_documents_are_kept_or_deleted_as_configured() {
     // A line whose id cannot be read could be any document.
     let lines = fs::read_to_string(job.path("docs.jsonl")).unwrap();
     fs::write(job.path("docs.jsonl"), format!("{lines}{{broken\n")).unwrap();
-    let unsure = job.run(&delete).exits_with(3).says(&["no document was deleted"]);
+    let unsure = job.run(&delete).exits_with(3).stderr_contains(&["no document was deleted"]);
     assert_eq!(unsure.json()["documents_removed"], 0);
     assert_eq!(job.documents().len(), 12);
 
@@ -156,8 +156,11 @@ fn missing_documents_are_kept_or_deleted_as_configured() {
 fn too_many_quarantined_rows_fail_the_run() {
     let job = Job::new("[quarantine]\nmax_rows = 5\n");
     job.write((0..40).map(|n| (n, if n % 4 == 0 { "" } else { "cat" })));
-    let refused =
-        job.run(&[]).exits_with(1).says(&["10 of 40 rows", "`quarantine.max_rows` allows 5", "quarantine list"]);
+    let refused = job.run(&[]).exits_with(1).stderr_contains(&[
+        "10 of 40 rows",
+        "`quarantine.max_rows` allows 5",
+        "quarantine list",
+    ]);
     assert!(refused.stdout.is_empty());
     // Good rows are committed.
     assert_eq!(job.documents().len(), 30);
@@ -165,7 +168,7 @@ fn too_many_quarantined_rows_fail_the_run() {
 
     let job = Job::new("[quarantine]\nmax_share = 0.2\n");
     job.write((0..1200).map(|n| (n, if n % 4 == 0 { "" } else { "cat" })));
-    drop(job.run(&[]).exits_with(1).says(&["`quarantine.max_share` allows 20 %"]));
+    drop(job.run(&[]).exits_with(1).stderr_contains(&["`quarantine.max_share` allows 20 %"]));
     drop(job.run(&["--set", "quarantine.max_share=0.25"]).exits_with(3));
 }
 
@@ -175,7 +178,7 @@ fn second_run_is_refused_while_the_first_holds_the_lease() {
     job.write((0..20_000).map(|n| (n, LONG)));
     let mut first = job.start();
     job.wait_for_commit(&mut first);
-    drop(job.run(&[]).exits_with(1).says(&["docs.lance is being written by run", "concurrent = \"merge\""]));
+    drop(job.run(&[]).exits_with(1).stderr_contains(&["docs.lance is being written by run", "concurrent = \"merge\""]));
     signal("-KILL", first.id());
     first.wait().unwrap();
     // A dead process does not block the next.
@@ -191,8 +194,12 @@ fn stopped_run_commits_its_work_and_the_next_run_continues() {
     let mut run = job.start();
     job.wait_for_commit(&mut run);
     signal("-TERM", run.id());
-    let stopped =
-        wait_for_exit(run).exits_with(130).says(&["stopping", "of the source remains", "interrupted", "continues"]);
+    let stopped = wait_for_exit(run).exits_with(130).stderr_contains(&[
+        "stopping",
+        "of the source remains",
+        "interrupted",
+        "continues",
+    ]);
     let summary = stopped.json();
     assert_eq!(summary["stopped"], true);
     let written = summary["rows_written"].as_u64().unwrap();
@@ -246,7 +253,7 @@ fn signal_interrupts_an_index_build() {
     // Long enough for the build to have started; the whole index takes a multiple of it.
     thread::sleep(Duration::from_secs(1));
     signal("-TERM", index.id());
-    drop(wait_for_exit(index).exits_with(130).says(&["interrupted"]));
+    drop(wait_for_exit(index).exits_with(130).stderr_contains(&["interrupted"]));
     let shown = polylance(&["show", &table, "--json"]).exits_with(0).json();
     let kinds: Vec<_> = shown["indices"].as_array().unwrap().iter().map(|index| &index["kind"]).collect();
     assert_eq!(kinds, ["IVF_FLAT"], "the index that the run made is still the table's");

@@ -264,18 +264,18 @@ fn server_with_a_certificate_speaks_https() {
 fn unsafe_server_options_are_refused() {
     for port in ["--listen", "--flight"] {
         let open = polylance(&["serve", "--table", "none.lance", port, "0.0.0.0:0"]).exits_with(2);
-        let _ = open.says(&["there is no token", "hint: give --token-hash"]);
+        let _ = open.stderr_contains(&["there is no token", "hint: give --token-hash"]);
     }
     let missing = polylance(&["serve", "--table", "none.lance", "--listen", "127.0.0.1:0"]).exits_with(2);
-    let _ = missing.says(&["no table at none.lance"]);
+    let _ = missing.stderr_contains(&["no table at none.lance"]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hashes");
     fs::write(&file, "# nobody\n").unwrap();
     let empty = polylance(&["serve", "--table", "none.lance", "--token-file", file.to_str().unwrap()]).exits_with(2);
-    let _ = empty.says(&["has no hash of a token"]);
+    let _ = empty.stderr_contains(&["has no hash of a token"]);
     let short = polylance_with(&["serve", "--hash-token"], &[], b"secret\n").exits_with(2);
-    let _ = short.says(&["at least 16 characters"]);
+    let _ = short.stderr_contains(&["at least 16 characters"]);
     assert_eq!(token_hash(TOKEN).len(), 64);
     let nothing = polylance(&["serve"]).exits_with(2);
-    let _ = nothing.says(&["--table"]);
+    let _ = nothing.stderr_contains(&["--table"]);
 }

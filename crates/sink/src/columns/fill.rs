@@ -22,7 +22,7 @@ use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, PlanProperties,
         metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder},
         stream::RecordBatchStreamAdapter,
     },
@@ -37,6 +37,10 @@ use lance::{
     },
 };
 use lance_core::ROW_ADDR;
+use polylance_dataflow::{
+    operator::{fmt_operator, properties},
+    single_child_plan,
+};
 use polylance_schema::{
     CommitPolicy, annotated_schema,
     columns::{DOC_ID, ERROR, MESSAGE, ROW_ADDRESS, STAGE, TEXT},
@@ -51,7 +55,7 @@ use crate::{
         retry::{CommitRetry, is_conflict},
     },
     error::SinkError,
-    operator::{self, OperatorTimes},
+    operator::OperatorTimes,
     quarantine::write::Quarantine,
     table::{identity::advance_to_latest, open, schema_check::check_head},
     write::{
@@ -96,7 +100,7 @@ impl LanceFillExec {
         if expected.fields() != found.fields() {
             return Err(DataFusionError::Plan(format!("LanceFillExec expected columns {expected}, found {found}")));
         }
-        let properties = operator::properties(FillReport::schema());
+        let properties = properties(FillReport::schema());
         Ok(Self { target, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 }
@@ -106,12 +110,20 @@ impl DisplayAs for LanceFillExec {
         let FillTarget { uri, column, commit, .. } = &self.target;
         let settings: [(&str, &dyn fmt::Display); 4] =
             [("uri", uri), ("column", column.name()), ("rows", &commit.rows), ("seconds", &commit.seconds)];
-        operator::display("LanceFillExec", &settings, format, f)
+        fmt_operator(format, f, "LanceFillExec", &settings)
     }
 }
 
 impl ExecutionPlan for LanceFillExec {
-    operator::single_input_methods!("LanceFillExec");
+    single_child_plan!(LanceFillExec, |this, input| Self::try_new(input, this.target.clone())?);
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let filler = Filler {

@@ -23,6 +23,7 @@ use datafusion::{
 };
 use futures::{TryStreamExt, stream};
 use lance::{Dataset, dataset::builder::DatasetBuilder, dataset::fragment::FileFragment};
+use polylance_dataflow::operator::{fmt_operator, properties};
 use polylance_schema::{
     HeadInputs, chunk_schema,
     columns::{ROW_ADDRESS, TEXT},
@@ -56,7 +57,7 @@ impl TableRowsExec {
     }
 
     fn new(uri: String, version: u64, column: String, schema: SchemaRef) -> Self {
-        let properties = operator::properties(schema);
+        let properties = properties(schema);
         Self { uri, version, column, properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 }
@@ -69,7 +70,7 @@ fn field(uri: &str, dataset: &Dataset, name: &str) -> Result<FieldRef, SinkError
 impl DisplayAs for TableRowsExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { uri, version, column, .. } = self;
-        operator::display("TableRowsExec", &[("uri", uri), ("version", version), ("without", column)], format, f)
+        fmt_operator(format, f, "TableRowsExec", &[("uri", uri), ("version", version), ("without", column)])
     }
 }
 

@@ -19,7 +19,7 @@ use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
         metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time},
         stream::RecordBatchStreamAdapter,
     },
@@ -27,6 +27,10 @@ use datafusion::{
 use futures::{StreamExt, stream};
 use lance::Dataset;
 use lance_table::format::Fragment;
+use polylance_dataflow::{
+    operator::{fmt_operator, properties},
+    single_child_plan,
+};
 use polylance_schema::columns::{DOC_ID, RUN_ID};
 
 use super::{
@@ -38,7 +42,7 @@ use super::{
 };
 use crate::{
     error::SinkError,
-    operator::{self, OperatorTimes},
+    operator::OperatorTimes,
     quarantine::write::Quarantine,
     table::{identity::advance_to_latest, open, schema_check, target::TableTarget},
     write::{
@@ -72,7 +76,7 @@ impl LanceCommitExec {
             let message = format!("LanceCommitExec expected columns {}, found {}", window_schema(), input.schema());
             return Err(DataFusionError::Plan(message));
         }
-        let properties = operator::properties(CommitReport::schema());
+        let properties = properties(CommitReport::schema());
         Ok(Self { target, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 
@@ -85,12 +89,20 @@ impl LanceCommitExec {
 impl DisplayAs for LanceCommitExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TableTarget { uri, run_id, .. } = &self.target;
-        operator::display("LanceCommitExec", &[("uri", uri), ("run_id", run_id)], format, f)
+        fmt_operator(format, f, "LanceCommitExec", &[("uri", uri), ("run_id", run_id)])
     }
 }
 
 impl ExecutionPlan for LanceCommitExec {
-    operator::single_input_methods!("LanceCommitExec");
+    single_child_plan!(LanceCommitExec, |this, input| Self::try_new(input, this.target.clone())?);
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;

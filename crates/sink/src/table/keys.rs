@@ -24,6 +24,7 @@ use datafusion::{
 };
 use futures::{Stream, TryStreamExt, stream};
 use lance::dataset::builder::DatasetBuilder;
+use polylance_dataflow::operator::{fmt_operator, properties};
 use polylance_schema::{
     columns::{CONTENT_HASH, DOC_ID},
     key_schema,
@@ -52,7 +53,7 @@ impl TableKeysExec {
         if !columns.is_empty() {
             return Err(SinkError::SchemaMismatch { uri: uri.to_owned(), columns });
         }
-        let (uri, properties) = (uri.to_owned(), operator::properties(keys));
+        let (uri, properties) = (uri.to_owned(), properties(keys));
         Ok(Self { uri, version, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 
@@ -69,7 +70,7 @@ impl TableKeysExec {
 
 impl DisplayAs for TableKeysExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        operator::display("TableKeysExec", &[("uri", &self.uri), ("version", &self.version)], format, f)
+        fmt_operator(format, f, "TableKeysExec", &[("uri", &self.uri), ("version", &self.version)])
     }
 }
 

@@ -18,10 +18,14 @@ use datafusion::{
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
         metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder},
         stream::RecordBatchReceiverStream,
     },
+};
+use polylance_dataflow::{
+    operator::{fmt_operator, properties},
+    single_child_plan,
 };
 use polylance_schema::{
     columns::{N_TOKENS, RUN_ID},
@@ -35,11 +39,7 @@ use super::{
     next_batch::{NextBatch, next_batch},
     window::{FailedDocument, Window, max_window_duration, window_schema},
 };
-use crate::{
-    error::SinkError,
-    operator::{self, OperatorTimes},
-    table::target::TableTarget,
-};
+use crate::{error::SinkError, operator::OperatorTimes, table::target::TableTarget};
 
 /// Name of the metric that counts the documents sent to the quarantine so far.
 pub(crate) const QUARANTINED_METRIC: &str = "documents_quarantined";
@@ -81,7 +81,7 @@ impl LanceWriteExec {
         if let Err(error) = lance_core::datatypes::Schema::try_from(target.schema().as_ref()) {
             return Err(DataFusionError::Plan(format!("a kept column cannot be stored in a lance table: {error}")));
         }
-        let properties = operator::properties(window_schema());
+        let properties = properties(window_schema());
         Ok(Self { target, input, properties, metrics: ExecutionPlanMetricsSet::new() })
     }
 
@@ -97,12 +97,20 @@ impl DisplayAs for LanceWriteExec {
         let text = format!("{text:?}");
         let settings: [(&str, &dyn fmt::Display); 4] =
             [("uri", uri), ("text", &text), ("rows", &commit.rows), ("seconds", &commit.seconds)];
-        operator::display("LanceWriteExec", &settings, format, f)
+        fmt_operator(format, f, "LanceWriteExec", &settings)
     }
 }
 
 impl ExecutionPlan for LanceWriteExec {
-    operator::single_input_methods!("LanceWriteExec");
+    single_child_plan!(LanceWriteExec, |this, input| Self::try_new(input, this.target.clone())?);
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
