@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT, is_store_refusal};
+use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT};
 
 use crate::{
+    is_store_refusal,
     read::error::ReadError,
     source::uri::{is_glob, is_web},
 };
@@ -141,13 +142,6 @@ pub enum SourceError {
     },
 }
 
-/// Whether a store refuses access. A refused listing is a generic error of `object_store`, which only its text shows.
-fn is_refusal(error: &object_store::Error) -> bool {
-    use object_store::Error::{PermissionDenied, Unauthenticated};
-
-    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || is_store_refusal(&error.to_string())
-}
-
 /// The store's error among the causes of an error.
 fn find_store_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e object_store::Error> {
     match error.downcast_ref::<ReadError>() {
@@ -220,9 +214,11 @@ impl Explain for SourceError {
                  run continues from there"
                     .into(),
             ),
-            Self::Storage { uri, source } if is_refusal(source) => Some(refused(uri).into()),
+            Self::Storage { uri, source } if is_store_refusal(source) => Some(refused(uri).into()),
             Self::Storage { uri, .. } => Some(unreachable_store(uri).into()),
-            Self::Store { file, source } if find_store_error(source.as_ref()).is_some_and(is_refusal) => {
+            Self::Store { file, source }
+                if find_store_error(source.as_ref()).is_some_and(|error| is_store_refusal(error)) =>
+            {
                 Some(refused(file).into())
             }
             Self::Store { .. } => {

@@ -18,6 +18,7 @@ mod read;
 mod shutdown;
 mod source;
 mod spill;
+mod store_refusal;
 
 pub use error::SourceError;
 pub use exec::{
@@ -39,3 +40,4 @@ pub use source::{
     spec::{CsvSpec, SourceSpec},
 };
 pub use spill::source_ids::{AllIds, SourceIds};
+pub use store_refusal::is_store_refusal;

@@ -41,11 +41,6 @@ pub const STORE_REFUSAL_HINT: &str = "the store refuses these credentials: set A
     AWS_SECRET_ACCESS_KEY (or those of Google and Azure), AWS_REGION, and AWS_ENDPOINT_URL for a store that is not \
     Amazon's";
 
-/// Whether a store's message is a refusal of the credentials: some refusals have no type of their own.
-pub fn is_store_refusal(message: &str) -> bool {
-    ["403 Forbidden", "401 Unauthorized"].iter().any(|status| message.contains(status))
-}
-
 /// A message without the locations in source code that errors of Lance and DataFusion contain
 /// (`, /registry/lance-14.0.2/src/scanner.rs:839:33`): they do not help a user.
 pub fn without_source_locations(text: &str) -> String {
@@ -82,11 +77,5 @@ mod tests {
         let contract = serde_json::from_str::<u8>("x").map_err(crate::ContractError::from).unwrap_err();
         let text = with_causes(&contract);
         assert!(text.starts_with(&format!("{contract}: ")) && text.contains("expected value"), "{text}");
-    }
-
-    #[test]
-    fn store_refusal_is_recognized_by_its_status() {
-        assert!(is_store_refusal("Generic S3 error: ... 403 Forbidden ..."));
-        assert!(!is_store_refusal("404 Not Found"));
     }
 }

@@ -15,7 +15,7 @@ mod vocabulary;
 
 pub use content::{ContentRule, UnknownRule};
 pub use contract::{ChunkMode, Chunking, Contract, ContractDifference, ContractError, Cut, Pooling, Prompts};
-pub use explain::{ErrorClass, Explain, STORE_REFUSAL_HINT, is_store_refusal, with_causes, without_source_locations};
+pub use explain::{ErrorClass, Explain, STORE_REFUSAL_HINT, with_causes, without_source_locations};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use quarantine::{RecordKind, file_tail_error};
 pub use tables::{

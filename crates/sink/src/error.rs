@@ -2,9 +2,8 @@
 
 use std::{borrow::Cow, fmt};
 
-use polylance_schema::{
-    ContractDifference, ContractError, ErrorClass, Explain, HeadContractError, STORE_REFUSAL_HINT, is_store_refusal,
-};
+use polylance_dataflow::is_store_refusal;
+use polylance_schema::{ContractDifference, ContractError, ErrorClass, Explain, HeadContractError, STORE_REFUSAL_HINT};
 
 /// A table could not be opened, checked, written or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -245,21 +244,6 @@ fn listed(columns: &[ColumnDifference]) -> String {
 }
 
 impl SinkError {
-    /// Whether the store refuses the credentials.
-    fn is_refusal(&self) -> bool {
-        use object_store::Error::{PermissionDenied, Unauthenticated};
-
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = next {
-            let typed = matches!(error.downcast_ref(), Some(PermissionDenied { .. } | Unauthenticated { .. }));
-            if typed || is_store_refusal(&error.to_string()) {
-                return true;
-            }
-            next = error.source();
-        }
-        false
-    }
-
     /// Adds the table and the action to an error of Lance.
     pub(crate) fn storage(uri: &str, action: &'static str) -> impl FnOnce(lance::Error) -> Self {
         move |source| Self::Storage { uri: uri.to_owned(), action, source: Box::new(source) }
@@ -300,7 +284,7 @@ impl Explain for SinkError {
             }
             Self::Clock { .. } => "set the clock of this machine, then clean up",
             Self::Conflict { .. } => "run the same command again: it continues from what is committed",
-            Self::Storage { .. } if self.is_refusal() => STORE_REFUSAL_HINT,
+            Self::Storage { .. } if is_store_refusal(self) => STORE_REFUSAL_HINT,
             Self::Storage { .. } => {
                 "look at space, permissions and credentials, then run again: it continues from what is committed"
             }

@@ -1,4 +1,5 @@
-//! What the operators of this crate share beside the dataflow's: their times, and the methods of an operator without input.
+//! What the operators of this crate share: their times, and the methods of an operator without input. The rest is
+//! `polylance_dataflow::operator`.
 
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
 
