@@ -132,7 +132,7 @@ generate: ## write the JSON Schema of the pipeline file
 
 .PHONY: reference
 reference: ## write docs/reference/commands.md and the key tables of pipeline.md from the definitions
-	POLYLANCE_UPDATE_REFERENCE=1 cargo test --locked --package polylance-cli --lib reference_pages
+	POLYLANCE_UPDATE_REFERENCE=1 cargo test --locked --workspace --lib reference_pages
 
 .PHONY: bench
 bench: build ## criterion benchmarks, then the encoder and whole runs against their peers

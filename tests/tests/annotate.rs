@@ -277,5 +277,5 @@ fn mismatched_options_inputs_and_heads_are_reported() {
         "q",
     ])
     .exits_with(2)
-    .stderr_contains(&["column \"text\" is there"]);
+    .stderr_contains(&["column \"text\" exists"]);
 }

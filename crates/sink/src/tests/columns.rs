@@ -272,7 +272,7 @@ async fn head_is_added_to_an_existing_table_once_declared() {
     let column = topic("1");
     run(vec![batch(&docs(&["a"]))], fixture.target("r1", 2)).await.unwrap();
     let undeclared = run_with_head(&fixture, &docs(&["b"]), &column).await.unwrap_err();
-    let root = undeclared.find_root().to_string();
+    let root = polylance_schema::with_causes(undeclared.find_root());
     assert!(root.contains("topic"), "{root}");
 
     declare_columns(&fixture.uri(), std::slice::from_ref(&column)).await.unwrap();
