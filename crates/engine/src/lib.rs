@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod aborted;
 mod annotate;
 pub mod devices;
 mod embed;

@@ -2,10 +2,10 @@
 //!
 //! BLAKE3 over the text and then each kept column. [`ContentRule::Encoded`], the rule of new tables: the text as its
 //! length in bytes, a little-endian `u64`, and its bytes; then, in the order of their names, the name of each kept
-//! column in the same way and its value as [`value_bytes`] writes it. [`ContentRule::Printed`], the rule of tables that
-//! record none: the text and then each kept column in the run's order, each as one byte (0 for null, 1 otherwise), the
-//! length and the value as Arrow prints it. Neither depends on the file format, on how rows are batched, or on whether
-//! strings are dictionary-encoded.
+//! column in the same way and its value as [`value_bytes()`] writes it. [`ContentRule::Printed`], the rule of tables
+//! that record none: the text and then each kept column in the run's order, each as one byte (0 for null, 1 otherwise),
+//! the length and the value as Arrow prints it. Neither depends on the file format, on how rows are batched, or on
+//! whether strings are dictionary-encoded.
 
 mod value_bytes;
 

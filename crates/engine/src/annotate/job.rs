@@ -16,7 +16,7 @@ use polylance_sink::{Declared, FillReport, FillTarget, LanceFillExec, TableRowsE
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::EngineError;
+use crate::{EngineError, aborted::TasksBefore};
 
 /// A column of a table and the head that fills it.
 #[derive(Debug, Clone)]
@@ -146,6 +146,7 @@ impl OpenAnnotation {
             let plan: Arc<dyn ExecutionPlan> = Arc::new(LanceFillExec::try_new(annotate, target)?);
             let mut config = SessionConfig::new().with_target_partitions(1).with_extension(Arc::clone(&handle));
             config.set_extension(Arc::new(shutdown.clone()));
+            let before = TasksBefore::count();
             let mut commits = plan.execute(0, SessionContext::new_with_config(config).task_ctx())?;
             loop {
                 match commits.try_next().await {
@@ -155,7 +156,11 @@ impl OpenAnnotation {
                         (moved, summary.stopped) = (0, true);
                         break;
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => {
+                        drop(commits);
+                        before.wait_for_aborted().await;
+                        return Err(error.into());
+                    }
                 }
                 progress(summary.rows_annotated + summary.rows_quarantined);
             }

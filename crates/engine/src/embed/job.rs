@@ -38,7 +38,7 @@ use super::{
     summary::{RunSummary, peak_memory},
     unchanged::{ExaminedRows, SourceListing, UnchangedFiles},
 };
-use crate::{EngineError, ShutdownSignal, SourceProgress};
+use crate::{EngineError, ShutdownSignal, SourceProgress, aborted::TasksBefore};
 
 /// Interval at which an [`Observer`] receives the progress of a running plan.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -312,7 +312,14 @@ impl Planned {
                 SourceProgress { rows_read: rows, rows_skipped: rows, bytes_total, ..SourceProgress::default() };
             (Commits::default(), source)
         } else {
-            let commits = self.execute(observer).await?;
+            let before = TasksBefore::count();
+            let commits = match self.execute(observer).await {
+                Ok(commits) => commits,
+                Err(error) => {
+                    before.wait_for_aborted().await;
+                    return Err(error);
+                }
+            };
             let source = progress(self.plan.as_ref());
             self.check_limits(&commits, &source)?;
             (commits, source)
