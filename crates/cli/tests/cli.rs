@@ -213,6 +213,26 @@ fn run_search_sql_and_show() {
 }
 
 #[test]
+fn analyzed_run_shows_the_rows_work_and_waits_of_each_operator() {
+    let folder = TestFolder::new();
+    let outcome = folder.run(&["embed", "--source", "docs.jsonl", "--table", "docs.lance", "--analyze"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.shown());
+    for (operator, wait) in [
+        ("LanceCommitExec", Some("wait_store")),
+        ("LanceWriteExec", Some("wait_store")),
+        ("EncodeExec", Some("wait_device")),
+        ("TokenizeExec", Some("wait_tokenizers")),
+        ("DistinctIdExec", None),
+        ("SourceScanExec", Some("wait_store")),
+    ] {
+        let line = outcome.stdout.lines().find(|line| line.trim_start().starts_with(operator)).unwrap_or_default();
+        for metric in ["elapsed_compute"].into_iter().chain(wait) {
+            assert!(line.contains(&format!("{metric}=")), "{operator}, {metric}: {}", outcome.stdout);
+        }
+    }
+}
+
+#[test]
 fn bad_row_gives_exit_code_3() {
     let folder = TestFolder::new();
     folder.write(

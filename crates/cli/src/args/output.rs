@@ -17,6 +17,9 @@ pub(crate) struct OutputArgs {
     /// Print the plan and stop
     #[arg(long, conflicts_with = "json")]
     pub(crate) explain: bool,
+    /// After the run, print the plan with the rows and the time of each operator
+    #[arg(long, conflicts_with_all = ["json", "explain"])]
+    pub(crate) analyze: bool,
 }
 
 /// How progress is shown.

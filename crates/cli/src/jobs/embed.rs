@@ -44,8 +44,11 @@ pub(crate) async fn run(
     let result = Box::pin(plan.run(observer.as_mut())).await;
     controller.clear();
     drop(observer);
-    let Embedded { summary, columns } = result?;
+    let Embedded { summary, columns, analyzed_plan } = result?;
     report(&summary, output, printer)?;
+    if output.analyze {
+        printer.line(analyzed_plan.trim_end())?;
+    }
     if summary.stopped {
         printer.message(remaining(&summary));
         return Err(Interrupted { resumable: true }.into());

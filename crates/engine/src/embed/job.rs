@@ -279,6 +279,11 @@ impl Planned {
         })
     }
 
+    /// The plan, whose metrics grow while it runs.
+    pub(super) fn plan(&self) -> Arc<dyn ExecutionPlan> {
+        Arc::clone(&self.plan)
+    }
+
     /// The signal that stops the run before the source's end.
     pub fn shutdown(&self) -> ShutdownSignal {
         self.shutdown.clone()

@@ -9,6 +9,7 @@ mod unchanged;
 
 use std::{fmt, sync::Arc};
 
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use polylance_backend::BackendHandle;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
@@ -43,6 +44,8 @@ pub struct Embedded {
     pub summary: RunSummary,
     /// The columns that the pipeline annotates; older rows may lack their values.
     pub columns: Vec<ResolvedColumn>,
+    /// The plan with the rows and times of each operator, as `EXPLAIN ANALYZE` shows it.
+    pub analyzed_plan: String,
 }
 
 impl EmbedPlan {
@@ -98,7 +101,10 @@ impl EmbedPlan {
     /// [`EngineError`]; rows committed before stay in the table.
     pub async fn run(self, observer: &mut dyn Observer) -> Result<Embedded, EngineError> {
         let Self { planned, columns } = self;
-        Ok(Embedded { summary: Box::pin(planned.run(observer)).await?, columns })
+        let plan = planned.plan();
+        let summary = Box::pin(planned.run(observer)).await?;
+        let analyzed_plan = DisplayableExecutionPlan::with_metrics(plan.as_ref()).indent(true).to_string();
+        Ok(Embedded { summary, columns, analyzed_plan })
     }
 }
 
