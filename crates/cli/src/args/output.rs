@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 /// The output of `run`, `embed` and `quarantine replay`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct OutputArgs {
     /// Print the summary as one JSON object, followed by one for each annotated column
     #[arg(long)]
