@@ -3,10 +3,11 @@
 use polylance_dataflow::SourceSpec;
 use polylance_engine::{Job, Limits};
 use polylance_schema::{
-    Aggregation, CommitPolicy, HeadContract, HeadInputs, IndexKind, MaintenancePolicy, OnMissing, TaskSpec, TextColumn,
+    Aggregation, CommitPolicy, HeadContract, IndexKind, MaintenancePolicy, OnMissing, TaskSpec, TextColumn,
     WriteConcurrency,
 };
 use polylance_sink::IndexSpec;
+use polylance_testkit::fake_head_contract;
 
 /// A job from `source` into `table` with commits of `rows_per_commit` rows, without index, maintenance and limits.
 pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job {
@@ -26,15 +27,6 @@ pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job
 }
 
 /// The contract of the fake head, which finds names.
-pub fn fake_head_contract() -> HeadContract {
-    HeadContract {
-        model: "fake".into(),
-        weights_hash: "0".into(),
-        tokenizer_hash: "0".into(),
-        spec: TaskSpec::Ner { aggregation: Aggregation::Simple },
-        labels: vec!["NAME".into()],
-        prefix: String::new(),
-        inputs: HeadInputs::default(),
-        dtype: "f32".into(),
-    }
+pub fn fake_ner_contract() -> HeadContract {
+    fake_head_contract(TaskSpec::Ner { aggregation: Aggregation::Simple })
 }

@@ -10,7 +10,7 @@ use polylance_backend::{AnnotateInput, Annotated, Annotator, Backend, BackendHan
 use polylance_engine::{AnnotationJob, AnnotationSummary, ShutdownSignal, run_job};
 use polylance_schema::{Chunking, CommitPolicy, TaskSpec};
 use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
-use polylance_tests::{fake_head_contract, fake_pipeline};
+use polylance_tests::{fake_ner_contract, fake_pipeline};
 
 const ROWS: u64 = 50_000;
 const DIM: usize = 8;
@@ -37,7 +37,7 @@ impl Annotator for Stopping {
 }
 
 async fn annotate(table: &str, stop_at: usize) -> AnnotationSummary {
-    let (contract, shutdown) = (fake_head_contract(), ShutdownSignal::default());
+    let (contract, shutdown) = (fake_ner_contract(), ShutdownSignal::default());
     let head = FakeAnnotator::new(contract.spec.clone());
     // One commit, at the end.
     let commit = CommitPolicy { rows: 10 * ROWS, seconds: 3600 };

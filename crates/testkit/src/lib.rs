@@ -12,4 +12,4 @@ pub use annotator::FakeAnnotator;
 pub use columns::{classes, spans};
 pub use corpora::{CorpusFormat, SCRIPTS, long_document, write_synthetic, write_synthetic_parquet};
 pub use fake::FakeBackend;
-pub use fake_contract::fake_contract;
+pub use fake_contract::{fake_contract, fake_head_contract};

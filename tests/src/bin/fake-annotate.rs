@@ -10,7 +10,7 @@ use polylance_backend::{Backend, BackendHandle};
 use polylance_engine::{AnnotationJob, ShutdownSignal, run_job};
 use polylance_schema::{Chunking, CommitPolicy};
 use polylance_testkit::{FakeAnnotator, FakeBackend, fake_contract, write_synthetic_parquet};
-use polylance_tests::{fake_head_contract, fake_pipeline};
+use polylance_tests::{fake_ner_contract, fake_pipeline};
 
 const DIM: usize = 8;
 
@@ -37,7 +37,7 @@ async fn make(table: &str, rows: u64) -> Result<serde_json::Value, Box<dyn Error
 }
 
 async fn annotate(table: &str, rows_per_commit: u64) -> Result<serde_json::Value, Box<dyn Error>> {
-    let contract = fake_head_contract();
+    let contract = fake_ner_contract();
     let spec = contract.spec.clone();
     let commit = CommitPolicy { rows: rows_per_commit, seconds: 3600 };
     let job = AnnotationJob { table: table.to_owned(), column: "names".into(), contract, commit };

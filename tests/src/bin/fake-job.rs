@@ -11,7 +11,7 @@ use polylance_engine::Job;
 use polylance_schema::{Chunking, Cut, IndexKind, MaintenancePolicy};
 use polylance_sink::IndexSpec;
 use polylance_testkit::{FakeBackend, fake_contract};
-use polylance_tests::{fake_head_contract, fake_pipeline};
+use polylance_tests::{fake_ner_contract, fake_pipeline};
 
 const DIM: usize = 8;
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(job: Job) -> Result<serde_json::Value, Box<dyn Error>> {
-    let head = fake_head_contract();
+    let head = fake_ner_contract();
     let column = head.field("names").ok_or("the task has no column")?;
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM).with_heads(vec![head.spec]));
     let contract = fake_contract(DIM, Chunking::Split { max_tokens: 12, overlap: 2, cut: Cut::Word });

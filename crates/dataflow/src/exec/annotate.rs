@@ -33,7 +33,7 @@ use polylance_schema::{
 use super::{
     operator,
     timing::{OpenCalls, time_waits, time_work},
-    window::{WindowLimit, windows},
+    window::{WAIT_DEVICE, WINDOWS_IN_FLIGHT, WindowLimit, windows},
 };
 use crate::{
     annotations::{
@@ -46,10 +46,6 @@ use crate::{
     single_child_plan,
 };
 
-/// Name of the metric with the time in which nothing but the head could make the stream go on.
-const WAIT_DEVICE: &str = "wait_device";
-/// Windows in work at the same time.
-const WINDOWS_IN_FLIGHT: usize = 3;
 /// When a window is full: after some seconds of a model's time, which is enough for its batches.
 const WINDOW: WindowLimit = WindowLimit { weight: MAX_WINDOW_BYTES, rows: MAX_WINDOW_ROWS, whole_documents: true };
 /// The bytes of text that close a window.
@@ -257,7 +253,7 @@ mod tests {
     use arrow::array::UInt64Array;
     use datafusion::{common::stats::Precision, prelude::SessionConfig};
     use polylance_schema::{Aggregation, Scores, TaskSpec};
-    use polylance_testkit::{FakeAnnotator, FakeBackend};
+    use polylance_testkit::{FakeAnnotator, FakeBackend, fake_head_contract};
 
     use super::{
         super::testing::{PAUSE, SlowAnnotator, memory, messages, metric, rows, shown, texts},
@@ -266,16 +262,7 @@ mod tests {
 
     /// A head of this task over chunks `(document, start, text)`.
     fn annotate(spec: TaskSpec, chunks: &[(&str, u64, &str)]) -> AnnotateExec {
-        let contract = HeadContract {
-            model: "./head".into(),
-            weights_hash: "1".into(),
-            tokenizer_hash: "2".into(),
-            spec,
-            labels: vec!["NAME".into()],
-            prefix: String::new(),
-            inputs: HeadInputs::default(),
-            dtype: "f32".into(),
-        };
+        let contract = fake_head_contract(spec);
         let ends = chunks.iter().map(|chunk| chunk.1 + chunk.2.chars().count() as u64);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(UInt64Array::from_iter_values(0..chunks.len() as u64)),

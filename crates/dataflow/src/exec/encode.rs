@@ -40,7 +40,7 @@ use super::{
     bisect::{Call, OnOutOfMemory, call_or_bisect},
     operator,
     timing::{OpenCalls, time_waits, time_work},
-    window::{WindowLimit, windows},
+    window::{WAIT_DEVICE, WINDOWS_IN_FLIGHT, WindowLimit, windows},
 };
 use crate::{
     annotations::{
@@ -55,10 +55,6 @@ use crate::{
 
 /// Name of the metric with the tokens encoded so far.
 pub(crate) const TOKENS: &str = "tokens";
-/// Name of the metric with the time in which nothing but the devices could make the stream go on.
-const WAIT_DEVICE: &str = "wait_device";
-/// Windows in work at the same time.
-const WINDOWS_IN_FLIGHT: usize = 3;
 /// The number of rows that closes a window, whatever their lengths.
 const MAX_WINDOW_ROWS: usize = 8192;
 

@@ -12,6 +12,11 @@ use polylance_schema::columns::DOC_ID;
 
 use crate::batches::column;
 
+/// Name of the metric with the time in which nothing but the devices could make the stream go on.
+pub(super) const WAIT_DEVICE: &str = "wait_device";
+/// Windows in work at the same time.
+pub(super) const WINDOWS_IN_FLIGHT: usize = 3;
+
 /// When a window is full, and where it may end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WindowLimit {

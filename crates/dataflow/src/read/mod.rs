@@ -11,6 +11,7 @@ mod lines;
 pub(crate) mod open_file;
 mod parquet;
 pub(crate) mod rows;
+mod text_rows;
 pub(crate) mod types;
 
 use futures::{StreamExt, stream};

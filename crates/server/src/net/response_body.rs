@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::activity::{Activity, OpenCall};
 use crate::limits::response_memory::ResponseMemory;
 
-/// Bytes that a connection receives at once: at most so many are in the connection and no longer counted.
+/// Maximum bytes that a connection receives at once. They are in the connection then, and no longer counted.
 const FRAME_BYTES: usize = 64 << 10;
 
 /// Answers a request of a connection. The memory of the response is reserved until the client has received it.

@@ -8,8 +8,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Staleness {
-    /// The table has so many more rows that a new index would have [`Staleness::GROWTH_RATIO`] times the partitions:
-    /// every probe reads too much.
+    /// The table has grown: a new index would have at least [`Staleness::GROWTH_RATIO`] times the partitions, and every
+    /// probe reads too much.
     Grown,
     /// Rows crowd into a few partitions ([`Staleness::CROWDING_RATIO`]): new rows differ from those that the index was
     /// built on.

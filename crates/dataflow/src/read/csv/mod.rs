@@ -6,7 +6,8 @@ mod records;
 use std::{io::Read, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, StringArray, UInt64Array},
+    array::{ArrayRef, StringArray},
+    datatypes::FieldRef,
     error::ArrowError,
 };
 
@@ -17,7 +18,8 @@ use super::{
     format::Compression,
     lines,
     open_file::OpenFile,
-    rows::{BATCH_BYTES, BATCH_ROWS, RowStream, Rows},
+    rows::RowStream,
+    text_rows::TextRows,
     types::{ColumnType, FileTypes, TypeRequest, exact, kind::ValueKind},
 };
 use crate::source::spec::CsvSpec;
@@ -81,8 +83,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
             |name: &str| position(name)?.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")));
         let (id, text) = (needed(&columns.id)?, needed(&columns.text)?);
         let keep = columns.keep.iter().map(|field| position(field.name())).collect::<Result<Vec<_>, _>>()?;
-        let mut batch = Batch::new(&columns);
-        let mut fill = |batch: &mut Batch<'_>, send: &mut dyn FnMut(Rows) -> bool| {
+        TextRows::read(&columns, typed_column, send, |batch, send_if_full| {
             for number in 0.. {
                 let error = match records.read()? {
                     Record::End => break,
@@ -92,19 +93,13 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
                     Record::Unclosed => Some("a quote is never closed".to_owned()),
                     Record::Whole => None,
                 };
-                batch.push(number, &records, error, names.len(), (id, text), &keep);
-                if batch.is_full() && !send(batch.finish()?) {
+                push(batch, number, &records, error, names.len(), (id, text), &keep);
+                if !send_if_full(batch)? {
                     break;
                 }
             }
             Ok(())
-        };
-        let filled = fill(&mut batch, send);
-        // The part before a read error is good.
-        if !batch.rows.is_empty() {
-            send(batch.finish()?);
-        }
-        filled
+        })
     }))
 }
 
@@ -120,80 +115,44 @@ fn header(records: &mut Records<impl Read>) -> Result<Vec<String>, ReadError> {
     (0..records.fields()).map(name).collect()
 }
 
-/// The records of the next batch.
-struct Batch<'a> {
-    columns: &'a Columns,
-    rows: Vec<u64>,
-    ids: Vec<Option<String>>,
-    texts: Vec<Option<String>>,
-    keep: Vec<Vec<Option<String>>>,
-    errors: Vec<Option<String>>,
-    bytes: usize,
+/// Adds a record. With `refusal` it becomes a refused row, which may still have its id.
+fn push(
+    batch: &mut TextRows<'_>,
+    row: u64,
+    record: &Records<impl Read>,
+    refusal: Option<String>,
+    fields: usize,
+    (id, text): (usize, usize),
+    keep: &[Option<usize>],
+) {
+    let found = record.fields();
+    let whole = refusal.is_none();
+    let mut error = refusal.or_else(|| (found != fields).then(|| format!("expected {fields} fields, found {found}")));
+    let mut value = |at: usize| -> Option<String> {
+        let bytes = record.field(at).filter(|bytes| !bytes.is_empty())?;
+        if let Ok(value) = str::from_utf8(bytes) {
+            return Some(value.to_owned());
+        }
+        error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
+        None
+    };
+    let (id, text) = (value(id), if whole { value(text) } else { None });
+    for (column, at) in batch.keep.iter_mut().zip(keep) {
+        column.push(at.filter(|_| whole).and_then(&mut value));
+    }
+    // A header may have more fields than a line, and each takes room even if it is empty.
+    batch.bytes += record.len() + batch.keep.len() * size_of::<Option<String>>();
+    batch.rows.push(row);
+    batch.ids.push(id);
+    batch.texts.push(text);
+    batch.errors.push(error);
 }
 
-impl<'a> Batch<'a> {
-    fn new(columns: &'a Columns) -> Self {
-        let keep = vec![Vec::new(); columns.keep.len()];
-        let (rows, ids, texts, errors) = Default::default();
-        Self { columns, rows, ids, texts, keep, errors, bytes: 0 }
-    }
-
-    fn is_full(&self) -> bool {
-        self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
-    }
-
-    /// The bytes that a row takes even if all its fields are empty: a header may have more fields than a line.
-    fn row_bytes(&self) -> usize {
-        self.keep.len() * size_of::<Option<String>>()
-    }
-
-    /// Adds a record. With `refusal` it becomes a refused row, which may still have its id.
-    fn push(
-        &mut self,
-        row: u64,
-        record: &Records<impl Read>,
-        refusal: Option<String>,
-        fields: usize,
-        (id, text): (usize, usize),
-        keep: &[Option<usize>],
-    ) {
-        let found = record.fields();
-        let whole = refusal.is_none();
-        let mut error =
-            refusal.or_else(|| (found != fields).then(|| format!("expected {fields} fields, found {found}")));
-        let mut value = |at: usize| -> Option<String> {
-            let bytes = record.field(at).filter(|bytes| !bytes.is_empty())?;
-            if let Ok(value) = str::from_utf8(bytes) {
-                return Some(value.to_owned());
-            }
-            error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
-            None
-        };
-        let (id, text) = (value(id), if whole { value(text) } else { None });
-        for (column, at) in self.keep.iter_mut().zip(keep) {
-            column.push(at.filter(|_| whole).and_then(&mut value));
-        }
-        self.bytes += record.len() + self.row_bytes();
-        self.rows.push(row);
-        self.ids.push(id);
-        self.texts.push(text);
-        self.errors.push(error);
-    }
-
-    fn finish(&mut self) -> Result<Rows, ArrowError> {
-        let batch = Self::new(self.columns);
-        let mut done = std::mem::replace(self, batch);
-        let mut keep: Vec<ArrayRef> = Vec::with_capacity(done.keep.len());
-        for (field, values) in done.columns.keep.iter().zip(done.keep) {
-            let text: ArrayRef = Arc::new(StringArray::from_iter(values));
-            keep.push(exact::column(field.name(), &text, field.data_type(), &mut done.errors)?);
-        }
-        Ok(Rows {
-            id: StringArray::from_iter(done.ids),
-            text: StringArray::from_iter(done.texts),
-            keep,
-            row: UInt64Array::from(done.rows),
-            errors: done.errors,
-        })
-    }
+fn typed_column(
+    field: &FieldRef,
+    text: &[Option<String>],
+    errors: &mut [Option<String>],
+) -> Result<ArrayRef, ArrowError> {
+    let text: ArrayRef = Arc::new(text.iter().map(Option::as_deref).collect::<StringArray>());
+    exact::column(field.name(), &text, field.data_type(), errors)
 }

@@ -8,11 +8,6 @@ use std::{
     io::{BufRead, BufReader, Read},
 };
 
-use arrow::{
-    array::{StringArray, UInt64Array},
-    error::ArrowError,
-};
-
 use self::json::{Json, members};
 use super::{
     columns::Columns,
@@ -20,7 +15,8 @@ use super::{
     format::Compression,
     lines,
     open_file::OpenFile,
-    rows::{BATCH_BYTES, BATCH_ROWS, RowStream, Rows},
+    rows::RowStream,
+    text_rows::TextRows,
     types::{ColumnType, FileTypes, TypeRequest, kind::ValueKind},
 };
 
@@ -122,30 +118,23 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
     let columns = columns.clone();
     let limit = line_limit(columns.max_bytes);
     Ok(lines::spawn_rows(move |send| {
-        let mut batch = Batch::new(&columns);
         let mut line = Vec::new();
-        let mut fill = |batch: &mut Batch<'_>, send: &mut dyn FnMut(Rows) -> bool| {
+        TextRows::read(&columns, values::column, send, |batch, send_if_full| {
             for number in 0.. {
                 match read_line(&mut reader, &mut line, limit)? {
                     Line::End => break,
                     Line::TooLong => {
                         let message = format!("the line is longer than {limit} bytes, see `max_bytes` in [source]");
-                        batch.refuse(number, message);
+                        refuse(batch, number, message);
                     }
-                    Line::Whole => batch.push(number, &line),
+                    Line::Whole => push(batch, number, &line),
                 }
-                if batch.is_full() && !send(batch.finish()?) {
+                if !send_if_full(batch)? {
                     break;
                 }
             }
             Ok(())
-        };
-        let filled = fill(&mut batch, send);
-        // The part before a read error is good.
-        if !batch.rows.is_empty() {
-            send(batch.finish()?);
-        }
-        filled
+        })
     }))
 }
 
@@ -184,108 +173,69 @@ fn plain_line(line: &[u8]) -> Result<Option<&str>, String> {
     Ok((!line.trim().is_empty()).then_some(line))
 }
 
-/// The rows of the next batch.
-struct Batch<'a> {
-    columns: &'a Columns,
-    rows: Vec<u64>,
-    ids: Vec<Option<String>>,
-    texts: Vec<Option<String>>,
-    /// The values of the kept columns as written.
-    keep: Vec<Vec<Option<String>>>,
-    errors: Vec<Option<String>>,
-    bytes: usize,
+/// Adds a row without values.
+fn add(batch: &mut TextRows<'_>, row: u64) {
+    batch.rows.push(row);
+    batch.ids.push(None);
+    batch.texts.push(None);
+    batch.keep.iter_mut().for_each(|column| column.push(None));
+    batch.errors.push(None);
 }
 
-impl<'a> Batch<'a> {
-    fn new(columns: &'a Columns) -> Self {
-        let keep = vec![Vec::new(); columns.keep.len()];
-        let (rows, ids, texts, errors) = Default::default();
-        Self { columns, rows, ids, texts, keep, errors, bytes: 0 }
-    }
+fn refuse(batch: &mut TextRows<'_>, row: u64, message: String) {
+    add(batch, row);
+    batch.errors.pop();
+    batch.errors.push(Some(message));
+}
 
-    fn is_full(&self) -> bool {
-        self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
-    }
-
-    /// Adds a row without values.
-    fn add(&mut self, row: u64) {
-        self.rows.push(row);
-        self.ids.push(None);
-        self.texts.push(None);
-        self.keep.iter_mut().for_each(|column| column.push(None));
-        self.errors.push(None);
-    }
-
-    fn refuse(&mut self, row: u64, message: String) {
-        self.add(row);
-        self.errors.pop();
-        self.errors.push(Some(message));
-    }
-
-    fn push(&mut self, row: u64, line: &[u8]) {
-        match plain_line(line) {
-            Ok(None) => return,
-            Ok(Some(line)) => {
-                self.add(row);
-                let at = self.rows.len() - 1;
-                self.errors[at] = self.fill(at, line);
-            }
-            Err(message) => {
-                self.refuse(row, message);
-                // The id may be in the valid part of the line.
-                let at = self.rows.len() - 1;
-                let _not_good = self.fill(at, &String::from_utf8_lossy(line));
-                self.texts[at] = None;
-                self.keep.iter_mut().for_each(|column| column[at] = None);
-                self.ids[at] = self.ids[at].take().filter(|id| !id.contains(char::REPLACEMENT_CHARACTER));
-            }
+fn push(batch: &mut TextRows<'_>, row: u64, line: &[u8]) {
+    match plain_line(line) {
+        Ok(None) => return,
+        Ok(Some(line)) => {
+            add(batch, row);
+            let at = batch.rows.len() - 1;
+            batch.errors[at] = fill(batch, at, line);
         }
-        self.bytes += line.len() + self.columns.keep.len() * COLUMN_BYTES;
-    }
-
-    /// Fills a row from its line, and returns why the row is refused, if it is.
-    fn fill(&mut self, at: usize, line: &str) -> Option<String> {
-        let columns = self.columns;
-        let mut error = None;
-        let read = members(line, |name, raw| {
-            // One column may be the id, the text and kept.
-            if name == columns.id {
-                self.ids[at] = id(&columns.id, raw).unwrap_or_else(|message| {
-                    error = Some(message);
-                    None
-                });
-            }
-            if name == columns.text {
-                self.texts[at] = text(&columns.text, raw).unwrap_or_else(|message| {
-                    error = Some(message);
-                    None
-                });
-            }
-            for (field, column) in columns.keep.iter().zip(&mut self.keep) {
-                if *field.name() == *name {
-                    column[at] = Some(raw.to_owned());
-                }
-            }
-        });
-        match read {
-            Ok(()) => error,
-            Err(message) => Some(format!("not a JSON object: {message}")),
+        Err(message) => {
+            refuse(batch, row, message);
+            // The id may be in the valid part of the line.
+            let at = batch.rows.len() - 1;
+            let _not_good = fill(batch, at, &String::from_utf8_lossy(line));
+            batch.texts[at] = None;
+            batch.keep.iter_mut().for_each(|column| column[at] = None);
+            batch.ids[at] = batch.ids[at].take().filter(|id| !id.contains(char::REPLACEMENT_CHARACTER));
         }
     }
+    batch.bytes += line.len() + batch.columns.keep.len() * COLUMN_BYTES;
+}
 
-    fn finish(&mut self) -> Result<Rows, ArrowError> {
-        let batch = Self::new(self.columns);
-        let mut done = std::mem::replace(self, batch);
-        let columns = done.columns.keep.iter().zip(&done.keep);
-        let keep =
-            columns.map(|(field, raw)| values::column(field, raw, &mut done.errors)).collect::<Result<_, _>>()?;
-        Ok(Rows {
-            id: StringArray::from_iter(done.ids),
-            text: StringArray::from_iter(done.texts),
-            keep,
-            row: UInt64Array::from(done.rows),
-            errors: done.errors,
-        })
+/// Fills a row from its line, and returns why the row is refused, if it is.
+fn fill(batch: &mut TextRows<'_>, at: usize, line: &str) -> Option<String> {
+    let columns = batch.columns;
+    let mut error = None;
+    let read = members(line, |name, raw| {
+        // One column may be the id, the text and kept.
+        if name == columns.id {
+            batch.ids[at] = id(&columns.id, raw).unwrap_or_else(|message| {
+                error = Some(message);
+                None
+            });
+        }
+        if name == columns.text {
+            batch.texts[at] = text(&columns.text, raw).unwrap_or_else(|message| {
+                error = Some(message);
+                None
+            });
+        }
+        for (field, column) in columns.keep.iter().zip(&mut batch.keep) {
+            if *field.name() == *name {
+                column[at] = Some(raw.to_owned());
+            }
+        }
+    });
+    match read {
+        Ok(()) => error,
+        Err(message) => Some(format!("not a JSON object: {message}")),
     }
 }
 

@@ -16,11 +16,11 @@ use datafusion::{
 use polylance_backend::{Backend, BackendHandle, TokenizeSpec};
 use polylance_dataflow::{Source, SourceSpec, plan_embeddings};
 use polylance_schema::{
-    Aggregation, Chunking, ContentRule, Cut, HeadContract, HeadInputs, Scores, TaskSpec,
+    Aggregation, Chunking, ContentRule, Cut, Scores, TaskSpec,
     columns::{DOC_ID, EMBEDDING, ERROR},
     encoded_schema, with_heads,
 };
-use polylance_testkit::FakeBackend;
+use polylance_testkit::{FakeBackend, fake_head_contract};
 
 const DIM: usize = 4;
 
@@ -33,17 +33,7 @@ fn length() -> TaskSpec {
 }
 
 fn column(name: &str, spec: TaskSpec) -> FieldRef {
-    let contract = HeadContract {
-        model: "./head".into(),
-        weights_hash: "1".into(),
-        tokenizer_hash: "2".into(),
-        spec,
-        labels: vec!["NAME".into()],
-        prefix: String::new(),
-        inputs: HeadInputs::default(),
-        dtype: "f32".into(),
-    };
-    Arc::new(contract.field(name).unwrap())
+    Arc::new(fake_head_contract(spec).field(name).unwrap())
 }
 
 async fn encode(
