@@ -1,6 +1,6 @@
 //! The command line, from arguments to the exit code.
 
-use std::{future::pending, process::ExitCode};
+use std::{ffi::OsString, future::pending, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -58,14 +58,19 @@ enum Command {
 /// The default log filter: Lance warns about every table that it creates.
 const DEFAULT_LOG_FILTER: &str = "warn,lance=error";
 
-/// Parses the arguments, runs the command and returns its exit code.
+/// Parses the process's arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    ExitCode::from(run_arguments(std::env::args_os()))
+}
+
+/// Parses arguments, the first of which is the program's name, runs the command and returns its exit code.
+pub fn run_arguments(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // The reader of stdout may have closed it.
             let _printed = error.print();
-            return ExitCode::from(error.exit_code() as u8);
+            return error.exit_code() as u8;
         }
     };
     start_log();
@@ -74,7 +79,7 @@ pub fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => report(&error, &mut printer),
     };
-    ExitCode::from(status as u8)
+    status as u8
 }
 
 fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {

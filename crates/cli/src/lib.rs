@@ -13,4 +13,4 @@ mod report;
 mod shutdown;
 mod stdin;
 
-pub use cli::main;
+pub use cli::{main, run_arguments};

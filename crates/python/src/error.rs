@@ -1,0 +1,29 @@
+//! Errors of the engine as Python's exceptions.
+
+use std::error::Error;
+
+use polylance_engine::explain;
+use polylance_schema::ErrorClass;
+use pyo3::prelude::*;
+
+/// The exception for any error: the text of the command line, with its hint as an attribute.
+pub(crate) fn raise<E: Error + 'static>(error: E) -> PyErr {
+    let explained = explain(&error);
+    let class = match explained.class {
+        Some(ErrorClass::User) => "UsageError",
+        Some(ErrorClass::Environment | ErrorClass::Internal) | None => "PolylanceError",
+    };
+    exception(class, explained.messages.join("\n  caused by: "), explained.hint)
+}
+
+/// Something is wrong with the arguments themselves.
+pub(crate) fn wrong(message: impl Into<String>) -> PyErr {
+    exception("UsageError", message.into(), None)
+}
+
+fn exception(class: &str, message: String, hint: Option<String>) -> PyErr {
+    Python::attach(|py| {
+        let raised = py.import("polylance.errors").and_then(|errors| errors.getattr(class)?.call1((message, hint)));
+        raised.map_or_else(|import| import, PyErr::from_value)
+    })
+}

@@ -1,0 +1,107 @@
+//! Tables: searches and SQL.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::error::DataFusionError;
+use futures::TryStreamExt;
+use polylance_engine::models::{TableModelPolicy, TableModels};
+use polylance_search::{
+    Effort, FusionKind, ModelSource, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable, SqlSession,
+    describe,
+};
+use pyo3::prelude::*;
+use pyo3_arrow::PyTable;
+
+use crate::{
+    error::{raise, wrong},
+    wait::wait,
+};
+
+/// A table, and the models that its searches have loaded.
+#[pyclass(frozen, module = "polylance._polylance")]
+pub(crate) struct Table {
+    uri: String,
+    models: Arc<TableModels>,
+}
+
+#[pymethods]
+impl Table {
+    /// `model` is where the table's model is now, `reranker` a cross-encoder for searches with `rerank`.
+    #[new]
+    fn new(
+        uri: String,
+        model: Option<String>,
+        trust_table_model: bool,
+        reranker: Option<String>,
+        devices: Vec<String>,
+    ) -> Self {
+        let policy = TableModelPolicy { model, trust: trust_table_model };
+        Self { uri, models: Arc::new(TableModels::new(policy, reranker, devices)) }
+    }
+
+    /// The best rows for a query, best first, with a column for each score.
+    #[expect(clippy::too_many_arguments, reason = "keywords of Python's")]
+    fn search(
+        &self,
+        py: Python<'_>,
+        query: Option<String>,
+        vector: Option<Vec<f32>>,
+        like: Option<(String, u32)>,
+        k: usize,
+        filter: Option<String>,
+        mode: Option<&str>,
+        by_document: bool,
+        fusion: Option<&str>,
+        weight: Option<f32>,
+        rerank: bool,
+        columns: Option<Vec<String>>,
+    ) -> PyResult<PyTable> {
+        let query = match (query, vector, like) {
+            (Some(text), None, None) => Query::Text(text),
+            (None, Some(vector), None) => Query::Vector(vector),
+            (None, None, Some((doc_id, chunk))) => Query::Like { doc_id, chunk },
+            _ => return Err(wrong("a search needs exactly one of query, vector and like")),
+        };
+        let mode = mode.map(str::parse::<SearchMode>).transpose().map_err(wrong)?;
+        let fusion = fusion.map(str::parse::<FusionKind>).transpose().map_err(wrong)?.unwrap_or_default();
+        let fusion = fusion.with_weight(weight).map_err(raise)?;
+        let effort = Effort::default();
+        let request = SearchRequest { query, mode, k, filter, by_document, fusion, effort, rerank, columns };
+        let found = wait(py, async {
+            let table = Box::pin(SearchTable::open(&self.uri)).await?;
+            let full_text_only = table.mode_of(&request) == SearchMode::Text && !rerank;
+            let models = match table.contract() {
+                Some(contract) if !full_text_only => self.models.models(contract).await?,
+                _ => Models::default(),
+            };
+            let hits = Box::pin(table.search(&request, &models)).await?;
+            let batch = hits.into_batch().map_err(DataFusionError::from)?;
+            Ok::<_, SearchError>((vec![batch.clone()], batch.schema()))
+        })?;
+        rows(found.map_err(raise)?)
+    }
+
+    /// The rows of a query over tables by name; this table is one of them.
+    fn sql(&self, py: Python<'_>, statement: &str, tables: Vec<(String, String)>) -> PyResult<PyTable> {
+        let models: Arc<dyn ModelSource> = Arc::<TableModels>::clone(&self.models);
+        let found = wait(py, async {
+            let session = Box::pin(SqlSession::open(&tables, Some(models))).await?;
+            let stream = Box::pin(session.query(statement)).await?;
+            let schema = stream.schema();
+            let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(SearchError::from)?;
+            Ok::<_, SearchError>((batches, schema))
+        })?;
+        rows(found.map_err(raise)?)
+    }
+
+    /// What is known of the table without reading its rows, as JSON.
+    fn describe(&self, py: Python<'_>) -> PyResult<String> {
+        let described = wait(py, Box::pin(describe(&self.uri)))?.map_err(raise)?;
+        serde_json::to_string(&described).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+fn rows((batches, schema): (Vec<RecordBatch>, SchemaRef)) -> PyResult<PyTable> {
+    PyTable::try_new(batches, schema)
+}
