@@ -22,6 +22,10 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 #[derive(Debug)]
 pub(crate) struct InputsBody<T>(pub(crate) T);
 
+/// The bytes of a JSON body, for a protocol that explains itself what does not fit.
+#[derive(Debug)]
+pub(crate) struct JsonBytes(pub(crate) Vec<u8>);
+
 /// The parameters after the `?`.
 #[derive(Debug)]
 pub(crate) struct QueryParams<T>(pub(crate) T);
@@ -46,6 +50,16 @@ impl<T: DeserializeOwned> FromRequest<App> for InputsBody<T> {
     }
 }
 
+impl FromRequest<App> for JsonBytes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        check_content_type(&parts.headers)?;
+        app.bodies.read(&parts.headers, body, BodyKind::Query).await.map(|received| Self(received.bytes))
+    }
+}
+
 async fn read<T: DeserializeOwned>(request: Request, app: &App, kind: BodyKind) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
@@ -53,7 +67,8 @@ async fn read<T: DeserializeOwned>(request: Request, app: &App, kind: BodyKind) 
     parse(&received.bytes).map_err(|error| ApiError::bad("invalid_request", format!("the body does not fit: {error}")))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+/// An object as a type; a field that is null counts as absent.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let PresentFields(fields) = serde_json::from_slice(bytes)?;
     T::deserialize(MapDeserializer::new(fields.into_iter()))
 }

@@ -24,6 +24,7 @@ struct Counters {
     running: IntGauge,
     connections: IntGaugeVec,
     calls: IntCounterVec,
+    tool_calls: IntCounterVec,
     inputs: Histogram,
     versions: IntGaugeVec,
 }
@@ -37,6 +38,8 @@ impl Metrics {
             HistogramOpts::new("polylance_http_request_seconds", "Time from a request's head to its response");
         let connections = Opts::new("polylance_connections", "Open connections");
         let calls = Opts::new("polylance_flight_calls_total", "Calls of Arrow Flight answered");
+        let tool_calls =
+            Opts::new("polylance_mcp_calls_total", "Calls of the tools of the Model Context Protocol answered");
         let inputs = HistogramOpts::new("polylance_embed_inputs", "Inputs in a call to the devices");
         let versions = Opts::new("polylance_table_version", "The version of a table that is served");
         let counters = Counters {
@@ -46,15 +49,17 @@ impl Metrics {
             running: IntGauge::new("polylance_http_in_work", "Running requests").expect(valid),
             connections: IntGaugeVec::new(connections, &["protocol"]).expect(valid),
             calls: IntCounterVec::new(calls, &["call", "code"]).expect(valid),
+            tool_calls: IntCounterVec::new(tool_calls, &["tool", "code"]).expect(valid),
             inputs: Histogram::with_opts(inputs.buckets(EMBED_INPUTS_BUCKETS.to_vec())).expect(valid),
             versions: IntGaugeVec::new(versions, &["table"]).expect(valid),
         };
-        let all: [Box<dyn prometheus::core::Collector>; 7] = [
+        let all: [Box<dyn prometheus::core::Collector>; 8] = [
             Box::new(counters.requests.clone()),
             Box::new(counters.seconds.clone()),
             Box::new(counters.running.clone()),
             Box::new(counters.connections.clone()),
             Box::new(counters.calls.clone()),
+            Box::new(counters.tool_calls.clone()),
             Box::new(counters.inputs.clone()),
             Box::new(counters.versions.clone()),
         ];
@@ -73,6 +78,11 @@ impl Metrics {
     /// Counts a call of Flight. `call` is a name from the protocol.
     pub(crate) fn flight_call(&self, call: &str, code: Code) {
         self.0.calls.with_label_values(&[call, &format!("{code:?}")]).inc();
+    }
+
+    /// Counts a call of a tool. `code` is `ok` or the code of an error, which are constants.
+    pub(crate) fn tool_call(&self, tool: &'static str, code: &'static str) {
+        self.0.tool_calls.with_label_values(&[tool, code]).inc();
     }
 
     pub(crate) fn embed_call(&self, inputs: usize) {
@@ -106,6 +116,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.http_request("/v1/search", "POST", 200, Duration::from_millis(3));
         metrics.flight_call("DoGet", Code::NotFound);
+        metrics.tool_call("search", "no_table");
         metrics.embed_call(3);
         metrics.serving_version("docs", 7);
         metrics.connections("http", 2);
@@ -114,6 +125,7 @@ mod tests {
             r#"polylance_http_requests_total{method="POST",route="/v1/search",status="200"} 1"#,
             r#"polylance_http_request_seconds_bucket{route="/v1/search",le="0.005"} 1"#,
             r#"polylance_flight_calls_total{call="DoGet",code="NotFound"} 1"#,
+            r#"polylance_mcp_calls_total{code="no_table",tool="search"} 1"#,
             r#"polylance_embed_inputs_bucket{le="4"} 1"#,
             r#"polylance_table_version{table="docs"} 7"#,
             r#"polylance_connections{protocol="http"} 2"#,

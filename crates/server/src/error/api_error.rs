@@ -8,9 +8,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::shape::ErrorShape;
+use super::{rpc_error::RpcError, shape::ErrorShape};
 use crate::redact::TableAddresses;
 
 /// Seconds after which a client may retry a request that was refused as busy.
@@ -89,18 +89,28 @@ impl ApiError {
         Self { message: addresses.redact(&self.message), ..self }
     }
 
+    /// Code, message and hint, the same in every shape.
+    pub(crate) fn fields(&self) -> Value {
+        json!({ "code": self.code, "message": self.message, "hint": self.hint })
+    }
+
     pub(crate) fn response(&self, shape: ErrorShape) -> Response {
-        let mut error = json!({ "code": self.code, "message": self.message, "hint": self.hint });
-        if shape == ErrorShape::OpenAi {
-            let kind = match self.status {
-                StatusCode::UNAUTHORIZED => "authentication_error",
-                status if status.is_server_error() => "server_error",
-                _ => "invalid_request_error",
-            };
-            error["type"] = json!(kind);
-            error["param"] = json!(self.param);
-        }
-        let mut response = (self.status, Json(json!({ "error": error }))).into_response();
+        let body = match shape {
+            ErrorShape::Own => json!({ "error": self.fields() }),
+            ErrorShape::OpenAi => {
+                let mut error = self.fields();
+                let kind = match self.status {
+                    StatusCode::UNAUTHORIZED => "authentication_error",
+                    status if status.is_server_error() => "server_error",
+                    _ => "invalid_request_error",
+                };
+                error["type"] = json!(kind);
+                error["param"] = json!(self.param);
+                json!({ "error": error })
+            }
+            ErrorShape::JsonRpc => json!({ "jsonrpc": "2.0", "id": null, "error": RpcError::refused(self) }),
+        };
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => {

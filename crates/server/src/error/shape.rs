@@ -1,4 +1,4 @@
-//! The JSON of an error, which differs between our own routes and those that other services define.
+//! The JSON of an error, which differs between our own routes and those that other services and protocols define.
 
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ pub(crate) enum ErrorShape {
     Own,
     /// The same with `type` and `param`, as clients of `OpenAI`'s interface read it.
     OpenAi,
+    /// A JSON-RPC error response without an id, as clients of the Model Context Protocol read it.
+    JsonRpc,
 }
 
 /// The error shape of every route. Errors from before a route, such as a missing token, have it as well.
@@ -42,11 +44,13 @@ mod tests {
             ("/v1/tables/{name}/map", ErrorShape::Own),
             ("/v1/models", ErrorShape::OpenAi),
             ("/v1/models/{model}", ErrorShape::OpenAi),
+            ("/mcp", ErrorShape::JsonRpc),
         ]);
+        assert_eq!(shapes.of_path("/mcp"), ErrorShape::JsonRpc);
         for path in ["/v1/models", "/v1/models/a", "/v1/models/org/a"] {
             assert_eq!(shapes.of_path(path), ErrorShape::OpenAi, "{path}");
         }
-        for path in ["/v1/search", "/v1/tables/a/map", "/v1/modelsx", "/", "/nothing"] {
+        for path in ["/v1/search", "/v1/tables/a/map", "/v1/modelsx", "/", "/nothing", "/mcp2"] {
             assert_eq!(shapes.of_path(path), ErrorShape::Own, "{path}");
         }
     }

@@ -39,8 +39,10 @@ pub(crate) async fn observe(
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed").into_response()
     });
     let error = response.extensions_mut().remove::<ApiError>();
-    if let (Some(error), ErrorShape::OpenAi) = (&error, error_shape) {
+    if let Some(error) = error.as_ref().filter(|_| error_shape != ErrorShape::Own) {
+        let allow = response.headers_mut().remove(header::ALLOW);
         response = error.response(error_shape);
+        response.headers_mut().extend(allow.map(|methods| (header::ALLOW, methods)));
     }
 
     let time = started.elapsed();

@@ -7,6 +7,7 @@ mod facets;
 mod health;
 mod history;
 mod map;
+mod mcp;
 mod metrics;
 mod model_names;
 mod models;
@@ -47,6 +48,7 @@ fn protected() -> Vec<Route> {
         models::one(),
         rerank::route(),
         predict::route(),
+        mcp::route(),
         metrics::route(),
     ];
     let open = open();
@@ -82,6 +84,7 @@ async fn not_found(uri: Uri) -> ApiError {
     let error = ApiError::not_found("not_found", "there is no such route");
     match uri.path() {
         "/embeddings" | "/models" | "/rerank" => error.hint("the base URL of clients must end with /v1"),
+        "/mcp/" | "/sse" => error.hint("the address for clients of the Model Context Protocol ends with /mcp"),
         _ => error.hint("`GET /v1/openapi.json` lists the routes"),
     }
 }

@@ -20,4 +20,9 @@ impl Route {
     pub(super) fn openai(operation: Operation, handler: MethodRouter<App>) -> Self {
         Self { error_shape: ErrorShape::OpenAi, ..Self::new(operation, handler) }
     }
+
+    /// A route whose messages are JSON-RPC.
+    pub(super) fn json_rpc(operation: Operation, handler: MethodRouter<App>) -> Self {
+        Self { error_shape: ErrorShape::JsonRpc, ..Self::new(operation, handler) }
+    }
 }

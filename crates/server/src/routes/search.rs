@@ -29,7 +29,7 @@ const MAX_REFINE: u32 = 1000;
 /// A search for a query, a vector or rows similar to a row.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SearchParams {
+pub(super) struct SearchParams {
     /// The table; optional if there is only one.
     table: Option<String>,
     /// A text, in any language that the model knows.
@@ -82,21 +82,21 @@ fn default_k() -> usize {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct SearchResponse {
-    table: String,
+pub(super) struct SearchResponse {
+    pub(super) table: String,
     version: u64,
-    mode: SearchMode,
+    pub(super) mode: SearchMode,
     took_ms: f64,
     /// Best first.
-    hits: Vec<SearchHit>,
+    pub(super) hits: Vec<SearchHit>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct SearchHit {
+pub(super) struct SearchHit {
     /// From 1.
-    rank: usize,
+    pub(super) rank: usize,
     /// Higher is better; null for a row that the reranker could not read.
-    score: Option<f32>,
+    pub(super) score: Option<f32>,
     /// The rank by vector, if vector search found the row.
     vector: Option<VectorRank>,
     /// The rank by text, if full-text search found the row.
@@ -107,7 +107,7 @@ struct SearchHit {
     rerank: Option<RerankerRank>,
     /// The table's columns without the vector.
     #[schemars(with = "Map<String, Value>")]
-    row: Box<RawValue>,
+    pub(super) row: Box<RawValue>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -143,13 +143,18 @@ struct RerankerRank {
 pub(super) fn route() -> Route {
     let operation =
         Operation::post("/v1/search", "The best rows for a query").body::<SearchParams>().response::<SearchResponse>();
-    Route::new(operation, post(search))
+    Route::new(operation, post(handler))
 }
 
-async fn search(
+async fn handler(
     State(app): State<App>,
     JsonBody(params): JsonBody<SearchParams>,
 ) -> Result<Json<SearchResponse>, ApiError> {
+    Box::pin(search(&app, params)).await.map(Json)
+}
+
+/// The search, within the limits.
+pub(super) async fn search(app: &App, params: SearchParams) -> Result<SearchResponse, ApiError> {
     let started = Instant::now();
     let table = params.table.clone();
     let request = params.request(&app.limits)?;
@@ -170,7 +175,7 @@ async fn search(
         Ok(SearchResponse { version: table.version(), table: name, mode, took_ms: 0.0, hits })
     });
     let found = found.await?;
-    Ok(Json(SearchResponse { took_ms: milliseconds_since(started), ..found }))
+    Ok(SearchResponse { took_ms: milliseconds_since(started), ..found })
 }
 
 impl SearchParams {

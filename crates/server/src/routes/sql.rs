@@ -22,18 +22,18 @@ use crate::{
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SqlRequest {
+pub(super) struct SqlRequest {
     /// One query; it can search with functions such as `hybrid_search`.
     sql: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct SqlResponse {
+pub(super) struct SqlResponse {
     columns: Vec<ResultColumn>,
     #[schemars(with = "Vec<Map<String, Value>>")]
-    rows: Vec<Box<RawValue>>,
+    pub(super) rows: Vec<Box<RawValue>>,
     /// Whether the result has more rows than a response may have.
-    truncated: bool,
+    pub(super) truncated: bool,
     took_ms: f64,
 }
 
@@ -49,10 +49,18 @@ pub(super) fn route() -> Route {
     let operation = Operation::post("/v1/sql", "A query over the tables; only reading is allowed")
         .body::<SqlRequest>()
         .response::<SqlResponse>();
-    Route::new(operation, post(sql))
+    Route::new(operation, post(handler))
 }
 
-async fn sql(State(app): State<App>, JsonBody(request): JsonBody<SqlRequest>) -> Result<Json<SqlResponse>, ApiError> {
+async fn handler(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<SqlRequest>,
+) -> Result<Json<SqlResponse>, ApiError> {
+    Box::pin(sql(&app, request)).await.map(Json)
+}
+
+/// The rows of a query, within the limits.
+pub(super) async fn sql(app: &App, request: SqlRequest) -> Result<SqlResponse, ApiError> {
     let started = Instant::now();
     let response = app.execute(RequestClass::Statement, async move |app, snapshot| {
         let addresses = &snapshot.addresses;
@@ -69,7 +77,7 @@ async fn sql(State(app): State<App>, JsonBody(request): JsonBody<SqlRequest>) ->
         Ok(SqlResponse { columns, rows, truncated: read.truncated, took_ms: 0.0 })
     });
     let response = response.await?;
-    Ok(Json(SqlResponse { took_ms: milliseconds_since(started), ..response }))
+    Ok(SqlResponse { took_ms: milliseconds_since(started), ..response })
 }
 
 /// Redacts the JSON text. JSON escapes no character of an address but a backslash, which no address of a store has.

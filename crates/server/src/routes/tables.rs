@@ -17,13 +17,13 @@ use crate::{
 };
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct TablesResponse {
+pub(super) struct TablesResponse {
     /// Sorted by name.
-    tables: Vec<TableDescription>,
+    pub(super) tables: Vec<TableDescription>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct TableDescription {
+pub(super) struct TableDescription {
     name: String,
     rows: u64,
     /// The version that is served; the server follows newer ones.
@@ -54,10 +54,15 @@ struct TableColumn {
 
 pub(super) fn route() -> Route {
     let operation = Operation::get("/v1/tables", "The tables that are served").response::<TablesResponse>();
-    Route::new(operation, get(list))
+    Route::new(operation, get(handler))
 }
 
-async fn list(State(app): State<App>) -> Result<Json<TablesResponse>, ApiError> {
+async fn handler(State(app): State<App>) -> Result<Json<TablesResponse>, ApiError> {
+    Box::pin(tables(&app)).await.map(Json)
+}
+
+/// The tables that are served.
+pub(super) async fn tables(app: &App) -> Result<TablesResponse, ApiError> {
     let response = app.execute(RequestClass::Search, async move |_, snapshot| {
         let mut tables = Vec::new();
         for (name, table) in snapshot.iter() {
@@ -65,7 +70,7 @@ async fn list(State(app): State<App>) -> Result<Json<TablesResponse>, ApiError> 
         }
         Ok(TablesResponse { tables })
     });
-    Ok(Json(response.await?))
+    response.await
 }
 
 async fn describe(name: &str, table: &SearchTable) -> Result<TableDescription, SearchError> {
