@@ -88,6 +88,48 @@ fn openai_client_gets_the_vectors_of_the_table() {
     assert_eq!(errors["stranger"], json!(["AuthenticationError", 401, "unauthorized", null]));
 }
 
+#[test]
+fn mcp_client_searches_and_reads_the_tables() {
+    let (folder, table) = table();
+    let hash = token_hash(TOKEN);
+    let server = TestServer::start(&["--table", &format!("udhr={table}"), "--token-hash", &hash]);
+    let script = repository().join("tests/python/mcp_client.py");
+    let url = format!("http://{}", server.address);
+    let output = Command::new(python()).arg(script).args([&url, "--token", TOKEN]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!answer.to_string().contains(folder.path().to_str().unwrap()), "{answer}");
+
+    for way in ["handshake", "auto"] {
+        let answer = &answer[way];
+        assert_eq!((&answer["version"], &answer["server"]), (&json!("2025-11-25"), &json!("polylance")), "{way}");
+        assert!(answer["instructions"].as_str().unwrap().contains("The tables are: udhr."), "{answer}");
+        assert_eq!(answer["tools"], json!(["search", "sql", "document", "tables"]));
+        assert_eq!(answer["read_only"], json!([true, true, true, true]));
+        for tool in ["tables", "search", "document", "sql"] {
+            assert_eq!(answer[tool]["error"], false, "{}", answer[tool]);
+        }
+        let body = json!({ "query": "everyone has the right to rest", "k": 3, "where": "lang = 'en'" });
+        let expected = server.post("/v1/search", Some(TOKEN), &body.to_string()).json();
+        let found = &answer["search"];
+        assert_eq!(found["structured"]["hits"], expected["hits"]);
+        assert!(found["text"].as_str().unwrap().starts_with("3 hits in the table udhr, hybrid search\n{"), "{found}");
+        assert_eq!(answer["document"]["structured"]["doc_id"], expected["hits"][0]["row"]["doc_id"]);
+        let rows = json!([{ "lang": "en", "n": 30 }, { "lang": "fr", "n": 30 }, { "lang": "ja", "n": 30 }]);
+        assert_eq!(answer["sql"]["structured"]["rows"], rows);
+        assert_eq!(answer["tables"]["structured"]["tables"][0]["rows"], 90);
+        let errors = &answer["errors"];
+        for (name, code) in [("condition", "invalid_filter"), ("delete", "read_only"), ("argument", "invalid_request")]
+        {
+            let error = (&errors[name]["error"], &errors[name]["structured"]["error"]["code"]);
+            assert_eq!(error, (&json!(true), &json!(code)), "{errors}");
+        }
+        assert!(errors["condition"]["text"].as_str().unwrap().contains("\nhint: "), "{errors}");
+        assert_eq!(errors["unknown"], -32602);
+    }
+    assert_eq!(answer["stranger"], "the request has no valid token");
+}
+
 fn run_flight_client(url: &str, more: &[&str]) -> Result<Value, String> {
     let script = repository().join("tests/python/flight_client.py");
     let output = Command::new(python()).arg(script).args([url, "udhr"]).args(more).output().unwrap();

@@ -1,4 +1,4 @@
-//! Search, SQL and models over HTTP, SQL over Arrow Flight, and a web page to use them.
+//! Search, SQL and models over HTTP, tools for assistants, SQL over Arrow Flight, and a web page to use them.
 //!
 //! A server reads tables and never writes them. Without tokens it answers this machine only. It limits what one request
 //! may cost, and no response reveals where the tables are. It serves newer versions of a table as they are committed.

@@ -30,7 +30,7 @@ use crate::{
 ///
 /// Without a token, the server accepts connections from this machine only. --hash-token prints the hash of a token, for
 /// --token-hash. New versions of a table are served as they are committed. GET /v1/openapi.json describes the
-/// interface.
+/// interface. Assistants find the tables as tools at /mcp (Model Context Protocol).
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {

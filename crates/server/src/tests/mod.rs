@@ -4,6 +4,7 @@ mod access;
 mod bodies;
 mod flight;
 mod foreign;
+mod mcp;
 mod models;
 mod search;
 mod sql;

@@ -2,7 +2,7 @@
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, IgnoredAny},
+    de::{self, DeserializeOwned, IgnoredAny},
 };
 use serde_json::{
     Value,
@@ -58,7 +58,6 @@ pub(super) struct Reply {
 
 /// The fields of every kind of message. A field that is null is there, unless it is `params`.
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "an object")]
 struct Fields<'m> {
     jsonrpc: Option<Value>,
     #[serde(default, deserialize_with = "present")]
@@ -78,7 +77,7 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
 
 impl<'m> Message<'m> {
     pub(super) fn parse(message: &'m RawValue) -> Result<Self, Refusal> {
-        let fields: Fields<'m> = serde_json::from_str(message.get())
+        let fields: Fields<'m> = object(message.get())
             .map_err(|error| RpcError::invalid_request(format!("the message is not a JSON-RPC message: {error}")))?;
         let has_id = fields.id.is_some();
         let id: Option<RequestId> = fields.id.and_then(|id| serde_json::from_value(id).ok());
@@ -98,8 +97,7 @@ impl<'m> Message<'m> {
 impl Request<'_> {
     /// The parameters; a method without any has an empty object.
     pub(super) fn params<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
-        let params = self.params.map_or("{}", RawValue::get);
-        serde_json::from_str(params)
+        object(self.params.map_or("{}", RawValue::get))
             .map_err(|error| RpcError::invalid_params(format!("the parameters of {} do not fit: {error}", self.method)))
     }
 
@@ -115,6 +113,11 @@ impl Request<'_> {
             Err(error) => Reply { jsonrpc: "2.0", id, result: None, error: Some(error) },
         }
     }
+}
+
+/// An object as a type. Serde itself also reads the fields of a type from an array, by their position.
+fn object<'m, T: Deserialize<'m>>(text: &'m str) -> Result<T, serde_json::Error> {
+    if text.starts_with('{') { serde_json::from_str(text) } else { Err(de::Error::custom("expected an object")) }
 }
 
 /// A result as JSON.
@@ -175,6 +178,7 @@ mod tests {
             "1",
             "null",
             "\"ping\"",
+            r#"["2.0",1,"ping",{},null,null]"#,
             r#"{"jsonrpc":"2.0"}"#,
             r#"{"jsonrpc":"2.0","id":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":2}"#,

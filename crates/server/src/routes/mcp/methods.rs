@@ -45,7 +45,7 @@ pub(super) fn initialize(app: &App, request: &Request<'_>) -> Reply {
 pub(super) async fn answer(app: &App, request: &Request<'_>) -> Reply {
     let outcome = match request.method.as_str() {
         "ping" => request.params().and_then(|_: Map<String, Value>| to_result(&json!({}))),
-        "tools/list" => request.params().and_then(list),
+        "tools/list" => request.params().and_then(|params| list(&params)),
         "tools/call" => match request.params() {
             Ok(params) => Box::pin(call(app, params)).await,
             Err(error) => Err(error),
@@ -56,7 +56,7 @@ pub(super) async fn answer(app: &App, request: &Request<'_>) -> Reply {
 }
 
 /// All tools are on the first page, so that no cursor is valid.
-fn list(params: ListParams) -> Result<Box<RawValue>, RpcError> {
+fn list(params: &ListParams) -> Result<Box<RawValue>, RpcError> {
     match params.cursor {
         None => to_result(&json!({ "tools": Tool::ALL.map(Tool::describe) })),
         Some(_) => Err(RpcError::invalid_params("`cursor` is not from this server: all tools are on the first page")),

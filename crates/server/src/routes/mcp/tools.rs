@@ -1,5 +1,6 @@
 //! The tools: each is the function of an HTTP route with a description for models.
 
+use futures::future::BoxFuture;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{
@@ -21,9 +22,9 @@ use crate::{
 };
 
 /// How the tools work together.
-pub(super) const INSTRUCTIONS: &str = "Search and read-only SQL over tables of texts with embeddings. Call `tables` for \
-    the columns of each table, `search` to find passages by meaning or by words, `document` to read a whole document, and \
-    `sql` to count, group and join.";
+pub(super) const INSTRUCTIONS: &str = "Search and read-only SQL over tables of texts with embeddings. Call `tables` \
+    for the columns of each table, `search` to find passages by meaning or by words, `document` to read a whole \
+    document, and `sql` to count, group and join.";
 
 /// A tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(super) enum Tool {
     Tables,
 }
 
-/// A tool that needs no arguments.
+/// The arguments of a tool that needs none.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
@@ -83,28 +84,29 @@ impl Tool {
     fn description(self) -> &'static str {
         match self {
             Self::Search => {
-                "Finds the rows of a table that best match a query, best first. Give exactly one of `query`, `like` and \
-                 `vector`; `query` is a question or a phrase in any language, also another one than that of the texts. \
-                 By default the search combines meaning and exact words if the table has a full-text index. Narrow it \
-                 with `where`, a SQL condition on the columns that `tables` lists, for example `lang = 'en' AND year >= \
-                 2020`. A row is a passage of a document: read the rest with `document` and its `doc_id`. Set \
-                 `by_document` for one passage per document, and `columns` for shorter results."
+                "Finds the rows of a table that best match a query, best first. Give exactly one of `query`, `like` \
+                 and `vector`; `query` is a question or a phrase in any language, also another one than that of the \
+                 texts. By default the search combines meaning and exact words if the table has a full-text index. \
+                 Narrow it with `where`, a SQL condition on the columns that `tables` lists, for example `lang = 'en' \
+                 AND year >= 2020`. A row is a passage of a document: read the rest with `document` and its `doc_id`. \
+                 Set `by_document` for one passage per document, and `columns` for shorter results."
             }
             Self::Sql => {
-                "Runs one read-only SQL query (DataFusion's dialect, similar to PostgreSQL) over the tables and returns \
-                 its rows. Use it to count, group, filter and join; to find texts, use `search`. `tables` lists tables \
-                 and columns; put names that are not lower case in double quotes. Select only the columns that you need \
-                 and set a LIMIT: a long result is cut and marked as truncated. Searches are table functions: \
-                 vector_search('table', 'query', k, 'condition'), and likewise text_search and hybrid_search."
+                "Runs one read-only SQL query (DataFusion's dialect, similar to PostgreSQL) over the tables and \
+                 returns its rows. Use it to count, group, filter and join; to find texts, use `search`. `tables` \
+                 lists tables and columns; put names that are not lower case in double quotes. Select only the \
+                 columns that you need and set a LIMIT: a long result is cut and marked as truncated. Searches are \
+                 table functions: vector_search('table', 'query', k, 'condition'), and likewise text_search and \
+                 hybrid_search."
             }
             Self::Document => {
-                "Returns all passages (chunks) of one document in order, with their texts. Use it after `search` to read \
-                 around a hit; `doc_id` is in the row of the hit."
+                "Returns all passages (chunks) of one document in order, with their texts. Use it after `search` to \
+                 read around a hit; `doc_id` is in the row of the hit."
             }
             Self::Tables => {
-                "Lists the tables: names, numbers of rows, columns with their types, columns with few values (facets), \
-                 and whether a table has a full-text index. Call it before you write conditions or SQL. Hints of errors \
-                 call it `GET /v1/tables`."
+                "Lists the tables: names, numbers of rows, columns with their types, columns with few values \
+                 (facets), and whether a table has a full-text index. Call it before you write conditions or SQL. \
+                 Hints of errors call it `GET /v1/tables`."
             }
         }
     }
@@ -137,23 +139,26 @@ impl Tool {
 
     /// The result of the tool, which runs within the limits of its route.
     pub(super) async fn call(self, app: &App, arguments: Option<&RawValue>) -> Result<Box<RawValue>, RpcError> {
-        let outcome = Box::pin(self.run(app, arguments)).await;
+        let outcome = self.run(app, arguments).await;
         let code = outcome.as_ref().map_or_else(|error| error.code, |_| "ok");
         app.metrics.tool_call(self.name(), code);
         tracing::info!(tool = self.name(), code, "called a tool");
         outcome.or_else(|error| to_result(&failure(&error)))
     }
 
-    async fn run(self, app: &App, given: Option<&RawValue>) -> Result<Box<RawValue>, ApiError> {
-        match self {
-            Self::Search => success(&Box::pin(search(app, arguments(given)?)).await?),
-            Self::Sql => success(&Box::pin(sql(app, arguments(given)?)).await?),
-            Self::Document => success(&Box::pin(document(app, arguments(given)?)).await?),
-            Self::Tables => {
-                let NoArguments {} = arguments(given)?;
-                success(&Box::pin(tables(app)).await?)
+    /// Without the types of the searches in it, whose nesting would exceed the compiler's limit in the layers above.
+    fn run<'c>(self, app: &'c App, given: Option<&'c RawValue>) -> BoxFuture<'c, Result<Box<RawValue>, ApiError>> {
+        Box::pin(async move {
+            match self {
+                Self::Search => success(&Box::pin(search(app, arguments(given)?)).await?),
+                Self::Sql => success(&Box::pin(sql(app, arguments(given)?)).await?),
+                Self::Document => success(&Box::pin(document(app, arguments(given)?)).await?),
+                Self::Tables => {
+                    let NoArguments {} = arguments(given)?;
+                    success(&Box::pin(tables(app)).await?)
+                }
             }
-        }
+        })
     }
 }
 
