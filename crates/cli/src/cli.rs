@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, future::pending, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        annotate, bench, compact, embed, encode, fit, index, map, model, predict, quarantine, run, schema, search,
-        serve, show, sql,
+        annotate, bench, compact, completions, embed, encode, fit, index, init, man, map, model, predict, quarantine,
+        run, schema, search, serve, show, sql,
     },
     error::{self, Result},
     exit::ExitStatus,
@@ -36,6 +36,7 @@ Results go to stdout, messages to stderr. POLYLANCE_LOG=info (or debug) logs mor
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Args),
     Run(run::Args),
     Embed(Box<embed::Args>),
     Annotate(Box<annotate::Args>),
@@ -52,6 +53,8 @@ enum Command {
     Quarantine(quarantine::Args),
     Model(model::Args),
     Bench(bench::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     Schema(schema::Args),
 }
 
@@ -117,6 +120,7 @@ fn run(command: Command, printer: &mut Printer) -> Result<ExitStatus> {
 
 async fn dispatch(command: Command, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     match command {
+        Command::Init(args) => Box::pin(init::run(args, printer)).await,
         Command::Run(args) => Box::pin(run::run(args, controller, printer)).await,
         Command::Embed(args) => Box::pin(embed::run(*args, controller, printer)).await,
         Command::Annotate(args) => Box::pin(annotate::run(*args, controller, printer)).await,
@@ -133,6 +137,8 @@ async fn dispatch(command: Command, controller: &ShutdownController, printer: &m
         Command::Map(args) => Box::pin(map::run(args, printer)).await,
         Command::Compact(args) => Box::pin(compact::run(args, printer)).await,
         Command::Model(args) => Box::pin(model::run(args, printer)).await,
+        Command::Completions(args) => completions::run(&args, Cli::command(), printer),
+        Command::Man(args) => man::run(&args, Cli::command(), printer),
         Command::Schema(args) => schema::run(&args, printer),
     }
 }
@@ -152,8 +158,6 @@ fn start_log() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -90,6 +90,14 @@ pub enum SourceError {
         /// The type in the file.
         found: String,
     },
+    /// No column of the files can be the text.
+    #[error("{file}: no column has text; the columns are {}", columns.join(", "))]
+    NoTextColumn {
+        /// The first readable file.
+        file: String,
+        /// Its columns, each with its type.
+        columns: Vec<String>,
+    },
     /// A kept column has a name that the table reserves.
     #[error("column `{column}` cannot be kept: the table has a column of this name itself")]
     ReservedColumn {
@@ -192,6 +200,7 @@ impl Explain for SourceError {
             Self::MissingColumn { .. } => {
                 Some("name the columns with `text = \"…\"` and `id = \"…\"` in [source], or --text and --id".into())
             }
+            Self::NoTextColumn { .. } => Some("name a source in which a column has the texts to embed".into()),
             Self::KeptTwice { .. } => Some("name it once".into()),
             Self::ReservedColumn { .. } | Self::ColumnName { .. } | Self::AmbiguousColumn { .. } => {
                 Some("rename the column in the source, or leave it out of `keep`".into())

@@ -37,6 +37,7 @@ pub use shutdown::{Cancelled, ShutdownSignal};
 pub use source::{
     coverage::Coverage,
     open::Source,
+    profile::{ColumnSample, SourceColumn, SourceProfile},
     spec::{CsvSpec, SourceSpec},
 };
 pub use spill::source_ids::{AllIds, SourceIds};

@@ -20,6 +20,7 @@
 mod aborted;
 mod annotate;
 pub mod devices;
+mod draft;
 mod embed;
 mod error;
 mod explain;
@@ -29,6 +30,7 @@ pub mod models;
 pub mod resolve;
 
 pub use annotate::{AnnotateRequest, AnnotationJob, AnnotationSummary, OpenAnnotation, OpenColumn, ResolvedColumn};
+pub use draft::{IdChoice, PipelineDraft, TextChoice};
 pub use embed::{
     EmbedOptions, EmbedPlan, Embedded, Job, Limits, Observer, OpenJob, Planned, RunSummary, Stage, peak_memory, run_job,
 };

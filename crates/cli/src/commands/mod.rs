@@ -3,10 +3,13 @@
 pub(crate) mod annotate;
 pub(crate) mod bench;
 pub(crate) mod compact;
+pub(crate) mod completions;
 pub(crate) mod embed;
 pub(crate) mod encode;
 pub(crate) mod fit;
 pub(crate) mod index;
+pub(crate) mod init;
+pub(crate) mod man;
 pub(crate) mod map;
 pub(crate) mod model;
 pub(crate) mod predict;

@@ -20,7 +20,7 @@ use crate::{
 /// Files whose columns are read at the same time.
 const FILES_IN_FLIGHT: usize = 8;
 
-fn open_file(location: &Location, file: &SourceFile) -> OpenFile {
+pub(super) fn open_file(location: &Location, file: &SourceFile) -> OpenFile {
     OpenFile::new(location.store.clone(), location.format, file.clone(), Count::new())
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn first_types(
 }
 
 /// An error that ends the run: the store failed, or the file changed meanwhile. Any other error is returned as it is.
-fn run_error(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
+pub(super) fn run_error(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
     if error.is_change() {
         return Ok(SourceError::Changed { file: file.uri.clone() });
     }

@@ -6,6 +6,7 @@ pub(crate) mod file;
 pub(crate) mod fingerprint;
 pub(crate) mod location;
 pub(crate) mod open;
+pub(crate) mod profile;
 pub(crate) mod rows;
 pub(crate) mod spec;
 pub(crate) mod unchanged;

@@ -40,6 +40,12 @@ pub(crate) enum ColumnType {
     Csv(ValueKind),
 }
 
+/// The type of a column of a CSV file with these fields.
+pub(crate) fn csv_type<'a>(fields: impl Iterator<Item = &'a str>) -> DataType {
+    let kind = fields.fold(ValueKind::Null, |kind, field| kind.join(ValueKind::of_csv_field(field)));
+    kind.csv_data_type()
+}
+
 /// The columns of a file in their order; two may have one name.
 pub(crate) type FileTypes = Vec<(String, ColumnType)>;
 
