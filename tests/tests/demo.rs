@@ -1,5 +1,7 @@
 //! The README's first command: the quickstart corpus and three searches.
 
+mod container;
+
 use std::process::Command;
 
 use polylance_tests::{binary_path, polylance, repository};

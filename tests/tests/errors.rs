@@ -25,6 +25,7 @@ impl Folder {
         }
         write_parquet(&this.path("docs.parquet"), &[Row::new("a".to_owned(), "cat"), Row::new("b".to_owned(), "dot")]);
         fs::write(this.path("notes.csv"), "id,text,lang\na,cat,en\n").unwrap();
+        fs::write(this.path("numbers.csv"), "n,m\n1,2\n").unwrap();
         fs::write(this.path("broken.parquet"), "PAR1 and then nothing").unwrap();
         fs::create_dir(this.path("photos")).unwrap();
         fs::write(this.path("photos/cat.jpg"), "x").unwrap();
@@ -94,6 +95,8 @@ fn error_page_quotes_the_output_of_the_program() {
     folder.fails(2, &embed(docs, table, model, &["--text", "txt"]), &[]);
     folder.fails(2, &embed("DIR/notes.csv", table, model, &["--keep", "text_"]), &[]);
     folder.fails(2, &embed("DIR/notes.csv", table, model, &["--id", "id", "--keep", "chunk"]), &[]);
+    folder.fails(2, &["init", "DIR/numbers.csv", "--output", "DIR/pipeline.toml"], &[]);
+    folder.fails(2, &["init", docs, "--output", "DIR/notes.csv"], &[]);
 
     // Models.
     folder.fails(2, &embed(docs, table, "DIR/nowhere", &[]), &[]);

@@ -9,9 +9,46 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[path = "cli/generated.rs"]
+mod generated;
+#[path = "cli/init.rs"]
+mod init;
+
 use insta::assert_snapshot;
 use serde_json::json;
 use tempfile::TempDir;
+
+/// Every command; the empty one is the program itself.
+const COMMANDS: [&str; 28] = [
+    "",
+    "init",
+    "run",
+    "embed",
+    "annotate",
+    "encode",
+    "fit",
+    "predict",
+    "search",
+    "sql",
+    "serve",
+    "show",
+    "index",
+    "index vectors",
+    "index words",
+    "index tune",
+    "map",
+    "compact",
+    "quarantine",
+    "quarantine list",
+    "quarantine replay",
+    "quarantine drop",
+    "model",
+    "model check",
+    "bench",
+    "completions",
+    "man",
+    "schema",
+];
 
 /// A folder with a small source and a pipeline, in which `polylance` runs.
 struct TestFolder {
@@ -102,33 +139,7 @@ fn settings() -> insta::Settings {
 #[test]
 fn help_of_every_command() {
     let folder = TestFolder::new();
-    for command in [
-        "",
-        "run",
-        "embed",
-        "annotate",
-        "encode",
-        "fit",
-        "predict",
-        "search",
-        "sql",
-        "serve",
-        "show",
-        "index",
-        "index vectors",
-        "index words",
-        "index tune",
-        "map",
-        "compact",
-        "quarantine",
-        "quarantine list",
-        "quarantine replay",
-        "quarantine drop",
-        "model",
-        "model check",
-        "bench",
-        "schema",
-    ] {
+    for command in COMMANDS {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");
         let outcome = folder.run(&args);

@@ -109,11 +109,7 @@ impl SourceProfile {
         let (file, format, types) = first_types(&location, spec, &request).await?;
         location.format = Some(format);
         let (mut columns, repeated) = unique_columns(&types);
-        let Some(text) = columns.iter().find(|column| column.is_text()).map(|column| column.name.clone()) else {
-            let columns = columns.iter().map(|column| format!("{} ({})", column.name, column.data_type)).collect();
-            return Err(SourceError::NoTextColumn { file, columns });
-        };
-        let read = sampled_columns(spec, &columns, &text);
+        let read = sampled_columns(spec, &columns, &expect_text(&file, &columns)?);
         check_codes(&location, &read, spec).await?;
         let listed = location.files.iter().find(|listed| listed.uri == file);
         let rows = match listed.filter(|file| is_cheap(file, format)) {
@@ -128,6 +124,8 @@ impl SourceProfile {
             }
             column.sample = Some(ColumnSample::of(values));
         }
+        // In a CSV file, every column was text until its rows were read.
+        expect_text(&file, &columns)?;
         let mut notes = location.notes.clone();
         let note = |name| format!("{file}: more than one column is named `{name}`, so none of them can be used");
         notes.extend(repeated.into_iter().map(note));
@@ -156,6 +154,14 @@ fn unique_columns(types: &FileTypes) -> (Vec<SourceColumn>, Vec<String>) {
         }
     }
     (columns, repeated)
+}
+
+/// The first column that can be the text.
+fn expect_text(file: &str, columns: &[SourceColumn]) -> Result<String, SourceError> {
+    let described = |column: &SourceColumn| format!("{} ({})", column.name, column.data_type);
+    columns.iter().find(|column| column.is_text()).map(|column| column.name.clone()).ok_or_else(|| {
+        SourceError::NoTextColumn { file: file.to_owned(), columns: columns.iter().map(described).collect() }
+    })
 }
 
 /// The columns to sample: those with values that a line of text can show. `text` stands for the id too, so that no row
@@ -279,6 +285,8 @@ mod tests {
         let error = profile("numbers.jsonl", "{\"a\": 1, \"b\": [2]}\n").await.unwrap_err();
         let SourceError::NoTextColumn { columns, .. } = &error else { panic!("{error}") };
         assert_eq!(columns[0], "a (Int64)");
+        let error = profile("numbers.csv", "a,b\n1,2\n").await.unwrap_err();
+        assert!(error.to_string().ends_with("no column has text; the columns are a (Int64), b (Int64)"), "{error}");
         let twice = profile("twice.csv", "text,lang,lang\none,en,en\n").await.unwrap();
         assert_eq!(types(&twice), [("text", DataType::Utf8)]);
         assert!(twice.notes[0].ends_with("more than one column is named `lang`, so none of them can be used"));
