@@ -31,7 +31,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "engine", "server",
         ],
     ),
-    ("python", &["schema", "config", "backend", "encoder", "worker", "sink", "search", "engine", "cli"]),
+    ("python", &["schema", "builtin", "config", "backend", "search", "engine", "cli"]),
     ("hostile", &["schema", "backend", "config", "encoder", "worker", "dataflow"]),
     ("tests", &["schema", "builtin", "backend", "encoder", "dataflow", "sink", "testkit", "engine"]),
 ];

@@ -1,6 +1,24 @@
 //! The built-in model and corpus, embedded in the binary, so that a fresh machine works without a hub or a network.
 //!
+//! A build with the environment variable `POLYLANCE_EXTERNAL_MODEL` leaves the model's weights out: the Python wheel is then
+//! a third of the size, and the weights are in a wheel of their own.
+//!
 //! Both are made by the scripts in `assets/`, whose `README.md` records sources, licences and hashes.
+
+use std::{fs, io, path::PathBuf, sync::OnceLock};
+
+/// The model in the binary; empty in a build without it.
+const EMBEDDED_MODEL: &[u8] = if option_env!("POLYLANCE_EXTERNAL_MODEL").is_some() {
+    &[]
+} else {
+    include_bytes!("../assets/multilingual-e5-small-q4_0.gguf")
+};
+
+/// The folder that has the model instead of the binary.
+static MODEL_FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Name of the model's file in such a folder.
+pub const MODEL_FILE: &str = "multilingual-e5-small-q4_0.gguf";
 
 /// Name of the built-in model: intfloat/multilingual-e5-small, 118 million parameters, 384 dimensions, 4-bit weights.
 pub const MODEL: &str = "multilingual-e5-small";
@@ -12,8 +30,30 @@ pub const CORPUS: &str = "udhr";
 ///
 /// Pooling, `polylance.normalize` and `polylance.prompt.{query,passage}` are in its metadata. The vocabulary is not in
 /// it, but in [`tokenizer_json`].
-pub fn model_gguf() -> &'static [u8] {
-    include_bytes!("../assets/multilingual-e5-small-q4_0.gguf")
+///
+/// # Errors
+/// The binary carries no model and no folder was set, or the folder's file cannot be read.
+pub fn model_gguf() -> io::Result<&'static [u8]> {
+    static FROM_FOLDER: OnceLock<Vec<u8>> = OnceLock::new();
+    let Some(folder) = MODEL_FOLDER.get() else {
+        return if EMBEDDED_MODEL.is_empty() { Err(no_model()) } else { Ok(EMBEDDED_MODEL) };
+    };
+    if let Some(model) = FROM_FOLDER.get() {
+        return Ok(model);
+    }
+    let file = folder.join(MODEL_FILE);
+    let model =
+        fs::read(&file).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+    Ok(FROM_FOLDER.get_or_init(|| model))
+}
+
+/// Reads the model from [`MODEL_FILE`] in this folder from now on. Only the first call has an effect.
+pub fn set_model_folder(folder: PathBuf) {
+    let _first = MODEL_FOLDER.set(folder);
+}
+
+fn no_model() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "this build carries no model: pip install polylance-e5-small")
 }
 
 /// The model's `tokenizer.json` (Hugging Face tokenizers, Unigram, 250,002 pieces), decompressed: about 9 MB of JSON.
@@ -38,7 +78,7 @@ mod tests {
 
     #[test]
     fn model_is_gguf_version_3_with_all_tensors() {
-        let model = model_gguf();
+        let model = model_gguf().unwrap();
         assert_eq!(&model[..4], b"GGUF");
         assert_eq!(u32::from_le_bytes(model[4..8].try_into().unwrap()), 3);
         assert_eq!(u64::from_le_bytes(model[8..16].try_into().unwrap()), 197, "five embedding tensors, 16 a layer");
@@ -46,7 +86,7 @@ mod tests {
 
     #[test]
     fn model_is_stored_whole_and_not_as_an_lfs_pointer() {
-        assert_eq!(model_gguf().len(), 66_996_608);
+        assert_eq!(model_gguf().unwrap().len(), 66_996_608);
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Document {
         Ok(document)
     }
 
+    /// Values without locations: errors name the document alone.
+    pub(crate) fn from_values(root: Value, name: &str) -> Self {
+        Self { root, name: name.to_owned(), locations: BTreeMap::new() }
+    }
+
     /// Sets one key from `key=value`. A value that is not TOML is a string.
     pub(crate) fn set(&mut self, text: &str) -> Result<(), ConfigError> {
         let refused = || ConfigError::Override { text: text.to_owned() };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use crate::{ConfigError, Location, Pipeline, check::Checker, document::Document, document::article, validate};
@@ -34,8 +34,23 @@ impl Pipeline {
         for text in overrides {
             document.set(text.as_ref())?;
         }
-        check_version(&document)?;
-        Checker::new(&document).check()?;
+        Self::from_document(&document)
+    }
+
+    /// Reads the keys and values of a pipeline that is in no file; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// Every [`ConfigError`] but [`ConfigError::Read`].
+    pub fn from_values(name: &str, values: &impl Serialize) -> Result<Self, ConfigError> {
+        let location = || Box::new(Location::File { name: name.to_owned(), line: None });
+        let root = Value::try_from(values)
+            .map_err(|error| ConfigError::Invalid { location: location(), message: error.to_string() })?;
+        Self::from_document(&Document::from_values(root, name))
+    }
+
+    fn from_document(document: &Document) -> Result<Self, ConfigError> {
+        check_version(document)?;
+        Checker::new(document).check()?;
         let file = Self::deserialize(document.root.clone()).map_err(|error| ConfigError::Invalid {
             location: document.location("").into(),
             message: error.message().replace('\n', ", "),

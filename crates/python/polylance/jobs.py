@@ -1,63 +1,86 @@
-"""Jobs: embed a source into a table."""
+"""Jobs: embed a source into a table, run a pipeline file."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from . import _polylance, progress as bars
-from .errors import UsageError
+from . import _polylance, sources
+from .errors import PolylanceError, UsageError
+from .progress import NativeFunction, ProgressFunction, shown
 from .report import Report
 from .table import Table
 
-_IN_MEMORY = ("__arrow_c_stream__", "__arrow_c_array__")
+#: The id of rows that have no column with one.
+CONTENT_ID = "@content"
 
 
 def embed(
     source: Any,
     *,
-    table: str | os.PathLike[str],
-    text: str = "text",
-    id: str = "id",
-    keep: Sequence[str] = (),
-    model: str | None = None,
+    table: str | os.PathLike[str] | None = None,
+    text: str | None = None,
+    id: str | None = None,
+    keep: str | Sequence[str] | None = None,
+    model: str | os.PathLike[str] | None = None,
     devices: str | Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     reread: bool = False,
-    progress: bool | bars.Function | None = None,
+    progress: bool | ProgressFunction | None = None,
 ) -> Table:
-    """Embeds a source into a table and returns the table; its `report` says what was done.
+    """Embeds a source into a table, and returns the table. Its `report` has the counts of the job.
 
-    source
-        A path, a glob or an address (`s3://`, `gs://`, `az://`, `https://`, `builtin:udhr`), or any object that speaks
-        the Arrow PyCapsule interface: a data frame of pandas or polars, a table of pyarrow, a relation of duckdb.
-    table
-        The Lance table; it is made when it is not there. A second run embeds only what is new or has changed.
-    text, id, keep
-        The columns with the text and with the document's name, and those to carry into the table; `["*"]` carries all.
-    model, devices
-        As `--model` and `--devices` of the command line.
-    settings
-        Other settings of a pipeline file, as nested dictionaries: `{"chunk": {"tokens": 256}}`.
-    progress
-        True, False, or a function that gets the stage, what is done, what there is in all and documents; by default a
-        bar of tqdm on a terminal and in a notebook.
+    A second run embeds only new and changed documents. Ctrl-C commits the rows of the batches in progress, then raises
+    `KeyboardInterrupt`; the next run continues from there.
+
+    Args:
+        source: A path, a glob or an address (`s3://`, `gs://`, `az://`, `https://`, `builtin:udhr`), a pipeline file
+            (`.toml`), or any object with an Arrow stream: a DataFrame of pandas or polars, a relation of DuckDB, a table
+            or a reader of PyArrow, a dataset of Hugging Face. The rows of such an object are first written to a temporary
+            file.
+        table: The Lance table; created if it does not exist. Only a pipeline file may name it instead.
+        text: The column with the text; `text` by default.
+        id: The column with the document's id. By default the column `id`; an object with an Arrow stream may lack it, and
+            then the id of a row is made of its text (`@content`): equal texts are one document.
+        keep: Columns to copy to the table. By default all columns of an object with an Arrow stream, and none of a path;
+            `"*"` copies all, `[]` none.
+        model: `builtin:multilingual-e5-small` by default, or a folder, a GGUF file or a hub id.
+        devices: As in `model.devices` of a pipeline file: "cpu", "cuda:0"; all GPUs by default, or all cores.
+        settings: Other keys of a pipeline file, nested or dotted: `{"chunk": {"tokens": 256}}`, `{"chunk.tokens": 256}`.
+        reread: Read the source even if none of its files has changed.
+        progress: True, False, or a function that receives a `polylance.Progress`; an exception that it raises stops the
+            job. By default bars on a terminal and in a notebook.
+
+    Raises:
+        UsageError: An argument, the source or the table is invalid.
+        PolylanceError: The job failed; committed rows stay in the table.
     """
-    pipeline: dict[str, Any] = {"version": 1, **_copied(settings or {})}
-    pipeline.setdefault("table", {})["uri"] = os.fspath(table)
-    columns = pipeline.setdefault("source", {})
-    columns.update(text=text, id=id, keep=list(keep))
-    if model is not None:
-        pipeline.setdefault("model", {})["id"] = model
-    if devices:
-        pipeline.setdefault("model", {})["devices"] = [devices] if isinstance(devices, str) else list(devices)
-    with tempfile.TemporaryDirectory(prefix="polylance-") as folder, bars.shown(progress) as called:
-        columns["uri"] = _address(source, folder)
-        report = Report(_polylance.embed(json.dumps(pipeline), reread, called))
-    return Table(os.fspath(table), model=model, devices=devices, report=report)
+    arguments: dict[str, Any] = {
+        "source.text": text,
+        "source.id": id,
+        "source.keep": [keep] if isinstance(keep, str) else None if keep is None else list(keep),
+        "model.id": None if model is None else os.fspath(model),
+        "model.devices": ([devices] if isinstance(devices, str) else list(devices)) or None,
+        "table.uri": None if table is None else os.fspath(table),
+    }
+    values = {**dict(_flat(settings or {})), **{key: value for key, value in arguments.items() if value is not None}}
+    if sources.is_pipeline_file(source):
+        report = run(source, values, reread=reread, progress=progress)
+    elif table is None:
+        raise UsageError("embed() needs a table", 'name one: table="docs.lance"')
+    elif isinstance(source, (str, os.PathLike)):
+        with shown(progress) as function:
+            report = _embed({"source.uri": os.fspath(source), **values}, reread, function)
+    else:
+        report = _embed_in_memory(source, values, progress)
+    embedded = Table(report["table"], model=model, devices=devices)
+    embedded.report = report
+    return embedded
 
 
 def run(
@@ -65,35 +88,66 @@ def run(
     settings: Sequence[str] | Mapping[str, Any] = (),
     *,
     reread: bool = False,
-    progress: bool | bars.Function | None = None,
+    progress: bool | ProgressFunction | None = None,
 ) -> Report:
-    """Runs a pipeline file, as `polylance run` does. `settings` stand over the file's: `{"model.dtype": "int8"}` or
-    `["model.dtype=int8"]`."""
+    """Runs a pipeline file, as `polylance run` does, and returns the report.
+
+    Args:
+        pipeline: The file. Relative paths in it are relative to the current folder.
+        settings: Override keys of the file: `{"model.dtype": "int8"}` or `["model.dtype=int8"]`.
+        reread: Read the source even if none of its files has changed.
+        progress: As for `embed`.
+    """
     if isinstance(settings, Mapping):
-        settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    with bars.shown(progress) as called:
-        return Report(_polylance.run(os.fspath(pipeline), list(settings), reread, called))
+        settings = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(settings)]
+    with shown(progress) as function:
+        report = Report._parse(_polylance.run(os.fspath(pipeline), list(settings), reread, function))
+    return _warn_of_quarantine(report)
 
 
-def _address(source: Any, folder: str) -> str:
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    if not any(hasattr(source, name) for name in _IN_MEMORY):
-        source = _arrow_of(source)
-    file = os.path.join(folder, "source.arrow")
-    _polylance.spool(source, file)
-    return file
+def _embed_in_memory(source: Any, values: Mapping[str, Any], progress: bool | ProgressFunction | None) -> Report:
+    stream = sources.stream_of(source)
+    with tempfile.TemporaryDirectory(prefix="polylance-", ignore_cleanup_errors=True) as folder:
+        file = os.path.join(folder, f"{type(source).__name__}.arrows")
+        rows, columns = _polylance.spool(stream, file)
+        # A file of the future may still change, so the table does not record it as unchanged: its name never comes back.
+        tomorrow = time.time() + 86_400
+        os.utime(file, (tomorrow, tomorrow))
+        defaults = {"source.id": "id" if "id" in columns else CONTENT_ID, "source.keep": ["*"]}
+        fixed = {"source.uri": file, "source.format": "arrow"}
+        try:
+            with shown(progress, rows) as function:
+                return _embed({**defaults, **values, **fixed}, function=function)
+        except PolylanceError as error:
+            # The name of the temporary file says nothing.
+            message = error.message.replace(file, f"the {type(source).__name__}")
+            raise type(error)(message, error.hint) from None
 
 
-def _arrow_of(source: Any) -> Any:
-    """What speaks Arrow inside of an object that does not: a dataset of Hugging Face."""
-    data = getattr(source, "data", None)
-    inner = getattr(data, "table", data)
-    if any(hasattr(inner, name) for name in _IN_MEMORY):
-        return inner
-    found = type(source).__name__
-    raise UsageError(f"a source is a path, an address or an object with an Arrow stream, found {found}")
+def _embed(values: Mapping[str, Any], reread: bool = False, function: NativeFunction | None = None) -> Report:
+    pipeline: dict[str, Any] = {"version": 1}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = pipeline
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return _warn_of_quarantine(Report._parse(_polylance.embed(json.dumps(pipeline), reread, function)))
 
 
-def _copied(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of nested settings, dotted. A setting that is None is left out."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def _warn_of_quarantine(report: Report) -> Report:
+    refused = report.get("rows_quarantined", 0)
+    if refused:
+        rows = "1 row" if refused == 1 else f"{refused:,} rows"
+        command = f"polylance quarantine list --table {report['table']}"
+        warnings.warn(f"{rows} could not be embedded and went to the quarantine: {command}", stacklevel=4)
+    return report

@@ -1,4 +1,4 @@
-"""What a job did."""
+"""The reports of jobs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from typing import Any
 
 
 class Report(Mapping[str, Any]):
-    """What a job did, as a mapping with its keys as attributes: `report.rows_written`, `report["rows_written"]`."""
+    """The result of a job, as a mapping whose keys are attributes, too: `report.rows_written`, `report["rows_written"]`.
 
-    def __init__(self, text: str):
-        self._values: dict[str, Any] = json.loads(text)
+    A report of `embed` and `run` has the counts of rows (`rows_read`, `rows_skipped`, `rows_written`, `chunks_written`,
+    `rows_quarantined`), the `table` and its `version`, `tokens`, `seconds`, `tokens_per_second`, `index` and `upkeep`: the
+    keys of `polylance run --json`. One of `annotate` has those of `polylance annotate --json`.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = dict(values)
+
+    @classmethod
+    def _parse(cls, text: str) -> Report:
+        return cls(json.loads(text))
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -27,32 +36,33 @@ class Report(Mapping[str, Any]):
         try:
             return self.__dict__["_values"][key]
         except KeyError:
-            raise AttributeError(key) from None
+            raise AttributeError(f"the report has no {key!r}") from None
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._values]
 
     def _lines(self) -> list[tuple[str, str]]:
-        return [(key, _shown(value)) for key, value in self._values.items() if value not in (None, [], {})]
+        return [(key, _text(value)) for key, value in self._values.items() if value not in (None, [], {})]
 
     def __repr__(self) -> str:
-        width = max((len(key) for key, _ in self._lines()), default=0)
-        return "\n".join(f"{key:<{width}}  {value}" for key, value in self._lines())
+        lines = self._lines()
+        width = max((len(key) for key, _ in lines), default=0)
+        return "\n".join(f"{key:<{width}}  {value}" for key, value in lines)
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+        cell = "<{tag} style='text-align:left'>{text}</{tag}>"
+        rows = (
+            cell.format(tag="th", text=html.escape(key)) + cell.format(tag="td", text=html.escape(value))
             for key, value in self._lines()
         )
-        return f"<table>{cells}</table>"
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bool) or isinstance(value, str):
+def _text(value: Any) -> str:
+    if isinstance(value, (bool, str)):
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)

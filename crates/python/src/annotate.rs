@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
-    error::{raise, wrong},
+    error::wrong,
     progress::Callback,
     wait::{wait, wait_for_job},
 };
@@ -23,15 +23,16 @@ pub(crate) fn annotate(
     devices: Vec<String>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    let annotate: Annotate = serde_json::from_str(column).map_err(|error| wrong(error.to_string()))?;
-    let prepared = wait(py, async {
+    let values: Value = serde_json::from_str(column).map_err(|error| wrong(error.to_string()))?;
+    let annotate: Annotate = serde_json::from_value(values).map_err(|error| wrong(error.to_string()))?;
+    let mut columns = wait(py, async {
         let dtype = resolve::dtype_of_table(&table).await?;
         let selection = devices::select(&devices, dtype)?;
         let columns =
             AnnotateRequest { table, columns: vec![annotate], selection, commit: CommitPolicy::default(), stall: None };
         columns.resolve().await
     })?;
-    let column = prepared.map_err(raise)?.pop().ok_or_else(|| wrong("a column is needed"))?;
+    let column = columns.pop().ok_or_else(|| wrong("a column is needed"))?;
     let grace = Duration::from_secs(Run::default().grace);
     Ok(fill(py, column, grace, &Callback::new(progress))?.to_string())
 }
@@ -39,11 +40,10 @@ pub(crate) fn annotate(
 /// Fills one column and returns its report.
 pub(crate) fn fill(py: Python<'_>, column: ResolvedColumn, grace: Duration, progress: &Callback) -> PyResult<Value> {
     let shutdown = ShutdownSignal::default();
-    let filled = wait_for_job(py, &shutdown, grace, async {
+    wait_for_job(py, &shutdown, grace, progress, async {
         let open = column.open().await?;
         let (name, missing) = (open.name().to_owned(), open.missing());
         let summary = Box::pin(open.fill(&shutdown, &mut |done| progress.call(&name, done, missing, done))).await?;
         Ok::<_, EngineError>(json!(summary))
-    })?;
-    filled.map_err(raise)
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufWriter, path::PathBuf, time::Duration};
 
-use arrow::{error::ArrowError, ipc::writer::FileWriter};
+use arrow::{error::ArrowError, ipc::writer::StreamWriter};
 use polylance_config::Pipeline;
 use polylance_engine::{EmbedOptions, EmbedPlan, Embedded, EngineError};
 use pyo3::prelude::*;
@@ -12,26 +12,32 @@ use serde_json::{Value, json};
 use crate::{
     annotate::fill,
     error::{raise, wrong},
-    progress::Callback,
+    progress::{Callback, CallbackObserver},
     wait::{wait, wait_for_job},
 };
 
-/// Writes an Arrow stream into a file that a job can read; the directory is the caller's to remove.
+/// Writes an Arrow stream into a file that a job can read, and returns the number of its rows and the names of its
+/// columns. The caller removes the file.
+///
+/// The file is an IPC stream: in an IPC file, the batches of a column would have to share one dictionary.
 #[pyfunction]
-pub(crate) fn spool(py: Python<'_>, stream: AnyRecordBatch, path: PathBuf) -> PyResult<u64> {
+pub(crate) fn spool(py: Python<'_>, stream: AnyRecordBatch, path: PathBuf) -> PyResult<(u64, Vec<String>)> {
     let reader = stream.into_reader()?;
-    let written = py.detach(|| -> Result<u64, ArrowError> {
-        let mut writer = FileWriter::try_new(BufWriter::new(File::create(&path)?), &reader.schema())?;
+    let unreadable = |error: ArrowError| wrong(format!("the source's Arrow stream cannot be read: {error}"));
+    py.detach(|| {
+        let schema = reader.schema();
+        let file = BufWriter::new(File::create(&path)?);
+        let mut writer = StreamWriter::try_new(file, &schema).map_err(unreadable)?;
         let mut rows = 0;
         for batch in reader {
-            let batch = batch?;
+            Python::attach(|py| py.check_signals())?;
+            let batch = batch.map_err(unreadable)?;
             rows += batch.num_rows() as u64;
-            writer.write(&batch)?;
+            writer.write(&batch).map_err(unreadable)?;
         }
-        writer.finish()?;
-        Ok(rows)
-    });
-    written.map_err(|error| wrong(format!("the Arrow stream cannot be read: {error}")))
+        writer.finish().map_err(unreadable)?;
+        Ok((rows, schema.fields().iter().map(|field| field.name().clone()).collect()))
+    })
 }
 
 /// Runs a pipeline file, with `key=value` settings over its own, and returns the report as JSON.
@@ -44,32 +50,31 @@ pub(crate) fn run(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     let pipeline = Pipeline::read(&path, &settings).map_err(raise)?;
-    job(py, &pipeline, reread, progress)
+    job(py, &pipeline, reread, &Callback::new(progress))
 }
 
 /// Runs a pipeline that is given as JSON, and returns the report as JSON.
 #[pyfunction]
 pub(crate) fn embed(py: Python<'_>, pipeline: &str, reread: bool, progress: Option<Py<PyAny>>) -> PyResult<String> {
-    let pipeline: Pipeline = serde_json::from_str(pipeline).map_err(|error| wrong(error.to_string()))?;
-    pipeline.validate().map_err(raise)?;
-    job(py, &pipeline, reread, progress)
+    let values: Value = serde_json::from_str(pipeline).map_err(|error| wrong(error.to_string()))?;
+    let pipeline = Pipeline::from_values("settings", &values).map_err(raise)?;
+    job(py, &pipeline, reread, &Callback::new(progress))
 }
 
-fn job(py: Python<'_>, pipeline: &Pipeline, reread: bool, progress: Option<Py<PyAny>>) -> PyResult<String> {
+fn job(py: Python<'_>, pipeline: &Pipeline, reread: bool, progress: &Callback) -> PyResult<String> {
     let options = EmbedOptions { reread, only: None };
     let plan = wait(py, async {
         let plan = Box::pin(EmbedPlan::open(pipeline, options)).await?;
         plan.declare().await?;
         Ok::<_, EngineError>(plan)
     })?;
-    let plan = plan.map_err(raise)?;
     let (shutdown, grace) = (plan.shutdown(), Duration::from_secs(pipeline.run.grace));
-    let mut progress = Callback::new(progress);
-    let embedded = wait_for_job(py, &shutdown, grace, Box::pin(plan.run(&mut progress)))?;
-    let Embedded { summary, columns, .. } = embedded.map_err(raise)?;
+    let mut observer = CallbackObserver(progress);
+    let Embedded { summary, columns, .. } =
+        wait_for_job(py, &shutdown, grace, progress, Box::pin(plan.run(&mut observer)))?;
     let mut annotations = Vec::new();
     for column in columns {
-        annotations.push(fill(py, column, grace, &progress)?);
+        annotations.push(fill(py, column, grace, progress)?);
     }
     let mut report = json!(summary);
     if !annotations.is_empty() {

@@ -6,7 +6,7 @@ use polylance_engine::explain;
 use polylance_schema::ErrorClass;
 use pyo3::prelude::*;
 
-/// The exception for any error: the text of the command line, with its hint as an attribute.
+/// The exception for any error, with the text and the hint that the command line prints.
 pub(crate) fn raise<E: Error + 'static>(error: E) -> PyErr {
     let explained = explain(&error);
     let class = match explained.class {
@@ -16,7 +16,7 @@ pub(crate) fn raise<E: Error + 'static>(error: E) -> PyErr {
     exception(class, explained.messages.join("\n  caused by: "), explained.hint)
 }
 
-/// Something is wrong with the arguments themselves.
+/// The exception for arguments that are wrong by themselves.
 pub(crate) fn wrong(message: impl Into<String>) -> PyErr {
     exception("UsageError", message.into(), None)
 }

@@ -11,6 +11,8 @@ mod progress;
 mod table;
 mod wait;
 
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
 
 /// The native half of `polylance`.
@@ -21,9 +23,15 @@ mod _polylance {
         annotate::annotate,
         embed::{embed, run, spool},
         encoder::Encoder,
-        main,
+        main, set_model_folder,
         table::Table,
     };
+}
+
+/// The folder of the built-in model, if another package has it.
+#[pyfunction]
+fn set_model_folder(folder: PathBuf) {
+    polylance_builtin::set_model_folder(folder);
 }
 
 /// The `polylance` command: parses the arguments, runs and returns the exit code.

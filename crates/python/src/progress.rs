@@ -1,35 +1,56 @@
-//! Progress of a job, told to a function of Python's.
+//! Progress of a job, reported to a function of Python's.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use polylance_engine::{Observer, SourceProgress, Stage};
 use pyo3::prelude::*;
 
-/// A function that gets the stage, what is done and what there is in all: bytes of the source, or rows.
-pub(crate) struct Callback(Option<Py<PyAny>>);
+/// A function that receives the stage, the part that is done, the whole (bytes of the source, or rows) and the rows read.
+#[derive(Default)]
+pub(crate) struct Callback {
+    function: Option<Py<PyAny>>,
+    error: Mutex<Option<PyErr>>,
+    has_raised: AtomicBool,
+}
 
 impl Callback {
     pub(crate) fn new(function: Option<Py<PyAny>>) -> Self {
-        Self(function)
+        Self { function, ..Self::default() }
     }
 
-    /// A function that raises ends no job: its exception is printed, as one in a destructor is.
-    pub(crate) fn call(&self, stage: &str, done: u64, total: u64, documents: u64) {
-        let Some(function) = &self.0 else { return };
+    /// Calls the function. Its exception is kept for [`Callback::take_error`], which ends the job; it is not called again.
+    pub(crate) fn call(&self, stage: &str, done: u64, total: u64, rows: u64) {
+        let Some(function) = self.function.as_ref().filter(|_| !self.has_raised.load(Ordering::Relaxed)) else {
+            return;
+        };
         Python::attach(|py| {
-            if let Err(error) = function.call1(py, (stage, done, total, documents)) {
-                error.write_unraisable(py, None);
+            if let Err(error) = function.call1(py, (stage, done, total, rows)) {
+                self.has_raised.store(true, Ordering::Relaxed);
+                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
         });
     }
+
+    /// The exception that the function has raised, the first time that this is called.
+    pub(crate) fn take_error(&self) -> Option<PyErr> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
-impl Observer for Callback {
+/// The function as the observer of a run.
+pub(crate) struct CallbackObserver<'c>(pub(crate) &'c Callback);
+
+impl Observer for CallbackObserver<'_> {
     fn stage(&mut self, stage: Stage) {
         if stage == Stage::Indexing {
-            self.call("index", 0, 0, 0);
+            self.0.call("index", 0, 0, 0);
         }
     }
 
     fn progress(&mut self, progress: &SourceProgress) {
-        self.call("embed", progress.bytes_read, progress.bytes_total, progress.rows_read);
+        self.0.call("embed", progress.bytes_read, progress.bytes_total, progress.rows_read);
     }
 }

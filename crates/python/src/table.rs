@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::error::DataFusionError;
 use futures::TryStreamExt;
+use polylance_backend::BackendHandle;
 use polylance_engine::models::{TableModelPolicy, TableModels};
+use polylance_schema::Contract;
 use polylance_search::{
-    Effort, FusionKind, ModelSource, Models, Query, SearchError, SearchMode, SearchRequest, SearchTable, SqlSession,
-    describe,
+    Effort, FusionKind, ModelSource, Models, Query, QueryError, SearchError, SearchMode, SearchRequest, SearchTable,
+    SqlSession, describe, table_contract,
 };
 use pyo3::prelude::*;
 use pyo3_arrow::PyTable;
@@ -27,7 +29,7 @@ pub(crate) struct Table {
 
 #[pymethods]
 impl Table {
-    /// `model` is where the table's model is now, `reranker` a cross-encoder for searches with `rerank`.
+    /// `model` is the present place of the table's model, `reranker` a cross-encoder for searches with `rerank`.
     #[new]
     fn new(
         uri: String,
@@ -41,7 +43,7 @@ impl Table {
     }
 
     /// The best rows for a query, best first, with a column for each score.
-    #[expect(clippy::too_many_arguments, reason = "keywords of Python's")]
+    #[expect(clippy::too_many_arguments, reason = "the keywords of a Python method")]
     fn search(
         &self,
         py: Python<'_>,
@@ -79,7 +81,7 @@ impl Table {
             let batch = hits.into_batch().map_err(DataFusionError::from)?;
             Ok::<_, SearchError>((vec![batch.clone()], batch.schema()))
         })?;
-        rows(found.map_err(raise)?)
+        rows(found)
     }
 
     /// The rows of a query over tables by name; this table is one of them.
@@ -92,13 +94,25 @@ impl Table {
             let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(SearchError::from)?;
             Ok::<_, SearchError>((batches, schema))
         })?;
-        rows(found.map_err(raise)?)
+        rows(found)
     }
 
-    /// What is known of the table without reading its rows, as JSON.
+    /// Columns, contract, indices and versions as JSON; no row is read.
     fn describe(&self, py: Python<'_>) -> PyResult<String> {
-        let described = wait(py, Box::pin(describe(&self.uri)))?.map_err(raise)?;
+        let described = wait(py, Box::pin(describe(&self.uri)))?;
         serde_json::to_string(&described).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+impl Table {
+    /// The table's contract, and the model that it names.
+    pub(crate) fn embedder(&self, py: Python<'_>) -> PyResult<(Contract, BackendHandle)> {
+        wait(py, async {
+            let contract = Box::pin(table_contract(&self.uri)).await?;
+            let models = self.models.models(&contract).await?;
+            let embedder = models.embedder.ok_or(SearchError::Query(QueryError::NoEmbedder))?;
+            Ok::<_, SearchError>((contract, embedder))
+        })
     }
 }
 

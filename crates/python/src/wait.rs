@@ -1,87 +1,139 @@
 //! Runs futures for Python, which blocks until they end.
 
 use std::{
+    error::Error,
     future::Future,
     pin::pin,
+    process,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use polylance_engine::ShutdownSignal;
+use polylance_engine::{ShutdownSignal, UsageError, damage_behind};
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use tokio::runtime::Runtime;
+
+use crate::{error::raise, progress::Callback};
 
 /// Time between two runs of Python's signal handlers while Rust works: only they receive Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The threads of all calls, started by the first.
+/// The threads of all calls, started by the first. A process that was forked after that has no threads: it gets an error
+/// instead of a call that never ends.
 fn runtime() -> PyResult<&'static Runtime> {
-    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    static RUNTIME: OnceLock<Result<(u32, Runtime), String>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map(|runtime| (process::id(), runtime)).map_err(|error| error.to_string())
     });
-    started.as_ref().map_err(|error| PyRuntimeError::new_err(format!("threads cannot be started: {error}")))
+    let (process, runtime) =
+        started.as_ref().map_err(|error| PyRuntimeError::new_err(format!("cannot start threads: {error}")))?;
+    if *process != process::id() {
+        let error =
+            UsageError::new("polylance was used before this process was forked, and its threads were not copied");
+        return Err(raise(
+            error.with_hint("start workers with multiprocessing.get_context(\"spawn\"), or use polylance only in them"),
+        ));
+    }
+    Ok(runtime)
 }
 
-/// Runs Python's signal handlers. The error is the exception of one of them.
-fn check_signals() -> PyResult<()> {
-    Python::attach(|py| -> PyResult<()> { py.check_signals() })
+/// The exception that ends a call: of a signal handler, such as Ctrl-C, or of the progress function.
+fn exception(progress: &Callback) -> Option<PyErr> {
+    progress.take_error().or_else(|| Python::attach(|py| py.check_signals().err()))
 }
 
-/// Runs a future to its end without the interpreter's lock. A signal whose handler raises, such as Ctrl-C, drops it.
-pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = T> + Send) -> PyResult<T> {
+/// Runs a future to its end without the interpreter's lock. A signal whose handler raises drops it.
+pub(crate) fn wait<T, E>(py: Python<'_>, future: impl Future<Output = Result<T, E>> + Send) -> PyResult<T>
+where
+    T: Send,
+    E: Error + Send + Sync + 'static,
+{
+    wait_with_progress(py, &Callback::default(), future)
+}
+
+/// As [`wait`]. An exception of the progress function drops the future, too.
+pub(crate) fn wait_with_progress<T, E>(
+    py: Python<'_>,
+    progress: &Callback,
+    future: impl Future<Output = Result<T, E>> + Send,
+) -> PyResult<T>
+where
+    T: Send,
+    E: Error + Send + Sync + 'static,
+{
     let runtime = runtime()?;
-    py.detach(|| {
+    let ended = py.detach(|| {
         runtime.block_on(async {
             let mut future = pin!(future);
             loop {
                 tokio::select! {
-                    done = &mut future => return Ok(done),
-                    () = tokio::time::sleep(SIGNAL_INTERVAL) => check_signals()?,
+                    done = &mut future => return progress.take_error().map_or(Ok(done), Err),
+                    () = tokio::time::sleep(SIGNAL_INTERVAL) => {}
+                }
+                if let Some(raised) = exception(progress) {
+                    return Err(raised);
                 }
             }
         })
-    })
+    })?;
+    ended.map_err(|error| raise_with_damage(py, runtime, error))
 }
 
-/// As [`wait`], for a job that can be shut down: after the first signal it finishes and commits the batches in progress
-/// within `grace`, then commits without finishing them within another; a second signal drops it. The signal's exception
-/// is raised in any case.
-pub(crate) fn wait_for_job<T: Send>(
+/// As [`wait`], for a job that can be shut down: after the first exception of a signal handler or of the progress
+/// function, the job finishes and commits the batches in progress within `grace`, then commits without finishing them
+/// within another. A second exception drops it. The first exception is raised in any case.
+pub(crate) fn wait_for_job<T, E>(
     py: Python<'_>,
     shutdown: &ShutdownSignal,
     grace: Duration,
-    future: impl Future<Output = T> + Send,
-) -> PyResult<T> {
+    progress: &Callback,
+    future: impl Future<Output = Result<T, E>> + Send,
+) -> PyResult<T>
+where
+    T: Send,
+    E: Error + Send + Sync + 'static,
+{
     let runtime = runtime()?;
-    py.detach(|| {
+    let ended = py.detach(|| {
         runtime.block_on(async {
             let mut future = pin!(future);
-            let mut interrupted: Option<(PyErr, Instant)> = None;
+            let mut stopped: Option<(PyErr, Instant)> = None;
             loop {
                 tokio::select! {
-                    done = &mut future => return interrupted.map_or(Ok(done), |(signal, _)| Err(signal)),
+                    done = &mut future => {
+                        let raised = stopped.map(|(first, _)| first).or_else(|| progress.take_error());
+                        return raised.map_or(Ok(done), Err);
+                    }
                     () = tokio::time::sleep(SIGNAL_INTERVAL) => {}
                 }
-                let signal = check_signals().err();
-                interrupted = match (interrupted, signal) {
+                stopped = match (stopped, exception(progress)) {
                     (None, None) => None,
-                    (None, Some(signal)) => {
+                    (None, Some(first)) => {
                         shutdown.request();
-                        Some((signal, Instant::now()))
+                        Some((first, Instant::now()))
                     }
-                    (Some(_), Some(again)) => return Err(again),
-                    (Some((signal, since)), None) => {
+                    (Some(_), Some(second)) => return Err(second),
+                    (Some((first, since)), None) => {
                         if since.elapsed() > grace {
                             shutdown.force();
                         }
                         if since.elapsed() > 2 * grace {
-                            return Err(signal);
+                            return Err(first);
                         }
-                        Some((signal, since))
+                        Some((first, since))
                     }
                 };
             }
         })
-    })
+    })?;
+    ended.map_err(|error| raise_with_damage(py, runtime, error))
+}
+
+/// The exception for an error, or for the damage of the table's newest version, if that is why it cannot be opened.
+fn raise_with_damage<E: Error + Send + Sync + 'static>(py: Python<'_>, runtime: &Runtime, error: E) -> PyErr {
+    match py.detach(|| runtime.block_on(damage_behind(&error))) {
+        Some(damage) => raise(damage),
+        None => raise(error),
+    }
 }

@@ -114,7 +114,8 @@ impl ModelFiles {
             let reason = format!("the binary carries {BUILTIN_PREFIX}{}", polylance_builtin::MODEL);
             return Err(ModelError::NotFound { model: model.to_owned(), reason });
         }
-        let bytes = polylance_builtin::model_gguf();
+        let bytes = polylance_builtin::model_gguf()
+            .map_err(|error| ModelError::NotFound { model: model.to_owned(), reason: error.to_string() })?;
         let (config, defaults) = gguf(bytes, Path::new(model))?;
         let (weights, tokenizer) = (WeightFiles::Builtin(bytes), TokenizerFile::Builtin);
         let head = HeadConfig::absent(&config, Path::new(model));

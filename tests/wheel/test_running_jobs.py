@@ -1,0 +1,148 @@
+"""Jobs while they run: progress, Ctrl-C, forks."""
+
+import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pandas as pd
+import pytest
+
+import polylance
+from polylance import progress as bars
+
+
+def many(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"id": range(rows), "text": [f"{row} " + "word " * 40 for row in range(rows)]})
+
+
+def test_progress_is_reported_in_rows_for_a_frame_and_in_bytes_for_a_file(documents, address, tmp_path):
+    seen = []
+    polylance.embed(many(500), table=address, progress=seen.append)
+    assert all(isinstance(step, polylance.Progress) for step in seen)
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
+    assert {step.total for step in seen if step.stage == "embed"} == {500}
+    file = tmp_path / "docs.csv"
+    many(500).to_csv(file, index=False)
+    seen.clear()
+    polylance.embed(file, table=tmp_path / "other.lance", progress=seen.append)
+    assert {step.total for step in seen if step.stage == "embed"} == {file.stat().st_size}
+
+
+def test_an_exception_of_the_progress_function_stops_the_job_which_commits(address, temporary):
+    calls = []
+
+    def stop(step):
+        calls.append(step)
+        if step.rows:
+            raise StopIteration("enough")
+
+    with pytest.raises(StopIteration, match="enough"):
+        polylance.embed(many(3000), table=address, progress=stop)
+    committed = len(polylance.Table(address))
+    assert 0 < committed < 3000 and not list(temporary.iterdir())
+    report = polylance.embed(many(3000), table=address).report
+    assert report.rows_skipped == committed and report.rows_written == 3000 - committed
+
+
+def test_an_exception_in_encode_ends_it(encoder):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoder._native.encode(["text"] * 2000, "", stop)
+    assert encoder.encode("text").shape == (384,)
+
+
+INTERRUPTED = """
+    import sys, pandas as pd, polylance
+    frame = pd.DataFrame({"id": range(20000), "text": [f"{row} " + "word " * 40 for row in range(20000)]})
+    def started(step):
+        if step.rows:
+            print("started", flush=True)
+    try:
+        polylance.embed(frame, table=sys.argv[1], progress=started)
+    except KeyboardInterrupt:
+        print("interrupted", len(polylance.Table(sys.argv[1])), flush=True)
+"""
+
+
+def test_ctrl_c_commits_and_raises(address, temporary):
+    job = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED), address], stdout=subprocess.PIPE, text=True
+    )
+    assert job.stdout.readline() == "started\n"
+    job.send_signal(signal.SIGINT)
+    *_, last = job.communicate(timeout=120)[0].splitlines()
+    word, rows = last.split()
+    assert word == "interrupted" and 0 < int(rows) < 20000 and job.returncode == 0
+    assert not list(temporary.iterdir())
+
+
+def test_other_threads_run_while_a_job_runs(address):
+    job = threading.Thread(target=polylance.embed, args=[many(500)], kwargs={"table": address})
+    job.start()
+    turns = 0
+    while job.is_alive():
+        turns += 1
+    job.join()
+    assert turns > 1000 and len(polylance.Table(address)) == 500
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes are forked")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_gets_an_error_and_does_not_hang(encoder):
+    encoder.encode("before the fork")
+    child = os.fork()
+    if child == 0:
+        try:
+            encoder.encode("after the fork")
+        except polylance.UsageError as error:
+            os._exit(0 if "fork" in str(error) and "spawn" in error.hint else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert encoder.encode("in the parent").shape == (384,)
+
+
+def test_bars_follow_the_protocol_of_tqdm(monkeypatch):
+    made = []
+
+    class Bar:
+        def __init__(self, **options):
+            self.options, self.n, self.total, self.closed = options, 0, options["total"], False
+            made.append(self)
+
+        def update(self, n):
+            self.n += n
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(bars, "_tqdm", lambda: Bar)
+    with bars.shown(True) as function:
+        function("embed", 10, 100, 1)
+        function("embed", 100, 100, 9)
+        function("index", 0, 0, 0)
+    assert [(bar.options["desc"], bar.n, bar.total, bar.closed) for bar in made] == [
+        ("embed", 100, 100, True), ("index", 0, None, True)]  # fmt: skip
+    with bars.shown(False) as function:
+        assert function is None
+    with bars.shown(None) as function:
+        assert function is None, "pytest's stderr is no terminal"
+
+
+def test_without_tqdm_a_line_is_written(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with bars.shown(True, rows=8) as function:
+        function("embed", 1, 2, 4)
+    assert sys.stderr.getvalue() == "\rembed: 50%\033[K\r\033[K"
+
+
+def test_a_bar_of_tqdm_is_drawn(documents, address, capfd):
+    polylance.embed(documents, text="body", table=address, progress=True)
+    assert pathlib.Path(address).exists() and "embed" in capfd.readouterr().err
