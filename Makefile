@@ -126,6 +126,14 @@ soak: setup-test ## the long form of the tests of kills, failures and concurrent
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
 	"$(TARGET)/debug/fake-run" "$(SOAK)" 10000000
 
+# Not part of `test`: PyTorch takes gigabytes.
+.PHONY: wheel-mteb
+wheel-mteb: ## two small tasks of mteb with the wheel in dist/
+	python3 -m venv "$(CACHE)/wheel-mteb"
+	"$(CACHE)/wheel-mteb/bin/pip" install --quiet --force-reinstall --no-deps dist/polylance-*.whl
+	"$(CACHE)/wheel-mteb/bin/pip" install --quiet --requirement tests/wheel/requirements-mteb.txt
+	"$(CACHE)/wheel-mteb/bin/pytest" tests/wheel/test_mteb.py
+
 .PHONY: generate
 generate: ## write the JSON Schema of the pipeline file
 	cargo run --locked --package polylance-cli -- schema --write schemas

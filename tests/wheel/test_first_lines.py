@@ -6,7 +6,7 @@ import textwrap
 
 import pandas as pd
 import pytest
-from conftest import TEXTS
+from conftest import LANGUAGES, TEXTS
 from hub import serve, write_model
 
 import polylance
@@ -50,8 +50,8 @@ def test_the_first_lines_run_as_they_are_written(folder, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
 
     years = range(2018, 2018 + len(TEXTS))
-    df = pd.DataFrame({"id": TEXTS.keys(), "body": TEXTS.values(), "year": years, "lang": ["en", "fr", "fr", "en", "ja"]})
-    df.to_csv("docs.csv", index=False)
+    df = pd.DataFrame({"id": TEXTS.keys(), "body": TEXTS.values(), "year": years, "lang": LANGUAGES})
+    df.assign(id=TEXTS.keys()).to_csv("docs.csv", index=False)
     texts = list(TEXTS.values())
 
     results = []
@@ -63,7 +63,7 @@ def test_the_first_lines_run_as_they_are_written(folder, monkeypatch):
             exec(line, names)
     server.shutdown()
     hits, counts, filled, vectors, report = results
-    assert hits["doc_id"].iloc[0] == "d" and hits["year"].min() >= 2020
+    assert hits["text"].iloc[0] == TEXTS["d"] and hits["year"].min() >= 2020
     assert dict(counts.iter_rows()) == {"en": 2, "fr": 2, "ja": 1}
     assert filled.rows_annotated == len(df) and "people" in names["table"].sql("SELECT * FROM docs").columns
     assert vectors.shape == (len(df), 16)

@@ -1,5 +1,6 @@
 """The package as it is installed: the command, the types, its weight."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -70,3 +71,20 @@ def test_the_stub_describes_the_native_module(tmp_path):
     stubtest = [sys.executable, "-m", "mypy.stubtest", "--ignore-disjoint-bases", "polylance._polylance"]
     checked = subprocess.run(stubtest, capture_output=True, text=True, cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_the_built_in_model_may_be_in_a_package_of_its_own(tmp_path):
+    def encode() -> subprocess.CompletedProcess[str]:
+        code = "import polylance; print(polylance.Encoder().encode('x').shape)"
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+    package = tmp_path / "polylance_e5_small"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    name = "multilingual-e5-small-q4_0.gguf"
+    without = encode()
+    assert "UsageError" in without.stderr and str(package / name) in without.stderr
+    assets = pathlib.Path(__file__).parents[2] / "crates/builtin/assets"
+    (package / name).symlink_to(assets / name)
+    assert encode().stdout.strip() == "(384,)"

@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+
+__all__ = ["Encoder", "Table", "annotate", "embed", "main", "run", "set_model_folder", "spool"]
 
 _Progress = Callable[[str, int, int, int], None] | None
 
@@ -14,10 +16,11 @@ def embed(pipeline: str, reread: bool, progress: _Progress) -> str: ...
 def run(path: str | PathLike[str], settings: list[str], reread: bool, progress: _Progress) -> str: ...
 def annotate(table: str, column: str, devices: list[str], progress: _Progress) -> str: ...
 
+@final
 class Table:
-    def __init__(
-        self, uri: str, model: str | None, trust_table_model: bool, reranker: str | None, devices: list[str]
-    ) -> None: ...
+    def __new__(
+        cls, uri: str, model: str | None, trust_table_model: bool, reranker: str | None, devices: list[str]
+    ) -> Table: ...
     def search(
         self,
         query: str | None,
@@ -35,8 +38,9 @@ class Table:
     def sql(self, statement: str, tables: list[tuple[str, str]]) -> Any: ...
     def describe(self) -> str: ...
 
+@final
 class Encoder:
-    def __init__(self, model: str, devices: list[str], dtype: str | None, max_tokens: int | None) -> None: ...
+    def __new__(cls, model: str, devices: list[str], dtype: str | None, max_tokens: int | None) -> Encoder: ...
     @staticmethod
     def of_table(table: Table) -> Encoder: ...
     @property
