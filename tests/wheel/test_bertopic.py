@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 import polylance
 import polylance.bertopic
 
-RIGHTS = [f"Everyone has the right to {right}." for right in ("education", "rest", "work", "leisure", "asylum", "join a union")]
+RIGHTS = [f"Everyone has the right to {right}." for right in ("education", "rest", "work", "leisure", "asylum", "vote")]
 HOUSES = [f"The old house has a new {thing}." for thing in ("roof", "door", "kitchen", "heat pump", "window", "stove")]
 
 

@@ -55,8 +55,8 @@ def test_a_missing_table(tmp_path, command):
 def test_an_invalid_condition(documents, address, command):
     table = polylance.embed(documents, text="body", table=address)
     with pytest.raises(polylance.PolylanceError) as raised:
-        table.search("anything", where="yaer > 2000")
-    assert_same(raised.value, command("search", "--table", address, "anything", "--where", "yaer > 2000"))
+        table.search("anything", where="jear > 2000")
+    assert_same(raised.value, command("search", "--table", address, "anything", "--where", "jear > 2000"))
 
 
 def test_an_invalid_pipeline_file(tmp_path, command):

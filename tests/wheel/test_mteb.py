@@ -1,4 +1,4 @@
-"""mteb with a polylance model, on two small tasks that are made here. `requirements-mteb.txt` installs what it needs."""
+"""mteb with a polylance model, on two small tasks that are made here. `requirements-mteb.txt` installs mteb."""
 
 import mteb
 import pytest

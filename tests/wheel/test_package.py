@@ -31,7 +31,8 @@ def test_the_package_comes_from_the_wheel():
 def test_the_command_is_installed(command):
     shown = command("--version")
     assert shown.stdout.split() == ["polylance", polylance.__version__]
-    assert subprocess.run([sys.executable, "-m", "polylance", "--version"], capture_output=True, text=True).stdout == shown.stdout
+    module = subprocess.run([sys.executable, "-m", "polylance", "--version"], capture_output=True, text=True)
+    assert module.stdout == shown.stdout
     wrong = command("embed")
     assert wrong.returncode == 2 and "--source" in wrong.stderr
 
@@ -62,7 +63,8 @@ def test_every_public_name_is_documented():
 def test_callers_are_checked_by_type_checkers(tmp_path):
     file = tmp_path / "use.py"
     file.write_text(textwrap.dedent(USE), encoding="utf-8")
-    checked = subprocess.run([sys.executable, "-m", "mypy", "--strict", file], capture_output=True, text=True, cwd=tmp_path)
+    mypy = [sys.executable, "-m", "mypy", "--strict", file]
+    checked = subprocess.run(mypy, capture_output=True, text=True, cwd=tmp_path)
     errors = [line for line in checked.stdout.splitlines() if ": error:" in line]
     assert len(errors) == 1 and '"mode"' in errors[0] and "words" in errors[0], checked.stdout
 

@@ -1,6 +1,7 @@
 """Searches, queries and annotations, and their rows in other libraries."""
 
 import concurrent.futures
+import json
 
 import duckdb
 import numpy as np
@@ -62,8 +63,8 @@ def test_a_search_has_the_options_of_the_command(documents, address, command):
     assert {"doc_id", "year"} < set(hits.columns) and "text" not in hits.columns
     assert table.search("maisons", mode="text").to_pylist()[0]["doc_id"] == "c"
     assert len(table.search("education", by_document=True)) == 5
-    printed = command("search", "--table", address, "education", "--json", check=True).stdout.splitlines()
-    assert [hit["doc_id"] for hit in table.search("education")] == [pd.io.json.ujson_loads(line)["doc_id"] for line in printed]
+    printed = json.loads(command("search", "--table", address, "education", "--json").stdout)
+    assert [hit["doc_id"] for hit in table.search("education")] == [hit["doc_id"] for hit in printed]
 
 
 def test_the_encoder_of_a_table_makes_the_vectors_of_the_table(documents, address):
@@ -92,10 +93,10 @@ def test_annotations_fill_only_what_is_missing(table, documents, address, tmp_pa
     report = table.annotate("topic", task="classify", model=tmp_path / "topics", progress=seen.append)
     assert report.rows_annotated == 5 and seen[-1][:3] == ("topic", 5, 5)
     assert table.annotate("topic", task="classify", model=tmp_path / "topics").rows_annotated == 0
-    with pytest.raises(polylance.UsageError, match="classfy"):
-        table.annotate("other", task="classfy", model=tmp_path / "topics")
-    with pytest.raises(polylance.UsageError, match="agregation"):
-        table.annotate("other", task="classify", model=tmp_path / "topics", agregation="first")
+    with pytest.raises(polylance.UsageError, match="sort"):
+        table.annotate("other", task="sort", model=tmp_path / "topics")
+    with pytest.raises(polylance.UsageError, match="words"):
+        table.annotate("other", task="classify", model=tmp_path / "topics", words="first")
 
 
 def test_a_table_may_be_searched_from_many_threads(table):

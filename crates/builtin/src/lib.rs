@@ -1,7 +1,7 @@
 //! The built-in model and corpus, embedded in the binary, so that a fresh machine works without a hub or a network.
 //!
-//! A build with the environment variable `POLYLANCE_EXTERNAL_MODEL` leaves the model's weights out: the Python wheel is then
-//! a third of the size, and the weights are in a wheel of their own.
+//! A build with the environment variable `POLYLANCE_EXTERNAL_MODEL` leaves the weights of the model out: they are then
+//! in a Python wheel of their own, because package indices limit the size of a wheel.
 //!
 //! Both are made by the scripts in `assets/`, whose `README.md` records sources, licences and hashes.
 

@@ -7,10 +7,11 @@
     table.sql("SELECT lang, count(*) FROM docs GROUP BY lang").to_polars()
 
 A source is a path, an address (s3://, gs://, az://, https://), a pipeline file, or any object with an Arrow stream: a
-DataFrame of pandas or polars, a relation of DuckDB, a table of PyArrow, a dataset of Hugging Face. Running a job again over
-the same texts embeds nothing.
+DataFrame of pandas or polars, a relation of DuckDB, a table of PyArrow, a dataset of Hugging Face. Running a job again
+over the same texts embeds nothing.
 
-`polylance.lancedb`, `polylance.langchain`, `polylance.bertopic` and `polylance.mteb` connect the models to these libraries.
+`polylance.lancedb`, `polylance.langchain`, `polylance.bertopic` and `polylance.mteb` connect the models to these
+libraries.
 """
 
 from importlib.metadata import version as _version

@@ -40,18 +40,19 @@ def embed(
 
     Args:
         source: A path, a glob or an address (`s3://`, `gs://`, `az://`, `https://`, `builtin:udhr`), a pipeline file
-            (`.toml`), or any object with an Arrow stream: a DataFrame of pandas or polars, a relation of DuckDB, a table
-            or a reader of PyArrow, a dataset of Hugging Face. The rows of such an object are first written to a temporary
-            file.
+            (`.toml`), or any object with an Arrow stream: a DataFrame of pandas or polars, a relation of DuckDB, a
+            table or a reader of PyArrow, a dataset of Hugging Face. The rows of such an object are first written to a
+            temporary file.
         table: The Lance table; created if it does not exist. Only a pipeline file may name it instead.
         text: The column with the text; `text` by default.
-        id: The column with the document's id. By default the column `id`; an object with an Arrow stream may lack it, and
-            then the id of a row is made of its text (`@content`): equal texts are one document.
-        keep: Columns to copy to the table. By default all columns of an object with an Arrow stream, and none of a path;
-            `"*"` copies all, `[]` none.
+        id: The column with the document's id. By default the column `id`; an object with an Arrow stream may lack it,
+            and then the id of a row is made of its text (`@content`): equal texts are one document.
+        keep: Columns to copy to the table. By default all columns of an object with an Arrow stream, and none of a
+            path; `"*"` copies all, `[]` none.
         model: `builtin:multilingual-e5-small` by default, or a folder, a GGUF file or a hub id.
         devices: As in `model.devices` of a pipeline file: "cpu", "cuda:0"; all GPUs by default, or all cores.
-        settings: Other keys of a pipeline file, nested or dotted: `{"chunk": {"tokens": 256}}`, `{"chunk.tokens": 256}`.
+        settings: Other keys of a pipeline file, nested or dotted: `{"chunk": {"tokens": 256}}` or
+            `{"chunk.tokens": 256}`.
         reread: Read the source even if none of its files has changed.
         progress: True, False, or a function that receives a `polylance.Progress`; an exception that it raises stops the
             job. By default bars on a terminal and in a notebook.
@@ -110,7 +111,7 @@ def _embed_in_memory(source: Any, values: Mapping[str, Any], progress: bool | Pr
     with tempfile.TemporaryDirectory(prefix="polylance-", ignore_cleanup_errors=True) as folder:
         file = os.path.join(folder, f"{type(source).__name__}.arrows")
         rows, columns = _polylance.spool(stream, file)
-        # A file of the future may still change, so the table does not record it as unchanged: its name never comes back.
+        # A file of the future may still change, so the table does not record it as unchanged: its name is used once.
         tomorrow = time.time() + 86_400
         os.utime(file, (tomorrow, tomorrow))
         defaults = {"source.id": "id" if "id" in columns else CONTENT_ID, "source.keep": ["*"]}

@@ -9,11 +9,12 @@ from typing import Any
 
 
 class Report(Mapping[str, Any]):
-    """The result of a job, as a mapping whose keys are attributes, too: `report.rows_written`, `report["rows_written"]`.
+    """The result of a job: a mapping whose keys are attributes, too.
 
-    A report of `embed` and `run` has the counts of rows (`rows_read`, `rows_skipped`, `rows_written`, `chunks_written`,
-    `rows_quarantined`), the `table` and its `version`, `tokens`, `seconds`, `tokens_per_second`, `index` and `upkeep`: the
-    keys of `polylance run --json`. One of `annotate` has those of `polylance annotate --json`.
+    `report.rows_written` is `report["rows_written"]`. A report of `embed` and `run` has the counts of rows (`rows_read`,
+    `rows_skipped`, `rows_written`, `chunks_written`, `rows_quarantined`), the `table` and its `version`, `tokens`,
+    `seconds`, `tokens_per_second`, `index` and `upkeep`: the keys of `polylance run --json`. One of `annotate` has those
+    of `polylance annotate --json`.
     """
 
     def __init__(self, values: Mapping[str, Any]):

@@ -16,8 +16,8 @@ use crate::{
     wait::{wait, wait_with_progress},
 };
 
-/// Number of texts in one call to the backend: enough to sort by length, few enough to tokenize the next while these are
-/// computed.
+/// Number of texts in one call to the backend: enough to sort by length, few enough to tokenize the next while these
+/// are computed.
 const WINDOW_TEXTS: usize = 512;
 /// Number of windows in progress: the tokenizer is one ahead.
 const WINDOWS: usize = 2;
@@ -93,8 +93,8 @@ impl Encoder {
         (&self.prompts.query, &self.prompts.passage)
     }
 
-    /// The vectors of texts, `[texts, dim]`, in their order. `progress` receives the stage, the number of texts that are
-    /// done, their number, and the former once more, as the progress of a job has it.
+    /// The vectors of texts, `[texts, dim]`, in their order. `progress` receives the same values as that of a job: the
+    /// stage, the number of texts that are done, the number of all, and the former again as the rows read.
     fn encode<'py>(
         &self,
         py: Python<'py>,

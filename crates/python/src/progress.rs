@@ -8,7 +8,8 @@ use std::sync::{
 use polylance_engine::{Observer, SourceProgress, Stage};
 use pyo3::prelude::*;
 
-/// A function that receives the stage, the part that is done, the whole (bytes of the source, or rows) and the rows read.
+/// A function that receives the stage, the part that is done, the whole (bytes of the source, or rows), and the rows
+/// read.
 #[derive(Default)]
 pub(crate) struct Callback {
     function: Option<Py<PyAny>>,
@@ -21,7 +22,8 @@ impl Callback {
         Self { function, ..Self::default() }
     }
 
-    /// Calls the function. Its exception is kept for [`Callback::take_error`], which ends the job; it is not called again.
+    /// Calls the function. Its exception is kept for [`Callback::take_error`], which ends the job; after that it is not
+    /// called again.
     pub(crate) fn call(&self, stage: &str, done: u64, total: u64, rows: u64) {
         let Some(function) = self.function.as_ref().filter(|_| !self.has_raised.load(Ordering::Relaxed)) else {
             return;

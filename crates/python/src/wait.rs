@@ -18,8 +18,8 @@ use crate::{error::raise, progress::Callback};
 /// Time between two runs of Python's signal handlers while Rust works: only they receive Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The threads of all calls, started by the first. A process that was forked after that has no threads: it gets an error
-/// instead of a call that never ends.
+/// The threads of all calls, started by the first. A process that was forked after that has no threads: it gets an
+/// error instead of a call that never ends.
 fn runtime() -> PyResult<&'static Runtime> {
     static RUNTIME: OnceLock<Result<(u32, Runtime), String>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
