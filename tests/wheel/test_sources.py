@@ -59,21 +59,17 @@ SOURCES = {
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_an_object_with_rows_is_a_source_and_its_second_run_embeds_nothing(kind, documents, address, tmp_path):
-    def source():
-        folder = tmp_path / "source"
-        folder.mkdir(exist_ok=True)
-        return SOURCES[kind](documents, folder)
+    def report(run: str) -> polylance.Report:
+        folder = tmp_path / run
+        folder.mkdir()
+        return polylance.embed(SOURCES[kind](documents, folder), text="body", table=address).report
 
-    first = source()
-    table = polylance.embed(first, text="body", table=address)
-    assert table.report.rows_written == documents.num_rows and len(table) == documents.num_rows
-    rows = table.sql("SELECT doc_id, text, year, lang FROM docs ORDER BY doc_id").to_pylist()
-    assert [tuple(row.values()) for row in rows] == list(zip(TEXTS, TEXTS.values(), range(2018, 2023), LANGUAGES))
-    again = first if not isinstance(first, (pa.RecordBatchReader, deltalake.query.QueryResult)) and kind not in {
-        "adbc", "deltalake"} else None  # fmt: skip
-    if again is not None:
-        report = polylance.embed(again, text="body", table=address).report
-        assert (report.tokens, report.rows_written, report.rows_skipped) == (0, 0, documents.num_rows)
+    assert report("first").rows_written == documents.num_rows
+    rows = polylance.Table(address).sql("SELECT doc_id, text, year, lang FROM docs ORDER BY doc_id").to_pylist()
+    expected = zip(TEXTS, TEXTS.values(), range(2018, 2023), LANGUAGES, strict=True)
+    assert [tuple(row.values()) for row in rows] == list(expected)
+    second = report("second")
+    assert (second.tokens, second.rows_written, second.rows_skipped) == (0, 0, documents.num_rows)
 
 
 def test_a_selection_of_a_dataset_is_embedded_and_no_other_row(documents, address):
