@@ -2,6 +2,7 @@
 
 use polylance_config::{ByteSize, ConfigError, Pipeline, Source, Table};
 use polylance_schema::{ChunkMode, Explain};
+use serde_json::json;
 
 const SHORTEST: &str = "version = 1\n[source]\nuri = \"builtin:udhr\"\n[table]\nuri = \"udhr.lance\"\n";
 
@@ -137,4 +138,15 @@ fn unreadable_file_is_named() {
     std::fs::write(&missing, b"version = 1\n# \xff\n").unwrap();
     let error = Pipeline::read(&missing, &[""; 0]).unwrap_err();
     assert!(error.to_string().ends_with("nightly.toml:2: not TOML: the text is not UTF-8"), "{error}");
+}
+
+#[test]
+fn values_without_a_file_are_checked_like_a_file() {
+    let values = |key: &str| {
+        let (source, table) = (json!({"uri": "builtin:udhr", key: "text"}), json!({"uri": "udhr.lance"}));
+        Pipeline::from_values("settings", &json!({"version": 1, "source": source, "table": table}))
+    };
+    assert_eq!(values("text").unwrap(), parse(SHORTEST).unwrap());
+    let refused = message(values("txt"));
+    assert!(refused.starts_with("settings: unknown key `source.txt`\nhint: did you mean `text`?"), "{refused}");
 }
