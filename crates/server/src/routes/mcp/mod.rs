@@ -1,7 +1,7 @@
 //! `POST /mcp`: the tables as tools for assistants, by the Model Context Protocol over Streamable HTTP.
 //!
-//! The route keeps no sessions and sends nothing on its own: every request is answered with JSON, and there is no stream to
-//! open. A tool runs the function of an HTTP route, with its checks, limits and errors.
+//! The route keeps no sessions and sends nothing on its own: every request is answered with JSON, and there is no
+//! stream to open. A tool runs the function of an HTTP route, with its checks, limits and errors.
 
 mod batch;
 mod message;
