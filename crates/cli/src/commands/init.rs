@@ -125,7 +125,7 @@ fn expect_outside(source: &str, file: Option<&Path>, table: &str) -> Result<()> 
 fn id(draft: &PipelineDraft) -> (&str, bool) {
     match &draft.id {
         IdChoice::Column(name) => (name, true),
-        IdChoice::Content { .. } => ("a hash of the row's content", false),
+        IdChoice::Content { .. } => ("a hash of the text", false),
     }
 }
 

@@ -55,16 +55,17 @@ fn completions_of_every_shell_have_every_command() {
 fn bash_completes_commands_and_values() {
     let folder = TestFolder::new();
     let script = folder.run(&["completions", "bash"]).stdout;
-    let complete = |words: &str, at: usize| {
-        let call =
-            format!("COMP_WORDS=({words}); COMP_CWORD={at}; _polylance polylance '' ''; echo \"${{COMPREPLY[@]}}\"");
-        output("bash", &["--norc"], &format!("{script}\n{call}\n")).unwrap().1
+    // As bash calls it: the command, the word at the cursor and the word before that one.
+    let complete = |words: &str, before: &str| {
+        let at = words.split(' ').count();
+        let call = format!("_polylance polylance '' {before}; echo \"${{COMPREPLY[@]}}\"");
+        output("bash", &["--norc"], &format!("{script}\nCOMP_WORDS=({words} '') COMP_CWORD={at}\n{call}\n")).unwrap().1
     };
-    let commands = complete("polylance ''", 1);
+    let commands = complete("polylance", "polylance");
     for command in visible_commands().filter(|command| !command.contains(' ')) {
         assert!(commands.split_whitespace().any(|word| word == command), "{command}: {commands}");
     }
-    assert!(complete("polylance run --progress ''", 3).contains("auto plain none"));
+    assert!(complete("polylance run --progress", "--progress").contains("auto plain none"));
 }
 
 #[test]

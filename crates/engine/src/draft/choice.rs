@@ -2,7 +2,7 @@
 
 use polylance_dataflow::SourceColumn;
 
-/// The id that is a hash of the row's content.
+/// The id that is a hash of the text.
 pub(super) const CONTENT_ID: &str = "@content";
 /// Names of columns with the text, the likeliest first.
 const TEXT_NAMES: [&str; 13] = [
@@ -38,7 +38,7 @@ pub struct TextChoice {
 pub enum IdChoice {
     /// A column that is named like an id, with a different value in each row that was read.
     Column(String),
-    /// There is none: the id is made from the content of the row.
+    /// There is none: the id is a hash of the text.
     Content {
         /// Columns that are named like an id and have missing or equal values.
         repeated: Vec<String>,

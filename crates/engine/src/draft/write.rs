@@ -82,6 +82,7 @@ impl PipelineDraft {
             IdChoice::Column(name) => {
                 match self.profile.sampled_rows {
                     0 => writeln!(f, "# No row was read: check that each has a different value here.")?,
+                    1 => writeln!(f, "# There is one row, so check that each has a different value here.")?,
                     rows => writeln!(f, "# Each of the first {rows} rows has a different value in this column.")?,
                 }
                 writeln!(f, "id = {}", quoted(name))
@@ -93,11 +94,9 @@ impl PipelineDraft {
                     let names: Vec<String> = repeated.iter().map(|name| comment(name)).collect();
                     writeln!(f, "# In the first rows, values are missing or repeated in {}.", names.join(", "))?;
                 }
-                writeln!(
-                    f,
-                    "# So the id is a hash of the row's content: a changed row counts as a new document. If a"
-                )?;
-                writeln!(f, "# column is unique, name it here.\nid = {}", quoted(CONTENT_ID))
+                writeln!(f, "# So the id is a hash of the text: equal texts are one document, a changed one is new.")?;
+                writeln!(f, "# \"@row\" names the file and the row instead. If a column is unique, name it here.")?;
+                writeln!(f, "id = {}", quoted(CONTENT_ID))
             }
         }
     }
