@@ -64,9 +64,9 @@ def test_what_cannot_be_computed_is_refused(encoder):
 
 
 def test_a_vector_does_not_depend_on_its_neighbours(encoder):
-    texts = [f"text number {number} " + "word " * (number % 50) for number in range(600)]
+    texts = [f"text {number} " + "word " * (number % 7) for number in range(530)]
     together = encoder.encode(texts)
-    chosen = [0, 511, 512, 599]
+    chosen = [0, 511, 512, 529]
     np.testing.assert_array_equal(together[chosen], encoder.encode([texts[index] for index in chosen]))
 
 

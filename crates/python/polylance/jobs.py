@@ -71,7 +71,7 @@ def embed(
     }
     values = {**dict(_flat(settings or {})), **{key: value for key, value in arguments.items() if value is not None}}
     if sources.is_pipeline_file(source):
-        report = run(source, values, reread=reread, progress=progress)
+        report = _run(source, values, reread, progress)
     elif table is None:
         raise UsageError("embed() needs a table", 'name one: table="docs.lance"')
     elif isinstance(source, (str, os.PathLike)):
@@ -79,6 +79,7 @@ def embed(
             report = _embed({"source.uri": os.fspath(source), **values}, reread, function)
     else:
         report = _embed_in_memory(source, values, progress)
+    _warn_of_quarantine(report)
     embedded = Table(report["table"], model=model, devices=devices)
     embedded.report = report
     return embedded
@@ -99,11 +100,21 @@ def run(
         reread: Read the source even if none of its files has changed.
         progress: As for `embed`.
     """
+    report = _run(pipeline, settings, reread, progress)
+    _warn_of_quarantine(report)
+    return report
+
+
+def _run(
+    pipeline: str | os.PathLike[str],
+    settings: Sequence[str] | Mapping[str, Any],
+    reread: bool,
+    progress: bool | ProgressFunction | None,
+) -> Report:
     if isinstance(settings, Mapping):
         settings = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(settings)]
     with shown(progress) as function:
-        report = Report._parse(_polylance.run(os.fspath(pipeline), list(settings), reread, function))
-    return _warn_of_quarantine(report)
+        return Report._parse(_polylance.run(os.fspath(pipeline), list(settings), reread, function))
 
 
 def _embed_in_memory(source: Any, values: Mapping[str, Any], progress: bool | ProgressFunction | None) -> Report:
@@ -133,7 +144,7 @@ def _embed(values: Mapping[str, Any], reread: bool = False, function: NativeFunc
         for part in sections:
             section = section.setdefault(part, {})
         section[name] = value
-    return _warn_of_quarantine(Report._parse(_polylance.embed(json.dumps(pipeline), reread, function)))
+    return Report._parse(_polylance.embed(json.dumps(pipeline), reread, function))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,10 +156,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _warn_of_quarantine(report: Report) -> Report:
+def _warn_of_quarantine(report: Report) -> None:
     refused = report.get("rows_quarantined", 0)
     if refused:
         rows = "1 row" if refused == 1 else f"{refused:,} rows"
         command = f"polylance quarantine list --table {report['table']}"
-        warnings.warn(f"{rows} could not be embedded and went to the quarantine: {command}", stacklevel=4)
-    return report
+        warnings.warn(f"{rows} could not be embedded and went to the quarantine: {command}", stacklevel=3)
