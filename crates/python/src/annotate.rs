@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use polylance_config::{Annotate, Run};
-use polylance_engine::{AnnotateRequest, EngineError, ResolvedColumn, ShutdownSignal, devices, resolve};
+use polylance_engine::{AnnotateRequest, AnnotationSummary, ResolvedColumn, ShutdownSignal, devices, resolve};
 use polylance_schema::CommitPolicy;
 use pyo3::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
-    error::wrong,
+    error::{as_json, wrong},
     progress::Callback,
     wait::{wait, wait_for_job},
 };
@@ -34,16 +34,20 @@ pub(crate) fn annotate(
     })?;
     let column = columns.pop().ok_or_else(|| wrong("a column is needed"))?;
     let grace = Duration::from_secs(Run::default().grace);
-    Ok(fill(py, column, grace, &Callback::new(progress))?.to_string())
+    as_json(&fill(py, column, grace, &Callback::new(progress))?)
 }
 
 /// Fills one column and returns its report.
-pub(crate) fn fill(py: Python<'_>, column: ResolvedColumn, grace: Duration, progress: &Callback) -> PyResult<Value> {
+pub(crate) fn fill(
+    py: Python<'_>,
+    column: ResolvedColumn,
+    grace: Duration,
+    progress: &Callback,
+) -> PyResult<AnnotationSummary> {
     let shutdown = ShutdownSignal::default();
     wait_for_job(py, &shutdown, grace, progress, async {
         let open = column.open().await?;
         let (name, missing) = (open.name().to_owned(), open.missing());
-        let summary = Box::pin(open.fill(&shutdown, &mut |done| progress.call(&name, done, missing, done))).await?;
-        Ok::<_, EngineError>(json!(summary))
+        Box::pin(open.fill(&shutdown, &mut |done| progress.call(&name, done, missing, done))).await
     })
 }

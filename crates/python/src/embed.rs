@@ -4,14 +4,15 @@ use std::{fs::File, io::BufWriter, path::PathBuf, time::Duration};
 
 use arrow::{error::ArrowError, ipc::writer::StreamWriter};
 use polylance_config::Pipeline;
-use polylance_engine::{EmbedOptions, EmbedPlan, Embedded, EngineError};
+use polylance_engine::{AnnotationSummary, EmbedOptions, EmbedPlan, Embedded, EngineError, RunSummary};
 use pyo3::prelude::*;
 use pyo3_arrow::input::AnyRecordBatch;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     annotate::fill,
-    error::{raise, wrong},
+    error::{as_json, raise, wrong},
     progress::{Callback, CallbackObserver},
     wait::{wait, wait_for_job},
 };
@@ -61,6 +62,15 @@ pub(crate) fn embed(py: Python<'_>, pipeline: &str, reread: bool, progress: Opti
     job(py, &pipeline, reread, &Callback::new(progress))
 }
 
+/// The report of a run and of the columns that it filled.
+#[derive(Serialize)]
+struct JobReport {
+    #[serde(flatten)]
+    summary: RunSummary,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    annotations: Vec<AnnotationSummary>,
+}
+
 fn job(py: Python<'_>, pipeline: &Pipeline, reread: bool, progress: &Callback) -> PyResult<String> {
     let options = EmbedOptions { reread, only: None };
     let plan = wait(py, async {
@@ -76,9 +86,5 @@ fn job(py: Python<'_>, pipeline: &Pipeline, reread: bool, progress: &Callback) -
     for column in columns {
         annotations.push(fill(py, column, grace, progress)?);
     }
-    let mut report = json!(summary);
-    if !annotations.is_empty() {
-        report["annotations"] = Value::Array(annotations);
-    }
-    Ok(report.to_string())
+    as_json(&JobReport { summary, annotations })
 }

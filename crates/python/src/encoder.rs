@@ -10,7 +10,7 @@ use polylance_schema::{Chunking, Dtype, Prompts};
 use pyo3::prelude::*;
 
 use crate::{
-    error::{raise, wrong},
+    error::wrong,
     progress::Callback,
     table::Table,
     wait::{wait, wait_with_progress},
@@ -43,7 +43,7 @@ impl Encoder {
         dtype: Option<&str>,
         max_tokens: Option<usize>,
     ) -> PyResult<Self> {
-        let dtype = dtype.map(str::parse::<Dtype>).transpose().map_err(raise)?;
+        let dtype = dtype.map(str::parse::<Dtype>).transpose().map_err(|error| wrong(error.to_string()))?;
         let (name, prompts, pool) = wait(py, async {
             let (files, selection) = tokio::task::spawn_blocking(move || {
                 Ok::<_, EngineError>((models::find(&model)?, devices::select(&devices, dtype)?))

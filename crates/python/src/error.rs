@@ -5,6 +5,7 @@ use std::error::Error;
 use polylance_engine::explain;
 use polylance_schema::ErrorClass;
 use pyo3::prelude::*;
+use serde::Serialize;
 
 /// The exception for any error, with the text and the hint that the command line prints.
 pub(crate) fn raise<E: Error + 'static>(error: E) -> PyErr {
@@ -19,6 +20,11 @@ pub(crate) fn raise<E: Error + 'static>(error: E) -> PyErr {
 /// The exception for arguments that are wrong by themselves.
 pub(crate) fn wrong(message: impl Into<String>) -> PyErr {
     exception("UsageError", message.into(), None)
+}
+
+/// A report as JSON, with its keys in their order.
+pub(crate) fn as_json(report: &impl Serialize) -> PyResult<String> {
+    serde_json::to_string(report).map_err(|error| wrong(error.to_string()))
 }
 
 fn exception(class: &str, message: String, hint: Option<String>) -> PyErr {

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3_arrow::PyTable;
 
 use crate::{
-    error::{raise, wrong},
+    error::{as_json, raise, wrong},
     wait::wait,
 };
 
@@ -100,7 +100,7 @@ impl Table {
     /// Columns, contract, indices and versions as JSON; no row is read.
     fn describe(&self, py: Python<'_>) -> PyResult<String> {
         let described = wait(py, Box::pin(describe(&self.uri)))?;
-        serde_json::to_string(&described).map_err(|error| wrong(error.to_string()))
+        as_json(&described)
     }
 }
 
