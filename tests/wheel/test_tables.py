@@ -86,7 +86,7 @@ def test_sql_joins_other_tables(table, documents, tmp_path):
 
 def test_annotations_fill_only_what_is_missing(table, documents, address, tmp_path, command):
     labelled = tmp_path / "labelled.csv"
-    labelled.write_text("text,label\n" + "\n".join(f"right {n},law\nhouse {n},home" for n in range(10)))
+    labelled.write_text("id,text,label\n" + "\n".join(f"r{n},right {n},law\nh{n},house {n},home" for n in range(10)))
     fitted = command("fit", "--source", labelled, "--label", "label", "--out", tmp_path / "topics")
     assert fitted.returncode == 0, fitted.stderr
     seen = []

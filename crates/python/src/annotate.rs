@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use polylance_config::{Annotate, Run};
+use polylance_config::{Pipeline, Run};
 use polylance_engine::{AnnotateRequest, AnnotationSummary, ResolvedColumn, ShutdownSignal, devices, resolve};
 use polylance_schema::CommitPolicy;
 use pyo3::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    error::{as_json, wrong},
+    error::{as_json, raise, wrong},
     progress::Callback,
     wait::{wait, wait_for_job},
 };
@@ -24,13 +24,15 @@ pub(crate) fn annotate(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     let values: Value = serde_json::from_str(column).map_err(|error| wrong(error.to_string()))?;
-    let annotate: Annotate = serde_json::from_value(values).map_err(|error| wrong(error.to_string()))?;
+    // In a whole pipeline, its keys are checked as in a file.
+    let pipeline =
+        json!({"version": 1, "source": {"uri": "builtin:udhr"}, "table": {"uri": table}, "annotate": [values]});
+    let columns = Pipeline::from_values("settings", &pipeline).map_err(raise)?.annotate;
     let mut columns = wait(py, async {
         let dtype = resolve::dtype_of_table(&table).await?;
         let selection = devices::select(&devices, dtype)?;
-        let columns =
-            AnnotateRequest { table, columns: vec![annotate], selection, commit: CommitPolicy::default(), stall: None };
-        columns.resolve().await
+        let request = AnnotateRequest { table, columns, selection, commit: CommitPolicy::default(), stall: None };
+        request.resolve().await
     })?;
     let column = columns.pop().ok_or_else(|| wrong("a column is needed"))?;
     let grace = Duration::from_secs(Run::default().grace);
