@@ -91,12 +91,17 @@ fn error_page_quotes_the_output_of_the_program() {
     folder.fails(2, &embed("DIR/notes [2024].csv", table, model, &[]), &[]);
     folder.fails(2, &embed("ftp://host/docs", table, model, &[]), &[]);
     folder.fails(2, &embed("builtin:udhr?codes=xxx", table, model, &[]), &[]);
+    folder.fails(2, &embed("-", table, model, &[]), &[]);
     folder.fails(2, &embed("DIR/broken.parquet", table, model, &[]), &[]);
     folder.fails(2, &embed(docs, table, model, &["--text", "txt"]), &[]);
     folder.fails(2, &embed("DIR/notes.csv", table, model, &["--keep", "text_"]), &[]);
     folder.fails(2, &embed("DIR/notes.csv", table, model, &["--id", "id", "--keep", "chunk"]), &[]);
     folder.fails(2, &["init", "DIR/numbers.csv", "--output", "DIR/pipeline.toml"], &[]);
     folder.fails(2, &["init", docs, "--output", "DIR/notes.csv"], &[]);
+
+    write_parquet(&folder.path("long.parquet"), &[Row::new("a".to_owned(), "cat dot tin ".repeat(50))]);
+    assert_eq!(folder.run(&embed("DIR/long.parquet", "DIR/long.lance", model, &[]), &[]).code, 0);
+    folder.fails(2, &embed("DIR/long.lance", table, model, &[]), &[]);
 
     // Models.
     folder.fails(2, &embed(docs, table, "DIR/nowhere", &[]), &[]);

@@ -1,4 +1,4 @@
-//! The prompt of `polylance sql`, on a terminal.
+//! Commands on a terminal: the prompt of `polylance sql`, and a source that nobody pipes in.
 
 use std::{fs, process::Command};
 
@@ -24,4 +24,20 @@ fn sql_prompt_completes_cancels_and_remembers_statements() {
 fn sql_without_a_terminal_requires_a_query() {
     let none = polylance_with(&["sql", "--table", "none.lance"], &[], b"SELECT 1;").exits_with(2);
     let _ = none.stderr_contains(&["a query is needed", "--file -"]);
+}
+
+#[test]
+fn source_on_a_terminal_is_refused_with_an_example() {
+    let folder = tempfile::tempdir().unwrap();
+    let spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let refused = Command::new(python())
+        .args(["-c", spawn])
+        .arg(binary_path("polylance"))
+        .args(["embed", "--source", "-", "--progress", "none", "--table"])
+        .arg(folder.path().join("docs.lance"))
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&refused.stdout);
+    assert!(shown.contains("which is a terminal") && shown.contains("| polylance embed --source -"), "{shown}");
+    assert_eq!(refused.status.code(), Some(2), "{shown}");
 }

@@ -1,13 +1,13 @@
 //! Errors of a whole source. A single bad file or row is none of them: it goes to the quarantine.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io};
 
 use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT};
 
 use crate::{
     is_store_refusal,
     read::error::ReadError,
-    source::uri::{is_glob, is_web},
+    source::uri::{STDIN_NAME, is_glob, is_web},
 };
 
 /// A source that cannot be used.
@@ -27,13 +27,45 @@ pub enum SourceError {
         /// The URI as it was given.
         uri: String,
     },
+    /// A Lance table cannot be opened.
+    #[error("the Lance table {uri} cannot be opened")]
+    Table {
+        /// The table.
+        uri: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A Lance table has no rows.
+    #[error("the Lance table {uri} has no rows")]
+    EmptyTable {
+        /// The table.
+        uri: String,
+    },
+    /// A table of polylance has several rows for a document.
+    #[error("{uri}: `doc_id` is not unique, because the table has documents with several chunks")]
+    Chunks {
+        /// The table.
+        uri: String,
+    },
+    /// Standard input is a terminal.
+    #[error("the source `-` is standard input, which is a terminal")]
+    Terminal,
+    /// Standard input ended before its first byte.
+    #[error("standard input is empty")]
+    EmptyInput,
+    /// Standard input failed, or ended in the middle.
+    #[error("standard input could not be read to its end")]
+    Input {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file system refuses access.
     #[error("source `{uri}` cannot be read")]
     File {
         /// The URI as it was given.
         uri: String,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file was replaced or written while it was read.
     #[error("`{file}` changed while it was read: run again")]
@@ -140,7 +172,7 @@ pub enum SourceError {
         /// The folder for temporary files.
         folder: String,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A translation that the built-in corpus does not have.
     #[error("builtin:udhr has no translation with the code {}", codes.join(", "))]
@@ -188,7 +220,19 @@ fn unreachable_store(uri: &str) -> &'static str {
 }
 
 impl SourceError {
-    pub(crate) fn temporary(source: std::io::Error) -> Self {
+    /// The error of standard input: its format, or its premature end.
+    pub(crate) fn stdin(error: ReadError) -> Self {
+        let unsupported = |error: &io::Error| error.kind() == io::ErrorKind::Unsupported;
+        match error {
+            ReadError::Content(message) => Self::Unreadable { file: STDIN_NAME.to_owned(), message },
+            ReadError::Io(error) if unsupported(&error) => {
+                Self::Unreadable { file: STDIN_NAME.to_owned(), message: error.to_string() }
+            }
+            error => Self::Input { source: Box::new(error) },
+        }
+    }
+
+    pub(crate) fn temporary(source: io::Error) -> Self {
         Self::Temporary { folder: std::env::temp_dir().display().to_string(), source }
     }
 }
@@ -217,6 +261,24 @@ impl Explain for SourceError {
                 Some("write the name of an object as its store prints it; a folder is read whole".into())
             }
             Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
+            Self::Table { uri, source } if is_store_refusal(source.as_ref()) => Some(refused(uri).into()),
+            Self::Table { uri, .. } if uri.contains("://") => Some(unreachable_store(uri).into()),
+            Self::Table { .. } => Some("files of it may be missing, or a newer program may have written it".into()),
+            Self::EmptyTable { .. } => Some("a table without rows is no source: nothing was changed".into()),
+            Self::Chunks { .. } => {
+                Some("embed the source of that table, or name another column with --id or `id` in [source]".into())
+            }
+            Self::Terminal => Some(
+                "pipe the documents into the command: jq -c '.[]' docs.json | polylance embed --source - --table \
+                 docs.lance"
+                    .into(),
+            ),
+            Self::EmptyInput => Some("the command before the pipe wrote nothing: its own messages may show why".into()),
+            Self::Input { .. } => Some(
+                "the command before the pipe may have failed; committed rows stay, and the next run continues from \
+                 there"
+                    .into(),
+            ),
             Self::File { .. } => Some("the user of this process needs permission to read it and its folder".into()),
             Self::Changed { .. } => Some(
                 "let its writer finish, or let it write a new file and rename that; committed rows stay, and the next \
@@ -262,6 +324,8 @@ impl Explain for SourceError {
             | Self::Store { .. }
             | Self::Changed { .. }
             | Self::File { .. }
+            | Self::Input { .. }
+            | Self::Table { .. }
             | Self::Temporary { .. } => ErrorClass::Environment,
             _ => ErrorClass::User,
         }

@@ -36,6 +36,7 @@ pub use progress::{SourceProgress, progress};
 pub use shutdown::{Cancelled, ShutdownSignal};
 pub use source::{
     coverage::Coverage,
+    location::stdin::stdin_bytes,
     open::Source,
     profile::{ColumnSample, SourceColumn, SourceProfile},
     spec::{CsvSpec, SourceSpec},

@@ -17,7 +17,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Source: a file, a folder, a glob or `builtin:udhr`; local, s3://, gs://, az:// or http(s)://
+    /// Source: a file, a folder, a glob, a Lance table or `builtin:udhr`; local, s3://, gs://, az:// or http(s)://; or
+    /// `-`, standard input
     #[arg(long, value_name = "URI")]
     source: String,
     /// Lance table, created if it does not exist: local, s3://, gs:// or az://
@@ -45,7 +46,8 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance embed --source builtin:udhr --table udhr.lance --keep lang,article
   polylance embed --source 's3://corpus/*.parquet' --table s3://tables/corpus.lance --id url
-  polylance embed --source docs.jsonl.gz --table docs.lance --model intfloat/multilingual-e5-base";
+  polylance embed --source docs.jsonl.gz --table docs.lance --model intfloat/multilingual-e5-base
+  jq -c '.[]' docs.json | polylance embed --source - --table docs.lance";
 
 pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     let mut pipeline = Pipeline::new(Source::new(args.source), Table::new(args.table));

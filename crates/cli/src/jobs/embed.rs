@@ -13,7 +13,9 @@ use crate::{
     args::{OutputArgs, ProgressMode},
     error::Result,
     exit::ExitStatus,
-    output::{NO_INDEX, Printer, advice::advise, counted, peak_memory, progress, thousands},
+    output::{
+        NO_INDEX, Printer, advice::advise, counted, input_progress::while_opening, peak_memory, progress, thousands,
+    },
     shutdown::{FINISH_AND_COMMIT, Interrupted, ShutdownController, ShutdownPlan},
 };
 
@@ -27,7 +29,7 @@ pub(crate) async fn run(
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let options = EmbedOptions { reread: output.reread, only };
-    let plan = Box::pin(EmbedPlan::open(pipeline, options)).await?;
+    let plan = while_opening(output.progress, Box::pin(EmbedPlan::open(pipeline, options))).await?;
     if output.explain {
         printer.line(plan.to_string().trim_end())?;
         return Ok(ExitStatus::Done);

@@ -2,6 +2,7 @@
 
 pub(crate) mod advice;
 pub(crate) mod atomic_file;
+pub(crate) mod input_progress;
 mod printer;
 pub(crate) mod progress;
 pub(crate) mod rows;

@@ -13,7 +13,7 @@ use super::printer::{Printer, thousands};
 use crate::args::ProgressMode;
 
 /// Time between plain lines: the log of a long run stays readable.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The observer for a mode.
 pub(crate) fn observer(mode: ProgressMode) -> Box<dyn Observer> {

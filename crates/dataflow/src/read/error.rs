@@ -16,11 +16,19 @@ pub(crate) enum ReadError {
     Parquet(#[from] ParquetError),
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Lance(Box<lance::Error>),
     #[error("{0}")]
     Content(String),
     /// The file is not the one that was listed.
     #[error("the file changed while it was read")]
     Changed,
+}
+
+impl From<lance::Error> for ReadError {
+    fn from(error: lance::Error) -> Self {
+        Self::Lance(Box::new(error))
+    }
 }
 
 impl ReadError {
@@ -41,6 +49,8 @@ impl ReadError {
         self.causes().any(|error| {
             matches!(error.downcast_ref(), Some(Self::Changed))
                 || matches!(error.downcast_ref(), Some(NotFound { .. } | Precondition { .. }))
+                // A file of the version was removed by a cleanup.
+                || matches!(error.downcast_ref(), Some(lance::Error::NotFound { .. }))
         })
     }
 
@@ -67,6 +77,7 @@ impl ReadError {
             Self::Io(error) => Some(error),
             Self::Parquet(error) => Some(error),
             Self::Arrow(error) => Some(error),
+            Self::Lance(error) => Some(error.as_ref()),
             Self::Content(_) | Self::Changed => None,
         }
     }

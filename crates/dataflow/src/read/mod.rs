@@ -7,6 +7,7 @@ mod csv;
 pub(crate) mod error;
 mod format;
 mod jsonl;
+mod lance;
 mod lines;
 pub(crate) mod open_file;
 mod parquet;
@@ -34,6 +35,10 @@ impl OpenFile {
         csv: CsvSpec,
         request: &TypeRequest,
     ) -> Result<(SourceFormat, FileTypes), ReadError> {
+        if let Some(table) = self.table(format)? {
+            // The format of the first file is that of empty text files after it.
+            return Ok((SourceFormat::Arrow, lance::types(table)));
+        }
         let Some((format, compression)) = self.sniff(format).await? else {
             return Err(ReadError::Content("the file is empty".into()));
         };
@@ -48,6 +53,9 @@ impl OpenFile {
 
     /// The file's rows. The error, if any, is the last item.
     pub(crate) async fn rows(&self, columns: &Columns, format: Option<SourceFormat>) -> Result<RowStream, ReadError> {
+        if let Some(table) = self.table(format)? {
+            return lance::rows(self, table, columns).await;
+        }
         let Some((format, compression)) = self.sniff(format).await? else { return Ok(stream::empty().boxed()) };
         let rows = match format {
             SourceFormat::Parquet => parquet::rows(self, columns).await?,

@@ -13,6 +13,7 @@ use std::{
 
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, TryStreamExt, stream};
+use lance::Dataset;
 use object_store::{
     Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt,
 };
@@ -43,9 +44,26 @@ pub(crate) struct OpenFile {
     tag: Arc<OnceLock<String>>,
 }
 
+/// The bytes of a file, read from any place.
+pub(super) trait ReadSeek: io::Read + io::Seek + Send {}
+
+impl<T: io::Read + io::Seek + Send> ReadSeek for T {}
+
 impl OpenFile {
     pub(crate) fn new(store: Store, source_format: Option<SourceFormat>, file: SourceFile, bytes_read: Count) -> Self {
         Self { store, file, bytes_read, source_format, tag: Arc::default() }
+    }
+
+    /// The Lance table that the file is a fragment of.
+    pub(super) fn table(&self, given: Option<SourceFormat>) -> Result<Option<&Dataset>, ReadError> {
+        match (&self.store, given) {
+            (Store::Table(_), Some(format)) => {
+                let message = format!("a Lance table is not {format:?}: leave out `format` in [source]");
+                Err(ReadError::Content(message))
+            }
+            (Store::Table(table), None) => Ok(Some(table)),
+            _ => Ok(None),
+        }
     }
 
     /// Format and compression by content, unless the format is given; `None` for a text file without a row.
@@ -92,6 +110,8 @@ impl OpenFile {
             Store::Files => self.get_local(range).await,
             Store::Memory(store) => Ok(store.get_opts(&self.file.path, options(range)).await?),
             Store::Objects(store) => self.get_object(store, range).await,
+            Store::Stdin(spool) => Ok(spool.get(range)),
+            Store::Table(_) => Err(ReadError::Content("a fragment of a Lance table is no file".to_owned())),
             Store::Web(server) => {
                 let tag = self.file.state.as_ref().and_then(FileState::strong_tag);
                 let options = GetOptions { if_match: tag.map(str::to_owned), ..options(range) };
@@ -217,6 +237,14 @@ impl OpenFile {
                 server.ranges && self.file.state.as_ref().is_some_and(|state| state.strong_tag().is_some())
             }
             _ => true,
+        }
+    }
+
+    /// The whole file, for formats that are read from any place in it.
+    pub(super) async fn seekable(&self) -> Result<Box<dyn ReadSeek>, ReadError> {
+        match &self.store {
+            Store::Stdin(spool) => Ok(Box::new(spool.reader(0))),
+            _ => Ok(Box::new(self.local().await?)),
         }
     }
 

@@ -48,6 +48,9 @@ pub(super) async fn first_types(
 
 /// An error that ends the run: the store failed, or the file changed meanwhile. Any other error is returned as it is.
 pub(super) fn run_error(file: &SourceFile, error: ReadError) -> Result<SourceError, ReadError> {
+    if file.is_stdin() {
+        return Ok(SourceError::stdin(error));
+    }
     if error.is_change() {
         return Ok(SourceError::Changed { file: file.uri.clone() });
     }

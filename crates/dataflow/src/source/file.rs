@@ -5,7 +5,7 @@ use std::{fs::Metadata, path::Path as FilePath};
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
 
-use super::uri::FILE;
+use super::uri::{FILE, STDIN_NAME};
 
 /// One file of a source. The listing of a source is in memory once, and shared.
 #[derive(Debug, Clone)]
@@ -61,6 +61,11 @@ impl SourceFile {
     /// Whether the file is reached over a network.
     pub(crate) fn is_remote(&self) -> bool {
         self.uri.contains("://") && !self.uri.starts_with(FILE)
+    }
+
+    /// Whether this is standard input, whose errors end the run: nobody can repair it in place.
+    pub(crate) fn is_stdin(&self) -> bool {
+        self.uri == STDIN_NAME
     }
 
     /// The path of a file on this machine.

@@ -4,7 +4,7 @@ use arrow::datatypes::FieldRef;
 
 use super::{
     columns::{all_types, expect, first_types, keep},
-    location::Location,
+    location::{Location, Store, lance::with_document_id},
     rows::check_codes,
     spec::SourceSpec,
 };
@@ -43,6 +43,10 @@ impl Source {
     pub async fn open_for(spec: SourceSpec, table: &[FieldRef]) -> Result<Self, SourceError> {
         let mut location = Location::find(&spec.uri, spec.memory).await?;
         location.notes.extend(location.without_validators());
+        let spec = match &location.store {
+            Store::Table(table) => with_document_id(table, spec).await?,
+            _ => spec,
+        };
         let all = spec.keep == ["*"];
         let in_table = |name: &String| table.iter().any(|field| field.name() == name);
         let unknown: Vec<String> = spec.keep.iter().filter(|name| !in_table(name)).cloned().collect();

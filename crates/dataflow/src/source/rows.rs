@@ -93,6 +93,7 @@ fn contain_errors(
                 ReadMode::Whole => rows.checked(columns.max_bytes),
             })
         }
+        Err(error) if file.is_stdin() => Err(SourceError::stdin(error)),
         Err(error) if error.is_change() => Err(SourceError::Changed { file: file.uri.clone() }),
         Err(error) if file.is_remote() && error.is_store_failure() => {
             Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })

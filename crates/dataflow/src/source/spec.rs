@@ -2,7 +2,10 @@
 
 use polylance_schema::{DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, SourceFormat};
 
-use super::uri::redacted;
+use super::uri::{STDIN, redacted};
+
+/// The default column with the document's id.
+pub(super) const DEFAULT_ID: &str = "id";
 
 /// The separators of CSV files; those that are not given are detected at the beginning of each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +21,7 @@ pub struct CsvSpec {
 /// Where a corpus is, and which of its columns are read.
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
-    /// A file, a folder, a glob or `builtin:udhr[?codes=…]`; a path or a URL.
+    /// A file, a folder, a glob, a Lance table or `builtin:udhr[?codes=…]`; a path or a URL. `-` is standard input.
     pub uri: String,
     /// The format of the files; detected by content unless given.
     pub format: Option<SourceFormat>,
@@ -42,13 +45,18 @@ impl SourceSpec {
         Self {
             uri: uri.into(),
             format: None,
-            id: "id".to_owned(),
+            id: DEFAULT_ID.to_owned(),
             text: "text".to_owned(),
             keep: Vec::new(),
             max_bytes: DEFAULT_MAX_TEXT_BYTES,
             csv: CsvSpec::default(),
             memory: DEFAULT_MEMORY_BYTES,
         }
+    }
+
+    /// Whether the source is standard input, which can be read once.
+    pub fn is_stdin(&self) -> bool {
+        self.uri == STDIN
     }
 
     /// The address as messages may show it: without the query of a URL, which may be a signature.

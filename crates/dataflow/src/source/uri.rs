@@ -7,6 +7,11 @@ pub(super) const BUILTIN: &str = "builtin:";
 /// Before the path of a file on this machine.
 pub(super) const FILE: &str = "file://";
 
+/// The source that is read from standard input.
+pub(super) const STDIN: &str = "-";
+/// Its name in messages and in the quarantine. The address of any other file has a slash or a colon.
+pub(crate) const STDIN_NAME: &str = "stdin";
+
 /// Characters that make a path a glob, unless something with exactly this name exists.
 const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
 
@@ -22,7 +27,11 @@ pub(crate) fn is_web(uri: &str) -> bool {
 
 /// A URI as messages may show it.
 pub(crate) fn redacted(uri: &str) -> String {
-    if uri.starts_with("http") { redacted_web(uri) } else { uri.to_owned() }
+    match uri {
+        STDIN => STDIN_NAME.to_owned(),
+        uri if uri.starts_with("http") => redacted_web(uri),
+        uri => uri.to_owned(),
+    }
 }
 
 /// An address as messages, the quarantine and the table may show it: without a query, which may be a signature, and

@@ -360,7 +360,13 @@ impl Planned {
         if !summary.stopped {
             observer.stage(Stage::Indexing);
             if let Some(ids) = self.ids.filter(|_| !source_unchanged) {
-                Box::pin(summary.delete_missing(&ids)).await?;
+                // The command before the pipe may have failed, or selected nothing: neither means that all documents
+                // are gone.
+                if self.job.source.is_stdin() && summary.rows_read == 0 {
+                    summary.removal_skipped = Some("standard input has no rows".to_owned());
+                } else {
+                    Box::pin(summary.delete_missing(&ids)).await?;
+                }
             }
             if !source_unchanged {
                 Box::pin(summary.drop_outdated(&self.examined)).await?;

@@ -15,7 +15,7 @@ use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
 use polylance_sink::Declared;
 
-use crate::{AnnotateRequest, EngineError, ResolvedColumn, ShutdownSignal, lazy_pool::LazyPool, resolve};
+use crate::{AnnotateRequest, EngineError, ResolvedColumn, ShutdownSignal, UsageError, lazy_pool::LazyPool, resolve};
 
 pub use job::{Job, Limits, OpenJob, Planned, run_job};
 pub use observer::{Observer, Stage};
@@ -55,6 +55,10 @@ impl EmbedPlan {
     /// [`EngineError`], before anything is read, loaded or written.
     pub async fn open(pipeline: &Pipeline, options: EmbedOptions) -> Result<Self, EngineError> {
         let job = Job { reread: options.reread, ..Job::from(pipeline) };
+        if options.only.is_some() && job.source.is_stdin() {
+            let error = UsageError::new("the rows of standard input cannot be read a second time");
+            return Err(error.with_hint("run the pipeline again with the same input: it retries them").into());
+        }
         let mut open = Box::pin(job.open()).await?;
         if let Some(rows) = options.only {
             open = open.only(rows);

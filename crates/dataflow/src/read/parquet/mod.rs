@@ -129,7 +129,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Res
 }
 
 /// The share of a file's bytes that its first rows have.
-fn share(size: u64, rows: u64, total: u64) -> usize {
+pub(super) fn share(size: u64, rows: u64, total: u64) -> usize {
     (u128::from(size) * u128::from(rows) / u128::from(total.max(1))) as usize
 }
 

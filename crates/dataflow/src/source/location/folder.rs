@@ -35,7 +35,9 @@ pub(super) fn find(uri: &str, prefix: &str, path: &str, memory: u64) -> Result<L
             return Ok(Listing { files: vec![file(format!("{prefix}{whole}"), &metadata)], ..Listing::default() });
         }
         Some(metadata) if !metadata.is_file() => {
-            let message = "neither a file nor a folder: write its content to a file first".to_owned();
+            let message =
+                "neither a file nor a folder: write its content to a file first, or pipe it into the source `-`"
+                    .to_owned();
             return Err(SourceError::Uri { uri: uri.to_owned(), message });
         }
         _ => {}

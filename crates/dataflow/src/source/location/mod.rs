@@ -2,23 +2,27 @@
 
 mod folder;
 mod glob;
+pub(crate) mod lance;
 pub(crate) mod listing;
 mod objects;
 mod odd_keys;
+pub(crate) mod stdin;
 pub(crate) mod web;
 
 use std::sync::Arc;
 
+use ::lance::Dataset;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 use polylance_schema::SourceFormat;
 
 use self::{
     listing::{Listing, Scope},
+    stdin::Spool,
     web::WebFile,
 };
 use super::{
     file::SourceFile,
-    uri::{BUILTIN, FILE, redacted},
+    uri::{BUILTIN, FILE, STDIN, redacted},
 };
 use crate::error::SourceError;
 
@@ -30,6 +34,10 @@ pub(crate) enum Store {
     /// A file that is compiled into the program.
     Memory(Arc<InMemory>),
     Objects(Arc<dyn ObjectStore>),
+    /// A version of a Lance table, whose fragments are the files.
+    Table(Arc<Dataset>),
+    /// Standard input, in a temporary file.
+    Stdin(Arc<Spool>),
     Web(Arc<WebFile>),
 }
 
@@ -62,19 +70,31 @@ impl Location {
                 (Store::Web(Arc::new(server)), found)
             }
             Some(scheme) if objects::SCHEMES.contains(&scheme) => {
-                let (store, found) = objects::find(uri, memory).await?;
-                (Store::Objects(store), found)
+                let table = match lance::is_named_table(uri) {
+                    true => lance::find(uri, &objects::address(uri)?, memory).await?,
+                    false => None,
+                };
+                if let Some((table, found)) = table {
+                    (Store::Table(Arc::new(table)), found)
+                } else {
+                    let (store, found) = objects::find(uri, memory).await?;
+                    (Store::Objects(store), found)
+                }
             }
-            Some("file") => (Store::Files, local_url(uri, memory).await?),
+            Some("file") => local_url(uri, memory).await?,
             Some(scheme) => {
                 let message = format!("the scheme `{scheme}://` is not supported");
                 return Err(SourceError::Uri { uri: redacted(uri), message });
+            }
+            None if uri == STDIN => {
+                let (spool, found) = stdin::find().await?;
+                (Store::Stdin(spool), found)
             }
             None => {
                 let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
                 let absolute = std::path::absolute(uri).map_err(|error| refuse(error.to_string()))?;
                 let absolute = absolute.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
-                (Store::Files, local(uri, "", absolute.to_owned(), memory).await?)
+                local(uri, "", absolute.to_owned(), memory).await?
             }
         };
         if found.files.is_empty() {
@@ -87,27 +107,33 @@ impl Location {
 }
 
 /// The files that an absolute path names.
-async fn local(uri: &str, prefix: &'static str, path: String, memory: u64) -> Result<Listing, SourceError> {
+async fn local(uri: &str, prefix: &'static str, path: String, memory: u64) -> Result<(Store, Listing), SourceError> {
+    if lance::is_local(&path).await
+        && let Some((table, found)) = lance::find(&path, &format!("{prefix}{path}"), memory).await?
+    {
+        return Ok((Store::Table(Arc::new(table)), found));
+    }
     let given = uri.to_owned();
     let walk = tokio::task::spawn_blocking(move || folder::find(&given, prefix, &path, memory));
-    walk.await.map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })?
+    let found = walk.await.map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })??;
+    Ok((Store::Files, found))
 }
 
 /// The files that a `file://` address names: as it is written, or else percent-decoded.
-async fn local_url(uri: &str, memory: u64) -> Result<Listing, SourceError> {
+async fn local_url(uri: &str, memory: u64) -> Result<(Store, Listing), SourceError> {
     let refuse = |message: &str| SourceError::Uri { uri: uri.to_owned(), message: message.to_owned() };
     let path = uri.strip_prefix(FILE).unwrap_or(uri);
     let path = path.strip_prefix("localhost").unwrap_or(path);
     if !path.starts_with('/') {
         return Err(refuse("the path is not absolute: write `file:///` before an absolute one"));
     }
-    let found = local(uri, FILE, path.to_owned(), memory).await?;
+    let (store, found) = local(uri, FILE, path.to_owned(), memory).await?;
     if found.files.is_empty() && path.contains('%') {
         let decoded = Path::from_url_path(path).map_err(|error| refuse(&error.to_string()))?;
         let slash = if path.ends_with('/') { "/" } else { "" };
         return local(uri, FILE, format!("/{decoded}{slash}"), memory).await;
     }
-    Ok(found)
+    Ok((store, found))
 }
 
 async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {

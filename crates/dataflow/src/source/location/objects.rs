@@ -41,18 +41,13 @@ struct Bucket<'a> {
 /// The store of a URI and the files that the URI names.
 pub(super) async fn find(uri: &str, memory: u64) -> Result<(Arc<dyn ObjectStore>, Listing), SourceError> {
     let refuse = |message: &dyn Display| SourceError::Uri { uri: uri.to_owned(), message: without_secrets(message) };
-    let start = uri.find("://").map_or(0, |at| at + 3);
-    let end = uri[start..].find('/').map_or(uri.len(), |at| start + at);
-    let root = &uri[..end];
-    let mut url = Url::parse(root).map_err(|error| refuse(&error))?;
+    let (root, key) = split(uri);
     // Opened like the table, so that one set of keys, profiles and endpoints serves both.
     let (store, _) = lance_io::object_store::ObjectStore::from_uri(root).await.map_err(|error| refuse(&error))?;
-    // Addresses are written to the quarantine, passwords are not. Not every kind of URL can have one.
-    let _ = (url.set_username(""), url.set_password(None));
-    let address = url[..url::Position::BeforePath].to_owned();
+    let address = public_root(uri, root)?;
     let bucket = Bucket { uri, store: Arc::clone(&store.inner), root, address, memory };
 
-    let key = uri[end..].strip_prefix('/').unwrap_or_default();
+    let key = key.strip_prefix('/').unwrap_or_default();
     let mut found = bucket.named(key).await?;
     // Keys are written as the store's own tools print them. Links from elsewhere may have them encoded.
     if found.files.is_empty() && key.contains('%') {
@@ -66,6 +61,27 @@ pub(super) async fn find(uri: &str, memory: u64) -> Result<(Arc<dyn ObjectStore>
         found = bucket.globbed(key).await?;
     }
     Ok((bucket.store, found))
+}
+
+/// The scheme and the bucket of a URI, and the rest.
+fn split(uri: &str) -> (&str, &str) {
+    let start = uri.find("://").map_or(0, |at| at + 3);
+    uri.split_at(uri[start..].find('/').map_or(uri.len(), |at| start + at))
+}
+
+/// The scheme and the bucket without a password: addresses are written to the quarantine.
+fn public_root(uri: &str, root: &str) -> Result<String, SourceError> {
+    let refuse = |error: url::ParseError| SourceError::Uri { uri: uri.to_owned(), message: without_secrets(&error) };
+    let mut url = Url::parse(root).map_err(refuse)?;
+    // Not every kind of URL can have one.
+    let _ = (url.set_username(""), url.set_password(None));
+    Ok(url[..url::Position::BeforePath].to_owned())
+}
+
+/// A URI as messages and the quarantine may show it.
+pub(super) fn address(uri: &str) -> Result<String, SourceError> {
+    let (root, key) = split(uri);
+    Ok(format!("{}{key}", public_root(uri, root)?))
 }
 
 /// A store's message without the values of options that it may quote.
