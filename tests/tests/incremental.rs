@@ -230,7 +230,8 @@ fn append(uri: &str, ids: &[&str]) -> Dataset {
     ]);
     let params = WriteParams { mode: WriteMode::Append, ..WriteParams::default() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(InsertBuilder::new(uri).with_params(&params).execute(vec![batch.unwrap()])).unwrap()
+    let builder = InsertBuilder::new(uri).with_params(&params);
+    runtime.block_on(Box::pin(builder.execute(vec![batch.unwrap()]))).unwrap()
 }
 
 #[test]

@@ -28,6 +28,20 @@ fn source_and_table_can_be_in_a_bucket() {
     assert!(!first.stderr.contains(variables[4].1), "a secret reached the log");
     assert_eq!(polylance_with(&embed, &variables, b"").exits_with(0).json()["rows_skipped"], 200);
 
+    // The table is a source too, with the same keys.
+    let copy = [
+        "embed",
+        "--source",
+        "s3://corpus/out.lance/",
+        "--table",
+        "s3://corpus/copy.lance",
+        "--model",
+        &model,
+        "--json",
+    ];
+    assert_eq!(polylance_with(&copy, &variables, b"").exits_with(0).json()["rows_written"], 200);
+    assert_eq!(polylance_with(&copy, &variables, b"").exits_with(0).json()["source_unchanged"], true);
+
     let search = ["search", "--table", "s3://corpus/out.lance", "cat", "-k", "2", "--json"];
     let hits = polylance_with(&search, &variables, b"").exits_with(0).json();
     assert_eq!(hits.as_array().unwrap().len(), 2);

@@ -133,7 +133,8 @@ mod tests {
     async fn write(uri: &str, mode: WriteMode, columns: Vec<(&str, ArrayRef)>) -> Dataset {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let params = WriteParams { mode, ..WriteParams::default() };
-        InsertBuilder::new(uri).with_params(&params).execute(vec![batch]).await.unwrap()
+        let builder = InsertBuilder::new(uri).with_params(&params);
+        Box::pin(builder.execute(vec![batch])).await.unwrap()
     }
 
     /// Adds a fragment with these ids.
@@ -160,10 +161,11 @@ mod tests {
         let uri = folder.path().join("docs.lance").display().to_string();
         append(&uri, &["a", "b", "c"]).await;
         let mut table = append(&uri, &["d"]).await;
-        table.delete("id = 'b'").await.unwrap();
+        Box::pin(table.delete("id = 'b'")).await.unwrap();
         for address in [uri.clone(), format!("{uri}/"), format!("file://{uri}")] {
             let found = scan(SourceSpec { keep: vec!["*".into()], ..SourceSpec::new(address) }).await;
-            assert_eq!((texts(&found, DOC_ID), texts(&found, TEXT)), (vec!["a", "c", "d"], vec!["a", "c", "d"]));
+            assert_eq!(texts(&found, DOC_ID), ["a", "c", "d"]);
+            assert_eq!(texts(&found, TEXT), ["a", "c", "d"]);
             assert_eq!(texts(&found, "other"), ["other a", "other c", "other d"]);
             assert_eq!(found[SOURCE_ROW].as_primitive::<UInt64Type>().values(), &[0, 2, 0]);
             let fragments = texts(&found, SOURCE);
@@ -182,10 +184,10 @@ mod tests {
         let mut table = append(&uri, &["c"]).await;
         let second = hashes(&uri).await;
         assert_eq!((second.len(), second[0]), (2, first[0]));
-        table.delete("id = 'a'").await.unwrap();
+        Box::pin(table.delete("id = 'a'")).await.unwrap();
         let third = hashes(&uri).await;
         assert!(third[0] != second[0] && third[1] == second[1]);
-        table.drop_columns(&["other"]).await.unwrap();
+        Box::pin(table.drop_columns(&["other"])).await.unwrap();
         let fourth = hashes(&uri).await;
         assert!(fourth[0] != third[0] && fourth[1] != third[1]);
     }
@@ -202,7 +204,8 @@ mod tests {
         let scan: Arc<dyn ExecutionPlan> = Arc::new(SourceScanExec::new(source));
         let found = rows(&scan, Arc::new(TaskContext::default())).await.unwrap();
         assert_eq!(texts(&found, DOC_ID), ["a", "b", "c"]);
-        assert_eq!((found[TEXT].null_count(), texts(&found, TEXT)[2]), (2, "c"));
+        assert_eq!(found[TEXT].null_count(), 2);
+        assert_eq!(texts(&found, TEXT)[2], "c");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +239,7 @@ mod tests {
         let format = open("docs.lance", Some(SourceFormat::Csv)).await.to_string();
         assert!(format.contains("leave out `format`"), "{format}");
         let mut emptied = append(&path("empty.lance"), &["a"]).await;
-        emptied.delete("true").await.unwrap();
+        Box::pin(emptied.delete("true")).await.unwrap();
         assert!(matches!(open("empty.lance", None).await, SourceError::EmptyTable { .. }));
         for version in std::fs::read_dir(folder.path().join("docs.lance/_versions")).unwrap() {
             std::fs::write(version.unwrap().path(), "not a manifest").unwrap();

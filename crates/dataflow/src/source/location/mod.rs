@@ -70,9 +70,10 @@ impl Location {
                 (Store::Web(Arc::new(server)), found)
             }
             Some(scheme) if objects::SCHEMES.contains(&scheme) => {
-                let table = match lance::is_named_table(uri) {
-                    true => lance::find(uri, &objects::address(uri)?, memory).await?,
-                    false => None,
+                let table = if lance::is_named_table(uri) {
+                    lance::find(uri, &objects::address(uri)?, memory).await?
+                } else {
+                    None
                 };
                 if let Some((table, found)) = table {
                     (Store::Table(Arc::new(table)), found)

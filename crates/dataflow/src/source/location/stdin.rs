@@ -162,14 +162,14 @@ impl Seek for SpoolReader {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::source::location::{Location, Store, listing::Scope};
 
     /// The source that these bytes on standard input are.
-    pub(crate) fn piped(input: &[u8]) -> Location {
+    fn piped(input: &[u8]) -> Location {
         let spool = Spool::copy(&mut &*input, &AtomicU64::new(0), || false).unwrap();
         Location {
             files: Arc::from([spool.listed()]),
