@@ -14,7 +14,9 @@ pub(super) fn of_source(source: &str) -> String {
     let stem = last.split('.').find(|part| !part.is_empty()).unwrap_or("table");
     // A port, a space or a quote in a name would need quotes in a shell.
     let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
-    format!("{}.lance", stem.chars().map(plain).collect::<String>())
+    // A Lance table is not its own source.
+    let suffix = if last.ends_with(".lance") { "-embedded" } else { "" };
+    format!("{}{suffix}.lance", stem.chars().map(plain).collect::<String>())
 }
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests {
         for (source, table) in [
             ("docs.jsonl.gz", "docs.lance"),
             ("corpus/", "corpus.lance"),
+            ("s3://bucket/notes.lance/", "notes-embedded.lance"),
             ("/data/news/2024/*.parquet", "2024.lance"),
             ("s3://bucket/*.parquet", "bucket.lance"),
             ("s3://bucket/**/part-{0,1}.parquet", "bucket.lance"),
