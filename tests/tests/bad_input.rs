@@ -62,6 +62,31 @@ fn missing_column_error_lists_the_available_columns() {
 }
 
 #[test]
+fn source_without_ids_is_embedded_with_ids_of_its_texts() {
+    let folder = Folder::new();
+    let lines = ["cat and dot", "tin", "cat and dot"].map(|text| format!("{{\"text\": \"{text}\", \"url\": \"u\"}}\n"));
+    fs::write(folder.path("web.jsonl"), lines.concat()).unwrap();
+    let _ = folder.embed("web.jsonl", &[]).exits_with(2).stderr_contains(&[
+        "no column `id`",
+        "text, url",
+        "--id @content",
+        "--id @row",
+    ]);
+    folder.assert_nothing_was_written();
+    let keep = "upper(url) AS link, length(concat(text, url)) AS size";
+    let args = ["--id", "@content", "--keep", keep, "--where", "text <> 'tin'", "--json"];
+    let first = folder.embed("web.jsonl", &args).exits_with(0).json();
+    assert_eq!((&first["rows_written"], &first["rows_quarantined"]), (&1.into(), &0.into()));
+    assert_eq!(strings(&read_table(&folder.text("out.lance"), &["link"]), "link"), ["U"]);
+    let second = folder.embed("web.jsonl", &args).exits_with(0).json();
+    assert_eq!(second["rows_written"], 0);
+    let _ = folder
+        .embed("web.jsonl", &["--id", "@content", "--where", "lang = 'fr'"])
+        .exits_with(2)
+        .stderr_contains(&["`where` of the source", "lang = 'fr'", "no column `lang`"]);
+}
+
+#[test]
 fn text_column_of_wrong_type_is_refused() {
     let folder = Folder::new();
     fs::write(folder.path("docs.jsonl"), "{\"id\": \"1\", \"text\": 7}\n{\"id\": \"2\", \"text\": 8}\n").unwrap();

@@ -98,6 +98,8 @@ fn error_page_quotes_the_output_of_the_program() {
     folder.fails(2, &embed("DIR/notes.csv", table, model, &["--id", "id", "--keep", "chunk"]), &[]);
     folder.fails(2, &["init", "DIR/numbers.csv", "--output", "DIR/pipeline.toml"], &[]);
     folder.fails(2, &["init", docs, "--output", "DIR/notes.csv"], &[]);
+    folder.fails(2, &embed("DIR/notes.csv", table, model, &["--id", "ref"]), &[]);
+    folder.fails(2, &embed("DIR/notes.csv", table, model, &["--where", "langue = 'en'"]), &[]);
 
     write_parquet(&folder.path("long.parquet"), &[Row::new("a".to_owned(), "cat dot tin ".repeat(50))]);
     assert_eq!(folder.run(&embed("DIR/long.parquet", "DIR/long.lance", model, &[]), &[]).code, 0);

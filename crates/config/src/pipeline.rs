@@ -55,17 +55,23 @@ pub struct Source {
     #[serde(default, with = "auto")]
     #[schemars(schema_with = "auto::format")]
     pub format: Option<SourceFormat>,
-    /// The column with the document's id, unique in the corpus.
+    /// The column with the document's id, unique in the corpus; or SQL over the columns. `@content` makes ids of the
+    /// texts, so that rows with equal texts are one document, and `@row` of file and row.
     #[serde(default = "default_id")]
     #[schemars(length(min = 1))]
     pub id: String,
-    /// The column with the text.
+    /// The column with the text, or SQL over the columns: `title || E'\n\n' || body`.
     #[serde(default = "default_text")]
     #[schemars(length(min = 1))]
     pub text: String,
-    /// Columns to copy to the table unchanged; `["*"]` copies all.
+    /// Columns to copy to the table unchanged, or SQL with a name: `url AS link`, `upper(lang) AS lang`; `["*"]` copies
+    /// all columns.
     #[serde(default)]
     pub keep: Vec<String>,
+    /// A SQL condition over the columns, such as `lang = 'fr'`. Rows for which it is not true are not read.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub condition: Option<String>,
     /// A document larger than this goes to the quarantine.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
@@ -256,6 +262,7 @@ impl Source {
             id: default_id(),
             text: default_text(),
             keep: Vec::new(),
+            condition: None,
             max_bytes: default_max_bytes(),
             removed: OnMissing::default(),
             csv: Csv::default(),

@@ -8,7 +8,9 @@ pub(crate) fn validate(file: &Pipeline, location: impl Fn(&str) -> Location) -> 
     let invalid = |key: &str, message: String| Err(ConfigError::Invalid { location: Box::new(location(key)), message });
     for (index, column) in file.source.keep.iter().enumerate() {
         let key = format!("source.keep[{index}]");
-        if RESERVED.contains(&column.as_str()) || column.starts_with('_') || column.is_empty() {
+        // SQL may begin with an underscore; its name in the table is checked with the source's columns.
+        let is_word = column.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if RESERVED.contains(&column.as_str()) || is_word && column.starts_with('_') || column.is_empty() {
             return invalid(&key, format!("`{key}` cannot be {column:?}: the table uses that name itself"));
         }
         if file.source.keep[..index].contains(column) {

@@ -30,6 +30,14 @@ fn shortest_valid_file_has_five_lines() {
 }
 
 #[test]
+fn sql_is_set_without_quotes_around_it() {
+    let condition = with("source.where=lang = 'fr' AND n >= 2").unwrap().source.condition;
+    assert_eq!(condition.as_deref(), Some("lang = 'fr' AND n >= 2"));
+    assert!(with("source.where=").is_err());
+    assert_eq!(with("source.keep=[\"_a || b AS c\"]").unwrap().source.keep, ["_a || b AS c"]);
+}
+
+#[test]
 fn every_key_can_be_set() {
     let text = r#"
 version = 1
@@ -39,6 +47,7 @@ format = "parquet"
 id = "url"
 text = "body"
 keep = ["lang", "date"]
+where = "lang = 'fr'"
 max_bytes = "1 MiB"
 [model]
 id = "intfloat/multilingual-e5-base"
@@ -67,6 +76,7 @@ min_rows = 1000
 "#;
     let file = parse(text).unwrap();
     assert_eq!(file.source.max_bytes, ByteSize(1 << 20));
+    assert_eq!(file.source.condition.as_deref(), Some("lang = 'fr'"));
     assert_eq!((file.chunk.mode, file.chunk.tokens), (ChunkMode::Split, Some(200)));
     assert_eq!(file.table.commit.rows, 5000);
     let written = toml::to_string(&file).unwrap();

@@ -10,6 +10,17 @@ use crate::{
     source::uri::{STDIN_NAME, is_glob, is_web},
 };
 
+/// The use of a column in a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnUse {
+    /// Its values are the ids.
+    Id,
+    /// Its values are the texts.
+    Text,
+    /// It is kept.
+    Other,
+}
+
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -105,10 +116,22 @@ pub enum SourceError {
         file: String,
         /// The missing column.
         column: String,
+        /// The use of its values.
+        usage: ColumnUse,
         /// The file's columns.
         columns: Vec<String>,
         /// The file's column nearest in spelling.
         nearest: Option<String>,
+    },
+    /// SQL that cannot be computed from the columns of one row, or has a type that does not fit its use.
+    #[error("`{key}` of the source, `{expression}`: {message}")]
+    Expression {
+        /// The key in `[source]`.
+        key: String,
+        /// The SQL.
+        expression: String,
+        /// What is wrong with it.
+        message: String,
     },
     /// A column with a type that does not fit its use.
     #[error("{file}: column `{column}` is {found}, expected {expected}")]
@@ -240,11 +263,24 @@ impl SourceError {
 impl Explain for SourceError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: Option<String> = match self {
+            Self::MissingColumn { usage: ColumnUse::Id, nearest, .. } => {
+                let nearest = nearest.as_ref().map(|nearest| format!("did you mean `{nearest}`? "));
+                Some(format!(
+                    "{}name the column with `id = \"…\"` in [source] or --id; without one, `id = \"@content\"` \
+                     (--id @content) makes ids of the texts, and `id = \"@row\"` (--id @row) of file and row",
+                    nearest.unwrap_or_default()
+                ))
+            }
             Self::MissingColumn { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::MissingColumn { .. } => {
                 Some("name the columns with `text = \"…\"` and `id = \"…\"` in [source], or --text and --id".into())
             }
             Self::NoTextColumn { .. } => Some("name a source in which a column has the texts to embed".into()),
+            Self::Expression { .. } => Some(
+                "SQL over a source uses the columns of one row, and functions that have one value for it in every run: \
+                 no queries, aggregates, random() or now(); a name that is not a plain word is in double quotes"
+                    .into(),
+            ),
             Self::KeptTwice { .. } => Some("name it once".into()),
             Self::ReservedColumn { .. } | Self::ColumnName { .. } | Self::AmbiguousColumn { .. } => {
                 Some("rename the column in the source, or leave it out of `keep`".into())

@@ -20,11 +20,11 @@ mod source;
 mod spill;
 mod store_refusal;
 
-pub use error::SourceError;
+pub use error::{ColumnUse, SourceError};
 pub use exec::{
     annotate::AnnotateExec,
     anti_join::AntiJoinExec,
-    distinct::DistinctIdExec,
+    distinct::{DistinctIdExec, RepeatedId},
     encode::EncodeExec,
     filter_rows::{FilterRowsExec, RowSet},
     operator,

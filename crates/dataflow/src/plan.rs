@@ -10,7 +10,7 @@ use polylance_schema::ContentRule;
 use crate::{
     exec::{
         anti_join::AntiJoinExec,
-        distinct::DistinctIdExec,
+        distinct::{DistinctIdExec, RepeatedId},
         encode::EncodeExec,
         filter_rows::{FilterRowsExec, RowSet},
         scan::SourceScanExec,
@@ -37,7 +37,8 @@ pub fn plan_embeddings(
     rule: ContentRule,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let scan = Arc::new(SourceScanExec::new(source.clone()).with_rule(rule));
-    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(scan));
+    let repeated = if source.has_content_ids() { RepeatedId::Dropped } else { RepeatedId::Refused };
+    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(scan).with_repeated(repeated));
     if let Some(only) = only {
         documents = Arc::new(FilterRowsExec::new(documents, only));
     }

@@ -1,5 +1,7 @@
 //! Every format yields the same rows, and a bad part of a file costs nothing but itself.
 
+mod expressions;
+
 use std::{
     fs::{self, File},
     path::Path,

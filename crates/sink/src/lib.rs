@@ -29,7 +29,7 @@ pub use index::{
     set_search_params, update_full_text_index, update_index,
 };
 pub use maintenance::{
-    CleanupMode, CleanupReport, CompactionPlan, CompactionReport, DeletedDocuments, MAX_SMALL_FRAGMENTS,
+    CleanupMode, CleanupReport, CompactionPlan, CompactionReport, DeletedDocuments, InputTypes, MAX_SMALL_FRAGMENTS,
     MaintenanceReport, OnConflict, RepairReport, Retention, SourceManifest, cleanup, compact, delete_missing, maintain,
     plan_compaction, record_manifest, repair,
 };

@@ -1,5 +1,6 @@
 //! Arguments that several commands share.
 
+mod columns;
 pub(crate) mod duration;
 mod model;
 pub(crate) mod named;
@@ -7,6 +8,7 @@ mod output;
 mod task;
 mod word;
 
+pub(crate) use columns::split_columns;
 pub(crate) use model::{ComputeArgs, DeviceArgs, ModelArgs, TableModelArgs};
 pub(crate) use output::{OutputArgs, ProgressMode};
 pub(crate) use task::{TaskArgs, usage};

@@ -3,7 +3,7 @@
 use polylance_config::{Pipeline, Source, Table};
 
 use crate::{
-    args::{DeviceArgs, OutputArgs},
+    args::{DeviceArgs, OutputArgs, split_columns},
     error::Result,
     exit::ExitStatus,
     jobs,
@@ -27,15 +27,19 @@ pub(crate) struct Args {
     /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Column with the text [default: text]
-    #[arg(long, value_name = "COL")]
+    /// Column with the text, or SQL such as "title || ' ' || body" [default: text]
+    #[arg(long, value_name = "COL|SQL")]
     text: Option<String>,
-    /// Column with the document id, unique in the source [default: id]
-    #[arg(long, value_name = "COL")]
+    /// Column with the document id, unique in the source; @content makes ids of the texts, and @row of file and row
+    /// [default: id]
+    #[arg(long, value_name = "COL|SQL")]
     id: Option<String>,
-    /// Columns to copy into the table; `*` copies all
-    #[arg(long, value_name = "COL,…", value_delimiter = ',')]
+    /// Columns to copy into the table, or SQL such as "upper(lang) AS lang"; `*` copies all columns
+    #[arg(long, value_name = "COL,…")]
     keep: Vec<String>,
+    /// SQL condition over the columns of the source: other rows are not read
+    #[arg(long = "where", value_name = "SQL")]
+    condition: Option<String>,
     #[command(flatten)]
     devices: DeviceArgs,
     #[command(flatten)]
@@ -46,6 +50,7 @@ const AFTER_HELP: &str = "\
 Examples:
   polylance embed --source builtin:udhr --table udhr.lance --keep lang,article
   polylance embed --source 's3://corpus/*.parquet' --table s3://tables/corpus.lance --id url
+  polylance embed --source web.parquet --table web.lance --id @content --keep url --where \"lang = 'fr'\"
   polylance embed --source docs.jsonl.gz --table docs.lance --model intfloat/multilingual-e5-base
   jq -c '.[]' docs.json | polylance embed --source - --table docs.lance";
 
@@ -63,7 +68,8 @@ pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &m
     if !args.devices.devices.is_empty() {
         pipeline.model.devices = args.devices.devices;
     }
-    pipeline.source.keep = args.keep;
+    pipeline.source.keep = args.keep.iter().flat_map(|list| split_columns(list)).collect();
+    pipeline.source.condition = args.condition;
     pipeline.validate()?;
     jobs::embed::run(&pipeline, None, &args.output, controller, printer).await
 }

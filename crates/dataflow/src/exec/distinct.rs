@@ -1,7 +1,7 @@
-//! Refuses the second and every later row of an id.
+//! Refuses the second and every later row of an id, or drops it if ids are hashes of the texts.
 //!
 //! in:  `source_schema(keep)`
-//! out: the same rows; a repeated id has its `_error` set and no `content_hash`
+//! out: the same rows; a repeated id has its `_error` set and no `content_hash`, or its row is missing
 //!
 //! Without this operator two rows of one id would replace each other in every run. At the end of the source its ids
 //! are left in the session's [`SourceIds`], if there is one.
@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
-    compute::nullif,
+    compute::{filter_record_batch, nullif},
 };
 use async_stream::try_stream;
 use datafusion::{
@@ -36,9 +36,20 @@ use crate::{
     spill::source_ids::{AllIds, SourceIds},
 };
 
+/// What happens to a row whose id an earlier row has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RepeatedId {
+    /// The row is refused: which of the two is the document is not known.
+    #[default]
+    Refused,
+    /// The row is dropped: it is the same document.
+    Dropped,
+}
+
 /// Lets each id through once.
 #[derive(Debug)]
 pub struct DistinctIdExec {
+    repeated: RepeatedId,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -48,31 +59,42 @@ impl DistinctIdExec {
     /// Over a scan.
     pub fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = operator::properties(input.schema());
-        Self { input, properties, metrics: ExecutionPlanMetricsSet::new() }
+        Self { repeated: RepeatedId::default(), input, properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// With another treatment of repeated ids.
+    #[must_use]
+    pub fn with_repeated(self, repeated: RepeatedId) -> Self {
+        Self { repeated, ..self }
     }
 }
 
 impl DisplayAs for DistinctIdExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        operator::fmt_operator(format, f, "DistinctIdExec", &[])
+        let dropped: &[(&str, &dyn fmt::Display)] = &[("repeated", &"dropped")];
+        let fields = if self.repeated == RepeatedId::Dropped { dropped } else { &[] };
+        operator::fmt_operator(format, f, "DistinctIdExec", fields)
     }
 }
 
 impl ExecutionPlan for DistinctIdExec {
-    single_child_plan!(DistinctIdExec, |input| Self::new(input));
+    single_child_plan!(DistinctIdExec, |this, input| Self::new(input).with_repeated(this.repeated));
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let source_ids = SourceIds::of(&context);
+        let repeated = self.repeated;
         let mut input = self.input.execute(partition, context)?;
         let batches = try_stream! {
             let mut ids = AllIds::new();
             while let Some(batch) = input.try_next().await? {
                 let batch = {
                     let _timer = baseline.elapsed_compute().timer();
-                    distinct(&batch, &mut ids)?
+                    distinct(&batch, &mut ids, repeated)?
                 };
-                yield batch.record_output(&baseline);
+                if batch.num_rows() > 0 {
+                    yield batch.record_output(&baseline);
+                }
             }
             if let Some(source_ids) = source_ids {
                 source_ids.set(ids);
@@ -83,15 +105,16 @@ impl ExecutionPlan for DistinctIdExec {
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
         let rows = self.input.partition_statistics(partition)?.num_rows;
+        let rows = if self.repeated == RepeatedId::Dropped { rows.to_inexact() } else { rows };
         Ok(operator::row_statistics(&self.schema(), rows))
     }
 
     fn cardinality_effect(&self) -> CardinalityEffect {
-        CardinalityEffect::Equal
+        if self.repeated == RepeatedId::Dropped { CardinalityEffect::LowerEqual } else { CardinalityEffect::Equal }
     }
 }
 
-fn distinct(batch: &RecordBatch, seen: &mut AllIds) -> Result<RecordBatch> {
+fn distinct(batch: &RecordBatch, seen: &mut AllIds, treatment: RepeatedId) -> Result<RecordBatch> {
     let ids = column(batch, DOC_ID)?.as_string::<i32>();
     let refused = column(batch, ERROR)?;
     let mut messages = vec![None; batch.num_rows()];
@@ -108,6 +131,10 @@ fn distinct(batch: &RecordBatch, seen: &mut AllIds) -> Result<RecordBatch> {
     }
     if messages.iter().all(Option::is_none) {
         return Ok(batch.clone());
+    }
+    if treatment == RepeatedId::Dropped {
+        let first: BooleanArray = messages.iter().map(|message| Some(message.is_none())).collect();
+        return Ok(filter_record_batch(batch, &first)?);
     }
     let repeated: BooleanArray = messages.iter().map(|message| Some(message.is_some())).collect();
     let batch = with_errors(batch, Stage::Distinct, &messages)?;
@@ -141,6 +168,18 @@ mod tests {
         assert!(found[CONTENT_HASH].is_null(2) && found[CONTENT_HASH].null_count() == 1);
         assert!(left.take().unwrap().contains("c").unwrap());
         assert!(metric(&plan, "elapsed_compute") > 0 && metric(&plan, "output_rows") == 4);
+    }
+
+    #[tokio::test]
+    async fn a_repeated_row_is_dropped_if_it_is_the_same_document() {
+        let batches =
+            [documents(&[("a", "one"), ("a", "one")]), documents(&[("a", "one")]), documents(&[("b", "two")])];
+        let distinct = DistinctIdExec::new(memory(source_schema(&[]), &batches)).with_repeated(RepeatedId::Dropped);
+        assert_eq!(distinct.partition_statistics(None).unwrap().num_rows, Precision::Inexact(4));
+        assert_eq!(shown(&distinct).0, "DistinctIdExec: repeated=dropped");
+        let found = rows(&(Arc::new(distinct) as Arc<dyn ExecutionPlan>), Arc::default()).await.unwrap();
+        assert_eq!(texts(&found, DOC_ID), ["a", "b"]);
+        assert!(messages(&found).iter().all(Option::is_none));
     }
 
     #[test]

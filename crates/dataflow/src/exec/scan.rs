@@ -25,10 +25,15 @@ use super::{
     operator,
     timing::{time_polls, time_waits},
 };
-use crate::source::{open::Source, rows::file_rows};
+use crate::{
+    read::open_file::ReadCounts,
+    source::{open::Source, rows::file_rows},
+};
 
 /// Name of the metric with the bytes read so far.
 pub(crate) const BYTES_READ: &str = "bytes_read";
+/// Name of the metric with the Parquet row groups that were not read because of the condition.
+const ROW_GROUPS_PRUNED: &str = "row_groups_pruned";
 /// Name of the metric with the time in which nothing but the store could make the scan go on.
 const WAIT_STORE: &str = "wait_store";
 /// Scans a source.
@@ -62,8 +67,12 @@ impl SourceScanExec {
 impl DisplayAs for SourceScanExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (spec, files, bytes) = (&self.source.spec, self.source.files(), self.source.total_bytes());
-        let fields: [(&str, &dyn fmt::Display); 5] =
-            [("uri", &spec.address()), ("files", &files), ("bytes", &bytes), ("id", &spec.id), ("text", &spec.text)];
+        let address = spec.address();
+        let mut fields: Vec<(&str, &dyn fmt::Display)> =
+            vec![("uri", &address), ("files", &files), ("bytes", &bytes), ("id", &spec.id), ("text", &spec.text)];
+        if let Some(condition) = &spec.condition {
+            fields.extend([("where", condition as &dyn fmt::Display), ("files_pruned", &self.source.files_pruned)]);
+        }
         operator::fmt_operator(format, f, self.name(), &fields)
     }
 }
@@ -87,12 +96,18 @@ impl ExecutionPlan for SourceScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let bytes_read = MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition);
+        let mut counts = ReadCounts {
+            bytes_read: MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition),
+            ..ReadCounts::default()
+        };
+        if self.source.spec.condition.is_some() {
+            counts.row_groups_pruned = MetricBuilder::new(&self.metrics).counter(ROW_GROUPS_PRUNED, partition);
+        }
         let wait_store = MetricBuilder::new(&self.metrics).subset_time(WAIT_STORE, partition);
         let work = baseline.elapsed_compute().clone();
-        let (schema, Source { spec, location, columns }) = (self.schema(), self.source.clone());
+        let (schema, Source { spec, location, projection, .. }) = (self.schema(), self.source.clone());
         let (batch_schema, rule) = (Arc::clone(&schema), self.rule);
-        let batches = file_rows(location, columns, spec.format, bytes_read).map(move |item| {
+        let batches = file_rows(location, projection, spec.format, counts).map(move |item| {
             let (file, rows) = item?;
             let batch = rows.into_batch(rule, &batch_schema, &file.uri)?;
             Ok(batch.record_output(&baseline))

@@ -28,21 +28,26 @@ enum Batches {
 }
 
 impl Batches {
-    /// Opens a file on a blocking thread, where a panic over a damaged header is an error of this file alone.
-    async fn open(file: Box<dyn ReadSeek>) -> Result<Self, ReadError> {
-        let opened = tokio::task::spawn_blocking(|| Self::read_header(file)).await;
-        opened.map_err(|error| ReadError::Content(format!("the reader failed: {error}")))?
+    /// Opens a file of which only these columns are decoded.
+    async fn open(file: Box<dyn ReadSeek>, columns: Columns) -> Result<Self, ReadError> {
+        blocking(move || Self::read_header(file, &columns)).await
     }
 
-    fn read_header(mut file: Box<dyn ReadSeek>) -> Result<Self, ReadError> {
-        let mut magic = [0; 6];
-        file.read_exact(&mut magic)?;
-        file.rewind()?;
+    fn read_header(mut file: Box<dyn ReadSeek>, columns: &Columns) -> Result<Self, ReadError> {
+        let schema = read_schema(&mut file)?;
+        let mut positions = columnar::positions(&schema, columns)?;
+        positions.sort_unstable();
+        positions.dedup();
+        // A batch without columns may not have the number of its rows.
+        if positions.is_empty() && !schema.fields().is_empty() {
+            positions.push(0);
+        }
+        let is_file = is_file_format(&mut file)?;
         let input = BufReader::new(file);
-        Ok(if &magic == b"ARROW1" {
-            Self::File(FileReader::try_new(input, None)?)
+        Ok(if is_file {
+            Self::File(FileReader::try_new(input, Some(positions))?)
         } else {
-            Self::Stream(StreamReader::try_new(NotedEnd { input, is_reached: false }, None)?)
+            Self::Stream(StreamReader::try_new(NotedEnd { input, is_reached: false }, Some(positions))?)
         })
     }
 
@@ -61,13 +66,22 @@ impl Batches {
         }
         Ok(())
     }
+}
 
-    fn schema(&self) -> SchemaRef {
-        match self {
-            Self::File(reader) => reader.schema(),
-            Self::Stream(reader) => reader.schema(),
-        }
-    }
+fn is_file_format(file: &mut Box<dyn ReadSeek>) -> io::Result<bool> {
+    let mut magic = [0; 6];
+    file.rewind()?;
+    file.read_exact(&mut magic)?;
+    file.rewind()?;
+    Ok(&magic == b"ARROW1")
+}
+
+fn read_schema(file: &mut Box<dyn ReadSeek>) -> Result<SchemaRef, ReadError> {
+    Ok(if is_file_format(file)? {
+        FileReader::try_new(BufReader::new(file), None)?.schema()
+    } else {
+        StreamReader::try_new(BufReader::new(file), None)?.schema()
+    })
 }
 
 /// Notes when more bytes are requested than there are. Arrow's reader takes that for the end of the stream, which is
@@ -85,6 +99,14 @@ impl<R: Read> Read for NotedEnd<R> {
     }
 }
 
+/// Runs on a blocking thread, where a panic over a damaged header is an error of this file alone.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    let done = tokio::task::spawn_blocking(read).await;
+    done.map_err(|error| ReadError::Content(format!("the reader failed: {error}")))?
+}
+
 impl Iterator for Batches {
     type Item = Result<RecordBatch, ArrowError>;
 
@@ -97,13 +119,13 @@ impl Iterator for Batches {
 }
 
 pub(super) async fn schema(file: &OpenFile) -> Result<SchemaRef, ReadError> {
-    Ok(Batches::open(file.seekable().await?).await?.schema())
+    let mut file = file.seekable().await?;
+    blocking(move || read_schema(&mut file)).await
 }
 
 pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> Result<RowStream, ReadError> {
-    let mut batches = Batches::open(file.seekable().await?).await?;
-    columnar::positions(&batches.schema(), columns)?;
-    let (columns, bytes_read, size) = (columns.clone(), file.bytes_read.clone(), file.file.size);
+    let mut batches = Batches::open(file.seekable().await?, columns.clone()).await?;
+    let (columns, bytes_read, size) = (columns.clone(), file.counts.bytes_read.clone(), file.file.size);
     // A pipe ends in the same way whether its writer finished or failed. A file may lack the marker, which the format
     // allows.
     let must_end = file.file.is_stdin();
@@ -148,7 +170,8 @@ mod tests {
 
     /// The rows of a stream that must end with its marker.
     fn rows(bytes: &[u8]) -> Result<usize, ReadError> {
-        let mut batches = Batches::read_header(Box::new(Cursor::new(bytes.to_vec())))?;
+        let columns = Columns { id: Some("id".to_owned()), ..Columns::default() };
+        let mut batches = Batches::read_header(Box::new(Cursor::new(bytes.to_vec())), &columns)?;
         let mut rows = 0;
         for batch in batches.by_ref() {
             rows += batch?.num_rows();

@@ -1,18 +1,18 @@
 //! Batches of Parquet and Arrow files as rows: columns by name, in the types of the table.
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, UInt64Array, new_null_array},
+    array::{ArrayRef, RecordBatch, StringArray, UInt64Array, new_null_array},
     datatypes::Schema,
 };
 
 use super::{
-    columns::{Columns, ReadMode},
+    columns::Columns,
     error::ReadError,
     rows::Rows,
     types::exact::{self, is_id, is_text},
 };
 
-/// Positions in a file's schema of the id, the text and those of the kept columns that the file has.
+/// Positions in a file's schema of the id, the text and those of the other columns that the file has.
 pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>, ReadError> {
     let needed = |name: &str, expected: &str, fits: fn(&arrow::datatypes::DataType) -> bool| {
         let at =
@@ -23,14 +23,16 @@ pub(super) fn positions(schema: &Schema, columns: &Columns) -> Result<Vec<usize>
         }
         Err(ReadError::Content(format!("column `{name}` is {found}, expected {expected}")))
     };
-    // Doubles are checked row by row: some writers turn whole numbers with nulls into them.
-    let mut positions =
-        vec![needed(&columns.id, "text or whole numbers", |found| is_id(found) || found.is_floating())?];
-    if columns.mode == ReadMode::Whole {
-        positions.push(needed(&columns.text, "text", is_text)?);
-        for field in &columns.keep {
-            positions.extend(position(schema, field.name())?);
-        }
+    let mut positions = Vec::with_capacity(columns.keep.len() + 2);
+    if let Some(id) = &columns.id {
+        // Doubles are checked row by row: some writers turn whole numbers with nulls into them.
+        positions.push(needed(id, "text or whole numbers", |found| is_id(found) || found.is_floating())?);
+    }
+    if let Some(text) = &columns.text {
+        positions.push(needed(text, "text", is_text)?);
+    }
+    for field in &columns.keep {
+        positions.extend(position(schema, field.name())?);
     }
     Ok(positions)
 }
@@ -53,11 +55,14 @@ pub(super) fn rows(batch: &RecordBatch, columns: &Columns, first: u64) -> Result
     let count = batch.num_rows();
     let mut errors = vec![None; count];
     let row = UInt64Array::from_iter_values(first..first + count as u64);
-    let id = exact::ids(&columns.id, column(&columns.id)?, &mut errors)?;
-    if columns.mode == ReadMode::IdsOnly {
-        return Ok(Rows::ids_only(id, row, &columns.keep));
-    }
-    let text = exact::texts(&columns.text, column(&columns.text)?, &mut errors)?;
+    let id = match &columns.id {
+        Some(name) => exact::ids(name, column(name)?, &mut errors)?,
+        None => StringArray::new_null(count),
+    };
+    let text = match &columns.text {
+        Some(name) => exact::texts(name, column(name)?, &mut errors)?,
+        None => StringArray::new_null(count),
+    };
     let mut keep = Vec::with_capacity(columns.keep.len());
     for field in &columns.keep {
         keep.push(match batch.column_by_name(field.name()) {

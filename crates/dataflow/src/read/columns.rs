@@ -1,28 +1,27 @@
-//! Which columns of a file are read, and how.
+//! Which columns of a file are read, and as what.
+
+use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
 
 use crate::source::spec::CsvSpec;
 
 /// Which columns of a file are read, and as what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Columns {
-    pub(crate) id: String,
-    pub(crate) text: String,
-    /// The kept columns, with their names and types in the table.
+    /// The column whose values are ids. Without one, the ids are null.
+    pub(crate) id: Option<String>,
+    /// The column whose values are texts. Without one, the texts are null.
+    pub(crate) text: Option<String>,
+    /// Other columns, with the types in which they are read. A column may be read in two types.
     pub(crate) keep: Vec<FieldRef>,
     /// The largest size of a text.
     pub(crate) max_bytes: u64,
     /// The separators of CSV files, where they are given.
     pub(crate) csv: CsvSpec,
-    pub(crate) mode: ReadMode,
-}
-
-/// How much of each row is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadMode {
-    /// All columns.
-    Whole,
-    /// The ids alone, of an unchanged file. Formats that can skip the other columns do so.
-    IdsOnly,
+    /// Names that the header of a CSV file should have.
+    pub(crate) header: Arc<[String]>,
+    /// Row groups for which this is false have no row of the source.
+    pub(crate) pruning: Option<Arc<PruningPredicate>>,
 }

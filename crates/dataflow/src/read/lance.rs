@@ -44,7 +44,7 @@ pub(super) async fn rows(file: &OpenFile, table: &Dataset, columns: &Columns) ->
     scanner.project(&names)?;
     let batches = Box::pin(scanner.try_into_stream()).await?;
 
-    let (columns, size, bytes_read) = (columns.clone(), file.file.size, file.bytes_read.clone());
+    let (columns, size, bytes_read) = (columns.clone(), file.file.size, file.counts.bytes_read.clone());
     let mut read = 0;
     let rows = batches.map(move |batch| {
         let batch = batch?;

@@ -59,7 +59,7 @@ pub(super) async fn spawn_blocking_read<T: Send + 'static>(
 /// The decompressed bytes of a file, to be read on a blocking thread.
 pub(super) async fn plain(file: &OpenFile, compression: Compression) -> Result<impl Read + Send + use<>, ReadError> {
     let bytes = file.get(None).await?.into_stream();
-    let counted = count(bytes.map_err(io::Error::other), file.bytes_read.clone());
+    let counted = count(bytes.map_err(io::Error::other), file.counts.bytes_read.clone());
     let reader = compression.plain(StreamReader::new(counted.boxed()));
     Ok(io::BufReader::with_capacity(64 << 10, Blocking { reader, runtime: Handle::current() }))
 }

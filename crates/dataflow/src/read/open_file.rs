@@ -31,13 +31,21 @@ use crate::source::{
     location::{Store, web},
 };
 
+/// Counts of the work of readers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReadCounts {
+    /// The bytes of the source that were read, as stored.
+    pub(crate) bytes_read: Count,
+    /// Row groups that were not read because no row in them fulfils the condition.
+    pub(crate) row_groups_pruned: Count,
+}
+
 /// A file with what is needed to read it.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenFile {
     store: Store,
     pub(crate) file: SourceFile,
-    /// The bytes of the source that were read, for the progress.
-    pub(crate) bytes_read: Count,
+    pub(crate) counts: ReadCounts,
     /// The format of the source's first readable file.
     source_format: Option<SourceFormat>,
     /// The file's tag, if the store's listing has a different one than its responses.
@@ -50,8 +58,8 @@ pub(super) trait ReadSeek: io::Read + io::Seek + Send {}
 impl<T: io::Read + io::Seek + Send> ReadSeek for T {}
 
 impl OpenFile {
-    pub(crate) fn new(store: Store, source_format: Option<SourceFormat>, file: SourceFile, bytes_read: Count) -> Self {
-        Self { store, file, bytes_read, source_format, tag: Arc::default() }
+    pub(crate) fn new(store: Store, source_format: Option<SourceFormat>, file: SourceFile, counts: ReadCounts) -> Self {
+        Self { store, file, counts, source_format, tag: Arc::default() }
     }
 
     /// The Lance table that the file is a fragment of.

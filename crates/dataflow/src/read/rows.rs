@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array, new_null_array},
-    compute::concat,
+    compute::{concat, filter},
     datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
 };
@@ -69,6 +69,19 @@ impl Rows {
             keep: (0..columns).map(|at| column(&|rows| &*rows.keep[at])).collect::<Result<_, _>>()?,
             row: column(&|rows| &rows.row)?.as_primitive().clone(),
             errors: all.iter().flat_map(|rows| rows.errors.iter().cloned()).collect(),
+        })
+    }
+
+    /// The rows for which `kept` is true.
+    pub(crate) fn filter(mut self, kept: &BooleanArray) -> Result<Self, ArrowError> {
+        let mut is_kept = kept.values().iter();
+        self.errors.retain(|_| is_kept.next().unwrap_or_default());
+        Ok(Self {
+            id: filter(&self.id, kept)?.as_string().clone(),
+            text: filter(&self.text, kept)?.as_string().clone(),
+            keep: self.keep.iter().map(|array| filter(array, kept)).collect::<Result<_, _>>()?,
+            row: filter(&self.row, kept)?.as_primitive().clone(),
+            errors: self.errors,
         })
     }
 

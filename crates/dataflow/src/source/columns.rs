@@ -2,18 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion::physical_plan::metrics::Count;
+use arrow::datatypes::DataType;
 use futures::{StreamExt, stream};
 use polylance_schema::{SourceFormat, columns::RESERVED};
 
 use super::{file::SourceFile, location::Location, spec::SourceSpec};
 use crate::{
-    error::SourceError,
+    error::{ColumnUse, SourceError},
     read::{
         error::ReadError,
-        open_file::OpenFile,
-        types::{ColumnType, FileTypes, TypeRequest, widen::stored},
+        open_file::{OpenFile, ReadCounts},
+        types::{ColumnType, FileTypes, TypeRequest},
     },
 };
 
@@ -21,7 +20,7 @@ use crate::{
 const FILES_IN_FLIGHT: usize = 8;
 
 pub(super) fn open_file(location: &Location, file: &SourceFile) -> OpenFile {
-    OpenFile::new(location.store.clone(), location.format, file.clone(), Count::new())
+    OpenFile::new(location.store.clone(), location.format, file.clone(), ReadCounts::default())
 }
 
 /// The address of the first readable file, its format and its columns.
@@ -96,23 +95,24 @@ pub(super) async fn all_types(
     Ok(columns)
 }
 
-fn find(columns: &FileTypes, name: &str) -> Option<DataType> {
+pub(super) fn find(columns: &FileTypes, name: &str) -> Option<DataType> {
     columns.iter().find(|(column, _)| column == name).map(|(_, kind)| kind.data_type())
 }
 
 /// Refuses a name that two columns have.
-fn expect_unique(file: &str, columns: &FileTypes, name: &str) -> Result<(), SourceError> {
+pub(super) fn expect_unique(file: &str, columns: &FileTypes, name: &str) -> Result<(), SourceError> {
     if columns.iter().filter(|(column, _)| column == name).count() < 2 {
         return Ok(());
     }
     Err(SourceError::AmbiguousColumn { file: file.to_owned(), column: name.to_owned() })
 }
 
-fn missing(file: &str, columns: &FileTypes, column: &str) -> SourceError {
+pub(super) fn missing(file: &str, columns: &FileTypes, column: &str, usage: ColumnUse) -> SourceError {
     let names = || columns.iter().map(|(name, _)| name.clone());
     SourceError::MissingColumn {
         file: file.to_owned(),
         column: column.to_owned(),
+        usage,
         nearest: names()
             .map(|name| (strsim::damerau_levenshtein(&name, column), name))
             .filter(|(d, _)| *d <= 2)
@@ -126,10 +126,11 @@ pub(super) fn expect(
     file: &str,
     columns: &FileTypes,
     column: &str,
+    usage: ColumnUse,
     expected: &'static str,
     fits: impl Fn(&DataType) -> bool,
 ) -> Result<(), SourceError> {
-    let found = find(columns, column).ok_or_else(|| missing(file, columns, column))?;
+    let found = find(columns, column).ok_or_else(|| missing(file, columns, column, usage))?;
     expect_unique(file, columns, column)?;
     if fits(&found) {
         return Ok(());
@@ -142,42 +143,18 @@ pub(super) fn expect(
     })
 }
 
-/// The kept columns with their types in the table, where each may be null.
-pub(super) fn keep(
-    file: &str,
-    first: &FileTypes,
-    columns: &FileTypes,
-    spec: &SourceSpec,
-    table: &[FieldRef],
-) -> Result<Vec<FieldRef>, SourceError> {
-    let reserved = |name: &str| RESERVED.contains(&name) || name.starts_with('_');
-    let names: Vec<String> = if spec.keep == ["*"] {
-        let mut names: Vec<String> = table.iter().map(|field| field.name().clone()).collect();
-        for (name, _) in columns {
-            if *name != spec.id && *name != spec.text && !reserved(name) && !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        names
-    } else {
-        spec.keep.clone()
-    };
-    let field = |(at, name): (usize, &String)| {
-        if reserved(name) {
-            return Err(SourceError::ReservedColumn { column: name.clone() });
-        }
-        if name.is_empty() || name.contains('.') {
-            return Err(SourceError::ColumnName { column: name.clone() });
-        }
-        if names[..at].contains(name) {
-            return Err(SourceError::KeptTwice { column: name.clone() });
-        }
-        expect_unique(file, first, name)?;
-        if let Some(field) = table.iter().find(|field| field.name() == name) {
-            return Ok(Arc::clone(field));
-        }
-        let found = find(columns, name).ok_or_else(|| missing(file, first, name))?;
-        Ok(stored(name, &found))
-    };
-    names.iter().enumerate().map(field).collect()
+/// Whether the table has a column of this name itself.
+pub(super) fn reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || name.starts_with('_')
+}
+
+/// Refuses a name that a kept column cannot have in the table.
+pub(super) fn check_name(name: &str) -> Result<(), SourceError> {
+    if reserved(name) {
+        return Err(SourceError::ReservedColumn { column: name.to_owned() });
+    }
+    if name.is_empty() || name.contains('.') {
+        return Err(SourceError::ColumnName { column: name.to_owned() });
+    }
+    Ok(())
 }

@@ -1,22 +1,21 @@
 //! A source that was opened: its files, and the types of its columns.
 
+use std::sync::Arc;
+
 use arrow::datatypes::FieldRef;
 
 use super::{
-    columns::{all_types, expect, first_types, keep},
+    columns::{all_types, first_types},
+    input_types,
     location::{Location, Store, lance::with_document_id},
+    partitions::Partitions,
+    projection::{FileFilter, Keys, Projection, SourceColumns},
     rows::check_codes,
     spec::SourceSpec,
 };
 use crate::{
     error::SourceError,
-    read::{
-        columns::{Columns, ReadMode},
-        types::{
-            TypeRequest,
-            exact::{is_id, is_text},
-        },
-    },
+    read::types::{FileTypes, TypeRequest},
 };
 
 /// A corpus whose files are listed and whose columns are checked.
@@ -24,7 +23,9 @@ use crate::{
 pub struct Source {
     pub(crate) spec: SourceSpec,
     pub(crate) location: Location,
-    pub(crate) columns: Columns,
+    pub(crate) projection: Arc<Projection>,
+    /// The number of files that the condition excludes by their partitions.
+    pub(crate) files_pruned: usize,
 }
 
 impl Source {
@@ -41,47 +42,93 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn open_for(spec: SourceSpec, table: &[FieldRef]) -> Result<Self, SourceError> {
+        Self::open_with_types(spec, table, None).await
+    }
+
+    /// As [`open_for`](Self::open_for), with the types that an earlier run over this source had as its
+    /// [`input_types`](Self::input_types).
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub async fn open_with_types(
+        spec: SourceSpec,
+        table: &[FieldRef],
+        input_types: Option<&str>,
+    ) -> Result<Self, SourceError> {
+        let inputs = input_types.map(input_types::decode).unwrap_or_default();
         let mut location = Location::find(&spec.uri, spec.memory).await?;
         location.notes.extend(location.without_validators());
         let spec = match &location.store {
             Store::Table(table) => with_document_id(table, spec).await?,
             _ => spec,
         };
+        let keys = Keys::new(&spec);
+        let listed = Arc::clone(&location.files);
+        let partitions = Partitions::of(&location);
+        // A file that the condition excludes is not even opened for its columns, unless all are excluded.
+        exclude(&mut location, &FileFilter::new(&keys, &[], &partitions));
+        if location.files.is_empty() {
+            location.files = Arc::clone(&listed);
+        }
         let all = spec.keep == ["*"];
         let in_table = |name: &String| table.iter().any(|field| field.name() == name);
-        let unknown: Vec<String> = spec.keep.iter().filter(|name| !in_table(name)).cloned().collect();
         let mut request = TypeRequest {
             id: spec.id.clone(),
             text: spec.text.clone(),
-            keep: (!all).then(|| unknown.clone().into()),
+            keep: (!all).then(|| spec.keep.iter().filter(|name| !in_table(name)).cloned().collect()),
             whole: false,
             max_bytes: spec.max_bytes,
+            header: keys.header(),
         };
         let (file, format, first) = first_types(&location, &spec, &request).await?;
         location.format = Some(format);
-        expect(&file, &first, &spec.text, "text", is_text)?;
-        expect(&file, &first, &spec.id, "text or whole numbers", is_id)?;
+        let names: Vec<String> = first.iter().map(|(name, _)| name.clone()).collect();
+        let partitions = partitions.without(&names);
+        keys.check_first(&file, &first, &partitions)?;
+        location.files = listed;
+        let files = location.files.len();
+        exclude(&mut location, &FileFilter::new(&keys, &names, &partitions));
+        let files_pruned = files - location.files.len();
+
         // The table has the types of its columns: the files need not be read twice for them.
-        let undecided = if all { table.is_empty() } else { !unknown.is_empty() };
-        let columns = if undecided {
-            request.whole = true;
-            all_types(&location, &spec, &request).await?
-        } else {
+        let undecided = keys.undecided(&first, &partitions, table, &inputs);
+        let types: FileTypes = if location.files.is_empty() || undecided.is_empty() && !(all && table.is_empty()) {
             first.clone()
+        } else {
+            request.whole = true;
+            request.keep = (!all).then(|| undecided.into());
+            all_types(&location, &spec, &request).await?
         };
-        let keep = keep(&file, &first, &columns, &spec, table)?;
-        let (id, text, max_bytes, csv) = (spec.id.clone(), spec.text.clone(), spec.max_bytes, spec.csv);
-        let columns = Columns { id, text, keep, max_bytes, csv, mode: ReadMode::Whole };
-        let source = Self { spec, location, columns };
+        let scope = location.scope.clone();
+        let columns =
+            SourceColumns { file: &file, first: &first, all: &types, partitions, scope, table, inputs: &inputs };
+        let projection = Arc::new(keys.compile(&spec, columns)?);
+        let source = Self { spec, location, projection, files_pruned };
         if source.location.codes.is_some() {
-            check_codes(&source.location, &source.columns, &source.spec).await?;
+            check_codes(&source.location, &source.spec).await?;
         }
         Ok(source)
     }
 
     /// The kept columns with the types that they have in the table.
     pub fn keep_fields(&self) -> &[FieldRef] {
-        &self.columns.keep
+        self.projection.fields()
+    }
+
+    /// The types in which SQL reads the columns of the files, as text; `None` if there is no such SQL.
+    pub fn input_types(&self) -> Option<String> {
+        let inputs = self.projection.inputs();
+        if inputs.is_empty() { None } else { input_types::encode(inputs).ok() }
+    }
+
+    /// The key under which a run records the [`input_types`](Self::input_types) of its source.
+    pub fn input_types_key(spec: &SourceSpec) -> String {
+        input_types::key(spec)
+    }
+
+    /// Whether ids are hashes of the texts, so that rows with equal texts are one document.
+    pub fn has_content_ids(&self) -> bool {
+        self.projection.has_content_ids()
     }
 
     /// Bytes of all files, as stored.
@@ -94,8 +141,15 @@ impl Source {
         &self.location.notes
     }
 
-    /// Number of files.
+    /// Number of files, without those that the condition excludes by their partitions.
     pub fn files(&self) -> usize {
         self.location.files.len()
+    }
+}
+
+/// Removes the files that the condition excludes.
+fn exclude(location: &mut Location, filter: &FileFilter) {
+    if !location.files.iter().all(|file| filter.keeps(&file.uri)) {
+        location.files = location.files.iter().filter(|file| filter.keeps(&file.uri)).cloned().collect();
     }
 }

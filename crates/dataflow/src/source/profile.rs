@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::SourceError,
     read::{
-        columns::{Columns, ReadMode},
+        columns::Columns,
         rows::Rows,
         types::{
             FileTypes, TypeRequest, csv_type,
@@ -104,13 +104,13 @@ impl SourceProfile {
     /// See [`SourceError`]; [`SourceError::NoTextColumn`] if no column can be the text.
     pub async fn read(spec: &SourceSpec) -> Result<Self, SourceError> {
         let mut location = Location::find(&spec.uri, spec.memory).await?;
-        let request =
-            TypeRequest { id: String::new(), text: String::new(), keep: None, whole: false, max_bytes: spec.max_bytes };
+        let (id, text, header) = Default::default();
+        let request = TypeRequest { id, text, keep: None, whole: false, max_bytes: spec.max_bytes, header };
         let (file, format, types) = first_types(&location, spec, &request).await?;
         location.format = Some(format);
         let (mut columns, repeated) = unique_columns(&types);
         let read = sampled_columns(spec, &columns, &expect_text(&file, &columns)?);
-        check_codes(&location, &read, spec).await?;
+        check_codes(&location, spec).await?;
         let listed = location.files.iter().find(|listed| listed.uri == file);
         let rows = match listed.filter(|file| is_cheap(file, format)) {
             Some(file) => first_rows(&location, file, spec, &read).await?,
@@ -164,20 +164,19 @@ fn expect_text(file: &str, columns: &[SourceColumn]) -> Result<String, SourceErr
     })
 }
 
-/// The columns to sample: those with values that a line of text can show. `text` stands for the id too, so that no row
-/// is refused for its id.
+/// The columns to sample: those with values that a line of text can show.
 fn sampled_columns(spec: &SourceSpec, columns: &[SourceColumn], text: &str) -> Columns {
     let is_shown = |column: &&SourceColumn| {
         let binary = matches!(column.data_type, DataType::Binary | DataType::LargeBinary);
         !column.data_type.is_nested() && (!binary || column.name == text)
     };
     Columns {
-        id: text.to_owned(),
-        text: text.to_owned(),
+        text: Some(text.to_owned()),
         keep: columns.iter().filter(is_shown).map(|column| stored(&column.name, &column.data_type)).collect(),
         max_bytes: spec.max_bytes,
         csv: spec.csv,
-        mode: ReadMode::Whole,
+        header: [text.to_owned()].into(),
+        ..Columns::default()
     }
 }
 

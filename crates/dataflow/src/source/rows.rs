@@ -3,24 +3,26 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray},
-    compute::filter,
+    array::{AsArray, BooleanArray},
     datatypes::{DataType, Field},
+    error::ArrowError,
 };
-use datafusion::{
-    error::{DataFusionError, Result},
-    physical_plan::metrics::Count,
-};
+use datafusion::error::{DataFusionError, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use polylance_schema::{SourceFormat, file_tail_error};
 
-use super::{file::SourceFile, location::Location, spec::SourceSpec};
+use super::{
+    file::SourceFile,
+    location::Location,
+    projection::{Projection, ReadMode},
+    spec::SourceSpec,
+};
 use crate::{
     error::SourceError,
     read::{
-        columns::{Columns, ReadMode},
+        columns::Columns,
         error::ReadError,
-        open_file::OpenFile,
+        open_file::{OpenFile, ReadCounts},
         rows::{RowStream, Rows},
     },
 };
@@ -33,114 +35,104 @@ const OPEN_FILES: usize = 2;
 /// The rows of all files, each batch with the file that it is from.
 pub(crate) fn file_rows(
     location: Location,
-    mut columns: Columns,
+    projection: Arc<Projection>,
     format: Option<SourceFormat>,
-    bytes_read: Count,
+    counts: ReadCounts,
 ) -> impl stream::Stream<Item = Result<(SourceFile, Rows)>> + Send {
-    let codes = location.codes.map(|codes| {
-        // The selection needs the column of the code even if it is not kept.
-        let kept = columns.keep.iter().position(|field| field.name() == CODE);
-        let at = kept.unwrap_or(columns.keep.len());
-        if kept.is_none() {
-            columns.keep.push(Arc::new(Field::new(CODE, DataType::Utf8, true)));
-        }
-        Codes { wanted: codes, at, extra: kept.is_none() }
-    });
+    let codes = location.codes.map(Arc::<[String]>::from);
     let (store, source_format) = (location.store, location.format);
     let (files, unchanged) = (location.files, location.unchanged);
     stream::iter(0..files.len())
         .map(move |at| {
             let file = files[at].clone();
-            let open = OpenFile::new(store.clone(), source_format, file.clone(), bytes_read.clone());
+            let open = OpenFile::new(store.clone(), source_format, file.clone(), counts.clone());
             let is_unchanged = unchanged.get(at).copied().unwrap_or_default();
             let mode = if is_unchanged { ReadMode::IdsOnly } else { ReadMode::Whole };
-            let columns = Columns { mode, ..columns.clone() };
+            let documents = Documents { projection: Arc::clone(&projection), mode, codes: codes.clone(), file };
             async move {
-                let rows = open.rows(&columns, format).await;
-                (file, rows, columns)
+                let rows = open.rows(&documents.columns(), format).await;
+                (rows, documents)
             }
         })
         .buffered(OPEN_FILES)
-        .flat_map(|(file, rows, columns)| {
-            contain_errors(rows, columns, file.clone()).map_ok(move |rows| (file.clone(), rows))
-        })
-        .map(move |found| {
-            let (file, rows) = found?;
-            match &codes {
-                Some(codes) => Ok((file, codes.select(rows)?)),
-                None => Ok((file, rows)),
-            }
-        })
+        .flat_map(|(rows, documents)| documents.of(rows))
 }
 
-/// The rows of a file. An error of the file becomes its last row; an error of the store ends the scan.
-fn contain_errors(
-    rows: std::result::Result<RowStream, ReadError>,
-    columns: Columns,
+/// Makes documents of the rows of a file.
+struct Documents {
+    projection: Arc<Projection>,
+    mode: ReadMode,
+    /// The translations of the built-in corpus to read.
+    codes: Option<Arc<[String]>>,
     file: SourceFile,
-) -> impl stream::Stream<Item = std::result::Result<Rows, SourceError>> + Send {
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) => stream::once(async { Err(error) }).boxed(),
-    };
-    let mut next = 0;
-    rows.map(move |rows| match rows {
-        Ok(rows) => {
-            next += rows.errors.len() as u64;
-            Ok(match columns.mode {
-                // A format that cannot skip the other columns has read them in vain.
-                ReadMode::IdsOnly => Rows::ids_only(rows.id, rows.row, &columns.keep),
-                ReadMode::Whole => rows.checked(columns.max_bytes),
-            })
-        }
-        Err(error) if file.is_stdin() => Err(SourceError::stdin(error)),
-        Err(error) if error.is_change() => Err(SourceError::Changed { file: file.uri.clone() }),
-        Err(error) if file.is_remote() && error.is_store_failure() => {
-            Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) })
-        }
-        Err(error) => Ok(Rows::refused_file(&columns.keep, next, file_tail_error(&error))),
-    })
 }
 
-/// Selects translations of the built-in corpus.
-struct Codes {
-    wanted: Vec<String>,
-    /// The position of the code among the kept columns.
-    at: usize,
-    /// Whether the code is read for the selection alone.
-    extra: bool,
-}
-
-impl Codes {
-    fn select(&self, mut rows: Rows) -> Result<Rows> {
-        let found = rows.keep[self.at].as_string::<i32>();
-        let wanted: BooleanArray =
-            found.iter().map(|code| Some(code.is_some_and(|code| self.wanted.iter().any(|c| c == code)))).collect();
-        let filter = |array: &dyn Array| filter(array, &wanted);
-        rows.keep = rows.keep.iter().map(|array| filter(array)).collect::<std::result::Result<_, _>>()?;
-        if self.extra {
-            rows.keep.pop();
+impl Documents {
+    /// The columns to read. The selection of translations needs that of the code, which comes last.
+    fn columns(&self) -> Columns {
+        let mut columns = self.projection.columns(self.mode).clone();
+        if self.codes.is_some() {
+            columns.keep.push(Arc::new(Field::new(CODE, DataType::Utf8, true)));
         }
-        let mut wanted_errors = wanted.values().iter();
-        rows.errors.retain(|_| wanted_errors.next().unwrap_or(false));
-        rows.id = filter(&rows.id)?.as_string().clone();
-        rows.text = filter(&rows.text)?.as_string().clone();
-        rows.row = filter(&rows.row)?.as_primitive().clone();
-        Ok(rows)
+        columns
+    }
+
+    /// The documents. An error of the file becomes its last row; an error of the store ends the scan.
+    fn of(
+        self,
+        rows: std::result::Result<RowStream, ReadError>,
+    ) -> impl stream::Stream<Item = Result<(SourceFile, Rows)>> + Send {
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        };
+        let mut next = 0;
+        rows.map(move |rows| {
+            let file = &self.file;
+            let documents = match rows {
+                Ok(rows) => {
+                    next = rows.row.values().last().map_or(next, |last| last + 1);
+                    self.documents(rows)?
+                }
+                Err(error) if file.is_stdin() => return Err(SourceError::stdin(error).into()),
+                Err(error) if error.is_change() => return Err(SourceError::Changed { file: file.uri.clone() }.into()),
+                Err(error) if file.is_remote() && error.is_store_failure() => {
+                    return Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) }.into());
+                }
+                Err(error) => Rows::refused_file(self.projection.fields(), next, file_tail_error(&error)),
+            };
+            Ok((file.clone(), documents))
+        })
+        // A condition may drop all rows of a batch.
+        .try_filter(|(_, rows)| std::future::ready(!rows.errors.is_empty()))
+    }
+
+    fn documents(&self, rows: Rows) -> std::result::Result<Rows, ArrowError> {
+        let rows = match &self.codes {
+            Some(codes) => select(rows, codes)?,
+            None => rows,
+        };
+        self.projection.apply(self.mode, rows, &self.file.uri)
     }
 }
 
+/// Selects translations of the built-in corpus by the last column, which is removed.
+fn select(mut rows: Rows, codes: &[String]) -> std::result::Result<Rows, ArrowError> {
+    let Some(found) = rows.keep.pop() else { return Ok(rows) };
+    let is_wanted = |code: Option<&str>| Some(code.is_some_and(|code| codes.iter().any(|wanted| wanted == code)));
+    let wanted: BooleanArray = found.as_string::<i32>().iter().map(is_wanted).collect();
+    rows.filter(&wanted)
+}
+
 /// Refuses codes that the built-in corpus does not have.
-pub(super) async fn check_codes(
-    location: &Location,
-    columns: &Columns,
-    spec: &SourceSpec,
-) -> std::result::Result<(), SourceError> {
+pub(super) async fn check_codes(location: &Location, spec: &SourceSpec) -> std::result::Result<(), SourceError> {
     let Some(codes) = &location.codes else { return Ok(()) };
     let mut missing = codes.clone();
     let everything = Location { codes: None, ..location.clone() };
-    let with_code = Columns { keep: vec![Arc::new(Field::new(CODE, DataType::Utf8, true))], ..columns.clone() };
-    let rows = file_rows(everything, with_code, spec.format, Count::new());
+    let keep = vec![Arc::new(Field::new(CODE, DataType::Utf8, true))];
+    let with_code = Columns { keep, max_bytes: spec.max_bytes, ..Columns::default() };
+    let projection = Arc::new(Projection::plain(with_code));
+    let rows = file_rows(everything, projection, spec.format, ReadCounts::default());
     let unreadable =
         |error: DataFusionError| SourceError::Unreadable { file: spec.uri.clone(), message: error.to_string() };
     let mut rows = std::pin::pin!(rows);

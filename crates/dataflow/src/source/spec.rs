@@ -25,12 +25,14 @@ pub struct SourceSpec {
     pub uri: String,
     /// The format of the files; detected by content unless given.
     pub format: Option<SourceFormat>,
-    /// The column with the document's id.
+    /// The document's id: a column, SQL over the columns, `@content` (the hash of the text) or `@row` (file and row).
     pub id: String,
-    /// The column with the text.
+    /// The text: a column, or SQL over the columns.
     pub text: String,
-    /// Columns to carry over; `["*"]` is all others.
+    /// Columns to carry over, or SQL with a name, `upper(lang) AS lang`; `["*"]` is all other columns.
     pub keep: Vec<String>,
+    /// A SQL condition over the columns; rows for which it is not true are no documents.
+    pub condition: Option<String>,
     /// The largest size of a text in bytes; longer ones are refused.
     pub max_bytes: u64,
     /// The separators of CSV files.
@@ -48,6 +50,7 @@ impl SourceSpec {
             id: DEFAULT_ID.to_owned(),
             text: "text".to_owned(),
             keep: Vec::new(),
+            condition: None,
             max_bytes: DEFAULT_MAX_TEXT_BYTES,
             csv: CsvSpec::default(),
             memory: DEFAULT_MEMORY_BYTES,

@@ -28,7 +28,13 @@ impl Source {
 
     /// Marks the files with these hashes as unchanged: the table has their rows, and nothing is read of them but the
     /// ids, which must be distinct in the whole source. Returns the number of unchanged files.
+    ///
+    /// Of rows with equal texts that are one document, the first one has the kept columns: a change in one file may
+    /// make a row of another one the first, so that no file counts as unchanged.
     pub fn mark_unchanged(&mut self, listed: DateTime<Utc>, hashes: &HashSet<u128>) -> usize {
+        if self.projection.has_content_ids() && !self.keep_fields().is_empty() {
+            return 0;
+        }
         let time = self.location.time(listed);
         let is_unchanged = |file| self.location.fingerprint(file, time).is_some_and(|hash| hashes.contains(&hash));
         let unchanged: Arc<[bool]> = self.location.files.iter().map(is_unchanged).collect();

@@ -17,6 +17,7 @@ impl From<&Pipeline> for Job {
                 id: source.id.clone(),
                 text: source.text.clone(),
                 keep: source.keep.clone(),
+                condition: source.condition.clone(),
                 max_bytes: source.max_bytes.0,
                 csv: CsvSpec {
                     delimiter: source.csv.delimiter.map(CsvByte::byte),

@@ -158,7 +158,9 @@ impl Job {
             Ok(Some(table)) => table.kept_columns(),
             _ => Vec::new(),
         };
-        let source = Source::open_for(self.source.clone(), &kept).await?;
+        let known = table.as_ref().ok().and_then(Option::as_ref);
+        let types = known.and_then(|table| table.recorded_input_types(&Source::input_types_key(&self.source)));
+        let source = Source::open_with_types(self.source.clone(), &kept, types).await?;
         let table = table?;
         let quarantine = quarantine_version(&self.table).await?;
         Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed, quarantine })
@@ -206,7 +208,7 @@ impl OpenJob {
         let info = backend.0.info();
         // A run over some rows completes no file.
         let partial = self.only.is_some();
-        let listing = (!partial).then(|| SourceListing::new(&self.source, self.listed, pipeline));
+        let listing = (!partial).then(|| SourceListing::new(&self.source, &self.job.source, self.listed, pipeline));
         let mut unchanged = UnchangedFiles::default();
         if let (Some(table), Some(listing), false) = (&self.table, &listing, self.job.reread) {
             unchanged = Box::pin(listing.unchanged_files(table)).await?;

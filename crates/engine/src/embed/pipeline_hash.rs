@@ -13,10 +13,10 @@ const PIPELINE_HASH_VERSION: u32 = 3;
 /// The hash of everything that decides the rows of a run: two runs with the same hash and source write the same table.
 /// It covers names and values as pipeline files spell them, so renames in the code do not change it.
 pub(super) fn pipeline_hash(source: &SourceSpec, on_missing: OnMissing, target: &TableTarget) -> String {
-    let SourceSpec { uri, format, id, text, keep, max_bytes, csv, memory: _ } = source;
+    let SourceSpec { uri, format, id, text, keep, condition, max_bytes, csv, memory: _ } = source;
     let heads: Vec<_> = target.heads.iter().map(|head| (head.name(), BTreeMap::from_iter(head.metadata()))).collect();
     // The keys are in alphabetical order: JSON maps may sort them.
-    let canonical = serde_json::json!({
+    let mut canonical = serde_json::json!({
         "contract": BTreeMap::from_iter(target.contract.to_metadata()),
         "heads": heads,
         "source": {
@@ -32,6 +32,10 @@ pub(super) fn pipeline_hash(source: &SourceSpec, on_missing: OnMissing, target: 
         "text": target.text == TextColumn::Kept,
         "version": PIPELINE_HASH_VERSION,
     });
+    // Pipelines without a condition keep the hash that they had before there were conditions.
+    if let Some(condition) = condition {
+        canonical["source"]["where"] = condition.as_str().into();
+    }
     blake3::hash(canonical.to_string().as_bytes()).to_hex()[..16].to_owned()
 }
 
@@ -65,6 +69,8 @@ mod tests {
         assert_eq!(hash, "a7c6a6a1f69f49ad");
         assert_ne!(pipeline_hash(&source, OnMissing::Delete, &target), hash);
         let elsewhere = TableTarget { commit: CommitPolicy { rows: 7, seconds: 7 }, uri: "elsewhere".into(), ..target };
+        let filtered = SourceSpec { condition: Some("lang = 'fr'".to_owned()), ..source.clone() };
+        assert_ne!(pipeline_hash(&filtered, OnMissing::Keep, &elsewhere), hash);
         let smaller = SourceSpec { memory: 1 << 20, ..source };
         assert_eq!(
             pipeline_hash(&smaller, OnMissing::Keep, &elsewhere),

@@ -6,8 +6,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use polylance_dataflow::{Coverage, RowSet, Source};
-use polylance_sink::{QuarantineFilter, SourceManifest, Table, drop_outdated, quarantined_sources, record_manifest};
+use polylance_dataflow::{Coverage, RowSet, Source, SourceSpec};
+use polylance_sink::{
+    InputTypes, QuarantineFilter, SourceManifest, Table, drop_outdated, quarantined_sources, record_manifest,
+};
 
 use super::summary::RunSummary;
 use crate::EngineError;
@@ -23,6 +25,8 @@ pub(super) struct SourceListing {
     source: Source,
     /// The time of the listing.
     listed: DateTime<Utc>,
+    /// The types in which the source's SQL reads columns.
+    input_types: Option<InputTypes>,
 }
 
 /// The files of which the table has all rows.
@@ -37,8 +41,10 @@ pub(super) struct UnchangedFiles {
 }
 
 impl SourceListing {
-    pub(super) fn new(source: &Source, listed: DateTime<Utc>, pipeline: String) -> Self {
-        Self { pipeline, hash: source.fingerprint(listed), source: source.clone(), listed }
+    pub(super) fn new(source: &Source, spec: &SourceSpec, listed: DateTime<Utc>, pipeline: String) -> Self {
+        let record = |types| InputTypes { key: Source::input_types_key(spec), types };
+        let input_types = source.input_types().map(record);
+        Self { pipeline, hash: source.fingerprint(listed), source: source.clone(), listed, input_types }
     }
 
     /// The files that the manifest of the table has for this pipeline.
@@ -90,7 +96,7 @@ impl RunSummary {
     /// run.
     pub(super) async fn record_manifest(
         &mut self,
-        SourceListing { pipeline, hash, source, listed }: SourceListing,
+        SourceListing { pipeline, hash, source, listed, input_types }: SourceListing,
         since: Option<u64>,
         mut own: BTreeSet<u64>,
     ) -> Result<(), EngineError> {
@@ -104,7 +110,8 @@ impl RunSummary {
         let mut files: Vec<u128> = files.collect();
         files.sort_unstable();
         let (source_hash, rows) = (hash.filter(|_| complete), self.rows_read);
-        let manifest = SourceManifest { pipeline, source_hash, file_hashes: files, rows, since, own_versions: own };
+        let manifest =
+            SourceManifest { pipeline, source_hash, file_hashes: files, rows, since, own_versions: own, input_types };
         self.version = record_manifest(&self.table, &manifest).await?.unwrap_or(self.version);
         Ok(())
     }

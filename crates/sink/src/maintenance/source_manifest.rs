@@ -45,6 +45,17 @@ pub struct SourceManifest {
     pub since: Option<u64>,
     /// Versions that the run itself made.
     pub own_versions: BTreeSet<u64>,
+    /// The types in which the source's SQL reads columns, if there is SQL.
+    pub input_types: Option<InputTypes>,
+}
+
+/// The types in which the SQL of a source reads columns. They are decided once, like those of kept columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputTypes {
+    /// Identifies the source and its SQL.
+    pub key: String,
+    /// The types, in a form that the source reads.
+    pub types: String,
 }
 
 /// The value of the entry `polylance.finished.<pipeline>`.
@@ -65,6 +76,11 @@ impl Table {
     pub async fn recorded_rows(&self, pipeline: &str, source: &str) -> Result<Option<u64>, SinkError> {
         let record = valid_record(self.uri(), self.dataset(), pipeline).await?;
         Ok(record.filter(|record| record.source.as_deref() == Some(source)).map(|record| record.rows))
+    }
+
+    /// The types that an earlier run recorded under this [`InputTypes::key`].
+    pub fn recorded_input_types(&self, key: &str) -> Option<&str> {
+        self.dataset().config().get(&types_key(key)).map(String::as_str)
     }
 
     /// Hashes of the files of which a run of this pipeline has recorded all rows, when the table has lost none since.
@@ -120,7 +136,9 @@ async fn try_record_manifest(uri: &str, run: &SourceManifest) -> Result<Option<u
     let (source, rows, version) = (run.source_hash.clone(), run.rows, dataset.version_id());
     let record = Record { source, files, rows, version };
     let value = serde_json::to_string(&record).map_err(|error| SinkError::rows(uri, error.to_string()))?;
-    let written = Box::pin(dataset.update_config([(key(&run.pipeline), value)]).into_future()).await;
+    let types = run.input_types.iter().map(|input| (types_key(&input.key), input.types.clone()));
+    let entries: Vec<(String, String)> = std::iter::once((key(&run.pipeline), value)).chain(types).collect();
+    let written = Box::pin(dataset.update_config(entries).into_future()).await;
     written.map_err(SinkError::storage(uri, "recording the source manifest"))?;
     if let Some(old) = before.and_then(|before| before.files).filter(|old| record.files.as_ref() != Some(old)) {
         lists(uri).await?.remove(&list_name(&old)).await;
@@ -130,6 +148,10 @@ async fn try_record_manifest(uri: &str, run: &SourceManifest) -> Result<Option<u
 
 fn key(pipeline: &str) -> String {
     format!("polylance.finished.{pipeline}")
+}
+
+fn types_key(key: &str) -> String {
+    format!("polylance.source_types.{key}")
 }
 
 async fn lists(uri: &str) -> Result<Sidecar, SinkError> {

@@ -22,7 +22,7 @@ pub(super) struct Dialect {
 
 impl Dialect {
     /// Detects the dialect at the beginning of a file; `names` are columns that its header should have.
-    pub(super) fn detect(sample: &[u8], given: CsvSpec, names: [&str; 2]) -> Self {
+    pub(super) fn detect(sample: &[u8], given: CsvSpec, names: &[String]) -> Self {
         let quote = given.quote.unwrap_or(b'"');
         let end = if sample.contains(&b'\r') && !sample.contains(&b'\n') { b'\r' } else { b'\n' };
         let plain = |delimiter, escape| Self { delimiter, quote, escape, end };
@@ -40,7 +40,7 @@ impl Dialect {
     }
 
     /// The number of `names` in the header, whether a record has as many fields as the header, and that number.
-    fn likelihood(self, sample: &[u8], names: [&str; 2]) -> (usize, bool, usize) {
+    fn likelihood(self, sample: &[u8], names: &[String]) -> (usize, bool, usize) {
         let mut records = sample.split(|&byte| byte == self.end).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let header = records.next().unwrap_or_default();
         let header = header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header);
@@ -102,6 +102,7 @@ mod tests {
     #[test]
     fn the_dialect_is_detected_at_the_beginning() {
         let dialect = |delimiter, escape| Dialect { delimiter, quote: b'"', escape, end: b'\n' };
+        let names = ["id".to_owned(), "text".to_owned()];
         for (sample, expected) in [
             ("id,text\n1,a;b\n", dialect(b',', None)),
             ("id\ttext\n1\ta, b\n", dialect(b'\t', None)),
@@ -115,10 +116,10 @@ mod tests {
             ("id,text\n1,\"C:\\dir\\\"\n2,\"a \"\"b\"\" c\"\n", dialect(b',', None)),
             ("id,text\n1,\"C:\\dir\\\",x\n", dialect(b',', None)),
         ] {
-            assert_eq!(Dialect::detect(sample.as_bytes(), CsvSpec::default(), ["id", "text"]), expected, "{sample:?}");
+            assert_eq!(Dialect::detect(sample.as_bytes(), CsvSpec::default(), &names), expected, "{sample:?}");
         }
         let given = CsvSpec { delimiter: Some(b'~'), quote: Some(b'\''), escape: Some(b'^') };
         let expected = Dialect { delimiter: b'~', quote: b'\'', escape: Some(b'^'), end: b'\n' };
-        assert_eq!(Dialect::detect(b"id,text", given, ["id", "text"]), expected);
+        assert_eq!(Dialect::detect(b"id,text", given, &names), expected);
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn types(
     let plain = lines::plain(file, compression).await?;
     let request = request.clone();
     lines::spawn_blocking_read(move |stopped| {
-        let mut records = Records::new(plain, limit(request.max_bytes), given, [&request.id, &request.text])?;
+        let mut records = Records::new(plain, limit(request.max_bytes), given, &request.header)?;
         let names = header(&mut records)?;
         let mut kinds = vec![ValueKind::Null; names.len()];
         let inferred: Vec<usize> = (0..names.len()).filter(|&at| request.keeps(&names[at])).collect();
@@ -69,7 +69,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
     let columns = columns.clone();
     let limit = limit(columns.max_bytes);
     Ok(lines::spawn_rows(move |send| {
-        let mut records = Records::new(plain, limit, columns.csv, [&columns.id, &columns.text])?;
+        let mut records = Records::new(plain, limit, columns.csv, &columns.header)?;
         let names = header(&mut records)?;
         let position = |name: &str| {
             let mut found = names.iter().enumerate().filter(|(_, column)| *column == name).map(|(at, _)| at);
@@ -79,8 +79,11 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns, compression: Compre
                 None => Ok(first),
             }
         };
-        let needed =
-            |name: &str| position(name)?.ok_or_else(|| ReadError::Content(format!("the file has no column `{name}`")));
+        let needed = |name: &Option<String>| {
+            let Some(name) = name else { return Ok(None) };
+            let missing = || ReadError::Content(format!("the file has no column `{name}`"));
+            position(name)?.map(Some).ok_or_else(missing)
+        };
         let (id, text) = (needed(&columns.id)?, needed(&columns.text)?);
         let keep = columns.keep.iter().map(|field| position(field.name())).collect::<Result<Vec<_>, _>>()?;
         TextRows::read(&columns, typed_column, send, |batch, send_if_full| {
@@ -122,7 +125,7 @@ fn push(
     record: &Records<impl Read>,
     refusal: Option<String>,
     fields: usize,
-    (id, text): (usize, usize),
+    (id, text): (Option<usize>, Option<usize>),
     keep: &[Option<usize>],
 ) {
     let found = record.fields();
@@ -136,7 +139,7 @@ fn push(
         error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
         None
     };
-    let (id, text) = (value(id), if whole { value(text) } else { None });
+    let (id, text) = (id.and_then(&mut value), text.filter(|_| whole).and_then(&mut value));
     for (column, at) in batch.keep.iter_mut().zip(keep) {
         column.push(at.filter(|_| whole).and_then(&mut value));
     }

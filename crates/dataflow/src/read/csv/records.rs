@@ -50,7 +50,7 @@ enum State {
 
 impl<R: Read> Records<R> {
     /// `limit` is the largest size of a record in bytes; `names` are columns that the header should have.
-    pub(super) fn new(mut input: R, limit: usize, given: CsvSpec, names: [&str; 2]) -> io::Result<Self> {
+    pub(super) fn new(mut input: R, limit: usize, given: CsvSpec, names: &[String]) -> io::Result<Self> {
         let mut sample = Vec::new();
         input.by_ref().take(SAMPLE_BYTES as u64).read_to_end(&mut sample)?;
         let dialect = Dialect::detect(&sample, given, names);
@@ -258,7 +258,8 @@ mod tests {
     }
 
     fn all(text: &str, limit: usize) -> Vec<Found> {
-        let mut records = Records::new(text.as_bytes(), limit, CsvSpec::default(), ["a", "b"]).unwrap();
+        let mut records =
+            Records::new(text.as_bytes(), limit, CsvSpec::default(), &["a".to_owned(), "b".to_owned()]).unwrap();
         let mut found = Vec::new();
         loop {
             match records.read().unwrap() {

@@ -215,14 +215,14 @@ fn fill(batch: &mut TextRows<'_>, at: usize, line: &str) -> Option<String> {
     let mut error = None;
     let read = members(line, |name, raw| {
         // One column may be the id, the text and kept.
-        if name == columns.id {
-            batch.ids[at] = id(&columns.id, raw).unwrap_or_else(|message| {
+        if let Some(column) = columns.id.as_deref().filter(|column| *column == name) {
+            batch.ids[at] = id(column, raw).unwrap_or_else(|message| {
                 error = Some(message);
                 None
             });
         }
-        if name == columns.text {
-            batch.texts[at] = text(&columns.text, raw).unwrap_or_else(|message| {
+        if let Some(column) = columns.text.as_deref().filter(|column| *column == name) {
+            batch.texts[at] = text(column, raw).unwrap_or_else(|message| {
                 error = Some(message);
                 None
             });

@@ -1,5 +1,6 @@
 //! Parquet over ranges of an object: only the needed columns, one row group at a time.
 
+mod pruning;
 mod widths;
 
 use std::{ops::Range, sync::Arc};
@@ -97,10 +98,19 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Res
     let mask = ProjectionMask::roots(arrow.parquet_schema(), positions);
     let total = metadata.file_metadata().num_rows().unsigned_abs();
 
-    let (columns, size, bytes_read) = (columns.clone(), file.file.size, file.bytes_read.clone());
+    let pruned = match &columns.pruning {
+        Some(condition) => pruning::without_rows(condition, &arrow),
+        None => Vec::new(),
+    };
+    let (columns, size, counts) = (columns.clone(), file.file.size, file.counts.clone());
     let rows = try_stream! {
         let mut first = 0;
         for (number, group) in metadata.row_groups().iter().enumerate() {
+            if pruned.get(number) == Some(&true) {
+                first += group.num_rows().unsigned_abs();
+                counts.row_groups_pruned.add(1);
+                continue;
+            }
             let batch_rows = widths::batch_rows(group, &mask, &mut source.reader()?).await?;
             let mut batches =
                 ParquetRecordBatchStreamBuilder::new_with_metadata(source.reader()?, arrow.clone())
@@ -114,7 +124,7 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Res
                 let rows = columnar::rows(&batch, &columns, first)?;
                 let before = share(size, first, total);
                 first += batch.num_rows() as u64;
-                bytes_read.add(share(size, first, total) - before);
+                counts.bytes_read.add(share(size, first, total) - before);
                 gathered.push(rows, batch.get_array_memory_size());
                 if gathered.is_full() {
                     yield gathered.take()?;

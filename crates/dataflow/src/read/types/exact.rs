@@ -59,11 +59,7 @@ pub(in crate::read) fn texts(
 }
 
 /// A column as ids: texts, the digits of integers, UUIDs.
-pub(in crate::read) fn ids(
-    name: &str,
-    array: &ArrayRef,
-    errors: &mut [Option<String>],
-) -> Result<StringArray, ArrowError> {
+pub(crate) fn ids(name: &str, array: &ArrayRef, errors: &mut [Option<String>]) -> Result<StringArray, ArrowError> {
     let plain = cast(array, &plain_type(array.data_type()))?;
     match plain.data_type() {
         DataType::FixedSizeBinary(16) => {
@@ -83,7 +79,7 @@ pub(in crate::read) fn ids(
 }
 
 /// A column in its type of the table.
-pub(in crate::read) fn column(
+pub(crate) fn column(
     name: &str,
     array: &ArrayRef,
     to: &DataType,

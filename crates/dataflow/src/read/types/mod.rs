@@ -20,6 +20,8 @@ pub(crate) struct TypeRequest {
     /// Whether all rows of a text format are read, and not only the first ones.
     pub(crate) whole: bool,
     pub(crate) max_bytes: u64,
+    /// Names that the header of a CSV file should have.
+    pub(crate) header: Arc<[String]>,
 }
 
 impl TypeRequest {
