@@ -47,8 +47,8 @@ pub struct Pipeline {
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// A file, a folder, a glob (`corpus/**/*.parquet`), a Lance table (`docs.lance`), `builtin:udhr` or
-    /// `builtin:udhr?codes=eng,spa`. Local paths, `s3://`, `gs://`, `az://`, `http://` and `https://`; `-` is standard
-    /// input.
+    /// `builtin:udhr?codes=eng,spa`. Local paths, `s3://`, `gs://`, `az://`, `http://`, `https://` and
+    /// `hf://datasets/OWNER/NAME`; `-` is standard input.
     #[schemars(length(min = 1))]
     pub uri: String,
     /// The format of the files; `auto` detects it from their content.

@@ -22,6 +22,11 @@ pub(crate) fn validate(file: &Pipeline, location: impl Fn(&str) -> Location) -> 
         let uri = &file.table.uri;
         return invalid("table.uri", format!("`table.uri` must be a local path, s3://, gs:// or az://, found {uri:?}"));
     }
+    if scheme == Some("hf") {
+        let message = "`table.uri` is on the hub, where a table is only read: write it elsewhere, then send it with \
+                       `polylance push TABLE hf://datasets/OWNER/NAME`";
+        return invalid("table.uri", message.to_owned());
+    }
     if file.table.uri == file.source.uri {
         return invalid("table.uri", "`table.uri` and `source.uri` are the same".to_owned());
     }

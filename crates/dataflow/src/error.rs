@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, io};
 
+use polylance_hub::HubError;
 use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT};
 
 use crate::{
@@ -93,6 +94,9 @@ pub enum SourceError {
         #[source]
         source: object_store::Error,
     },
+    /// The dataset on the hub cannot be listed.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The store failed while a file was read, retries included.
     #[error("{file} cannot be read from its store")]
     Store {
@@ -228,6 +232,10 @@ fn refused(uri: &str) -> &'static str {
             "Azure refuses these credentials: set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or \
              AZURE_STORAGE_SAS_TOKEN"
         }
+        Some("hf") => {
+            "the hub refuses access to this dataset: set HF_TOKEN to a token with access to it, and accept the \
+             conditions on the dataset's page if it has some"
+        }
         _ => STORE_REFUSAL_HINT,
     }
 }
@@ -236,6 +244,7 @@ fn refused(uri: &str) -> &'static str {
 fn unreachable_store(uri: &str) -> &'static str {
     match uri.split_once("://").map(|(scheme, _)| scheme) {
         Some("http" | "https") => "check the host and the port of the address, and try again when the server responds",
+        Some("hf") => "check the network and HF_ENDPOINT, and try again",
         Some("gs") => "check the bucket and GOOGLE_SERVICE_ACCOUNT in the environment, and try again",
         Some("az") => "check the container and AZURE_STORAGE_ACCOUNT_NAME in the environment, and try again",
         _ => "check the endpoint and the region in the environment, and try again",
@@ -263,6 +272,7 @@ impl SourceError {
 impl Explain for SourceError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: Option<String> = match self {
+            Self::Hub(error) => return error.hint(),
             Self::MissingColumn { usage: ColumnUse::Id, nearest, .. } => {
                 let nearest = nearest.as_ref().map(|nearest| format!("did you mean `{nearest}`? "));
                 Some(format!(
@@ -342,8 +352,8 @@ impl Explain for SourceError {
                 Some("`polylance sql` over the whole corpus lists the codes; a few are eng, fra, cmn_hans".into())
             }
             Self::Uri { .. } => Some(
-                "a source is a local path, s3://, gs://, az://, http:// or https://, or builtin:udhr; globs may stand \
-                 in paths"
+                "a source is a local path, s3://, gs://, az://, http:// or https://, hf://datasets/OWNER/NAME, or \
+                 builtin:udhr; globs may stand in paths"
                     .into(),
             ),
             Self::Unreadable { .. } => {
@@ -356,6 +366,7 @@ impl Explain for SourceError {
 
     fn class(&self) -> ErrorClass {
         match self {
+            Self::Hub(error) => error.class(),
             Self::Storage { .. }
             | Self::Store { .. }
             | Self::Changed { .. }

@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
+use polylance_hub::HubError;
 use polylance_schema::{ContractError, ErrorClass, Explain};
 
 /// A search, a statement or a description failed.
@@ -83,6 +84,9 @@ pub enum SearchError {
     /// The SQL is wrong, or failed while it ran.
     #[error(transparent)]
     Sql(Box<DataFusionError>),
+    /// The dataset on the hub cannot be read: check its name and the token.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The store or a file in it failed: check the credentials and the named file.
     #[error("{uri}: {action} failed")]
     Storage {
@@ -224,6 +228,7 @@ impl SearchError {
 impl Explain for SearchError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint = match self {
+            Self::Hub(error) => return error.hint(),
             Self::NoTable { .. } => Some("`polylance embed` and `polylance run` make tables"),
             Self::NoContract { .. } => Some("`polylance sql` reads any Lance table"),
             Self::DuplicateTable(_) => Some("name them: --table first=URI --table second=URI"),
@@ -240,6 +245,7 @@ impl Explain for SearchError {
 
     fn class(&self) -> ErrorClass {
         match self {
+            Self::Hub(error) => error.class(),
             Self::Storage { .. } | Self::Backend(_) | Self::UnreadableContract { .. } => ErrorClass::Environment,
             _ => ErrorClass::User,
         }

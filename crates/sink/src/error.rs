@@ -3,7 +3,11 @@
 use std::{borrow::Cow, fmt};
 
 use polylance_dataflow::is_store_refusal;
+use polylance_hub::HubError;
 use polylance_schema::{ContractDifference, ContractError, ErrorClass, Explain, HeadContractError, STORE_REFUSAL_HINT};
+
+/// The advice for a table on the hub.
+const PUSH_HINT: &str = "write the table elsewhere, then send it with `polylance push TABLE hf://datasets/OWNER/NAME`";
 
 /// A table could not be opened, checked, written or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +20,15 @@ pub enum SinkError {
         /// What was found.
         found: String,
     },
+    /// The table is on the hub: write a table elsewhere, and push it.
+    #[error("{uri} is on the hub, where a table is only read")]
+    OnHub {
+        /// The table.
+        uri: String,
+    },
+    /// The dataset on the hub cannot be read: check its name and the token.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The Lance table was not made by polylance: choose another address.
     #[error("{uri} is a lance table without an embedding contract: it was not made by polylance")]
     NoContract {
@@ -258,6 +271,8 @@ impl SinkError {
 impl Explain for SinkError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint = match self {
+            Self::Hub(error) => return error.hint(),
+            Self::OnHub { .. } => PUSH_HINT,
             Self::ContractMismatch(_) => {
                 "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it"
             }
@@ -302,7 +317,9 @@ impl Explain for SinkError {
 
     fn class(&self) -> ErrorClass {
         match self {
+            Self::Hub(error) => error.class(),
             Self::ContractMismatch(_)
+            | Self::OnHub { .. }
             | Self::SchemaMismatch { .. }
             | Self::OtherFeatures { .. }
             | Self::NotATable { .. }

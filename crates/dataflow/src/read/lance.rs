@@ -33,6 +33,10 @@ pub(super) async fn rows(file: &OpenFile, table: &Dataset, columns: &Columns) ->
     let mut positions = columnar::positions(&schema, columns)?;
     positions.sort_unstable();
     positions.dedup();
+    // A scan without columns may not have the number of its rows.
+    if positions.is_empty() && !schema.fields().is_empty() {
+        positions.push(0);
+    }
     let names: Vec<&str> = positions.into_iter().map(|at| schema.field(at).name().as_str()).collect();
 
     let id = file.file.path.as_ref().parse().ok();

@@ -5,7 +5,7 @@ mod columnar;
 pub(crate) mod columns;
 mod csv;
 pub(crate) mod error;
-mod format;
+pub(crate) mod format;
 mod jsonl;
 mod lance;
 mod lines;

@@ -1,13 +1,13 @@
 //! One file of the hub, written into the cache under a name that was checked.
 
 use std::{
-    env,
     fs::{self, File},
     io::{self, Read, Write},
     path::{Component, Path, PathBuf},
     process,
 };
 
+use polylance_hub::Token;
 use ureq::tls::{TlsConfig, TlsProvider};
 
 /// How often an interrupted download is resumed.
@@ -16,18 +16,17 @@ const MAX_RESUMES: usize = 3;
 /// Fetches files. The user's token is sent to the hub itself, and never to a host that it redirects to.
 pub(super) struct Agent {
     agent: ureq::Agent,
-    token: Option<String>,
+    token: Option<Token>,
 }
 
 /// An agent for the hub.
-pub(super) fn agent(endpoint: &str) -> Agent {
+pub(super) fn agent(endpoint: &str, token: Option<Token>) -> Agent {
     let tls = TlsConfig::builder().provider(TlsProvider::Rustls).build();
     let config = ureq::Agent::config_builder()
         .tls_config(tls)
         .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
         .build();
     tracing::debug!(endpoint, "fetching from the hub");
-    let token = env::var("HF_TOKEN").ok().or_else(|| hf_hub::Cache::from_env().token());
     Agent { agent: config.into(), token }
 }
 
@@ -67,7 +66,7 @@ impl Agent {
     fn append(&self, url: &str, size: u64, first: u64, out: &mut File) -> io::Result<u64> {
         let mut request = self.agent.get(url).header("Range", format!("bytes={first}-"));
         if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+            request = request.header("Authorization", format!("Bearer {}", token.secret()));
         }
         let response = request.call().map_err(io::Error::other)?;
         if first > 0 && response.status() != 206 {

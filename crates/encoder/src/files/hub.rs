@@ -1,23 +1,18 @@
 //! Models on the hub: fetched into its usual cache, or read from there when offline.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use hf_hub::{
     Cache, CacheRepo,
     api::sync::{Api, ApiBuilder, ApiRepo},
 };
+use polylance_hub::HubSettings;
 
 use super::{download, sentence_transformers::TRANSFORMER_FILES};
 use crate::error::ModelError;
 
 /// The largest size of a model's file in bytes: a larger one is refused.
 const MAX_FILE_BYTES: u64 = 64 << 30;
-
-/// The hub, unless `HF_ENDPOINT` is set.
-const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
 /// Optional files of a model. An adapter's is fetched so that it is found and refused.
 const OPTIONAL_FILES: [&str; 6] = [
@@ -50,24 +45,22 @@ pub(super) fn is_name(model: &str) -> bool {
 /// The folder with the model's files, which are fetched if they are missing.
 pub(super) fn folder(model: &str) -> Result<PathBuf, ModelError> {
     let parent = |config: PathBuf| config.parent().map(Path::to_owned).unwrap_or_default();
-    if offline() {
+    let HubSettings { endpoint, token, offline } = HubSettings::from_env();
+    if offline {
         let cached = anchor(&Cache::from_env().model(model.to_owned()));
         return cached.map(parent).ok_or_else(|| ModelError::NotFound {
             model: model.to_owned(),
             reason: "no such file or folder, the hub's cache does not have it, and HF_HUB_OFFLINE is set".to_owned(),
         });
     }
-    let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| DEFAULT_ENDPOINT.to_owned());
-    let mut builder = ApiBuilder::from_env().with_progress(false).with_retries(3);
-    if let Ok(token) = env::var("HF_TOKEN") {
-        builder = builder.with_token(Some(token));
-    }
+    let builder = ApiBuilder::from_env().with_progress(false).with_retries(3).with_endpoint(endpoint.clone());
+    let builder = builder.with_token(token.as_ref().map(|token| token.secret().to_owned()));
     let failed = |message: String| ModelError::Hub { model: model.to_owned(), endpoint: endpoint.clone(), message };
     let api = builder.build().map_err(|error| failed(error.to_string()))?;
     let repo = Repository {
         files: api.model(model.to_owned()),
         cache: Cache::from_env().model(model.to_owned()),
-        agent: download::agent(&endpoint),
+        agent: download::agent(&endpoint, token),
         api,
     };
     match repo.fetch(model) {
@@ -87,11 +80,6 @@ pub(super) fn folder(model: &str) -> Result<PathBuf, ModelError> {
 /// The file by which the folder of a cached model is found.
 fn anchor(cache: &CacheRepo) -> Option<PathBuf> {
     ANCHOR_FILES.iter().find_map(|name| cache.get(name))
-}
-
-fn offline() -> bool {
-    env::var("HF_HUB_OFFLINE")
-        .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
 /// A repository of the hub, and its folder in the cache.

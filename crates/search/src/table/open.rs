@@ -1,13 +1,19 @@
 //! Opening a table for reading.
 
-use lance::{Dataset, dataset::builder::DatasetBuilder};
+use std::sync::Arc;
+
+use lance::{
+    Dataset,
+    dataset::{DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, builder::DatasetBuilder},
+    session::Session,
+};
 use polylance_schema::Contract;
 
 use crate::SearchError;
 
-/// The latest version of the table at `uri`.
+/// The latest version of the table at `uri`. On the hub it is that of the present commit.
 pub(crate) async fn open(uri: &str) -> Result<Dataset, SearchError> {
-    match Box::pin(DatasetBuilder::from_uri(uri).load()).await {
+    match Box::pin(builder(uri).await?.load()).await {
         Ok(dataset) => Ok(dataset),
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => {
             Err(SearchError::NoTable { uri: uri.to_owned() })
@@ -18,11 +24,22 @@ pub(crate) async fn open(uri: &str) -> Result<Dataset, SearchError> {
 
 /// Whether the table at `uri` still has this version, rather than a version of another table in its place.
 pub(super) async fn has_version(uri: &str, version: &Dataset) -> Result<bool, SearchError> {
-    match Box::pin(DatasetBuilder::from_uri(uri).with_version(version.version_id()).load()).await {
+    match Box::pin(builder(uri).await?.with_version(version.version_id()).load()).await {
         Ok(found) => Ok(found.manifest_location().e_tag == version.manifest_location().e_tag),
         Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(SearchError::storage(uri, "looking for a version")(error)),
     }
+}
+
+async fn builder(uri: &str) -> Result<DatasetBuilder, SearchError> {
+    let builder = DatasetBuilder::from_uri(uri);
+    Ok(match polylance_hub::table_stores(uri).await? {
+        Some(stores) => {
+            let session = Session::new(DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, stores);
+            builder.with_session(Arc::new(session))
+        }
+        None => builder,
+    })
 }
 
 /// The contract of the table at `uri`: it names the model that a search needs.

@@ -35,12 +35,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens the latest version at a local path, `s3://`, `gs://` or `az://` address; `None` when there is no table.
+    /// Opens the latest version at a local path, `s3://`, `gs://`, `az://` or `hf://` address; `None` when there is no
+    /// table.
     ///
     /// # Errors
-    /// [`SinkError::NotATable`] when something else is there, [`SinkError::Storage`] when the store fails.
+    /// [`SinkError::NotATable`] when something else is there, [`SinkError::Storage`] and [`SinkError::Hub`] when the
+    /// store fails.
     pub async fn open(uri: &str) -> Result<Option<Self>, SinkError> {
-        let dataset = open::latest(uri).await?;
+        let dataset = open::latest_anywhere(uri).await?;
         Ok(dataset.map(|dataset| Self { uri: uri.to_owned(), dataset }))
     }
 
@@ -49,6 +51,7 @@ impl Table {
     /// # Errors
     /// [`SinkError::NoContract`], [`SinkError::ContractMismatch`] or [`SinkError::SchemaMismatch`].
     pub fn check(&self, target: &TableTarget) -> Result<(), SinkError> {
+        open::refuse_hub(&self.uri)?;
         schema_check::check_target(&self.dataset, target)
     }
 

@@ -1,9 +1,14 @@
 //! Opens Lance datasets that may not exist yet.
 
-use std::{panic::AssertUnwindSafe, path::Path};
+use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use futures::FutureExt;
-use lance::{Dataset, dataset::builder::DatasetBuilder};
+use lance::{
+    Dataset,
+    dataset::{DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, builder::DatasetBuilder},
+    session::Session,
+};
+use polylance_hub::{is_hub, table_stores};
 
 use super::{manifests::find_damage, synced_store};
 use crate::error::SinkError;
@@ -13,7 +18,24 @@ const LANCE_FOLDERS: [&str; 6] = ["data", "_transactions", "_versions", "_deleti
 
 /// The latest version of the dataset at `uri`, for writing; `None` when nothing has been committed there.
 pub(crate) async fn latest(uri: &str) -> Result<Option<Dataset>, SinkError> {
+    refuse_hub(uri)?;
     load(uri, DatasetBuilder::from_uri(uri).with_session(synced_store::session())).await
+}
+
+/// As [`latest`], for reading: also a table on the hub.
+pub(super) async fn latest_anywhere(uri: &str) -> Result<Option<Dataset>, SinkError> {
+    let Some(stores) = table_stores(uri).await? else { return latest(uri).await };
+    let session = Session::new(DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, stores);
+    match Box::pin(DatasetBuilder::from_uri(uri).with_session(Arc::new(session)).load()).await {
+        Ok(dataset) => Ok(Some(dataset)),
+        Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(SinkError::storage(uri, "opening the table")(error)),
+    }
+}
+
+/// An error for a table on the hub, to which nothing is written.
+pub(crate) fn refuse_hub(uri: &str) -> Result<(), SinkError> {
+    if is_hub(uri) { Err(SinkError::OnHub { uri: uri.to_owned() }) } else { Ok(()) }
 }
 
 /// The latest version of the dataset at `uri`, for writing.
@@ -26,6 +48,7 @@ pub(crate) async fn existing(uri: &str) -> Result<Dataset, SinkError> {
 
 /// As [`latest`], for reading and removing: nothing that is written through it is synced.
 pub(crate) async fn latest_unsynced(uri: &str) -> Result<Option<Dataset>, SinkError> {
+    refuse_hub(uri)?;
     load(uri, DatasetBuilder::from_uri(uri)).await
 }
 

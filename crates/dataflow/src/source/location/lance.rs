@@ -4,10 +4,14 @@
 //! to it, and both show in its metadata. So a run over an unchanged table reads only the newest manifest, and after an
 //! append only the new fragments.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
-use lance::{Dataset, dataset::builder::DatasetBuilder};
+use lance::{
+    Dataset,
+    dataset::{DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, builder::DatasetBuilder},
+    session::Session,
+};
 use object_store::path::Path;
 use polylance_schema::columns::{CHUNK, DOC_ID};
 
@@ -41,7 +45,12 @@ pub(super) fn is_named_table(uri: &str) -> bool {
 pub(super) async fn find(uri: &str, address: &str, memory: u64) -> Result<Option<(Dataset, Listing)>, SourceError> {
     let (uri, address) = (uri.trim_end_matches('/'), address.trim_end_matches('/'));
     // Lance may panic over a damaged manifest.
-    let loaded = AssertUnwindSafe(Box::pin(DatasetBuilder::from_uri(uri).load())).catch_unwind().await;
+    let mut builder = DatasetBuilder::from_uri(uri);
+    if let Some(stores) = polylance_hub::table_stores(uri).await? {
+        let session = Session::new(DEFAULT_INDEX_CACHE_SIZE, DEFAULT_METADATA_CACHE_SIZE, stores);
+        builder = builder.with_session(Arc::new(session));
+    }
+    let loaded = AssertUnwindSafe(Box::pin(builder.load())).catch_unwind().await;
     let dataset = match loaded {
         Ok(Ok(dataset)) => dataset,
         Ok(Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. })) => return Ok(None),

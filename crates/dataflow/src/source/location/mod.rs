@@ -2,6 +2,7 @@
 
 mod folder;
 mod glob;
+mod hub;
 pub(crate) mod lance;
 pub(crate) mod listing;
 mod objects;
@@ -79,6 +80,15 @@ impl Location {
                     (Store::Table(Arc::new(table)), found)
                 } else {
                     let (store, found) = objects::find(uri, memory).await?;
+                    (Store::Objects(store), found)
+                }
+            }
+            Some("hf") => {
+                let table = if lance::is_named_table(uri) { lance::find(uri, uri, memory).await? } else { None };
+                if let Some((table, found)) = table {
+                    (Store::Table(Arc::new(table)), found)
+                } else {
+                    let (store, found) = hub::find(uri, memory).await?;
                     (Store::Objects(store), found)
                 }
             }

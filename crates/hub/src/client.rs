@@ -1,0 +1,266 @@
+//! Requests to the hub. The user's token is sent to the hub itself: the client below removes it where a redirect leads
+//! to another host or port.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use object_store::{
+    ClientOptions,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
+        ReqwestConnector,
+    },
+};
+use url::Url;
+
+use crate::{
+    error::HubError,
+    settings::{HubSettings, Token},
+};
+
+/// How often a request is repeated after the hub was busy or the connection failed.
+const MAX_RETRIES: u32 = 6;
+/// The wait before the first retry; each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait that the hub may ask for: its limits are counted over five minutes.
+const MAX_WAIT: Duration = Duration::from_mins(5);
+/// The longest time without a byte of a response.
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
+/// The longest reason of the hub that a message repeats, in characters.
+const MAX_REASON: usize = 200;
+
+/// Sends requests about one dataset.
+#[derive(Debug, Clone)]
+pub struct HubClient {
+    http: HttpClient,
+    endpoint: Url,
+    token: Option<Token>,
+    dataset: String,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    pub(crate) fn get(url: Url) -> Self {
+        Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// A request with a JSON body.
+    pub(crate) fn post(url: Url, body: &serde_json::Value) -> Self {
+        let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        Self { method: Method::POST, url, headers, body: body.to_string().into() }
+    }
+}
+
+impl HubClient {
+    /// A client for the dataset `OWNER/NAME`, with the settings of the environment.
+    ///
+    /// # Errors
+    /// [`HubError::Offline`], [`HubError::Endpoint`].
+    pub fn from_env(dataset: &str) -> Result<Self, HubError> {
+        Self::new(HubSettings::from_env(), dataset)
+    }
+
+    fn new(settings: HubSettings, dataset: &str) -> Result<Self, HubError> {
+        if settings.offline {
+            return Err(HubError::Offline { dataset: dataset.to_owned() });
+        }
+        let refuse = |message: String| HubError::Endpoint { message };
+        let endpoint = Url::parse(&settings.endpoint).map_err(|error| refuse(error.to_string()))?;
+        if !matches!(endpoint.scheme(), "http" | "https") || endpoint.cannot_be_a_base() {
+            return Err(refuse("it begins with neither https:// nor http://".to_owned()));
+        }
+        let options =
+            ClientOptions::new().with_allow_http(true).with_timeout_disabled().with_read_timeout(READ_TIMEOUT);
+        let http = ReqwestConnector::default().connect(&options).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { http, endpoint, token: settings.token, dataset: dataset.to_owned() })
+    }
+
+    /// The dataset, `OWNER/NAME`.
+    pub fn dataset(&self) -> &str {
+        &self.dataset
+    }
+
+    /// Whether the user has a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// An address at the hub, of parts that are encoded. A part with slashes is one part.
+    pub(crate) fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.endpoint.clone();
+        // The endpoint can be a base.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(parts);
+        }
+        url
+    }
+
+    /// An address of the hub's interface for this dataset.
+    pub(crate) fn api<'a>(&'a self, parts: impl IntoIterator<Item = &'a str>) -> Url {
+        self.url(["api", "datasets"].into_iter().chain(self.dataset.split('/')).chain(parts))
+    }
+
+    /// The address of the page that follows, which the hub itself serves.
+    pub(crate) fn next_page(&self, headers: &HeaderMap) -> Option<Url> {
+        let links = headers.get(header::LINK)?.to_str().ok()?;
+        let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+        let (_, link) = next.split_once('<')?;
+        let (link, _) = link.split_once('>')?;
+        let link = self.endpoint.join(link).ok()?;
+        // A mirror may name the hub that it copies. The token is for the endpoint alone.
+        let mut url = self.endpoint.clone();
+        url.set_path(link.path());
+        url.set_query(link.query());
+        Some(url)
+    }
+
+    /// Sends a request with the user's token until the hub has responded to it.
+    pub(crate) async fn send(&self, request: &Request) -> Result<HttpResponse, HubError> {
+        let mut retries = 0;
+        loop {
+            let backoff = FIRST_WAIT * 2_u32.pow(retries);
+            let wait = match self.http.execute(self.http_request(request)?).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => {
+                    let wait = requested_wait(response.headers()).unwrap_or(backoff);
+                    if !is_retried(response.status()) || retries == MAX_RETRIES || wait > MAX_WAIT {
+                        return Err(self.refusal(request, response.status(), response.headers()));
+                    }
+                    wait
+                }
+                Err(error) if is_transient(&error) && retries < MAX_RETRIES => backoff,
+                Err(source) => {
+                    return Err(HubError::Unreachable { endpoint: self.endpoint.as_str().to_owned(), source });
+                }
+            };
+            retries += 1;
+            tracing::debug!(dataset = self.dataset, retries, ?wait, "the hub is busy or did not respond: waiting");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Sends a request, and parses the response as JSON.
+    pub(crate) async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        request: &Request,
+    ) -> Result<(T, HeaderMap), HubError> {
+        let (parts, body) = self.send(request).await?.into_parts();
+        let body = body.bytes().await;
+        let body =
+            body.map_err(|source| HubError::Unreachable { endpoint: self.endpoint.as_str().to_owned(), source })?;
+        let value = serde_json::from_slice(&body).map_err(|error| self.malformed(error.to_string()))?;
+        Ok((value, parts.headers))
+    }
+
+    pub(crate) fn malformed(&self, message: String) -> HubError {
+        HubError::Response { endpoint: self.endpoint.as_str().to_owned(), message }
+    }
+
+    fn http_request(&self, request: &Request) -> Result<HttpRequest, HubError> {
+        let mut sent = HttpRequest::new(HttpRequestBody::from(request.body.clone()));
+        *sent.method_mut() = request.method.clone();
+        *sent.uri_mut() =
+            request.url.as_str().parse().map_err(|error: http::uri::InvalidUri| self.malformed(error.to_string()))?;
+        sent.headers_mut().extend(request.headers.iter().cloned());
+        if let Some(token) = &self.token {
+            let bearer = HeaderValue::try_from(format!("Bearer {}", token.secret()));
+            // The error would repeat the token.
+            let mut bearer = bearer.map_err(|_| HubError::Refused {
+                dataset: self.dataset.clone(),
+                status: 0,
+                reason: ": the token has characters that no token has".to_owned(),
+                has_token: true,
+            })?;
+            bearer.set_sensitive(true);
+            sent.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
+        Ok(sent)
+    }
+
+    fn refusal(&self, request: &Request, status: StatusCode, headers: &HeaderMap) -> HubError {
+        let dataset = self.dataset.clone();
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let reason = text("x-error-message").chars().filter(|c| !c.is_control()).take(MAX_REASON).collect::<String>();
+        let reason = self.token.as_ref().map_or_else(|| reason.clone(), |token| token.redact(&reason));
+        let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+        match (status.as_u16(), text("x-error-code")) {
+            (404, "RevisionNotFound") => {
+                let revision = request.url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default();
+                HubError::NoRevision { dataset, revision: revision.replace("%2F", "/") }
+            }
+            (404, "EntryNotFound") => {
+                let path = request.url.path().rsplit('/').next().unwrap_or_default().to_owned();
+                HubError::NoFile { dataset, path }
+            }
+            (404, _) => HubError::NoDataset { dataset, has_token: self.has_token() },
+            (status @ (401 | 403), _) => HubError::Refused { dataset, status, reason, has_token: self.has_token() },
+            (status, _) => HubError::Status { dataset, status, reason },
+        }
+    }
+}
+
+/// Whether a request is repeated after a response with this status.
+fn is_retried(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Whether a request is repeated after this failure of its connection.
+fn is_transient(error: &HttpError) -> bool {
+    use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
+
+    matches!(error.kind(), Connect | Request | Timeout | Interrupted)
+}
+
+/// The wait that a busy hub asks for: `Retry-After` in seconds, or `t` of its `RateLimit`.
+fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let after = text("retry-after").and_then(|seconds| seconds.trim().parse().ok());
+    let limit = || text("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok());
+    after.or_else(limit).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(endpoint: &str) -> HubClient {
+        let settings = HubSettings { endpoint: endpoint.to_owned(), token: None, offline: false };
+        HubClient::new(settings, "org/news").unwrap()
+    }
+
+    #[test]
+    fn parts_of_addresses_are_encoded() {
+        let client = client("https://mirror.example/hf");
+        let url = client.api(["tree", "refs/convert/parquet", "a b"]);
+        assert_eq!(url.as_str(), "https://mirror.example/hf/api/datasets/org/news/tree/refs%2Fconvert%2Fparquet/a%20b");
+    }
+
+    #[test]
+    fn next_page_is_requested_from_the_endpoint() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(client("https://hub.example").next_page(&headers), None);
+        let link = "<https://elsewhere.example/api/datasets/org/news/tree/main?cursor=x%3D>; rel=\"next\"";
+        headers.insert(header::LINK, HeaderValue::from_static(link));
+        let next = client("https://hub.example").next_page(&headers).unwrap();
+        assert_eq!(next.as_str(), "https://hub.example/api/datasets/org/news/tree/main?cursor=x%3D");
+    }
+
+    #[test]
+    fn wait_is_the_one_that_the_hub_asks_for() {
+        let wait = |name: &'static str, value: &'static str| {
+            requested_wait(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
+        };
+        assert_eq!(wait("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("ratelimit", "\"api\";r=0;t=55"), Some(Duration::from_secs(55)));
+        assert_eq!(wait("retry-after", "soon"), None);
+    }
+}
