@@ -105,6 +105,9 @@ fn error_page_quotes_the_output_of_the_program() {
     assert_eq!(folder.run(&embed("DIR/long.parquet", "DIR/long.lance", model, &[]), &[]).code, 0);
     folder.fails(2, &embed("DIR/long.lance", table, model, &[]), &[]);
 
+    folder.fails(2, &embed("hf://datasets/org/news", table, model, &[]), &[]);
+    folder.fails(2, &embed("hf://org/news", table, model, &[]), &[]);
+
     // Models.
     folder.fails(2, &embed(docs, table, "DIR/nowhere", &[]), &[]);
     folder.fails(2, &embed(docs, table, "DIR/no-tokenizer", &[]), &[]);
@@ -131,6 +134,9 @@ fn error_page_quotes_the_output_of_the_program() {
     folder.fails(2, &embed("DIR/notes.csv", table, model, &["--keep", "lang"]), &[]);
     folder.fails(1, &embed(docs, "/proc/docs.lance", model, &[]), &[]);
     folder.fails(2, &["quarantine", "list", "--table", "DIR/other.lance"], &[]);
+    folder.fails(2, &["map", "--table", "hf://datasets/org/news/docs.lance"], &[]);
+    let no_token = [("HF_HUB_OFFLINE", "0"), ("HF_TOKEN", ""), ("HF_TOKEN_PATH", "/nonexistent")];
+    folder.fails(2, &["push", "DIR/docs.lance", "hf://datasets/org/news"], &no_token);
 
     // Runs.
     let bad: Vec<Row> = (0..4).map(|n| Row::new(format!("d{n}"), if n == 0 { "cat" } else { "" })).collect();

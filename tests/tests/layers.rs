@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ("search", &["schema", "hub", "backend"]),
     ("server", &["schema", "backend", "search"]),
     ("testkit", &["schema", "backend"]),
-    ("engine", &["schema", "config", "backend", "encoder", "fit", "worker", "dataflow", "sink", "search"]),
+    ("engine", &["schema", "config", "hub", "backend", "encoder", "fit", "worker", "dataflow", "sink", "search"]),
     (
         "cli",
         &[

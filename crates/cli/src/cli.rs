@@ -6,8 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        annotate, bench, compact, completions, embed, encode, fit, index, init, man, map, model, predict, quarantine,
-        run, schema, search, serve, show, sql,
+        annotate, bench, compact, completions, embed, encode, fit, index, init, man, map, model, predict, push,
+        quarantine, run, schema, search, serve, show, sql,
     },
     error::{self, Result},
     exit::ExitStatus,
@@ -50,6 +50,7 @@ enum Command {
     Index(index::Args),
     Map(map::Args),
     Compact(compact::Args),
+    Push(push::Args),
     Quarantine(quarantine::Args),
     Model(model::Args),
     Bench(bench::Args),
@@ -136,6 +137,7 @@ async fn dispatch(command: Command, controller: &ShutdownController, printer: &m
         Command::Index(args) => Box::pin(index::run(args, printer)).await,
         Command::Map(args) => Box::pin(map::run(args, printer)).await,
         Command::Compact(args) => Box::pin(compact::run(args, printer)).await,
+        Command::Push(args) => Box::pin(push::run(args, printer)).await,
         Command::Model(args) => Box::pin(model::run(args, printer)).await,
         Command::Completions(args) => completions::run(&args, Cli::command(), printer),
         Command::Man(args) => man::run(&args, Cli::command(), printer),

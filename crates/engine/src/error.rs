@@ -9,6 +9,7 @@ use polylance_config::{ConfigError, TaskError};
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
 use polylance_fit::FitError;
+use polylance_hub::HubError;
 use polylance_schema::{ErrorClass, Explain, UnknownWord};
 use polylance_search::SearchError;
 use polylance_sink::SinkError;
@@ -36,6 +37,9 @@ pub enum EngineError {
     /// The table cannot be searched.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// The hub does not take a table.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A model's files cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -89,6 +93,7 @@ impl EngineError {
             Self::Source(inner) => inner,
             Self::Sink(inner) => inner,
             Self::Search(inner) => inner,
+            Self::Hub(inner) => inner,
             Self::Model(inner) => inner,
             Self::Pool(inner) => inner,
             Self::Backend(inner) => inner,
@@ -160,6 +165,7 @@ impl EngineError {
             Self::Source(inner) => inner,
             Self::Sink(inner) => inner,
             Self::Search(inner) => inner,
+            Self::Hub(inner) => inner,
             Self::Model(inner) => inner,
             Self::Pool(inner) => inner,
             Self::Fit(inner) => inner.as_ref(),

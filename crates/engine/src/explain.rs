@@ -8,6 +8,7 @@ use polylance_config::ConfigError;
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
 use polylance_fit::FitError;
+use polylance_hub::HubError;
 use polylance_schema::{ErrorClass, Explain, without_source_locations};
 use polylance_search::SearchError;
 use polylance_sink::SinkError;
@@ -93,6 +94,7 @@ fn as_explain<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
         .or_else(|| of::<ConfigError>(error))
         .or_else(|| of::<SourceError>(error))
         .or_else(|| of::<SinkError>(error))
+        .or_else(|| of::<HubError>(error))
         .or_else(|| of::<EngineError>(error))
         .or_else(|| of::<ModelError>(error))
         .or_else(|| of::<SearchError>(error))

@@ -27,6 +27,7 @@ mod explain;
 pub mod fit;
 mod lazy_pool;
 pub mod models;
+mod push;
 pub mod resolve;
 
 pub use annotate::{AnnotateRequest, AnnotationJob, AnnotationSummary, OpenAnnotation, OpenColumn, ResolvedColumn};
@@ -37,3 +38,5 @@ pub use embed::{
 pub use error::{EngineError, UsageError};
 pub use explain::{Explanation, causes, damage_behind, explain};
 pub use polylance_dataflow::{ShutdownSignal, SourceProgress};
+pub use polylance_hub::Visibility;
+pub use push::{PushRequest, PushSummary, push};

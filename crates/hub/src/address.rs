@@ -72,7 +72,12 @@ impl HubAddress {
 
     /// The address of the whole dataset at the revision, without a slash at the end.
     pub fn root(&self) -> String {
-        let revision = self.revision.as_ref().map(|revision| format!("@{}", revision.replace('/', "%2F")));
+        // The slashes of these revisions cannot be taken for those of a path.
+        let is_reference = |revision: &str| revision.starts_with("refs/") && revision.split('/').count() == 3;
+        let written = |revision: &str| {
+            if is_reference(revision) { revision.to_owned() } else { revision.replace('/', "%2F") }
+        };
+        let revision = self.revision.as_deref().map(|revision| format!("@{}", written(revision)));
         format!("{SCHEME}datasets/{}{}", self.dataset, revision.unwrap_or_default())
     }
 }
@@ -108,6 +113,7 @@ mod tests {
             ("hf://datasets/org/news@v1.0/a@b.csv", "org/news", "v1.0", "a@b.csv"),
             ("hf://datasets/org/news@refs/convert/parquet/x/y", "org/news", "refs/convert/parquet", "x/y"),
             ("hf://datasets/org/news@refs%2Fpr%2F1", "org/news", "refs/pr/1", ""),
+            ("hf://datasets/org/news@feature%2Fx/y", "org/news", "feature/x", "y"),
         ] {
             let address = HubAddress::parse(uri).unwrap();
             assert_eq!((address.dataset(), address.revision(), address.path()), (dataset, revision, path), "{uri}");

@@ -23,7 +23,7 @@ use crate::{
 const MAX_RETRIES: u32 = 6;
 /// The wait before the first retry; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The longest wait that the hub may ask for: its limits are counted over five minutes.
+/// The longest wait that the hub may request: it counts its limits over five minutes.
 const MAX_WAIT: Duration = Duration::from_mins(5);
 /// The longest time without a byte of a response.
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
@@ -115,8 +115,13 @@ impl HubClient {
         let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
         let (_, link) = next.split_once('<')?;
         let (link, _) = link.split_once('>')?;
+        self.at_endpoint(link)
+    }
+
+    /// An address in a response, at the endpoint: a mirror may name the hub that it copies, and the token is for the
+    /// endpoint alone.
+    pub(crate) fn at_endpoint(&self, link: &str) -> Option<Url> {
         let link = self.endpoint.join(link).ok()?;
-        // A mirror may name the hub that it copies. The token is for the endpoint alone.
         let mut url = self.endpoint.clone();
         url.set_path(link.path());
         url.set_query(link.query());
@@ -220,7 +225,7 @@ fn is_transient(error: &HttpError) -> bool {
     matches!(error.kind(), Connect | Request | Timeout | Interrupted)
 }
 
-/// The wait that a busy hub asks for: `Retry-After` in seconds, or `t` of its `RateLimit`.
+/// The wait that a busy hub requests: `Retry-After` in seconds, or `t` of its `RateLimit`.
 fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let after = text("retry-after").and_then(|seconds| seconds.trim().parse().ok());
@@ -255,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_is_the_one_that_the_hub_asks_for() {
+    fn wait_is_the_one_that_the_hub_requests() {
         let wait = |name: &'static str, value: &'static str| {
             requested_wait(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
         };

@@ -129,6 +129,15 @@ impl Download {
         Ok(None)
     }
 
+    /// All missing bytes.
+    pub(crate) async fn bytes(mut self) -> Result<Vec<u8>, HubError> {
+        let mut all = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
     pub(crate) fn into_stream(self) -> BoxStream<'static, object_store::Result<Bytes>> {
         stream::try_unfold(self, |mut download| async move {
             let next = download.next().await?;

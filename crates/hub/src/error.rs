@@ -17,7 +17,7 @@ pub enum HubError {
         message: &'static str,
     },
     /// No request may be sent.
-    #[error("the dataset `{dataset}` is read from the hub, and HF_HUB_OFFLINE is set")]
+    #[error("the dataset `{dataset}` is on the hub, and HF_HUB_OFFLINE is set")]
     Offline {
         /// The dataset.
         dataset: String,
@@ -47,6 +47,34 @@ pub enum HubError {
         dataset: String,
         /// Whether a token was sent.
         has_token: bool,
+    },
+    /// Only a token may write.
+    #[error("a push to the dataset `{dataset}` needs a token")]
+    NoToken {
+        /// The dataset.
+        dataset: String,
+    },
+    /// A private dataset is wanted, and this one is public.
+    #[error("the dataset `{dataset}` is public: nothing was sent")]
+    Public {
+        /// The dataset.
+        dataset: String,
+    },
+    /// Another push was faster.
+    #[error("the dataset `{dataset}` has a newer commit than the one that this push began with")]
+    Moved {
+        /// The dataset.
+        dataset: String,
+    },
+    /// A file was not sent. Nothing was committed.
+    #[error("{path} cannot be sent to the dataset `{dataset}`: {message}")]
+    Upload {
+        /// The dataset.
+        dataset: String,
+        /// The file.
+        path: String,
+        /// Why.
+        message: String,
     },
     /// The dataset has no such branch, tag or commit.
     #[error("the dataset `{dataset}` has no revision `{revision}`")]
@@ -111,7 +139,15 @@ impl Explain for HubError {
             }
             Self::Refused { has_token: true, .. } | Self::NoDataset { has_token: true, .. } => {
                 "check the name, whether HF_TOKEN is a token with access to the dataset, and whether the dataset's page \
-                 asks to accept its conditions"
+                 has conditions to accept"
+            }
+            Self::NoToken { .. } => {
+                "set HF_TOKEN to a token that may write (https://huggingface.co/settings/tokens), or \
+                                     run `hf auth login`"
+            }
+            Self::Public { .. } => "make it private on its page, or push without --private",
+            Self::Moved { .. } | Self::Upload { .. } => {
+                "nothing was committed: run the same command again, and files that were sent are not sent again"
             }
             Self::NoRevision { .. } => "the dataset's page lists its branches, tags and commits",
             Self::NoFile { .. } => "the dataset's page lists its files",
@@ -129,6 +165,7 @@ impl Explain for HubError {
 
     fn class(&self) -> ErrorClass {
         match self {
+            Self::Moved { .. } | Self::Upload { .. } => ErrorClass::Environment,
             Self::Status { .. } | Self::Unreachable { .. } | Self::Response { .. } => ErrorClass::Environment,
             _ => ErrorClass::User,
         }

@@ -62,7 +62,7 @@ impl ObjectStoreProvider for OneDataset {
         let (block_size, wrapper) = (params.block_size, params.object_store_wrapper.clone());
         let parallel = DEFAULT_CLOUD_IO_PARALLELISM;
         let store = Arc::clone(&self.store);
-        Ok(ObjectStore::new(store, base, block_size, wrapper, false, false, parallel, DOWNLOAD_RETRIES, None))
+        Ok(ObjectStore::new(store, base, block_size, wrapper, false, true, parallel, DOWNLOAD_RETRIES, None))
     }
 
     fn extract_path(&self, url: &Url) -> lance_core::Result<Path> {

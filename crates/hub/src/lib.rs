@@ -14,6 +14,8 @@ mod download;
 mod error;
 #[cfg(feature = "datasets")]
 mod lance;
+#[cfg(feature = "datasets")]
+mod push;
 mod settings;
 #[cfg(feature = "datasets")]
 mod store;
@@ -28,6 +30,8 @@ pub use client::HubClient;
 pub use error::HubError;
 #[cfg(feature = "datasets")]
 pub use lance::table_stores;
+#[cfg(feature = "datasets")]
+pub use push::{Content, DatasetState, Naming, PushFile, Pushed, Visibility};
 pub use settings::{HubSettings, Token};
 #[cfg(feature = "datasets")]
 pub use store::HubStore;

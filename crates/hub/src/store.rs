@@ -1,6 +1,6 @@
 //! A dataset at one commit as a read-only object store.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::DateTime;
@@ -22,13 +22,13 @@ use crate::{
 
 /// A dataset at one commit. Its files are those below one folder, which are listed once, because a commit never
 /// changes; the bytes of any file of the dataset can be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HubStore {
     client: HubClient,
     commit: String,
     /// The folder whose files are listed.
     folder: String,
-    files: OnceCell<BTreeMap<String, ObjectMeta>>,
+    files: Arc<OnceCell<BTreeMap<String, ObjectMeta>>>,
 }
 
 impl HubStore {
@@ -40,7 +40,7 @@ impl HubStore {
         let client = HubClient::from_env(address.dataset())?;
         let commit = client.commit(address.revision()).await?;
         let folder = address.path().trim_end_matches('/').to_owned();
-        Ok(Self { client, commit, folder, files: OnceCell::new() })
+        Ok(Self { client, commit, folder, files: Arc::default() })
     }
 
     /// The client with which the store sends its requests.
@@ -79,22 +79,25 @@ impl HubStore {
 
     /// The size and hash of a file.
     async fn meta(&self, path: &Path) -> Result<ObjectMeta, HubError> {
-        let missing = || HubError::NoFile { dataset: self.client.dataset().to_owned(), path: path.to_string() };
         if self.is_listed(path) {
-            return self.files().await?.get(path.as_ref()).cloned().ok_or_else(missing);
+            return self.files().await?.get(path.as_ref()).cloned().ok_or_else(|| self.missing(path));
         }
         let found = self.client.find_paths(&self.commit, &[path.as_ref()]).await?;
         let file = found.into_iter().find_map(|entry| match entry {
             HubEntry::File(file) if file.path == path.as_ref() => meta(&file),
             _ => None,
         });
-        file.ok_or_else(missing)
+        file.ok_or_else(|| self.missing(path))
+    }
+
+    fn missing(&self, path: &Path) -> HubError {
+        HubError::NoFile { dataset: self.client.dataset().to_owned(), path: path.to_string() }
     }
 
     /// Whether a path is below the folder whose files are listed.
     fn is_listed(&self, path: &Path) -> bool {
         let rest = path.as_ref().strip_prefix(self.folder.as_str());
-        self.folder.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.folder.is_empty() || rest.is_some_and(|rest| rest.starts_with('/'))
     }
 
     fn read_only(&self) -> Error {
@@ -103,7 +106,7 @@ impl HubStore {
     }
 }
 
-/// What the listing shows of a file; `None` for a path that no store can have.
+/// A file as the listing shows it; `None` for a path that no store can have.
 fn meta(file: &HubFile) -> Option<ObjectMeta> {
     Some(object(Path::parse(&file.path).ok()?, file.size, Some(file.hash.clone())))
 }
@@ -130,6 +133,9 @@ impl ObjectStore for HubStore {
 
     /// Conditions on the file's tag and time are not checked: the file of a commit never changes.
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.is_listed(location) && self.files.get().is_some_and(|files| !files.contains_key(location.as_ref())) {
+            return Err(self.missing(location).into());
+        }
         let (payload, meta, range) = if options.head {
             let meta = self.meta(location).await?;
             (stream::empty().boxed(), meta, 0..0)
@@ -172,15 +178,8 @@ impl ObjectStore for HubStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        // The stream outlives the store's borrow, so it has a store of its own.
         let prefix = prefix.map(|prefix| format!("{prefix}/")).filter(|prefix| prefix != "/").unwrap_or_default();
-        let listed = self.files.get().cloned();
-        let own = Self {
-            client: self.client.clone(),
-            commit: self.commit.clone(),
-            folder: self.folder.clone(),
-            files: OnceCell::new_with(listed),
-        };
+        let own = self.clone();
         let list = async move {
             let files = own.files().await?;
             let below = files.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, meta)| Ok(meta.clone()));

@@ -34,8 +34,10 @@ pub enum HubEntry {
 }
 
 #[derive(Deserialize)]
-struct Revision {
-    sha: String,
+pub(crate) struct Revision {
+    pub(crate) sha: String,
+    #[serde(default)]
+    pub(crate) private: bool,
 }
 
 #[derive(Deserialize)]
@@ -75,9 +77,13 @@ impl HubClient {
     /// # Errors
     /// [`HubError::NoDataset`], [`HubError::NoRevision`], [`HubError::Refused`], and those of the connection.
     pub async fn commit(&self, revision: &str) -> Result<String, HubError> {
+        Ok(self.revision(revision).await?.sha)
+    }
+
+    pub(crate) async fn revision(&self, revision: &str) -> Result<Revision, HubError> {
         let (found, _): (Revision, _) = self.json(&Request::get(self.api(["revision", revision]))).await?;
         let is_hash = (1..=64).contains(&found.sha.len()) && found.sha.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if is_hash { Ok(found.sha) } else { Err(self.malformed(format!("{:?} is no commit", found.sha))) }
+        if is_hash { Ok(found) } else { Err(self.malformed(format!("{:?} is no commit", found.sha))) }
     }
 
     /// The entries below a folder at a commit, folders within folders included, page by page. A folder that does not

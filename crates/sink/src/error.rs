@@ -20,6 +20,12 @@ pub enum SinkError {
         /// What was found.
         found: String,
     },
+    /// The table refers to files outside its folder, as a shallow clone does: copy it whole.
+    #[error("{uri} refers to files outside its folder")]
+    Elsewhere {
+        /// The table.
+        uri: String,
+    },
     /// The table is on the hub: write a table elsewhere, and push it.
     #[error("{uri} is on the hub, where a table is only read")]
     OnHub {
@@ -273,6 +279,7 @@ impl Explain for SinkError {
         let hint = match self {
             Self::Hub(error) => return error.hint(),
             Self::OnHub { .. } => PUSH_HINT,
+            Self::Elsewhere { .. } => "a shallow clone has no files of its own: copy the table as a whole",
             Self::ContractMismatch(_) => {
                 "vectors of two contracts cannot be compared: write to a new table, or set what differs as the table has it"
             }
@@ -320,6 +327,7 @@ impl Explain for SinkError {
             Self::Hub(error) => error.class(),
             Self::ContractMismatch(_)
             | Self::OnHub { .. }
+            | Self::Elsewhere { .. }
             | Self::SchemaMismatch { .. }
             | Self::OtherFeatures { .. }
             | Self::NotATable { .. }

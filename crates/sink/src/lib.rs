@@ -39,6 +39,9 @@ pub use quarantine::{
     QuarantineFilter, QuarantinedRow, count_quarantined, drop_outdated, drop_quarantined, quarantine_version,
     quarantined_rows, quarantined_sources,
 };
-pub use table::{Lease, Table, TableKeysExec, TableMark, TableTarget, find_damage, lease_uri, quarantine_uri};
+pub use table::{
+    Lease, Table, TableKeysExec, TableMark, TableTarget, VersionFile, VersionFiles, distinct_texts, find_damage,
+    lease_uri, quarantine_uri, version_files,
+};
 pub use token_features::{FeatureKey, FeatureTable, TokenFeatures};
 pub use write::LanceWriteExec;

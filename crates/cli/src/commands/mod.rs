@@ -13,6 +13,7 @@ pub(crate) mod man;
 pub(crate) mod map;
 pub(crate) mod model;
 pub(crate) mod predict;
+pub(crate) mod push;
 pub(crate) mod quarantine;
 pub(crate) mod run;
 pub(crate) mod schema;

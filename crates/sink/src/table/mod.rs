@@ -10,6 +10,7 @@ pub(crate) mod sidecar;
 pub(crate) mod store_clock;
 pub(crate) mod synced_store;
 pub(crate) mod target;
+pub(crate) mod version_files;
 
 pub use identity::TableMark;
 pub use keys::TableKeysExec;
@@ -17,6 +18,7 @@ pub use lease::Lease;
 pub use manifests::find_damage;
 pub use sidecar::{lease_uri, quarantine_uri};
 pub use target::TableTarget;
+pub use version_files::{VersionFile, VersionFiles, distinct_texts, version_files};
 
 use std::sync::Arc;
 

@@ -47,8 +47,9 @@ impl Dataset<'_> {
         // A part that exists under exactly this name is no pattern.
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         let prefixes: Vec<&str> = ends.map(|end| &path[..end]).collect();
-        let asked: Vec<&str> = prefixes.iter().copied().filter(|prefix| is_glob(prefix) || *prefix == path).collect();
-        let existing = self.store.client().find_paths(self.store.commit(), &asked).await?;
+        let candidates: Vec<&str> =
+            prefixes.iter().copied().filter(|prefix| is_glob(prefix) || *prefix == path).collect();
+        let existing = self.store.client().find_paths(self.store.commit(), &candidates).await?;
         let (mut folder, mut rest) = ("", path);
         for prefix in prefixes {
             let entry = existing.iter().find(|entry| match entry {
