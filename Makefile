@@ -23,7 +23,7 @@ setup: ## install everything the build needs besides rustup's toolchain, gcc and
 
 .PHONY: setup-test
 setup-test: setup
-	@.ci/setup nextest deny python typos page chromium cxx nvcc
+	@.ci/setup nextest deny python maturin typos page chromium cxx nvcc
 
 .PHONY: build
 build: setup ## the optimized binary
@@ -34,9 +34,20 @@ page: ## the page that `polylance serve` shows; the next build puts it into the 
 	@.ci/setup page
 	cd crates/server/page && npm ci --no-audit --no-fund && npm run build
 
+# The build of the tests: it compiles in a fraction of the time, and computes as fast.
 .PHONY: demo
-demo: build ## embed the quickstart corpus, then search it in three languages
-	@POLYLANCE="$(POLYLANCE)" pipelines/demo.sh
+demo: setup ## embed the quickstart corpus, then search it in three languages
+	@if .ci/setup page; then $(MAKE) --no-print-directory page; else echo "This build has no web page."; fi
+	cargo build --locked --package polylance-cli
+	@POLYLANCE="$(TARGET)/debug/polylance" pipelines/demo.sh
+
+# Package indices refuse files of more than 100 MB, so the built-in model is a wheel of its own.
+.PHONY: wheel
+wheel: setup page ## the Python package and its model as wheels in dist/, optimized
+	@.ci/setup python maturin
+	POLYLANCE_EXTERNAL_MODEL=1 "$$(.ci/setup maturin-path)/maturin" build --release --locked --strip \
+	    -m crates/python/Cargo.toml -o dist
+	"$$(.ci/setup maturin-path)/pip" wheel --quiet --no-deps --wheel-dir dist ./crates/python/model
 
 .PHONY: check
 check: setup ## formatting, lints and unit tests: under three minutes after the first build
@@ -53,7 +64,17 @@ test: setup-test page ## every check and every test
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 	cargo test --doc --workspace --locked --quiet
+	@$(MAKE) --no-print-directory test-wheel
 	cargo nextest run --workspace --locked --no-fail-fast
+
+# A wheel of the tests' build, in a virtual environment: the source tree is not on Python's path.
+.PHONY: test-wheel
+test-wheel: setup ## the tests of the Python package
+	@.ci/setup python maturin
+	rm -rf "$(TARGET)/wheels"
+	"$$(.ci/setup maturin-path)/maturin" build --quiet --profile dev --locked --strip -m crates/python/Cargo.toml \
+	    -o "$(TARGET)/wheels"
+	tests/wheel/run.sh "$(TARGET)/wheels" "$(CACHE)/venv-wheel"
 
 .PHONY: test-crates
 test-crates: setup ## the tests of the crates alone: no browser, no Python clients, no compiler of GPU kernels

@@ -5,11 +5,14 @@
 set -euo pipefail
 wheel=("$1"/polylance-*.whl) venv="$2"
 here="$(cd "$(dirname "$0")" && pwd)"
+install=("$venv/bin/pip" install --quiet --disable-pip-version-check)
+wanted="$(cat "$here"/requirements.txt "$here"/requirements-no-deps.txt)"
 
-if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
+if [ "$(cat "$venv/installed.txt" 2>/dev/null)" != "$wanted" ]; then
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    cp "$here/requirements.txt" "$venv/installed.txt"
+    "${install[@]}" --requirement "$here/requirements.txt"
+    "${install[@]}" --no-deps --requirement "$here/requirements-no-deps.txt"
+    echo "$wanted" >"$venv/installed.txt"
 fi
-"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall "${wheel[@]}"
-env -i HOME="$HOME" PATH="$venv/bin:/usr/bin:/bin" "$venv/bin/python" -P -m pytest --quiet "$here"
+"${install[@]}" --no-deps --force-reinstall "${wheel[@]}"
+env -i HOME="$HOME" LANG=C.UTF-8 PATH="$venv/bin:/usr/bin:/bin" "$venv/bin/pytest" --quiet "$here"

@@ -50,7 +50,7 @@ def test_the_first_lines_run_as_they_are_written(folder, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
 
     years = range(2018, 2018 + len(TEXTS))
-    df = pd.DataFrame({"id": TEXTS.keys(), "body": TEXTS.values(), "year": years, "lang": LANGUAGES})
+    df = pd.DataFrame({"body": TEXTS.values(), "year": years, "lang": LANGUAGES})
     df.assign(id=TEXTS.keys()).to_csv("docs.csv", index=False)
     texts = list(TEXTS.values())
 
