@@ -19,7 +19,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// Every command; the empty one is the program itself.
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "",
     "init",
     "run",
@@ -38,6 +38,7 @@ const COMMANDS: [&str; 28] = [
     "index tune",
     "map",
     "compact",
+    "push",
     "quarantine",
     "quarantine list",
     "quarantine replay",

@@ -124,6 +124,9 @@ fn init_replaces_a_file_only_if_forced() {
 #[test]
 fn init_refuses_what_no_run_can_use() {
     let folder = TestFolder::new();
+    // A folder with no more than a source: the files of a folder are looked at in order.
+    fs::create_dir_all(folder.path().join("texts")).unwrap();
+    folder.write("texts/docs.csv", "id,text\na,Everyone has the right to education.\n");
     fs::create_dir(folder.path().join("corpus")).unwrap();
     folder.write("corpus/numbers.csv", "n,m\n1,2\n");
     folder.write("corpus/numbers.jsonl", "{\"n\": 1}\n");
@@ -131,10 +134,13 @@ fn init_refuses_what_no_run_can_use() {
         (&["init", "missing.csv"], "error: source `missing.csv`: no such file, folder or object\n"),
         (&["init", "corpus/numbers.jsonl"], "numbers.jsonl: no column has text; the columns are n (Int64)\n"),
         (&["init", "corpus/numbers.csv"], "numbers.csv: no column has text; the columns are n (Int64), m (Int64)\n"),
-        (&["init", "."], "error: [folder]/pipeline.toml would be in ., whose files are all read\n"),
         (
-            &["init", ".", "--output", "/tmp/p.toml", "--table", "sub/t.lance"],
-            "error: [folder]/sub/t.lance would be in ., whose files are all read\n",
+            &["init", "texts", "--output", "texts/p.toml"],
+            "error: [folder]/texts/p.toml would be in texts, whose files are all read\n",
+        ),
+        (
+            &["init", "texts", "--table", "texts/t.lance"],
+            "error: [folder]/texts/t.lance would be in texts, whose files are all read\n",
         ),
         (&["init", "docs.jsonl", "--table", "https://x/y.lance"], "pipeline.toml:"),
         (&["init", "docs.jsonl", "--output", "-", "--json"], "error: `--json` and `--output -` both print to stdout\n"),
