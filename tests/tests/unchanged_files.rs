@@ -10,7 +10,7 @@ use std::{
 use lance::{Dataset, dataset::DeleteBuilder};
 use polylance_backend::{Backend, BackendHandle};
 use polylance_dataflow::{RowSet, SourceSpec};
-use polylance_engine::{Job, RunSummary, run_job};
+use polylance_engine::{EngineError, Job, RunSummary, run_job};
 use polylance_schema::{Chunking, IndexKind, MaintenancePolicy, OnMissing};
 use polylance_sink::{IndexSpec, QuarantineFilter, compute_map, count_quarantined, quarantined_sources};
 use polylance_testkit::{FakeBackend, fake_contract};
@@ -60,9 +60,13 @@ impl Corpus {
     }
 
     async fn run_as(&self, job: Job) -> RunSummary {
+        self.try_run(job).await.unwrap()
+    }
+
+    async fn try_run(&self, job: Job) -> Result<RunSummary, EngineError> {
         let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
         let contract = fake_contract(DIM, Chunking::Truncate { max_tokens: 512 });
-        run_job(job, BackendHandle(backend), contract, &mut ()).await.unwrap()
+        run_job(job, BackendHandle(backend), contract, &mut ()).await
     }
 
     /// The number of rows in the quarantine.
@@ -496,4 +500,27 @@ async fn types_of_inputs_are_decided_once() {
     let mut other = job();
     other.source.condition = Some("n / 2 > 0.0".into());
     assert_eq!(corpus.run_as(other).await.rows_read, 4, "other SQL has types of its own");
+}
+
+#[tokio::test]
+async fn condition_on_a_column_that_all_files_lost_ends_the_run() {
+    let of = |column: &str, text: &str| format!("{{\"text\": \"{text}\", \"{column}\": \"fr\"}}");
+    let corpus = Corpus::of_lines(&[("a.jsonl", &[of("lang", "one")])]);
+    let job = || {
+        corpus.job_with(|source| {
+            source.id = "@row".into();
+            source.condition = Some("lang = 'fr'".into());
+        })
+    };
+    assert_eq!(corpus.run_as(job()).await.rows_written, 1);
+    corpus.write("a.jsonl", &[of("language", "one").as_str()], 1800);
+    let error = format!("{:?}", corpus.try_run(job()).await.unwrap_err());
+    assert!(error.contains("there is no column `lang`"), "{error}");
+    assert_eq!(corpus.ids().await, ["a.jsonl#0"], "no document is deleted");
+
+    // A later file has the column.
+    corpus.write("b.jsonl", &[of("lang", "two").as_str()], 900);
+    let next = corpus.run_as(job()).await;
+    assert_eq!((next.rows_written, next.documents_removed), (1, 1));
+    assert_eq!(corpus.ids().await, ["b.jsonl#0"]);
 }

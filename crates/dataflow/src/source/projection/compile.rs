@@ -127,9 +127,10 @@ fn looks_like_sql(value: &str) -> bool {
 }
 
 impl SourceColumns<'_> {
-    /// The names of all columns, each once.
+    /// The names of all columns, each once. An input that an earlier run recorded is no column: one that all files have
+    /// lost would be null in every row, and the condition would drop them all.
     fn names(&self) -> Vec<String> {
-        let of_files = self.all.iter().map(|(name, _)| name).chain(self.inputs.iter().map(|field| field.name()));
+        let of_files = self.all.iter().map(|(name, _)| name);
         let mut seen = HashSet::new();
         of_files.cloned().chain(self.partitions.names()).filter(|name| seen.insert(name.clone())).collect()
     }
@@ -175,7 +176,12 @@ impl Keys {
         let columns: Vec<String> = first.iter().map(|(name, _)| name.clone()).collect();
         let mut undecided = Vec::new();
         let known: Vec<String> = known.iter().map(|field| field.name().clone()).chain(partitions.names()).collect();
-        let is_known = |key: &Key| key.parsed.as_ref().is_ok_and(|parsed| parsed.resolve(&known).is_ok());
+        // The types of recorded inputs are known, but a column that the first file lacks has to be found.
+        let is_found = |name: &String| in_first(name) || partitions.position(name).is_some();
+        let is_known = |key: &Key| {
+            let resolved = key.parsed.as_ref().ok().and_then(|parsed| parsed.resolve(&known).ok());
+            resolved.is_some_and(|sql| sql.columns.iter().all(is_found))
+        };
         let inputs = |key: &Key| -> Vec<String> {
             let Ok(parsed) = &key.parsed else { return Vec::new() };
             let resolved = parsed.resolve(&columns).map(|resolved| resolved.columns).unwrap_or_default();
