@@ -159,6 +159,27 @@ async fn a_missing_text_has_no_document_and_is_no_missing_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unreadable_rows_have_no_computed_id_and_no_id_of_a_computed_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let row = |n: u8| format!("{{\"id\": \"{n}\", \"text\": \"text {n}\", \"n\": {n}}}");
+    fs::write(&path, format!("{}\nbroken\n{}\n", row(1), row(0))).unwrap();
+    // The last row is read, and refused by the condition alone.
+    let with = |id: &str, text: &str| SourceSpec {
+        id: id.into(),
+        text: text.into(),
+        condition: Some("6 / n > 1".into()),
+        ..spec(&path)
+    };
+    let batch = read(with("concat('doc-', id)", "text")).await;
+    assert_eq!(texts(&batch, DOC_ID), ["doc-1", "-", "doc-0"]);
+    assert_eq!(errors(&batch).len(), 2);
+    let batch = read(with("@content", "coalesce(text, 'none')")).await;
+    let has_id: Vec<bool> = (0..3).map(|row| batch[DOC_ID].is_valid(row)).collect();
+    assert_eq!((has_id, &*texts(&batch, TEXT)[1]), (vec![true, false, true], "-"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_groups_that_the_condition_excludes_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");

@@ -15,7 +15,7 @@ use arrow::{
         Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
         new_null_array,
     },
-    compute::{cast, filter_record_batch, take},
+    compute::{cast, filter, filter_record_batch, nullif, take},
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
     error::ArrowError,
 };
@@ -156,6 +156,8 @@ impl Projection {
             });
         }
         let mut inputs = self.input_batch(mode, &rows, file)?;
+        // Inputs of rows that could not be read may be missing: an id or a text from them would be made up.
+        let mut unread: BooleanArray = rows.errors.iter().map(|error| Some(error.is_some())).collect();
         if let Some(condition) = &self.condition {
             let holds = condition.evaluate(&inputs, &mut rows.errors)?;
             let holds = holds.as_boolean();
@@ -166,6 +168,7 @@ impl Projection {
             if kept.true_count() < kept.len() {
                 inputs = filter_record_batch(&inputs, &kept)?;
                 rows = rows.filter(&kept)?;
+                unread = filter(&unread, &kept)?.as_boolean().clone();
             }
         }
         let Rows { id, mut text, keep: read, row, mut errors } = rows;
@@ -173,7 +176,7 @@ impl Projection {
             && (mode == ReadMode::Whole || self.has_content_ids())
         {
             let values = expression.evaluate(&inputs, &mut errors)?;
-            text = cast(&values, &DataType::Utf8)?.as_string().clone();
+            text = nullif(&cast(&values, &DataType::Utf8)?, &unread)?.as_string().clone();
         }
         let id = match &self.id {
             IdSource::Column => id,
@@ -184,7 +187,8 @@ impl Projection {
             }
             IdSource::Computed(expression) => {
                 let values = expression.evaluate(&inputs, &mut errors)?;
-                exact::ids(&expression.key, &values, &mut errors)?
+                let ids = exact::ids(&expression.key, &values, &mut errors)?;
+                nullif(&ids, &unread)?.as_string().clone()
             }
         };
         if mode == ReadMode::IdsOnly {
