@@ -180,6 +180,20 @@ async fn unreadable_rows_have_no_computed_id_and_no_id_of_a_computed_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn csv_record_with_shifted_fields_has_no_id_of_its_text_and_is_not_excluded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    fs::write(&path, "title,text,lang\na,one,fr\nb,t,wo,fr\nc,three\nd,four,de\n").unwrap();
+    let condition = Some("lang = 'fr'".to_owned());
+    let batch = read(SourceSpec { id: "@content".into(), condition, ..spec(&path) }).await;
+    assert_eq!((rows(&batch), errors(&batch).len()), (vec![0, 1, 2], 2));
+    let has_id: Vec<bool> = (0..3).map(|row| batch[DOC_ID].is_valid(row)).collect();
+    assert_eq!(has_id, [true, false, false]);
+    let named = read(SourceSpec { id: "title".into(), ..spec(&path) }).await;
+    assert_eq!(texts(&named, TEXT), ["one", "t", "three", "four"], "the quarantine shows the text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_groups_that_the_condition_excludes_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
