@@ -7,7 +7,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
+    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     compute::concat_batches,
     datatypes::{DataType, UInt64Type},
 };
@@ -216,6 +216,26 @@ async fn row_groups_that_the_condition_excludes_are_not_read() {
         assert_eq!((rows(&batch).as_slice(), groups), (expected, pruned), "{condition}");
         let (_, bytes) = measured(of(), "bytes_read").await;
         assert_eq!(bytes < size, pruned > 0, "{condition}: {bytes} of {size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_exclude_no_row_group_by_a_time_of_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    // 23 o'clock, one o'clock on the next day; ten and eleven o'clock on the day after it.
+    let hours = [23, 25, 58, 59].map(|hour: i64| hour * 3_600_000_000);
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(hours.to_vec()));
+    let ids = strings(&["a", "b", "c", "d"]);
+    write_parquet(&path, vec![("id", Arc::clone(&ids)), ("text", ids), ("moment", times)], 2);
+    for (condition, expected, pruned) in [
+        ("CAST(moment AS TIME) > TIME '12:00:00'", &[0][..], 0),
+        ("CAST(moment AS DATE) = DATE '1970-01-03'", &[2, 3], 1),
+        ("moment < TIMESTAMP '1970-01-02T00:00:00'", &[0], 1),
+    ] {
+        let of = SourceSpec { condition: Some(condition.into()), ..spec(&path) };
+        let (batch, groups) = measured(of, "row_groups_pruned").await;
+        assert_eq!((rows(&batch).as_slice(), groups), (expected, pruned), "{condition}");
     }
 }
 

@@ -15,7 +15,7 @@ use datafusion::{
     error::DataFusionError,
     execution::{SessionStateBuilder, context::SessionConfig, session_state::SessionState},
     logical_expr::{
-        Expr, Volatility,
+        Cast, Expr, ExprSchemable, TryCast, Volatility,
         simplify::SimplifyContext,
         utils::{conjunction, split_conjunction_owned},
     },
@@ -197,15 +197,16 @@ impl ResolvedSql {
         Ok((physical, data_type))
     }
 
-    /// The part of a condition by which row groups are skipped: it depends on columns of the files alone. `None` if
-    /// there is no such part.
+    /// The part of a condition by which row groups are skipped: it depends on columns of the files alone, and keeps
+    /// their order where it casts them. `None` if there is no such part.
     pub(super) fn pruning(&self, columns: &Schema, of_files: &[String]) -> Option<PruningPredicate> {
         let schema = Arc::new(DFSchema::try_from(columns.clone()).ok()?);
         let logical = self.logical(&schema).ok()?;
         let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::clone(&schema)).build());
         let simplified = simplifier.simplify(simplifier.coerce(logical, &schema).ok()?).ok()?;
         let in_files = |part: &Expr| part.column_refs().iter().all(|column| of_files.contains(&column.name));
-        let parts = split_conjunction_owned(simplified).into_iter().filter(in_files);
+        let can_prune = |part: &Expr| in_files(part) && keeps_order(part, &schema);
+        let parts = split_conjunction_owned(simplified).into_iter().filter(can_prune);
         let physical = PLANNER.create_physical_expr(conjunction(parts)?, &schema).ok()?;
         let predicate = PruningPredicate::try_new(physical, Arc::new(columns.clone())).ok()?;
         (!predicate.always_true()).then_some(predicate)
@@ -244,6 +245,26 @@ fn check_parts(planned: &Expr) -> Result<(), String> {
     });
     walked.map_err(reason)?;
     wrong.map_or(Ok(()), Err)
+}
+
+/// Whether every cast in a part of a condition keeps the order of values, so that the bounds of a column bound the cast
+/// values too. A time of day does not keep it, because it begins again every day; nor do local times of a zone, which
+/// may be set back. A date as a timestamp may overflow.
+fn keeps_order(part: &Expr, schema: &DFSchema) -> bool {
+    let any_other = part.exists(|part| {
+        let (Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })) = part else {
+            return Ok(false);
+        };
+        Ok(!match (expr.get_type(schema)?, field.data_type()) {
+            (DataType::Timestamp(_, from), DataType::Timestamp(_, to)) => from.is_some() == to.is_some(),
+            (
+                DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, None),
+                DataType::Date32 | DataType::Date64,
+            ) => true,
+            (from, to) => from == *to || from.is_numeric() && to.is_numeric(),
+        })
+    });
+    any_other.is_ok_and(|any_other| !any_other)
 }
 
 /// DataFusion's message without its backtrace, on one line.
