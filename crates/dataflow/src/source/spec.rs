@@ -6,6 +6,10 @@ use super::uri::{STDIN, redacted};
 
 /// The default column with the document's id.
 pub(super) const DEFAULT_ID: &str = "id";
+/// The id of a source whose ids are hashes of its texts.
+pub(super) const CONTENT_ID: &str = "@content";
+/// The id of a source whose ids are positions in its files.
+pub(super) const ROW_ID: &str = "@row";
 
 /// The separators of CSV files; those that are not given are detected at the beginning of each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -20,7 +20,7 @@ use crate::{
     error::SourceError,
     source::{
         file::{FileState, SourceFile},
-        spec::{DEFAULT_ID, SourceSpec},
+        spec::{CONTENT_ID, DEFAULT_ID, ROW_ID, SourceSpec},
     },
 };
 
@@ -101,11 +101,14 @@ pub(crate) async fn with_document_id(table: &Dataset, spec: SourceSpec) -> Resul
         return Ok(spec);
     }
     let by_default = spec.id == DEFAULT_ID && !has(DEFAULT_ID);
-    if spec.id != DOC_ID && !by_default {
+    // Each row is a document, without an id column by which chunks of one document would be noticed.
+    let by_rows = matches!(&*spec.id, CONTENT_ID | ROW_ID) && !has(&spec.id);
+    if spec.id != DOC_ID && !by_default && !by_rows {
         return Ok(spec);
     }
     let further = Box::pin(table.count_rows(Some(format!("{CHUNK} > 0")))).await;
     match further {
+        Ok(0) if by_rows => Ok(spec),
         Ok(0) => Ok(SourceSpec { id: DOC_ID.to_owned(), ..spec }),
         Ok(_) => Err(SourceError::Chunks { uri: spec.address() }),
         Err(error) => Err(SourceError::Table { uri: spec.address(), source: Box::new(error) }),
@@ -228,7 +231,9 @@ mod tests {
         write(&path("whole.lance"), WriteMode::Create, columns(&["a", "b"], vec![0, 0])).await;
         assert_eq!(texts(&scan(SourceSpec::new(path("whole.lance"))).await, DOC_ID), ["a", "b"]);
         write(&path("split.lance"), WriteMode::Create, columns(&["a", "a"], vec![0, 1])).await;
-        for id in [DEFAULT_ID, DOC_ID] {
+        let by_row = SourceSpec { id: ROW_ID.to_owned(), ..SourceSpec::new(path("whole.lance")) };
+        assert_eq!(texts(&scan(by_row).await, DOC_ID), ["000000#0", "000000#1"]);
+        for id in [DEFAULT_ID, DOC_ID, CONTENT_ID, ROW_ID] {
             let spec = SourceSpec { id: id.to_owned(), ..SourceSpec::new(path("split.lance")) };
             assert!(matches!(Source::open(spec).await, Err(SourceError::Chunks { .. })), "{id}");
         }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use arrow::datatypes::{DataType, FieldRef, Schema};
 
 use super::{
-    CONTENT_ID, IdSource, KeptSource, Projection, ROW_ID, ReadPlan, TextSource,
+    IdSource, KeptSource, Projection, ReadPlan, TextSource,
     expression::Expression,
     sql::{ParsedSql, ResolvedSql},
 };
@@ -23,7 +23,7 @@ use crate::{
         columns::{check_name, expect, expect_unique, find, missing, reserved},
         location::listing::Scope,
         partitions::Partitions,
-        spec::SourceSpec,
+        spec::{CONTENT_ID, ROW_ID, SourceSpec},
     },
 };
 

@@ -31,11 +31,6 @@ use super::{
 };
 use crate::read::{columns::Columns, rows::Rows, types::exact};
 
-/// The id of a source whose ids are hashes of its texts.
-pub(crate) const CONTENT_ID: &str = "@content";
-/// The id of a source whose ids are positions in its files.
-pub(crate) const ROW_ID: &str = "@row";
-
 /// The hexadecimal digits of a hash of a text: 128 bits.
 const CONTENT_ID_DIGITS: usize = 32;
 
