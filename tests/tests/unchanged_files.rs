@@ -524,3 +524,24 @@ async fn condition_on_a_column_that_all_files_lost_ends_the_run() {
     assert_eq!((next.rows_written, next.documents_removed), (1, 1));
     assert_eq!(corpus.ids().await, ["b.jsonl#0"]);
 }
+
+#[tokio::test]
+async fn types_of_inputs_are_recorded_for_a_file_with_a_quarantined_row() {
+    let numbered = |n: &str| format!("{{\"text\": \"text {n}\", \"n\": {n}}}");
+    let empty = "{\"text\": \"\", \"n\": 4}".to_owned();
+    let corpus = Corpus::of_lines(&[("a.jsonl", &[numbered("1"), numbered("2"), empty])]);
+    let job = || {
+        corpus.job_with(|source| {
+            source.id = "@row".into();
+            source.condition = Some("n / 2 > 0".into());
+        })
+    };
+    let first = corpus.run_as(job()).await;
+    assert_eq!((first.rows_written, first.rows_quarantined), (1, 1));
+    let again = corpus.run_as(job()).await;
+    assert_eq!((again.source_unchanged, again.version), (false, first.version), "the types are recorded once");
+    corpus.write("b.jsonl", &[numbered("1.5").as_str(), numbered("4").as_str()], 1800);
+    let next = corpus.run_as(job()).await;
+    assert_eq!((next.rows_written, next.rows_quarantined), (1, 2), "whole numbers are divided");
+    assert_eq!(corpus.ids().await, ["a.jsonl#1", "b.jsonl#1"]);
+}

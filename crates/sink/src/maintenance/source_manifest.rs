@@ -127,6 +127,10 @@ async fn try_record_manifest(uri: &str, run: &SourceManifest) -> Result<Option<u
         Some(record) => record.source == run.source_hash && record.files == files,
         None => run.source_hash.is_none() && files.is_none(),
     };
+    // Types are recorded even if no file is: standard input has none, and a row in the quarantine keeps its file from
+    // being recorded.
+    let typed = |input: &InputTypes| dataset.config().get(&types_key(&input.key)) == Some(&input.types);
+    let recorded = recorded && run.input_types.as_ref().is_none_or(typed);
     if recorded || !only_additions(uri, &dataset, run.since.unwrap_or_default(), &run.own_versions).await? {
         return Ok(None);
     }
