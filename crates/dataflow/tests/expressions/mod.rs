@@ -194,6 +194,25 @@ async fn csv_record_with_shifted_fields_has_no_id_of_its_text_and_is_not_exclude
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_condition_excludes_are_not_refused_for_other_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let lines = [
+        r#"{"id": "0", "text": "zero", "lang": "fr"}"#,
+        r#"{"id": "1", "text": 1, "lang": "de"}"#,
+        r#"{"id": "2", "text": 2, "lang": "fr"}"#,
+        r#"{"id": "3", "text": 3}"#,
+        "broken",
+    ];
+    fs::write(&path, lines.join("\n")).unwrap();
+    let with = |condition: &str| SourceSpec { condition: Some(condition.into()), ..spec(&path) };
+    for condition in ["lang = 'fr'", "coalesce(lang, 'de') = 'fr'"] {
+        let batch = read(with(condition)).await;
+        assert_eq!((rows(&batch), errors(&batch).len()), (vec![0, 2, 3, 4], 3), "{condition}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_groups_that_the_condition_excludes_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");

@@ -8,7 +8,10 @@ use arrow::{
     datatypes::DataType,
     error::ArrowError,
 };
-use datafusion::{error::DataFusionError, physical_expr::PhysicalExpr};
+use datafusion::{
+    error::DataFusionError,
+    physical_expr::{PhysicalExpr, expressions::Column, utils::collect_columns},
+};
 
 use super::sql::reason;
 
@@ -43,6 +46,11 @@ impl Expression {
                 concat(&[&*first, &*second])
             }
         }
+    }
+
+    /// Positions of the columns that it uses.
+    pub(super) fn columns(&self) -> Vec<usize> {
+        collect_columns(&self.physical).iter().map(Column::index).collect()
     }
 
     fn compute(&self, batch: &RecordBatch) -> Result<ArrayRef, DataFusionError> {

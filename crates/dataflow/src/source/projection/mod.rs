@@ -141,7 +141,8 @@ impl Projection {
     }
 
     /// The documents among the rows of a file. Rows for which the condition is not true are dropped; a row that could
-    /// not be read, or for which an expression fails, is refused.
+    /// not be read, or for which an expression fails, is refused. The condition drops a refused row only if it is false
+    /// for values that were all read.
     pub(crate) fn apply(&self, mode: ReadMode, mut rows: Rows, file: &str) -> Result<Rows, ArrowError> {
         let max_bytes = self.whole.columns.max_bytes;
         if self.is_plain {
@@ -156,8 +157,13 @@ impl Projection {
         if let Some(condition) = &self.condition {
             let holds = condition.evaluate(&inputs, &mut rows.errors)?;
             let holds = holds.as_boolean();
+            let needed = condition.columns();
+            let is_excluded = |row: usize| {
+                let was_read = |at: &usize| inputs.column(*at).is_valid(row);
+                holds.is_valid(row) && !holds.value(row) && needed.iter().all(was_read)
+            };
             let is_kept = |(row, error): (usize, &Option<String>)| {
-                Some(error.is_some() || holds.is_valid(row) && holds.value(row))
+                Some(if error.is_some() { !is_excluded(row) } else { holds.is_valid(row) && holds.value(row) })
             };
             let kept: BooleanArray = rows.errors.iter().enumerate().map(is_kept).collect();
             if kept.true_count() < kept.len() {
