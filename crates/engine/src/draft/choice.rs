@@ -114,8 +114,8 @@ mod tests {
         assert_eq!(choice(&[text("title", 90), text("Body", 9), text("text_b", 9)]), found("Body", true));
         assert_eq!(choice(&[text("content", 9), text("text", 5)]), found("text", true));
         assert_eq!(choice(&[text("title", 90), text("page_content", 9)]), found("page_content", true));
-        assert_eq!(choice(&[text("titel", 9), text("inhalt", 90), text("autor", 20)]), found("inhalt", false));
-        assert_eq!(choice(&[text("text", 0), text("inhalt", 9)]), found("inhalt", false), "an empty column");
+        assert_eq!(choice(&[text("nombre", 9), text("cuerpo", 90), text("apellido", 20)]), found("cuerpo", false));
+        assert_eq!(choice(&[text("text", 0), text("cuerpo", 9)]), found("cuerpo", false), "an empty column");
         assert_eq!(choice(&[column("text", DataType::Int64, 5, true), text("a", 1)]), found("a", false));
         assert_eq!(choice(&[text("a", 0), text("b", 0)]), found("a", false));
     }

@@ -311,7 +311,10 @@ mod tests {
             ("(SELECT 1)", "`SELECT 1` cannot be computed from the columns of one row"),
             ("n IN (SELECT n FROM t)", "cannot be computed from the columns of one row"),
             ("n = $1", "`$1` cannot be computed from the columns of one row"),
-            ("titel || 'x'", "there is no column `titel` (texts are in single quotes); the columns are title, Body"),
+            (
+                "heading || 'x'",
+                "there is no column `heading` (texts are in single quotes); the columns are title, Body",
+            ),
             ("n >", "Expected"),
             ("n 1", "Expected"),
             ("nothing(n)", "nothing"),
