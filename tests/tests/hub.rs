@@ -390,3 +390,36 @@ fn tables_on_the_hub_are_not_written() {
         .stderr_contains(&["is public", "--private"]);
     assert_eq!(hub.files("org/rights"), before);
 }
+
+#[test]
+fn push_deletes_only_files_of_the_table() {
+    let hub = TestHub::start();
+    let foreign = ("x/train.parquet", parquet("a", 40));
+    let nested = ("docs.lance/other.lance/data/1.lance", b"rows".to_vec());
+    hub.commit("org/news", &[foreign, nested.clone()]);
+    let user = User::new(&hub, Some(HUB_TOKEN));
+    let table = user.path("docs.lance");
+    let embed = |codes: &str| {
+        let _ = user.run(&["embed", "--source", &format!("builtin:udhr?codes={codes}"), "--table", &table]);
+    };
+    embed("eng");
+    let before = hub.files("org/news");
+    for folder in ["x", "docs.lance"] {
+        let target = format!("hf://datasets/org/news/{folder}");
+        let refused = user.run(&["push", &table, &target]).exits_with(2);
+        let _ = refused.stderr_contains(&[&format!("the folder `{folder}`"), "not a table"]);
+    }
+    assert_eq!(hub.files("org/news"), before);
+
+    let target = "hf://datasets/org/news/y";
+    let _ = user.run(&["push", &table, target]).exits_with(0);
+    let kept = ["y/notes.md", "y/other.lance/_versions/1.manifest", "y/other.lance/data/1.lance"];
+    hub.commit("org/news", &kept.map(|path| (path, b"not the table's".to_vec())));
+    embed("eng,fra");
+    let pushed = user.run(&["push", &table, target, "--json"]).exits_with(0).json();
+    assert!(pushed["files_deleted"].as_u64() > Some(0), "{pushed}");
+    let (files, _) = hub.files("org/news");
+    for path in kept.iter().chain(&["x/train.parquet", nested.0]) {
+        assert!(files.contains_key(*path), "{path} was deleted");
+    }
+}

@@ -60,6 +60,14 @@ pub enum HubError {
         /// The dataset.
         dataset: String,
     },
+    /// The folder for a table has files of something else.
+    #[error("the folder `{folder}` of the dataset `{dataset}` has files and is not a table: nothing was sent")]
+    Occupied {
+        /// The dataset.
+        dataset: String,
+        /// The folder.
+        folder: String,
+    },
     /// Another push was faster.
     #[error("the dataset `{dataset}` has a newer commit than the one that this push began with")]
     Moved {
@@ -146,6 +154,9 @@ impl Explain for HubError {
                                      run `hf auth login`"
             }
             Self::Public { .. } => "make it private on its page, or push without --private",
+            Self::Occupied { .. } => {
+                "name another folder after the dataset's name, such as hf://datasets/OWNER/NAME/docs.lance"
+            }
             Self::Moved { .. } | Self::Upload { .. } => {
                 "nothing was committed: run the same command again, and files that were sent are not sent again"
             }

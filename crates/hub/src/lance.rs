@@ -46,8 +46,9 @@ struct OneDataset {
 }
 
 fn address(url: &Url) -> lance_core::Result<HubAddress> {
-    // Paths are written as they are; a URL has them encoded.
-    let path = Path::from_url_path(url.path()).map_err(|error| Error::invalid_input(error.to_string()))?;
+    // Paths are written as they are; a URL has them encoded. The slashes of a revision stay encoded.
+    let kept = url.path().replace("%2F", "%252F").replace("%2f", "%252F");
+    let path = Path::from_url_path(kept).map_err(|error| Error::invalid_input(error.to_string()))?;
     let host = url.host_str().unwrap_or_default();
     HubAddress::parse(&format!("{SCHEME}://{host}/{path}")).map_err(|error| Error::invalid_input(error.to_string()))
 }
@@ -75,5 +76,22 @@ impl ObjectStoreProvider for OneDataset {
         _: Option<&HashMap<String, String>>,
     ) -> lance_core::Result<String> {
         Ok(address(url)?.root())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_keeps_the_slashes_of_its_revision() {
+        for (uri, revision, path) in [
+            ("hf://datasets/org/news@feature%2Fx/docs.lance", "feature/x", "docs.lance"),
+            ("hf://datasets/org/news@feature%2fx/a b/docs.lance", "feature/x", "a b/docs.lance"),
+            ("hf://datasets/org/news@refs/pr/1/docs.lance", "refs/pr/1", "docs.lance"),
+        ] {
+            let address = address(&Url::parse(uri).unwrap()).unwrap();
+            assert_eq!((address.revision(), address.path()), (revision, path), "{uri}");
+        }
     }
 }

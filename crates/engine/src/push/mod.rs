@@ -112,7 +112,7 @@ fn folder(table: &str, path: &str) -> Result<String, UsageError> {
     let name = table.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let folder = if path.is_empty() { name } else { path };
     let is_plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.starts_with('_');
-    if folder.split('/').all(is_plain) && !folder.contains(|c: char| c.is_control() || "*?[]{}\\".contains(c)) {
+    if folder.split('/').all(is_plain) && !folder.contains(|c: char| c.is_control() || "*?[]{}\\#%".contains(c)) {
         Ok(folder.to_owned())
     } else {
         Err(UsageError::new(format!("`{folder}` cannot be the folder of a table: name one after the dataset's name")))
@@ -132,7 +132,7 @@ mod tests {
         ] {
             assert_eq!(folder(table, path).unwrap(), expected);
         }
-        for path in ["../x", "a//b", "_versions", "*.lance"] {
+        for path in ["../x", "a//b", "_versions", "*.lance", "a#b", "a%2Fb"] {
             assert!(folder("docs.lance", path).is_err(), "{path}");
         }
     }

@@ -28,6 +28,8 @@ const BRANCH: &str = "main";
 const MAX_BATCH: usize = 256;
 /// Files that are hashed or sent at the same time.
 const PARALLEL: usize = 4;
+/// The folders of a table. Whatever else its folder contains is not the table's.
+const PARTS: [&str; 5] = ["_versions/", "_transactions/", "_deletions/", "_indices/", "data/"];
 /// The bytes at the beginning of a file from which the hub decides how it is stored.
 const SAMPLE_BYTES: u64 = 512;
 
@@ -149,11 +151,11 @@ impl HubClient {
         Ok(Some(download.bytes().await?))
     }
 
-    /// Makes the files those of a folder of the dataset, with one commit. Files outside the folder are added or
-    /// replaced; files in the folder that are not sent are deleted.
+    /// Makes the files those of the table in a folder of the dataset, with one commit. Files of the table that are not
+    /// sent are deleted; others in the folder stay, and files outside it are added or replaced.
     ///
     /// # Errors
-    /// [`HubError::Upload`], [`HubError::Moved`] when another push was faster, and those of the connection.
+    /// [`HubError::Occupied`] for a folder with files but no table, [`HubError::Upload`], [`HubError::Moved`] when another push was faster, and those of the connection.
     pub async fn push(
         &self,
         state: &DatasetState,
@@ -169,9 +171,15 @@ impl HubClient {
             }
         }
         let inside = format!("{folder}/");
+        let mut in_folder = present.keys().filter_map(|path| path.strip_prefix(&inside)).peekable();
+        if in_folder.peek().is_some() && !in_folder.any(|path| path.starts_with("_versions/")) {
+            return Err(HubError::Occupied { dataset: self.dataset().to_owned(), folder: folder.to_owned() });
+        }
+        let is_of_table =
+            |path: &str| path.strip_prefix(&inside).is_some_and(|path| PARTS.iter().any(|part| path.starts_with(part)));
         let sent: std::collections::BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
         let deleted: Vec<String> =
-            present.keys().filter(|path| path.starts_with(&inside) && !sent.contains(path.as_str())).cloned().collect();
+            present.keys().filter(|path| is_of_table(path) && !sent.contains(path.as_str())).cloned().collect();
         let total = files.len();
         let checked = stream::iter(files.into_iter().map(|file| {
             let found = present.get(&file.path).cloned();
