@@ -151,7 +151,7 @@ soak: setup-test ## the long form of the tests of kills, failures and concurrent
 .PHONY: wheel-mteb
 wheel-mteb: ## two small tasks of mteb with the wheel in dist/
 	python3 -m venv "$(CACHE)/wheel-mteb"
-	"$(CACHE)/wheel-mteb/bin/pip" install --quiet --force-reinstall --no-deps dist/polylance-*.whl
+	"$(CACHE)/wheel-mteb/bin/pip" install --quiet --force-reinstall --no-deps dist/*.whl
 	"$(CACHE)/wheel-mteb/bin/pip" install --quiet --requirement tests/wheel/requirements-mteb.txt
 	"$(CACHE)/wheel-mteb/bin/pytest" tests/wheel/test_mteb.py
 
