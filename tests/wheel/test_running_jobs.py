@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import polylance
+from conftest import COMMAND
 from polylance import progress as bars
 
 
@@ -81,6 +82,27 @@ def test_ctrl_c_raises_and_the_next_run_continues(address, temporary):
     assert last == "interrupted" and job.returncode == 0 and not list(temporary.iterdir())
     report = polylance.embed(many(4000), table=address).report
     assert report.rows_skipped + report.rows_written == len(polylance.Table(address)) == 4000
+
+
+def test_ctrl_c_ends_the_command_without_a_traceback(address, tmp_path):
+    source, file = tmp_path / "docs.csv", tmp_path / "docs.toml"
+    many(4000).to_csv(source, index=False)
+    file.write_text(
+        f"version = 1\n[source]\nuri = '{source}'\n[table]\nuri = '{address}'\ncommit.rows = 100\n", encoding="utf-8"
+    )
+    job = subprocess.Popen([COMMAND, "run", file], stderr=subprocess.PIPE, text=True)
+    while not pathlib.Path(address).exists():
+        assert job.poll() is None
+    job.send_signal(signal.SIGINT)
+    error = job.communicate(timeout=120)[1]
+    assert job.returncode == 130 and "interrupted" in error and "Traceback" not in error, error
+
+
+def test_a_progress_function_may_use_polylance(documents, address, tmp_path):
+    table = polylance.embed(documents, text="body", table=address)
+    seen = []
+    polylance.embed(many(50), table=tmp_path / "other.lance", progress=lambda step: seen.append(len(table)))
+    assert seen and set(seen) == {documents.num_rows}
 
 
 def test_other_threads_run_while_a_job_runs(address):
