@@ -105,6 +105,15 @@ def test_columns_are_kept_as_the_caller_says(documents, address, tmp_path):
     assert columns(file, "e.lance", keep="*") == {"year", "lang"}
 
 
+def test_only_rows_that_meet_the_condition_are_embedded(documents, address, tmp_path):
+    def ids(source, name):
+        table = polylance.embed(source, text="body", where="year >= 2020", table=tmp_path / name)
+        return {row["doc_id"] for row in table.sql(f"SELECT doc_id FROM {name.split('.')[0]}")}
+
+    assert ids(documents, "a.lance") == {"c", "d", "e"}
+    assert ids(write_arrow(documents, tmp_path / "docs.arrow"), "b.lance") == {"c", "d", "e"}
+
+
 def test_no_temporary_file_is_left(documents, address, temporary):
     polylance.embed(documents, text="body", table=address)
     with pytest.raises(polylance.UsageError):
@@ -169,3 +178,6 @@ def test_a_pipeline_file_is_a_source(documents, address, tmp_path):
     assert report.rows_skipped == 5 and report["rows_read"] == 5
     report = polylance.run(file, ["source.keep=['year']", "chunk.tokens=64"], reread=True)
     assert report.rows_skipped == 5 and not report.source_unchanged
+    column = {"name": "kind", "task": "classify", "model": str(tmp_path / "a \"model\" \x7f"), "question": None}
+    with pytest.raises(polylance.PolylanceError, match='a \\W+model'):
+        polylance.run(file, {"annotate": [column]}, reread=True)

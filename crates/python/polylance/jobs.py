@@ -27,6 +27,7 @@ def embed(
     text: str | None = None,
     id: str | None = None,
     keep: str | Sequence[str] | None = None,
+    where: str | None = None,
     model: str | os.PathLike[str] | None = None,
     devices: str | Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -49,6 +50,7 @@ def embed(
             and then the id of a row is made of its text (`@content`): equal texts are one document.
         keep: Columns to copy to the table. By default all columns of an object with an Arrow stream, and none of a
             path; `"*"` copies all, `[]` none.
+        where: A SQL condition over the columns of the source, such as `year >= 2020`: other rows are not embedded.
         model: `builtin:multilingual-e5-small` by default, or a folder, a GGUF file or a hub id.
         devices: As in `model.devices` of a pipeline file: "cpu", "cuda:0"; all GPUs by default, or all cores.
         settings: Other keys of a pipeline file, nested or dotted: `{"chunk": {"tokens": 256}}` or
@@ -65,6 +67,7 @@ def embed(
         "source.text": text,
         "source.id": id,
         "source.keep": [keep] if isinstance(keep, str) else None if keep is None else list(keep),
+        "source.where": where,
         "model.id": None if model is None else os.fspath(model),
         "model.devices": ([devices] if isinstance(devices, str) else list(devices)) or None,
         "table.uri": None if table is None else os.fspath(table),
@@ -112,7 +115,7 @@ def _run(
     progress: bool | ProgressFunction | None,
 ) -> Report:
     if isinstance(settings, Mapping):
-        settings = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(settings)]
+        settings = [f"{key}={_toml(value)}" for key, value in _flat(settings)]
     with shown(progress) as function:
         return Report._parse(_polylance.run(os.fspath(pipeline), list(settings), reread, function))
 
@@ -154,6 +157,16 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
             yield f"{prefix}{key}", value
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it on one line."""
+    if isinstance(value, Mapping):
+        items = (f"{_toml(key)} = {_toml(item)}" for key, item in value.items() if item is not None)
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _warn_of_quarantine(report: Report) -> None:
