@@ -41,6 +41,8 @@ struct State {
     /// Parts of uploads that are not complete.
     parts: BTreeMap<String, Vec<u8>>,
     requests: Vec<String>,
+    /// Commits whose response is an error of a gateway.
+    unconfirmed: usize,
     /// Responses that come before the next proper ones.
     failures: VecDeque<(&'static str, Option<(&'static str, String)>)>,
 }
@@ -135,6 +137,11 @@ impl TestHub {
     pub fn fail_next(&self, status: &'static str, retry_after: Option<u32>) {
         let header = retry_after.map(|seconds| ("Retry-After", seconds.to_string()));
         self.state().failures.push_back((status, header));
+    }
+
+    /// The next commit is made, and a gateway loses the response.
+    pub fn lose_next_commit(&self) {
+        self.state().unconfirmed += 1;
     }
 
     /// The requests since the last call: method and path.
@@ -332,7 +339,12 @@ impl TestHub {
         }
         let commits = &mut state.datasets.get_mut(dataset).expect("the dataset exists").commits;
         commits.push(files);
-        Response::json(&json!({ "success": true, "commitOid": commit_hash(commits.len()), "commitUrl": "" }))
+        let hash = commit_hash(commits.len());
+        if let Some(rest) = state.unconfirmed.checked_sub(1) {
+            state.unconfirmed = rest;
+            return Response::error("504 Gateway Timeout", "");
+        }
+        Response::json(&json!({ "success": true, "commitOid": hash, "commitUrl": "" }))
     }
 
     /// Large files: addresses are signed, and a request with a token is refused.

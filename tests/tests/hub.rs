@@ -400,7 +400,8 @@ fn push_deletes_only_files_of_the_table() {
     let user = User::new(&hub, Some(HUB_TOKEN));
     let table = user.path("docs.lance");
     let embed = |codes: &str| {
-        let _ = user.run(&["embed", "--source", &format!("builtin:udhr?codes={codes}"), "--table", &table]);
+        let source = format!("builtin:udhr?codes={codes}");
+        let _ = user.run(&["embed", "--source", &source, "--table", &table]).exits_with(0);
     };
     embed("eng");
     let before = hub.files("org/news");
@@ -422,4 +423,21 @@ fn push_deletes_only_files_of_the_table() {
     for path in kept.iter().chain(&["x/train.parquet", nested.0]) {
         assert!(files.contains_key(*path), "{path} was deleted");
     }
+}
+
+#[test]
+fn commit_is_not_repeated_when_its_response_is_lost() {
+    let hub = TestHub::start();
+    let user = User::new(&hub, Some(HUB_TOKEN));
+    let table = user.path("udhr.lance");
+    let _ = user.run(&["embed", "--source", "builtin:udhr?codes=eng", "--table", &table]).exits_with(0);
+    let push = ["push", &table, "hf://datasets/org/rights", "--json"];
+    hub.lose_next_commit();
+    let _ = user.run(&push).exits_with(1).stderr_contains(&["org/rights", "may have a new commit", "504", "again"]);
+    let requests = hub.requests();
+    assert_eq!(requests.iter().filter(|request| request.contains("/commit/")).count(), 1, "{requests:?}");
+    let before = hub.files("org/rights");
+    let again = user.run(&push).exits_with(0).json();
+    assert_eq!(again["files_sent"], 0, "{again}");
+    assert_eq!(hub.files("org/rights"), before);
 }

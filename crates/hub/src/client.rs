@@ -23,6 +23,8 @@ use crate::{
 const MAX_RETRIES: u32 = 6;
 /// The wait before the first retry; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest time without a byte of the response to a request that changes the dataset, which takes the hub longer.
+const CHANGE_TIMEOUT: Duration = Duration::from_mins(10);
 /// The longest wait that the hub may request: it counts its limits over five minutes.
 const MAX_WAIT: Duration = Duration::from_mins(5);
 /// The longest time without a byte of a response.
@@ -34,6 +36,8 @@ const MAX_REASON: usize = 200;
 #[derive(Debug, Clone)]
 pub struct HubClient {
     http: HttpClient,
+    /// For requests that change the dataset.
+    patient: HttpClient,
     endpoint: Url,
     token: Option<Token>,
     dataset: String,
@@ -46,17 +50,40 @@ pub(crate) struct Request {
     pub(crate) url: Url,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Bytes,
+    /// Whether it changes the dataset, so that it is repeated only if the hub cannot have processed it.
+    pub(crate) is_change: bool,
 }
 
 impl Request {
     pub(crate) fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+        Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new(), is_change: false }
     }
 
     /// A request with a JSON body.
     pub(crate) fn post(url: Url, body: &serde_json::Value) -> Self {
         let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        Self { method: Method::POST, url, headers, body: body.to_string().into() }
+        Self { method: Method::POST, url, headers, body: body.to_string().into(), is_change: false }
+    }
+
+    /// The request as one that changes the dataset.
+    pub(crate) fn changing(self) -> Self {
+        Self { is_change: true, ..self }
+    }
+
+    /// Whether it is repeated after a response with this status.
+    fn is_retried(&self, status: StatusCode) -> bool {
+        if self.is_change { is_busy(status) } else { is_transient(status) }
+    }
+
+    /// Whether it is repeated after this failure of its connection.
+    fn is_retried_after(&self, error: &HttpError) -> bool {
+        use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
+
+        match error.kind() {
+            Connect => true,
+            Request | Timeout | Interrupted => !self.is_change,
+            _ => false,
+        }
     }
 }
 
@@ -78,10 +105,13 @@ impl HubClient {
         if !matches!(endpoint.scheme(), "http" | "https") || endpoint.cannot_be_a_base() {
             return Err(refuse("it begins with neither https:// nor http://".to_owned()));
         }
-        let options =
-            ClientOptions::new().with_allow_http(true).with_timeout_disabled().with_read_timeout(READ_TIMEOUT);
-        let http = ReqwestConnector::default().connect(&options).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { http, endpoint, token: settings.token, dataset: dataset.to_owned() })
+        let connect = |read_timeout: Duration| {
+            let options = ClientOptions::new().with_allow_http(true).with_timeout_disabled();
+            let connected = ReqwestConnector::default().connect(&options.with_read_timeout(read_timeout));
+            connected.map_err(|error| refuse(error.to_string()))
+        };
+        let (http, patient) = (connect(READ_TIMEOUT)?, connect(CHANGE_TIMEOUT)?);
+        Ok(Self { http, patient, endpoint, token: settings.token, dataset: dataset.to_owned() })
     }
 
     /// The dataset, `OWNER/NAME`.
@@ -130,22 +160,29 @@ impl HubClient {
 
     /// Sends a request with the user's token until the hub has responded to it.
     pub(crate) async fn send(&self, request: &Request) -> Result<HttpResponse, HubError> {
+        let http = if request.is_change { &self.patient } else { &self.http };
         let mut retries = 0;
         loop {
             let backoff = FIRST_WAIT * 2_u32.pow(retries);
-            let wait = match self.http.execute(self.http_request(request)?).await {
+            let wait = match http.execute(self.http_request(request)?).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => {
-                    let wait = requested_wait(response.headers()).unwrap_or(backoff);
-                    if !is_retried(response.status()) || retries == MAX_RETRIES || wait > MAX_WAIT {
-                        return Err(self.refusal(request, response.status(), response.headers()));
+                    let status = response.status();
+                    let wait = requested_wait(status, response.headers()).unwrap_or(backoff);
+                    if !request.is_retried(status) || retries == MAX_RETRIES || wait > MAX_WAIT {
+                        let refusal = self.refusal(request, status, response.headers());
+                        // With any other status the hub has not processed it.
+                        return Err(if is_transient(status) && !is_busy(status) {
+                            self.failure(request, refusal)
+                        } else {
+                            refusal
+                        });
                     }
                     wait
                 }
-                Err(error) if is_transient(&error) && retries < MAX_RETRIES => backoff,
-                Err(source) => {
-                    return Err(HubError::Unreachable { endpoint: self.endpoint.as_str().to_owned(), source });
-                }
+                Err(error) if request.is_retried_after(&error) && retries < MAX_RETRIES => backoff,
+                Err(error) if matches!(error.kind(), HttpErrorKind::Connect) => return Err(self.unreachable(error)),
+                Err(error) => return Err(self.failure(request, self.unreachable(error))),
             };
             retries += 1;
             tracing::debug!(dataset = self.dataset, retries, ?wait, "the hub is busy or did not respond: waiting");
@@ -160,14 +197,26 @@ impl HubClient {
     ) -> Result<(T, HeaderMap), HubError> {
         let (parts, body) = self.send(request).await?.into_parts();
         let body = body.bytes().await;
-        let body =
-            body.map_err(|source| HubError::Unreachable { endpoint: self.endpoint.as_str().to_owned(), source })?;
+        let body = body.map_err(|error| self.failure(request, self.unreachable(error)))?;
         let value = serde_json::from_slice(&body).map_err(|error| self.malformed(error.to_string()))?;
         Ok((value, parts.headers))
     }
 
     pub(crate) fn malformed(&self, message: String) -> HubError {
         HubError::Response { endpoint: self.endpoint.as_str().to_owned(), message }
+    }
+
+    fn unreachable(&self, source: HttpError) -> HubError {
+        HubError::Unreachable { endpoint: self.endpoint.as_str().to_owned(), source }
+    }
+
+    /// The failure of a request that the hub may have processed.
+    fn failure(&self, request: &Request, error: HubError) -> HubError {
+        if request.is_change {
+            HubError::Unconfirmed { dataset: self.dataset.clone(), source: Box::new(error) }
+        } else {
+            error
+        }
     }
 
     fn http_request(&self, request: &Request) -> Result<HttpRequest, HubError> {
@@ -213,24 +262,22 @@ impl HubClient {
     }
 }
 
-/// Whether a request is repeated after a response with this status.
-fn is_retried(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+/// Whether a response with this status comes from a hub that is busy before or after it has processed the request.
+fn is_transient(status: StatusCode) -> bool {
+    is_busy(status) || matches!(status.as_u16(), 408 | 500 | 502 | 504)
 }
 
-/// Whether a request is repeated after this failure of its connection.
-fn is_transient(error: &HttpError) -> bool {
-    use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
-
-    matches!(error.kind(), Connect | Request | Timeout | Interrupted)
+/// Whether a response with this status comes from a hub that has not processed the request.
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
 
-/// The wait that a busy hub requests: `Retry-After` in seconds, or `t` of its `RateLimit`.
-fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
+/// The wait that a busy hub requests: `Retry-After` in seconds, or `t` of its `RateLimit` where that is exceeded.
+fn requested_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let after = text("retry-after").and_then(|seconds| seconds.trim().parse().ok());
     let limit = || text("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok());
-    after.or_else(limit).map(Duration::from_secs)
+    after.or_else(|| (status == StatusCode::TOO_MANY_REQUESTS).then(limit).flatten()).map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -261,11 +308,13 @@ mod tests {
 
     #[test]
     fn wait_is_the_one_that_the_hub_requests() {
-        let wait = |name: &'static str, value: &'static str| {
-            requested_wait(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
+        let wait = |status: u16, name: &'static str, value: &'static str| {
+            let headers = [(HeaderName::from_static(name), HeaderValue::from_static(value))];
+            requested_wait(StatusCode::from_u16(status).unwrap(), &HeaderMap::from_iter(headers))
         };
-        assert_eq!(wait("retry-after", "7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("ratelimit", "\"api\";r=0;t=55"), Some(Duration::from_secs(55)));
-        assert_eq!(wait("retry-after", "soon"), None);
+        assert_eq!(wait(503, "retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait(429, "ratelimit", "\"api\";r=0;t=55"), Some(Duration::from_secs(55)));
+        assert_eq!(wait(500, "ratelimit", "\"api\";r=99;t=200"), None);
+        assert_eq!(wait(429, "retry-after", "soon"), None);
     }
 }

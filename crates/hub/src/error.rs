@@ -74,6 +74,15 @@ pub enum HubError {
         /// The dataset.
         dataset: String,
     },
+    /// The hub may have processed a request that changes the dataset, and its response was lost.
+    #[error("the dataset `{dataset}` may have a new commit: the hub did not confirm it")]
+    Unconfirmed {
+        /// The dataset.
+        dataset: String,
+        /// How the request ended.
+        #[source]
+        source: Box<HubError>,
+    },
     /// A file was not sent. Nothing was committed.
     #[error("{path} cannot be sent to the dataset `{dataset}`: {message}")]
     Upload {
@@ -160,6 +169,9 @@ impl Explain for HubError {
             Self::Moved { .. } | Self::Upload { .. } => {
                 "nothing was committed: run the same command again, and files that were sent are not sent again"
             }
+            Self::Unconfirmed { .. } => {
+                "run the same command again: it is safe, and a commit that exists is not repeated"
+            }
             Self::NoRevision { .. } => "the dataset's page lists its branches, tags and commits",
             Self::NoFile { .. } => "the dataset's page lists its files",
             Self::Status { status: 429, .. } => {
@@ -176,7 +188,7 @@ impl Explain for HubError {
 
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Moved { .. } | Self::Upload { .. } => ErrorClass::Environment,
+            Self::Moved { .. } | Self::Upload { .. } | Self::Unconfirmed { .. } => ErrorClass::Environment,
             Self::Status { .. } | Self::Unreachable { .. } | Self::Response { .. } => ErrorClass::Environment,
             _ => ErrorClass::User,
         }

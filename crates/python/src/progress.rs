@@ -7,6 +7,7 @@ use std::sync::{
 
 use polylance_engine::{Observer, SourceProgress, Stage};
 use pyo3::prelude::*;
+use tokio::task::block_in_place;
 
 /// A function that receives the stage, the part that is done, the whole (bytes of the source, or rows), and the rows
 /// read.
@@ -28,12 +29,12 @@ impl Callback {
         let Some(function) = self.function.as_ref().filter(|_| !self.has_raised.load(Ordering::Relaxed)) else {
             return;
         };
-        Python::attach(|py| {
-            if let Err(error) = function.call1(py, (stage, done, total, rows)) {
-                self.has_raised.store(true, Ordering::Relaxed);
-                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            }
-        });
+        // The function may call polylance, which blocks on the same runtime.
+        let called = block_in_place(|| Python::attach(|py| function.call1(py, (stage, done, total, rows)).map(drop)));
+        if let Err(error) = called {
+            self.has_raised.store(true, Ordering::Relaxed);
+            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
     }
 
     /// The exception that the function has raised, the first time that this is called.

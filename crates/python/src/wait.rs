@@ -11,7 +11,7 @@ use std::{
 
 use polylance_engine::{ShutdownSignal, UsageError, damage_behind};
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::block_in_place};
 
 use crate::{error::raise, progress::Callback};
 
@@ -40,7 +40,9 @@ fn runtime() -> PyResult<&'static Runtime> {
 
 /// The exception that ends a call: of a signal handler, such as Ctrl-C, or of the progress function.
 fn exception(progress: &Callback) -> Option<PyErr> {
-    progress.take_error().or_else(|| Python::attach(|py| py.check_signals().err()))
+    // A handler may call polylance, which blocks on the same runtime.
+    let check = || block_in_place(|| Python::attach(|py| py.check_signals().err()));
+    progress.take_error().or_else(check)
 }
 
 /// Runs a future to its end without the interpreter's lock. A signal whose handler raises drops it.

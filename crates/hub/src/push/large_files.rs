@@ -24,6 +24,14 @@ const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.git-lf
 const MAX_ATTEMPTS: u32 = 4;
 /// The wait before the second attempt; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest time for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time between the end of a request and the beginning of its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(5);
+/// The longest time for a body: this, and that of its bytes at the slowest rate.
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+/// The slowest rate, in bytes per second.
+const MIN_RATE: u64 = 50_000;
 /// The key of an upload in parts for the bytes of a part.
 const PART_SIZE: &str = "chunk_size";
 
@@ -139,7 +147,7 @@ impl HubClient {
         let (address, body) = (upload.href.clone(), json!({ "oid": hash, "parts": done }).to_string());
         let sent = spawn_blocking(move || {
             retried(|| {
-                let request = agent().post(&address).header("accept", "application/vnd.git-lfs+json");
+                let request = agent(body.len() as u64).post(&address).header("accept", "application/vnd.git-lfs+json");
                 let response = request.header("content-type", "application/vnd.git-lfs+json").send(body.as_str());
                 checked(response).map(|_| ())
             })
@@ -153,7 +161,8 @@ impl HubClient {
         let sent = spawn_blocking(move || {
             retried(|| {
                 let mut reader = content.reader(runtime.clone(), range.clone());
-                let request = agent().put(&url).header("content-length", (range.end - range.start).to_string());
+                let size = range.end - range.start;
+                let request = agent(size).put(&url).header("content-length", size.to_string());
                 let response = checked(request.send(SendBody::from_reader(&mut reader)))?;
                 let tag = response.headers().get("etag").and_then(|tag| tag.to_str().ok());
                 Ok(tag.map(str::to_owned))
@@ -168,9 +177,12 @@ fn part_size(upload: &Action) -> Option<u64> {
     size.as_u64().or_else(|| size.as_str()?.parse().ok()).filter(|size| *size > 0)
 }
 
-fn agent() -> ureq::Agent {
+/// An agent for a body of `size` bytes.
+fn agent(size: u64) -> ureq::Agent {
     let tls = TlsConfig::builder().provider(TlsProvider::Rustls).build();
-    ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false).build().into()
+    let config = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false);
+    let config = config.timeout_connect(Some(CONNECT_TIMEOUT)).timeout_recv_response(Some(RESPONSE_TIMEOUT));
+    config.timeout_send_body(Some(BODY_TIMEOUT + Duration::from_secs(size / MIN_RATE))).build().into()
 }
 
 /// The response if it is a success. Messages do not contain the address, which is signed.

@@ -127,7 +127,7 @@ impl HubClient {
                     body["private"] = json!(true);
                     body["visibility"] = json!("private");
                 }
-                self.send(&Request::post(self.url(["api", "repos", "create"]), &body)).await?;
+                self.send(&Request::post(self.url(["api", "repos", "create"]), &body).changing()).await?;
                 Ok(DatasetState { commit: self.revision(BRANCH).await?.sha, created: true })
             }
             Err(error) => Err(error),
@@ -155,7 +155,7 @@ impl HubClient {
     /// sent are deleted; others in the folder stay, and files outside it are added or replaced.
     ///
     /// # Errors
-    /// [`HubError::Occupied`] for a folder with files but no table, [`HubError::Upload`], [`HubError::Moved`] when another push was faster, and those of the connection.
+    /// [`HubError::Occupied`] for a folder with files but no table, [`HubError::Upload`], [`HubError::Moved`] when another push was faster, [`HubError::Unconfirmed`], and those of the connection.
     pub async fn push(
         &self,
         state: &DatasetState,
@@ -257,6 +257,7 @@ impl HubClient {
             url: self.api(["commit", BRANCH]),
             headers: vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))],
             body: Bytes::from(body.concat()),
+            is_change: true,
         };
         match self.json::<Committed>(&request).await {
             Ok((committed, _)) => Ok(committed.commit),
