@@ -228,7 +228,7 @@ impl TestHub {
             ("GET", "revision") => {
                 Response::json(&json!({ "id": dataset, "sha": hash, "private": self.is_private(dataset) }))
             }
-            ("GET", "tree") => self.tree(&files, &rest.join("/"), request),
+            ("GET", "tree") => Self::tree(&files, &rest.join("/"), request),
             ("POST", "paths-info") => {
                 let body: Value = serde_json::from_slice(&request.body).expect("a JSON body");
                 let paths = body["paths"].as_array().cloned().unwrap_or_default();
@@ -255,7 +255,7 @@ impl TestHub {
         }
     }
 
-    fn tree(&self, files: &Files, folder: &str, request: &Request) -> Response {
+    fn tree(files: &Files, folder: &str, request: &Request) -> Response {
         let entries = entries(files, folder);
         if entries.is_empty() && !folder.is_empty() {
             return Response::error("404 Not Found", "EntryNotFound");
@@ -463,7 +463,7 @@ fn commit_hash(number: usize) -> String {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 fn sha256(bytes: &[u8]) -> String {

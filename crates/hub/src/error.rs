@@ -188,8 +188,12 @@ impl Explain for HubError {
 
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Moved { .. } | Self::Upload { .. } | Self::Unconfirmed { .. } => ErrorClass::Environment,
-            Self::Status { .. } | Self::Unreachable { .. } | Self::Response { .. } => ErrorClass::Environment,
+            Self::Moved { .. }
+            | Self::Upload { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Status { .. }
+            | Self::Unreachable { .. }
+            | Self::Response { .. } => ErrorClass::Environment,
             _ => ErrorClass::User,
         }
     }

@@ -31,7 +31,7 @@ pub(crate) fn spool(py: Python<'_>, stream: AnyRecordBatch, path: PathBuf) -> Py
         let mut writer = StreamWriter::try_new(file, &schema).map_err(unreadable)?;
         let mut rows = 0;
         for batch in reader {
-            Python::attach(|py| py.check_signals())?;
+            Python::attach(|py| -> PyResult<()> { py.check_signals() })?;
             let batch = batch.map_err(unreadable)?;
             rows += batch.num_rows() as u64;
             writer.write(&batch).map_err(unreadable)?;

@@ -18,7 +18,7 @@ use crate::{
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Source: a file, a folder, a glob, a Lance table or `builtin:udhr`; local, s3://, gs://, az://, http(s):// or
-    /// hf://datasets/; or `-`, standard input
+    /// hf://; or `-`, standard input
     #[arg(long, value_name = "URI")]
     source: String,
     /// Lance table, created if it does not exist: local, s3://, gs:// or az://

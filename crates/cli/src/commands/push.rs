@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Lance table
     #[arg(value_name = "TABLE")]
     table: String,
-    /// Dataset, created if it does not exist: hf://datasets/OWNER/NAME, or a path in it for the table
+    /// Dataset, created if it does not exist: `hf://datasets/OWNER/NAME`, or a path in it for the table
     #[arg(value_name = "TARGET")]
     target: String,
     /// Create the dataset as a private one; a dataset that is public is refused

@@ -82,7 +82,8 @@ fn man_pages_of_all_commands_are_written_and_can_be_read() {
     let page = |command: &str| format!("polylance-{}.1", command.replace(' ', "-"));
     let mut expected: Vec<String> = visible_commands().map(page).collect();
     expected.push("polylance.1".to_owned());
-    (names.sort(), expected.sort());
+    names.sort();
+    expected.sort();
     assert_eq!(names, expected);
     for name in names {
         let text = fs::read_to_string(folder.path().join("share/man1").join(&name)).unwrap();

@@ -42,7 +42,7 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn open_for(spec: SourceSpec, table: &[FieldRef]) -> Result<Self, SourceError> {
-        Self::open_with_types(spec, table, None).await
+        Box::pin(Self::open_with_types(spec, table, None)).await
     }
 
     /// As [`open_for`](Self::open_for), with the types that an earlier run over this source had as its

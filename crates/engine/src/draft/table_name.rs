@@ -1,5 +1,7 @@
 //! The name of a table for a source.
 
+use std::path::Path;
+
 /// A local table with the name of the source: `docs.lance` for `s3://bucket/docs.jsonl.gz`.
 pub(super) fn of_source(source: &str) -> String {
     let path = match source.split_once("://") {
@@ -15,7 +17,8 @@ pub(super) fn of_source(source: &str) -> String {
     // A port, a space or a quote in a name would need quotes in a shell.
     let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
     // A Lance table is not its own source.
-    let suffix = if last.ends_with(".lance") { "-embedded" } else { "" };
+    let suffix =
+        if Path::new(last).extension().is_some_and(|extension| extension == "lance") { "-embedded" } else { "" };
     format!("{}{suffix}.lance", stem.chars().map(plain).collect::<String>())
 }
 

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!((pipeline.source.id.as_str(), pipeline.table.uri.as_str()), ("lang", "my docs.lance"));
         assert!(text.contains("#   polylance run 'my file.toml'\n"), "{text}");
         assert!(text.contains("--table 'my docs.lance' \"words to look for\"\n"), "{text}");
-        assert!(text.contains(": 2 files, 1.5 KiB, Csv.\n"), "{text}");
+        assert!(text.contains(": 2 files, 1.5 KiB, csv.\n"), "{text}");
     }
 
     #[test]

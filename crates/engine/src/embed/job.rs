@@ -160,7 +160,7 @@ impl Job {
         };
         let known = table.as_ref().ok().and_then(Option::as_ref);
         let types = known.and_then(|table| table.recorded_input_types(&Source::input_types_key(&self.source)));
-        let source = Source::open_with_types(self.source.clone(), &kept, types).await?;
+        let source = Box::pin(Source::open_with_types(self.source.clone(), &kept, types)).await?;
         let table = table?;
         let quarantine = quarantine_version(&self.table).await?;
         Ok(OpenJob { job: self, source, table, only: None, run_id: Uuid::now_v7().to_string(), listed, quarantine })

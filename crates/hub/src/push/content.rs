@@ -72,7 +72,7 @@ impl Content {
             hasher.update(&self.read(next..end).await?);
             next = end;
         }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hasher.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
     }
 
     /// A part of the bytes, for a thread that may block.

@@ -65,6 +65,7 @@ pub(crate) struct SourceColumns<'a> {
 }
 
 /// The meaning of a key for these files.
+#[expect(clippy::large_enum_variant, reason = "a source has a few, and only while it is opened")]
 enum Meaning {
     Column(String),
     Sql(ResolvedSql),
@@ -127,6 +128,18 @@ fn looks_like_sql(value: &str) -> bool {
 }
 
 impl SourceColumns<'_> {
+    /// The columns of the files that these expressions have as inputs, each once.
+    fn inputs_of<'s>(&self, sqls: impl Iterator<Item = &'s ResolvedSql>) -> Result<Vec<String>, SourceError> {
+        let mut inputs: Vec<String> = Vec::new();
+        for name in sqls.flat_map(|sql| &sql.columns) {
+            if self.partitions.position(name).is_none() && !inputs.contains(name) {
+                expect_unique(self.file, self.first, name)?;
+                inputs.push(name.clone());
+            }
+        }
+        Ok(inputs)
+    }
+
     /// The names of all columns, each once. An input that an earlier run recorded is no column: one that all files have
     /// lost would be null in every row, and the condition would drop them all.
     fn names(&self) -> Vec<String> {
@@ -244,21 +257,14 @@ impl Keys {
             if special(CONTENT_ID) || special(ROW_ID) { None } else { Some(self.id.meaning(&columns, ColumnUse::Id)?) };
         let text = self.text.meaning(&columns, ColumnUse::Text)?;
         let condition = match &self.condition {
-            Some(key) => Some((key, self.condition_sql(key, &columns)?)),
+            Some(key) => Some((key, Self::condition_sql(key, &columns)?)),
             None => None,
         };
         let kept = self.kept(spec, &columns)?;
 
-        // The inputs of all expressions, each once.
-        let mut inputs: Vec<String> = Vec::new();
-        let sqls = [id.as_ref(), Some(&text)].into_iter().flatten().chain(kept.iter().map(|kept| &kept.meaning));
-        let sqls = sqls.filter_map(|meaning| if let Meaning::Sql(sql) = meaning { Some(sql) } else { None });
-        for name in sqls.chain(condition.iter().map(|(_, sql)| sql)).flat_map(|sql| &sql.columns) {
-            if columns.partitions.position(name).is_none() && !inputs.contains(name) {
-                expect_unique(columns.file, columns.first, name)?;
-                inputs.push(name.clone());
-            }
-        }
+        let meanings = [id.as_ref(), Some(&text)].into_iter().flatten().chain(kept.iter().map(|kept| &kept.meaning));
+        let sqls = meanings.filter_map(|meaning| if let Meaning::Sql(sql) = meaning { Some(sql) } else { None });
+        let inputs = columns.inputs_of(sqls.chain(condition.iter().map(|(_, sql)| sql)))?;
         let input = |name: &String| match columns.inputs.iter().find(|field| field.name() == name) {
             Some(known) => Arc::clone(known),
             None => stored(name, &find(columns.all, name).unwrap_or(DataType::Utf8)),
@@ -275,15 +281,9 @@ impl Keys {
             match meaning {
                 Meaning::Column(column) => {
                     expect_unique(columns.file, columns.first, column)?;
-                    let field = match in_table {
-                        Some(field) => Arc::clone(field),
-                        None => {
-                            let found = find(columns.all, column);
-                            let found =
-                                found.ok_or_else(|| missing(columns.file, columns.first, column, ColumnUse::Other))?;
-                            stored(name, &found)
-                        }
-                    };
+                    let found = || find(columns.all, column).map(|found| stored(name, &found));
+                    let field = in_table.map(Arc::clone).or_else(found);
+                    let field = field.ok_or_else(|| missing(columns.file, columns.first, column, ColumnUse::Other))?;
                     let as_read = field.as_ref().clone().with_name(column);
                     keep.push(KeptSource::Column(read.len()));
                     read.push(if column == name { Arc::clone(&field) } else { Arc::new(as_read) });
@@ -352,7 +352,7 @@ impl Keys {
         Ok(Projection { id, text, keep, fields, condition, schema, partitions, whole, ids, scope, is_plain })
     }
 
-    fn condition_sql(&self, key: &Key, columns: &SourceColumns<'_>) -> Result<ResolvedSql, SourceError> {
+    fn condition_sql(key: &Key, columns: &SourceColumns<'_>) -> Result<ResolvedSql, SourceError> {
         let names = columns.names();
         if names.contains(&key.value) {
             return Ok(ResolvedSql::column_of(&key.value));

@@ -191,8 +191,9 @@ impl ResolvedSql {
     /// Plans the expression over these columns, and returns it with its type. The error is DataFusion's, or the part
     /// that has not the same value for a row in every run.
     pub(super) fn plan(&self, columns: &Schema) -> Result<(Arc<dyn PhysicalExpr>, DataType), String> {
-        let schema = DFSchema::try_from(columns.clone()).map_err(reason)?;
-        let physical = PLANNER.create_physical_expr(self.logical(&schema)?, &schema).map_err(reason)?;
+        let schema = Arc::new(DFSchema::try_from(columns.clone()).map_err(reason)?);
+        let simplified = simplified(self.logical(&schema)?, &schema).map_err(reason)?;
+        let physical = PLANNER.create_physical_expr(simplified, &schema).map_err(reason)?;
         let data_type = physical.data_type(columns).map_err(reason)?;
         Ok((physical, data_type))
     }
@@ -202,8 +203,7 @@ impl ResolvedSql {
     pub(super) fn pruning(&self, columns: &Schema, of_files: &[String]) -> Option<PruningPredicate> {
         let schema = Arc::new(DFSchema::try_from(columns.clone()).ok()?);
         let logical = self.logical(&schema).ok()?;
-        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::clone(&schema)).build());
-        let simplified = simplifier.simplify(simplifier.coerce(logical, &schema).ok()?).ok()?;
+        let simplified = simplified(logical, &schema).ok()?;
         let in_files = |part: &Expr| part.column_refs().iter().all(|column| of_files.contains(&column.name));
         let can_prune = |part: &Expr| in_files(part) && keeps_order(part, &schema);
         let parts = split_conjunction_owned(simplified).into_iter().filter(can_prune);
@@ -218,6 +218,12 @@ impl ResolvedSql {
         check_parts(&planned)?;
         Ok(planned)
     }
+}
+
+/// Simplifies an expression: a few functions, such as `coalesce`, cannot be computed as they are written.
+fn simplified(expression: Expr, schema: &Arc<DFSchema>) -> Result<Expr, DataFusionError> {
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::clone(schema)).build());
+    simplifier.simplify(simplifier.coerce(expression, schema)?)
 }
 
 /// Checks that every part is computed from one row and has the same value in every run.
