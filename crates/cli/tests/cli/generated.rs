@@ -91,7 +91,7 @@ fn man_pages_of_all_commands_are_written_and_can_be_read() {
         let headings: Vec<&str> = text.lines().filter(|line| line.starts_with(".SH ")).collect();
         assert_eq!(headings[..3], [".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION"], "{name}");
         assert!(text.contains("\"polylance 0."), "{name}: the version is in the footer");
-        if let Some((is_valid, shown)) = output("groff", &["-man", "-Tutf8", "-ww"], &text) {
+        if let Some((is_valid, shown)) = output("groff", &["-Kutf8", "-man", "-Tutf8", "-ww", "-P-cbou"], &text) {
             assert!(is_valid && shown.contains("SYNOPSIS") && !shown.contains("warning"), "{name}: {shown}");
         }
     }
