@@ -10,7 +10,8 @@ ARG DEBIAN_VERSION=trixie
 FROM node:${NODE_VERSION}-${DEBIAN_VERSION}-slim AS page
 WORKDIR /page
 COPY crates/server/page/package.json crates/server/page/package-lock.json ./
-RUN --mount=type=cache,target=/root/.npm npm ci --no-audit --no-fund
+ENV NPM_CONFIG_CACHE=/var/cache/npm
+RUN --mount=type=cache,target=/var/cache/npm npm ci --no-audit --no-fund
 COPY crates/server/page/ ./
 RUN npm run build
 

@@ -213,7 +213,7 @@ fn rejected_rows_of_standard_input_cannot_be_replayed() {
     let listed = polylance(&["quarantine", "list", "--table", &job.path("docs.lance"), "--json"]).exits_with(0);
     assert_eq!(listed.json()["source"], "stdin");
     let replay = polylance(&["quarantine", "replay", &job.path("piped.toml"), "--progress", "none"]).exits_with(2);
-    drop(replay.stderr_contains(&["standard input cannot be read a second time", "run the pipeline again"]));
+    drop(replay.stderr_contains(&["standard input cannot be read again", "run the pipeline again"]));
     // The next run over the same rows retries them.
     let corrected = job.pipe(b"id,text\na,cat\nb,dot\n", &[]).exits_with(0).json();
     assert_eq!((&corrected["rows_skipped"], &corrected["rows_written"]), (&1.into(), &1.into()));

@@ -64,22 +64,7 @@ where
     T: Send,
     E: Error + Send + Sync + 'static,
 {
-    let runtime = runtime()?;
-    let ended = py.detach(|| {
-        runtime.block_on(async {
-            let mut future = pin!(future);
-            loop {
-                tokio::select! {
-                    done = &mut future => return progress.take_error().map_or(Ok(done), Err),
-                    () = tokio::time::sleep(SIGNAL_INTERVAL) => {}
-                }
-                if let Some(raised) = exception(progress) {
-                    return Err(raised);
-                }
-            }
-        })
-    })?;
-    ended.map_err(|error| raise_with_damage(py, runtime, error))
+    run(py, None, progress, future)
 }
 
 /// As [`wait`], for a job that can be shut down: after the first exception of a signal handler or of the progress
@@ -89,6 +74,20 @@ pub(crate) fn wait_for_job<T, E>(
     py: Python<'_>,
     shutdown: &ShutdownSignal,
     grace: Duration,
+    progress: &Callback,
+    future: impl Future<Output = Result<T, E>> + Send,
+) -> PyResult<T>
+where
+    T: Send,
+    E: Error + Send + Sync + 'static,
+{
+    run(py, Some((shutdown, grace)), progress, future)
+}
+
+/// Runs a future until it ends or an exception drops it: without a shutdown, the first one does.
+fn run<T, E>(
+    py: Python<'_>,
+    shutdown: Option<(&ShutdownSignal, Duration)>,
     progress: &Callback,
     future: impl Future<Output = Result<T, E>> + Send,
 ) -> PyResult<T>
@@ -109,16 +108,23 @@ where
                     }
                     () = tokio::time::sleep(SIGNAL_INTERVAL) => {}
                 }
-                stopped = match (stopped, exception(progress)) {
+                let raised = exception(progress);
+                let Some((signal, grace)) = shutdown else {
+                    match raised {
+                        Some(raised) => return Err(raised),
+                        None => continue,
+                    }
+                };
+                stopped = match (stopped, raised) {
                     (None, None) => None,
                     (None, Some(first)) => {
-                        shutdown.request();
+                        signal.request();
                         Some((first, Instant::now()))
                     }
                     (Some(_), Some(second)) => return Err(second),
                     (Some((first, since)), None) => {
                         if since.elapsed() > grace {
-                            shutdown.force();
+                            signal.force();
                         }
                         if since.elapsed() > 2 * grace {
                             return Err(first);

@@ -191,6 +191,8 @@ async fn csv_record_with_shifted_fields_has_no_id_of_its_text_and_is_not_exclude
     assert_eq!(has_id, [true, false, false]);
     let named = read(SourceSpec { id: "title".into(), ..spec(&path) }).await;
     assert_eq!(texts(&named, TEXT), ["one", "t", "three", "four"], "the quarantine shows the text");
+    let last = read(SourceSpec { id: "lang".into(), ..spec(&path) }).await;
+    assert_eq!((0..4).map(|row| last[DOC_ID].is_valid(row)).collect::<Vec<_>>(), [true, false, false, true]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

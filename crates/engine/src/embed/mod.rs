@@ -56,7 +56,7 @@ impl EmbedPlan {
     pub async fn open(pipeline: &Pipeline, options: EmbedOptions) -> Result<Self, EngineError> {
         let job = Job { reread: options.reread, ..Job::from(pipeline) };
         if options.only.is_some() && job.source.is_stdin() {
-            let error = UsageError::new("the rows of standard input cannot be read a second time");
+            let error = UsageError::new("the rows of standard input cannot be read again");
             return Err(error.with_hint("run the pipeline again with the same input: it retries them").into());
         }
         let mut open = Box::pin(job.open()).await?;

@@ -139,11 +139,12 @@ fn push(
         error.get_or_insert_with(|| format!("invalid UTF-8 in field {}", at + 1));
         None
     };
-    // With another number of fields, values may be those of other columns. Without an id column, the text may be an
-    // input of the id; otherwise it is only shown in the quarantine.
+    // With another number of fields, values may be those of other columns: only the first is in its place. Without an
+    // id column, the text may be an input of the id; otherwise it is only shown in the quarantine.
     let in_place = whole && found == fields;
     let has_text = if id.is_some() { whole } else { in_place };
-    let (id, text) = (id.and_then(&mut value), text.filter(|_| has_text).and_then(&mut value));
+    let id = id.filter(|at| in_place || *at == 0).and_then(&mut value);
+    let text = text.filter(|_| has_text).and_then(&mut value);
     for (column, at) in batch.keep.iter_mut().zip(keep) {
         column.push(at.filter(|_| in_place).and_then(&mut value));
     }
