@@ -4,7 +4,7 @@
 mod content;
 mod large_files;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -155,7 +155,8 @@ impl HubClient {
     /// sent are deleted; others in the folder stay, and files outside it are added or replaced.
     ///
     /// # Errors
-    /// [`HubError::Occupied`] for a folder with files but no table, [`HubError::Upload`], [`HubError::Moved`] when another push was faster, [`HubError::Unconfirmed`], and those of the connection.
+    /// [`HubError::Occupied`] for a folder with files but no table, [`HubError::Upload`], [`HubError::Moved`] when
+    /// another push was faster, [`HubError::Unconfirmed`], and those of the connection.
     pub async fn push(
         &self,
         state: &DatasetState,
@@ -177,7 +178,7 @@ impl HubClient {
         }
         let is_of_table =
             |path: &str| path.strip_prefix(&inside).is_some_and(|path| PARTS.iter().any(|part| path.starts_with(part)));
-        let sent: std::collections::BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        let sent: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
         let deleted: Vec<String> =
             present.keys().filter(|path| is_of_table(path) && !sent.contains(path.as_str())).cloned().collect();
         let total = files.len();

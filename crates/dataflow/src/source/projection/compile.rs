@@ -273,29 +273,7 @@ impl Keys {
         let fields = input_fields.iter().chain(&columns.partitions.fields).map(Arc::clone);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
 
-        let mut fields = Vec::with_capacity(kept.len());
-        let mut keep = Vec::with_capacity(kept.len());
-        let mut read: Vec<FieldRef> = Vec::new();
-        for Kept { key, name, meaning } in &kept {
-            let in_table = columns.table.iter().find(|field| field.name() == name);
-            match meaning {
-                Meaning::Column(column) => {
-                    expect_unique(columns.file, columns.first, column)?;
-                    let found = || find(columns.all, column).map(|found| stored(name, &found));
-                    let field = in_table.map(Arc::clone).or_else(found);
-                    let field = field.ok_or_else(|| missing(columns.file, columns.first, column, ColumnUse::Other))?;
-                    let as_read = field.as_ref().clone().with_name(column);
-                    keep.push(KeptSource::Column(read.len()));
-                    read.push(if column == name { Arc::clone(&field) } else { Arc::new(as_read) });
-                    fields.push(field);
-                }
-                Meaning::Sql(sql) => {
-                    let expression = key.planned(sql, &schema, "a value", |_| true)?;
-                    fields.push(in_table.map_or_else(|| stored(name, &expression.data_type), Arc::clone));
-                    keep.push(KeptSource::Computed(expression));
-                }
-            }
-        }
+        let KeptPlan { fields, sources: keep, read } = plan_kept(&kept, &columns, &schema)?;
         let (id_column, id, id_inputs) = match &id {
             None if special(CONTENT_ID) => (None, IdSource::Content, Vec::new()),
             None => (None, IdSource::Row, Vec::new()),
@@ -426,6 +404,41 @@ struct Kept<'k> {
     /// Its name in the table.
     name: String,
     meaning: Meaning,
+}
+
+/// How the kept columns are made.
+#[derive(Default)]
+struct KeptPlan {
+    /// The columns as the table has them.
+    fields: Vec<FieldRef>,
+    sources: Vec<KeptSource>,
+    /// The columns that are read for them.
+    read: Vec<FieldRef>,
+}
+
+fn plan_kept(kept: &[Kept<'_>], columns: &SourceColumns<'_>, schema: &Schema) -> Result<KeptPlan, SourceError> {
+    let mut plan = KeptPlan::default();
+    for Kept { key, name, meaning } in kept {
+        let in_table = columns.table.iter().find(|field| field.name() == name);
+        match meaning {
+            Meaning::Column(column) => {
+                expect_unique(columns.file, columns.first, column)?;
+                let found = || find(columns.all, column).map(|found| stored(name, &found));
+                let field = in_table.map(Arc::clone).or_else(found);
+                let field = field.ok_or_else(|| missing(columns.file, columns.first, column, ColumnUse::Other))?;
+                let as_read = field.as_ref().clone().with_name(column);
+                plan.sources.push(KeptSource::Column(plan.read.len()));
+                plan.read.push(if column == name { Arc::clone(&field) } else { Arc::new(as_read) });
+                plan.fields.push(field);
+            }
+            Meaning::Sql(sql) => {
+                let expression = key.planned(sql, schema, "a value", |_| true)?;
+                plan.fields.push(in_table.map_or_else(|| stored(name, &expression.data_type), Arc::clone));
+                plan.sources.push(KeptSource::Computed(expression));
+            }
+        }
+    }
+    Ok(plan)
 }
 
 /// Whether a key is another name for a column: `url AS link`.
