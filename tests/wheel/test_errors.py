@@ -46,6 +46,21 @@ def test_a_missing_model(documents, address, command):
     )
 
 
+@pytest.mark.parametrize(
+    "source, model",
+    [("builtin:udhr?codes=eng", "someone/model"), ("hf://datasets/someone/texts", "builtin:multilingual-e5-small")],
+)
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_no_network(source, model, offline, address, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    # Nothing listens on this port.
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    with pytest.raises(polylance.PolylanceError, match="someone/|127.0.0.1:9") as raised:
+        polylance.embed(source, table=address, model=model)
+    assert_same(raised.value, command("embed", "--source", source, "--model", model, "--table", address))
+
+
 def test_a_missing_table(tmp_path, command):
     with pytest.raises(polylance.PolylanceError) as raised:
         polylance.Table("nowhere.lance").search("anything")

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, io};
 
 use polylance_hub::HubError;
+use polylance_iceberg::AmbiguousMetadata;
 use polylance_schema::{ErrorClass, Explain, STORE_REFUSAL_HINT};
 
 use crate::{
@@ -22,6 +23,15 @@ pub enum ColumnUse {
     Other,
 }
 
+/// The format of a table that is a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// Lance.
+    Lance,
+    /// Iceberg.
+    Iceberg,
+}
+
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -39,17 +49,35 @@ pub enum SourceError {
         /// The URI as it was given.
         uri: String,
     },
-    /// A Lance table cannot be opened.
-    #[error("the Lance table {uri} cannot be opened")]
+    /// A table cannot be opened.
+    #[error("the {kind:?} table {uri} cannot be opened")]
     Table {
         /// The table.
         uri: String,
+        /// Its format.
+        kind: TableKind,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A Lance table has no rows.
-    #[error("the Lance table {uri} has no rows")]
+    /// Two metadata files of an Iceberg table may be the newest.
+    #[error("the newest version of the Iceberg table {uri} is not known")]
+    NewestMetadata {
+        /// The table.
+        uri: String,
+        /// The two files.
+        source: AmbiguousMetadata,
+    },
+    /// A table has no rows.
+    #[error("the {kind:?} table {uri} has no rows")]
     EmptyTable {
+        /// The table.
+        uri: String,
+        /// Its format.
+        kind: TableKind,
+    },
+    /// Rows of an Iceberg table are to have their positions as ids, and some were deleted.
+    #[error("{uri}: `@row` is no id in an Iceberg table with deletion files, because rows change their positions")]
+    DeletedRows {
         /// The table.
         uri: String,
     },
@@ -307,12 +335,18 @@ impl Explain for SourceError {
                 Some("write the name of an object as its store prints it; a folder is read whole".into())
             }
             Self::NotFound { .. } => Some("relative paths start at the current folder; a folder is read whole".into()),
-            Self::Table { uri, source } if is_store_refusal(source.as_ref()) => Some(refused(uri).into()),
+            Self::Table { uri, source, .. } if is_store_refusal(source.as_ref()) => Some(refused(uri).into()),
             Self::Table { uri, .. } if uri.contains("://") => Some(unreachable_store(uri).into()),
             Self::Table { .. } => Some("files of it may be missing, or a newer program may have written it".into()),
+            Self::NewestMetadata { .. } => {
+                Some("one is of a commit that failed: name the file that the table's catalog has as the source".into())
+            }
             Self::EmptyTable { .. } => Some("a table without rows is no source: nothing was changed".into()),
             Self::Chunks { .. } => {
                 Some("embed the source of that table, or name another column with --id or `id` in [source]".into())
+            }
+            Self::DeletedRows { .. } => {
+                Some("take `@content` or a column as the id, or rewrite the data files of the table".into())
             }
             Self::Terminal => Some(
                 "pipe the documents into the command: jq -c '.[]' docs.json | polylance embed --source - --table \

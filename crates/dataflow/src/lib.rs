@@ -20,7 +20,7 @@ mod source;
 mod spill;
 mod store_refusal;
 
-pub use error::{ColumnUse, SourceError};
+pub use error::{ColumnUse, SourceError, TableKind};
 pub use exec::{
     annotate::AnnotateExec,
     anti_join::AntiJoinExec,

@@ -4,6 +4,7 @@ use std::{error::Error, io, iter};
 
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
+use polylance_iceberg::IcebergError;
 
 /// Why a file, or the rest of it, cannot be read: one row of the quarantine, unless the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub(crate) enum ReadError {
     Arrow(#[from] ArrowError),
     #[error(transparent)]
     Lance(Box<lance::Error>),
+    #[error(transparent)]
+    Iceberg(Box<IcebergError>),
     #[error("{0}")]
     Content(String),
     /// The file is not the one that was listed.
@@ -28,6 +31,12 @@ pub(crate) enum ReadError {
 impl From<lance::Error> for ReadError {
     fn from(error: lance::Error) -> Self {
         Self::Lance(Box::new(error))
+    }
+}
+
+impl From<IcebergError> for ReadError {
+    fn from(error: IcebergError) -> Self {
+        Self::Iceberg(Box::new(error))
     }
 }
 
@@ -78,6 +87,7 @@ impl ReadError {
             Self::Parquet(error) => Some(error),
             Self::Arrow(error) => Some(error),
             Self::Lance(error) => Some(error.as_ref()),
+            Self::Iceberg(error) => Some(error.as_ref()),
             Self::Content(_) | Self::Changed => None,
         }
     }

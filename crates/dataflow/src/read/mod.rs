@@ -6,12 +6,14 @@ pub(crate) mod columns;
 mod csv;
 pub(crate) mod error;
 pub(crate) mod format;
+mod iceberg;
 mod jsonl;
 mod lance;
 mod lines;
 pub(crate) mod open_file;
 mod parquet;
 pub(crate) mod rows;
+mod table;
 mod text_rows;
 pub(crate) mod types;
 
@@ -37,7 +39,7 @@ impl OpenFile {
     ) -> Result<(SourceFormat, FileTypes), ReadError> {
         if let Some(table) = self.table(format)? {
             // The format of the first file is that of empty text files after it.
-            return Ok((SourceFormat::Arrow, lance::types(table)));
+            return Ok((SourceFormat::Arrow, table.types()));
         }
         let Some((format, compression)) = self.sniff(format).await? else {
             return Err(ReadError::Content("the file is empty".into()));
@@ -54,7 +56,7 @@ impl OpenFile {
     /// The file's rows. The error, if any, is the last item.
     pub(crate) async fn rows(&self, columns: &Columns, format: Option<SourceFormat>) -> Result<RowStream, ReadError> {
         if let Some(table) = self.table(format)? {
-            return lance::rows(self, table, columns).await;
+            return table.rows(self, columns).await;
         }
         let Some((format, compression)) = self.sniff(format).await? else { return Ok(stream::empty().boxed()) };
         let rows = match format {

@@ -13,7 +13,6 @@ use std::{
 
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, TryStreamExt, stream};
-use lance::Dataset;
 use object_store::{
     Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt,
 };
@@ -25,6 +24,7 @@ use super::{
     error::ReadError,
     format::{Compression, HEAD_BYTES, is_blank, named_format, sniff},
     rows::RowStream,
+    table::TableFile,
 };
 use crate::source::{
     file::{FileState, SourceFile},
@@ -62,15 +62,19 @@ impl OpenFile {
         Self { store, file, counts, source_format, tag: Arc::default() }
     }
 
-    /// The Lance table that the file is a fragment of.
-    pub(super) fn table(&self, given: Option<SourceFormat>) -> Result<Option<&Dataset>, ReadError> {
-        match (&self.store, given) {
-            (Store::Table(_), Some(format)) => {
-                let message = format!("a Lance table is not {format:?}: leave out `format` in [source]");
-                Err(ReadError::Content(message))
-            }
-            (Store::Table(table), None) => Ok(Some(table)),
-            _ => Ok(None),
+    /// The table that the file is a part of.
+    pub(super) fn table(&self, given: Option<SourceFormat>) -> Result<Option<TableFile<'_>>, ReadError> {
+        let (table, kind) = match &self.store {
+            Store::Table(table) => (TableFile::Lance(table), "a Lance table"),
+            Store::Iceberg(table) => (TableFile::Iceberg(table), "an Iceberg table"),
+            _ => return Ok(None),
+        };
+        if let Some(format) = given {
+            return Err(ReadError::Content(format!("{kind} is not {format:?}: leave out `format` in [source]")));
+        }
+        match &self.file.unreadable {
+            Some(reason) => Err(ReadError::Content(reason.clone())),
+            None => Ok(Some(table)),
         }
     }
 
@@ -119,7 +123,9 @@ impl OpenFile {
             Store::Memory(store) => Ok(store.get_opts(&self.file.path, options(range)).await?),
             Store::Objects(store) => self.get_object(store, range).await,
             Store::Stdin(spool) => Ok(spool.get(range)),
-            Store::Table(_) => Err(ReadError::Content("a fragment of a Lance table is no file".to_owned())),
+            Store::Table(_) | Store::Iceberg(_) => {
+                Err(ReadError::Content("a part of a table is not read as a file".to_owned()))
+            }
             Store::Web(server) => {
                 let tag = self.file.state.as_ref().and_then(FileState::strong_tag);
                 let options = GetOptions { if_match: tag.map(str::to_owned), ..options(range) };

@@ -19,7 +19,7 @@ impl Location {
     /// in the listing, which is a lower bound. `listed` is the time of this machine.
     pub(super) fn time(&self, listed: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match &self.store {
-            Store::Memory(_) | Store::Stdin(_) | Store::Table(_) => None,
+            Store::Memory(_) | Store::Stdin(_) | Store::Table(_) | Store::Iceberg(_) => None,
             Store::Files => Some(listed),
             Store::Objects(_) => self.files.iter().filter_map(|file| file.state.as_ref()?.modified).max(),
             Store::Web(server) => server.date,
@@ -33,8 +33,8 @@ impl Location {
         }
         let state = file.state.as_ref();
         let shows_changes = match &self.store {
-            // The metadata of a fragment name all its files, which never change.
-            Store::Memory(_) | Store::Table(_) => true,
+            // The files of a table never change, and its metadata name them.
+            Store::Memory(_) | Store::Table(_) | Store::Iceberg(_) => true,
             // The next input may be different.
             Store::Stdin(_) => false,
             Store::Files => is_older(state?, time, CLOCK_TICK),

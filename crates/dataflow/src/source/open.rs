@@ -7,7 +7,7 @@ use arrow::datatypes::FieldRef;
 use super::{
     columns::{all_types, first_types},
     input_types,
-    location::{Location, Store, lance::with_document_id},
+    location::{Location, Store, iceberg::check_row_ids, lance::with_document_id},
     partitions::Partitions,
     projection::{FileFilter, Keys, Projection, SourceColumns},
     rows::check_codes,
@@ -60,6 +60,10 @@ impl Source {
         location.notes.extend(location.without_validators());
         let spec = match &location.store {
             Store::Table(table) => with_document_id(table, spec).await?,
+            Store::Iceberg(table) => {
+                check_row_ids(table, &spec)?;
+                spec
+            }
             _ => spec,
         };
         let keys = Keys::new(&spec);

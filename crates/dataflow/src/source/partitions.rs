@@ -7,7 +7,7 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef},
 };
 
-use super::location::{Location, listing::Scope};
+use super::location::{Location, Store, listing::Scope};
 
 /// The name of a folder for null, as Hive and Spark write it.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -23,6 +23,10 @@ pub(crate) struct Partitions {
 impl Partitions {
     /// The partitions of the files below the source's folder. A column is of integers if all its values are.
     pub(crate) fn of(location: &Location) -> Self {
+        // The folders of an Iceberg table have values that are computed from its columns.
+        if matches!(location.store, Store::Iceberg(_)) {
+            return Self::default();
+        }
         let root = match &location.scope {
             Scope::One => return Self::default(),
             Scope::Below(root) | Scope::Matching(root, _) => root.clone(),

@@ -17,7 +17,7 @@ use polylance_schema::columns::{CHUNK, DOC_ID};
 
 use super::listing::{Listing, ListingBudget, Scope};
 use crate::{
-    error::SourceError,
+    error::{SourceError, TableKind},
     source::{
         file::{FileState, SourceFile},
         spec::{CONTENT_ID, DEFAULT_ID, ROW_ID, SourceSpec},
@@ -54,10 +54,16 @@ pub(super) async fn find(uri: &str, address: &str, memory: u64) -> Result<Option
     let dataset = match loaded {
         Ok(Ok(dataset)) => dataset,
         Ok(Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. })) => return Ok(None),
-        Ok(Err(error)) => return Err(SourceError::Table { uri: address.to_owned(), source: Box::new(error) }),
+        Ok(Err(error)) => {
+            return Err(SourceError::Table {
+                uri: address.to_owned(),
+                kind: TableKind::Lance,
+                source: Box::new(error),
+            });
+        }
         Err(_) => {
             let message = "its newest version is damaged";
-            return Err(SourceError::Table { uri: address.to_owned(), source: message.into() });
+            return Err(SourceError::Table { uri: address.to_owned(), kind: TableKind::Lance, source: message.into() });
         }
     };
     let prefix = format!("{address}#");
@@ -81,7 +87,7 @@ pub(super) async fn find(uri: &str, address: &str, memory: u64) -> Result<Option
         files.push(file);
     }
     if files.is_empty() {
-        return Err(SourceError::EmptyTable { uri: address.to_owned() });
+        return Err(SourceError::EmptyTable { uri: address.to_owned(), kind: TableKind::Lance });
     }
     files.sort_by(|a, b| a.uri.cmp(&b.uri));
     Ok(Some((dataset, Listing { files, scope: Scope::Below(prefix), ..Listing::default() })))
@@ -111,7 +117,7 @@ pub(crate) async fn with_document_id(table: &Dataset, spec: SourceSpec) -> Resul
         Ok(0) if by_rows => Ok(spec),
         Ok(0) => Ok(SourceSpec { id: DOC_ID.to_owned(), ..spec }),
         Ok(_) => Err(SourceError::Chunks { uri: spec.address() }),
-        Err(error) => Err(SourceError::Table { uri: spec.address(), source: Box::new(error) }),
+        Err(error) => Err(SourceError::Table { uri: spec.address(), kind: TableKind::Lance, source: Box::new(error) }),
     }
 }
 

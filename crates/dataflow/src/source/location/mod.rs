@@ -3,6 +3,7 @@
 mod folder;
 mod glob;
 mod hub;
+pub(crate) mod iceberg;
 pub(crate) mod lance;
 pub(crate) mod listing;
 mod objects;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use ::lance::Dataset;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
+use polylance_iceberg::IcebergTable;
 use polylance_schema::SourceFormat;
 
 use self::{
@@ -37,6 +39,8 @@ pub(crate) enum Store {
     Objects(Arc<dyn ObjectStore>),
     /// A version of a Lance table, whose fragments are the files.
     Table(Arc<Dataset>),
+    /// A snapshot of an Iceberg table.
+    Iceberg(Arc<IcebergTable>),
     /// Standard input, in a temporary file.
     Stdin(Arc<Spool>),
     Web(Arc<WebFile>),
@@ -80,7 +84,7 @@ impl Location {
                     (Store::Table(Arc::new(table)), found)
                 } else {
                     let (store, found) = objects::find(uri, memory).await?;
-                    (Store::Objects(store), found)
+                    iceberg::or_files(Store::Objects(store), found, memory).await?
                 }
             }
             Some("hf") => {
@@ -127,7 +131,7 @@ async fn local(uri: &str, prefix: &'static str, path: String, memory: u64) -> Re
     let given = uri.to_owned();
     let walk = tokio::task::spawn_blocking(move || folder::find(&given, prefix, &path, memory));
     let found = walk.await.map_err(|error| SourceError::Uri { uri: uri.to_owned(), message: error.to_string() })??;
-    Ok((Store::Files, found))
+    iceberg::or_files(Store::Files, found, memory).await
 }
 
 /// The files that a `file://` address names: as it is written, or else percent-decoded.
