@@ -136,7 +136,6 @@ fn build_context_leaves_out_what_git_ignores_and_keeps_the_sources() {
     let needed = [
         "Cargo.toml",
         "Cargo.lock",
-        ".cargo/config.toml",
         "crates/cli/Cargo.toml",
         "crates/builtin/assets",
         "tests/Cargo.toml",
