@@ -44,9 +44,16 @@ fn with_sections(page: &str, sections: &Sections) -> String {
     page
 }
 
-/// The text as a cell of a table.
+/// The text as a cell of a table. The first paragraph of a help has no full stop, and gets one if there are others.
 fn cell(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    let paragraph = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs: Vec<String> = text.split("\n\n").map(paragraph).collect();
+    if let [first, _, ..] = paragraphs.as_mut_slice()
+        && !first.ends_with(['.', ':', ';'])
+    {
+        first.push('.');
+    }
+    paragraphs.join(" ").trim_end().replace('|', "\\|")
 }
 
 /// Values with their meanings, at the end of a cell.
