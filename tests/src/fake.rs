@@ -21,6 +21,7 @@ pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job
         on_missing: OnMissing::Keep,
         concurrency: WriteConcurrency::Merge,
         reread: false,
+        shard: None,
         limits: Limits::NONE,
         memory: 1 << 30,
     }

@@ -145,6 +145,8 @@ fn error_page_quotes_the_output_of_the_program() {
     folder.fails(1, &["run", "DIR/strict.toml", "--progress", "none"], &[]);
     folder.fails(2, &["quarantine", "drop", "--table", table, "--all"], &[]);
     folder.pipeline("alone.toml", "table.concurrent = \"refuse\"\n");
+    folder.fails(2, &["run", "DIR/alone.toml", "--shard", "0/8"], &[]);
+    folder.fails(2, &["run", "DIR/strict.toml", "--shard", "auto"], &[("JOB_COMPLETION_INDEX", "3")]);
     let holder =
         r#"{"run_id":"019e0000","process":{"host":"night","world":"another","pid":4711,"started":1},"released":false}"#;
     fs::create_dir(folder.path("docs.lease")).unwrap();

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Scans, drops the documents that the table has, tokenizes and encodes. `keys` yields `key_schema()`: the table's
-/// documents. With `only`, other rows of the source are read and dropped.
+/// documents. With `only`, other rows of the source are read and dropped. Of the files before a shard the ids are read.
 ///
 /// The plan yields `encoded_schema(keep, dim)` in one partition, followed by `heads`: the columns of the backend's
 /// heads, with their contracts. `rule` is the rule of the table's content hashes.
@@ -38,7 +38,9 @@ pub fn plan_embeddings(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let scan = Arc::new(SourceScanExec::new(source.clone()).with_rule(rule));
     let repeated = if source.has_content_ids() { RepeatedId::Dropped } else { RepeatedId::Refused };
-    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(scan).with_repeated(repeated));
+    let earlier = SourceScanExec::earlier_ids(source).map(|scan| Arc::new(scan) as Arc<dyn ExecutionPlan>);
+    let distinct = DistinctIdExec::new(scan).with_repeated(repeated).with_earlier(earlier);
+    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(distinct);
     if let Some(only) = only {
         documents = Arc::new(FilterRowsExec::new(documents, only));
     }

@@ -13,7 +13,7 @@ use crate::exec::{
 pub struct SourceProgress {
     /// Bytes of the source's files read so far, as stored.
     pub bytes_read: u64,
-    /// Bytes of all files.
+    /// Bytes of all files; of a shard those of its files and of the ones before it, whose ids are read.
     pub bytes_total: u64,
     /// Rows read.
     pub rows_read: u64,
@@ -30,9 +30,9 @@ pub fn progress(plan: &dyn ExecutionPlan) -> SourceProgress {
     let mut progress = SourceProgress::default();
     visit(plan, &mut |plan| {
         if let Some(scan) = plan.downcast_ref::<SourceScanExec>() {
-            progress.bytes_total = scan.total_bytes();
-            progress.bytes_read = counter(plan, BYTES_READ).min(scan.total_bytes());
-            progress.rows_read = output_rows(plan);
+            progress.bytes_total += scan.total_bytes();
+            progress.bytes_read += counter(plan, BYTES_READ).min(scan.total_bytes());
+            progress.rows_read += if scan.yields_documents() { output_rows(plan) } else { 0 };
         } else if plan.is::<AntiJoinExec>() {
             progress.rows_skipped = counter(plan, ROWS_SKIPPED);
         } else if plan.is::<EncodeExec>() {

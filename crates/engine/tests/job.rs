@@ -32,6 +32,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         on_missing: OnMissing::Keep,
         concurrency: WriteConcurrency::Merge,
         reread: false,
+        shard: None,
         limits: Limits::NONE,
         memory: 1 << 30,
     }

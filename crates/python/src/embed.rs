@@ -72,7 +72,7 @@ struct JobReport {
 }
 
 fn job(py: Python<'_>, pipeline: &Pipeline, reread: bool, progress: &Callback) -> PyResult<String> {
-    let options = EmbedOptions { reread, only: None };
+    let options = EmbedOptions { reread, ..EmbedOptions::default() };
     let plan = wait(py, async {
         let plan = Box::pin(EmbedPlan::open(pipeline, options)).await?;
         plan.declare().await?;

@@ -10,6 +10,7 @@ pub mod full_text;
 mod heads;
 mod quarantine;
 pub mod search;
+mod shard;
 mod tables;
 mod vocabulary;
 
@@ -18,6 +19,7 @@ pub use contract::{ChunkMode, Chunking, Contract, ContractDifference, ContractEr
 pub use explain::{ErrorClass, Explain, STORE_REFUSAL_HINT, with_causes, without_source_locations};
 pub use heads::{Aggregation, Generation, HeadContract, HeadContractError, HeadInputs, Scores, TaskSpec};
 pub use quarantine::{RecordKind, file_tail_error};
+pub use shard::{Shard, ShardError};
 pub use tables::{
     TextColumn, annotated_schema, chunk_schema, encoded_schema, error_fields, kept_fields, key_schema,
     quarantine_schema, source_schema, table_schema, tokenized_schema, with_heads,

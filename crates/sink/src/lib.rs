@@ -30,8 +30,8 @@ pub use index::{
 };
 pub use maintenance::{
     CleanupMode, CleanupReport, CompactionPlan, CompactionReport, DeletedDocuments, InputTypes, MAX_SMALL_FRAGMENTS,
-    MaintenanceReport, OnConflict, RepairReport, Retention, SourceManifest, cleanup, compact, delete_missing, maintain,
-    plan_compaction, record_manifest, repair,
+    MaintenanceReport, ManifestScope, OnConflict, RepairReport, Retention, SourceManifest, cleanup, compact,
+    delete_missing, maintain, plan_compaction, record_manifest, repair,
 };
 pub use plan::{plan_commit, quarantined_so_far};
 pub use projection::{MapOutcome, compute_map};

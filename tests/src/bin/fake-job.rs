@@ -1,7 +1,7 @@
 //! Runs the whole job over a source with the fake device and a fake head, in small commits and with an index, and
 //! prints the summary.
 //!
-//! `fake-job SOURCE TABLE ROWS_PER_COMMIT`
+//! `fake-job SOURCE TABLE ROWS_PER_COMMIT [SHARD]`
 #![expect(clippy::print_stdout, reason = "the test that started it reads its output")]
 
 use std::{env, error::Error, sync::Arc};
@@ -17,10 +17,11 @@ const DIM: usize = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [source, table, rows] = &arguments[..] else {
-        return Err("usage: fake-job SOURCE TABLE ROWS_PER_COMMIT".into());
+    let [source, table, rows, shard @ ..] = &arguments[..] else {
+        return Err("usage: fake-job SOURCE TABLE ROWS_PER_COMMIT [SHARD]".into());
     };
     let job = Job {
+        shard: shard.first().map(|shard| shard.parse()).transpose()?,
         index: IndexSpec { kind: IndexKind::IvfFlat, min_rows: 500, ..IndexSpec::default() },
         upkeep: MaintenancePolicy { compact: true, ..MaintenancePolicy::OFF },
         ..fake_pipeline(source.clone(), table.clone(), rows.parse()?)

@@ -5,11 +5,13 @@ pub(crate) mod duration;
 mod model;
 pub(crate) mod named;
 mod output;
+mod shard;
 mod task;
 mod word;
 
 pub(crate) use columns::split_columns;
 pub(crate) use model::{ComputeArgs, DeviceArgs, ModelArgs, TableModelArgs};
 pub(crate) use output::{OutputArgs, ProgressMode};
+pub(crate) use shard::ShardArg;
 pub(crate) use task::{TaskArgs, usage};
 pub(crate) use word::{read_word, word};

@@ -1,6 +1,7 @@
 //! `polylance embed`
 
 use polylance_config::{Pipeline, Source, Table};
+use polylance_engine::EmbedOptions;
 
 use crate::{
     args::{DeviceArgs, OutputArgs, split_columns},
@@ -71,5 +72,5 @@ pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &m
     pipeline.source.keep = args.keep.iter().flat_map(|list| split_columns(list)).collect();
     pipeline.source.condition = args.condition;
     pipeline.validate()?;
-    jobs::embed::run(&pipeline, None, &args.output, controller, printer).await
+    jobs::embed::run(&pipeline, EmbedOptions::default(), &args.output, controller, printer).await
 }

@@ -10,6 +10,7 @@ use clap::Subcommand;
 use futures::TryStreamExt;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
+use polylance_engine::EmbedOptions;
 use polylance_schema::Stage;
 use polylance_sink::{
     QuarantineFilter, SinkError, Table, count_quarantined, drop_quarantined, quarantine_uri, quarantined_rows,
@@ -178,7 +179,8 @@ async fn replay(args: Replay, controller: &ShutdownController, printer: &mut Pri
         printer.message("no matching rows in the quarantine: nothing to replay");
         return Ok(ExitStatus::Done);
     }
-    jobs::embed::run(&pipeline, Some(only), &args.output, controller, printer).await
+    let options = EmbedOptions { only: Some(only), ..EmbedOptions::default() };
+    jobs::embed::run(&pipeline, options, &args.output, controller, printer).await
 }
 
 #[derive(Debug, Serialize)]

@@ -3,8 +3,16 @@
 use std::path::PathBuf;
 
 use polylance_config::Pipeline;
+use polylance_engine::EmbedOptions;
 
-use crate::{args::OutputArgs, error::Result, exit::ExitStatus, jobs, output::Printer, shutdown::ShutdownController};
+use crate::{
+    args::{OutputArgs, ShardArg},
+    error::Result,
+    exit::ExitStatus,
+    jobs,
+    output::Printer,
+    shutdown::ShutdownController,
+};
 
 /// Run a pipeline file: embed the new and changed documents of its source into its table
 ///
@@ -18,6 +26,12 @@ pub(crate) struct Args {
     /// Override a key of the file, such as table.uri=s3://bucket/docs.lance
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    /// Embed only one part of the source: 3/8 is the fourth of eight; `auto` reads the part from the environment of a
+    /// Slurm array or a Kubernetes Indexed Job
+    ///
+    /// A run without --shard after all parts embeds what is missing, deletes, indexes and maintains.
+    #[arg(long, value_name = "INDEX/COUNT")]
+    shard: Option<ShardArg>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -34,10 +48,13 @@ Examples:
   polylance run nightly.toml
   polylance run nightly.toml --set model.devices='[\"cpu:0-3\"]' --set source.text=body
   polylance run nightly.toml --json | jq .rows_written
+  polylance run nightly.toml --shard 3/8
 
 Relative paths in the file are relative to the current folder.";
 
 pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
-    jobs::embed::run(&pipeline, None, &args.output, controller, printer).await
+    let shard = args.shard.map(ShardArg::resolve).transpose()?;
+    let options = EmbedOptions { shard, ..EmbedOptions::default() };
+    jobs::embed::run(&pipeline, options, &args.output, controller, printer).await
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 use polylance_config::Pipeline;
-use polylance_dataflow::RowSet;
 use polylance_engine::{EmbedOptions, EmbedPlan, Embedded, ResolvedColumn, RunSummary};
+use polylance_schema::Shard;
 use polylance_sink::MaintenanceReport;
 
 use super::annotate::{self, FillOptions};
@@ -19,16 +19,16 @@ use crate::{
     shutdown::{FINISH_AND_COMMIT, Interrupted, ShutdownController, ShutdownPlan},
 };
 
-/// Runs a pipeline, or only some rows of its source. Configuration, source, table and contract are checked before the
+/// Runs a pipeline, or only a part of its source; `output` says whether unchanged files are read. Configuration, source, table and contract are checked before the
 /// model is loaded.
 pub(crate) async fn run(
     pipeline: &Pipeline,
-    only: Option<RowSet>,
+    options: EmbedOptions,
     output: &OutputArgs,
     controller: &ShutdownController,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let options = EmbedOptions { reread: output.reread, only };
+    let options = EmbedOptions { reread: output.reread, ..options };
     let plan = while_opening(output.progress, Box::pin(EmbedPlan::open(pipeline, options))).await?;
     if output.explain {
         printer.line(plan.to_string().trim_end())?;
@@ -55,6 +55,12 @@ pub(crate) async fn run(
         printer.message(remaining(&summary));
         return Err(Interrupted { resumable: true }.into());
     }
+    if let Some(shard) = summary.shard {
+        if output.progress != ProgressMode::None {
+            printer.message(after_shard(shard));
+        }
+        return Ok(if summary.rows_quarantined > 0 { ExitStatus::Quarantined } else { ExitStatus::Done });
+    }
     // The summary of the embedding is on screen before the heads begin.
     printer.flush()?;
     let options = FillOptions { progress: output.progress, json: output.json, grace, controller };
@@ -74,6 +80,11 @@ fn cost(columns: &[ResolvedColumn]) -> String {
         1 => format!("a new row costs one pass: the embedding with {}", names(true)),
         _ => format!("a new row costs {passes} passes: the embedding{with}, then one each for {}", names(false)),
     }
+}
+
+/// What is left to do after a shard, as a sentence.
+fn after_shard(shard: Shard) -> String {
+    format!("shard {shard} is done; after all shards, a run without --shard deletes, annotates, indexes and maintains")
 }
 
 fn report(summary: &RunSummary, output: &OutputArgs, printer: &mut Printer) -> Result<()> {
@@ -111,12 +122,13 @@ fn fields(summary: &RunSummary) -> Vec<(&'static str, String)> {
         format!("{} read, {} unchanged, {} written", n(rows_read), n(rows_skipped), n(rows_written))
     };
     let rate = n(summary.tokens_per_second.round() as u64);
-    let mut fields = vec![
-        ("table", format!("{} (version {})", summary.table, summary.version)),
+    let mut fields = vec![("table", format!("{} (version {})", summary.table, summary.version))];
+    fields.extend(summary.shard.map(|shard| ("shard", shard.to_string())));
+    fields.extend([
         ("documents", rows),
         ("chunks", format!("{} written", n(chunks_written))),
         ("tokens", format!("{} in {:.1} s ({rate} tok/s)", n(tokens), summary.seconds)),
-    ];
+    ]);
     if summary.files_unchanged > 0 && !summary.source_unchanged {
         let files = counted(summary.files_unchanged, "file");
         fields.push(("unchanged", format!("{files}, read for their ids only")));

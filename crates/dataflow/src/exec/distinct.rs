@@ -1,7 +1,7 @@
 //! Refuses the second and every later row of an id, or drops it if ids are hashes of the texts.
 //!
-//! in:  `source_schema(keep)`
-//! out: the same rows; a repeated id has its `_error` set and no `content_hash`, or its row is missing
+//! in:  `source_schema(keep)`; of a shard also the rows before it, of which only the ids count
+//! out: the rows of the first input; a repeated id has its `_error` set and no `content_hash`, or its row is missing
 //!
 //! Without this operator two rows of one id would replace each other in every run. At the end of the source its ids
 //! are left in the session's [`SourceIds`], if there is one.
@@ -14,12 +14,12 @@ use arrow::{
 };
 use async_stream::try_stream;
 use datafusion::{
-    error::Result,
+    error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, Statistics,
+        DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, PlanProperties, Statistics,
         execution_plan::CardinalityEffect,
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput},
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -32,7 +32,7 @@ use polylance_schema::{
 use super::operator;
 use crate::{
     batches::{column, with_errors},
-    datafusion_error, single_child_plan,
+    datafusion_error,
     spill::source_ids::{AllIds, SourceIds},
 };
 
@@ -51,6 +51,8 @@ pub enum RepeatedId {
 pub struct DistinctIdExec {
     repeated: RepeatedId,
     input: Arc<dyn ExecutionPlan>,
+    /// The rows before a shard.
+    earlier: Option<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -59,7 +61,14 @@ impl DistinctIdExec {
     /// Over a scan.
     pub fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = operator::properties(input.schema());
-        Self { repeated: RepeatedId::default(), input, properties, metrics: ExecutionPlanMetricsSet::new() }
+        let (repeated, earlier) = (RepeatedId::default(), None);
+        Self { repeated, input, earlier, properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// With rows before those of the input: their ids are read first, and they are not returned.
+    #[must_use]
+    pub fn with_earlier(self, earlier: Option<Arc<dyn ExecutionPlan>>) -> Self {
+        Self { earlier, ..self }
     }
 
     /// With another treatment of repeated ids.
@@ -78,15 +87,54 @@ impl DisplayAs for DistinctIdExec {
 }
 
 impl ExecutionPlan for DistinctIdExec {
-    single_child_plan!(DistinctIdExec, |this, input| Self::new(input).with_repeated(this.repeated));
+    fn name(&self) -> &'static str {
+        "DistinctIdExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition; self.children().len()]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        [true, false][..self.children().len()].to_vec()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        std::iter::once(&self.input).chain(&self.earlier).collect()
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut children = children.into_iter();
+        match (children.next(), children.next(), children.next()) {
+            (Some(input), earlier, None) if earlier.is_some() == self.earlier.is_some() => {
+                Ok(Arc::new(Self::new(input).with_repeated(self.repeated).with_earlier(earlier)))
+            }
+            _ => Err(DataFusionError::Plan(format!("DistinctIdExec has {} inputs", self.children().len()))),
+        }
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let source_ids = SourceIds::of(&context);
         let repeated = self.repeated;
+        let earlier = self.earlier.as_ref().map(|earlier| earlier.execute(0, Arc::clone(&context))).transpose()?;
         let mut input = self.input.execute(partition, context)?;
         let batches = try_stream! {
             let mut ids = AllIds::new();
+            if let Some(mut earlier) = earlier {
+                while let Some(batch) = earlier.try_next().await? {
+                    let _timer = baseline.elapsed_compute().timer();
+                    insert_ids(&batch, &mut ids, |_, _| {})?;
+                }
+            }
             while let Some(batch) = input.try_next().await? {
                 let batch = {
                     let _timer = baseline.elapsed_compute().timer();
@@ -114,11 +162,11 @@ impl ExecutionPlan for DistinctIdExec {
     }
 }
 
-fn distinct(batch: &RecordBatch, seen: &mut AllIds, treatment: RepeatedId) -> Result<RecordBatch> {
+/// Inserts the ids of a batch, and calls `repeated` with each row whose id an earlier row has.
+fn insert_ids(batch: &RecordBatch, seen: &mut AllIds, mut repeated: impl FnMut(usize, &str)) -> Result<()> {
     let ids = column(batch, DOC_ID)?.as_string::<i32>();
     let refused = column(batch, ERROR)?;
-    let mut messages = vec![None; batch.num_rows()];
-    for (row, message) in messages.iter_mut().enumerate() {
+    for row in 0..batch.num_rows() {
         let id = ids.is_valid(row).then(|| ids.value(row));
         // A row that was refused before did not use its id.
         let (Some(id), true) = (id, refused.is_null(row)) else {
@@ -126,9 +174,17 @@ fn distinct(batch: &RecordBatch, seen: &mut AllIds, treatment: RepeatedId) -> Re
             continue;
         };
         if !seen.insert(id).map_err(datafusion_error::temporary)? {
-            *message = Some(format!("duplicate id {id:?}: an earlier row of this run has it"));
+            repeated(row, id);
         }
     }
+    Ok(())
+}
+
+fn distinct(batch: &RecordBatch, seen: &mut AllIds, treatment: RepeatedId) -> Result<RecordBatch> {
+    let mut messages = vec![None; batch.num_rows()];
+    insert_ids(batch, seen, |row, id| {
+        messages[row] = Some(format!("duplicate id {id:?}: an earlier row of this run has it"));
+    })?;
     if messages.iter().all(Option::is_none) {
         return Ok(batch.clone());
     }
@@ -180,6 +236,23 @@ mod tests {
         let found = rows(&(Arc::new(distinct) as Arc<dyn ExecutionPlan>), Arc::default()).await.unwrap();
         assert_eq!(texts(&found, DOC_ID), ["a", "b"]);
         assert!(messages(&found).iter().all(Option::is_none));
+    }
+
+    #[tokio::test]
+    async fn the_ids_before_a_shard_are_taken_and_their_rows_are_not_returned() {
+        let schema = source_schema(&[]);
+        let earlier = memory(Arc::clone(&schema), &[documents(&[("a", "one"), ("a", "two"), ("b", "three")])]);
+        let input = memory(schema, &[documents(&[("b", "four"), ("c", "five")])]);
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(DistinctIdExec::new(input).with_earlier(Some(earlier)));
+        let children: Vec<_> = plan.children().into_iter().map(Arc::clone).collect();
+        let one = Arc::clone(&plan).with_new_children(children[..1].to_vec()).unwrap_err().to_string();
+        assert!(one.contains("DistinctIdExec has 2 inputs"), "{one}");
+        let plan = plan.with_new_children(children).unwrap();
+        let found = rows(&plan, Arc::default()).await.unwrap();
+        assert_eq!(texts(&found, DOC_ID), ["b", "c"]);
+        let refused: Vec<bool> = messages(&found).iter().map(Option::is_some).collect();
+        assert_eq!(refused, [true, false]);
+        assert_eq!(metric(&plan, "output_rows"), 2);
     }
 
     #[test]

@@ -40,16 +40,38 @@ const WAIT_STORE: &str = "wait_store";
 #[derive(Debug)]
 pub struct SourceScanExec {
     source: Source,
+    yields: Yields,
     rule: ContentRule,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// What the rows of a scan are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Yields {
+    /// They are the documents of the source.
+    Documents,
+    /// Their ids are those of documents before a shard.
+    EarlierIds,
 }
 
 impl SourceScanExec {
     /// Over a source that was opened, and so checked.
     pub fn new(source: Source) -> Self {
         let properties = operator::properties(source_schema(source.keep_fields()));
-        Self { source, rule: ContentRule::default(), properties, metrics: ExecutionPlanMetricsSet::new() }
+        let (yields, rule) = (Yields::Documents, ContentRule::default());
+        Self { source, yields, rule, properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// Over the files before a shard, of which only the ids are read; `None` if the shard needs none of them.
+    pub fn earlier_ids(shard: &Source) -> Option<Self> {
+        let location = shard.shard.as_ref()?.earlier.clone()?;
+        Some(Self { yields: Yields::EarlierIds, ..Self::new(Source { location, ..shard.clone() }) })
+    }
+
+    /// Whether the rows are documents of the source, and not the ids before a shard.
+    pub(crate) fn yields_documents(&self) -> bool {
+        self.yields == Yields::Documents
     }
 
     /// The scan with content hashes by the rule of a table.
@@ -68,8 +90,14 @@ impl DisplayAs for SourceScanExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (spec, files, bytes) = (&self.source.spec, self.source.files(), self.source.total_bytes());
         let address = spec.address();
+        let shard = self.source.shard.as_ref().map(|place| place.shard);
         let mut fields: Vec<(&str, &dyn fmt::Display)> =
             vec![("uri", &address), ("files", &files), ("bytes", &bytes), ("id", &spec.id), ("text", &spec.text)];
+        match (&shard, self.yields) {
+            (Some(shard), Yields::Documents) => fields.push(("shard", shard)),
+            (Some(shard), Yields::EarlierIds) => fields.push(("ids_before_shard", shard)),
+            (None, _) => {}
+        }
         if let Some(condition) = &spec.condition {
             fields.extend([("where", condition as &dyn fmt::Display), ("files_pruned", &self.source.files_pruned)]);
         }

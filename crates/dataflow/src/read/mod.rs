@@ -53,6 +53,18 @@ impl OpenFile {
         Ok((format, types))
     }
 
+    /// The bytes at which the row groups of a Parquet file begin, by their shares of the rows. Empty for a file that is
+    /// read in one piece.
+    pub(crate) async fn row_group_begins(&self, format: Option<SourceFormat>) -> Result<Vec<u64>, ReadError> {
+        if self.table(format)?.is_some() || !self.has_parts() {
+            return Ok(Vec::new());
+        }
+        match self.sniff(format).await? {
+            Some((SourceFormat::Parquet, _)) => parquet::row_group_begins(self).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// The file's rows. The error, if any, is the last item.
     pub(crate) async fn rows(&self, columns: &Columns, format: Option<SourceFormat>) -> Result<RowStream, ReadError> {
         if let Some(table) = self.table(format)? {

@@ -48,6 +48,8 @@ pub(crate) struct OpenFile {
     pub(crate) counts: ReadCounts,
     /// The format of the source's first readable file.
     source_format: Option<SourceFormat>,
+    /// The row groups to read of a Parquet file; `None` for all.
+    pub(super) row_groups: Option<Range<usize>>,
     /// The file's tag, if the store's listing has a different one than its responses.
     tag: Arc<OnceLock<String>>,
 }
@@ -59,7 +61,12 @@ impl<T: io::Read + io::Seek + Send> ReadSeek for T {}
 
 impl OpenFile {
     pub(crate) fn new(store: Store, source_format: Option<SourceFormat>, file: SourceFile, counts: ReadCounts) -> Self {
-        Self { store, file, counts, source_format, tag: Arc::default() }
+        Self { store, file, counts, source_format, row_groups: None, tag: Arc::default() }
+    }
+
+    /// The file, of which only these row groups are read.
+    pub(crate) fn with_row_groups(self, row_groups: Option<Range<usize>>) -> Self {
+        Self { row_groups, ..self }
     }
 
     /// The table that the file is a part of.

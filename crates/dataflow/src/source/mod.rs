@@ -11,6 +11,7 @@ pub(crate) mod partitions;
 pub(crate) mod profile;
 pub(crate) mod projection;
 pub(crate) mod rows;
+pub(crate) mod shard;
 pub(crate) mod spec;
 pub(crate) mod unchanged;
 pub(crate) mod uri;

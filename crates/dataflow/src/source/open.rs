@@ -11,6 +11,7 @@ use super::{
     partitions::Partitions,
     projection::{FileFilter, Keys, Projection, SourceColumns},
     rows::check_codes,
+    shard::ShardPlace,
     spec::SourceSpec,
 };
 use crate::{
@@ -26,6 +27,8 @@ pub struct Source {
     pub(crate) projection: Arc<Projection>,
     /// The number of files that the condition excludes by their partitions.
     pub(crate) files_pruned: usize,
+    /// The place of the shard that this is, if it is one.
+    pub(crate) shard: Option<Box<ShardPlace>>,
 }
 
 impl Source {
@@ -107,7 +110,7 @@ impl Source {
         let columns =
             SourceColumns { file: &file, first: &first, all: &types, partitions, scope, table, inputs: &inputs };
         let projection = Arc::new(keys.compile(&spec, columns)?);
-        let source = Self { spec, location, projection, files_pruned };
+        let source = Self { spec, location, projection, files_pruned, shard: None };
         if source.location.codes.is_some() {
             check_codes(&source.location, &source.spec).await?;
         }
@@ -135,9 +138,9 @@ impl Source {
         self.projection.has_content_ids()
     }
 
-    /// Bytes of all files, as stored.
+    /// Bytes of the files that are read, as stored.
     pub fn total_bytes(&self) -> u64 {
-        self.location.files.iter().map(|file| file.size).sum()
+        self.location.bytes()
     }
 
     /// Notes for the user about the files: skipped links, or a server whose answers do not show changes.
@@ -145,9 +148,9 @@ impl Source {
         &self.location.notes
     }
 
-    /// Number of files, without those that the condition excludes by their partitions.
+    /// Number of files that are read, without those that the condition excludes by their partitions.
     pub fn files(&self) -> usize {
-        self.location.files.len()
+        self.location.read_files().len()
     }
 }
 

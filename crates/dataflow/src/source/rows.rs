@@ -39,15 +39,13 @@ pub(crate) fn file_rows(
     format: Option<SourceFormat>,
     counts: ReadCounts,
 ) -> impl stream::Stream<Item = Result<(SourceFile, Rows)>> + Send {
-    let codes = location.codes.map(Arc::<[String]>::from);
-    let (store, source_format) = (location.store, location.format);
-    let (files, unchanged) = (location.files, location.unchanged);
-    stream::iter(0..files.len())
+    let codes = location.codes.clone().map(Arc::<[String]>::from);
+    stream::iter(location.read_files())
         .map(move |at| {
-            let file = files[at].clone();
-            let open = OpenFile::new(store.clone(), source_format, file.clone(), counts.clone());
-            let is_unchanged = unchanged.get(at).copied().unwrap_or_default();
-            let mode = if is_unchanged { ReadMode::IdsOnly } else { ReadMode::Whole };
+            let file = location.files[at].clone();
+            let open = OpenFile::new(location.store.clone(), location.format, file.clone(), counts.clone());
+            let open = open.with_row_groups(location.row_groups(at));
+            let mode = location.mode(at);
             let documents = Documents { projection: Arc::clone(&projection), mode, codes: codes.clone(), file };
             async move {
                 let rows = open.rows(&documents.columns(), format).await;
@@ -94,12 +92,10 @@ impl Documents {
                     next = rows.row.values().last().map_or(next, |last| last + 1);
                     self.documents(rows)?
                 }
-                Err(error) if file.is_stdin() => return Err(SourceError::stdin(error).into()),
-                Err(error) if error.is_change() => return Err(SourceError::Changed { file: file.uri.clone() }.into()),
-                Err(error) if file.is_remote() && error.is_store_failure() => {
-                    return Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) }.into());
+                Err(error) => {
+                    let error = source_failure(file, error)?;
+                    Rows::refused_file(self.projection.fields(), next, file_tail_error(&error))
                 }
-                Err(error) => Rows::refused_file(self.projection.fields(), next, file_tail_error(&error)),
             };
             Ok((file.clone(), documents))
         })
@@ -114,6 +110,23 @@ impl Documents {
         };
         self.projection.apply(self.mode, rows, &self.file.uri)
     }
+}
+
+/// Returns the error of a file if it concerns this file alone.
+///
+/// # Errors
+/// That of the source, if the run cannot go on.
+pub(super) fn source_failure(file: &SourceFile, error: ReadError) -> std::result::Result<ReadError, SourceError> {
+    if file.is_stdin() {
+        return Err(SourceError::stdin(error));
+    }
+    if error.is_change() {
+        return Err(SourceError::Changed { file: file.uri.clone() });
+    }
+    if file.is_remote() && error.is_store_failure() {
+        return Err(SourceError::Store { file: file.uri.clone(), source: Box::new(error) });
+    }
+    Ok(error)
 }
 
 /// Selects translations of the built-in corpus by the last column, which is removed.

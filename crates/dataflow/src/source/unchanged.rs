@@ -19,11 +19,12 @@ impl Source {
         Some(hasher.finalize().to_hex()[..32].to_owned())
     }
 
-    /// The address and a hash of each file whose changes show.
+    /// The address and a hash of each file that is read whole and whose changes show.
     pub fn fingerprints(&self, listed: DateTime<Utc>) -> impl Iterator<Item = (&str, u128)> {
         let time = self.location.time(listed);
         let hashed = move |file: &SourceFile| self.location.fingerprint(file, time);
-        self.location.files.iter().filter_map(move |file| Some((file.uri.as_str(), hashed(file)?)))
+        let files = self.location.files.get(self.whole_files()).unwrap_or_default();
+        files.iter().filter_map(move |file| Some((file.uri.as_str(), hashed(file)?)))
     }
 
     /// Marks the files with these hashes as unchanged: the table has their rows, and nothing is read of them but the
@@ -39,7 +40,13 @@ impl Source {
         let is_unchanged = |file| self.location.fingerprint(file, time).is_some_and(|hash| hashes.contains(&hash));
         let unchanged: Arc<[bool]> = self.location.files.iter().map(is_unchanged).collect();
         self.location.unchanged = unchanged;
-        self.location.unchanged.iter().filter(|is_unchanged| **is_unchanged).count()
+        self.unchanged_files()
+    }
+
+    /// The number of files to read that are marked as unchanged.
+    pub fn unchanged_files(&self) -> usize {
+        let unchanged = self.location.unchanged.get(self.location.read_files()).unwrap_or_default();
+        unchanged.iter().filter(|is_unchanged| **is_unchanged).count()
     }
 }
 

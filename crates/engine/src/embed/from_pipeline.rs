@@ -39,6 +39,7 @@ impl From<&Pipeline> for Job {
             on_missing: source.removed,
             concurrency: table.concurrent,
             reread: false,
+            shard: None,
             limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
             memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
         }

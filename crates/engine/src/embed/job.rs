@@ -25,7 +25,7 @@ use datafusion::{
 use futures::StreamExt;
 use polylance_backend::{BackendHandle, TokenizeSpec};
 use polylance_dataflow::{Cancelled, RowSet, Source, SourceIds, SourceSpec, plan_embeddings, progress};
-use polylance_schema::{CommitPolicy, Contract, MaintenancePolicy, OnMissing, TextColumn, WriteConcurrency};
+use polylance_schema::{CommitPolicy, Contract, MaintenancePolicy, OnMissing, Shard, TextColumn, WriteConcurrency};
 use polylance_sink::{
     CommitReport, Declared, IndexSpec, Lease, MaintenanceReport, Table, TableTarget, declare_columns, plan_commit,
     properties, quarantine_version,
@@ -64,6 +64,9 @@ pub struct Job {
     pub concurrency: WriteConcurrency,
     /// Whether unchanged files are read too.
     pub reread: bool,
+    /// The part of the source to embed; `None` for the whole one. A run over the whole source completes what runs over
+    /// shards leave to it: deletion, indices and maintenance.
+    pub shard: Option<Shard>,
     /// The limits of quarantined rows.
     pub limits: Limits,
     /// Memory budget, in bytes, for the ids of the table's documents.
@@ -150,8 +153,10 @@ impl Job {
     /// Finds the source's files and the table.
     ///
     /// # Errors
-    /// [`EngineError::Source`] or [`EngineError::Sink`].
+    /// [`EngineError::Usage`] if the job has a setting that contradicts its shard; [`EngineError::Source`] or
+    /// [`EngineError::Sink`].
     pub async fn open(self) -> Result<OpenJob, EngineError> {
+        self.check_shard()?;
         let listed = Utc::now();
         let table = Table::open(&self.table).await;
         let kept = match &table {
@@ -208,7 +213,7 @@ impl OpenJob {
         let info = backend.0.info();
         // A run over some rows completes no file.
         let partial = self.only.is_some();
-        let listing = (!partial).then(|| SourceListing::new(&self.source, &self.job.source, self.listed, pipeline));
+        let mut listing = (!partial).then(|| SourceListing::new(&self.source, &self.job.source, self.listed, pipeline));
         let mut unchanged = UnchangedFiles::default();
         if let (Some(table), Some(listing), false) = (&self.table, &listing, self.job.reread) {
             unchanged = Box::pin(listing.unchanged_files(table)).await?;
@@ -222,13 +227,21 @@ impl OpenJob {
             coverage: self.source.coverage(),
             only: self.only.as_ref().map(Arc::clone),
         };
+        if let Some(shard) = self.job.shard {
+            self.source = Box::pin(self.source.into_shard(shard)).await?;
+            listing = listing.map(|listing| listing.of_shard(&self.source));
+            if unchanged.source_rows.is_none() {
+                unchanged.files = self.source.unchanged_files();
+            }
+        }
         let embeddings =
             plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads, target.mark.rule)?;
         let heads = target.heads.clone();
         let plan = plan_commit(embeddings, target)?;
         let shutdown = ShutdownSignal::default();
-        // A run over some rows does not see all ids.
-        let ids = (self.job.on_missing == OnMissing::Delete && !partial).then(Arc::default);
+        // A run over some rows, or over a shard, does not see all ids.
+        let sees_all = !partial && self.job.shard.is_none();
+        let ids = (self.job.on_missing == OnMissing::Delete && sees_all).then(Arc::default);
         let context = task_context(backend, self.job.memory, &shutdown, ids.as_ref())?;
         let backend = backend.clone();
         let OpenJob { job, table, run_id, source, .. } = self;
@@ -344,6 +357,7 @@ impl Planned {
             records_dropped: 0,
             documents_removed: 0,
             removal_skipped: None,
+            shard: self.job.shard,
             stopped: commits.stopped,
             source_unchanged,
             files_unchanged: self.unchanged.files as u64,
@@ -359,7 +373,12 @@ impl Planned {
             upkeep: MaintenanceReport::default(),
             upkeep_failure: None,
         };
-        if !summary.stopped {
+        if !summary.stopped && summary.shard.is_some() {
+            // A run over the whole source deletes, indexes and maintains.
+            if let Some(listing) = self.listing.filter(|_| !source_unchanged) {
+                Box::pin(summary.record_manifest(listing, since, commits.versions)).await?;
+            }
+        } else if !summary.stopped {
             observer.stage(Stage::Indexing);
             if let Some(ids) = self.ids.filter(|_| !source_unchanged) {
                 // The command before the pipe may have failed, or selected nothing: neither means that all documents

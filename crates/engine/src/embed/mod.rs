@@ -4,6 +4,7 @@ mod from_pipeline;
 mod job;
 mod observer;
 mod pipeline_hash;
+mod shard;
 mod summary;
 mod unchanged;
 
@@ -13,12 +14,14 @@ use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use polylance_backend::BackendHandle;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
+use polylance_schema::Shard;
 use polylance_sink::Declared;
 
 use crate::{AnnotateRequest, EngineError, ResolvedColumn, ShutdownSignal, UsageError, lazy_pool::LazyPool, resolve};
 
 pub use job::{Job, Limits, OpenJob, Planned, run_job};
 pub use observer::{Observer, Stage};
+pub use shard::shard_of_environment;
 pub use summary::{RunSummary, peak_memory};
 
 /// Options of a run that are not in its pipeline.
@@ -28,6 +31,8 @@ pub struct EmbedOptions {
     pub reread: bool,
     /// Embed only these rows of the source.
     pub only: Option<RowSet>,
+    /// Embed only this part of the source.
+    pub shard: Option<Shard>,
 }
 
 /// A pipeline whose configuration, source, table and contract were checked. No model is loaded yet.
@@ -54,7 +59,7 @@ impl EmbedPlan {
     /// # Errors
     /// [`EngineError`], before anything is read, loaded or written.
     pub async fn open(pipeline: &Pipeline, options: EmbedOptions) -> Result<Self, EngineError> {
-        let job = Job { reread: options.reread, ..Job::from(pipeline) };
+        let job = Job { reread: options.reread, shard: options.shard, ..Job::from(pipeline) };
         if options.only.is_some() && job.source.is_stdin() {
             let error = UsageError::new("the rows of standard input cannot be read again");
             return Err(error.with_hint("run the pipeline again with the same input: it retries them").into());

@@ -1,7 +1,7 @@
 //! The result of a run.
 
 use polylance_dataflow::SourceIds;
-use polylance_schema::MaintenancePolicy;
+use polylance_schema::{MaintenancePolicy, Shard};
 use polylance_sink::{
     FullTextUpdate, IndexOutcome, IndexSpec, MaintenanceReport, delete_missing, maintain, update_full_text_index,
     update_index,
@@ -36,6 +36,10 @@ pub struct RunSummary {
     /// Why no document was deleted although `source.removed` is `delete`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removal_skipped: Option<String>,
+    /// The part of the source that the run embedded, such as `3/8`; index, maintenance and deletion are then left to a
+    /// run over the whole source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// Whether the run was stopped before the source's end; index and maintenance are then left to the next run.
     pub stopped: bool,
     /// Whether no file was read, because none changed since an earlier run had all their rows.
@@ -47,7 +51,7 @@ pub struct RunSummary {
     pub source_notes: Vec<String>,
     /// Bytes of the source's files that were read, as stored.
     pub bytes_read: u64,
-    /// Bytes of all files.
+    /// Bytes of all files; of a shard those of its files and of the ones before it, whose ids are read.
     pub bytes_total: u64,
     /// Tokens encoded.
     pub tokens: u64,
@@ -59,7 +63,7 @@ pub struct RunSummary {
     pub peak_memory: Option<u64>,
     /// The maximum number of tokens queued or in progress, sampled several times per second.
     pub peak_queue: u64,
-    /// The state of the vector index; absent if the run was stopped.
+    /// The state of the vector index; absent if the run was stopped, or embedded a shard.
     pub index: Option<IndexOutcome>,
     /// The maintenance at the end; empty if the run wrote nothing.
     pub upkeep: MaintenanceReport,

@@ -8,7 +8,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use polylance_dataflow::{Coverage, RowSet, Source, SourceSpec};
 use polylance_sink::{
-    InputTypes, QuarantineFilter, SourceManifest, Table, drop_outdated, quarantined_sources, record_manifest,
+    InputTypes, ManifestScope, QuarantineFilter, SourceManifest, Table, drop_outdated, quarantined_sources,
+    record_manifest,
 };
 
 use super::summary::RunSummary;
@@ -23,6 +24,7 @@ pub(super) struct SourceListing {
     hash: Option<String>,
     /// The listed files.
     source: Source,
+    scope: ManifestScope,
     /// The time of the listing.
     listed: DateTime<Utc>,
     /// The types in which the source's SQL reads columns.
@@ -44,7 +46,13 @@ impl SourceListing {
     pub(super) fn new(source: &Source, spec: &SourceSpec, listed: DateTime<Utc>, pipeline: String) -> Self {
         let record = |types| InputTypes { key: Source::input_types_key(spec), types };
         let input_types = source.input_types().map(record);
-        Self { pipeline, hash: source.fingerprint(listed), source: source.clone(), listed, input_types }
+        let (hash, scope) = (source.fingerprint(listed), ManifestScope::Source);
+        Self { pipeline, hash, source: source.clone(), scope, listed, input_types }
+    }
+
+    /// The listing, of which a run reads only this shard.
+    pub(super) fn of_shard(self, shard: &Source) -> Self {
+        Self { hash: None, source: shard.clone(), scope: ManifestScope::Shard, ..self }
     }
 
     /// The files that the manifest of the table has for this pipeline.
@@ -94,9 +102,12 @@ impl RunSummary {
 
     /// Records the files of which the table has all rows. Files with rows in the quarantine are read again by the next
     /// run.
+    ///
+    /// A shard adds its files, unless the quarantine lacks one of its records: another shard has dropped that, because
+    /// it wrote a document with the same id, and it is not known which file the record was of.
     pub(super) async fn record_manifest(
         &mut self,
-        SourceListing { pipeline, hash, source, listed, input_types }: SourceListing,
+        SourceListing { pipeline, hash, source, scope, listed, input_types }: SourceListing,
         since: Option<u64>,
         mut own: BTreeSet<u64>,
     ) -> Result<(), EngineError> {
@@ -104,14 +115,18 @@ impl RunSummary {
             own.insert(self.version);
         }
         let records = quarantined_sources(&self.table, &QuarantineFilter::default()).await?;
+        let own_records = records.iter().filter(|record| record.run_id == self.run_id).count() as u64;
+        if scope == ManifestScope::Shard && own_records < self.rows_quarantined {
+            return Ok(());
+        }
         let quarantined: HashSet<&str> = records.iter().map(|record| record.source.as_str()).collect();
         let complete = self.rows_quarantined == 0 && self.removal_skipped.is_none();
-        let files = source.fingerprints(listed).filter(|(file, _)| !quarantined.contains(file)).map(|(_, hash)| hash);
-        let mut files: Vec<u128> = files.collect();
-        files.sort_unstable();
+        let hashes = source.fingerprints(listed).filter(|(file, _)| !quarantined.contains(file));
+        let mut file_hashes: Vec<u128> = hashes.map(|(_, hash)| hash).collect();
+        file_hashes.sort_unstable();
         let (source_hash, rows) = (hash.filter(|_| complete), self.rows_read);
         let manifest =
-            SourceManifest { pipeline, source_hash, file_hashes: files, rows, since, own_versions: own, input_types };
+            SourceManifest { scope, pipeline, source_hash, file_hashes, rows, since, own_versions: own, input_types };
         self.version = record_manifest(&self.table, &manifest).await?.unwrap_or(self.version);
         Ok(())
     }

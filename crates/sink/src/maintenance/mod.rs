@@ -21,4 +21,4 @@ pub use delete_missing::{DeletedDocuments, delete_missing};
 pub use maintain::{MaintenanceReport, maintain};
 pub use policy::{CleanupMode, MAX_SMALL_FRAGMENTS, Retention};
 pub use repair::{RepairReport, repair};
-pub use source_manifest::{InputTypes, SourceManifest, record_manifest};
+pub use source_manifest::{InputTypes, ManifestScope, SourceManifest, record_manifest};

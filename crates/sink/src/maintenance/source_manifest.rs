@@ -6,6 +6,7 @@
 //! every version of the table, so it is stored in `docs.sources/` next to `docs.lance`, under its hash.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashSet},
     fmt::Write,
 };
@@ -30,9 +31,20 @@ use crate::{
     },
 };
 
-/// The files that a run has read to the end of its source.
+/// Which files a run has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestScope {
+    /// All files of the source: its record replaces that of an earlier run.
+    Source,
+    /// Those of a shard: they are added to the record.
+    Shard,
+}
+
+/// The files that a run has read to the end of its source, or of a shard of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceManifest {
+    /// Which files the run has seen.
+    pub scope: ManifestScope,
     /// The hash of the pipeline, see [`properties::PIPELINE`].
     pub pipeline: String,
     /// A hash of the source's files as the run listed them; `None` when the table lacks rows of them.
@@ -88,13 +100,10 @@ impl Table {
     /// # Errors
     /// [`SinkError::Storage`].
     pub async fn recorded_files(&self, pipeline: &str) -> Result<HashSet<u128>, SinkError> {
-        let Some(record) = valid_record(self.uri(), self.dataset(), pipeline).await? else { return Ok(HashSet::new()) };
-        let Some(hash) = record.files else { return Ok(HashSet::new()) };
-        let list = lists(self.uri()).await?.read(&list_name(&hash)).await?;
-        // When another run has replaced the list, all files are read.
-        let list = list.filter(|list| hash_of(list) == hash).unwrap_or_default();
-        let hashes = String::from_utf8_lossy(&list);
-        Ok(hashes.lines().filter_map(|hash| u128::from_str_radix(hash, 16).ok()).collect())
+        match valid_record(self.uri(), self.dataset(), pipeline).await? {
+            Some(record) => listed_files(self.uri(), &record).await,
+            None => Ok(HashSet::new()),
+        }
     }
 }
 
@@ -118,27 +127,37 @@ pub async fn record_manifest(uri: &str, run: &SourceManifest) -> Result<Option<u
 
 async fn try_record_manifest(uri: &str, run: &SourceManifest) -> Result<Option<u64>, SinkError> {
     let Some(mut dataset) = open::latest(uri).await? else { return Ok(None) };
-    // For a source of one file, the hash of the source suffices.
-    let listed = run.file_hashes.len() > usize::from(run.source_hash.is_some());
-    let list = listed.then(|| lines(&run.file_hashes));
-    let files = list.as_ref().map(|list| hash_of(list.as_bytes()));
     let before = valid_record(uri, &dataset, &run.pipeline).await?;
+    let (source, rows, hashes) = match (run.scope, &before) {
+        (ManifestScope::Shard, Some(before)) => {
+            let mut hashes = listed_files(uri, before).await?;
+            hashes.extend(&run.file_hashes);
+            let mut hashes: Vec<u128> = hashes.into_iter().collect();
+            hashes.sort_unstable();
+            (before.source.clone(), before.rows, Cow::Owned(hashes))
+        }
+        _ => (run.source_hash.clone(), run.rows, Cow::Borrowed(run.file_hashes.as_slice())),
+    };
+    // For a source of one file, the hash of the source suffices.
+    let listed = hashes.len() > usize::from(source.is_some() && run.scope == ManifestScope::Source);
+    let list = listed.then(|| lines(&hashes));
+    let files = list.as_ref().map(|list| hash_of(list.as_bytes()));
     let recorded = match &before {
-        Some(record) => record.source == run.source_hash && record.files == files,
-        None => run.source_hash.is_none() && files.is_none(),
+        Some(record) => record.source == source && record.files == files,
+        None => source.is_none() && files.is_none(),
     };
     // Types are recorded even if no file is: standard input has none, and a row in the quarantine keeps its file from
     // being recorded.
     let typed = |input: &InputTypes| dataset.config().get(&types_key(&input.key)) == Some(&input.types);
     let recorded = recorded && run.input_types.as_ref().is_none_or(typed);
-    if recorded || !only_additions(uri, &dataset, run.since.unwrap_or_default(), &run.own_versions).await? {
+    // The version that creates a table removes nothing, whoever makes it.
+    if recorded || !only_additions(uri, &dataset, run.since.unwrap_or(1), &run.own_versions).await? {
         return Ok(None);
     }
     if let (Some(hash), Some(list)) = (&files, list) {
         lists(uri).await?.write(&list_name(hash), list.into_bytes()).await?;
     }
-    let (source, rows, version) = (run.source_hash.clone(), run.rows, dataset.version_id());
-    let record = Record { source, files, rows, version };
+    let record = Record { source, files, rows, version: dataset.version_id() };
     let value = serde_json::to_string(&record).map_err(|error| SinkError::rows(uri, error.to_string()))?;
     let types = run.input_types.iter().map(|input| (types_key(&input.key), input.types.clone()));
     let entries: Vec<(String, String)> = std::iter::once((key(&run.pipeline), value)).chain(types).collect();
@@ -156,6 +175,16 @@ fn key(pipeline: &str) -> String {
 
 fn types_key(key: &str) -> String {
     format!("polylance.source_types.{key}")
+}
+
+/// The hashes of the files in a record.
+async fn listed_files(uri: &str, record: &Record) -> Result<HashSet<u128>, SinkError> {
+    let Some(hash) = &record.files else { return Ok(HashSet::new()) };
+    let list = lists(uri).await?.read(&list_name(hash)).await?;
+    // When another run has replaced the list, all files are read.
+    let list = list.filter(|list| hash_of(list) == *hash).unwrap_or_default();
+    let hashes = String::from_utf8_lossy(&list);
+    Ok(hashes.lines().filter_map(|hash| u128::from_str_radix(hash, 16).ok()).collect())
 }
 
 async fn lists(uri: &str) -> Result<Sidecar, SinkError> {

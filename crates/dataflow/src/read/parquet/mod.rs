@@ -17,7 +17,7 @@ use parquet::{
         async_reader::AsyncFileReader,
     },
     errors::{ParquetError, Result},
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
+    file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
 
 use super::{
@@ -65,18 +65,18 @@ type Reader = Box<dyn AsyncFileReader>;
 
 /// Makes readers of one file. It is downloaded whole if its parts may be of several versions.
 enum FileSource {
-    Parts(OpenFile),
+    Parts(Box<OpenFile>),
     Whole(std::fs::File),
 }
 
 impl FileSource {
     async fn open(file: &OpenFile) -> std::result::Result<Self, ReadError> {
-        Ok(if file.has_parts() { Self::Parts(file.clone()) } else { Self::Whole(file.local().await?) })
+        Ok(if file.has_parts() { Self::Parts(Box::new(file.clone())) } else { Self::Whole(file.local().await?) })
     }
 
     fn reader(&self) -> std::io::Result<Reader> {
         Ok(match self {
-            Self::Parts(file) => Box::new(Ranges(file.clone())),
+            Self::Parts(file) => Box::new(Ranges(file.as_ref().clone())),
             Self::Whole(file) => Box::new(tokio::fs::File::from_std(file.try_clone()?)),
         })
     }
@@ -88,6 +88,21 @@ impl FileSource {
 
 pub(super) async fn schema(file: &OpenFile) -> std::result::Result<SchemaRef, ReadError> {
     Ok(Arc::clone(FileSource::open(file).await?.metadata().await?.schema()))
+}
+
+/// The bytes at which the row groups begin, by their shares of the rows.
+pub(super) async fn row_group_begins(file: &OpenFile) -> std::result::Result<Vec<u64>, ReadError> {
+    let arrow = FileSource::open(file).await?.metadata().await?;
+    let groups = arrow.metadata().row_groups();
+    let rows = |group: &RowGroupMetaData| group.num_rows().unsigned_abs();
+    let total = groups.iter().map(rows).fold(0, u64::saturating_add);
+    let mut first = 0_u64;
+    let begin = |group: &RowGroupMetaData| {
+        let begin = share(file.file.size, first, total) as u64;
+        first = first.saturating_add(rows(group));
+        begin
+    };
+    Ok(groups.iter().map(begin).collect())
 }
 
 pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Result<RowStream, ReadError> {
@@ -103,12 +118,15 @@ pub(super) async fn rows(file: &OpenFile, columns: &Columns) -> std::result::Res
         None => Vec::new(),
     };
     let (columns, size, counts) = (columns.clone(), file.file.size, file.counts.clone());
+    let wanted = file.row_groups.clone();
     let rows = try_stream! {
         let mut first = 0;
         for (number, group) in metadata.row_groups().iter().enumerate() {
-            if pruned.get(number) == Some(&true) {
+            let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(&number));
+            let is_pruned = pruned.get(number) == Some(&true);
+            if !is_wanted || is_pruned {
                 first += group.num_rows().unsigned_abs();
-                counts.row_groups_pruned.add(1);
+                counts.row_groups_pruned.add(usize::from(is_wanted));
                 continue;
             }
             let batch_rows = widths::batch_rows(group, &mask, &mut source.reader()?).await?;

@@ -11,7 +11,7 @@ mod odd_keys;
 pub(crate) mod stdin;
 pub(crate) mod web;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use ::lance::Dataset;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
@@ -25,6 +25,7 @@ use self::{
 };
 use super::{
     file::SourceFile,
+    projection::ReadMode,
     uri::{BUILTIN, FILE, STDIN, redacted},
 };
 use crate::error::SourceError;
@@ -53,6 +54,8 @@ pub(crate) struct Location {
     pub(crate) files: Arc<[SourceFile]>,
     /// Which files are unchanged, so that the table has their rows and only their ids are read; empty for none.
     pub(crate) unchanged: Arc<[bool]>,
+    /// The part of the files that is read; `None` for all.
+    pub(crate) part: Option<Arc<FilePart>>,
     /// Translations of the built-in corpus to read; `None` is all.
     pub(crate) codes: Option<Vec<String>>,
     /// Which files belong to the source, those that are gone included.
@@ -61,6 +64,26 @@ pub(crate) struct Location {
     pub(crate) format: Option<SourceFormat>,
     /// Notes for the user about the files.
     pub(crate) notes: Vec<String>,
+}
+
+/// A run of the files of a location.
+#[derive(Debug, Clone)]
+pub(crate) struct FilePart {
+    /// Their positions among all files.
+    pub(crate) files: Range<usize>,
+    pub(crate) mode: ReadMode,
+    /// The files that are not read whole: at most the first and the last.
+    pub(crate) partial: Vec<PartialFile>,
+}
+
+/// A Parquet file of which only some row groups are read, because a cut between two shards falls into it.
+#[derive(Debug, Clone)]
+pub(crate) struct PartialFile {
+    /// Its position among all files.
+    pub(crate) file: usize,
+    pub(crate) row_groups: Range<usize>,
+    /// The share of the file's bytes that they have.
+    pub(crate) bytes: u64,
 }
 
 impl Location {
@@ -117,7 +140,34 @@ impl Location {
         }
         let Listing { files, scope, notes } = found;
         let (files, unchanged) = (Arc::from(files), Arc::from([]));
-        Ok(Self { store, files, unchanged, codes: None, scope, format: None, notes })
+        Ok(Self { store, files, unchanged, part: None, codes: None, scope, format: None, notes })
+    }
+
+    /// The positions of the files that are read.
+    pub(crate) fn read_files(&self) -> Range<usize> {
+        self.part.as_ref().map_or(0..self.files.len(), |part| part.files.clone())
+    }
+
+    /// How much is read of each row of a file.
+    pub(crate) fn mode(&self, file: usize) -> ReadMode {
+        let is_unchanged = self.unchanged.get(file).copied().unwrap_or_default();
+        let of_part = self.part.as_ref().map(|part| part.mode);
+        if is_unchanged { ReadMode::IdsOnly } else { of_part.unwrap_or(ReadMode::Whole) }
+    }
+
+    /// The row groups that are read of a file that is not read whole.
+    pub(crate) fn row_groups(&self, file: usize) -> Option<Range<usize>> {
+        self.partial(file).map(|partial| partial.row_groups.clone())
+    }
+
+    fn partial(&self, file: usize) -> Option<&PartialFile> {
+        self.part.as_ref()?.partial.iter().find(|partial| partial.file == file)
+    }
+
+    /// The bytes of the files that are read, as stored; of a partial file those of its row groups.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of_file = |file: usize| self.partial(file).map_or(self.files[file].size, |partial| partial.bytes);
+        self.read_files().map(of_file).sum()
     }
 }
 
@@ -175,6 +225,7 @@ async fn builtin(uri: &str, name: &str) -> Result<Location, SourceError> {
         store: Store::Memory(Arc::new(store)),
         files: Arc::from([file]),
         unchanged: Arc::from([]),
+        part: None,
         codes,
         scope: Scope::One,
         format: None,

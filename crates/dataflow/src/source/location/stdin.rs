@@ -175,6 +175,7 @@ mod tests {
             files: Arc::from([spool.listed()]),
             store: Store::Stdin(Arc::new(spool)),
             unchanged: Arc::from([]),
+            part: None,
             codes: None,
             scope: Scope::One,
             format: None,

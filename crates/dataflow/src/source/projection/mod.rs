@@ -128,6 +128,11 @@ impl Projection {
         matches!(self.id, IdSource::Content)
     }
 
+    /// Whether ids are positions in the files, which no two rows share.
+    pub(crate) fn has_row_ids(&self) -> bool {
+        matches!(self.id, IdSource::Row)
+    }
+
     /// The columns that are read.
     pub(crate) fn columns(&self, mode: ReadMode) -> &Columns {
         &self.read_plan(mode).columns
