@@ -15,7 +15,7 @@ pub struct Annotate {
     pub name: String,
     /// The task of the head.
     pub task: TaskName,
-    /// The model with its head: a folder or a hub id.
+    /// The model with its head: a folder, local or at s3://, gs:// or az://, or a hub id.
     #[schemars(length(min = 1))]
     pub model: String,
     /// qa: the question for every row.

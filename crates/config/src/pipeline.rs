@@ -87,7 +87,8 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// `builtin:multilingual-e5-small`, a folder, a GGUF file, or a hub id such as `intfloat/multilingual-e5-base`.
+    /// `builtin:multilingual-e5-small`, a folder or a GGUF file, local or at s3://, gs:// or az://, or a hub id such as
+    /// `intfloat/multilingual-e5-base`.
     #[schemars(length(min = 1))]
     pub id: String,
     /// The number format of the computation.

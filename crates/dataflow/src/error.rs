@@ -279,6 +279,11 @@ fn unreachable_store(uri: &str) -> &'static str {
     }
 }
 
+/// The hint for a store that refuses access or is not reached.
+pub fn store_hint(uri: &str, error: &(dyn std::error::Error + 'static)) -> &'static str {
+    if is_store_refusal(error) { refused(uri) } else { unreachable_store(uri) }
+}
+
 impl SourceError {
     /// The error of standard input: its format, or its premature end.
     pub(crate) fn stdin(error: ReadError) -> Self {
@@ -365,8 +370,7 @@ impl Explain for SourceError {
                  run continues from there"
                     .into(),
             ),
-            Self::Storage { uri, source } if is_store_refusal(source) => Some(refused(uri).into()),
-            Self::Storage { uri, .. } => Some(unreachable_store(uri).into()),
+            Self::Storage { uri, source } => Some(store_hint(uri, source).into()),
             Self::Store { file, source }
                 if find_store_error(source.as_ref()).is_some_and(|error| is_store_refusal(error)) =>
             {

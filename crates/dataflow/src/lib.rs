@@ -20,7 +20,7 @@ mod source;
 mod spill;
 mod store_refusal;
 
-pub use error::{ColumnUse, SourceError, TableKind};
+pub use error::{ColumnUse, SourceError, TableKind, store_hint};
 pub use exec::{
     annotate::AnnotateExec,
     anti_join::AntiJoinExec,
@@ -36,7 +36,7 @@ pub use progress::{SourceProgress, progress};
 pub use shutdown::{Cancelled, ShutdownSignal};
 pub use source::{
     coverage::Coverage,
-    location::stdin::stdin_bytes,
+    location::{object_address::ObjectAddress, stdin::stdin_bytes},
     open::Source,
     profile::{ColumnSample, SourceColumn, SourceProfile},
     spec::{CsvSpec, SourceSpec},

@@ -177,9 +177,10 @@ impl From<UnknownWord> for ModelError {
 impl Explain for ModelError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint = match self {
-            Self::NotFound { .. } => {
-                Some("a model is `builtin:multilingual-e5-small`, a folder, a .gguf file, or a name on the hub")
-            }
+            Self::NotFound { .. } => Some(
+                "a model is `builtin:multilingual-e5-small`, a folder or a .gguf file, also at s3://, gs:// or az://, or \
+                 a name on the hub",
+            ),
             Self::Hub { .. } => Some(
                 "`builtin:multilingual-e5-small` needs no network; HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured",
             ),

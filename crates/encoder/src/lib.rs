@@ -59,7 +59,10 @@ pub use dtype::{check_dtype, dtype_of_this_cpu};
 pub use embeddings::Embeddings;
 pub use encoder::Encoder;
 pub use error::{ModelError, Result};
-pub use files::{EmbeddingDefaults, HeadTensor, ModelFiles, TokenizerSettings, TruncationSide};
+pub use files::{
+    ANCHOR_FILES, EmbeddingDefaults, HeadTensor, ModelFiles, TokenizerSettings, TruncationSide, is_path_inside,
+    needed_files,
+};
 pub use head_config::{Activation, FittedHead, FittedKind, HeadConfig, ProblemType};
 pub use head_info::HeadInfo;
 pub use head_kind::HeadKind;

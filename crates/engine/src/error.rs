@@ -16,6 +16,8 @@ use polylance_sink::SinkError;
 use polylance_worker::PoolError;
 use tokio::task::JoinError;
 
+use crate::models::BucketModelError;
+
 /// The error of a job that could not be opened or run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -43,6 +45,9 @@ pub enum EngineError {
     /// A model's files cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A model in object storage cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] BucketModelError),
     /// A model cannot be opened on its devices.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -95,6 +100,7 @@ impl EngineError {
             Self::Search(inner) => inner,
             Self::Hub(inner) => inner,
             Self::Model(inner) => inner,
+            Self::Bucket(inner) => inner,
             Self::Pool(inner) => inner,
             Self::Backend(inner) => inner,
             Self::Fit(inner) => inner.as_ref(),
@@ -167,6 +173,7 @@ impl EngineError {
             Self::Search(inner) => inner,
             Self::Hub(inner) => inner,
             Self::Model(inner) => inner,
+            Self::Bucket(inner) => inner,
             Self::Pool(inner) => inner,
             Self::Fit(inner) => inner.as_ref(),
             _ => return None,

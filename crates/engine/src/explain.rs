@@ -14,7 +14,7 @@ use polylance_search::SearchError;
 use polylance_sink::SinkError;
 use polylance_worker::PoolError;
 
-use crate::{EngineError, UsageError};
+use crate::{EngineError, UsageError, models::BucketModelError};
 
 /// An error for users: what happened, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,7 @@ fn as_explain<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
         .or_else(|| of::<HubError>(error))
         .or_else(|| of::<EngineError>(error))
         .or_else(|| of::<ModelError>(error))
+        .or_else(|| of::<BucketModelError>(error))
         .or_else(|| of::<SearchError>(error))
         .or_else(|| of::<FitError>(error))
         .or_else(|| of::<PoolError>(error))

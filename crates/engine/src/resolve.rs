@@ -12,7 +12,10 @@ use polylance_schema::{ChunkMode, Chunking, Contract, Dtype, Prompts};
 use polylance_sink::Table;
 use polylance_worker::{PoolOptions, Selection};
 
-use crate::{EngineError, UsageError, devices, models};
+use crate::{
+    EngineError, UsageError, devices,
+    models::{self, CopyCheck},
+};
 
 type Result<T, E = EngineError> = std::result::Result<T, E>;
 
@@ -49,9 +52,9 @@ pub async fn select(pipeline: &Pipeline) -> Result<Selection> {
 /// The files of a model that the user has named; they read text as when the table was made.
 ///
 /// # Errors
-/// [`EngineError::Model`], [`EngineError::Sink`].
+/// Those of [`models::find`], and [`EngineError::Sink`].
 pub async fn files_in_table(model: &str, uri: &str) -> Result<ModelFiles> {
-    let files = models::find(model)?;
+    let files = models::find_checked(model, CopyCheck::Weights).await?;
     let Some(table) = Table::open(uri).await? else { return Ok(files) };
     Ok(match table.contract()? {
         Some(contract) => files.as_in_table(&contract.tokenizer_hash)?,
@@ -71,7 +74,7 @@ pub async fn dtype_of_table(uri: &str) -> Result<Option<Dtype>> {
 /// Everything that decides the pipeline's vectors.
 pub(crate) fn contract(pipeline: &Pipeline, files: &ModelFiles, options: &PoolOptions) -> Result<Contract> {
     let defaults = files.defaults();
-    let chunking = chunking(pipeline, defaults.max_tokens)?;
+    let chunking = chunking(pipeline, files.name(), defaults.max_tokens)?;
     if let Some(dims) = pipeline.model.dims
         && dims > files.config().hidden_size
     {
@@ -86,12 +89,12 @@ pub(crate) fn contract(pipeline: &Pipeline, files: &ModelFiles, options: &PoolOp
     Ok(polylance_worker::contract(files, options, prompts, chunking)?)
 }
 
-/// How documents become rows of at most `limit` tokens.
-fn chunking(pipeline: &Pipeline, limit: usize) -> Result<Chunking> {
+/// How documents become rows of at most `limit` tokens, which is that of `name`.
+fn chunking(pipeline: &Pipeline, name: &str, limit: usize) -> Result<Chunking> {
     let Pipeline { chunk, model, .. } = pipeline;
     for (key, tokens) in [("model.max_tokens", model.max_tokens), ("chunk.tokens", chunk.tokens)] {
         if let Some(tokens) = tokens.filter(|tokens| *tokens > limit) {
-            let error = UsageError::new(format!("`{key}` is {tokens}, and {} takes at most {limit}", model.id));
+            let error = UsageError::new(format!("`{key}` is {tokens}, and {name} takes at most {limit}"));
             return Err(error.with_hint(format!("leave `{key}` out to use the model's limit")).into());
         }
     }
@@ -119,6 +122,7 @@ mod tests {
     #[test]
     fn chunks_have_the_models_limit_by_default() {
         let whole = Chunking::Split { max_tokens: 512, overlap: 32, cut: Cut::Sentence };
+        let chunking = |pipeline: &Pipeline, limit| chunking(pipeline, "e5", limit);
         assert_eq!(chunking(&pipeline(), 512).unwrap(), whole);
         let mut short = pipeline();
         short.chunk.tokens = Some(40);
@@ -132,7 +136,7 @@ mod tests {
     fn chunks_over_the_models_limit_are_refused() {
         let mut long = pipeline();
         long.model.max_tokens = Some(514);
-        let error = chunking(&long, 512).unwrap_err().to_string();
-        assert_eq!(error, "`model.max_tokens` is 514, and builtin:multilingual-e5-small takes at most 512");
+        let error = chunking(&long, "e5", 512).unwrap_err().to_string();
+        assert_eq!(error, "`model.max_tokens` is 514, and e5 takes at most 512");
     }
 }

@@ -26,8 +26,8 @@ class Encoder:
     encoder can be used from several threads.
 
     Args:
-        model: `builtin:multilingual-e5-small`, a folder, a GGUF file, or a hub id such as
-            `intfloat/multilingual-e5-large`.
+        model: `builtin:multilingual-e5-small`, a folder or a GGUF file, local or at s3://, gs:// or az://, or a hub id
+            such as `intfloat/multilingual-e5-large`.
         devices: As in `model.devices` of a pipeline file: "cpu", "cuda:0"; all GPUs by default, or all cores.
         dtype: "f32", "bf16", "f16" or "int8"; the fastest accurate one of the devices by default.
         max_tokens: Maximum number of tokens in an input; a longer one is truncated. The model's limit by default.

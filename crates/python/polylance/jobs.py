@@ -51,7 +51,8 @@ def embed(
         keep: Columns to copy to the table. By default all columns of an object with an Arrow stream, and none of a
             path; `"*"` copies all, `[]` none.
         where: A SQL condition over the columns of the source, such as `year >= 2020`: other rows are not embedded.
-        model: `builtin:multilingual-e5-small` by default, or a folder, a GGUF file or a hub id.
+        model: `builtin:multilingual-e5-small` by default, or a folder or a GGUF file, local or at s3://, gs:// or
+            az://, or a hub id.
         devices: As in `model.devices` of a pipeline file: "cpu", "cuda:0"; all GPUs by default, or all cores.
         settings: Other keys of a pipeline file, nested or dotted: `{"chunk": {"tokens": 256}}` or
             `{"chunk.tokens": 256}`.

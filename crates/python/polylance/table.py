@@ -21,7 +21,8 @@ class Table:
         uri: The address of the table: a path, `s3://`, `gs://` or `az://`.
         model: The present place of the table's model, if it has moved or was never used on this machine.
         trust_table_model: Fetch and load any model that the table names. Only for tables whose author you trust.
-        reranker: A cross-encoder for searches with `rerank=True`: a folder or a hub id.
+        reranker: A cross-encoder for searches with `rerank=True`: a folder, local or at s3://, gs:// or az://, or a
+            hub id.
         devices: Devices for queries and annotations, as in `model.devices` of a pipeline file.
     """
 
@@ -112,7 +113,7 @@ class Table:
         Args:
             column: The column; a column of a different head is rebuilt.
             task: "classify", "zero-shot", "ner", "qa", "fill-mask", "generate" or "choose".
-            model: The model with its head: a folder or a hub id.
+            model: The model with its head: a folder, local or at s3://, gs:// or az://, or a hub id.
             devices: Devices instead of the table's.
             progress: As for `polylance.embed`.
             options: Keys of the task, as in `[[annotate]]` of a pipeline file: `labels=["sport", "economy"]`,

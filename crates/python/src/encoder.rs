@@ -45,10 +45,8 @@ impl Encoder {
     ) -> PyResult<Self> {
         let dtype = dtype.map(str::parse::<Dtype>).transpose().map_err(|error| wrong(error.to_string()))?;
         let (name, prompts, pool) = wait(py, async {
-            let (files, selection) = tokio::task::spawn_blocking(move || {
-                Ok::<_, EngineError>((models::find(&model)?, devices::select(&devices, dtype)?))
-            })
-            .await??;
+            let files = models::find(&model).await?;
+            let selection = tokio::task::spawn_blocking(move || devices::select(&devices, dtype)).await??;
             let pool = models::open(&files, &selection, None).await?;
             Ok::<_, EngineError>((files.name().to_owned(), files.defaults().prompts.clone(), pool))
         })?;

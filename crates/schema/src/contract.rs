@@ -108,7 +108,8 @@ impl Chunking {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Contract {
-    /// Where the model was found: a hub id, a folder, or `builtin:…`. Not compared: the hashes decide.
+    /// Where the model was found: a hub id, a folder, an address in object storage, or `builtin:…`. Not compared: the
+    /// hashes decide.
     pub model: String,
     /// BLAKE3 of the weights, hexadecimal.
     pub weights_hash: String,

@@ -51,7 +51,7 @@ impl ComputeArgs {
 /// A model, its dtype and its devices.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
+    /// Model: `builtin:multilingual-e5-small`, a folder or .gguf file (local, s3://, gs:// or az://), or a hub name
     #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
     model: String,
     #[command(flatten)]
@@ -59,8 +59,8 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    pub(crate) fn files(&self) -> Result<ModelFiles> {
-        Ok(models::find(&self.model)?)
+    pub(crate) async fn files(&self) -> Result<ModelFiles> {
+        Ok(models::find(&self.model).await?)
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Column to fill
     #[arg(long, value_name = "COLUMN", required_unless_present = "pipeline")]
     name: Option<String>,
-    /// Model with the head: a folder or a hub name
+    /// Model with the head: a folder (local, s3://, gs:// or az://) or a hub name
     #[arg(long, value_name = "MODEL", required_unless_present = "pipeline")]
     model: Option<String>,
     /// Task to run

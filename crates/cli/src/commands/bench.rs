@@ -82,7 +82,7 @@ struct Similarity {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let (files, selection) = (args.model.files()?, args.model.compute.select()?);
+    let (files, selection) = (args.model.files().await?, args.model.compute.select()?);
     let dtype = selection.dtype;
     let started = Instant::now();
     let pool = models::open(&files, &selection, args.batch_tokens).await?;

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Lance table, created if it does not exist: local, s3://, gs:// or az://
     #[arg(long, value_name = "URI")]
     table: String,
-    /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
+    /// Model: `builtin:multilingual-e5-small`, a folder or .gguf file (local, s3://, gs:// or az://), or a hub name
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Column with the text, or SQL such as "title || ' ' || body" [default: text]

@@ -40,7 +40,7 @@ struct Encoded<'v> {
 }
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let pool = models::open(&args.model.files()?, &args.model.compute.select()?, None).await?;
+    let pool = models::open(&args.model.files().await?, &args.model.compute.select()?, None).await?;
     let chunking = Chunking::Truncate { max_tokens: pool.info().max_tokens };
     let spec = TokenizeSpec { prefix: args.prefix, chunking };
 

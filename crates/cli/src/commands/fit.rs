@@ -43,7 +43,8 @@ pub(crate) struct Args {
     /// Folder to write
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Model below the head: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
+    /// Model below the head: `builtin:multilingual-e5-small`, a folder or .gguf file (local, s3://, gs:// or az://), or a
+    /// hub name
     #[arg(long, value_name = "MODEL", default_value = "builtin:multilingual-e5-small")]
     model: String,
     /// Column with the text
@@ -95,7 +96,7 @@ Examples:
   polylance annotate --table docs.lance --name topic --task classify --model models/topic";
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
-    let files = models::find(&args.model)?;
+    let files = models::find(&args.model).await?;
     let options = TrainOptions {
         held_out: args.held_out,
         epochs: args.epochs,

@@ -31,7 +31,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 struct Check {
-    /// Model: `builtin:multilingual-e5-small`, a folder, a .gguf file or a hub name
+    /// Model: `builtin:multilingual-e5-small`, a folder or .gguf file (local, s3://, gs:// or az://), or a hub name
     #[arg(value_name = "MODEL")]
     model: String,
     #[command(flatten)]
@@ -68,7 +68,7 @@ struct Checked<'a> {
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let Command::Check(args) = args.command;
-    let files = models::find(&args.model)?;
+    let files = models::find(&args.model).await?;
     let pool = models::open(&files, &args.compute.select()?, None).await?;
     let (test_tokens, test_norm) = embed_test_sentence(&pool, &files.defaults().prompts.query).await?;
     let checked = Checked {

@@ -29,7 +29,7 @@ const MAX_BATCH_LINES: usize = 64;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Model with the head: a folder or a hub name
+    /// Model with the head: a folder (local, s3://, gs:// or az://) or a hub name
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// Task to run
@@ -49,7 +49,7 @@ Examples:
 
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<ExitStatus> {
     let spec = args.options.spec(args.task)?;
-    let files = models::find(&args.model)?;
+    let files = models::find(&args.model).await?;
     let options = args.compute.select()?.options();
     let pool = tokio::task::spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??;
     let pool: Arc<dyn Annotator> = Arc::new(pool);

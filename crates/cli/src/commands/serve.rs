@@ -186,11 +186,11 @@ pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &m
     };
     options.check().map_err(explained)?;
     let (heads, reranker, devices) = (args.heads, args.reranker, args.devices.devices.clone());
-    let open_models = move || {
-        let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
-        Ok::<_, anyhow::Error>((open_heads(heads, &devices)?, reranker.map(|pool| AnnotatorHandle(Arc::new(pool)))))
+    let reranker = match reranker {
+        Some(model) => Some(AnnotatorHandle(Arc::new(open_reranker(&model, &devices).await?))),
+        None => None,
     };
-    let (heads, reranker) = tokio::task::spawn_blocking(open_models).await??;
+    let heads = open_heads(heads, &devices).await?;
     let models = ServedModels {
         embedders: Arc::new(TableModels::new(args.model.into(), None, args.devices.devices)),
         reranker,

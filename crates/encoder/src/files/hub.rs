@@ -8,28 +8,14 @@ use hf_hub::{
 };
 use polylance_hub::HubSettings;
 
-use super::{download, sentence_transformers::TRANSFORMER_FILES};
+use super::{
+    download,
+    needed::{ANCHOR_FILES, is_path_inside, needed_files},
+};
 use crate::error::ModelError;
 
 /// The largest size of a model's file in bytes: a larger one is refused.
 const MAX_FILE_BYTES: u64 = 64 << 30;
-
-/// Optional files of a model. An adapter's is fetched so that it is found and refused.
-const OPTIONAL_FILES: [&str; 6] = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "modules.json",
-    "config_sentence_transformers.json",
-    "adapter_config.json",
-];
-/// Suffixes of the configuration files of pooling and normalization modules, after the number.
-const MODULE_SUFFIXES: [&str; 2] = ["_Pooling/config.json", "_Normalize/config.json"];
-/// The suffix of a Transformer module's folder.
-const TRANSFORMER_SUFFIX: &str = "_Transformer/";
-/// Files by which a cached model's folder is found. In an older sentence-transformers model, `config.json` is in the
-/// folder of a module.
-const ANCHOR_FILES: [&str; 3] = ["config.json", "modules.json", "adapter_config.json"];
 
 /// Whether a text looks like a model's name on the hub.
 pub(super) fn is_name(model: &str) -> bool {
@@ -103,10 +89,10 @@ impl Repository {
     fn fetch(&self, model: &str) -> Result<(), Failure> {
         let info = self.files.info().map_err(|error| Failure::Unreachable(error.to_string()))?;
         let names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
-        let wanted = wanted(&names);
-        refuse_paths_outside(&wanted)?;
+        let needed = needed_files(&names);
+        refuse_paths_outside(&needed)?;
         // The first file of a newer commit moves the cache to that commit: files of the older one are fetched again.
-        for name in wanted.iter().chain(&wanted) {
+        for name in needed.iter().chain(&needed) {
             if self.cache.get(name).is_some() {
                 continue;
             }
@@ -142,39 +128,6 @@ impl Repository {
     }
 }
 
-/// The files of a repository that the encoder reads: settings, tokenizer, and one format of the weights, in the root
-/// and in the folder of a Transformer module. The names are not checked yet, and none is skipped for its form.
-fn wanted(names: &[String]) -> Vec<&str> {
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let modules = names.iter().filter_map(|name| name.strip_suffix("config.json"));
-    let modules: Vec<&str> = modules.filter(|folder| folder.ends_with(TRANSFORMER_SUFFIX)).collect();
-    let mut wanted: Vec<&str> = Vec::new();
-    for folder in std::iter::once("").chain(modules) {
-        let find = |name: &str| names.iter().find(|file| file.strip_prefix(folder) == Some(name)).copied();
-        wanted.extend(OPTIONAL_FILES.into_iter().chain(TRANSFORMER_FILES).filter_map(find));
-        for (single, index, shard) in [
-            ("model.safetensors", "model.safetensors.index.json", ("model-", ".safetensors")),
-            ("pytorch_model.bin", "pytorch_model.bin.index.json", ("pytorch_model-", ".bin")),
-        ] {
-            if let Some(single) = find(single) {
-                wanted.push(single);
-            } else if let Some(index) = find(index) {
-                wanted.push(index);
-                let is_shard = |name: &&&str| {
-                    let name = name.strip_prefix(folder).unwrap_or_default();
-                    name.starts_with(shard.0) && name.ends_with(shard.1)
-                };
-                wanted.extend(names.iter().filter(is_shard));
-            } else {
-                continue;
-            }
-            break;
-        }
-    }
-    wanted.extend(names.iter().filter(|name| MODULE_SUFFIXES.iter().any(|module| name.ends_with(module))));
-    wanted
-}
-
 /// Refuses a hub that lists a path outside the repository among the files to read: nothing is fetched from it.
 fn refuse_paths_outside(names: &[&str]) -> Result<(), Failure> {
     match names.iter().find(|name| !is_path_inside(name)) {
@@ -183,12 +136,6 @@ fn refuse_paths_outside(names: &[&str]) -> Result<(), Failure> {
             Err(Failure::Hostile(format!("the hub lists a file {name:?}, which is no path inside a repository")))
         }
     }
-}
-
-/// Whether a name from the hub is a path that stays inside its folder.
-fn is_path_inside(name: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-    name.len() <= 256 && !name.contains(|c: char| c.is_control() || c == '\\' || c == ':') && name.split('/').all(plain)
 }
 
 /// Whether the name of a file in the cache is a plain name, without a path.
@@ -212,54 +159,6 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_are_read_are_fetched() {
-        let of = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            wanted(&names).into_iter().map(str::to_owned).collect::<Vec<_>>()
-        };
-        let whole = of(&[
-            "1_Pooling/config.json",
-            "README.md",
-            "config.json",
-            "model.safetensors",
-            "onnx/model.onnx",
-            "pytorch_model.bin",
-            "sentence_bert_config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ]);
-        assert_eq!(
-            whole,
-            [
-                "config.json",
-                "tokenizer.json",
-                "tokenizer_config.json",
-                "sentence_bert_config.json",
-                "model.safetensors",
-                "1_Pooling/config.json",
-            ]
-        );
-        let old = of(&[
-            "0_Transformer/config.json",
-            "0_Transformer/pytorch_model.bin.index.json",
-            "0_Transformer/pytorch_model-00001-of-00001.bin",
-            "0_Transformer/tokenizer.json",
-            "modules.json",
-        ]);
-        assert_eq!(
-            old,
-            [
-                "modules.json",
-                "0_Transformer/config.json",
-                "0_Transformer/tokenizer.json",
-                "0_Transformer/pytorch_model.bin.index.json",
-                "0_Transformer/pytorch_model-00001-of-00001.bin",
-            ]
-        );
-        assert_eq!(of(&["adapter_config.json", "adapter_model.safetensors"]), ["adapter_config.json"]);
-    }
-
-    #[test]
     fn path_outside_the_repository_is_refused() {
         for name in [
             "../x_Pooling/config.json",
@@ -271,23 +170,17 @@ mod tests {
             "a\n_Pooling/config.json",
         ] {
             let names = ["config.json", "model.safetensors.index.json", name].map(str::to_owned);
-            let wanted = wanted(&names);
-            assert!(wanted.contains(&name), "{name:?}");
-            assert!(matches!(refuse_paths_outside(&wanted), Err(Failure::Hostile(_))), "{name:?}");
+            let needed = needed_files(&names);
+            assert!(needed.contains(&name), "{name:?}");
+            assert!(matches!(refuse_paths_outside(&needed), Err(Failure::Hostile(_))), "{name:?}");
         }
         // A file that is not read is no reason to refuse a model.
         let names = ["config.json", "../README.md"].map(str::to_owned);
-        assert!(refuse_paths_outside(&wanted(&names)).is_ok());
+        assert!(refuse_paths_outside(&needed_files(&names)).is_ok());
     }
 
     #[test]
     fn hub_responses_stay_inside_the_cache() {
-        for name in ["config.json", "1_Pooling/config.json", "model-00001-of-00002.safetensors"] {
-            assert!(is_path_inside(name), "{name}");
-        }
-        for name in ["../x_Pooling/config.json", "/etc/x", "a//b", "a/./b", "a/..", "C:\\x", "a\0b", "a\nb", ""] {
-            assert!(!is_path_inside(name), "{name:?}");
-        }
         for name in ["c0ffee", "config.json-1", "5eb63bbbe01eeed093cb22bb8f5acdc3"] {
             assert!(is_plain_name(name), "{name}");
         }

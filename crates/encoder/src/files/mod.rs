@@ -2,7 +2,9 @@
 
 mod backbone;
 mod download;
+mod hashes;
 mod hub;
+mod needed;
 mod sentence_transformers;
 mod settings;
 mod tokenizer_config;
@@ -11,6 +13,7 @@ mod weight_files;
 mod write;
 
 pub use self::{
+    needed::{ANCHOR_FILES, is_path_inside, needed_files},
     tokenizer_settings::{TokenizerSettings, TruncationSide},
     write::HeadTensor,
 };
@@ -18,6 +21,7 @@ pub use self::{
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use polylance_schema::{Pooling, Prompts};
@@ -65,6 +69,8 @@ pub struct ModelFiles {
     /// The largest number of tokens in one input of a head.
     max_tokens: usize,
     unused_settings: Vec<String>,
+    /// The hash of the weights, once it was computed.
+    weights_hash: Arc<OnceLock<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,11 +94,8 @@ impl ModelFiles {
             return Self::builtin(model, name);
         }
         let path = Path::new(model);
-        if path.is_dir() {
-            return Self::folder(model, path);
-        }
-        if path.is_file() {
-            return Self::gguf(model, path);
+        if path.is_dir() || path.is_file() {
+            return Self::at(model, path);
         }
         if hub::is_name(model) {
             let folder = hub::folder(model)?;
@@ -100,6 +103,14 @@ impl ModelFiles {
         }
         let reason = "no such file or folder, and not a name of the hub such as intfloat/multilingual-e5-small";
         Err(ModelError::NotFound { model: model.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// Reads the model in a folder or a `.gguf` file under the name of the place that it was fetched from.
+    ///
+    /// # Errors
+    /// When a file is missing, or the model's configuration cannot be used.
+    pub fn at(name: &str, path: &Path) -> Result<Self> {
+        if path.is_dir() { Self::folder(name, path) } else { Self::gguf(name, path) }
     }
 
     #[cfg(not(feature = "builtin"))]
@@ -154,6 +165,7 @@ impl ModelFiles {
             tokenizer,
             tokenizer_settings: TokenizerSettings::default(),
             unused_settings: Vec::new(),
+            weights_hash: Arc::default(),
         }
     }
 
@@ -274,41 +286,6 @@ impl ModelFiles {
         }
         Ok(self)
     }
-
-    /// BLAKE3 of the geometry and of the weight files, one after another, hexadecimal. It does not depend on their
-    /// location. The geometry is part of it because the same weights with another number of heads give other vectors.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn weights_hash(&self) -> Result<String> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.config.to_json().to_string().as_bytes());
-        match &self.weights {
-            #[cfg(feature = "builtin")]
-            WeightFiles::Builtin(bytes) => {
-                hasher.update(bytes);
-            }
-            WeightFiles::Gguf(path) => hash_file(&mut hasher, path)?,
-            WeightFiles::Safetensors(paths) | WeightFiles::Pytorch(paths) => {
-                for path in paths {
-                    hash_file(&mut hasher, path)?;
-                }
-            }
-        }
-        Ok(hasher.finalize().to_hex().to_string())
-    }
-}
-
-fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> Result<()> {
-    const HASH_CHUNK_BYTES: usize = 64 << 20;
-    let bytes = Bytes::map(path)?;
-    for (number, part) in bytes.as_slice().chunks(HASH_CHUNK_BYTES).enumerate() {
-        let range = number * HASH_CHUNK_BYTES..number * HASH_CHUNK_BYTES + part.len();
-        bytes.prefetch(&range);
-        hasher.update(part);
-        bytes.release(&range);
-    }
-    Ok(())
 }
 
 /// Configuration and defaults from GGUF metadata: llama.cpp's keys, and ours if present.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -11,9 +11,13 @@ use polylance_backend::{AnnotatorHandle, BackendHandle};
 use polylance_encoder::ModelFiles;
 use polylance_schema::{Contract, TaskSpec};
 use polylance_search::{ModelSource, Models, QueryError, SearchError};
-use polylance_worker::{DevicePool, PoolOptions, TaskPool};
+use polylance_worker::{DevicePool, PoolOptions, Selection, TaskPool};
+use tokio::{sync::Mutex, task::spawn_blocking};
 
-use super::trusted::{self, TableModelPolicy};
+use super::{
+    CopyCheck, locate,
+    trusted::{self, TableModelPolicy},
+};
 use crate::{
     EngineError, UsageError,
     devices::{select as select_devices, select_for_queries},
@@ -28,7 +32,7 @@ pub struct NamedHead {
     pub name: String,
     /// The task of the head.
     pub spec: TaskSpec,
-    /// A folder or a hub name.
+    /// A folder, an address in object storage or a hub name.
     pub model: String,
 }
 
@@ -36,13 +40,22 @@ pub struct NamedHead {
 ///
 /// # Errors
 /// [`UsageError`] if `model` has other weights or another tokenizer than the contract.
-pub fn open_for_table(model: &str, contract: &Contract, devices: &[String]) -> Result<DevicePool> {
+pub async fn open_for_table(model: &str, contract: &Contract, devices: &[String]) -> Result<DevicePool> {
     let selection = select_for_queries(devices, contract)?;
-    let files = ModelFiles::find(model)?.as_in_table(&contract.tokenizer_hash)?;
+    let files = locate(model, CopyCheck::Weights).await?;
+    let contract = contract.clone();
+    spawn_blocking(move || open_as_in_table(files, &contract, &selection)).await?
+}
+
+/// Opens the files of a table's model.
+fn open_as_in_table(files: ModelFiles, contract: &Contract, selection: &Selection) -> Result<DevicePool> {
+    let files = files.as_in_table(&contract.tokenizer_hash)?;
     let same = files.weights_hash()? == contract.weights_hash && files.tokenizer_hash()? == contract.tokenizer_hash;
     if !same {
-        let error =
-            UsageError::new(format!("{model} is not the model that the table was made with: its files have changed"));
+        let error = UsageError::new(format!(
+            "{} is not the model that the table was made with: its files have changed",
+            files.name()
+        ));
         return Err(error
             .with_hint(format!("the table has {}; name its files with --model", contract.summary()))
             .into());
@@ -61,19 +74,25 @@ pub fn open_for_table(model: &str, contract: &Contract, devices: &[String]) -> R
 ///
 /// # Errors
 /// Those of the model's files and its head.
-pub fn open_reranker(model: &str, devices: &[String]) -> Result<TaskPool> {
-    let files = trusted::find(model)?;
-    Ok(TaskPool::open(&files, TaskSpec::Rerank, &select_devices(devices, None)?.options())?)
+pub async fn open_reranker(model: &str, devices: &[String]) -> Result<TaskPool> {
+    open_head(model, TaskSpec::Rerank, devices).await
+}
+
+/// Opens a model with a head.
+async fn open_head(model: &str, spec: TaskSpec, devices: &[String]) -> Result<TaskPool> {
+    let files = trusted::find(model).await?;
+    let options = select_devices(devices, None)?.options();
+    Ok(spawn_blocking(move || TaskPool::open(&files, spec, &options)).await??)
 }
 
 /// Opens heads, by name.
 ///
 /// # Errors
 /// [`UsageError`] if two heads have the same name, and those of the models' files.
-pub fn open_heads(heads: Vec<NamedHead>, devices: &[String]) -> Result<BTreeMap<String, AnnotatorHandle>> {
+pub async fn open_heads(heads: Vec<NamedHead>, devices: &[String]) -> Result<BTreeMap<String, AnnotatorHandle>> {
     let mut opened = BTreeMap::new();
     for NamedHead { name, spec, model } in heads {
-        let pool = TaskPool::open(&trusted::find(&model)?, spec, &select_devices(devices, None)?.options())?;
+        let pool = open_head(&model, spec, devices).await?;
         if opened.insert(name.clone(), AnnotatorHandle(Arc::new(pool))).is_some() {
             return Err(UsageError::new(format!("two heads are named `{name}`")).into());
         }
@@ -120,23 +139,25 @@ impl ModelSource for TableModels {
         let (opened, contract, reranker) = (Arc::clone(&self.opened), contract.clone(), self.reranker.clone());
         let policy = self.policy.clone();
         let devices = self.devices.clone();
-        let open = move || {
+        let open = async move {
             // The lock is held while the model loads, so that a second statement waits and does not load it again.
-            let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut opened = opened.lock().await;
             if let Some(models) = opened.get(&contract.summary()) {
                 return Ok(models.clone());
             }
             let model = policy.model_of(&contract)?;
-            let embedder = BackendHandle(Arc::new(open_for_table(&model, &contract, &devices)?));
+            let embedder = BackendHandle(Arc::new(open_for_table(&model, &contract, &devices).await?));
             // The policy allows it, and its files are those of the contract.
             trusted::trust(&model);
-            let reranker = reranker.map(|model| open_reranker(&model, &devices)).transpose()?;
-            let reranker = reranker.map(|pool| AnnotatorHandle(Arc::new(pool)));
+            let reranker = match reranker {
+                Some(model) => Some(AnnotatorHandle(Arc::new(open_reranker(&model, &devices).await?))),
+                None => None,
+            };
             let models = Models { embedder: Some(embedder), reranker };
             opened.insert(contract.summary(), models.clone());
             Ok(models)
         };
-        on_blocking_thread(open)
+        in_background(open)
     }
 
     fn head(&self, name: &str) -> BoxFuture<'static, Result<AnnotatorHandle, SearchError>> {
@@ -146,10 +167,10 @@ impl ModelSource for TableModels {
             return std::future::ready(Err(QueryError::NoHead { name, known }.into())).boxed();
         };
         let devices = self.devices.clone();
-        on_blocking_thread(move || {
-            let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        in_background(async move {
+            let mut opened = opened.lock().await;
             if !opened.contains_key(&name) {
-                opened.extend(open_heads(vec![head], &devices)?);
+                opened.extend(open_heads(vec![head], &devices).await?);
             }
             let open = opened.get(&name).cloned();
             open.ok_or_else(|| UsageError::new(format!("the head {name} is not open")).into())
@@ -157,13 +178,14 @@ impl ModelSource for TableModels {
     }
 }
 
-/// Runs `open` on a blocking thread.
-fn on_blocking_thread<T: Send + 'static>(
-    open: impl FnOnce() -> Result<T> + Send + 'static,
+/// Runs `open` to its end, even if the statement that waits for it is cancelled: the next one needs the model too.
+#[expect(clippy::disallowed_methods, reason = "the model stays open for the next statement")]
+fn in_background<T: Send + 'static>(
+    open: impl Future<Output = Result<T>> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, SearchError>> {
     async move {
         let failed = |error: EngineError| SearchError::Model(Box::new(error));
-        let opened = tokio::task::spawn_blocking(open).await;
+        let opened = tokio::spawn(open).await;
         opened.map_err(|error| failed(error.into()))?.map_err(failed)
     }
     .boxed()
@@ -188,25 +210,25 @@ mod tests {
         (model.to_owned(), polylance_worker::contract(&files, &options, Prompts::default(), chunking).unwrap())
     }
 
-    #[test]
-    fn queries_have_the_tables_dtype_and_on_cpus_f32_for_f16() {
+    #[tokio::test]
+    async fn queries_have_the_tables_dtype_and_on_cpus_f32_for_f16() {
         let (folder, on_cores) = (tempfile::tempdir().unwrap(), ["cpu".to_owned()]);
         for (table_dtype, query_dtype) in
             [(Dtype::F32, "f32"), (Dtype::Bf16, "bf16"), (Dtype::Int8, "int8"), (Dtype::F16, "f32")]
         {
             let (model, contract) = model(&folder, table_dtype);
-            let pool = open_for_table(&model, &contract, &on_cores).unwrap();
+            let pool = open_for_table(&model, &contract, &on_cores).await.unwrap();
             assert_eq!(pool.report().compute_dtype, query_dtype, "a table of {table_dtype}");
         }
     }
 
-    #[test]
-    fn missing_device_is_refused_before_a_model_is_loaded() {
+    #[tokio::test]
+    async fn missing_device_is_refused_before_a_model_is_loaded() {
         let (folder, nowhere) = (tempfile::tempdir().unwrap(), ["cuda:4000".to_owned()]);
         let (model, contract) = model(&folder, Dtype::F32);
-        let error = open_for_table("no/such-model", &contract, &nowhere).unwrap_err().to_string();
+        let error = open_for_table("no/such-model", &contract, &nowhere).await.unwrap_err().to_string();
         assert!(error.starts_with("device `cuda:4000`: "), "{error}");
-        let error = open_reranker(&model, &nowhere).unwrap_err().to_string();
+        let error = open_reranker(&model, &nowhere).await.unwrap_err().to_string();
         assert!(error.starts_with("device `cuda:4000`: "), "{error}");
     }
 }

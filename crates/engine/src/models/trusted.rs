@@ -1,18 +1,19 @@
 //! Trusted models: those that the user has named. Only these may be loaded by a table.
 //!
-//! A table may come from anywhere, and its metadata names a model: a hub repository or a folder. Loading that model
-//! fetches and reads files that the table's author chose. So a table's model is loaded only if the user has named it,
+//! A table may come from anywhere, and its metadata names a model: a hub repository, a bucket or a folder. Loading that
+//! model fetches and reads files that the table's author chose. So a table's model is loaded only if the user has named it,
 //! in this command or in an earlier one. Each trusted model is recorded in a file of its own.
 
 use std::{
-    env, fs, io,
+    fs, io,
     path::{self, Path, PathBuf},
 };
 
-use polylance_encoder::{ModelError, ModelFiles};
+use polylance_encoder::ModelFiles;
 use polylance_schema::Contract;
 
-use crate::UsageError;
+use super::{bucket::CopyCheck, locate, public_name, user_folder::state_folder};
+use crate::{EngineError, UsageError};
 
 /// Prefix of the models in the binary.
 const BUILTIN_PREFIX: &str = "builtin:";
@@ -49,15 +50,21 @@ impl TableModelPolicy {
 /// Finds a model that the user has named, and trusts it from now on.
 ///
 /// # Errors
-/// Those of [`ModelFiles::find`].
-pub fn find(model: &str) -> Result<ModelFiles, ModelError> {
-    let files = ModelFiles::find(model)?;
-    trust(model);
+/// [`EngineError::Model`], and [`EngineError::Bucket`] for an address in object storage.
+pub async fn find(model: &str) -> Result<ModelFiles, EngineError> {
+    find_checked(model, CopyCheck::Files).await
+}
+
+/// As [`find`]; a cached copy is compared with what was fetched.
+pub(crate) async fn find_checked(model: &str, check: CopyCheck) -> Result<ModelFiles, EngineError> {
+    let files = locate(model, check).await?;
+    trust(files.name());
     Ok(files)
 }
 
 /// Trusts a model: from now on tables may load it.
 pub fn trust(model: &str) {
+    let model = &public_name(model);
     if model.starts_with(BUILTIN_PREFIX) {
         return;
     }
@@ -67,9 +74,7 @@ pub fn trust(model: &str) {
 
 /// The folder of trusted models, in the user's state folder.
 fn folder() -> Option<PathBuf> {
-    let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    Some(state.or_else(home)?.join("polylance/models"))
+    Some(state_folder()?.join("models"))
 }
 
 fn write(folder: &Path, model: &str) -> io::Result<()> {

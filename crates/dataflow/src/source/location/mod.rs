@@ -6,6 +6,7 @@ mod hub;
 pub(crate) mod iceberg;
 pub(crate) mod lance;
 pub(crate) mod listing;
+pub(crate) mod object_address;
 mod objects;
 mod odd_keys;
 pub(crate) mod stdin;
@@ -20,6 +21,7 @@ use polylance_schema::SourceFormat;
 
 use self::{
     listing::{Listing, Scope},
+    object_address::ObjectAddress,
     stdin::Spool,
     web::WebFile,
 };
@@ -97,16 +99,17 @@ impl Location {
                 let (server, found) = web::find(uri).await?;
                 (Store::Web(Arc::new(server)), found)
             }
-            Some(scheme) if objects::SCHEMES.contains(&scheme) => {
+            Some(_) if let Some(place) = ObjectAddress::parse(uri) => {
+                let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
                 let table = if lance::is_named_table(uri) {
-                    lance::find(uri, &objects::address(uri)?, memory).await?
+                    lance::find(uri, &place.public().map_err(refuse)?, memory).await?
                 } else {
                     None
                 };
                 if let Some((table, found)) = table {
                     (Store::Table(Arc::new(table)), found)
                 } else {
-                    let (store, found) = objects::find(uri, memory).await?;
+                    let (store, found) = objects::find(uri, place, memory).await?;
                     iceberg::or_files(Store::Objects(store), found, memory).await?
                 }
             }

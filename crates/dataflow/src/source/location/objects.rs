@@ -1,17 +1,14 @@
 //! Sources in an object store: an object, all objects below a prefix, or a glob.
 
-use std::{
-    fmt::Display,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
-use url::Url;
 
 use super::{
     glob::FileFilter,
     listing::{Listing, ListingBudget},
+    object_address::ObjectAddress,
     odd_keys,
 };
 use crate::{
@@ -21,9 +18,6 @@ use crate::{
         uri::is_glob,
     },
 };
-
-/// The schemes of stores that Lance opens too.
-pub(super) const SCHEMES: [&str; 3] = ["s3", "gs", "az"];
 
 /// A bucket, and the source in it.
 struct Bucket<'a> {
@@ -39,15 +33,17 @@ struct Bucket<'a> {
 }
 
 /// The store of a URI and the files that the URI names.
-pub(super) async fn find(uri: &str, memory: u64) -> Result<(Arc<dyn ObjectStore>, Listing), SourceError> {
-    let refuse = |message: &dyn Display| SourceError::Uri { uri: uri.to_owned(), message: without_secrets(message) };
-    let (root, key) = split(uri);
-    // Opened like the table, so that one set of keys, profiles and endpoints serves both.
-    let (store, _) = lance_io::object_store::ObjectStore::from_uri(root).await.map_err(|error| refuse(&error))?;
-    let address = public_root(uri, root)?;
-    let bucket = Bucket { uri, store: Arc::clone(&store.inner), root, address, memory };
+pub(super) async fn find(
+    uri: &str,
+    place: ObjectAddress<'_>,
+    memory: u64,
+) -> Result<(Arc<dyn ObjectStore>, Listing), SourceError> {
+    let refuse = |message: String| SourceError::Uri { uri: uri.to_owned(), message };
+    let store = place.open().await.map_err(refuse)?;
+    let address = place.public_root().map_err(refuse)?;
+    let key = place.key();
+    let bucket = Bucket { uri, store, root: place.root(), address, memory };
 
-    let key = key.strip_prefix('/').unwrap_or_default();
     let mut found = bucket.named(key).await?;
     // Keys are written as the store's own tools print them. Links from elsewhere may have them encoded.
     if found.files.is_empty() && key.contains('%') {
@@ -61,32 +57,6 @@ pub(super) async fn find(uri: &str, memory: u64) -> Result<(Arc<dyn ObjectStore>
         found = bucket.globbed(key).await?;
     }
     Ok((bucket.store, found))
-}
-
-/// The scheme and the bucket of a URI, and the rest.
-fn split(uri: &str) -> (&str, &str) {
-    let start = uri.find("://").map_or(0, |at| at + 3);
-    uri.split_at(uri[start..].find('/').map_or(uri.len(), |at| start + at))
-}
-
-/// The scheme and the bucket without a password: addresses are written to the quarantine.
-fn public_root(uri: &str, root: &str) -> Result<String, SourceError> {
-    let refuse = |error: url::ParseError| SourceError::Uri { uri: uri.to_owned(), message: without_secrets(&error) };
-    let mut url = Url::parse(root).map_err(refuse)?;
-    // Not every kind of URL can have one.
-    let _ = (url.set_username(""), url.set_password(None));
-    Ok(url[..url::Position::BeforePath].to_owned())
-}
-
-/// A URI as messages and the quarantine may show it.
-pub(super) fn address(uri: &str) -> Result<String, SourceError> {
-    let (root, key) = split(uri);
-    Ok(format!("{}{key}", public_root(uri, root)?))
-}
-
-/// A store's message without the values of options that it may quote.
-fn without_secrets(message: &dyn Display) -> String {
-    message.to_string().split(['\n', '=']).next().unwrap_or_default().to_owned()
 }
 
 impl Bucket<'_> {
