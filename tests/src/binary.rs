@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::Value;
@@ -22,6 +22,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Waits for a process whose outputs are piped.
+    pub fn of(process: Child) -> Self {
+        let output = process.wait_with_output().expect("the process ends");
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+        }
+    }
+
     /// Fails the test unless the command ended with this exit code.
     #[must_use]
     pub fn exits_with(self, code: i32) -> Self {
@@ -93,11 +103,7 @@ pub fn polylance_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)], s
     let stdin = stdin.to_vec();
     // A command that does not read its input closes the pipe, which is no failure of the test.
     let writer = std::thread::spawn(move || drop(input.write_all(&stdin)));
-    let output = child.wait_with_output().expect("the binary ends");
+    let outcome = Outcome::of(child);
     writer.join().expect("writing to a pipe does not panic");
-    Outcome {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
-        stderr: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
-    }
+    outcome
 }

@@ -51,14 +51,21 @@ pub struct TableContents {
     pub refused: BTreeSet<(u64, String, String)>,
 }
 
-/// Reads a table and its quarantine.
+/// Reads a table of `fake-job` and its quarantine.
 ///
 /// # Panics
 /// When a chunk is in the table twice.
 pub fn read_contents(table: &str) -> TableContents {
-    let columns =
-        ["doc_id", "chunk", "char_start", "char_end", "text", "n_tokens", "embedding", "content_hash", "names"];
-    let batch = read_table(table, &columns);
+    let more = ["char_start", "char_end", "text", "n_tokens", "embedding", "content_hash", "names"];
+    read_contents_of(table, &more)
+}
+
+/// Reads a table, with some of its columns, and its quarantine.
+///
+/// # Panics
+/// When a chunk is in the table twice.
+pub fn read_contents_of(table: &str, columns: &[&str]) -> TableContents {
+    let batch = read_table(table, &[&["doc_id", "chunk"], columns].concat());
     let (ids, chunks) = (batch["doc_id"].as_string::<i32>(), batch["chunk"].as_primitive::<UInt32Type>());
     let mut rows = BTreeMap::new();
     for (row, line) in lines(&batch).into_iter().enumerate() {

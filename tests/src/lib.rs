@@ -19,7 +19,7 @@ pub use binary::{Outcome, binary_path, polylance, polylance_command, polylance_w
 pub use corpus::{Row, write_parquet};
 pub use disturb::build_disturb_library;
 pub use fake::{fake_ner_contract, fake_pipeline};
-pub use fake_job::{TableContents, fake_job, read_contents, write_fake_corpus};
+pub use fake_job::{TableContents, fake_job, read_contents, read_contents_of, write_fake_corpus};
 pub use fault_proxy::FaultProxy;
 pub use head_model::write_head_model;
 pub use hub::{HUB_TOKEN, TestHub};

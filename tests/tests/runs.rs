@@ -81,15 +81,6 @@ fn signal(name: &str, process: u32) {
     assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }
 
-fn wait_for_exit(run: Child) -> Outcome {
-    let output = run.wait_with_output().unwrap();
-    Outcome {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
 const LONG: &str = "cat dot tin arc nest cat dot tin arc nest cat dot tin arc nest cat dot tin arc nest";
 
 #[test]
@@ -194,7 +185,7 @@ fn stopped_run_commits_its_work_and_the_next_run_continues() {
     let mut run = job.start();
     job.wait_for_commit(&mut run);
     signal("-TERM", run.id());
-    let stopped = wait_for_exit(run).exits_with(130).stderr_contains(&[
+    let stopped = Outcome::of(run).exits_with(130).stderr_contains(&[
         "stopping",
         "of the source remains",
         "interrupted",
@@ -230,7 +221,7 @@ fn second_signal_ends_a_run_that_cannot_commit() {
     thread::sleep(Duration::from_millis(500));
     assert!(run.try_wait().unwrap().is_none(), "the first signal waits for the commit");
     signal("-TERM", run.id());
-    drop(wait_for_exit(run).exits_with(130));
+    drop(Outcome::of(run).exits_with(130));
     signal("-CONT", server.id());
 
     job.write((0..3000).map(|n| (n, LONG)));
@@ -253,7 +244,7 @@ fn signal_interrupts_an_index_build() {
     // Long enough for the build to have started; the whole index takes a multiple of it.
     thread::sleep(Duration::from_secs(1));
     signal("-TERM", index.id());
-    drop(wait_for_exit(index).exits_with(130).stderr_contains(&["interrupted"]));
+    drop(Outcome::of(index).exits_with(130).stderr_contains(&["interrupted"]));
     let shown = polylance(&["show", &table, "--json"]).exits_with(0).json();
     let kinds: Vec<_> = shown["indices"].as_array().unwrap().iter().map(|index| &index["kind"]).collect();
     assert_eq!(kinds, ["IVF_FLAT"], "the index that the run made is still the table's");
