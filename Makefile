@@ -136,9 +136,12 @@ sanitize: ## the kernels' tests under AddressSanitizer
 SOAK ?= $(CACHE)/soak
 
 .PHONY: soak
-soak: setup-test ## the long form of the tests of kills, failures and concurrent writers, and ten million rows
+soak: setup-test ## the long form of the tests of kills, failures and concurrent writers, Slurm and Ray, and ten million rows
+	@.ci/setup slurm
 	POLYLANCE_KILLS=1000 POLYLANCE_ROUNDS=300 POLYLANCE_POWER=all cargo nextest run --profile soak --workspace --locked --no-fail-fast \
 	    --test killed --test many_writers --test faults --test s3 --test disk_full --test power_loss --test runs
+	cargo nextest run --profile soak --workspace --locked --no-fail-fast \
+	    --features polylance-tests/soak --test shards -E 'test(launchers::real)'
 	POLYLANCE_ORDERS=3000000 cargo nextest run --profile soak --workspace --locked --lib -E 'test(protocol)'
 	POLYLANCE_STATEMENTS=100000 cargo nextest run --profile soak --workspace --locked --lib -E 'test(no_nesting_of_functions)'
 	cargo build --workspace --locked --bins

@@ -11,6 +11,7 @@ mod head_model;
 mod hub;
 mod python;
 mod s3;
+mod slurm;
 mod table;
 mod test_server;
 mod tiny_model;
@@ -23,8 +24,9 @@ pub use fake_job::{TableContents, fake_job, read_contents, read_contents_of, wri
 pub use fault_proxy::FaultProxy;
 pub use head_model::write_head_model;
 pub use hub::{HUB_TOKEN, TestHub};
-pub use python::python;
+pub use python::{python, python_with_ray};
 pub use s3::{CloudServer, S3Server};
+pub use slurm::Slurm;
 pub use table::{read_table, strings, vectors};
 pub use test_server::{Response, TestServer, embed_declaration, read_response};
 pub use tiny_model::TinyModel;

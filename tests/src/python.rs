@@ -1,4 +1,4 @@
-//! A Python environment with Lance's clients and an S3 server, from `PyPI`.
+//! Python environments with what tests import, from `PyPI`.
 
 use std::{
     fs::{self, File},
@@ -8,13 +8,21 @@ use std::{
 
 use crate::{binary::target, repository};
 
-/// The interpreter of a virtual environment that holds `tests/python/requirements.txt`.
-///
-/// It is created once, next to the build, and reused until the requirements change.
+/// The interpreter of a virtual environment that holds `tests/python/requirements.txt`: Lance's clients, an S3 server.
 pub fn python() -> PathBuf {
-    let requirements = repository().join("tests/python/requirements.txt");
+    environment("python", "requirements.txt")
+}
+
+/// The interpreter of a virtual environment that holds `tests/python/requirements-ray.txt`. Ray takes hundreds of megabytes.
+pub fn python_with_ray() -> PathBuf {
+    environment("python-ray", "requirements-ray.txt")
+}
+
+/// An environment is created once, next to the build, and reused until its requirements change.
+fn environment(name: &str, requirements: &str) -> PathBuf {
+    let requirements = repository().join("tests/python").join(requirements);
     let wanted = fs::read_to_string(&requirements).expect("the requirements are committed");
-    let folder = target().join("tmp/python");
+    let folder = target().join("tmp").join(name);
     fs::create_dir_all(&folder).expect("the build folder is writable");
     let lock = File::create(folder.join("lock")).expect("the build folder is writable");
     lock.lock().expect("another test's lock ends");

@@ -1,6 +1,8 @@
 //! Shards of a source, embedded by processes that know nothing of each other, and a closing run make the table of one
 //! run.
 
+mod launchers;
+
 use std::{
     fs::{self, File},
     path::Path,
