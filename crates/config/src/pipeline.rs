@@ -117,6 +117,10 @@ pub struct Model {
     /// Maximum number of tokens in a device's batch; depends on the device when left out.
     #[schemars(range(min = 1))]
     pub batch_tokens: Option<usize>,
+    /// Maximum memory for the model's weights on the CPU, such as `"4 GiB"`; three quarters of the available memory when
+    /// left out. The layers of a larger model are streamed from their files, with the same vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
 }
 
 /// Texts that precede every input.
@@ -232,6 +236,7 @@ impl Default for Model {
             dims: None,
             tokenizer_threads: None,
             batch_tokens: None,
+            memory: None,
         }
     }
 }

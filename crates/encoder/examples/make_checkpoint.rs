@@ -1,11 +1,11 @@
-//! Writes a complete XLM-RoBERTa-XL checkpoint with made-up weights, to measure the real size without the hub.
+//! Writes a complete XLM-RoBERTa-XL or -XXL checkpoint with made-up weights, to measure the real size without the hub.
 //!
 //! ```text
 //! cargo run --release --package polylance-encoder --example make_checkpoint -- xlm-roberta-xl-made-up
 //! ```
 //!
 //! 3.48 billion parameters as bf16 safetensors in shards of 2 GB, 7 GB in all, with the built-in model's tokenizer.
-//! `--layers N` writes a shallower one.
+//! `--geometry xxl` writes 10.7 billion, 21 GB; `--layers N` writes a shallower one.
 #![expect(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::{env, error::Error, fs, path::Path, time::Instant};
@@ -17,20 +17,24 @@ use polylance_encoder::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
-    let folder = arguments.next().ok_or("usage: make_checkpoint FOLDER [--layers N]")?;
-    let layers = match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => 36,
-        (Some("--layers"), Some(layers)) => layers.parse()?,
-        (Some(other), _) => return Err(format!("unknown argument {other}").into()),
-    };
-    // The geometry of facebook/xlm-roberta-xl.
+    let folder = arguments.next().ok_or("usage: make_checkpoint FOLDER [--geometry xl|xxl] [--layers N]")?;
+    let (mut hidden, mut depth, mut layers) = (2560, 36, None);
+    while let Some(argument) = arguments.next() {
+        match (argument.as_str(), arguments.next().as_deref()) {
+            ("--geometry", Some("xl")) => (hidden, depth) = (2560, 36),
+            ("--geometry", Some("xxl")) => (hidden, depth) = (4096, 48),
+            ("--layers", Some(number)) => layers = Some(number.parse()?),
+            (other, value) => return Err(format!("unknown argument {other} {}", value.unwrap_or_default()).into()),
+        }
+    }
+    // The geometries of facebook/xlm-roberta-xl and facebook/xlm-roberta-xxl.
     let config = ModelConfig {
         kind: ModelKind::XlmRobertaXl,
         vocab_size: 250_880,
-        hidden_size: 2560,
-        num_hidden_layers: layers,
+        hidden_size: hidden,
+        num_hidden_layers: layers.unwrap_or(depth),
         num_attention_heads: 32,
-        intermediate_size: 10_240,
+        intermediate_size: 4 * hidden,
         max_position_embeddings: 514,
         type_vocab_size: 1,
         layer_norm_eps: 1e-5,

@@ -1,6 +1,6 @@
 //! The states and intermediate results of a batch on the CPU, in memory that is kept between batches.
 
-use std::cell::Cell;
+use std::{cell::Cell, mem};
 
 use candle_core::{Device, Tensor};
 use half::bf16;
@@ -52,13 +52,41 @@ impl Arena {
         Ok(states)
     }
 
+    /// Computes layers on states that wait outside of the arena before and after; they are moved, not copied.
+    pub(crate) fn resume(
+        states: &mut WaitingStates,
+        precision: Precision,
+        layers: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let mut arena = THREAD_ARENA.take().unwrap_or_default();
+        (arena.tokens, arena.hidden) = (states.tokens, states.hidden);
+        (arena.precision, arena.direct) = (precision, precision != Precision::Bf16);
+        mem::swap(&mut arena.states, &mut states.numbers);
+        arena.round_states();
+        let computed = layers(&mut arena);
+        mem::swap(&mut arena.states, &mut states.numbers);
+        THREAD_ARENA.set(Some(arena));
+        computed
+    }
+
     fn start(&mut self, states: &[f32]) {
         // Padded to whole tiles from the start, because a buffer loses its contents when it grows.
         self.states.f32(padded(self.tokens) * self.hidden)[..states.len()].copy_from_slice(states);
-        if !self.direct {
-            let input = self.input.bf16(padded(self.tokens) * self.hidden);
-            input.iter_mut().zip(states).for_each(|(to, from)| *to = bf16::from_f32(*from));
+        self.round_states();
+    }
+
+    /// Rounds the states to the input of the next map, unless it reads the states directly.
+    fn round_states(&mut self) {
+        if self.direct {
+            return;
         }
+        let (numbers, padded_numbers) = (self.tokens * self.hidden, padded(self.tokens) * self.hidden);
+        let (states, share) = (&*self.states.f32(numbers), ops::share_rows(numbers, self.hidden));
+        let input = &mut self.input.bf16(padded_numbers)[..numbers];
+        let parts = input.par_chunks_mut(share).zip(states.par_chunks(share));
+        parts.for_each(|(input, states)| {
+            input.iter_mut().zip(states).for_each(|(to, from)| *to = bf16::from_f32(*from));
+        });
     }
 
     /// Normalizes the states into the input of the next map, and leaves them unchanged.
@@ -143,6 +171,32 @@ impl Arena {
     pub(crate) fn add_wide(&mut self, linear: &Linear) -> Result<()> {
         let f32 = self.precision == Precision::F32;
         add(&mut self.wide, f32, [self.tokens, self.width, self.hidden], linear, &mut self.states)
+    }
+}
+
+/// The states of a batch between two layers, outside of an arena.
+#[derive(Debug)]
+pub(crate) struct WaitingStates {
+    tokens: usize,
+    hidden: usize,
+    /// `[tokens, hidden]` in f32, padded to whole tiles.
+    numbers: Buffer,
+}
+
+impl WaitingStates {
+    /// States, `[tokens, hidden]` in f32 on the CPU.
+    pub(crate) fn new(states: &Tensor) -> Result<Self> {
+        let (tokens, hidden) = states.dims2()?;
+        let mut numbers = Buffer::default();
+        let padded_numbers = numbers.f32(padded(tokens) * hidden);
+        ops::with_numbers(states, |states| padded_numbers[..states.len()].copy_from_slice(states))?;
+        Ok(Self { tokens, hidden, numbers })
+    }
+
+    /// The states as a tensor.
+    pub(crate) fn into_tensor(mut self) -> Result<Tensor> {
+        let numbers = self.numbers.f32(self.tokens * self.hidden);
+        Ok(Tensor::from_slice(numbers, (self.tokens, self.hidden), &Device::Cpu)?)
     }
 }
 

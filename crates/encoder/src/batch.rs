@@ -72,6 +72,48 @@ impl PackedBatch {
     pub fn sequences(&self) -> usize {
         self.cu_seqlens.len().saturating_sub(1)
     }
+
+    /// Cuts the batch between sequences into parts of at most `max_tokens` tokens; a longer sequence is a part of its
+    /// own, and a batch without sequences is one part. `cu_seqlens` are the checked borders of this batch.
+    pub(crate) fn parts(&self, cu_seqlens: &CuSeqlens, max_tokens: usize) -> Vec<BatchPart> {
+        let borders = cu_seqlens.as_slice();
+        let (mut parts, mut first) = (Vec::new(), 0);
+        for next in 1..borders.len() {
+            let is_last = next + 1 == borders.len();
+            if is_last || (borders[next + 1] - borders[first]) as usize > max_tokens {
+                parts.push(self.part(&borders[first..=next], first));
+                first = next;
+            }
+        }
+        if parts.is_empty() {
+            parts.push(self.part(borders, 0));
+        }
+        parts
+    }
+
+    /// The part with these borders, which begins at the sequence `first_sequence`.
+    fn part(&self, borders: &[u32], first_sequence: usize) -> BatchPart {
+        let (start, end) = (borders[0] as usize, borders[borders.len() - 1] as usize);
+        let of_part = |types: &Vec<u32>| types[start.min(types.len())..end.min(types.len())].to_vec();
+        BatchPart {
+            batch: Self {
+                input_ids: self.input_ids[start..end].to_vec(),
+                cu_seqlens: borders.iter().map(|border| border - borders[0]).collect(),
+                token_types: self.token_types.as_ref().map(of_part),
+            },
+            first_sequence,
+            first_token: start,
+        }
+    }
+}
+
+/// Neighbouring sequences of a batch, as a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BatchPart {
+    pub(crate) batch: PackedBatch,
+    /// Sequences and tokens of the whole batch before it.
+    pub(crate) first_sequence: usize,
+    pub(crate) first_token: usize,
 }
 
 /// Checked borders of the sequences in a packed batch.
@@ -138,6 +180,28 @@ mod tests {
         {
             assert!(CuSeqlens::new(borders.clone(), total).is_err(), "{borders:?} of {total}");
         }
+    }
+
+    #[test]
+    fn parts_are_cut_between_sequences() {
+        let rows: Vec<Vec<u32>> = [3, 2, 9, 1, 1, 4].iter().zip(1..).map(|(len, id)| vec![id; *len]).collect();
+        let batch = PackedBatch::with_token_types(&rows, &rows).unwrap();
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), 20).unwrap();
+        let starts = |max_tokens| {
+            let parts = batch.parts(&cu_seqlens, max_tokens);
+            let joined: Vec<u32> = parts.iter().flat_map(|part| part.batch.input_ids.clone()).collect();
+            assert_eq!(joined, batch.input_ids);
+            for part in &parts {
+                let rows = &rows[part.first_sequence..][..part.batch.sequences()];
+                assert_eq!(part.batch, PackedBatch::with_token_types(rows, rows).unwrap());
+            }
+            parts.iter().map(|part| (part.first_sequence, part.first_token)).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(5), [(0, 0), (2, 5), (3, 14), (5, 16)]);
+        assert_eq!(starts(1), [(0, 0), (1, 3), (2, 5), (3, 14), (4, 15), (5, 16)]);
+        assert_eq!(starts(20), [(0, 0)]);
+        let empty = PackedBatch::new(&[]).unwrap();
+        assert_eq!(empty.parts(&CuSeqlens::new(vec![0], 0).unwrap(), 5)[0].batch, empty);
     }
 
     #[test]

@@ -53,6 +53,16 @@ impl Embeddings {
         })
     }
 
+    /// Bytes in memory. The word embeddings stay in their file.
+    pub(crate) fn bytes_for(config: &ModelConfig) -> u64 {
+        let rows = config.max_position_embeddings + config.type_vocab_size + 1;
+        let norm = match config.kind.norm_placement() {
+            NormPlacement::Pre => 0,
+            NormPlacement::Post => LayerNorm::bytes_for(config.hidden_size),
+        };
+        (rows * config.hidden_size * size_of::<f32>()) as u64 + norm
+    }
+
     /// Returns `[total_tokens, hidden]`. Positions start again in every sequence.
     ///
     /// Source: `XLMRobertaXLEmbeddings` and `BertEmbeddings` in transformers 5.23.

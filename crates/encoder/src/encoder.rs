@@ -9,16 +9,18 @@ use rayon::prelude::*;
 use polylance_schema::Dtype;
 
 use crate::{
-    arena::Arena,
-    batch::{CuSeqlens, PackedBatch},
+    arena::{Arena, WaitingStates},
+    batch::{BatchPart, CuSeqlens, PackedBatch},
     config::{ModelConfig, NormPlacement},
     dtype,
     embeddings::Embeddings,
-    error::Result,
+    error::{ModelError, Result},
     key_values::KeyValues,
     layer::Layer,
+    layer_stream::LayerStream,
     norm::LayerNorm,
     packing::Packing,
+    residency::LayerPlacement,
     weights::Weights,
 };
 
@@ -35,24 +37,49 @@ pub struct Encoder {
 /// The layers, in memory or in their files.
 #[derive(Debug, Clone)]
 enum Layers {
-    /// Ready to compute.
+    /// In memory: a batch passes through all of them at once.
     Resident(Vec<Layer>),
-    /// In the files, in half precision: each layer is widened when it is computed.
-    Mapped { weights: Arc<Weights>, config: ModelConfig },
+    /// In their files: all parts of a batch pass through a layer before the next one is read.
+    Streamed { layers: LayerStream, part_tokens: usize },
+}
+
+/// The last hidden states of neighbouring sequences of a batch.
+#[derive(Debug)]
+pub(crate) struct EncodedPart {
+    /// `[total_tokens, hidden]`.
+    pub(crate) hidden_states: Tensor,
+    pub(crate) cu_seqlens: CuSeqlens,
+    /// Tokens of the batch before it.
+    pub(crate) first_token: usize,
+}
+
+/// A part of a batch on its way through the layers.
+struct WaitingPart {
+    states: WaitingStates,
+    cu_seqlens: CuSeqlens,
+    first_token: usize,
 }
 
 impl Encoder {
-    pub(crate) fn load(weights: &Arc<Weights>, config: &ModelConfig, dtype: Dtype, per_layer: bool) -> Result<Self> {
+    pub(crate) fn load(
+        weights: &Arc<Weights>,
+        config: &ModelConfig,
+        dtype: Dtype,
+        placement: LayerPlacement,
+    ) -> Result<Self> {
         let precision = dtype::precision(dtype);
         let vb = weights.var_builder().pp("encoder");
-        let layers = if per_layer {
-            Layers::Mapped { weights: Arc::clone(weights), config: config.clone() }
-        } else {
-            let packing = Packing::from_files(precision, weights);
-            let layers = (0..config.num_hidden_layers)
-                .into_par_iter()
-                .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, Some(&packing)));
-            Layers::Resident(layers.collect::<Result<_>>()?)
+        let layers = match placement {
+            LayerPlacement::Streamed { part_tokens } => {
+                Layers::Streamed { layers: LayerStream::new(weights, config, precision), part_tokens }
+            }
+            LayerPlacement::Resident => {
+                let packing = Packing::from_files(precision, weights);
+                let layers = (0..config.num_hidden_layers)
+                    .into_par_iter()
+                    .map(|layer| Layer::load(vb.pp(format!("layer.{layer}")), config, Some(&packing)));
+                Layers::Resident(layers.collect::<Result<_>>()?)
+            }
         };
         let norm = match config.kind.norm_placement() {
             NormPlacement::Pre => Some(LayerNorm::load(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?),
@@ -68,12 +95,54 @@ impl Encoder {
     /// # Errors
     /// When an input cannot be computed or the device fails.
     pub fn forward(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
-        let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
-        let hidden_states = Arena::compute(&embedded, self.precision, |arena| {
-            self.each_layer(|_, layer| layer.forward_in(arena, &cu_seqlens))
+        let mut parts = Vec::new();
+        self.each_part(batch, |part| {
+            parts.push(part.hidden_states);
+            Ok(())
         })?;
-        self.last_norm(hidden_states)
+        match <[Tensor; 1]>::try_from(parts) {
+            Ok([whole]) => Ok(whole),
+            Err(parts) => Ok(Tensor::cat(&parts, 0)?),
+        }
+    }
+
+    /// Calls `read` with the last hidden states of the batch, which are one part if the layers are in memory, and parts
+    /// of bounded size otherwise. Where a batch is cut changes no bit of any state.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`], and those of `read`.
+    pub(crate) fn each_part(&self, batch: &PackedBatch, mut read: impl FnMut(EncodedPart) -> Result<()>) -> Result<()> {
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+        let (layers, part_tokens) = match &self.layers {
+            Layers::Streamed { layers, part_tokens } => (layers, *part_tokens),
+            Layers::Resident(layers) => {
+                let embedded = self.embeddings.forward(batch, &cu_seqlens)?;
+                let hidden_states = Arena::compute(&embedded, self.precision, |arena| {
+                    layers.iter().try_for_each(|layer| layer.forward_in(arena, &cu_seqlens))
+                })?;
+                return read(EncodedPart { hidden_states: self.last_norm(hidden_states)?, cu_seqlens, first_token: 0 });
+            }
+        };
+        let parts = batch.parts(&cu_seqlens, part_tokens);
+        let mut waiting = parts.iter().map(|part| self.embed_part(part)).collect::<Result<Vec<_>>>()?;
+        layers.each_layer(|_, layer| {
+            waiting.iter_mut().try_for_each(|WaitingPart { states, cu_seqlens, .. }| {
+                Arena::resume(states, self.precision, |arena| layer.forward_in(arena, cu_seqlens))
+            })
+        })?;
+        for WaitingPart { states, cu_seqlens, first_token } in waiting {
+            let hidden_states = self.last_norm(states.into_tensor()?)?;
+            read(EncodedPart { hidden_states, cu_seqlens, first_token })?;
+        }
+        Ok(())
+    }
+
+    fn embed_part(&self, part: &BatchPart) -> Result<WaitingPart> {
+        let BatchPart { batch, first_sequence, first_token } = part;
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+        let of_batch = |error: ModelError| error.after_sequences(*first_sequence);
+        let embedded = self.embeddings.forward(batch, &cu_seqlens).map_err(of_batch)?;
+        Ok(WaitingPart { states: WaitingStates::new(&embedded)?, cu_seqlens, first_token: *first_token })
     }
 
     /// As [`Encoder::forward`], but tokens attend only to themselves and earlier ones.
@@ -112,12 +181,7 @@ impl Encoder {
     fn each_layer(&self, mut step: impl FnMut(usize, &Layer) -> Result<()>) -> Result<()> {
         match &self.layers {
             Layers::Resident(layers) => layers.iter().enumerate().try_for_each(|(number, layer)| step(number, layer)),
-            Layers::Mapped { weights, config } => {
-                let vb = weights.var_builder().pp("encoder.layer");
-                let packing = Packing::from_files(self.precision, weights);
-                (0..config.num_hidden_layers)
-                    .try_for_each(|number| step(number, &Layer::load(vb.pp(number), config, Some(&packing))?))
-            }
+            Layers::Streamed { layers, .. } => layers.each_layer(step),
         }
     }
 

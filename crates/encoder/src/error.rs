@@ -119,6 +119,21 @@ pub enum ModelError {
         /// What to change.
         advice: String,
     },
+    /// The memory limit of a model is too small to stream its layers: raise it.
+    #[error(
+        "the model may take {} of memory, and in {dtype} it takes {}, or at least {} if its layers are streamed",
+        size(*limit), size(*resident), size(*streamed)
+    )]
+    MemoryLimit {
+        /// The limit in bytes.
+        limit: u64,
+        /// The arithmetic.
+        dtype: String,
+        /// Bytes of the whole model in memory.
+        resident: u64,
+        /// Bytes of two layers and of everything that is always in memory.
+        streamed: u64,
+    },
     /// The device failed.
     #[error("computation failed: {0}")]
     Device(#[source] Box<dyn Error + Send + Sync>),
@@ -136,6 +151,14 @@ impl ModelError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    /// The error of a part of a batch as one of the batch, which has `count` sequences before the part.
+    pub(crate) fn after_sequences(self, count: usize) -> Self {
+        match self {
+            Self::Input { sequence, message } => Self::Input { sequence: sequence + count, message },
+            error => error,
+        }
     }
 
     pub(crate) fn config(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
@@ -168,6 +191,12 @@ fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
+/// A size that is at least as large, for messages: in whole MiB, or in bytes below one.
+pub(crate) fn size(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes < MIB { format!("{bytes} B") } else { format!("{} MiB", bytes.div_ceil(MIB)) }
+}
+
 impl From<UnknownWord> for ModelError {
     fn from(error: UnknownWord) -> Self {
         Self::Option(error.to_string())
@@ -176,6 +205,10 @@ impl From<UnknownWord> for ModelError {
 
 impl Explain for ModelError {
     fn hint(&self) -> Option<Cow<'_, str>> {
+        if let Self::MemoryLimit { streamed, .. } = self {
+            let hint = format!("set model.memory (--model-memory) to \"{}\" or more, or leave it out", size(*streamed));
+            return Some(hint.into());
+        }
         let hint = match self {
             Self::NotFound { .. } => Some(
                 "a model is `builtin:multilingual-e5-small`, a folder or a .gguf file, also at s3://, gs:// or az://, or \
@@ -203,6 +236,7 @@ impl Explain for ModelError {
             | Self::MissingFile { .. }
             | Self::Config { .. }
             | Self::Unsupported { .. }
+            | Self::MemoryLimit { .. }
             | Self::Option(_) => ErrorClass::User,
             _ => ErrorClass::Environment,
         }

@@ -7,13 +7,14 @@ use crate::{
     config::ModelConfig,
     cuda::{Attention, CudaEncoder, CudaHead, Request},
     device::Device,
-    encoder::Encoder,
+    encoder::{EncodedPart, Encoder},
     error::{ModelError, Result},
     files::ModelFiles,
     head_info::{HeadInfo, labels},
     head_kind::HeadKind,
     heads::{Head, Logits, WeightPlacement},
     loading::{Engine, LoadOptions, LoadReport, Loaded},
+    residency::HeadWeights,
 };
 
 /// A loaded model with one head. It is immutable, and CPU devices share one.
@@ -57,7 +58,7 @@ impl HeadModel {
         head_config.check(kind)?;
         let labels = labels(kind, head_config)?;
         let Loaded { engine, weights, report } =
-            Loaded::new(files, options, device, |weights| Head::tensors(kind, config, head_config, weights))?;
+            Loaded::new(files, options, device, |weights| HeadWeights::of_head(kind, config, head_config, weights))?;
         let model = match engine {
             Engine::Cuda(encoder) => {
                 let dtype = options.dtype.unwrap_or_default();
@@ -65,7 +66,7 @@ impl HeadModel {
                 Placed::Cuda { encoder, head }
             }
             Engine::Cpu(encoder) => {
-                let resident = kind == HeadKind::CausalLm && !report.per_layer;
+                let resident = kind == HeadKind::CausalLm && report.streaming.is_none();
                 let placement = if resident { WeightPlacement::Resident } else { WeightPlacement::Mapped };
                 let head = Head::load(kind, config, head_config, &weights, placement)?;
                 Placed::Cpu { encoder, head: Box::new(head) }
@@ -93,7 +94,14 @@ impl HeadModel {
         }
         let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
         match &self.model {
-            Placed::Cpu { encoder, head } => head.forward(&self.hidden_states(encoder, batch)?, &cu_seqlens),
+            Placed::Cpu { encoder, head } => {
+                let mut logits = Logits::new();
+                self.each_part(encoder, batch, |EncodedPart { hidden_states, cu_seqlens, .. }| {
+                    logits.extend(head.forward(&hidden_states, &cu_seqlens)?);
+                    Ok(())
+                })?;
+                Ok(logits)
+            }
             Placed::Cuda { encoder, head } if head.is_language() => {
                 let all: Vec<u32> = (0..batch.input_ids.len() as u32).collect();
                 let mut rows = encoder.vocabulary_logits(batch, self.attention(), head, &all)?.into_iter();
@@ -133,9 +141,20 @@ impl HeadModel {
         }
         match &self.model {
             Placed::Cpu { encoder, head } => {
-                let hidden_states = self.hidden_states(encoder, batch)?;
-                let chosen = hidden_states.index_select(&Tensor::new(rows, &CandleDevice::Cpu)?, 0)?;
-                Ok(head.language()?.forward(&chosen)?.to_vec2()?)
+                let (mut chosen, mut rest) = (Vec::new(), &rows[..]);
+                self.each_part(encoder, batch, |EncodedPart { hidden_states, first_token, .. }| {
+                    // The rows of a part are neighbours, because they are sorted by sequence.
+                    let (first, end) = (first_token as u32, (first_token + hidden_states.dim(0)?) as u32);
+                    let of_part = rest.iter().take_while(|row| (first..end).contains(row)).count();
+                    let (rows, others) = rest.split_at(of_part);
+                    rest = others;
+                    if !rows.is_empty() {
+                        let rows: Vec<u32> = rows.iter().map(|row| row - first).collect();
+                        chosen.push(hidden_states.index_select(&Tensor::new(rows, &CandleDevice::Cpu)?, 0)?);
+                    }
+                    Ok(())
+                })?;
+                Ok(head.language()?.forward(&Tensor::cat(&chosen, 0)?)?.to_vec2()?)
             }
             Placed::Cuda { encoder, head } => {
                 in_ascending_order(&rows, |rows| encoder.vocabulary_logits(batch, self.attention(), head, rows))
@@ -152,8 +171,18 @@ impl HeadModel {
         }
     }
 
-    fn hidden_states(&self, encoder: &Encoder, batch: &PackedBatch) -> Result<Tensor> {
-        if self.head.kind() == HeadKind::CausalLm { encoder.forward_causal(batch) } else { encoder.forward(batch) }
+    /// Calls `read` with the hidden states of the batch, part by part.
+    fn each_part(
+        &self,
+        encoder: &Encoder,
+        batch: &PackedBatch,
+        mut read: impl FnMut(EncodedPart) -> Result<()>,
+    ) -> Result<()> {
+        if self.head.kind() != HeadKind::CausalLm {
+            return encoder.each_part(batch, read);
+        }
+        let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
+        read(EncodedPart { hidden_states: encoder.forward_causal(batch)?, cu_seqlens, first_token: 0 })
     }
 
     fn attention(&self) -> Attention {

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use polylance_kernels::Precision;
 
 use crate::{
     arena::Arena,
@@ -66,6 +67,14 @@ impl Layer {
             output: linear(wide, hidden, "output.dense")?,
             feed_forward_norm: LayerNorm::load(hidden, config.layer_norm_eps, vb.pp(feed_forward_norm))?,
         })
+    }
+
+    /// Bytes in memory of a layer whose maps are packed in `precision`.
+    pub(crate) fn bytes_for(precision: Precision, config: &ModelConfig) -> u64 {
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let maps = [(hidden, 3 * hidden), (hidden, hidden), (hidden, wide), (wide, hidden)];
+        let maps: u64 = maps.iter().map(|(inputs, outputs)| Linear::bytes_for(precision, *inputs, *outputs)).sum();
+        maps + 2 * LayerNorm::bytes_for(hidden)
     }
 
     /// `hidden_states`: `[total_tokens, hidden]`. Returns the same shape.

@@ -61,6 +61,11 @@ impl Linear {
         Ok(Self { weight: Arc::new(weight), bias: Tensor::cat(&biases, 0)? })
     }
 
+    /// Bytes in memory of a map with these sizes, packed in `precision`.
+    pub(crate) fn bytes_for(precision: Precision, inputs: usize, outputs: usize) -> u64 {
+        (PackedWeights::bytes_for(precision, outputs, inputs) + outputs * size_of::<f32>()) as u64
+    }
+
     /// `x Wᵀ + b`. The result of packed weights of fewer bits than f32 is bf16.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use polylance_schema::{Dtype, Pooling};
 use serde::Serialize;
 
 use crate::{
+    available_memory::available_memory,
     config::ModelConfig,
     cuda::CudaEncoder,
     device::Device,
@@ -13,23 +14,9 @@ use crate::{
     encoder::Encoder,
     error::Result,
     files::ModelFiles,
+    residency::{HeadWeights, LayerPlacement, Streaming, WeightBytes},
     weights::{CheckedWeights, TensorSpec, Weights, tensors},
 };
-
-/// Above this many bytes in f32, half-precision weights are widened one layer at a time.
-const WIDEN_PER_LAYER_ABOVE: u64 = 4 << 30;
-
-/// When half-precision weights are widened to f32, if the arithmetic is f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Widen {
-    /// Per layer when the model would need more than 4 GiB in f32.
-    #[default]
-    Auto,
-    /// Once: twice the memory, at full speed.
-    AtLoad,
-    /// In every pass: the weights stay in the mapped file.
-    PerLayer,
-}
 
 /// How a model is loaded. The defaults are those of the model.
 #[derive(Debug, Clone, Default)]
@@ -42,9 +29,11 @@ pub struct LoadOptions {
     pub normalize: Option<bool>,
     /// Keeps only this many leading dimensions.
     pub dims: Option<usize>,
-    /// When half-precision weights are widened to f32.
-    pub widen: Widen,
-    /// The largest number of tokens in a pass on a GPU; by default it depends on the free memory.
+    /// The most bytes that the weights may take on the CPU. The layers of a larger model stay in their files and are
+    /// read again in every pass. Three quarters of the available memory unless given.
+    pub memory: Option<u64>,
+    /// The largest number of tokens in a pass on a GPU, by default as many as fit into its free memory; and through a
+    /// layer at once on a CPU that reads the layers again in every pass, by default 8,192.
     pub batch_tokens: Option<usize>,
 }
 
@@ -61,8 +50,8 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Tensors in the files that are not read.
     pub unused: Vec<String>,
-    /// Whether weights are widened one layer at a time.
-    pub per_layer: bool,
+    /// The sizes of a model whose layers are streamed; `None` if they are in memory.
+    pub streaming: Option<Streaming>,
 }
 
 impl LoadReport {
@@ -75,18 +64,18 @@ impl LoadReport {
             compute_dtype: dtype.to_string(),
             missing: Vec::new(),
             unused: Vec::new(),
-            per_layer: false,
+            streaming: None,
         }
     }
 
-    pub(crate) fn new(checked: CheckedWeights, dtype: Dtype, per_layer: bool) -> Self {
+    pub(crate) fn new(checked: CheckedWeights, dtype: Dtype, streaming: Option<Streaming>) -> Self {
         Self {
             parameters: checked.parameters,
             stored_dtype: checked.stored.name().to_owned(),
             compute_dtype: dtype.to_string(),
             missing: checked.missing,
             unused: checked.unused,
-            per_layer,
+            streaming,
         }
     }
 }
@@ -123,33 +112,33 @@ impl Loaded {
         files: &ModelFiles,
         options: &LoadOptions,
         device: &Device,
-        head: impl FnOnce(&Weights) -> Result<Vec<TensorSpec>>,
+        head: impl FnOnce(&Weights) -> Result<HeadWeights>,
     ) -> Result<Self> {
         let dtype = options.dtype.unwrap_or_default();
         dtype::check_dtype(dtype, device)?;
         let config = files.config();
         let weights = Weights::open(files.weights())?;
         let mut specs = tensors(config);
-        specs.extend(head(&weights)?);
+        let head = head(&weights)?;
+        specs.extend_from_slice(&head.tensors);
         let checked = CheckedWeights::new(weights, &specs)?;
-        let per_layer = match options.widen {
-            _ if !device.is_cpu() => false,
-            Widen::AtLoad => false,
-            Widen::PerLayer => true,
-            Widen::Auto => {
-                // Packed weights of fewer bits are no larger than the stored ones.
-                let wide = dtype == Dtype::F32 && checked.stored.is_half();
-                wide && checked.parameters * 4 > WIDEN_PER_LAYER_ABOVE
+        let (engine, streaming) = match device {
+            Device::Cpu => {
+                let bytes = WeightBytes::new(config, dtype, &head);
+                let streaming = bytes.place(options.memory, available_memory)?;
+                if streaming.is_some() {
+                    bytes.log_streamed(options.memory);
+                }
+                let placement = LayerPlacement::new(streaming, options.batch_tokens);
+                (Engine::Cpu(Box::new(Encoder::load(&checked.weights, config, dtype, placement)?)), streaming)
             }
-        };
-        let engine = match device {
-            Device::Cpu => Engine::Cpu(Box::new(Encoder::load(&checked.weights, config, dtype, per_layer)?)),
             Device::Cuda(gpu) => {
-                Engine::Cuda(Box::new(CudaEncoder::load(&checked.weights, config, dtype, options.batch_tokens, gpu)?))
+                let encoder = CudaEncoder::load(&checked.weights, config, dtype, options.batch_tokens, gpu)?;
+                (Engine::Cuda(Box::new(encoder)), None)
             }
         };
         checked.weights.release_all();
         let weights = Arc::clone(&checked.weights);
-        Ok(Self { engine, weights, report: LoadReport::new(checked, dtype, per_layer) })
+        Ok(Self { engine, weights, report: LoadReport::new(checked, dtype, streaming) })
     }
 }

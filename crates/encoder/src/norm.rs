@@ -33,6 +33,11 @@ impl LayerNorm {
         Ok(Self { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
     }
 
+    /// Bytes in memory of a norm of this width.
+    pub(crate) fn bytes_for(width: usize) -> u64 {
+        (2 * width * size_of::<f32>()) as u64
+    }
+
     /// Calls `work` with the CPU kernel of this norm.
     pub(crate) fn with<T>(&self, work: impl FnOnce(polylance_kernels::LayerNorm<'_>) -> T) -> Result<T> {
         let norm = |weight: &[f32]| {

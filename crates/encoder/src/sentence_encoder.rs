@@ -9,11 +9,13 @@ use crate::{
     config::ModelConfig,
     cuda::{Attention, CudaEncoder, CudaHead, Request, Vectors},
     device::Device,
+    encoder::EncodedPart,
     error::{ModelError, Result},
     files::ModelFiles,
     heads::Logits,
     loading::{Engine, LoadOptions, LoadReport, Loaded},
     pooling::{normalize, pool},
+    residency::HeadWeights,
     shared_head::SharedHead,
 };
 
@@ -40,7 +42,7 @@ impl SentenceEncoder {
         }
         let (config, defaults) = (files.config(), files.defaults());
         let dim = dimensions(options, config)?;
-        let Loaded { engine, report, .. } = Loaded::new(files, options, device, |_| Ok(Vec::new()))?;
+        let Loaded { engine, report, .. } = Loaded::new(files, options, device, |_| Ok(HeadWeights::default()))?;
         Ok(Self {
             engine,
             pooling: options.pooling.unwrap_or(defaults.pooling),
@@ -113,11 +115,15 @@ impl SentenceEncoder {
     pub fn embed_with(&self, batch: &PackedBatch, heads: &[SharedHead]) -> Result<(Vec<f32>, Vec<Logits>)> {
         match &self.engine {
             Engine::Cpu(encoder) => {
-                let hidden_states = encoder.forward(batch)?;
-                let cu_seqlens = CuSeqlens::new(batch.cu_seqlens.clone(), batch.input_ids.len())?;
-                let logits =
-                    heads.iter().map(|head| head.forward(&hidden_states, &cu_seqlens)).collect::<Result<_>>()?;
-                Ok((self.vectors(&hidden_states, &cu_seqlens)?, logits))
+                let (mut vectors, mut logits) = (Vec::new(), vec![Logits::new(); heads.len()]);
+                encoder.each_part(batch, |EncodedPart { hidden_states, cu_seqlens, .. }| {
+                    for (head, logits) in heads.iter().zip(&mut logits) {
+                        logits.extend(head.forward(&hidden_states, &cu_seqlens)?);
+                    }
+                    vectors.extend(self.vectors(&hidden_states, &cu_seqlens)?);
+                    Ok(())
+                })?;
+                Ok((vectors, logits))
             }
             Engine::Cuda(encoder) => {
                 let heads: Vec<&CudaHead> = heads.iter().map(SharedHead::on_gpu).collect::<Result<_>>()?;

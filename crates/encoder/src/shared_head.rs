@@ -94,7 +94,7 @@ impl SharedHead {
                 Placed::Cuda(Box::new(CudaHead::load(kind, backbone, head_config, weights, dtype, gpu)?))
             }
         };
-        let mut report = LoadReport::new(checked, dtype, false);
+        let mut report = LoadReport::new(checked, dtype, None);
         let backbone: HashSet<String> = tensors(backbone).into_iter().map(|spec| spec.name).collect();
         report.unused.retain(|name| !backbone.contains(name));
         Ok(Self { layers, info: HeadInfo::new(kind, labels, head_config.clone(), report) })

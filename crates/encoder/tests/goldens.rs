@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use polylance_encoder::{
-    CuSeqlens, Device, Gpu, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, Widen, pool,
-    synthetic::{Checkpoint, Format},
+    CuSeqlens, Device, Gpu, LoadOptions, ModelConfig, ModelFiles, PackedBatch, Pooling, SentenceEncoder, pool,
+    synthetic::Checkpoint,
 };
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
 use polylance_schema::Dtype;
@@ -129,12 +129,11 @@ fn padding_written_in_a_text_has_the_positions_of_transformers() {
         let checkpoint = Checkpoint::new(config(goldens.case(name)));
         let batch = PackedBatch::new(&inputs).unwrap();
         let expected = goldens.values(&format!("{name}.hidden_states"));
-        for (device, widen) in [(&Device::Cpu, Widen::AtLoad), (&Device::Cpu, Widen::PerLayer), (&gpu, Widen::AtLoad)] {
-            let options = LoadOptions { widen, ..LoadOptions::default() };
-            let states = load_on(&checkpoint, &options, device).hidden_states(&batch).unwrap();
+        for device in [&Device::Cpu, &gpu] {
+            let states = load_on(&checkpoint, &LoadOptions::default(), device).hidden_states(&batch).unwrap();
             let found = states.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let apart = largest_difference(&found, &expected);
-            assert!(apart <= 1e-4, "{name} on {device:?}, {widen:?}: hidden states differ by {apart}");
+            assert!(apart <= 1e-4, "{name} on {device:?}: hidden states differ by {apart}");
         }
     }
 }
@@ -158,21 +157,6 @@ fn an_item_alone_equals_the_item_in_a_batch() {
             assert!(apart <= 2e-6, "{name}: {} tokens differ by {apart}", input.len());
         }
     }
-}
-
-#[test]
-fn weights_widened_a_layer_at_a_time_give_the_same_vectors() {
-    let goldens = Goldens::read();
-    let case = goldens.case("xl-mixed-lengths");
-    let checkpoint = Checkpoint::new(config(case)).format(Format::Bf16).shards(100_000);
-    let batch = PackedBatch::new(&inputs(case)).unwrap();
-    let vectors = |widen| {
-        let model = load(&checkpoint, &LoadOptions { widen, ..LoadOptions::default() });
-        assert_eq!(model.report().per_layer, widen == Widen::PerLayer);
-        assert_eq!(model.report().stored_dtype, "bf16");
-        model.embed(&batch).unwrap()
-    };
-    assert_eq!(vectors(Widen::PerLayer), vectors(Widen::AtLoad));
 }
 
 #[test]

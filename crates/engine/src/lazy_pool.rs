@@ -14,7 +14,9 @@ use polylance_backend::{
 };
 use polylance_encoder::ModelFiles;
 use polylance_schema::TaskSpec;
-use polylance_worker::{DevicePool, FusedHead, GPU_LANES, Machine, PoolOptions, SelectedDevices};
+use polylance_worker::{
+    DevicePool, FusedHead, GPU_LANES, Machine, PoolOptions, SelectedDevices, streamed_window_tokens,
+};
 use tokio::sync::OnceCell;
 
 /// Estimated tokens in a batch of a CPU worker.
@@ -51,10 +53,15 @@ impl LazyPool {
         options: PoolOptions,
         devices: &SelectedDevices,
     ) -> Self {
+        let (max_tokens, machine) = (files.defaults().max_tokens, Machine::this());
+        let window_tokens = match streamed_window_tokens(&files, &options, devices, machine) {
+            Some(streamed) => full_window_tokens(streamed, max_tokens),
+            None => window_tokens(devices, options.batch_tokens, machine),
+        };
         let info = BackendInfo {
             dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
-            max_tokens: files.defaults().max_tokens,
-            window_tokens: window_tokens(devices, options.batch_tokens, Machine::this()),
+            max_tokens,
+            window_tokens,
             devices: devices.names(),
         };
         let specs = heads.iter().map(|head| head.spec.clone()).collect();
@@ -71,6 +78,12 @@ fn window_tokens(devices: &SelectedDevices, batch_tokens: Option<usize>, machine
         SelectedDevices::Cuda(gpus) => (gpus.len() * GPU_LANES, GPU_BATCH_TOKENS),
     };
     workers.saturating_mul(batch_tokens.unwrap_or(usual)).saturating_mul(BATCHES_PER_WORKER)
+}
+
+/// The number of tokens that closes a window of at most `streamed` tokens, which pass through streamed layers together:
+/// the last input exceeds it.
+fn full_window_tokens(streamed: usize, max_tokens: usize) -> usize {
+    streamed.saturating_sub(max_tokens).max(streamed / 2)
 }
 
 impl State {
@@ -154,5 +167,11 @@ mod tests {
         assert_eq!(window(&["cuda:1"], None, &with), 128 * 1024);
         assert_eq!(window(&["auto"], None, &with), 2 * 128 * 1024);
         assert_eq!(window(&["auto"], Some(1000), &with), 8000);
+    }
+
+    #[test]
+    fn window_of_streamed_layers_is_one_batch() {
+        assert_eq!(full_window_tokens(4096, 512), 3584);
+        assert_eq!(full_window_tokens(64, 512), 32);
     }
 }

@@ -46,7 +46,8 @@ pub async fn select(pipeline: &Pipeline) -> Result<Selection> {
         None => dtype_of_table(&pipeline.table.uri).await?,
         given => given,
     };
-    devices::select(&pipeline.model.devices, dtype)
+    let selection = devices::select(&pipeline.model.devices, dtype)?;
+    Ok(selection.with_memory(pipeline.model.memory.map(|limit| limit.0)))
 }
 
 /// The files of a model that the user has named; they read text as when the table was made.

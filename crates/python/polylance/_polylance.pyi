@@ -40,7 +40,9 @@ class Table:
 
 @final
 class Encoder:
-    def __new__(cls, model: str, devices: list[str], dtype: str | None, max_tokens: int | None) -> Encoder: ...
+    def __new__(
+        cls, model: str, devices: list[str], dtype: str | None, max_tokens: int | None, memory: str | None
+    ) -> Encoder: ...
     @staticmethod
     def of_table(table: Table) -> Encoder: ...
     @property

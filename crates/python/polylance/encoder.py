@@ -31,6 +31,8 @@ class Encoder:
         devices: As in `model.devices` of a pipeline file: "cpu", "cuda:0"; all GPUs by default, or all cores.
         dtype: "f32", "bf16", "f16" or "int8"; the fastest accurate one of the devices by default.
         max_tokens: Maximum number of tokens in an input; a longer one is truncated. The model's limit by default.
+        memory: Maximum memory for the weights on the CPU, in bytes or as "4GiB". The layers of a larger model are
+            streamed from their files, with the same vectors. Three quarters of the available memory by default.
     """
 
     #: As in sentence-transformers: the similarity of two vectors.
@@ -45,9 +47,11 @@ class Encoder:
         devices: str | Sequence[str] = (),
         dtype: str | None = None,
         max_tokens: int | None = None,
+        memory: int | str | None = None,
     ):
         devices = [devices] if isinstance(devices, str) else list(devices)
-        self._native = _polylance.Encoder(os.fspath(model), devices, dtype, max_tokens)
+        limit = None if memory is None else str(memory)
+        self._native = _polylance.Encoder(os.fspath(model), devices, dtype, max_tokens, limit)
 
     @classmethod
     def _of(cls, native: _polylance.Encoder) -> Encoder:

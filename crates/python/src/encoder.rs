@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use polylance_backend::{Backend, BackendError, BackendHandle, TokenizeSpec};
+use polylance_config::ByteSize;
 use polylance_engine::{EngineError, devices, models};
 use polylance_schema::{Chunking, Dtype, Prompts};
 use pyo3::prelude::*;
@@ -42,11 +43,15 @@ impl Encoder {
         devices: Vec<String>,
         dtype: Option<&str>,
         max_tokens: Option<usize>,
+        memory: Option<&str>,
     ) -> PyResult<Self> {
         let dtype = dtype.map(str::parse::<Dtype>).transpose().map_err(|error| wrong(error.to_string()))?;
+        let memory =
+            memory.map(str::parse::<ByteSize>).transpose().map_err(|error| wrong(format!("memory: {error}")))?;
         let (name, prompts, pool) = wait(py, async {
             let files = models::find(&model).await?;
             let selection = tokio::task::spawn_blocking(move || devices::select(&devices, dtype)).await??;
+            let selection = selection.with_memory(memory.map(|limit| limit.0));
             let pool = models::open(&files, &selection, None).await?;
             Ok::<_, EngineError>((files.name().to_owned(), files.defaults().prompts.clone(), pool))
         })?;

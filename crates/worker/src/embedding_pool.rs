@@ -60,8 +60,8 @@ impl DevicePool {
             pooling: options.pooling,
             normalize: options.normalize,
             dims: options.dims,
+            memory: options.memory,
             batch_tokens: options.batch_tokens,
-            ..LoadOptions::default()
         };
         let model = EmbeddingModel { files: files.clone(), heads: heads.to_vec(), options: load_options };
         let PerDevice { devices, loaded } = PerDevice::load(model, &selection.devices, options, machine)?;

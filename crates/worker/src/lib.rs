@@ -27,7 +27,7 @@ pub use embedding_pool::DevicePool;
 pub use error::PoolError;
 pub use fused_heads::{FusedHead, can_fuse};
 pub use options::PoolOptions;
-pub use placement::GPU_LANES;
+pub use placement::{GPU_LANES, streamed_window_tokens};
 pub use selection::{
     DeviceSpec, Machine, NoGpu, SelectedDevices, Selection, SelectionNote, VisibleGpu, resolve, resolve_query,
 };

@@ -24,6 +24,9 @@ pub struct PoolOptions {
     pub tokenizer_threads: Option<usize>,
     /// Maximum number of tokens in a batch; each device's default unless given.
     pub batch_tokens: Option<usize>,
+    /// The most bytes that the weights may take on the CPU; three quarters of the available memory unless given. The
+    /// layers of a larger model are streamed from their files.
+    pub memory: Option<u64>,
     /// The time limit after which a batch stalls; half an hour unless given, zero for no limit.
     pub stall: Option<Duration>,
 }

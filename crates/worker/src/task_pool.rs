@@ -48,8 +48,12 @@ impl TaskPool {
         };
         let machine = Machine::this();
         let selection = Selection::from_options(options, machine)?;
-        let load_options =
-            LoadOptions { dtype: Some(selection.dtype), batch_tokens: options.batch_tokens, ..LoadOptions::default() };
+        let load_options = LoadOptions {
+            dtype: Some(selection.dtype),
+            memory: options.memory,
+            batch_tokens: options.batch_tokens,
+            ..LoadOptions::default()
+        };
         let model = AnnotationModel { files: files.clone(), spec: spec.clone(), options: load_options };
         let PerDevice { devices, loaded } = PerDevice::load(model, &selection.devices, options, machine)?;
         let unusable = |message| PoolError::Tokenizer { model: files.name().to_owned(), message };

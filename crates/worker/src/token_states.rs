@@ -62,7 +62,7 @@ impl TokenStates {
     pub fn open(files: &ModelFiles, prefix: &str, options: &PoolOptions) -> std::result::Result<Self, PoolError> {
         let machine = Machine::this();
         let selected = resolve_cores(&options.devices, CPU_ONLY, machine)?;
-        let load_options = LoadOptions { dtype: options.dtype, ..LoadOptions::default() };
+        let load_options = LoadOptions { dtype: options.dtype, memory: options.memory, ..LoadOptions::default() };
         let model = StateModel { files: files.clone(), options: load_options };
         let PerDevice { devices, .. } = PerDevice::load(model, &selected, options, machine)?;
         Ok(Self {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use polylance_backend::{Backend, BackendError, TokenizeSpec};
-use polylance_encoder::ModelFiles;
+use polylance_encoder::{ModelError, ModelFiles};
 use polylance_schema::{Chunking, Cut};
 use polylance_testkit::{SCRIPTS, conformance, long_document};
-use polylance_worker::{DevicePool, PoolOptions};
+use polylance_worker::{DevicePool, PoolError, PoolOptions};
 
 fn pool(devices: &[&str]) -> DevicePool {
     let files = ModelFiles::find("builtin:multilingual-e5-small").unwrap();
@@ -32,6 +32,23 @@ fn one_device_and_several_give_the_same_vectors() {
     let chunks = block_on(one.tokenize(texts, &split(64, 0, Cut::Sentence))).unwrap();
     let inputs: Vec<Vec<u32>> = chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect();
     assert_eq!(block_on(one.encode(inputs.clone())).unwrap(), block_on(several.encode(inputs)).unwrap());
+}
+
+#[test]
+fn streamed_layers_are_one_device_with_the_same_vectors() {
+    let files = ModelFiles::find("builtin:multilingual-e5-small").unwrap();
+    let open = |memory| DevicePool::open(&files, &PoolOptions { memory: Some(memory), ..PoolOptions::default() });
+    let Err(PoolError::Model(ModelError::MemoryLimit { streamed: smallest, .. })) = open(1) else {
+        panic!("one byte was enough");
+    };
+    let (streamed, resident) = (open(smallest).unwrap(), open(u64::MAX).unwrap());
+    assert!(streamed.report().streaming.is_some() && resident.report().streaming.is_none());
+    assert_eq!(streamed.info().devices, ["cpu"]);
+    assert!(streamed.info().window_tokens >= 4096, "{}", streamed.info().window_tokens);
+    let texts: Vec<String> = SCRIPTS.iter().map(|(_, text)| long_document(text, 300)).collect();
+    let chunks = block_on(streamed.tokenize(texts, &split(64, 0, Cut::Sentence))).unwrap();
+    let inputs: Vec<Vec<u32>> = chunks.into_iter().flatten().map(|chunk| chunk.input_ids).collect();
+    assert_eq!(block_on(streamed.encode(inputs.clone())).unwrap(), block_on(resident.encode(inputs)).unwrap());
 }
 
 #[test]

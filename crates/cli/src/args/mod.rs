@@ -10,7 +10,7 @@ mod task;
 mod word;
 
 pub(crate) use columns::split_columns;
-pub(crate) use model::{ComputeArgs, DeviceArgs, ModelArgs, TableModelArgs};
+pub(crate) use model::{ComputeArgs, DeviceArgs, MemoryArgs, ModelArgs, TableModelArgs};
 pub(crate) use output::{OutputArgs, ProgressMode};
 pub(crate) use shard::ShardArg;
 pub(crate) use task::{TaskArgs, usage};

@@ -1,5 +1,6 @@
 //! The arguments that select models and devices.
 
+use polylance_config::ByteSize;
 use polylance_encoder::ModelFiles;
 use polylance_engine::{
     devices,
@@ -26,6 +27,22 @@ impl DeviceArgs {
     }
 }
 
+/// The memory of a model on the CPU.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct MemoryArgs {
+    /// Maximum memory for the model's weights on the CPU, such as 4GiB; the layers of a larger model are streamed from
+    /// their files [default: three quarters of the available memory]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) model_memory: Option<ByteSize>,
+}
+
+impl MemoryArgs {
+    /// The limit in bytes.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.model_memory.map(|limit| limit.0)
+    }
+}
+
 /// The dtype and the devices of a command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ComputeArgs {
@@ -35,16 +52,18 @@ pub(crate) struct ComputeArgs {
     dtype: Option<Dtype>,
     #[command(flatten)]
     devices: DeviceArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 impl ComputeArgs {
     pub(crate) fn select(&self) -> Result<Selection> {
-        self.devices.select(self.dtype)
+        Ok(self.devices.select(self.dtype)?.with_memory(self.memory.bytes()))
     }
 
     /// As [`Self::select`] with another dtype, for which `auto` may select other devices.
     pub(crate) fn select_with(&self, dtype: Dtype) -> Result<Selection> {
-        self.devices.select(Some(dtype))
+        Ok(self.devices.select(Some(dtype))?.with_memory(self.memory.bytes()))
     }
 }
 

@@ -7,7 +7,7 @@ use polylance_engine::{AnnotateRequest, resolve};
 use polylance_schema::{CommitPolicy, Dtype, TaskName};
 
 use crate::{
-    args::{DeviceArgs, ProgressMode, TaskArgs, usage, word},
+    args::{DeviceArgs, MemoryArgs, ProgressMode, TaskArgs, usage, word},
     error::{Result, UsageError},
     exit::ExitStatus,
     jobs::{self, annotate::FillOptions},
@@ -54,6 +54,8 @@ pub(crate) struct Args {
     dtype: Option<Dtype>,
     #[command(flatten)]
     devices: DeviceArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Number of rows after which a commit is made
     #[arg(long, value_name = "N", default_value_t = CommitPolicy::default().rows)]
     commit_rows: u64,
@@ -114,7 +116,7 @@ async fn request(args: &Args) -> Result<(AnnotateRequest, Duration)> {
     let request = AnnotateRequest {
         table: table.clone(),
         columns: vec![annotate],
-        selection: args.devices.select(dtype)?,
+        selection: args.devices.select(dtype)?.with_memory(args.memory.bytes()),
         commit: CommitPolicy { rows: args.commit_rows, seconds: CommitPolicy::default().seconds },
         stall: None,
     };

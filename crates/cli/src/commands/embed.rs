@@ -4,7 +4,7 @@ use polylance_config::{Pipeline, Source, Table};
 use polylance_engine::EmbedOptions;
 
 use crate::{
-    args::{DeviceArgs, OutputArgs, split_columns},
+    args::{DeviceArgs, MemoryArgs, OutputArgs, split_columns},
     error::Result,
     exit::ExitStatus,
     jobs,
@@ -44,6 +44,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     devices: DeviceArgs,
     #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -69,6 +71,7 @@ pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &m
     if !args.devices.devices.is_empty() {
         pipeline.model.devices = args.devices.devices;
     }
+    pipeline.model.memory = args.memory.model_memory;
     pipeline.source.keep = args.keep.iter().flat_map(|list| split_columns(list)).collect();
     pipeline.source.condition = args.condition;
     pipeline.validate()?;

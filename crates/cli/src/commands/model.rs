@@ -111,7 +111,7 @@ fn print(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
     let Checked { config, defaults, weights, .. } = checked;
     let pooling = format!("{:?}", defaults.pooling).to_lowercase();
     let normalized = if defaults.normalize { "normalized" } else { "not normalized" };
-    let widened = if weights.per_layer { ", converted layer by layer" } else { "" };
+    let streamed = if weights.streaming.is_some() { ", streamed by layers" } else { "" };
     let mut fields = vec![
         ("model", checked.model.to_owned()),
         ("kind", config.kind.model_type().to_owned()),
@@ -127,7 +127,7 @@ fn print(checked: &Checked<'_>, printer: &mut Printer) -> Result<()> {
             ),
         ),
         ("parameters", thousands(weights.parameters)),
-        ("weights", format!("{}, computed in {}{widened}", weights.stored_dtype, weights.compute_dtype)),
+        ("weights", format!("{}, computed in {}{streamed}", weights.stored_dtype, weights.compute_dtype)),
         ("vectors", format!("{} dimensions, {pooling} pooling, {normalized}", checked.dim)),
         ("prompts", format!("passage {:?}, query {:?}", defaults.prompts.passage, defaults.prompts.query)),
         ("limit", format!("{} tokens (the positions allow {})", defaults.max_tokens, config.max_tokens())),

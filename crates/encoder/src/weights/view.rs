@@ -37,10 +37,6 @@ impl Stored {
         elements.is_multiple_of(numbers).then(|| elements / numbers)?.checked_mul(bytes)
     }
 
-    pub(crate) fn is_half(&self) -> bool {
-        matches!(self, Self::F16 | Self::Bf16)
-    }
-
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::F32 => "f32",
@@ -77,7 +73,10 @@ impl TensorView<'_> {
     /// All numbers, in order.
     pub(crate) fn to_f32(self) -> Vec<f32> {
         let mut numbers = vec![0.0; self.shape.iter().product()];
-        if let Some((in_block, bytes)) = self.stored.block() {
+        if numbers.len() <= TASK_NUMBERS {
+            // Without the threads of a pool, which may be the one that waits for these numbers.
+            widen(self.stored, self.bytes, &mut numbers);
+        } else if let Some((in_block, bytes)) = self.stored.block() {
             numbers
                 .par_chunks_mut(TASK_NUMBERS)
                 .zip(self.bytes.par_chunks(TASK_NUMBERS / in_block * bytes))

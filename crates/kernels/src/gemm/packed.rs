@@ -31,7 +31,7 @@ impl PackedWeights {
     /// `n` or `k` is 0.
     pub fn new(precision: Precision, n: usize, k: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         assert!(n > 0 && k > 0, "weights have rows and columns");
-        let k_groups = k.div_ceil(precision.numbers_per_group()).next_multiple_of(K_GROUP_STEP);
+        let k_groups = k_groups(precision, k);
         let mut bytes = AlignedBytes::zeroed(n.div_ceil(PANEL) * k_groups * PANEL * 4);
         let (mut scales, mut column_sums) = (Vec::new(), Vec::new());
         // A panel's columns one after another, with zeros after the last number of each.
@@ -85,6 +85,12 @@ impl PackedWeights {
         self.k
     }
 
+    /// Bytes in memory of `n` rows of `k` numbers, before they are packed.
+    pub fn bytes_for(precision: Precision, n: usize, k: usize) -> usize {
+        let per_column = if precision == Precision::Int8 { 2 * size_of::<f32>() } else { 0 };
+        n.div_ceil(PANEL) * k_groups(precision, k) * PANEL * 4 + n * per_column
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + (self.scales.len() + self.column_sums.len()) * 4
@@ -106,6 +112,11 @@ impl PackedWeights {
     pub(super) fn column_sums(&self) -> &[f32] {
         &self.column_sums
     }
+}
+
+/// Groups of a column of `k` numbers, with those that pad it.
+fn k_groups(precision: Precision, k: usize) -> usize {
+    k.div_ceil(precision.numbers_per_group()).next_multiple_of(K_GROUP_STEP)
 }
 
 /// Writes a panel group by group, in each of them that of every column. A few groups of each column are taken at a

@@ -135,6 +135,16 @@ fn edge_sizes_match_the_reference() {
 }
 
 #[test]
+fn bytes_are_known_before_packing() {
+    for precision in PRECISIONS {
+        for (n, k) in [(1, 1), (16, 16), (17, 65), (90, 150)] {
+            let packed = Product::new(1, n, k, 7).packed(precision);
+            assert_eq!(PackedWeights::bytes_for(precision, n, k), packed.bytes(), "{precision:?}, {n}x{k}");
+        }
+    }
+}
+
+#[test]
 fn row_alone_equals_row_in_batch() {
     let product = Product::new(67, 70, 1100, 11);
     for precision in PRECISIONS {

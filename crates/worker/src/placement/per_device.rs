@@ -9,6 +9,7 @@ use polylance_encoder::{Device as Hardware, Gpu, LoadReport, ModelError};
 use super::{
     device_threads::DeviceThreads,
     gpu_model::{GPU_LANES, GpuLoader, GpuModel, Lane, LoadFailure, context},
+    streamed_window::{joined, window_tokens},
 };
 use crate::{
     device::{DeviceWorker, Devices, TokenCount},
@@ -17,9 +18,8 @@ use crate::{
     selection::{DeviceSpec, Machine, SelectedDevices, VisibleGpu},
 };
 
-/// Tokens in a batch of cores: enough to fill their caches, and more where weights are widened again for every batch.
+/// Tokens in a batch of cores: enough to fill their caches.
 const BATCH_TOKENS_CPU: usize = 2048;
-const BATCH_TOKENS_CPU_PER_LAYER: usize = 8192;
 /// Tokens in a batch of a GPU without a limit of its own.
 const BATCH_TOKENS_GPU: usize = 16_384;
 
@@ -83,8 +83,10 @@ impl<M: DeviceModel> PerDevice<M> {
     ) -> Result<Self, PoolError> {
         let model = Arc::new(model);
         let Placement { workers, loaded, batch_tokens } = match devices {
-            SelectedDevices::AllCores => load_on_cores(&model, options, |per_layer| all_cores(per_layer, machine)),
-            SelectedDevices::Cpu(specs) => load_on_cores(&model, options, |_| specs.clone()),
+            SelectedDevices::AllCores => load_on_cores(&model, options, |streamed| all_cores(streamed, machine)),
+            SelectedDevices::Cpu(specs) => {
+                load_on_cores(&model, options, |streamed| if streamed { vec![joined(specs)] } else { specs.clone() })
+            }
             SelectedDevices::Cuda(gpus) => load_on_gpus(&model, gpus, options, machine),
         }?;
         Ok(Self { devices: Devices::start(workers, batch_tokens, options.stall())?, loaded })
@@ -140,11 +142,10 @@ impl<M: DeviceModel> DeviceWorker for ModelWorker<M> {
     }
 }
 
-/// One device per core if the weights are small enough to stay in memory as the arithmetic needs them, otherwise all
-/// cores as one device.
-fn all_cores(per_layer: bool, machine: &Machine) -> Vec<DeviceSpec> {
+/// One device per core if all layers are in memory, and all cores as one device if they are streamed.
+fn all_cores(streamed: bool, machine: &Machine) -> Vec<DeviceSpec> {
     let cores = machine.cores();
-    if per_layer || cores.len() < 2 {
+    if streamed || cores.len() < 2 {
         return vec![DeviceSpec::Cpu];
     }
     cores.iter().map(|&core| DeviceSpec::Cores(vec![core])).collect()
@@ -156,13 +157,15 @@ fn load_on_cores<M: DeviceModel>(
     specs: impl FnOnce(bool) -> Vec<DeviceSpec>,
 ) -> Result<Placement<M>, PoolError> {
     let loaded = Arc::new(OnDevice { loaded: model.load(&Hardware::Cpu)?, gpu: None });
-    let per_layer = M::report(&loaded).per_layer;
+    let streaming = M::report(&loaded).streaming;
     let worker = |spec: &DeviceSpec| {
         let (threads, loaded) = (DeviceThreads::new(spec, None)?, LoadedModel::OnCores(Arc::clone(&loaded)));
         Ok(ModelWorker { model: Arc::clone(model), threads, loaded })
     };
-    let workers = specs(per_layer).iter().map(worker).collect::<Result<_, PoolError>>()?;
-    let default = if per_layer { BATCH_TOKENS_CPU_PER_LAYER } else { BATCH_TOKENS_CPU };
+    let specs = specs(streaming.is_some());
+    let workers = specs.iter().map(worker).collect::<Result<_, PoolError>>()?;
+    let cores = specs.iter().map(DeviceSpec::threads).sum();
+    let default = streaming.map_or(BATCH_TOKENS_CPU, |streaming| window_tokens(streaming, cores));
     Ok(Placement { workers, loaded, batch_tokens: options.batch_tokens.unwrap_or(default) })
 }
 
@@ -268,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_core_is_a_device_unless_weights_are_widened_layer_by_layer() {
+    fn each_core_is_a_device_unless_layers_are_streamed() {
         let machine = |cores: &[usize]| Machine::new(cores.to_vec(), Ok(Vec::new()));
         let each = [0, 3].map(|core| DeviceSpec::Cores(vec![core]));
         assert_eq!(all_cores(false, &machine(&[0, 3])), each);

@@ -20,6 +20,8 @@ pub struct Selection {
     pub dtype: Dtype,
     /// How the selection differs from the one that the names or the table suggest.
     pub note: Option<SelectionNote>,
+    /// The most bytes that a model's weights may take on the CPU, if there is a limit.
+    pub memory: Option<u64>,
 }
 
 /// Devices of one kind. GPUs and cores do not share work: their vectors differ in the last bits, and the device that
@@ -61,7 +63,7 @@ pub fn resolve(names: &[String], dtype: Option<Dtype>, machine: &Machine) -> Res
     let (devices, note) = select(names, dtype, machine)?;
     let dtype = dtype.unwrap_or_else(|| devices.fastest_dtype());
     devices.check(dtype)?;
-    Ok(Selection { devices, dtype, note })
+    Ok(Selection { devices, dtype, note, memory: None })
 }
 
 /// The devices and the dtype for the queries of a table: the table's own dtype, except that cores compute f32 for a
@@ -72,10 +74,10 @@ pub fn resolve(names: &[String], dtype: Option<Dtype>, machine: &Machine) -> Res
 pub fn resolve_query(names: &[String], table: Dtype, machine: &Machine) -> Result<Selection, PoolError> {
     let (devices, note) = select(names, Some(table), machine)?;
     if table == Dtype::F16 && !devices.is_cuda() {
-        return Ok(Selection { devices, dtype: Dtype::F32, note: Some(SelectionNote::F16AsF32) });
+        return Ok(Selection { devices, dtype: Dtype::F32, note: Some(SelectionNote::F16AsF32), memory: None });
     }
     devices.check(table)?;
-    Ok(Selection { devices, dtype: table, note })
+    Ok(Selection { devices, dtype: table, note, memory: None })
 }
 
 /// The cores with these names, for work that is not computed on GPUs.
@@ -104,14 +106,25 @@ impl Selection {
         resolve(&options.devices, Some(options.dtype.unwrap_or_default()), machine)
     }
 
+    /// The same selection with a memory limit for a model's weights on the CPU.
+    #[must_use]
+    pub fn with_memory(self, memory: Option<u64>) -> Self {
+        Self { memory, ..self }
+    }
+
     /// The options that open a pool with this selection.
     pub fn options(&self) -> PoolOptions {
-        PoolOptions { devices: self.devices.names(), dtype: Some(self.dtype), ..PoolOptions::default() }
+        PoolOptions {
+            devices: self.devices.names(),
+            dtype: Some(self.dtype),
+            memory: self.memory,
+            ..PoolOptions::default()
+        }
     }
 
     /// Logs the selection at level info.
     pub fn log(&self) {
-        let Self { devices, dtype, note } = self;
+        let Self { devices, dtype, note, memory: _ } = self;
         let named = match devices {
             SelectedDevices::Cuda(gpus) => {
                 gpus.iter().map(|gpu| format!("cuda:{} ({})", gpu.ordinal, gpu.name)).collect::<Vec<_>>().join(", ")

@@ -73,11 +73,7 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
-            Self::Cores(cores) => match cores[..] {
-                [first, .., last] => write!(f, "cpu:{first}-{last}"),
-                [core] => write!(f, "cpu:{core}"),
-                [] => f.write_str("cpu"),
-            },
+            Self::Cores(cores) => write!(f, "cpu:{}", number_ranges(cores)),
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
     }
