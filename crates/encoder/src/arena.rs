@@ -41,9 +41,7 @@ impl Arena {
         precision: Precision,
         layers: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<Tensor> {
-        let mut arena = THREAD_ARENA.take().unwrap_or_default();
-        (arena.tokens, arena.hidden) = states.dims2()?;
-        (arena.precision, arena.direct) = (precision, precision != Precision::Bf16);
+        let mut arena = Self::of_thread(states.dims2()?, precision);
         ops::with_numbers(states, |states| arena.start(states))?;
         layers(&mut arena)?;
         let numbers = arena.states.f32(arena.tokens * arena.hidden);
@@ -58,15 +56,19 @@ impl Arena {
         precision: Precision,
         layers: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        let mut arena = THREAD_ARENA.take().unwrap_or_default();
-        (arena.tokens, arena.hidden) = (states.tokens, states.hidden);
-        (arena.precision, arena.direct) = (precision, precision != Precision::Bf16);
+        let mut arena = Self::of_thread((states.tokens, states.hidden), precision);
         mem::swap(&mut arena.states, &mut states.numbers);
         arena.round_states();
         let computed = layers(&mut arena);
         mem::swap(&mut arena.states, &mut states.numbers);
         THREAD_ARENA.set(Some(arena));
         computed
+    }
+
+    /// Takes the arena of this thread, for states of this shape.
+    fn of_thread((tokens, hidden): (usize, usize), precision: Precision) -> Self {
+        let arena = THREAD_ARENA.take().unwrap_or_default();
+        Self { tokens, hidden, precision, direct: precision != Precision::Bf16, ..arena }
     }
 
     fn start(&mut self, states: &[f32]) {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     config::{ModelConfig, ModelKind},
     error::{ModelError, Result},
+    files::ModelFiles,
     head_config::FittedHead,
     head_kind::HeadKind,
     heads::{self, DecoderTensors},
@@ -161,6 +162,17 @@ impl Checkpoint {
     #[must_use]
     pub fn shards(self, shard_bytes: u64) -> Self {
         Self { shard_bytes, ..self }
+    }
+
+    /// Writes the checkpoint with an empty tokenizer, and finds it: a model for batches of token ids.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or the checkpoint is no model.
+    pub fn write_model(&self, folder: &Path) -> Result<ModelFiles> {
+        self.write(folder)?;
+        let tokenizer = folder.join("tokenizer.json");
+        fs::write(&tokenizer, "{}").map_err(ModelError::io(&tokenizer))?;
+        ModelFiles::at(&folder.display().to_string(), folder)
     }
 
     /// Writes `config.json` and the weights as safetensors, one tensor at a time. The caller writes the tokenizer.

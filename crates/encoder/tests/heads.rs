@@ -100,9 +100,7 @@ impl Case<'_> {
 
 fn files_of(checkpoint: &Checkpoint) -> (TempDir, ModelFiles) {
     let folder = tempfile::tempdir().unwrap();
-    checkpoint.write(folder.path()).unwrap();
-    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
-    let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
+    let files = checkpoint.write_model(folder.path()).unwrap();
     (folder, files)
 }
 

@@ -1,7 +1,5 @@
 //! A model whose layers are streamed from their files gives what it gives in memory, bit for bit.
 
-use std::fs;
-
 use polylance_encoder::{
     Device, Generation, HeadKind, HeadModel, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles, ModelKind,
     PackedBatch, Result, SentenceEncoder, SharedHead,
@@ -32,9 +30,7 @@ fn config(kind: ModelKind) -> ModelConfig {
 
 fn files_of(checkpoint: &Checkpoint) -> (TempDir, ModelFiles) {
     let folder = tempfile::tempdir().unwrap();
-    checkpoint.write(folder.path()).unwrap();
-    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
-    let files = ModelFiles::find(folder.path().to_str().unwrap()).unwrap();
+    let files = checkpoint.write_model(folder.path()).unwrap();
     (folder, files)
 }
 

@@ -75,5 +75,6 @@ pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &m
     pipeline.source.keep = args.keep.iter().flat_map(|list| split_columns(list)).collect();
     pipeline.source.condition = args.condition;
     pipeline.validate()?;
-    jobs::embed::run(&pipeline, EmbedOptions::default(), &args.output, controller, printer).await
+    let options = EmbedOptions { reread: args.output.reread, ..EmbedOptions::default() };
+    jobs::embed::run(&pipeline, options, &args.output, controller, printer).await
 }

@@ -55,6 +55,6 @@ Relative paths in the file are relative to the current folder.";
 pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
     let shard = args.shard.map(ShardArg::resolve).transpose()?;
-    let options = EmbedOptions { shard, ..EmbedOptions::default() };
+    let options = EmbedOptions { reread: args.output.reread, only: None, shard };
     jobs::embed::run(&pipeline, options, &args.output, controller, printer).await
 }

@@ -66,8 +66,8 @@ pub(crate) struct Args {
     /// Weight of the vector score in weighted fusion, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     vector_weight: Option<f32>,
-    /// Rerank the best candidates with this cross-encoder: a folder (local, s3://, gs://
-    /// or az://) or a hub name
+    /// Rerank the best candidates with this cross-encoder: a folder (local, s3://, gs:// or az://) or a hub
+    /// name
     #[arg(long, value_name = "MODEL")]
     rerank: Option<String>,
     /// Minimum number of index partitions to search [default: as tuned, else 20]

@@ -19,7 +19,7 @@ use crate::{
     shutdown::{FINISH_AND_COMMIT, Interrupted, ShutdownController, ShutdownPlan},
 };
 
-/// Runs a pipeline, or only a part of its source; `output` says whether unchanged files are read. Configuration, source, table and contract are checked before the
+/// Runs a pipeline, or only a part of its source. Configuration, source, table and contract are checked before the
 /// model is loaded.
 pub(crate) async fn run(
     pipeline: &Pipeline,
@@ -28,7 +28,6 @@ pub(crate) async fn run(
     controller: &ShutdownController,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let options = EmbedOptions { reread: output.reread, ..options };
     let plan = while_opening(output.progress, Box::pin(EmbedPlan::open(pipeline, options))).await?;
     if output.explain {
         printer.line(plan.to_string().trim_end())?;

@@ -13,9 +13,10 @@ use crate::{
 /// numbers is `b·p` bytes in its file and takes `2·p` operations per token. With `r` bytes per second from the disk and
 /// `f` operations per second of each of `c` cores, that is `2·p·tokens / (c·f) > b·p / r`, or
 /// `tokens / c > b·f / (2·r)`, whatever the size of the model: 500 tokens per core for bf16 files, 500 MB/s and 250 G
-/// operations per second. More tokens make one window longer than the time limit of a batch without saving anything.
+/// operations per second. The cores also pack each layer, in every window: its share falls with the tokens, and longer
+/// windows would come near the time limit of a batch.
 const TOKENS_PER_CORE: usize = 2048;
-/// Also where the states of so many tokens do not fit into the memory limit: with fewer, a pass mostly reads.
+/// Also where the states of this many tokens do not fit into the memory limit: with fewer, a pass mostly reads.
 const MIN_TOKENS: usize = 4096;
 const MAX_TOKENS: usize = 65_536;
 

@@ -92,9 +92,7 @@ fn rows(config: &ModelConfig, lengths: &Value) -> Result<Vec<Vec<u32>>> {
 /// Writes a checkpoint for as long as the folder lives.
 fn files_of(checkpoint: &Checkpoint) -> Result<(TempDir, ModelFiles)> {
     let folder = tempfile::tempdir()?;
-    checkpoint.write(folder.path())?;
-    fs::write(folder.path().join("tokenizer.json"), "{}")?;
-    let files = ModelFiles::find(folder.path().to_str().context("the folder's name is not UTF-8")?)?;
+    let files = checkpoint.write_model(folder.path())?;
     Ok((folder, files))
 }
 
