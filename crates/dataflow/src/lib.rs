@@ -23,7 +23,7 @@ mod store_refusal;
 pub use error::{ColumnUse, SourceError, TableKind, store_hint};
 pub use exec::{
     annotate::AnnotateExec,
-    anti_join::AntiJoinExec,
+    anti_join::{AntiJoinExec, KnownDocuments},
     distinct::{DistinctIdExec, RepeatedId},
     encode::EncodeExec,
     filter_rows::{FilterRowsExec, RowSet},
@@ -31,15 +31,17 @@ pub use exec::{
     scan::SourceScanExec,
     tokenize::TokenizeExec,
 };
-pub use plan::plan_embeddings;
-pub use progress::{SourceProgress, progress};
+pub use plan::{plan_embeddings, plan_split_embeddings, plan_split_ids};
+pub use progress::{SourceProgress, SplitMetrics, progress};
 pub use shutdown::{Cancelled, ShutdownSignal};
 pub use source::{
     coverage::Coverage,
+    input_types::{decode as decode_fields, encode as encode_fields},
     location::{object_address::ObjectAddress, stdin::stdin_bytes},
     open::Source,
     profile::{ColumnSample, SourceColumn, SourceProfile},
     spec::{CsvSpec, SourceSpec},
+    split::{SourceSplit, Splits},
 };
-pub use spill::source_ids::{AllIds, SourceIds};
+pub use spill::source_ids::{AllIds, SourceIds, SplitIdList, SplitIds};
 pub use store_refusal::is_store_refusal;

@@ -9,7 +9,7 @@ use polylance_schema::ContentRule;
 
 use crate::{
     exec::{
-        anti_join::AntiJoinExec,
+        anti_join::{AntiJoinExec, KnownDocuments},
         distinct::{DistinctIdExec, RepeatedId},
         encode::EncodeExec,
         filter_rows::{FilterRowsExec, RowSet},
@@ -36,11 +36,8 @@ pub fn plan_embeddings(
     heads: &[FieldRef],
     rule: ContentRule,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let scan = Arc::new(SourceScanExec::new(source.clone()).with_rule(rule));
-    let repeated = if source.has_content_ids() { RepeatedId::Dropped } else { RepeatedId::Refused };
     let earlier = SourceScanExec::earlier_ids(source).map(|scan| Arc::new(scan) as Arc<dyn ExecutionPlan>);
-    let distinct = DistinctIdExec::new(scan).with_repeated(repeated).with_earlier(earlier);
-    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(distinct);
+    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(distinct_rows(source, rule).with_earlier(earlier));
     if let Some(only) = only {
         documents = Arc::new(FilterRowsExec::new(documents, only));
     }
@@ -49,6 +46,40 @@ pub fn plan_embeddings(
     }
     let chunks = Arc::new(TokenizeExec::try_new(documents, tokenize)?);
     Ok(Arc::new(EncodeExec::try_new(chunks, info, heads)?))
+}
+
+/// As [`plan_embeddings`], for a split: ids of the rows before it are `taken`, and `known` are the table's documents.
+///
+/// # Errors
+/// When the parts do not fit together, which is a defect of the caller.
+pub fn plan_split_embeddings(
+    split: &Source,
+    known: Option<Arc<KnownDocuments>>,
+    taken: Arc<[u128]>,
+    tokenize: TokenizeSpec,
+    info: &BackendInfo,
+    heads: &[FieldRef],
+    rule: ContentRule,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let mut documents: Arc<dyn ExecutionPlan> = Arc::new(distinct_rows(split, rule).with_taken(taken));
+    if let Some(known) = known {
+        documents = Arc::new(AntiJoinExec::with_known(known, documents));
+    }
+    let chunks = Arc::new(TokenizeExec::try_new(documents, tokenize)?);
+    Ok(Arc::new(EncodeExec::try_new(chunks, info, heads)?))
+}
+
+/// Reads a split for the list of its ids in the session. The texts are read too: a row with a text that is refused does
+/// not use its id.
+pub fn plan_split_ids(split: &Source, rule: ContentRule) -> Arc<dyn ExecutionPlan> {
+    Arc::new(distinct_rows(split, rule))
+}
+
+/// The rows of a source, each id once.
+fn distinct_rows(source: &Source, rule: ContentRule) -> DistinctIdExec {
+    let scan = Arc::new(SourceScanExec::new(source.clone()).with_rule(rule));
+    let repeated = if source.has_content_ids() { RepeatedId::Dropped } else { RepeatedId::Refused };
+    DistinctIdExec::new(scan).with_repeated(repeated)
 }
 
 #[cfg(test)]

@@ -32,8 +32,18 @@ impl ShutdownSignal {
         self.immediate.cancel();
     }
 
+    /// Resolves when a graceful end is requested.
+    pub async fn requested(&self) {
+        self.graceful.cancelled().await;
+    }
+
+    /// Resolves when the end is forced.
+    pub async fn forced(&self) {
+        self.immediate.cancelled().await;
+    }
+
     /// The signal of the session, or one that is never given.
-    pub(crate) fn of(context: &TaskContext) -> Self {
+    pub fn of(context: &TaskContext) -> Self {
         context.session_config().get_extension::<Self>().map(|signal| signal.as_ref().clone()).unwrap_or_default()
     }
 
@@ -79,7 +89,8 @@ impl Cancelled {
         matches!(error.find_root(), DataFusionError::External(inner) if inner.is::<Self>())
     }
 
-    fn error() -> DataFusionError {
+    /// The error with which a plan ends.
+    pub fn error() -> DataFusionError {
         DataFusionError::External(Box::new(Self))
     }
 }

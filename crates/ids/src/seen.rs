@@ -36,7 +36,14 @@ impl SeenIds {
     /// # Errors
     /// When a temporary file cannot be written or read.
     pub fn insert(&mut self, id: impl AsRef<[u8]>) -> io::Result<bool> {
-        let hash = hash(id.as_ref());
+        self.insert_hash(hash(id.as_ref()))
+    }
+
+    /// As [`insert`](Self::insert), for an id of which only the [`hash`] is known.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be written or read.
+    pub fn insert_hash(&mut self, hash: u128) -> io::Result<bool> {
         if self.filter_has(hash) && self.has(hash)? {
             return Ok(false);
         }

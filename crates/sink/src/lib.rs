@@ -12,6 +12,7 @@ mod error;
 mod index;
 mod maintenance;
 mod operator;
+mod outbox;
 mod plan;
 mod projection;
 mod quarantine;
@@ -22,7 +23,7 @@ mod token_features;
 mod write;
 
 pub use columns::{Declared, FillTarget, LanceFillExec, TableRowsExec, declare_columns, missing_rows};
-pub use commit::{CommitReport, FillReport, LanceCommitExec, properties};
+pub use commit::{CommitReport, FillReport, LanceCommitExec, data_files_exist, properties};
 pub use error::{ColumnDifference, ContractMismatch, SinkError};
 pub use index::{
     FullTextIndexOutcome, FullTextUpdate, IndexAction, IndexOutcome, IndexSpec, Staleness, merge_index, retrain_index,
@@ -33,6 +34,7 @@ pub use maintenance::{
     MaintenanceReport, ManifestScope, OnConflict, RepairReport, Retention, SourceManifest, cleanup, compact,
     delete_missing, maintain, plan_compaction, record_manifest, repair,
 };
+pub use outbox::{Outbox, remove_outdated_outboxes};
 pub use plan::{plan_commit, quarantined_so_far};
 pub use projection::{MapOutcome, compute_map};
 pub use quarantine::{
@@ -44,4 +46,4 @@ pub use table::{
     lease_uri, quarantine_uri, version_files,
 };
 pub use token_features::{FeatureKey, FeatureTable, TokenFeatures};
-pub use write::LanceWriteExec;
+pub use write::{LanceWriteExec, QUARANTINED_METRIC, WindowMerger, window_schema};

@@ -24,9 +24,9 @@ pub fn plan_commit(input: Arc<dyn ExecutionPlan>, target: TableTarget) -> Result
 
 /// Documents that the running plan has sent to the quarantine so far, committed or not.
 pub fn quarantined_so_far(plan: &dyn ExecutionPlan) -> u64 {
-    let own = || plan.metrics()?.sum_by_name(QUARANTINED_METRIC).map(|value| value.as_usize() as u64);
-    if plan.is::<LanceWriteExec>() {
-        return own().unwrap_or_default();
+    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name(QUARANTINED_METRIC));
+    if let Some(own) = own {
+        return own.as_usize() as u64;
     }
     plan.children().into_iter().map(|child| quarantined_so_far(child.as_ref())).sum()
 }

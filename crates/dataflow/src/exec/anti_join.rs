@@ -8,7 +8,10 @@
 //! is too small for them. A batch is returned before the next one is read: DataFusion's `HashJoinExec` cannot spill,
 //! and it gathers thousands of rows for a batch, which are gigabytes with long documents.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
@@ -17,12 +20,15 @@ use arrow::{
 use async_stream::try_stream;
 use datafusion::{
     error::{DataFusionError, Result},
-    execution::{SendableRecordBatchStream, TaskContext, memory_pool::MemoryConsumer},
+    execution::{
+        SendableRecordBatchStream, TaskContext,
+        memory_pool::{MemoryConsumer, MemoryReservation},
+    },
     physical_plan::{
         DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, PlanProperties, Statistics,
         coalesce_partitions::CoalescePartitionsExec,
         execution_plan::CardinalityEffect,
-        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput},
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput, Time},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -45,10 +51,58 @@ pub(crate) const ROWS_SKIPPED: &str = "rows_skipped";
 /// Name of the metric with the time until all keys of the table are read, waits included.
 const BUILD_TIME: &str = "build_time";
 
+/// The documents of a version of a table, for several plans at the same time.
+pub struct KnownDocuments(Mutex<KeySet>);
+
+impl KnownDocuments {
+    /// Reads the table's documents, in any order. They take memory of `reservation` as long as it grants some.
+    ///
+    /// # Errors
+    /// When the keys cannot be read, or their temporary file cannot be written.
+    pub async fn read(keys: SendableRecordBatchStream, reservation: MemoryReservation) -> Result<Self> {
+        Self::read_timed(keys, reservation, &Time::new()).await
+    }
+
+    async fn read_timed(
+        mut keys: SendableRecordBatchStream,
+        reservation: MemoryReservation,
+        elapsed_compute: &Time,
+    ) -> Result<Self> {
+        let mut known = KeySetBuilder::new(reservation);
+        while let Some(batch) = keys.try_next().await? {
+            let _timer = elapsed_compute.timer();
+            for_each_key(&batch, |_, key| known.insert(key))?;
+        }
+        drop(keys);
+        let _timer = elapsed_compute.timer();
+        Ok(Self(Mutex::new(known.finish().map_err(datafusion_error::temporary)?)))
+    }
+
+    /// The rows of a batch that the table does not have.
+    fn without_known(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        drop_known(batch, &mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for KnownDocuments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownDocuments").finish_non_exhaustive()
+    }
+}
+
+/// Where the documents of the table come from.
+#[derive(Debug)]
+enum Keys {
+    /// A plan reads them.
+    Plan(Arc<dyn ExecutionPlan>),
+    /// They were read before.
+    Known(Arc<KnownDocuments>),
+}
+
 /// Keeps the documents that are not among the keys.
 #[derive(Debug)]
 pub struct AntiJoinExec {
-    keys: Arc<dyn ExecutionPlan>,
+    keys: Keys,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -69,9 +123,15 @@ impl AntiJoinExec {
             }
         }
         let single = keys.output_partitioning().partition_count() == 1;
-        let keys = if single { keys } else { Arc::new(CoalescePartitionsExec::new(keys)) };
+        let keys = Keys::Plan(if single { keys } else { Arc::new(CoalescePartitionsExec::new(keys)) });
         let properties = operator::properties(input.schema());
         Ok(Self { keys, input, properties, metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// `known` are the table's documents, `input` yields `source_schema(keep)`.
+    pub fn with_known(known: Arc<KnownDocuments>, input: Arc<dyn ExecutionPlan>) -> Self {
+        let properties = operator::properties(input.schema());
+        Self { keys: Keys::Known(known), input, properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
@@ -92,18 +152,28 @@ impl ExecutionPlan for AntiJoinExec {
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition; 2]
+        vec![Distribution::SinglePartition; self.children().len()]
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![false, true]
+        match &self.keys {
+            Keys::Plan(_) => vec![false, true],
+            Keys::Known(_) => vec![true],
+        }
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.keys, &self.input]
+        match &self.keys {
+            Keys::Plan(keys) => vec![keys, &self.input],
+            Keys::Known(_) => vec![&self.input],
+        }
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Keys::Known(known) = &self.keys {
+            let input = operator::only_child(self.name(), children)?;
+            return Ok(Arc::new(Self::with_known(Arc::clone(known), input)));
+        }
         let [keys, input] =
             <[_; 2]>::try_from(children).map_err(|_| DataFusionError::Plan("AntiJoinExec has two inputs".into()))?;
         Ok(Arc::new(Self::try_new(keys, input)?))
@@ -114,26 +184,30 @@ impl ExecutionPlan for AntiJoinExec {
         let skipped = MetricBuilder::new(&self.metrics).counter(ROWS_SKIPPED, partition);
         let build_time = MetricBuilder::new(&self.metrics).subset_time(BUILD_TIME, partition);
         let reservation = MemoryConsumer::new(self.name()).register(context.memory_pool());
-        let mut keys = self.keys.execute(0, Arc::clone(&context))?;
+        let (keys, known) = match &self.keys {
+            Keys::Plan(keys) => (Some(keys.execute(0, Arc::clone(&context))?), None),
+            Keys::Known(known) => (None, Some(Arc::clone(known))),
+        };
         let mut input = self.input.execute(partition, context)?;
         let batches = try_stream! {
             let build = build_time.timer();
-            let mut known = KeySetBuilder::new(reservation);
-            while let Some(batch) = keys.try_next().await? {
-                let _timer = baseline.elapsed_compute().timer();
-                for_each_key(&batch, |_, key| known.insert(key))?;
-            }
-            drop(keys);
-            let mut known = {
-                let _timer = baseline.elapsed_compute().timer();
-                known.finish().map_err(datafusion_error::temporary)?
+            let read = match keys {
+                Some(keys) => {
+                    let elapsed = baseline.elapsed_compute();
+                    Some(Arc::new(KnownDocuments::read_timed(keys, reservation, elapsed).await?))
+                }
+                None => None,
             };
+            let known = read.or(known);
             build.done();
             while let Some(batch) = input.try_next().await? {
                 let rows = batch.num_rows();
                 let rest = {
                     let _timer = baseline.elapsed_compute().timer();
-                    drop_known(batch, &mut known)?
+                    match &known {
+                        Some(known) => known.without_known(batch)?,
+                        None => batch,
+                    }
                 };
                 skipped.add(rows - rest.num_rows());
                 if rest.num_rows() > 0 {
@@ -226,6 +300,27 @@ mod tests {
         assert!(batches.iter().all(|batch| batch[CONTENT_HASH].null_count() == 0));
         assert_eq!((metric(&plan, ROWS_SKIPPED), metric(&plan, "output_rows")), (1, 9));
         assert!(metric(&plan, "elapsed_compute") > 0 && metric(&plan, BUILD_TIME) > 0);
+    }
+
+    #[tokio::test]
+    async fn documents_that_were_read_once_serve_several_plans() {
+        let batch = documents(&[("a", "one"), ("b", "two"), ("c", "three")]);
+        let keys = batch.project(&[0, 2]).unwrap().slice(1, 1);
+        let keys = RecordBatch::try_new(key_schema(), keys.columns().to_vec()).unwrap();
+        let context = Arc::new(TaskContext::default());
+        let reservation = MemoryConsumer::new("keys").register(context.memory_pool());
+        let stream = memory(key_schema(), &[keys]).execute(0, Arc::clone(&context)).unwrap();
+        let known = Arc::new(KnownDocuments::read(stream, reservation).await.unwrap());
+        for _ in 0..2 {
+            let input = memory(source_schema(&[]), std::slice::from_ref(&batch));
+            let join: Arc<dyn ExecutionPlan> = Arc::new(AntiJoinExec::with_known(Arc::clone(&known), input));
+            let children: Vec<_> = join.children().into_iter().map(Arc::clone).collect();
+            assert_eq!(children.len(), 1);
+            let join = join.with_new_children(children).unwrap();
+            let found = collect(join, Arc::clone(&context)).await.unwrap();
+            let ids: Vec<_> = found[0][DOC_ID].as_string::<i32>().iter().flatten().collect();
+            assert_eq!(ids, ["a", "c"]);
+        }
     }
 
     #[test]

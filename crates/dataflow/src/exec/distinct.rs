@@ -4,7 +4,7 @@
 //! out: the rows of the first input; a repeated id has its `_error` set and no `content_hash`, or its row is missing
 //!
 //! Without this operator two rows of one id would replace each other in every run. At the end of the source its ids
-//! are left in the session's [`SourceIds`], if there is one.
+//! are left in the session's [`SourceIds`] or [`SplitIdList`], if there is one.
 
 use std::{fmt, sync::Arc};
 
@@ -33,7 +33,7 @@ use super::operator;
 use crate::{
     batches::{column, with_errors},
     datafusion_error,
-    spill::source_ids::{AllIds, SourceIds},
+    spill::source_ids::{AllIds, SourceIds, SplitIdList},
 };
 
 /// What happens to a row whose id an earlier row has.
@@ -53,6 +53,8 @@ pub struct DistinctIdExec {
     input: Arc<dyn ExecutionPlan>,
     /// The rows before a shard.
     earlier: Option<Arc<dyn ExecutionPlan>>,
+    /// Hashes of ids of rows before a split.
+    taken: Arc<[u128]>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -62,7 +64,14 @@ impl DistinctIdExec {
     pub fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = operator::properties(input.schema());
         let (repeated, earlier) = (RepeatedId::default(), None);
-        Self { repeated, input, earlier, properties, metrics: ExecutionPlanMetricsSet::new() }
+        let (taken, metrics) = (Arc::from([]), ExecutionPlanMetricsSet::new());
+        Self { repeated, input, earlier, taken, properties, metrics }
+    }
+
+    /// With the hashes of ids that rows before those of the input have.
+    #[must_use]
+    pub fn with_taken(self, taken: Arc<[u128]>) -> Self {
+        Self { taken, ..self }
     }
 
     /// With rows before those of the input: their ids are read first, and they are not returned.
@@ -111,7 +120,8 @@ impl ExecutionPlan for DistinctIdExec {
         let mut children = children.into_iter();
         match (children.next(), children.next(), children.next()) {
             (Some(input), earlier, None) if earlier.is_some() == self.earlier.is_some() => {
-                Ok(Arc::new(Self::new(input).with_repeated(self.repeated).with_earlier(earlier)))
+                let distinct = Self::new(input).with_repeated(self.repeated).with_taken(Arc::clone(&self.taken));
+                Ok(Arc::new(distinct.with_earlier(earlier)))
             }
             _ => Err(DataFusionError::Plan(format!("DistinctIdExec has {} inputs", self.children().len()))),
         }
@@ -123,17 +133,23 @@ impl ExecutionPlan for DistinctIdExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let source_ids = SourceIds::of(&context);
-        let repeated = self.repeated;
+        let (source_ids, split_ids) = (SourceIds::of(&context), SplitIdList::of(&context));
+        let (repeated, taken) = (self.repeated, Arc::clone(&self.taken));
         let earlier = self.earlier.as_ref().map(|earlier| earlier.execute(0, Arc::clone(&context))).transpose()?;
         let mut input = self.input.execute(partition, context)?;
         let batches = try_stream! {
             let mut ids = AllIds::new();
+            for hash in taken.iter() {
+                ids.insert_hash(*hash).map_err(datafusion_error::temporary)?;
+            }
             if let Some(mut earlier) = earlier {
                 while let Some(batch) = earlier.try_next().await? {
                     let _timer = baseline.elapsed_compute().timer();
                     insert_ids(&batch, &mut ids, |_, _| {})?;
                 }
+            }
+            if split_ids.is_some() {
+                ids = ids.listed();
             }
             while let Some(batch) = input.try_next().await? {
                 let batch = {
@@ -143,6 +159,9 @@ impl ExecutionPlan for DistinctIdExec {
                 if batch.num_rows() > 0 {
                     yield batch.record_output(&baseline);
                 }
+            }
+            if let Some((split_ids, hashes)) = split_ids.zip(ids.take_hashes()) {
+                split_ids.set(hashes);
             }
             if let Some(source_ids) = source_ids {
                 source_ids.set(ids);
@@ -253,6 +272,19 @@ mod tests {
         let refused: Vec<bool> = messages(&found).iter().map(Option::is_some).collect();
         assert_eq!(refused, [true, false]);
         assert_eq!(metric(&plan, "output_rows"), 2);
+    }
+
+    #[tokio::test]
+    async fn ids_taken_by_rows_before_a_split_are_refused_and_the_others_are_listed() {
+        let input = memory(source_schema(&[]), &[documents(&[("a", "one"), ("b", "two"), ("b", "three")])]);
+        let distinct = DistinctIdExec::new(input).with_taken(Arc::from([polylance_ids::hash(b"a")]));
+        let list = Arc::new(SplitIdList::default());
+        let config = SessionConfig::new().with_extension(Arc::clone(&list));
+        let context = Arc::new(TaskContext::default().with_session_config(config));
+        let found = rows(&(Arc::new(distinct) as Arc<dyn ExecutionPlan>), context).await.unwrap();
+        let refused: Vec<bool> = messages(&found).iter().map(Option::is_some).collect();
+        assert_eq!(refused, [true, false, true]);
+        assert_eq!(list.take().unwrap().good, [polylance_ids::hash(b"b")]);
     }
 
     #[test]

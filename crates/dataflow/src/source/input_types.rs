@@ -12,7 +12,10 @@ use arrow::{
 use super::spec::SourceSpec;
 
 /// The columns as hexadecimal Arrow IPC.
-pub(super) fn encode(columns: &[FieldRef]) -> Result<String, ArrowError> {
+///
+/// # Errors
+/// When a type has no form in Arrow IPC.
+pub fn encode(columns: &[FieldRef]) -> Result<String, ArrowError> {
     let mut writer = StreamWriter::try_new(Vec::new(), &Schema::new(columns.to_vec()))?;
     writer.finish()?;
     Ok(writer.into_inner()?.iter().fold(String::new(), |mut text, byte| {
@@ -22,7 +25,7 @@ pub(super) fn encode(columns: &[FieldRef]) -> Result<String, ArrowError> {
 }
 
 /// The columns of a text that [`encode`] made; none of any other text.
-pub(super) fn decode(text: &str) -> Vec<FieldRef> {
+pub fn decode(text: &str) -> Vec<FieldRef> {
     let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     let Some(bytes) = (0..text.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>() else { return Vec::new() };
     StreamReader::try_new(&bytes[..], None).map(|reader| reader.schema().fields().to_vec()).unwrap_or_default()

@@ -7,7 +7,7 @@ use arrow::datatypes::FieldRef;
 use super::{
     columns::{all_types, first_types},
     input_types,
-    location::{Location, Store, iceberg::check_row_ids, lance::with_document_id},
+    location::{Location, Store, iceberg::check_row_ids, lance::with_document_id, listing::Scope},
     partitions::Partitions,
     projection::{FileFilter, Keys, Projection, SourceColumns},
     rows::check_codes,
@@ -29,6 +29,40 @@ pub struct Source {
     pub(crate) files_pruned: usize,
     /// The place of the shard that this is, if it is one.
     pub(crate) shard: Option<Box<ShardPlace>>,
+    /// The columns over which the projection was compiled.
+    pub(crate) columns: Arc<KnownColumns>,
+}
+
+/// The columns of a source, from which its projection is compiled.
+#[derive(Debug)]
+pub(crate) struct KnownColumns {
+    /// The first readable file.
+    pub(crate) file: String,
+    /// Its columns.
+    pub(crate) first: FileTypes,
+    /// The columns of all files; of the first one if no others are needed.
+    pub(crate) all: FileTypes,
+    /// The partitions that are no column of the files.
+    pub(crate) partitions: Partitions,
+    pub(crate) scope: Scope,
+    /// The kept columns that the table has already.
+    pub(crate) table: Vec<FieldRef>,
+    /// Inputs of SQL whose types an earlier run has decided.
+    pub(crate) inputs: Vec<FieldRef>,
+}
+
+impl KnownColumns {
+    pub(crate) fn as_source(&self) -> SourceColumns<'_> {
+        SourceColumns {
+            file: &self.file,
+            first: &self.first,
+            all: &self.all,
+            partitions: self.partitions.clone(),
+            scope: self.scope.clone(),
+            table: &self.table,
+            inputs: &self.inputs,
+        }
+    }
 }
 
 impl Source {
@@ -106,11 +140,17 @@ impl Source {
             request.keep = (!all).then(|| undecided.into());
             all_types(&location, &spec, &request).await?
         };
-        let scope = location.scope.clone();
-        let columns =
-            SourceColumns { file: &file, first: &first, all: &types, partitions, scope, table, inputs: &inputs };
-        let projection = Arc::new(keys.compile(&spec, columns)?);
-        let source = Self { spec, location, projection, files_pruned, shard: None };
+        let columns = KnownColumns {
+            file,
+            first,
+            all: types,
+            partitions,
+            scope: location.scope.clone(),
+            table: table.to_vec(),
+            inputs,
+        };
+        let projection = Arc::new(keys.compile(&spec, columns.as_source())?);
+        let source = Self { spec, location, projection, files_pruned, shard: None, columns: Arc::new(columns) };
         if source.location.codes.is_some() {
             check_codes(&source.location, &source.spec).await?;
         }
@@ -136,6 +176,16 @@ impl Source {
     /// Whether ids are hashes of the texts, so that rows with equal texts are one document.
     pub fn has_content_ids(&self) -> bool {
         self.projection.has_content_ids()
+    }
+
+    /// Whether ids are positions in the files, which no two rows share.
+    pub fn has_row_ids(&self) -> bool {
+        self.projection.has_row_ids()
+    }
+
+    /// The address as messages may show it.
+    pub fn address(&self) -> String {
+        self.spec.address()
     }
 
     /// Bytes of the files that are read, as stored.

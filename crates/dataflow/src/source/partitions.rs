@@ -51,6 +51,11 @@ impl Partitions {
         Self { root, fields: found.into_iter().map(field).collect() }
     }
 
+    /// The partitions of a source whose listing another machine has.
+    pub(super) fn below(root: String, fields: Vec<FieldRef>) -> Self {
+        Self { root, fields }
+    }
+
     /// The partitions that are no column of the files: a column of the files hides a partition of its name.
     pub(crate) fn without(mut self, columns: &[String]) -> Self {
         self.fields.retain(|field| !columns.contains(field.name()));

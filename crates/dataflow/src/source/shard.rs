@@ -29,15 +29,15 @@ pub(crate) struct ShardPlace {
 
 /// A place between two row groups or files: before this row group of this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Cut {
-    file: usize,
-    row_group: usize,
+pub(super) struct Cut {
+    pub(super) file: usize,
+    pub(super) row_group: usize,
     /// The bytes of the file before the row group.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl Cut {
-    fn before_file(file: usize) -> Self {
+    pub(super) fn before_file(file: usize) -> Self {
         Self { file, row_group: 0, bytes: 0 }
     }
 
@@ -68,7 +68,7 @@ fn files_before(sizes: impl Iterator<Item = u64>, position: u64) -> (usize, Opti
 }
 
 /// The bytes by which a file counts. An empty file, or one of unknown size, has a place of its own too.
-fn size(file: &SourceFile) -> u64 {
+pub(super) fn size(file: &SourceFile) -> u64 {
     file.size.max(1)
 }
 
@@ -78,7 +78,7 @@ impl Source {
     /// # Errors
     /// [`SourceError::Store`] or [`SourceError::Changed`] if the footer of a file in which a cut falls cannot be read.
     pub async fn into_shard(self, shard: Shard) -> Result<Self, SourceError> {
-        let Self { spec, location, projection, files_pruned, .. } = self;
+        let Self { spec, location, projection, files_pruned, columns, .. } = self;
         let total = location.files.iter().map(size).fold(0, u64::saturating_add);
         let share = shard.share(total);
         let begin = location.cut_at(share.start, spec.format).await?;
@@ -89,7 +89,7 @@ impl Source {
         let earlier = is_checked.then(|| Location { part: Some(Arc::new(earlier)), ..location.clone() });
         let place = ShardPlace { shard, earlier };
         let location = Location { part: Some(Arc::new(own)), ..location };
-        Ok(Self { spec, location, projection, files_pruned, shard: Some(Box::new(place)) })
+        Ok(Self { spec, location, projection, files_pruned, shard: Some(Box::new(place)), columns })
     }
 
     /// The positions in the listing of the files that are read whole.
@@ -117,7 +117,7 @@ impl Location {
     }
 
     /// The files between two cuts.
-    fn between(&self, begin: Cut, end: Cut, mode: ReadMode) -> FilePart {
+    pub(super) fn between(&self, begin: Cut, end: Cut, mode: ReadMode) -> FilePart {
         let files = if begin < end { begin.file..end.file + usize::from(end.row_group > 0) } else { 0..0 };
         let partial = files.clone().filter_map(|file| {
             let first = if file == begin.file { begin } else { Cut::before_file(file) };
@@ -134,19 +134,37 @@ impl Location {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use std::{fs::File, path::Path};
 
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
+
+    use super::*;
+
+    /// Writes rows with the ids `first..end` in row groups of ten.
+    pub(in super::super) fn write(path: &Path, ids: Range<usize>) {
+        let text = |prefix: &'static str| StringArray::from_iter_values(ids.clone().map(|n| format!("{prefix}{n}")));
+        let columns: [(&str, ArrayRef); 2] = [("id", Arc::new(text(""))), ("text", Arc::new(text("text ")))];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
     use arrow::{
-        array::{ArrayRef, AsArray, RecordBatch, StringArray},
+        array::{AsArray, RecordBatch},
         datatypes::UInt64Type,
     };
     use datafusion::{execution::TaskContext, physical_plan::ExecutionPlan};
-    use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
     use polylance_schema::columns::{DOC_ID, SOURCE_ROW};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{testing::write, *};
     use crate::{
         exec::{
             scan::SourceScanExec,
@@ -205,17 +223,6 @@ mod tests {
             }
             prop_assert_eq!(found, all);
         }
-    }
-
-    /// Writes rows with the ids `first..end` in row groups of ten.
-    fn write(path: &Path, ids: Range<usize>) {
-        let text = |prefix: &'static str| StringArray::from_iter_values(ids.clone().map(|n| format!("{prefix}{n}")));
-        let columns: [(&str, ArrayRef); 2] = [("id", Arc::new(text(""))), ("text", Arc::new(text("text ")))];
-        let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
     }
 
     async fn scanned(scan: SourceScanExec) -> RecordBatch {

@@ -1,6 +1,7 @@
 //! Where a source is, and how it is read.
 
 use polylance_schema::{DEFAULT_MAX_TEXT_BYTES, DEFAULT_MEMORY_BYTES, SourceFormat};
+use serde::{Deserialize, Serialize};
 
 use super::uri::{STDIN, redacted};
 
@@ -12,7 +13,7 @@ pub(super) const CONTENT_ID: &str = "@content";
 pub(super) const ROW_ID: &str = "@row";
 
 /// The separators of CSV files; those that are not given are detected at the beginning of each file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CsvSpec {
     /// Separates fields.
     pub delimiter: Option<u8>,
@@ -23,7 +24,7 @@ pub struct CsvSpec {
 }
 
 /// Where a corpus is, and which of its columns are read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceSpec {
     /// A file, a folder, a glob, a Lance table or `builtin:udhr[?codes=…]`; a path or a URL. `-` is standard input.
     pub uri: String,

@@ -9,3 +9,4 @@ pub(crate) mod transaction;
 
 pub use exec::LanceCommitExec;
 pub use report::{CommitReport, FillReport};
+pub use transaction::data_files_exist;

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::datatypes::Schema;
+use arrow::{array::RecordBatch, datatypes::Schema};
 use lance::{
     Dataset,
     dataset::{
@@ -20,7 +20,7 @@ use lance_table::format::{
 };
 
 use super::known_rows::RowAddresses;
-use crate::{error::SinkError, table::synced_store};
+use crate::{error::SinkError, table::synced_store, write::window::Window};
 
 /// Commits the first version of a dataset. Never replaces a dataset that exists.
 ///
@@ -127,4 +127,21 @@ pub(crate) async fn check_files(uri: &str, fragments: &[Fragment]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Whether all data files of windows, which are batches of [`window_schema`](crate::window_schema), are still there.
+///
+/// # Errors
+/// [`SinkError::Storage`], or when the batches are damaged.
+pub async fn data_files_exist(uri: &str, windows: &[RecordBatch]) -> datafusion::error::Result<bool> {
+    for batch in windows {
+        for window in Window::from_batch(batch)? {
+            match check_files(uri, &window.fragments).await {
+                Ok(()) => {}
+                Err(SinkError::FilesGone { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(true)
 }

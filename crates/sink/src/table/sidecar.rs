@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use lance::io::ObjectStore;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{ObjectStoreExt, PutMode, path::Path};
 
 use super::synced_store;
 use crate::error::SinkError;
@@ -66,6 +68,31 @@ impl Sidecar {
     pub(crate) async fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), SinkError> {
         let written = self.store.inner.put(&self.path(name), bytes.into()).await;
         written.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Writes the object, unless there is one. Without conditional writes, the last one of several stays.
+    pub(crate) async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<(), SinkError> {
+        let created = self.store.inner.put_opts(&self.path(name), bytes.clone().into(), PutMode::Create.into()).await;
+        match created {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(object_store::Error::NotImplemented { .. }) => self.write(name, bytes).await,
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Removes the objects of the folder, and of those in it, that were written before a time.
+    pub(crate) async fn remove_older(&self, time: DateTime<Utc>) -> Result<(), SinkError> {
+        let mut objects = self.store.inner.list(Some(&self.folder));
+        loop {
+            match objects.try_next().await {
+                Ok(Some(object)) if object.last_modified < time => {
+                    drop(self.store.inner.delete(&object.location).await);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
     }
 
     /// Removes the object. Nothing reads an object that stays because the store failed.

@@ -42,9 +42,9 @@ use super::{
 use crate::{error::SinkError, operator::OperatorTimes, table::target::TableTarget};
 
 /// Name of the metric that counts the documents sent to the quarantine so far.
-pub(crate) const QUARANTINED_METRIC: &str = "documents_quarantined";
+pub const QUARANTINED_METRIC: &str = "documents_quarantined";
 /// Bytes of quarantined texts and messages that close a window.
-const MAX_WINDOW_QUARANTINE_BYTES: usize = 16 << 20;
+pub(super) const MAX_WINDOW_QUARANTINE_BYTES: usize = 16 << 20;
 
 /// Writes uncommitted data files.
 #[derive(Debug)]

@@ -4,8 +4,10 @@ mod data_files;
 pub(crate) mod documents;
 mod exec;
 pub(crate) mod field_ids;
+mod merge;
 pub(crate) mod next_batch;
 pub(crate) mod window;
 
-pub use exec::LanceWriteExec;
-pub(crate) use exec::QUARANTINED_METRIC;
+pub use exec::{LanceWriteExec, QUARANTINED_METRIC};
+pub use merge::WindowMerger;
+pub use window::window_schema;

@@ -87,7 +87,7 @@ fn item(fields: Fields) -> FieldRef {
 }
 
 /// The columns of a window.
-pub(crate) fn window_schema() -> SchemaRef {
+pub fn window_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("fragments", DataType::Utf8, false),
         Field::new("documents", DataType::List(item(document_fields())), false),

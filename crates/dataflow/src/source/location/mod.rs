@@ -163,7 +163,7 @@ impl Location {
         self.partial(file).map(|partial| partial.row_groups.clone())
     }
 
-    fn partial(&self, file: usize) -> Option<&PartialFile> {
+    pub(super) fn partial(&self, file: usize) -> Option<&PartialFile> {
         self.part.as_ref()?.partial.iter().find(|partial| partial.file == file)
     }
 

@@ -7,8 +7,8 @@ use polylance_schema::ContentRule;
 
 use crate::tests::*;
 use crate::{
-    LanceCommitExec, LanceWriteExec, OnConflict, SinkError, Table, compact, table::identity::advance_to_latest,
-    write::window::max_window_duration,
+    LanceCommitExec, LanceWriteExec, OnConflict, SinkError, Table, compact, data_files_exist,
+    table::identity::advance_to_latest, write::window::max_window_duration,
 };
 
 fn text_columns(names: &[&str]) -> Vec<FieldRef> {
@@ -183,11 +183,13 @@ async fn data_files_removed_by_a_cleanup_are_not_committed() {
     let target = fixture.target("r2", 1);
     let before: Vec<_> = fs::read_dir(format!("{}/data", fixture.uri())).unwrap().map(|f| f.unwrap().path()).collect();
     let windows = write(batch(&[Doc::new(1, "b", &["1"])]), &target).await;
+    assert!(data_files_exist(&fixture.uri(), &windows).await.unwrap());
     for file in fs::read_dir(format!("{}/data", fixture.uri())).unwrap().map(|file| file.unwrap().path()) {
         if !before.contains(&file) {
             fs::remove_file(file).unwrap();
         }
     }
+    assert!(!data_files_exist(&fixture.uri(), &windows).await.unwrap());
     let error = commit(&windows, &target).await.unwrap_err();
     assert!(matches!(failure(&error), SinkError::FilesGone { .. }), "{error}");
     assert_eq!(fixture.keys().await, [("a".to_owned(), 0)]);
