@@ -22,6 +22,7 @@ pub fn fake_pipeline(source: String, table: String, rows_per_commit: u64) -> Job
         concurrency: WriteConcurrency::Merge,
         reread: false,
         shard: None,
+        cluster: None,
         limits: Limits::NONE,
         memory: 1 << 30,
     }

@@ -147,6 +147,10 @@ fn error_page_quotes_the_output_of_the_program() {
     folder.pipeline("alone.toml", "table.concurrent = \"refuse\"\n");
     folder.fails(2, &["run", "DIR/alone.toml", "--shard", "0/8"], &[]);
     folder.fails(2, &["run", "DIR/strict.toml", "--shard", "auto"], &[("JOB_COMPLETION_INDEX", "3")]);
+    let cluster = ["--cluster", "http://127.0.0.1:50050"];
+    folder.fails(2, &[&["run", "DIR/strict.toml"], &cluster[..]].concat(), &[]);
+    folder.fails(2, &[&["run", "DIR/strict.toml", "--set", "table.uri=DIR/new.lance"], &cluster[..]].concat(), &[]);
+    folder.fails(2, &[&["run", "DIR/strict.toml", "--shard", "0/8"], &cluster[..]].concat(), &[]);
     let holder =
         r#"{"run_id":"019e0000","process":{"host":"night","world":"another","pid":4711,"started":1},"released":false}"#;
     fs::create_dir(folder.path("docs.lease")).unwrap();

@@ -6,8 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        annotate, bench, compact, completions, embed, encode, fit, index, init, man, map, model, predict, push,
-        quarantine, run, schema, search, serve, show, sql,
+        annotate, bench, cluster, compact, completions, embed, encode, executor, fit, index, init, man, map, model,
+        predict, push, quarantine, run, scheduler, schema, search, serve, show, sql,
     },
     error::{self, Result},
     exit::ExitStatus,
@@ -52,6 +52,9 @@ enum Command {
     Compact(compact::Args),
     Push(push::Args),
     Quarantine(quarantine::Args),
+    Scheduler(scheduler::Args),
+    Executor(executor::Args),
+    Cluster(cluster::Args),
     Model(model::Args),
     Bench(bench::Args),
     Completions(completions::Args),
@@ -132,6 +135,9 @@ async fn dispatch(command: Command, controller: &ShutdownController, printer: &m
         Command::Search(args) => Box::pin(search::run(args, printer)).await,
         Command::Sql(args) => Box::pin(sql::run(args, printer)).await,
         Command::Serve(args) => Box::pin(serve::run(*args, controller, printer)).await,
+        Command::Scheduler(args) => Box::pin(scheduler::run(args, controller, printer)).await,
+        Command::Executor(args) => Box::pin(executor::run(args, controller, printer)).await,
+        Command::Cluster(args) => Box::pin(cluster::run(args, printer)).await,
         Command::Show(args) => Box::pin(show::run(args, printer)).await,
         Command::Quarantine(args) => Box::pin(quarantine::run(args, controller, printer)).await,
         Command::Index(args) => Box::pin(index::run(args, printer)).await,

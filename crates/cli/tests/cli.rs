@@ -19,7 +19,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// Every command; the empty one is the program itself.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 32] = [
     "",
     "init",
     "run",
@@ -43,6 +43,9 @@ const COMMANDS: [&str; 29] = [
     "quarantine list",
     "quarantine replay",
     "quarantine drop",
+    "scheduler",
+    "executor",
+    "cluster",
     "model",
     "model check",
     "bench",

@@ -26,6 +26,7 @@ mod annotate;
 mod auto;
 mod byte_size;
 mod check;
+mod cluster;
 mod csv;
 mod document;
 mod error;
@@ -37,6 +38,7 @@ mod validate;
 
 pub use annotate::Annotate;
 pub use byte_size::{ByteSize, ByteSizeError};
+pub use cluster::Cluster;
 pub use csv::{Csv, CsvByte};
 pub use error::{ConfigError, Location};
 pub use pipeline::{Chunk, Index, Model, Pipeline, PromptOverrides, Quarantine, Run, Source, Table};

@@ -7,7 +7,7 @@ use polylance_schema::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Annotate, ByteSize, Csv, auto};
+use crate::{Annotate, ByteSize, Cluster, Csv, auto};
 
 /// A pipeline: the source of the texts, the model that embeds them, and the table for the rows.
 ///
@@ -37,6 +37,9 @@ pub struct Pipeline {
     /// Memory and time limits of a run.
     #[serde(default)]
     pub run: Run,
+    /// The cluster that embeds the texts, instead of the devices of this machine.
+    #[serde(default, skip_serializing_if = "Cluster::is_default")]
+    pub cluster: Cluster,
     /// Columns that heads fill: classes, entities, answers.
     #[serde(default)]
     pub annotate: Vec<Annotate>,
@@ -301,6 +304,7 @@ impl Pipeline {
             index: Index::default(),
             quarantine: Quarantine::default(),
             run: Run::default(),
+            cluster: Cluster::default(),
             annotate: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ use std::{borrow::Cow, error::Error, io};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
+use polylance_cluster::ClusterError;
 use polylance_config::{ConfigError, TaskError};
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
@@ -54,6 +55,9 @@ pub enum EngineError {
     /// A device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The cluster cannot embed.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A head cannot be trained.
     #[error(transparent)]
     Fit(Box<FitError>),
@@ -103,6 +107,7 @@ impl EngineError {
             Self::Bucket(inner) => inner,
             Self::Pool(inner) => inner,
             Self::Backend(inner) => inner,
+            Self::Cluster(inner) => inner,
             Self::Fit(inner) => inner.as_ref(),
             Self::Plan(inner) => inner,
             Self::Arrow(inner) => inner,

@@ -4,6 +4,7 @@ use std::{borrow::Cow, error::Error};
 
 use datafusion::error::DataFusionError;
 use polylance_backend::BackendError;
+use polylance_cluster::ClusterError;
 use polylance_config::ConfigError;
 use polylance_dataflow::SourceError;
 use polylance_encoder::ModelError;
@@ -95,6 +96,7 @@ fn as_explain<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e dyn Explain> {
         .or_else(|| of::<SourceError>(error))
         .or_else(|| of::<SinkError>(error))
         .or_else(|| of::<HubError>(error))
+        .or_else(|| of::<ClusterError>(error))
         .or_else(|| of::<EngineError>(error))
         .or_else(|| of::<ModelError>(error))
         .or_else(|| of::<BucketModelError>(error))

@@ -33,8 +33,8 @@ pub mod resolve;
 pub use annotate::{AnnotateRequest, AnnotationJob, AnnotationSummary, OpenAnnotation, OpenColumn, ResolvedColumn};
 pub use draft::{IdChoice, PipelineDraft, TextChoice};
 pub use embed::{
-    EmbedOptions, EmbedPlan, Embedded, Job, Limits, Observer, OpenJob, Planned, RunSummary, Stage, peak_memory,
-    run_job, shard_of_environment,
+    ClusterJob, ClusterOptions, EmbedOptions, EmbedPlan, Embedded, ExecutorModels, Job, Limits, Observer, OpenJob,
+    Planned, RunSummary, Stage, peak_memory, run_job, shard_of_environment,
 };
 pub use error::{EngineError, UsageError};
 pub use explain::{Explanation, causes, damage_behind, explain};

@@ -10,7 +10,7 @@ use polylance_config::Pipeline;
 use polylance_encoder::ModelFiles;
 use polylance_schema::{ChunkMode, Chunking, Contract, Dtype, Prompts};
 use polylance_sink::Table;
-use polylance_worker::{PoolOptions, Selection};
+use polylance_worker::{Machine, PoolOptions, SelectedDevices, Selection};
 
 use crate::{
     EngineError, UsageError, devices,
@@ -48,6 +48,27 @@ pub async fn select(pipeline: &Pipeline) -> Result<Selection> {
     };
     let selection = devices::select(&pipeline.model.devices, dtype)?;
     Ok(selection.with_memory(pipeline.model.memory.map(|limit| limit.0)))
+}
+
+/// The dtype of a pipeline whose texts are embedded on a cluster: that of the file, else that of the table. The devices
+/// are those of this machine, if they compute it; the cluster has its own.
+///
+/// # Errors
+/// [`EngineError::Usage`] if neither has a dtype, and those of [`dtype_of_table`].
+pub(crate) async fn select_for_cluster(pipeline: &Pipeline) -> Result<Selection> {
+    let dtype = match pipeline.model.dtype {
+        None => dtype_of_table(&pipeline.table.uri).await?,
+        given => given,
+    };
+    let Some(dtype) = dtype else {
+        let message = "`model.dtype` is \"auto\", and this machine cannot decide it for the executors of a cluster";
+        let hint =
+            "set `dtype` in [model] to \"bf16\" for GPUs, or to \"f32\" or \"int8\" for cores; a table keeps its dtype";
+        return Err(UsageError::new(message).with_hint(hint).into());
+    };
+    let own = polylance_worker::resolve(&pipeline.model.devices, Some(dtype), Machine::this());
+    let cores = Selection { devices: SelectedDevices::AllCores, dtype, note: None, memory: None };
+    Ok(own.unwrap_or(cores).with_memory(pipeline.model.memory.map(|limit| limit.0)))
 }
 
 /// The files of a model that the user has named; they read text as when the table was made.

@@ -33,6 +33,7 @@ fn job(folder: &TempDir, rows: usize) -> Job {
         concurrency: WriteConcurrency::Merge,
         reread: false,
         shard: None,
+        cluster: None,
         limits: Limits::NONE,
         memory: 1 << 30,
     }

@@ -1,10 +1,11 @@
 //! Embedding jobs.
 
-use std::{fs::File, io::BufWriter, path::PathBuf, time::Duration};
+use std::{fs::File, io::BufWriter, path::PathBuf, sync::Arc, time::Duration};
 
 use arrow::{error::ArrowError, ipc::writer::StreamWriter};
+use polylance_ballista::BallistaEngine;
 use polylance_config::Pipeline;
-use polylance_engine::{AnnotationSummary, EmbedOptions, EmbedPlan, Embedded, EngineError, RunSummary};
+use polylance_engine::{AnnotationSummary, ClusterOptions, EmbedOptions, EmbedPlan, Embedded, EngineError, RunSummary};
 use pyo3::prelude::*;
 use pyo3_arrow::input::AnyRecordBatch;
 use serde::Serialize;
@@ -72,8 +73,15 @@ struct JobReport {
 }
 
 fn job(py: Python<'_>, pipeline: &Pipeline, reread: bool, progress: &Callback) -> PyResult<String> {
-    let options = EmbedOptions { reread, ..EmbedOptions::default() };
     let plan = wait(py, async {
+        let cluster = match &pipeline.cluster.url {
+            Some(url) => {
+                let engine = Arc::new(BallistaEngine::new(url.parse()?)?);
+                Some(ClusterOptions::new(engine, &pipeline.cluster))
+            }
+            None => None,
+        };
+        let options = EmbedOptions { reread, cluster, ..EmbedOptions::default() };
         let plan = Box::pin(EmbedPlan::open(pipeline, options)).await?;
         plan.declare().await?;
         Ok::<_, EngineError>(plan)

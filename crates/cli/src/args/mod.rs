@@ -1,5 +1,6 @@
 //! Arguments that several commands share.
 
+mod cluster;
 mod columns;
 pub(crate) mod duration;
 mod model;
@@ -9,6 +10,7 @@ mod shard;
 mod task;
 mod word;
 
+pub(crate) use cluster::ClusterArg;
 pub(crate) use columns::split_columns;
 pub(crate) use model::{ComputeArgs, DeviceArgs, MemoryArgs, ModelArgs, TableModelArgs};
 pub(crate) use output::{OutputArgs, ProgressMode};

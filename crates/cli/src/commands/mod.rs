@@ -2,10 +2,12 @@
 
 pub(crate) mod annotate;
 pub(crate) mod bench;
+pub(crate) mod cluster;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod embed;
 pub(crate) mod encode;
+pub(crate) mod executor;
 pub(crate) mod fit;
 pub(crate) mod index;
 pub(crate) mod init;
@@ -16,6 +18,7 @@ pub(crate) mod predict;
 pub(crate) mod push;
 pub(crate) mod quarantine;
 pub(crate) mod run;
+pub(crate) mod scheduler;
 pub(crate) mod schema;
 pub(crate) mod search;
 pub(crate) mod serve;

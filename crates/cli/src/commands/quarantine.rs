@@ -179,7 +179,7 @@ async fn replay(args: Replay, controller: &ShutdownController, printer: &mut Pri
         printer.message("no matching rows in the quarantine: nothing to replay");
         return Ok(ExitStatus::Done);
     }
-    let options = EmbedOptions { reread: args.output.reread, only: Some(only), shard: None };
+    let options = EmbedOptions { reread: args.output.reread, only: Some(only), ..EmbedOptions::default() };
     jobs::embed::run(&pipeline, options, &args.output, controller, printer).await
 }
 

@@ -1,12 +1,13 @@
 //! `polylance run`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use polylance_ballista::{BallistaEngine, SchedulerAddress};
 use polylance_config::Pipeline;
-use polylance_engine::EmbedOptions;
+use polylance_engine::{ClusterOptions, EmbedOptions};
 
 use crate::{
-    args::{OutputArgs, ShardArg},
+    args::{ClusterArg, OutputArgs, ShardArg},
     error::Result,
     exit::ExitStatus,
     jobs,
@@ -32,6 +33,12 @@ pub(crate) struct Args {
     /// A run without --shard after all parts embeds what is missing, deletes, indexes and maintains.
     #[arg(long, value_name = "INDEX/COUNT")]
     shard: Option<ShardArg>,
+    /// Embed on the executors of the scheduler at this address, instead of the devices of this machine
+    ///
+    /// The table has the rows of a run without --cluster, in the same order. Without it, the address is that in the
+    /// variable `POLYLANCE_CLUSTER` or the key `cluster.url`; --cluster none and --shard ignore both.
+    #[arg(long, value_name = "URL")]
+    cluster: Option<ClusterArg>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -49,12 +56,24 @@ Examples:
   polylance run nightly.toml --set model.devices='[\"cpu:0-3\"]' --set source.text=body
   polylance run nightly.toml --json | jq .rows_written
   polylance run nightly.toml --shard 3/8
+  polylance run nightly.toml --cluster http://scheduler:50050
 
 Relative paths in the file are relative to the current folder.";
 
 pub(crate) async fn run(args: Args, controller: &ShutdownController, printer: &mut Printer) -> Result<ExitStatus> {
     let pipeline = Pipeline::read(&args.pipeline, &args.overrides)?;
     let shard = args.shard.map(ShardArg::resolve).transpose()?;
-    let options = EmbedOptions { reread: args.output.reread, only: None, shard };
+    let url: Option<SchedulerAddress> = match args.cluster {
+        // A shard is for machines without a cluster.
+        None if shard.is_some() => None,
+        None => match ClusterArg::of_environment()? {
+            Some(given) => given.address(),
+            None => pipeline.cluster.url.as_deref().map(str::parse).transpose()?,
+        },
+        Some(given) => given.address(),
+    };
+    let engine = url.map(BallistaEngine::new).transpose()?;
+    let cluster = engine.map(|engine| ClusterOptions::new(Arc::new(engine), &pipeline.cluster));
+    let options = EmbedOptions { reread: args.output.reread, shard, cluster, ..EmbedOptions::default() };
     jobs::embed::run(&pipeline, options, &args.output, controller, printer).await
 }

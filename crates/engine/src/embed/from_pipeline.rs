@@ -40,6 +40,7 @@ impl From<&Pipeline> for Job {
             concurrency: table.concurrent,
             reread: false,
             shard: None,
+            cluster: None,
             limits: Limits { rows: pipeline.quarantine.max_rows, share: pipeline.quarantine.max_share },
             memory: usize::try_from(pipeline.run.memory.0).unwrap_or(usize::MAX),
         }

@@ -33,12 +33,13 @@ use polylance_sink::{
 use uuid::Uuid;
 
 use super::{
+    cluster::ClusterJob,
     observer::{Observer, Stage},
     pipeline_hash::pipeline_hash,
     summary::{RunSummary, peak_memory},
     unchanged::{ExaminedRows, SourceListing, UnchangedFiles},
 };
-use crate::{EngineError, ShutdownSignal, SourceProgress, aborted::TasksBefore};
+use crate::{EngineError, ShutdownSignal, SourceProgress, UsageError, aborted::TasksBefore};
 
 /// Interval at which an [`Observer`] receives the progress of a running plan.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -67,6 +68,8 @@ pub struct Job {
     /// The part of the source to embed; `None` for the whole one. A run over the whole source completes what runs over
     /// shards leave to it: deletion, indices and maintenance.
     pub shard: Option<Shard>,
+    /// The cluster that embeds the source; `None` for the devices of this machine.
+    pub cluster: Option<ClusterJob>,
     /// The limits of quarantined rows.
     pub limits: Limits,
     /// Memory budget, in bytes, for the ids of the table's documents.
@@ -157,6 +160,7 @@ impl Job {
     /// [`EngineError::Sink`].
     pub async fn open(self) -> Result<OpenJob, EngineError> {
         self.check_shard()?;
+        self.check_cluster()?;
         let listed = Utc::now();
         let table = Table::open(&self.table).await;
         let kept = match &table {
@@ -177,6 +181,16 @@ impl OpenJob {
     #[must_use]
     pub fn only(self, rows: RowSet) -> Self {
         Self { only: Some(Arc::new(rows)), ..self }
+    }
+
+    /// Lets a cluster embed the source.
+    ///
+    /// # Errors
+    /// [`UsageError`] if the job is a shard.
+    pub fn on_cluster(self, cluster: ClusterJob) -> Result<Self, UsageError> {
+        let job = Job { cluster: Some(cluster), ..self.job };
+        job.check_cluster()?;
+        Ok(Self { job, ..self })
     }
 
     /// Checks that the table has this contract and these columns, and plans the run. `heads` are the columns, with
@@ -234,10 +248,16 @@ impl OpenJob {
                 unchanged.files = self.source.unchanged_files();
             }
         }
-        let embeddings =
-            plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads, target.mark.rule)?;
         let heads = target.heads.clone();
-        let plan = plan_commit(embeddings, target)?;
+        // A few rows are embedded here.
+        let plan = if let Some(cluster) = self.job.cluster.clone().filter(|_| !partial) {
+            let version = self.table.as_ref().map(Table::version);
+            cluster.plan(self.source.clone(), target, version, self.job.memory)?
+        } else {
+            let rule = target.mark.rule;
+            let embeddings = plan_embeddings(&self.source, keys, self.only, tokenize, info, &target.heads, rule)?;
+            plan_commit(embeddings, target)?
+        };
         let shutdown = ShutdownSignal::default();
         // A run over some rows, or over a shard, does not see all ids.
         let sees_all = !partial && self.job.shard.is_none();

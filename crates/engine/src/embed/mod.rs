@@ -1,5 +1,7 @@
 //! Embedding: from a pipeline to a plan, and the plan's run.
 
+mod backend;
+mod cluster;
 mod from_pipeline;
 mod job;
 mod observer;
@@ -8,17 +10,18 @@ mod shard;
 mod summary;
 mod unchanged;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use polylance_backend::BackendHandle;
 use polylance_config::Pipeline;
 use polylance_dataflow::RowSet;
 use polylance_schema::Shard;
 use polylance_sink::Declared;
 
-use crate::{AnnotateRequest, EngineError, ResolvedColumn, ShutdownSignal, UsageError, lazy_pool::LazyPool, resolve};
+use self::backend::PipelineBackend;
+use crate::{EngineError, ResolvedColumn, ShutdownSignal, UsageError, resolve};
 
+pub use cluster::{ClusterJob, ClusterOptions, ExecutorModels};
 pub use job::{Job, Limits, OpenJob, Planned, run_job};
 pub use observer::{Observer, Stage};
 pub use shard::shard_of_environment;
@@ -33,6 +36,8 @@ pub struct EmbedOptions {
     pub only: Option<RowSet>,
     /// Embed only this part of the source.
     pub shard: Option<Shard>,
+    /// Embed on this cluster.
+    pub cluster: Option<ClusterOptions>,
 }
 
 /// A pipeline whose configuration, source, table and contract were checked. No model is loaded yet.
@@ -68,16 +73,16 @@ impl EmbedPlan {
         if let Some(rows) = options.only {
             open = open.only(rows);
         }
-        let selection = resolve::select(pipeline).await?;
-        let files = resolve::files_in_table(&pipeline.model.id, &pipeline.table.uri).await?;
-        let pool = resolve::pool_options(pipeline, &selection);
-        let contract = resolve::contract(pipeline, &files, &pool)?;
-        let mut columns = AnnotateRequest::new(pipeline, &selection).resolve().await?;
-        for column in &mut columns {
-            column.fuse(&files, &contract).await?;
-        }
-        let (fused, fields): (Vec<_>, Vec<_>) = columns.iter().filter_map(ResolvedColumn::fused_head).unzip();
-        let backend = BackendHandle(Arc::new(LazyPool::new(files, fused, pool, &selection.devices)));
+        let selection = match options.cluster {
+            Some(cluster) => {
+                let selection = resolve::select_for_cluster(pipeline).await?;
+                open = open.on_cluster(ClusterJob::new(cluster, pipeline, selection.dtype)?)?;
+                selection
+            }
+            None => resolve::select(pipeline).await?,
+        };
+        let PipelineBackend { backend, contract, columns, fields } =
+            Box::pin(PipelineBackend::open(pipeline, &selection)).await?;
         let planned = Box::pin(open.plan(&backend, contract, fields)).await?;
         Ok(Self { planned, columns })
     }
