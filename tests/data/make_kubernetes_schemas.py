@@ -16,7 +16,11 @@ KINDS = {
     "ConfigMap": "configmap-v1",
     "CronJob": "cronjob-batch-v1",
     "Job": "job-batch-v1",
+    "Deployment": "deployment-apps-v1",
+    "NetworkPolicy": "networkpolicy-networking-v1",
     "PersistentVolumeClaim": "persistentvolumeclaim-v1",
+    "Service": "service-v1",
+    "ServiceAccount": "serviceaccount-v1",
 }
 
 folder = pathlib.Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema/v1.33.0-local-strict"

@@ -24,7 +24,7 @@ pub use fake_job::{TableContents, fake_job, read_contents, read_contents_of, wri
 pub use fault_proxy::FaultProxy;
 pub use head_model::write_head_model;
 pub use hub::{HUB_TOKEN, TestHub};
-pub use python::{python, python_with_ray};
+pub use python::{python, python_with_ray, read_yaml};
 pub use s3::{CloudServer, S3Server};
 pub use slurm::Slurm;
 pub use table::{read_table, strings, vectors};

@@ -2,15 +2,25 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
+
+use serde_json::Value;
 
 use crate::{binary::target, repository};
 
 /// The interpreter of a virtual environment that holds `tests/python/requirements.txt`: Lance's clients, an S3 server.
 pub fn python() -> PathBuf {
     environment("python", "requirements.txt")
+}
+
+/// A YAML file as JSON.
+pub fn read_yaml(path: &Path) -> Value {
+    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let output = Command::new(python()).args(["-c", script]).arg(path).output().expect("the interpreter starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// The interpreter of a virtual environment that holds `tests/python/requirements-ray.txt`. Ray takes hundreds of megabytes.

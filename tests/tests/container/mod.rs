@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
-use polylance_tests::{TestServer, polylance, polylance_with, python, repository};
+use polylance_tests::{TestServer, polylance, polylance_with, read_yaml, repository};
 use serde_json::Value;
 
 fn read(path: &str) -> String {
@@ -35,11 +35,7 @@ fn without_flags(arguments: &str) -> (Vec<&str>, Vec<&str>) {
 }
 
 fn compose() -> Value {
-    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    let path = repository().join("docker-compose.yml");
-    let output = Command::new(python()).args(["-c", script]).arg(path).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    read_yaml(&repository().join("docker-compose.yml"))
 }
 
 fn words(value: &Value) -> Vec<&str> {
@@ -155,10 +151,23 @@ fn build_context_leaves_out_what_git_ignores_and_keeps_the_sources() {
 fn quickstart_of_the_compose_file_embeds_serves_and_is_healthy() {
     let compose = compose();
     let (embed, serve) = (&compose["services"]["embed"], &compose["services"]["serve"]);
-    for (service, name) in [(embed, "quickstart"), (serve, "quickstart"), (&compose["services"]["s3"], "s3")] {
-        assert_eq!(words(&service["profiles"]), [name]);
+    for (service, profiles) in [
+        ("embed", &["quickstart"][..]),
+        ("serve", &["quickstart", "cluster"]),
+        ("s3", &["s3"]),
+        ("bucket", &["s3"]),
+        ("scheduler", &["cluster"]),
+        ("executor", &["cluster"]),
+        ("run", &["cluster"]),
+    ] {
+        assert_eq!(words(&compose["services"][service]["profiles"]), profiles, "{service}");
     }
-    assert_eq!(serve["depends_on"]["embed"]["condition"], "service_completed_successfully");
+    // A profile has one of the two, and a dependency that it does not have must not be required.
+    for service in ["embed", "run"] {
+        let dependency = &serve["depends_on"][service];
+        assert_eq!(dependency["condition"], "service_completed_successfully", "{service}");
+        assert_eq!(dependency["required"], false, "{service}");
+    }
     assert_eq!(words(&serve["ports"]), ["127.0.0.1:8000:8000"], "no other machine reaches the port");
     for (volume, target) in [embed, serve].iter().flat_map(|service| words(&service["volumes"])).map(|volume| {
         let (source, target) = volume.split_once(':').unwrap();

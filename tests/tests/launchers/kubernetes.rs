@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{ErrorKind, Write},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -17,13 +18,14 @@ use super::{Launch, SHARDS, deployed, outcome, outcomes_of_shards, start};
 const SHARDED: &str = "shards/k8s-indexed-job.yaml";
 const NIGHTLY: &str = "kustomize/overlays/nightly/cronjob.yaml";
 const CACHE: &str = "kustomize/base/model-cache.yaml";
+pub(super) const ON_CLUSTER: &str = "kustomize/overlays/cluster/run.yaml";
 
-fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     fs::read_to_string(deployed(path)).unwrap()
 }
 
-/// The objects of YAML by their names, or where they contradict the schemas of Kubernetes.
-fn objects(yaml: &str) -> Result<BTreeMap<String, Value>, String> {
+/// The objects of YAML by kind and name, as in `Job/docs-shards`, or where they contradict the schemas of Kubernetes.
+pub(super) fn objects(yaml: &str) -> Result<BTreeMap<String, Value>, String> {
     let mut script = Command::new(python());
     script.arg(repository().join("tests/python/kubernetes_objects.py"));
     script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -34,22 +36,25 @@ fn objects(yaml: &str) -> Result<BTreeMap<String, Value>, String> {
         return Err(checked.stderr);
     }
     let objects: Vec<Value> = serde_json::from_str(&checked.stdout).unwrap();
-    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
+    let name = |object: &Value| {
+        format!("{}/{}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+    };
     Ok(objects.into_iter().map(|object| (name(&object), object)).collect())
 }
 
-/// The specifications of the three jobs.
-fn jobs() -> [(&'static str, Value); 3] {
-    let (sharded, nightly) = (objects(&read(SHARDED)).unwrap(), objects(&read(NIGHTLY)).unwrap());
+/// The specifications of the four jobs.
+fn jobs() -> [(&'static str, Value); 4] {
+    let [sharded, on_cluster, nightly] = [SHARDED, ON_CLUSTER, NIGHTLY].map(|path| objects(&read(path)).unwrap());
     [
-        ("shards", sharded["docs-shards"]["spec"].clone()),
-        ("closing", sharded["docs-closing"]["spec"].clone()),
-        ("nightly", nightly["docs-nightly"]["spec"]["jobTemplate"]["spec"].clone()),
+        ("shards", sharded["Job/docs-shards"]["spec"].clone()),
+        ("closing", sharded["Job/docs-closing"]["spec"].clone()),
+        ("on a cluster", on_cluster["Job/docs-run"]["spec"].clone()),
+        ("nightly", nightly["CronJob/docs-nightly"]["spec"]["jobTemplate"]["spec"].clone()),
     ]
 }
 
 /// The command of a job's container, with the folder of the pipeline file in this machine.
-fn command(launch: &Launch, job: &Value) -> Command {
+pub(super) fn command(launch: &Launch, job: &Value) -> Command {
     let pod = &job["template"]["spec"];
     let container = &pod["containers"][0];
     let mount = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["name"] == "pipeline").unwrap();
@@ -68,7 +73,7 @@ fn command(launch: &Launch, job: &Value) -> Command {
 #[test]
 fn indexed_job_and_closing_job_make_the_table_of_one_run() {
     let launch = Launch::new();
-    let [(_, shards), (_, closing), _] = jobs();
+    let [(_, shards), (_, closing), ..] = jobs();
     let pod = |index: usize| {
         let mut pod = command(&launch, &shards);
         pod.env("JOB_COMPLETION_INDEX", index.to_string()).env("POLYLANCE_SHARDS", SHARDS.to_string());
@@ -110,25 +115,30 @@ fn stopped_pod_commits_its_work() {
     drop(Outcome::of(pod).exits_with(130).stderr_contains(&["stopping", "of the source remains"]));
 }
 
-#[test]
-fn manifests_agree_with_the_schemas_the_image_and_each_other() {
+/// Fails the test unless the pod runs the image as its user, and its volumes are those of the base.
+pub(super) fn assert_pod_agrees(name: &str, pod: &Value) {
     let claims = objects(&read(CACHE)).unwrap();
     let (base, dockerfile) = (read("kustomize/base/kustomization.yaml"), repository_file("Dockerfile"));
+    let image = pod["containers"][0]["image"].as_str().unwrap();
+    assert!(dockerfile.contains(&format!("docker build -t {image} .\n")), "{name}: {image}");
+    assert!(repository_file("docker-compose.yml").contains(&format!("image: {image}\n")), "{name}: {image}");
+    assert!(dockerfile.contains(&format!("useradd --uid {} ", pod["securityContext"]["runAsUser"])), "{name}");
+    for volume in pod["volumes"].as_array().into_iter().flatten() {
+        if let Some(config) = volume["configMap"]["name"].as_str() {
+            assert!(base.contains(&format!("- name: {config}\n")), "{name}: {config}");
+        } else {
+            let claim = volume["persistentVolumeClaim"]["claimName"].as_str().unwrap();
+            assert!(claims.contains_key(&format!("PersistentVolumeClaim/{claim}")), "{name}: {claim}");
+        }
+    }
+}
+
+#[test]
+fn manifests_agree_with_the_schemas_the_image_and_each_other() {
     for (name, job) in jobs() {
         let pod = &job["template"]["spec"];
         let container = &pod["containers"][0];
-        let image = container["image"].as_str().unwrap();
-        assert!(dockerfile.contains(&format!("docker build -t {image} .\n")), "{name}: {image}");
-        assert!(repository_file("docker-compose.yml").contains(&format!("image: {image}\n")), "{name}: {image}");
-        assert!(dockerfile.contains(&format!("useradd --uid {} ", pod["securityContext"]["runAsUser"])), "{name}");
-        for volume in pod["volumes"].as_array().unwrap() {
-            if let Some(config) = volume["configMap"]["name"].as_str() {
-                assert!(base.contains(&format!("- name: {config}\n")), "{name}: {config}");
-            } else {
-                let claim = volume["persistentVolumeClaim"]["claimName"].as_str().unwrap();
-                assert!(claims.contains_key(claim), "{name}: {claim}");
-            }
-        }
+        assert_pod_agrees(name, pod);
         let rules = &job["podFailurePolicy"]["rules"];
         assert_eq!(rules[0]["action"], "Ignore", "{name}");
         assert_eq!(rules[0]["onPodConditions"][0]["type"], "DisruptionTarget", "{name}");
@@ -137,7 +147,7 @@ fn manifests_agree_with_the_schemas_the_image_and_each_other() {
         // A run is given `run.grace` seconds to commit, 30 by default.
         assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(30), "{name}");
     }
-    let [(_, shards), (_, closing), _] = jobs();
+    let [(_, shards), (_, closing), ..] = jobs();
     let variable = &shards["template"]["spec"]["containers"][0]["env"][0];
     assert_eq!(variable["name"], "POLYLANCE_SHARDS");
     assert_eq!(variable["value"], shards["completions"].to_string());
@@ -167,25 +177,49 @@ fn mistakes_in_a_manifest_are_found() {
 
 #[test]
 fn kustomizations_render_to_valid_objects() {
+    let shards = ["Job/docs-closing", "Job/docs-shards", "PersistentVolumeClaim/model-cache"];
+    let nightly = ["CronJob/docs-nightly", "PersistentVolumeClaim/model-cache"];
+    let cluster = [
+        "Deployment/polylance-executor",
+        "Deployment/polylance-scheduler",
+        "Job/docs-run",
+        "NetworkPolicy/polylance-executor",
+        "NetworkPolicy/polylance-scheduler",
+        "PersistentVolumeClaim/model-cache",
+        "Service/polylance-scheduler",
+        "ServiceAccount/polylance",
+    ];
+    let nightly_cluster = [&nightly[..1], &cluster[..2], &cluster[3..]].concat();
     for (folder, names, gpus) in [
-        ("shards", &["docs-closing", "docs-shards", "model-cache"][..], 0),
-        ("kustomize/overlays/gpu", &["docs-closing", "docs-shards", "model-cache"], 1),
-        ("kustomize/overlays/nightly", &["docs-nightly", "model-cache"], 0),
+        ("shards", &shards[..], 0),
+        ("kustomize/overlays/gpu", &shards, 1),
+        ("kustomize/overlays/nightly", &nightly, 0),
+        ("kustomize/overlays/cluster", &cluster, 0),
+        ("kustomize/overlays/cluster-gpu", &cluster, 1),
+        ("kustomize/overlays/cluster-nightly", &nightly_cluster, 0),
     ] {
-        let rendered = match Command::new("kubectl").arg("kustomize").arg(deployed(folder)).output() {
-            Ok(rendered) => rendered,
-            Err(error) if error.kind() == ErrorKind::NotFound => return not_rendered(),
-            Err(error) => panic!("kubectl: {error}"),
-        };
-        assert!(rendered.status.success(), "{folder}: {}", String::from_utf8_lossy(&rendered.stderr));
-        let yaml = String::from_utf8(rendered.stdout).unwrap();
+        let Some(yaml) = rendered(&deployed(folder)) else { return };
         let mut objects = objects(&yaml).unwrap_or_else(|error| panic!("{folder}: {error}"));
-        let config = objects.keys().find(|name| name.starts_with("docs-pipeline-")).cloned().unwrap();
+        let config = objects.keys().find(|name| name.starts_with("ConfigMap/docs-pipeline-")).cloned().unwrap();
         let config = objects.remove(&config).unwrap();
         assert_eq!(config["data"]["docs.toml"], read("kustomize/base/docs.toml"));
         assert_eq!(objects.keys().collect::<Vec<_>>(), names, "{folder}");
         assert_eq!(yaml.matches("nvidia.com/gpu: 1").count(), gpus, "{folder}");
     }
+}
+
+/// The YAML of a kustomization; `None` without `kubectl`.
+pub(super) fn rendered(folder: &Path) -> Option<String> {
+    let rendered = match Command::new("kubectl").arg("kustomize").arg(folder).output() {
+        Ok(rendered) => rendered,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            not_rendered();
+            return None;
+        }
+        Err(error) => panic!("kubectl: {error}"),
+    };
+    assert!(rendered.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&rendered.stderr));
+    Some(String::from_utf8(rendered.stdout).unwrap())
 }
 
 #[expect(clippy::print_stderr, reason = "a test that proves nothing says so")]

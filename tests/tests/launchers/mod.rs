@@ -1,5 +1,6 @@
 //! The files of `deploy/` that launchers read: their commands run here, and make the table of one run.
 
+mod cluster;
 mod kubernetes;
 mod ray;
 #[cfg(feature = "soak")]
@@ -40,7 +41,7 @@ impl Launch {
             write_parquet(&launch.path(&format!("docs/{file}.parquet")), &rows);
         }
         let toml = format!(
-            "version = 1\n[source]\nuri = {:?}\n[model]\nid = {:?}\n[table]\nuri = {:?}\n",
+            "version = 1\n[source]\nuri = {:?}\n[model]\nid = {:?}\ndtype = \"f32\"\n[table]\nuri = {:?}\n",
             launch.text("docs"),
             launch.text("model"),
             launch.text("docs.lance")
