@@ -173,6 +173,12 @@ bench: build ## criterion benchmarks, then the encoder and whole runs against th
 	python3 tests/peers/bench_sentence_transformers.py "$(POLYLANCE)"
 	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 
+# Debug builds, like those of the tests: the devices sleep.
+.PHONY: bench-cluster
+bench-cluster: setup-test ## clusters and shards of simulated devices: overhead, speed, kills; ten minutes
+	cargo build --workspace --locked --bins
+	"$(TARGET)/debug/cluster-bench"
+
 .PHONY: cuda-kernels
 cuda-kernels: ## recompile the GPU's kernels into crates/cuda/assets
 	@.ci/setup nvcc

@@ -61,11 +61,12 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository").to_owned()
 }
 
-/// The folder that cargo built this test into: `target/<profile>`.
+/// The folder that cargo built this program into: `target/<profile>`.
 fn profile() -> PathBuf {
-    let test = env::current_exe().expect("a running test has an executable");
-    let profile = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
-    profile.expect("cargo puts tests into `deps`").to_owned()
+    let program = env::current_exe().expect("a running program has an executable");
+    // Tests are in a folder of it.
+    let folder = program.ancestors().find(|folder| folder.ends_with("deps")).unwrap_or(&program);
+    folder.parent().expect("an executable is in a folder").to_owned()
 }
 
 /// Cargo's target folder.

@@ -6,7 +6,7 @@ use arrow::{
     array::{RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
-use parquet::arrow::ArrowWriter;
+use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +26,22 @@ impl Row {
 
 /// Writes the rows as Parquet with the columns `id` and `text`.
 pub fn write_parquet(path: &Path, rows: &[Row]) {
+    write(path, rows, None);
+}
+
+/// [`write_parquet`] in row groups of this many rows.
+pub fn write_row_groups(path: &Path, rows: &[Row], rows_per_group: usize) {
+    write(path, rows, Some(WriterProperties::builder().set_max_row_group_row_count(Some(rows_per_group)).build()));
+}
+
+fn write(path: &Path, rows: &[Row], properties: Option<WriterProperties>) {
     let schema =
         Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, false), Field::new("text", DataType::Utf8, true)]));
     let ids = StringArray::from_iter_values(rows.iter().map(|row| &row.id));
     let texts: StringArray = rows.iter().map(|row| row.text.as_ref()).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(ids), Arc::new(texts)]).expect("equal lengths");
     let mut writer =
-        ArrowWriter::try_new(File::create(path).expect("a writable folder"), schema, None).expect("a schema");
+        ArrowWriter::try_new(File::create(path).expect("a writable folder"), schema, properties).expect("a schema");
     writer.write(&batch).expect("a full disk");
     writer.close().expect("a full disk");
 }

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::draw;
+
 /// A fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -63,15 +65,11 @@ impl FaultPlan {
     fn draw(&self) -> Option<Fault> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock().expect("no thread panics with the lock");
-        let mut next = |below: u64| {
-            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (*state >> 33) % below
-        };
-        if next(1000) >= self.rate {
+        if draw(&mut state, 1000) >= self.rate {
             return None;
         }
         self.faults.fetch_add(1, Ordering::Relaxed);
-        FAULTS.get(next(FAULTS.len() as u64) as usize).copied()
+        FAULTS.get(draw(&mut state, FAULTS.len() as u64) as usize).copied()
     }
 }
 

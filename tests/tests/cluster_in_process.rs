@@ -7,14 +7,13 @@ use arrow::{
     array::{ArrayRef, AsArray},
     datatypes::UInt64Type,
 };
-use async_trait::async_trait;
 use polylance_backend::{Backend, BackendHandle};
-use polylance_cluster::{ClusterSettings, Fate, InProcessEngine, ModelFailure, Models, SplitModel, SplitRunner};
+use polylance_cluster::{ClusterSettings, Fate, InProcessEngine, SplitModel, SplitRunner};
 use polylance_engine::{ClusterJob, ClusterOptions, Job, RunSummary, run_job};
 use polylance_schema::{Chunking, Contract, Cut, OnMissing};
 use polylance_sink::quarantine_uri;
 use polylance_testkit::{FakeBackend, fake_contract};
-use polylance_tests::{Row, fake_pipeline, read_table, strings, write_fake_corpus, write_parquet};
+use polylance_tests::{FakeModels, Row, fake_pipeline, read_table, strings, write_fake_corpus, write_parquet};
 use tempfile::TempDir;
 
 const DIM: usize = 8;
@@ -29,16 +28,6 @@ fn contract() -> Contract {
 fn backend() -> BackendHandle {
     let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(DIM));
     BackendHandle(backend)
-}
-
-#[derive(Debug)]
-struct FakeModels(Contract);
-
-#[async_trait]
-impl Models for FakeModels {
-    async fn open(&self, _: &str, _: &Contract) -> Result<SplitModel, ModelFailure> {
-        Ok(SplitModel { backend: backend(), contract: self.0.clone() })
-    }
 }
 
 /// A corpus of two formats, with refused rows of every kind, and with ids that two files have.
@@ -78,7 +67,8 @@ fn engine(fate: fn(usize) -> Fate, contract: Contract) -> Arc<InProcessEngine> {
 }
 
 fn runner(contract: Contract) -> SplitRunner {
-    SplitRunner::new(Arc::new(FakeModels(contract)), "here".to_owned())
+    let models = FakeModels(SplitModel { backend: backend(), contract });
+    SplitRunner::new(Arc::new(models), "here".to_owned())
 }
 
 fn on_cluster(job: Job, engine: Arc<InProcessEngine>, split_bytes: u64) -> Job {

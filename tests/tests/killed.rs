@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use polylance_tests::{fake_job, read_contents, write_fake_corpus};
+use polylance_tests::{draw, fake_job, read_contents, write_fake_corpus};
 
 const DOCUMENTS: usize = 1_500;
 const ROWS_PER_COMMIT: u64 = 400;
@@ -19,12 +19,6 @@ fn succeeded(mut command: Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
-}
-
-/// A pseudo-random number below a limit.
-fn draw(state: &mut u64, below: u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*state >> 33) % below.max(1)
 }
 
 #[test]

@@ -40,7 +40,10 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ),
     ("python", &["schema", "builtin", "config", "backend", "search", "engine", "ballista", "cli"]),
     ("hostile", &["schema", "backend", "config", "encoder", "worker", "dataflow"]),
-    ("tests", &["schema", "builtin", "backend", "encoder", "dataflow", "sink", "testkit", "engine"]),
+    (
+        "tests",
+        &["schema", "builtin", "backend", "encoder", "dataflow", "sink", "testkit", "cluster", "ballista", "engine"],
+    ),
 ];
 
 fn metadata() -> Metadata {

@@ -8,7 +8,8 @@ use std::{
 };
 
 use polylance_tests::{
-    S3Server, build_disturb_library, fake_job, polylance_command, python, read_contents, repository, write_fake_corpus,
+    S3Server, build_disturb_library, draw, fake_job, polylance_command, python, read_contents, repository,
+    write_fake_corpus,
 };
 
 const WRITERS: usize = 10;
@@ -59,12 +60,6 @@ fn ten_concurrent_runs_write_no_row_twice_in_a_bucket() {
 
 /// Rounds of competing processes, unless `POLYLANCE_ROUNDS` sets another number.
 const ROUNDS: u64 = 3;
-
-/// A pseudo-random number below a limit.
-fn draw(state: &mut u64, below: u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*state >> 33) % below.max(1)
-}
 
 fn signal(process: &Child, signal: &str) {
     // The process may have ended already.

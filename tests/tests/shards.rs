@@ -7,16 +7,13 @@ use std::{
     fs::{self, File},
     path::Path,
     process::{Child, Command},
-    sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
 
-use arrow::array::{RecordBatch, StringArray};
-use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use polylance_tests::{
     Outcome, Row, TinyModel, fake_job, polylance_with, read_contents, read_table, strings, write_fake_corpus,
-    write_parquet,
+    write_parquet, write_row_groups,
 };
 use serde_json::Value;
 
@@ -38,7 +35,9 @@ impl Corpus {
         let corpus = Self { folder: tempfile::tempdir().unwrap() };
         let docs = corpus.folder.path().join("docs");
         fs::create_dir(&docs).unwrap();
-        write_row_groups(&docs.join("a.parquet"));
+        // As many bytes as the other files together.
+        let rows = (0..PARQUET_ROWS).map(|at| Row::new(format!("p{at}"), format!("{at} ").repeat(60 + at % 40)));
+        write_row_groups(&docs.join("a.parquet"), &rows.collect::<Vec<_>>(), 50);
         let lines = corpus.folder.path().join("docs.jsonl");
         write_fake_corpus(&lines, JSONL_ROWS);
         let lines = fs::read_to_string(lines).unwrap();
@@ -67,20 +66,6 @@ impl Corpus {
         job.arg(format!("{index}/{SHARDS}"));
         job
     }
-}
-
-/// Documents `p0`, `p1`, … in row groups of 50, as many bytes as the other files together.
-fn write_row_groups(path: &Path) {
-    let texts = (0..PARQUET_ROWS).map(|at| format!("{at} ").repeat(60 + at % 40));
-    let batch = RecordBatch::try_from_iter([
-        ("id", Arc::new(StringArray::from_iter_values((0..PARQUET_ROWS).map(|at| format!("p{at}")))) as _),
-        ("text", Arc::new(StringArray::from_iter_values(texts)) as _),
-    ])
-    .unwrap();
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(50)).build();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
 }
 
 /// Makes the files of a folder an hour old: a change of a file that was written just now may not show.

@@ -1,12 +1,14 @@
 //! A backend without a model: a word is a token, a vector is a function of the tokens.
 
+use std::time::Duration;
+
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{
     AnnotateInput, Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Result, TokenizeSpec,
 };
 use polylance_schema::{Chunking, TaskSpec};
 
-use crate::{FakeAnnotator, refused::REFUSED};
+use crate::{FakeAnnotator, pace::Pace, refused::REFUSED};
 
 const BOS: u32 = 0;
 const EOS: u32 = 2;
@@ -16,6 +18,7 @@ const EOS: u32 = 2;
 pub struct FakeBackend {
     info: BackendInfo,
     heads: Vec<TaskSpec>,
+    pace: Option<Pace>,
 }
 
 impl FakeBackend {
@@ -25,13 +28,19 @@ impl FakeBackend {
     /// A device whose vectors have this many dimensions.
     pub fn new(dim: usize) -> Self {
         let info = BackendInfo { dim, max_tokens: 512, devices: vec!["fake".into()], window_tokens: 8192 };
-        Self { info, heads: Vec::new() }
+        Self { info, heads: Vec::new(), pace: None }
     }
 
     /// A device that computes these heads, each a [`FakeAnnotator`], in the pass of the embedding.
     #[must_use]
     pub fn with_heads(self, heads: Vec<TaskSpec>) -> Self {
         Self { heads, ..self }
+    }
+
+    /// A device that is busy for this long with each token, one call after the other, without using the CPU.
+    #[must_use]
+    pub fn with_pace(self, per_token: Duration) -> Self {
+        Self { pace: Some(Pace::new(per_token)), ..self }
     }
 
     fn vector(&self, ids: &[u32]) -> impl Iterator<Item = f32> + use<> {
@@ -57,7 +66,14 @@ impl Backend for FakeBackend {
             return futures::future::ready(Err(error)).boxed();
         }
         let values = inputs.iter().flat_map(|ids| self.vector(ids)).collect();
-        futures::future::ready(Ok(Embeddings { dim: self.info.dim, values })).boxed()
+        let embeddings = Embeddings { dim: self.info.dim, values };
+        let Some(pace) = self.pace.clone() else { return futures::future::ready(Ok(embeddings)).boxed() };
+        let tokens = inputs.iter().map(Vec::len).sum();
+        async move {
+            pace.compute(tokens).await;
+            Ok(embeddings)
+        }
+        .boxed()
     }
 
     fn heads(&self) -> &[TaskSpec] {

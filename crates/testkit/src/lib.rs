@@ -6,6 +6,7 @@ pub mod conformance;
 mod corpora;
 mod fake;
 mod fake_contract;
+mod pace;
 mod refused;
 
 pub use annotator::FakeAnnotator;

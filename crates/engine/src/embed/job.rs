@@ -315,7 +315,7 @@ impl Planned {
     }
 
     /// The plan, whose metrics grow while it runs.
-    pub(super) fn plan(&self) -> Arc<dyn ExecutionPlan> {
+    pub fn plan(&self) -> Arc<dyn ExecutionPlan> {
         Arc::clone(&self.plan)
     }
 
