@@ -1,9 +1,20 @@
 //! The process that deals splits to executors.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{Json, Router, routing::get};
-use ballista_core::{config::TaskSchedulingPolicy, serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer};
+use ballista_core::{
+    config::TaskSchedulingPolicy,
+    serde::protobuf::{
+        UpdateTaskStatusParams,
+        scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer},
+    },
+};
 use ballista_scheduler::{
     cluster::BallistaCluster,
     config::{SchedulerConfig, TaskDistributionPolicy},
@@ -13,8 +24,8 @@ use ballista_scheduler::{
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use polylance_cluster::ClusterError;
 use polylance_dataflow::ShutdownSignal;
-use tokio::net::TcpListener;
-use tonic::service::RoutesBuilder;
+use tokio::{net::TcpListener, time::interval};
+use tonic::{Request, service::RoutesBuilder};
 
 use crate::{
     codec::SplitCodec,
@@ -25,6 +36,9 @@ use crate::{
 /// An executor that is silent for this long is lost.
 const EXECUTOR_TIMEOUT_SECONDS: u64 = 15;
 const EXPIRY_INTERVAL_SECONDS: u64 = 3;
+/// Interval at which waiting tasks are dealt. Ballista itself deals them when one arrives or ends, and neither happens
+/// while all wait for executors that were silent for a while.
+const DEAL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an executor that is told to end may finish its splits. It decides itself how long it takes; after this time
 /// the scheduler would forget that, and deal splits to it. One that is gone is silent.
 const TERMINATION_GRACE_SECONDS: u64 = 24 * 60 * 60;
@@ -84,9 +98,47 @@ impl BoundScheduler {
         let served = async { axum::serve(self.listener, routes).await };
         tokio::select! {
             served = served => served.map_err(|error| ClusterError::Scheduler { url, message: error.to_string() }),
+            never = deal_repeatedly(&self.scheduler) => match never {},
             () = shutdown.requested() => Ok(()),
         }
     }
+}
+
+/// Deals the tasks that wait, again and again.
+async fn deal_repeatedly(scheduler: &Scheduler) -> Infallible {
+    let mut ticks = interval(DEAL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        if splits(scheduler) > 0
+            && let Some(executor_id) = responsive_executor(scheduler).await
+        {
+            // After each report, even of no task, tasks are dealt.
+            let report = UpdateTaskStatusParams { executor_id, task_status: Vec::new() };
+            if let Err(error) = SchedulerGrpc::update_task_status(scheduler, Request::new(report)).await {
+                tracing::warn!(%error, "waiting splits are not dealt");
+            }
+        }
+    }
+}
+
+/// Splits in work, or waiting for a slot.
+fn splits(scheduler: &Scheduler) -> usize {
+    scheduler.running_job_number() + scheduler.pending_job_number()
+}
+
+/// The id of an executor that is not silent.
+async fn responsive_executor(scheduler: &Scheduler) -> Option<String> {
+    let registered = scheduler.state.executor_manager.get_executors_state().await.unwrap_or_default();
+    let timeout = Duration::from_secs(EXECUTOR_TIMEOUT_SECONDS);
+    let mut responsive = registered
+        .into_iter()
+        .filter(|(_, heartbeat, _)| heartbeat.is_some_and(|heartbeat| silence(heartbeat) < timeout));
+    responsive.next().map(|(executor, ..)| executor.id)
+}
+
+/// The time since a heartbeat, which is a time since 1970.
+fn silence(heartbeat: Duration) -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(heartbeat)
 }
 
 fn config(address: SocketAddr) -> SchedulerConfig {
@@ -127,14 +179,13 @@ fn routes(scheduler: &Scheduler) -> Router {
 async fn cluster_status(scheduler: &Scheduler) -> ClusterStatus {
     // The state is in memory: it can always be read.
     let registered = scheduler.state.executor_manager.get_executors_state().await.unwrap_or_default();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let executor = |(metadata, heartbeat, _): (_, Option<std::time::Duration>, _)| {
+    let executor = |(metadata, heartbeat, _): (_, Option<Duration>, _)| {
         let metadata: ballista_core::serde::scheduler::ExecutorMetadata = metadata;
         ExecutorStatus {
             host: metadata.host,
             port: metadata.grpc_port,
             slots: metadata.specification.task_slots as usize,
-            seconds_silent: heartbeat.map_or(0, |heartbeat| now.saturating_sub(heartbeat).as_secs()),
+            seconds_silent: heartbeat.map_or(0, |heartbeat| silence(heartbeat).as_secs()),
         }
     };
     let registered: Vec<(_, _, Vec<ballista_core::serde::protobuf::ExecutorMetric>)> = registered;
@@ -143,7 +194,7 @@ async fn cluster_status(scheduler: &Scheduler) -> ClusterStatus {
     ClusterStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots: executors.iter().map(|executor| executor.slots).sum(),
-        splits: scheduler.running_job_number() + scheduler.pending_job_number(),
+        splits: splits(scheduler),
         executors,
     }
 }
