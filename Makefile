@@ -136,10 +136,11 @@ sanitize: ## the kernels' tests under AddressSanitizer
 SOAK ?= $(CACHE)/soak
 
 .PHONY: soak
-soak: setup-test ## the long form of the tests of kills, failures and concurrent writers, Slurm and Ray, and ten million rows
+soak: setup-test ## the long form of the tests of kills, failures, concurrent writers and clusters, Slurm and Ray, and ten million rows
 	@.ci/setup slurm
-	POLYLANCE_KILLS=1000 POLYLANCE_ROUNDS=300 POLYLANCE_POWER=all cargo nextest run --profile soak --workspace --locked --no-fail-fast \
-	    --test killed --test many_writers --test faults --test s3 --test disk_full --test power_loss --test runs
+	POLYLANCE_KILLS=1000 POLYLANCE_ROUNDS=300 POLYLANCE_POWER=all POLYLANCE_CLUSTER_KILLS=500 POLYLANCE_CUTS=all \
+	    cargo nextest run --profile soak --workspace --locked --no-fail-fast \
+	    --test killed --test many_writers --test faults --test s3 --test disk_full --test power_loss --test runs --test cluster
 	cargo nextest run --profile soak --workspace --locked --no-fail-fast \
 	    --features polylance-tests/soak --test shards -E 'test(launchers::real)'
 	POLYLANCE_ORDERS=3000000 cargo nextest run --profile soak --workspace --locked --lib -E 'test(protocol)'

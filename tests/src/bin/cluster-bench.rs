@@ -30,6 +30,8 @@ const ROWS_PER_TINY_SPLIT: usize = 10;
 /// Executors, and splits for each as multiples of `--splits`.
 const EXECUTORS: [(usize, usize); 4] = [(1, 1), (2, 1), (4, 1), (8, 2)];
 const SHARDS: usize = 8;
+/// Rows of a commit of a shard: all shards commit at about the same times, which is the worst case.
+const ROWS_PER_COMMIT: usize = 500;
 /// Interval at which results are looked for after a kill.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -173,8 +175,10 @@ impl Bench {
     }
 
     fn executors(&self) {
-        println!("\n| executors | splits | device time, s | run, s | of linear | compared with one executor |");
-        println!("|---|---|---|---|---|---|");
+        println!(
+            "\n| executors | splits | device time, s | run, s | of linear | embedding alone | compared with one executor |"
+        );
+        println!("|---|---|---|---|---|---|---|");
         let (mut one, mut last) = (None, None);
         for (executors, times) in EXECUTORS {
             let splits = executors * times * self.splits;
@@ -183,9 +187,13 @@ impl Bench {
             let table = self.path(&format!("{executors}.lance"));
             let run = on_cluster(Self::driver(&source, &table), &cluster.url);
             let device = self.device_seconds(&run);
-            let speed = device / run.seconds / executors as f64;
+            let ideal = device / executors as f64;
+            let (speed, alone) = (ideal / run.seconds, ideal / run.stage(1));
             let relative = speed / *one.get_or_insert(speed);
-            println!("| {executors} | {splits} | {device:.0} | {:.1} | {speed:.3} | {relative:.3} |", run.seconds);
+            let seconds = run.seconds;
+            println!(
+                "| {executors} | {splits} | {device:.0} | {seconds:.1} | {speed:.3} | {alone:.3} | {relative:.3} |"
+            );
             last = Some((executors, run));
         }
         if let Some((executors, run)) = last {
@@ -243,17 +251,18 @@ impl Bench {
     fn shards(&self) {
         let splits = SHARDS * self.splits;
         let source = self.corpus("shards", splits, ROWS_PER_SPLIT);
-        let pace = self.pace.to_string();
+        let (pace, rows) = (self.pace.to_string(), ROWS_PER_COMMIT.to_string());
+        let options = ["--pace", &pace, "--rows-per-commit", &rows];
         let one = self.corpus("shard", self.splits, ROWS_PER_SPLIT);
         let mut driver = Self::driver(&one, &self.path("shard.lance"));
-        driver.args(["--pace", &pace]);
+        driver.args(options);
         let one = run(driver);
         let table = self.path("shards.lance");
         let started = Instant::now();
         let shards: Vec<Run> = thread::scope(|scope| {
             let shard = |index: usize| {
                 let mut driver = Self::driver(&source, &table);
-                driver.args(["--pace", &pace, "--shard", &format!("{index}/{SHARDS}")]);
+                driver.args(options).args(["--shard", &format!("{index}/{SHARDS}")]);
                 scope.spawn(|| run(driver))
             };
             let shards: Vec<_> = (0..SHARDS).map(shard).collect();
@@ -261,7 +270,7 @@ impl Bench {
         });
         let seconds = started.elapsed().as_secs_f64();
         let mut closing = Self::driver(&source, &table);
-        closing.args(["--pace", &pace]);
+        closing.args(options);
         let closing = run(closing);
         let total = |name: &str| shards.iter().map(|shard| shard.number(name)).sum::<f64>();
         let device = shards.iter().map(|shard| self.device_seconds(shard)).sum::<f64>();

@@ -20,13 +20,21 @@ enum Fault {
     KillExecutor,
     KillRun,
     RestartScheduler,
-    /// It is given up, wakes up and finishes its splits, which others have embedded by then.
+    /// All executors were silent for too long when it goes on.
+    SuspendScheduler,
+    /// It is given up, goes on and finishes its splits, which others have embedded by then.
     SuspendExecutor,
     StopExecutor,
 }
 
-const FAULTS: [Fault; 5] =
-    [Fault::KillExecutor, Fault::KillRun, Fault::RestartScheduler, Fault::SuspendExecutor, Fault::StopExecutor];
+const FAULTS: [Fault; 6] = [
+    Fault::KillExecutor,
+    Fault::KillRun,
+    Fault::RestartScheduler,
+    Fault::SuspendScheduler,
+    Fault::SuspendExecutor,
+    Fault::StopExecutor,
+];
 
 struct Executor {
     port: u16,
@@ -91,6 +99,11 @@ fn faults_at_random_moments_do_not_change_the_table() {
                 run = cluster.run_into("cluster.lance");
             }
             Fault::RestartScheduler => cluster.restart_scheduler(),
+            Fault::SuspendScheduler => {
+                cluster.scheduler.signal("-STOP");
+                thread::sleep(SUSPENSION);
+                cluster.scheduler.signal("-CONT");
+            }
             Fault::SuspendExecutor => {
                 executors[chosen].process.signal("-STOP");
                 thread::sleep(SUSPENSION);
@@ -104,14 +117,18 @@ fn faults_at_random_moments_do_not_change_the_table() {
                 assert_eq!(code, Some(0), "{stderr}");
             }
         }
+        wait_until("end of the run", || {
+            // One that was given up has ended itself.
+            for executor in &mut executors {
+                if executor.process.has_ended() {
+                    *executor = Executor::start(&cluster);
+                }
+            }
+            run.has_ended()
+        });
         drop(summary(run.ended()));
         report(&format!("round {round} took {:.1} s", begun.elapsed().as_secs_f64()));
         cluster.expect_local("cluster.lance");
-        for executor in &mut executors {
-            if executor.process.has_ended() {
-                *executor = Executor::start(&cluster);
-            }
-        }
     }
 }
 
