@@ -2,22 +2,22 @@
 //! table of one run in its order.
 
 use std::{
-    array, fs,
+    fs,
     io::Write,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
 };
 
-use polylance_tests::{Response, polylance, read_response, read_table, read_yaml, repository, strings};
+use polylance_tests::{
+    Process, Response, free_port, polylance, read_response, read_table, read_yaml, repository, strings, wait_until,
+};
 use serde_json::{Value, json};
 
 use super::{
     Launch, deployed,
     kubernetes::{ON_CLUSTER, assert_pod_agrees, command, objects, read, rendered},
-    outcome, start,
+    outcome,
 };
 
 const SCHEDULER: &str = "kustomize/components/cluster/scheduler.yaml";
@@ -27,49 +27,21 @@ const ACCOUNT: &str = "kustomize/components/cluster/service-account.yaml";
 const SCALED_OBJECT: &str = "kustomize/components/keda/scaled-object.yaml";
 /// The address that the containers know.
 const SERVICE: &str = "polylance-scheduler:50050";
-/// How long a process may take to reach a state on a busy machine.
-const TIMEOUT: Duration = Duration::from_mins(3);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A process of the cluster. It ends with its test.
-struct Process(Child);
-
-impl Process {
-    fn start(mut command: Command) -> Self {
-        // Nothing reads what it prints, and a failed test shows it.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-        Self(start(command))
-    }
-
-    /// Waits until the process is in a state, which it must reach before it ends.
-    fn wait_until(&mut self, what: &str, mut is_reached: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !is_reached() {
-            assert!(self.0.try_wait().unwrap().is_none(), "the process ended before it was {what}");
-            assert!(started.elapsed() < TIMEOUT, "the process is not {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Stops the process as a container is stopped; returns its exit code.
-    fn stopped(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        self.0.wait().unwrap().code()
-    }
+/// Waits until a process is in a state, which it must reach before it ends.
+fn wait_for(process: &mut Process, what: &str, mut is_reached: impl FnMut() -> bool) {
+    wait_until(what, || {
+        assert!(!process.has_ended(), "the process ended before it was {what}");
+        is_reached()
+    });
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Ports of this machine that nothing listens on.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [_; N] = array::from_fn(|_| TcpListener::bind((LOOPBACK, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+/// Stops a process as a container is stopped.
+fn stop(process: Process) {
+    process.signal("-TERM");
+    let (code, _, stderr) = process.ended();
+    assert_eq!(code, Some(0), "{stderr}");
 }
 
 /// A command with the words of a container, of which some are replaced by those of this machine.
@@ -107,25 +79,25 @@ impl Cluster {
         let ((scheduler, _), (executor, _)) =
             (pod(SCHEDULER, "polylance-scheduler"), pod(EXECUTOR, "polylance-executor"));
         let (scheduler, executor) = (&scheduler["containers"][0], &executor["containers"][0]);
-        let [port, ports @ ..] = free_ports::<3>();
+        let (port, ports) = (free_port(), [free_port(), free_port()]);
         let address = format!("{LOOPBACK}:{port}");
         let listening = container(launch, &scheduler["args"], &[("0.0.0.0:50050", &address)]);
         let mut processes = vec![Process::start(listening)];
         for probe in ["readinessProbe", "livenessProbe"] {
             let path = scheduler[probe]["httpGet"]["path"].as_str().unwrap();
             let is_ok = || get(port, path).is_some_and(|response| response.status == 200);
-            processes[0].wait_until(probe, is_ok);
+            wait_for(&mut processes[0], probe, is_ok);
         }
         for port in ports {
             assert_eq!(executor["readinessProbe"]["tcpSocket"]["port"], executor["ports"][0]["name"]);
             let flag = format!("--port={port}");
             let replaced = [(SERVICE, address.as_str()), ("$(POD_IP)", "127.0.0.1"), ("--port=50051", &flag)];
             let mut process = Process::start(container(launch, &executor["args"], &replaced));
-            process.wait_until("ready", || TcpStream::connect((LOOPBACK, port)).is_ok());
+            wait_for(&mut process, "ready", || TcpStream::connect((LOOPBACK, port)).is_ok());
             processes.push(process);
         }
         let status = || polylance(&["cluster", &address, "--json"]).exits_with(0).json();
-        processes[0].wait_until("with two executors", || status()["executors"].as_array().unwrap().len() == 2);
+        wait_for(&mut processes[0], "with two executors", || status()["executors"].as_array().unwrap().len() == 2);
         // What scales the executors is there to be read.
         let scaled = read_yaml(&deployed(SCALED_OBJECT));
         let gauge = scaled["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap();
@@ -145,9 +117,7 @@ impl Cluster {
         launch.assert_table_is_that_of_one_run();
         let ids = |table: &str| strings(&read_table(&launch.text(table), &["doc_id"]), "doc_id");
         assert_eq!(ids("docs.lance"), ids("one.lance"));
-        for process in self.processes.into_iter().rev() {
-            assert_eq!(process.stopped(), Some(0));
-        }
+        self.processes.into_iter().rev().for_each(stop);
     }
 }
 
@@ -306,7 +276,7 @@ fn services_of_the_compose_file_make_the_table_of_a_local_run() {
     let launch = Launch::new();
     let folder = format!("{}/", launch.text("data"));
     let pipelines = repository().join("pipelines").display().to_string();
-    let [port, ports @ ..] = free_ports::<3>();
+    let (port, ports) = (free_port(), [free_port(), free_port()]);
     let address = format!("{LOOPBACK}:{port}");
     let replaced = [
         ("0.0.0.0:50050", address.as_str()),
@@ -324,7 +294,7 @@ fn services_of_the_compose_file_make_the_table_of_a_local_run() {
         check.arg(launch.path("cmdline"));
         outcome(check).code == 0
     };
-    scheduler.wait_until("healthy", is_healthy);
+    wait_for(&mut scheduler, "healthy", is_healthy);
     assert_eq!(services["executor"]["deploy"]["replicas"], ports.len());
     let executor = |port: u16| {
         let mut executor = service("executor");
@@ -351,9 +321,7 @@ fn services_of_the_compose_file_make_the_table_of_a_local_run() {
         read_table(&launch.text(table), &columns).columns().to_vec()
     };
     assert_eq!(rows("data/udhr.lance"), rows("local.lance"));
-    for executor in executors {
-        assert_eq!(executor.stopped(), Some(0));
-    }
-    assert_eq!(scheduler.stopped(), Some(0));
+    executors.into_iter().for_each(stop);
+    stop(scheduler);
     assert!(!is_healthy());
 }
