@@ -155,6 +155,16 @@ fn has_file(folder: &Path) -> bool {
     entries.map_while(Result::ok).any(|entry| if entry.path().is_dir() { has_file(&entry.path()) } else { true })
 }
 
+/// Waits for the end of a run that has refused rows, and returns its summary. `supervise` is called meanwhile: an
+/// executor that was given up ends itself, and is started again by whatever supervises it.
+fn finished(mut run: Process, mut supervise: impl FnMut()) -> Value {
+    wait_until("end of the run", || {
+        supervise();
+        run.has_ended()
+    });
+    summary(run.ended())
+}
+
 /// The summary of a run that ended with refused rows.
 fn summary((code, stdout, stderr): (Option<i32>, String, String)) -> Value {
     assert_eq!(code, Some(3), "{stdout}\n{stderr}");

@@ -10,7 +10,7 @@ use std::{
 
 use polylance_tests::{Process, polylance_command};
 
-use crate::{Cluster, summary};
+use crate::{Cluster, finished};
 
 const SCHEDULER: usize = 0;
 const EXECUTORS: [usize; 2] = [1, 2];
@@ -97,22 +97,18 @@ fn address(node: usize) -> String {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {
-    run("ip", arguments)
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    let output = Command::new("ip").args(arguments).output().map_err(|error| format!("ip: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!("ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// A cluster whose processes are on the nodes of a network.
 struct Distributed {
+    executors: [Process; 2],
     cluster: Cluster,
     network: Network,
-    _executors: Vec<Process>,
 }
 
 impl Distributed {
@@ -123,25 +119,33 @@ impl Distributed {
         let scheduler = network.start(SCHEDULER, &command);
         drop(scheduler.line("listening on "));
         let cluster = Cluster::of_scheduler(scheduler, format!("http://{listen}"));
-        let start = |node: usize| {
-            let mut command = polylance_command();
-            command.args(["executor", "--scheduler", &listen, "--advertise", &address(node), "--devices", "cpu:0"]);
-            network.start(node, command.current_dir(cluster.folder.path()))
-        };
-        let executors = EXECUTORS.map(start).into();
+        let executors = EXECUTORS.map(|node| start_executor(&cluster, &network, node));
         drop(cluster.local("local.lance"));
-        Self { cluster, network, _executors: executors }
+        Self { executors, cluster, network }
     }
 
     /// Runs into a new table; `fault` happens once there are rows.
-    fn expect_local_despite(&self, table: &str, fault: impl FnOnce(&Network)) {
-        let pipeline = self.cluster.pipeline(table, &self.cluster.path("tiny"));
-        let run = self.network.start(RUN, &self.cluster.run_command(&pipeline));
-        self.cluster.wait_for_rows(table);
-        fault(&self.network);
-        drop(summary(run.ended()));
-        self.cluster.expect_local(table);
+    fn expect_local_despite(&mut self, table: &str, fault: impl FnOnce(&Network)) {
+        let Self { cluster, network, executors } = self;
+        let pipeline = cluster.pipeline(table, &cluster.path("tiny"));
+        let run = network.start(RUN, &cluster.run_command(&pipeline));
+        cluster.wait_for_rows(table);
+        fault(network);
+        let _ = finished(run, || {
+            for (node, executor) in EXECUTORS.into_iter().zip(executors.iter_mut()) {
+                if executor.has_ended() {
+                    *executor = start_executor(cluster, network, node);
+                }
+            }
+        });
+        cluster.expect_local(table);
     }
+}
+
+fn start_executor(cluster: &Cluster, network: &Network, node: usize) -> Process {
+    let mut command = polylance_command();
+    command.args(["executor", "--scheduler", &cluster.url, "--advertise", &address(node), "--devices", "cpu:0"]);
+    network.start(node, command.current_dir(cluster.folder.path()))
 }
 
 #[test]
@@ -150,7 +154,7 @@ fn a_node_that_is_cut_off_for_a_while_does_not_change_the_table() {
         Ok(network) => network,
         Err(reason) => return skipped("no node was cut off", &reason),
     };
-    let distributed = Distributed::new(network);
+    let mut distributed = Distributed::new(network);
     // The short form cuts off the node that all others need.
     let (nodes, time) =
         if env::var_os("POLYLANCE_CUTS").is_some() { (0..NODES, LONG_CUT) } else { (SCHEDULER..1, CUT) };
