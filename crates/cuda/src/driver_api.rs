@@ -90,6 +90,7 @@ functions! {
     stream_create = c"cuStreamCreate"(*mut Stream, u32);
     stream_synchronize = c"cuStreamSynchronize"(Stream);
     stream_destroy = c"cuStreamDestroy_v2"(Stream);
+    stream_wait_event = c"cuStreamWaitEvent"(Stream, Event, u32);
     event_create = c"cuEventCreate"(*mut Event, u32);
     event_record = c"cuEventRecord"(Event, Stream);
     event_synchronize = c"cuEventSynchronize"(Event);

@@ -1,4 +1,4 @@
-//! A device in use: its context, stream and kernels, and what happens when it fails.
+//! A device in use: its context, streams and kernels, and what happens when it fails.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,6 +37,8 @@ pub struct Gpu {
     context: Context,
     module: Module,
     stream: Stream,
+    /// Copies that run while the other stream computes.
+    copy_stream: Stream,
     /// Held while one pass is queued, so that launches of two threads do not mix.
     queueing: Mutex<()>,
     kernels: Mutex<HashMap<KernelName, Arc<Kernel>>>,
@@ -75,7 +77,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    /// Opens a device: creates its context, loads the kernels, creates the stream.
+    /// Opens a device: creates its context, loads the kernels, creates the streams.
     ///
     /// # Errors
     ///
@@ -98,6 +100,7 @@ impl Gpu {
             context,
             module: Module::NULL,
             stream: Stream::NULL,
+            copy_stream: Stream::NULL,
             queueing: Mutex::new(()),
             kernels: Mutex::default(),
             tensor_maps: Mutex::default(),
@@ -112,12 +115,17 @@ impl Gpu {
         let status = unsafe { (driver.module_load_data)(&raw mut module, IMAGE.0.as_ptr().cast()) };
         gpu.check("cuModuleLoadData", status)?;
         gpu.module = module;
+        gpu.stream = gpu.create_stream()?;
+        gpu.copy_stream = gpu.create_stream()?;
+        Ok(Arc::new(gpu))
+    }
+
+    fn create_stream(&self) -> Result<Stream> {
         let mut stream = Stream::NULL;
         // SAFETY: a place for the result is given.
-        let status = unsafe { (driver.stream_create)(&raw mut stream, constant::STREAM_NON_BLOCKING) };
-        gpu.check("cuStreamCreate", status)?;
-        gpu.stream = stream;
-        Ok(Arc::new(gpu))
+        let status = unsafe { (self.driver.stream_create)(&raw mut stream, constant::STREAM_NON_BLOCKING) };
+        self.check("cuStreamCreate", status)?;
+        Ok(stream)
     }
 
     /// Destroys the context of a device after a loss, so that [`Gpu::open`] starts with a new one.
@@ -190,15 +198,21 @@ impl Gpu {
         self.info.compute == (9, 0) && self.hopper_gemm.load(Ordering::Relaxed)
     }
 
-    /// Waits until the stream is empty.
+    /// Waits until everything that passes queued is done, except for [copies ahead](crate::Pass::copy_ahead) that
+    /// nothing waits for.
     ///
     /// # Errors
     ///
     /// [`CudaError::Lost`], also for a failure of work that was queued before.
     pub fn synchronize(&self) -> Result<()> {
+        self.synchronize_stream(self.stream)
+    }
+
+    /// Waits until a stream of this handle is empty.
+    pub(crate) fn synchronize_stream(&self, stream: Stream) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream is this handle's own.
-        let status = unsafe { (self.driver.stream_synchronize)(self.stream) };
+        let status = unsafe { (self.driver.stream_synchronize)(stream) };
         self.check("cuStreamSynchronize", status)
     }
 
@@ -212,6 +226,10 @@ impl Gpu {
 
     pub(crate) fn stream(&self) -> Stream {
         self.stream
+    }
+
+    pub(crate) fn copy_stream(&self) -> Stream {
+        self.copy_stream
     }
 
     pub(crate) fn lock_stream(&self) -> MutexGuard<'_, ()> {
@@ -267,11 +285,19 @@ impl Gpu {
         lock(&self.idle_events[kind as usize]).push(event);
     }
 
-    /// The stream reaches the event after everything queued before.
-    pub(crate) fn record(&self, event: Event) -> Result<()> {
+    /// The stream reaches the event after everything queued in it before.
+    pub(crate) fn record(&self, event: Event, stream: Stream) -> Result<()> {
         // SAFETY: event and stream are of this context and alive.
-        let status = unsafe { (self.driver.event_record)(event, self.stream) };
+        let status = unsafe { (self.driver.event_record)(event, stream) };
         self.check("cuEventRecord", status)
+    }
+
+    /// What is queued in the stream from now on runs after the event's latest record. The event may be recorded again
+    /// right away: that does not change what the stream waits for.
+    pub(crate) fn wait_in_stream(&self, stream: Stream, event: Event) -> Result<()> {
+        // SAFETY: event and stream are of this context and alive; the only flag that applies is 0.
+        let status = unsafe { (self.driver.stream_wait_event)(stream, event, 0) };
+        self.check("cuStreamWaitEvent", status)
     }
 }
 
@@ -301,9 +327,11 @@ impl Drop for Gpu {
                     unsafe { (self.driver.event_destroy)(event) };
                 }
             }
-            if self.stream != Stream::NULL {
-                // SAFETY: the stream is this handle's own.
-                unsafe { (self.driver.stream_destroy)(self.stream) };
+            for stream in [self.stream, self.copy_stream] {
+                if stream != Stream::NULL {
+                    // SAFETY: the stream is this handle's own.
+                    unsafe { (self.driver.stream_destroy)(stream) };
+                }
             }
             if self.module != Module::NULL {
                 // SAFETY: every launch of its kernels was waited for, because passes borrow this handle.

@@ -6,7 +6,10 @@ use std::{
     ops::Range,
     ptr::{self, NonNull},
     slice,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use half::{bf16, f16};
@@ -91,7 +94,7 @@ impl fmt::Debug for DeviceBuffer {
 }
 
 /// A part of a [`DeviceBuffer`]. Kernels may write through it: the borrow keeps the memory alive but is not exclusive,
-/// because all work on a device is in one order.
+/// because all work on a device is in one order, except for [copies ahead](crate::Pass::copy_ahead).
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceSlice<'a> {
     buffer: &'a DeviceBuffer,
@@ -157,11 +160,13 @@ pod!(u8, u16, u32, u64, i32, f32, bf16, f16, [u32; 2]);
 /// Page-locked bytes of the host. A device copies from and to them while the host does something else.
 ///
 /// A [`Pass`](crate::Pass) owns it while a copy uses it, and waiting for the pass returns it, so nothing reads or
-/// writes it in between.
+/// writes it in between. In an [`Arc`], many passes can [copy from it](crate::Pass::copy_ahead), and nothing writes it.
 pub struct PinnedBuffer {
     gpu: Arc<Gpu>,
     start: NonNull<u8>,
     bytes: usize,
+    /// A device that failed may still use the memory: it is never freed.
+    leaked: AtomicBool,
 }
 
 // SAFETY: owns its memory like a `Box<[u8]>`, and lends it by the rules of borrowing.
@@ -185,11 +190,12 @@ impl PinnedBuffer {
         }
         let Some(start) = NonNull::new(start.cast::<u8>()) else {
             // Aligned for every type that may be read from it.
-            return Ok(Self { gpu: Arc::clone(gpu), start: NonNull::<u64>::dangling().cast(), bytes: 0 });
+            let start = NonNull::<u64>::dangling().cast();
+            return Ok(Self { gpu: Arc::clone(gpu), start, bytes: 0, leaked: AtomicBool::new(false) });
         };
         // SAFETY: the driver allocated `bytes` bytes at `start`.
         unsafe { start.write_bytes(0, bytes) };
-        Ok(Self { gpu: Arc::clone(gpu), start, bytes })
+        Ok(Self { gpu: Arc::clone(gpu), start, bytes, leaked: AtomicBool::new(false) })
     }
 
     /// Size in bytes.
@@ -200,13 +206,14 @@ impl PinnedBuffer {
     /// The bytes as numbers: as many as fit.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: the memory starts at a page (or is empty, and the pointer aligned), holds as many `T`, is initialized
-        // since `new`, and any bytes are a `T`. No copy runs: a pass would own the buffer.
+        // since `new`, and any bytes are a `T`. No copy writes to it: a pass would own the buffer.
         unsafe { slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
 
     /// The bytes as mutable numbers.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        // SAFETY: as in `as_slice`, and the exclusive borrow of the buffer is that of its bytes.
+        // SAFETY: as in `as_slice`, and the exclusive borrow of the buffer is that of its bytes. No copy reads them
+        // either: the pass would own the buffer, or a share of it.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
 
@@ -221,9 +228,9 @@ impl PinnedBuffer {
         ptr::eq(&raw const *self.gpu, gpu)
     }
 
-    /// Never frees the memory: a device that failed may still write to it.
-    pub(crate) fn leak(mut self) {
-        self.bytes = 0;
+    /// Never frees the memory: a device that failed may still use it.
+    pub(crate) fn leak(&self) {
+        self.leaked.store(true, Ordering::Relaxed);
     }
 }
 
@@ -231,8 +238,8 @@ impl Drop for PinnedBuffer {
     fn drop(&mut self) {
         // The memory belongs to the context: that of a lost device is freed when the device is reset, which waits for
         // this handle.
-        if self.bytes > 0 && self.gpu.enter().is_ok() {
-            // SAFETY: allocated in `new` and freed once; no copy uses it, since a pass would own the buffer.
+        if self.bytes > 0 && !*self.leaked.get_mut() && self.gpu.enter().is_ok() {
+            // SAFETY: allocated in `new` and freed once; no copy uses it, since a pass would own the buffer or a share.
             let status = unsafe { (self.gpu.driver().mem_free_host)(self.start.as_ptr().cast()) };
             // A failure is that of earlier work: the next call returns it.
             let _ = self.gpu.check("cuMemFreeHost", status);

@@ -35,6 +35,8 @@ pub struct Pass<'g> {
 #[derive(Default)]
 struct Work {
     pinned: Vec<PinnedBuffer>,
+    /// The sources of copies ahead.
+    shared: Vec<Arc<PinnedBuffer>>,
     timed: Vec<Timed>,
 }
 
@@ -155,12 +157,33 @@ impl Pass<'_> {
     pub fn finish(mut self) -> Result<Pending> {
         self.gpu.enter()?;
         let event = self.gpu.take_event(EventKind::Wait)?;
-        if let Err(error) = self.gpu.record(event) {
+        if let Err(error) = self.record_end(event) {
             self.gpu.give_back_event(EventKind::Wait, event);
             return Err(error);
         }
         self.queued = false;
         Ok(Pending { gpu: Arc::clone(self.gpu), event, work: Some(mem::take(&mut self.work)) })
+    }
+
+    /// Records the event behind everything that uses memory of this pass.
+    fn record_end(&self, event: Event) -> Result<()> {
+        if !self.work.shared.is_empty() {
+            self.gpu.record(event, self.gpu.copy_stream())?;
+            self.gpu.wait_in_stream(self.gpu.stream(), event)?;
+        }
+        self.gpu.record(event, self.gpu.stream())
+    }
+
+    /// Keeps the source of a copy ahead until the pass has been waited for.
+    pub(crate) fn share(&mut self, pinned: &Arc<PinnedBuffer>) {
+        self.queued = true;
+        self.work.shared.push(Arc::clone(pinned));
+    }
+
+    /// Waits for everything that uses memory of this pass.
+    fn synchronize(&self) -> Result<()> {
+        self.gpu.synchronize()?;
+        if self.work.shared.is_empty() { Ok(()) } else { self.gpu.synchronize_stream(self.gpu.copy_stream()) }
     }
 
     /// Queues a launch, with its time if profiling is on.
@@ -182,11 +205,11 @@ impl Pass<'_> {
             return unsafe { self.gpu.launch(&kernel, launch, parameters) };
         }
         let start = self.gpu.take_event(EventKind::Time)?;
-        self.gpu.record(start)?;
+        self.gpu.record(start, self.gpu.stream())?;
         // SAFETY: as above.
         unsafe { self.gpu.launch(&kernel, launch, parameters) }?;
         let stop = self.gpu.take_event(EventKind::Time)?;
-        self.gpu.record(stop)?;
+        self.gpu.record(stop, self.gpu.stream())?;
         self.work.timed.push(Timed { label: self.label, kernel, start, stop });
         Ok(())
     }
@@ -220,8 +243,9 @@ impl Pass<'_> {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
+        let unfinished = self.queued && self.synchronize().is_err();
         let work = mem::take(&mut self.work);
-        if self.queued && self.gpu.synchronize().is_err() {
+        if unfinished {
             work.leak();
         } else {
             work.give_back_events(self.gpu);
@@ -238,7 +262,8 @@ impl fmt::Debug for Pass<'_> {
 impl Work {
     /// Leaks the memory that the device may still use.
     fn leak(self) {
-        self.pinned.into_iter().for_each(PinnedBuffer::leak);
+        self.pinned.iter().for_each(PinnedBuffer::leak);
+        self.shared.iter().for_each(|pinned| pinned.leak());
     }
 
     fn give_back_events(&self, gpu: &Gpu) {

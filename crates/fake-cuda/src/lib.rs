@@ -16,7 +16,9 @@
 //! | `FAKE_CUDA_ORDER` | the order of a block's threads: `forward`, `reverse` or `shuffled` | `forward` |
 //! | `FAKE_CUDA_FAIL` | failures, `call:nth:code` separated by commas, as of [`FakeDriver::fail`] | none |
 //!
-//! Copies and launches run only when they are waited for. New memory is poisoned with `0xff` bytes, so
+//! Copies and launches run only when they are waited for. Streams are ordered by their waits alone: a stream runs as far as
+//! another one waits for it. [`FakeDriver::set_copies`] makes copies to the device as early as the order allows instead,
+//! so a missing wait shows in one of the two. New memory is poisoned with `0xff` bytes, so
 //! floats that were not written are NaN. An address outside of live memory, and a write just outside an allocation, make
 //! the device fail with code 700.
 
@@ -47,10 +49,21 @@ pub struct FakeDriver {
     fail: unsafe extern "C" fn(*const c_char, c_int, c_int),
     release: unsafe extern "C" fn(),
     clear: unsafe extern "C" fn(),
+    set_memory: unsafe extern "C" fn(u64),
+    set_early_copies: unsafe extern "C" fn(c_int),
     memory_in_use: unsafe extern "C" fn(c_int) -> u64,
     pinned_in_use: unsafe extern "C" fn(c_int) -> u64,
     log_take: unsafe extern "C" fn() -> *mut c_char,
     log_free: unsafe extern "C" fn(*mut c_char),
+}
+
+/// When copies to the device run, within the order of the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// When something waits for them.
+    Late,
+    /// As soon as nothing before them in their stream is left to do.
+    Early,
 }
 
 /// Exclusive use of the driver by one test.
@@ -95,7 +108,8 @@ impl FakeDriver {
         driver
     }
 
-    /// Waits until no other test of this process uses the driver, and starts without failures and with an empty log.
+    /// Waits until no other test of this process uses the driver, and starts without failures, with an empty log, the
+    /// configured memory and late copies.
     pub fn session() -> Session {
         Self::session_with(&[])
     }
@@ -127,6 +141,18 @@ impl FakeDriver {
     pub fn release(&self) {
         // SAFETY: takes nothing and returns nothing.
         unsafe { (self.release)() };
+    }
+
+    /// Sets the memory of every device for the rest of the session. What is allocated stays.
+    pub fn set_memory(&self, bytes: u64) {
+        // SAFETY: takes a number.
+        unsafe { (self.set_memory)(bytes) };
+    }
+
+    /// Sets when copies to the device run, for the rest of the session.
+    pub fn set_copies(&self, copies: Copies) {
+        // SAFETY: takes a number.
+        unsafe { (self.set_early_copies)(c_int::from(copies == Copies::Early)) };
     }
 
     /// Bytes allocated on a device.
@@ -170,6 +196,8 @@ impl FakeDriver {
             fail: function!(c"fake_fail"),
             release: function!(c"fake_release"),
             clear: function!(c"fake_clear"),
+            set_memory: function!(c"fake_set_memory"),
+            set_early_copies: function!(c"fake_set_early_copies"),
             memory_in_use: function!(c"fake_memory_in_use"),
             pinned_in_use: function!(c"fake_pinned_in_use"),
             log_take: function!(c"fake_log_take"),

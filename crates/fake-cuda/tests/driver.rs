@@ -6,7 +6,7 @@
 use std::ffi::{CString, c_char, c_void};
 
 use libloading::os::unix::Library;
-use polylance_fake_cuda::{Entry, FakeDriver, Session, folder};
+use polylance_fake_cuda::{Copies, Entry, FakeDriver, Session, folder};
 
 const ILLEGAL_ADDRESS: i32 = 700;
 const NOT_FOUND: i32 = 500;
@@ -40,11 +40,35 @@ impl Driver {
         assert_eq!(call!(driver, c"cuInit"(0 => u32)), 0);
         assert_eq!(call!(driver, c"cuDevicePrimaryCtxRetain"(&raw mut context => *mut Handle, 0 => i32)), 0);
         assert_eq!(call!(driver, c"cuCtxSetCurrent"(context => Handle)), 0);
-        let mut stream: Handle = std::ptr::null_mut();
-        assert_eq!(call!(driver, c"cuStreamCreate"(&raw mut stream => *mut Handle, 1 => u32)), 0);
-        driver.stream = stream;
+        driver.stream = driver.new_stream();
         driver.session.take_log();
         driver
+    }
+
+    fn new_stream(&self) -> Handle {
+        let mut stream: Handle = std::ptr::null_mut();
+        assert_eq!(call!(self, c"cuStreamCreate"(&raw mut stream => *mut Handle, 1 => u32)), 0);
+        stream
+    }
+
+    fn new_event(&self) -> Handle {
+        let mut event: Handle = std::ptr::null_mut();
+        assert_eq!(call!(self, c"cuEventCreate"(&raw mut event => *mut Handle, 2 => u32)), 0);
+        event
+    }
+
+    /// What is queued in `stream` from now on runs after what is queued in `before` until now.
+    fn order(&self, event: Handle, before: Handle, stream: Handle) {
+        assert_eq!(call!(self, c"cuEventRecord"(event => Handle, before => Handle)), 0);
+        assert_eq!(call!(self, c"cuStreamWaitEvent"(stream => Handle, event => Handle, 0 => u32)), 0);
+    }
+
+    fn upload(&self, to: u64, from: *const f32, bytes: usize, stream: Handle) {
+        let status = call!(
+            self,
+            c"cuMemcpyHtoDAsync_v2"(to => u64, from => *const f32, bytes => usize, stream => Handle)
+        );
+        assert_eq!(status, 0);
     }
 
     fn allocate(&self, bytes: usize) -> u64 {
@@ -144,6 +168,57 @@ fn work_runs_when_it_is_waited_for() {
     assert_eq!(now(), [3.0; 4]);
     assert_eq!([driver.free(device), driver.free_pinned(host)], [0, 0]);
     assert_eq!(driver.misuses(), Vec::<String>::new());
+}
+
+/// A kernel fills 4 numbers with 3, then a second stream copies ones over them; the result is what a download finds that
+/// is queued after `ordered`: whether the copy waits for the kernel, and whether the download waits for the copy.
+fn filled_or_copied(copies: Copies, copy_waits: bool, download_waits: bool) -> f32 {
+    let driver = Driver::new();
+    driver.session.set_copies(copies);
+    let (device, host, source) = (driver.allocate(16), driver.pinned(4), driver.pinned(4));
+    // SAFETY: 4 numbers were allocated.
+    unsafe { std::slice::from_raw_parts_mut(source, 4) }.fill(1.0);
+    // Both waits use one event: a wait is for the record before it.
+    let (second, event) = (driver.new_stream(), driver.new_event());
+    driver.fill(device, 4);
+    if copy_waits {
+        driver.order(event, driver.stream, second);
+    }
+    driver.upload(device, source, 16, second);
+    if download_waits {
+        driver.order(event, second, driver.stream);
+    }
+    assert_eq!(driver.download(host, device, 16), 0);
+    assert_eq!(driver.synchronize(), 0);
+    // SAFETY: as above.
+    let found = unsafe { std::slice::from_raw_parts(host, 4) }[0];
+    assert_eq!(driver.misuses(), Vec::<String>::new());
+    found
+}
+
+#[test]
+fn missing_wait_between_streams_shows() {
+    for copies in [Copies::Late, Copies::Early] {
+        assert_eq!(filled_or_copied(copies, true, true), 1.0, "{copies:?}");
+    }
+    assert_eq!(filled_or_copied(Copies::Late, true, false), 3.0);
+    assert_eq!(filled_or_copied(Copies::Early, false, true), 3.0);
+}
+
+#[test]
+fn memory_of_a_session_is_settable() {
+    let driver = Driver::new();
+    let available = |bytes: u64| {
+        driver.session.set_memory(bytes);
+        let (mut free, mut total) = (0usize, 0usize);
+        assert_eq!(call!(driver, c"cuMemGetInfo_v2"(&raw mut free => *mut usize, &raw mut total => *mut usize)), 0);
+        (free, total)
+    };
+    let device = driver.allocate(64);
+    assert_eq!([available(100), available(50)], [(36, 100), (0, 50)]);
+    let mut other = 0u64;
+    assert_eq!(call!(driver, c"cuMemAlloc_v2"(&raw mut other => *mut u64, 1 => usize)), 2);
+    assert_eq!(driver.free(device), 0);
 }
 
 #[test]

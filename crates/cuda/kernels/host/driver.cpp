@@ -1,6 +1,7 @@
 // A fake of the NVIDIA driver for tests: a shared library with the driver's own functions, which runs the kernels on
 // the host. It is as lazy as a device can be: copies and launches wait until somebody waits for them, so memory that is
-// read or reused too early shows. It checks every address, poisons new memory, watches over the bytes around it,
+// read or reused too early shows. Streams are in no order but that of their waits: what another stream has queued runs
+// when a wait needs it, or, where a test wants it, copies run as early as no wait holds them back. It checks every address, poisons new memory, watches over the bytes around it,
 // records every call, and fails or hangs where a test wants it.
 //
 // Configuration, from the environment or fake_set before the first call:
@@ -135,14 +136,14 @@ int cuTensorMapEncodeTiled(void* map, unsigned type, unsigned rank, void* base, 
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
   ENTER_CONTEXT("cuMemGetInfo");
   *total = driver().memory;
-  *free_bytes = driver().memory - device.used;
+  *free_bytes = driver().memory > device.used ? driver().memory - device.used : 0;
   return kSuccess;
 }
 
 int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
   ENTER_CONTEXT("cuMemAlloc");
   if (!bytes) return kInvalidValue;
-  if (bytes > driver().memory - device.used) return kOutOfMemory;
+  if (device.used + bytes > driver().memory) return kOutOfMemory;
   auto memory = std::make_unique<Memory>(bytes);
   if (!memory->allocated()) return kOutOfMemory;
   device.used += bytes;
@@ -209,8 +210,9 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stre
   bool known = holds(context->memory, at, bytes) && is_pinned(from, bytes);
   if (!known) return illegal(device, "a copy to the device of", bytes);
   record(device.ordinal, "upload " + std::to_string(bytes));
-  queue(*stream, [=] { memcpy(at, from, bytes); return kSuccess; }, from);
-  return kSuccess;
+  Operation copy{0, [=] { memcpy(at, from, bytes); return kSuccess; }, from};
+  copy.may_be_early = true;
+  return queue(*context, *stream, copy);
 }
 
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream_handle) {
@@ -221,8 +223,7 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream_han
   bool known = holds(context->memory, at, bytes) && is_pinned(to, bytes);
   if (!known) return illegal(device, "a copy to the host of", bytes);
   record(device.ordinal, "download " + std::to_string(bytes));
-  queue(*stream, [=] { memcpy(to, at, bytes); return kSuccess; }, to);
-  return kSuccess;
+  return queue(*context, *stream, {0, [=] { memcpy(to, at, bytes); return kSuccess; }, to});
 }
 
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream_handle) {
@@ -232,8 +233,7 @@ int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream
   auto* at = reinterpret_cast<unsigned char*>(to);
   if (!holds(context->memory, at, bytes)) return illegal(device, "a set of", bytes);
   record(device.ordinal, "set " + std::to_string(bytes));
-  queue(*stream, [=] { memset(at, value, bytes); return kSuccess; });
-  return kSuccess;
+  return queue(*context, *stream, {0, [=] { memset(at, value, bytes); return kSuccess; }});
 }
 
 // ---- Streams and events ----
@@ -250,7 +250,7 @@ int cuStreamDestroy_v2(void* handle) {
   Stream* stream = find(context->streams, handle);
   if (!stream) return kInvalidHandle;
   record(device.ordinal, "call cuStreamDestroy 0");
-  int code = execute(device, *stream, UINT64_MAX);
+  int code = execute(*context, *stream, UINT64_MAX);
   context->streams.erase(handle);
   return code;
 }
@@ -260,7 +260,7 @@ int cuStreamSynchronize(void* handle) {
   Stream* stream = find(context->streams, handle);
   if (!stream) return kInvalidHandle;
   record(device.ordinal, "call cuStreamSynchronize 0");
-  return execute(device, *stream, UINT64_MAX);
+  return execute(*context, *stream, UINT64_MAX);
 }
 
 int cuEventCreate(void** handle, unsigned flags) {
@@ -274,12 +274,7 @@ int cuEventCreate(void** handle, unsigned flags) {
 
 int cuEventDestroy_v2(void* handle) {
   ENTER_CONTEXT("cuEventDestroy");
-  Event* event = find(context->events, handle);
-  if (!event) return kInvalidHandle;
-  // A record in a queue refers to it.
-  int code = event->ticket && !event->reached ? execute(device, *event->stream, event->ticket) : kSuccess;
-  context->events.erase(handle);
-  return code;
+  return context->events.erase(handle) ? kSuccess : kInvalidHandle;
 }
 
 int cuEventRecord(void* handle, void* stream_handle) {
@@ -290,12 +285,40 @@ int cuEventRecord(void* handle, void* stream_handle) {
   record(device.ordinal, "call cuEventRecord 0");
   event->reached = false;
   event->stream = stream;
-  event->ticket = queue(*stream, [=] {
-    event->reached = true;
-    event->at = Clock::now();
+  // The event may be recorded again or destroyed before the stream gets here: only its latest record counts.
+  uint64_t ticket = event->ticket = driver().tickets + 1;
+  Context* of = context;
+  Operation record{0, [=] {
+    Event* event = find(of->events, handle);
+    if (event && event->ticket == ticket) {
+      event->reached = true;
+      event->at = Clock::now();
+    }
     return kSuccess;
-  });
-  return kSuccess;
+  }};
+  record.may_be_early = true;
+  return queue(*context, *stream, record);
+}
+
+int cuStreamWaitEvent(void* stream_handle, void* handle, unsigned) {
+  ENTER_CONTEXT("cuStreamWaitEvent");
+  Event* event = find(context->events, handle);
+  Stream* stream = find(context->streams, stream_handle);
+  if (!event || !stream) return kInvalidHandle;
+  record(device.ordinal, "call cuStreamWaitEvent 0");
+  // An event that was never recorded is not waited for. Later records of it do not matter.
+  if (!event->ticket) return kSuccess;
+  const void* awaited = event->stream;
+  uint64_t ticket = event->ticket;
+  Context* of = context;
+  Operation wait{0, [=] {
+    Stream* stream = find(of->streams, awaited);
+    return stream ? execute(*of, *stream, ticket) : kSuccess;
+  }};
+  wait.may_be_early = true;
+  wait.awaited = awaited;
+  wait.awaited_ticket = ticket;
+  return queue(*context, *stream, wait);
 }
 
 int cuEventSynchronize(void* handle) {
@@ -303,7 +326,7 @@ int cuEventSynchronize(void* handle) {
   Event* event = find(context->events, handle);
   if (!event) return kInvalidHandle;
   record(device.ordinal, "call cuEventSynchronize 0");
-  return event->ticket && !event->reached ? execute(device, *event->stream, event->ticket) : kSuccess;
+  return event->ticket && !event->reached ? execute(*context, *event->stream, event->ticket) : kSuccess;
 }
 
 int cuEventElapsedTime_v2(float* milliseconds, void* start_handle, void* stop_handle) {
@@ -370,13 +393,12 @@ int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned grid
   if (!fits) return kInvalidValue;
   auto copies = std::make_shared<Parameters>(*kernel, parameters);
   Context* of = context;
-  queue(*stream, [=] {
+  return queue(*context, *stream, {0, [=] {
     std::vector<void*> pointers;
     for (auto& slot : copies->slots) pointers.push_back(slot.bytes);
     host::run(*kernel, grid, block, shared_bytes, pointers.data(), driver().order);
     return check_guards(*of, kernel->name);
-  });
-  return kSuccess;
+  }});
 }
 
 // ---- For tests ----
@@ -395,10 +417,25 @@ void fake_fail(const char* call, int nth, int code) {
   driver().failures.push_back({call, nth, code});
 }
 
-// Forgets the failures that have not happened, and the log.
+// Bytes of each device from now on.
+void fake_set_memory(uint64_t bytes) {
+  std::unique_lock<std::mutex> lock(driver().mutex);
+  configure();
+  driver().memory = bytes;
+}
+
+// Whether copies to the device run as early as the order of the streams allows, instead of as late.
+void fake_set_early_copies(int early) {
+  std::unique_lock<std::mutex> lock(driver().mutex);
+  driver().early = early;
+}
+
+// Forgets the failures that have not happened, the log, and what was set since the configuration.
 void fake_clear() {
   std::unique_lock<std::mutex> lock(driver().mutex);
   configure();
+  driver().memory = driver().configured_memory;
+  driver().early = false;
   driver().failures.clear();
   driver().log.clear();
 }

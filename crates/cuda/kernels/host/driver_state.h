@@ -106,10 +106,18 @@ struct Operation {
   std::function<int()> run;
   // Page-locked memory that it uses.
   const void* pinned = nullptr;
+  // A copy to the device, a record or a wait: no kernel, and nothing that writes to the host.
+  bool may_be_early = false;
+  // What a wait waits for: a stream, and the number of an operation in it.
+  const void* awaited = nullptr;
+  uint64_t awaited_ticket = 0;
 };
 
 struct Stream {
   std::deque<Operation> queue;
+
+  // Whether everything up to that number has been done.
+  bool is_past(uint64_t ticket) const { return queue.empty() || queue.front().ticket > ticket; }
 };
 
 struct Function {
@@ -152,7 +160,8 @@ struct Driver {
   uint64_t releases = 0, tickets = 0;
   bool configured = false, initialized = false;
   std::map<std::string, std::string> settings;
-  size_t memory = size_t(4) << 30;
+  size_t memory = size_t(4) << 30, configured_memory = memory;
+  bool early = false;
   int version = 13000, major = 8, minor = 0, processors = 4;
   host::Order order = host::Order::Forward;
   std::vector<std::unique_ptr<Device>> devices;
@@ -192,7 +201,7 @@ inline void configure() {
   Driver& all = driver();
   if (all.configured) return;
   all.configured = true;
-  all.memory = strtoull(setting("FAKE_CUDA_MEMORY", "4294967296").c_str(), nullptr, 10);
+  all.memory = all.configured_memory = strtoull(setting("FAKE_CUDA_MEMORY", "4294967296").c_str(), nullptr, 10);
   all.version = atoi(setting("FAKE_CUDA_VERSION", "13000").c_str());
   all.processors = atoi(setting("FAKE_CUDA_PROCESSORS", "4").c_str());
   std::string compute = setting("FAKE_CUDA_COMPUTE", "8.0"), order = setting("FAKE_CUDA_ORDER", "forward");
@@ -292,25 +301,49 @@ inline T* keep(std::map<const void*, std::unique_ptr<T>>& all, std::unique_ptr<T
   return handle;
 }
 
-inline uint64_t queue(Stream& stream, std::function<int()> run, const void* pinned = nullptr) {
-  uint64_t ticket = ++driver().tickets;
-  stream.queue.push_back({ticket, std::move(run), pinned});
-  return ticket;
+// Does what need not be late, in all streams, as far as waits allow it. What is early is the test's choice: copies that
+// nothing holds back run at once, and so overwrite memory that a kernel queued before still has to read.
+inline int advance(Context& context) {
+  if (!driver().early) return kSuccess;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (auto& entry : context.streams) {
+      auto& queue = entry.second->queue;
+      while (!queue.empty() && queue.front().may_be_early) {
+        const Operation& next = queue.front();
+        Stream* awaited = next.awaited ? find(context.streams, next.awaited) : nullptr;
+        if (awaited && !awaited->is_past(next.awaited_ticket)) break;
+        Operation operation = std::move(queue.front());
+        queue.pop_front();
+        if (int code = operation.run()) return code;
+        moved = true;
+      }
+    }
+  }
+  return kSuccess;
+}
+
+inline int queue(Context& context, Stream& stream, Operation operation) {
+  operation.ticket = ++driver().tickets;
+  stream.queue.push_back(std::move(operation));
+  return advance(context);
 }
 
 // Does what is queued, up to that ticket.
-inline int execute(Device& device, Stream& stream, uint64_t until) {
-  while (!stream.queue.empty() && stream.queue.front().ticket <= until) {
+inline int execute(Context& context, Stream& stream, uint64_t until) {
+  Device& device = *context.device;
+  while (!stream.is_past(until)) {
     if (device.sticky) return device.sticky;
     Operation operation = std::move(stream.queue.front());
     stream.queue.pop_front();
     if (int code = operation.run()) return code;
+    if (int code = advance(context)) return code;
   }
   return device.sticky;
 }
 
 inline int execute_all(Context& context) {
-  for (auto& stream : context.streams) if (int code = execute(*context.device, *stream.second, UINT64_MAX)) return code;
+  for (auto& stream : context.streams) if (int code = execute(context, *stream.second, UINT64_MAX)) return code;
   return kSuccess;
 }
 
