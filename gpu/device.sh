@@ -122,6 +122,8 @@ if [ -n "$tiny" ]; then
         ours pool 60 pool --geometry tiny --tokens 512 --batches 4
         ours latency 30 latency --geometry tiny --rounds 5
         ours memory 60 memory --leave 3500 --small tiny --large xl
+        FAKE_CUDA_MEMORY=560000000 ours streamed 60 streamed --geometry tiny --layers 5 --tokens 256 --batches 4 \
+            --seconds 0.5
     fi
 elif [ "$part" = quick ]; then
     ours info 10 info
@@ -153,6 +155,7 @@ else
     ours pool 30 pool --geometry xlmr-large
     ours pool-e5-small 15 pool --geometry e5-small
     ours memory 25 memory
+    ours streamed 40 streamed --patience 30
     # Only with GPU_POOL_XL=1: a checkpoint of 7 GB is written and read.
     [ -n "${GPU_POOL_XL:-}" ] && ours pool-xl 90 pool --geometry xl --patience 60
     counters

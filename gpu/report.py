@@ -129,6 +129,7 @@ def summary(results):
         "torch": peers,
         "pool": pools,
         "latency": facts(results, "latency"),
+        "streamed": facts(results, "streamed"),
         "bars": bars,
     }
 
@@ -186,6 +187,10 @@ def print_summary(found):
     for value in found["latency"]:
         median, slow = value["median_ms"], value["p95_ms"]
         print(f"latency, {value['geometry']}, {value['length']} ids: {median:.3f} ms, 95th percentile {slow:.3f} ms")
+    for value in found["streamed"]:
+        if "share" in value:
+            share, rate = percent(value["share"]), value["gigabytes_per_second"]
+            print(f"streamed layers: {share:.1f} % of the rate on the device, {rate:.1f} GB/s copied meanwhile")
     for bar in found["bars"]:
         if bar["reached"] is not None:
             result = "met" if bar["met"] else "MISSED"

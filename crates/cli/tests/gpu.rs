@@ -22,6 +22,8 @@ enum Driver {
     None,
     /// This many GPUs of compute capability 8.0.
     Gpus(u32),
+    /// One GPU with this many bytes.
+    SmallGpu(u64),
     /// GPUs whose compute capability is too low for the kernels.
     OldGpus,
     /// A driver that is too old.
@@ -30,8 +32,12 @@ enum Driver {
 
 impl TestFolder {
     fn new() -> Self {
+        Self::with(ModelConfig::tiny())
+    }
+
+    fn with(config: ModelConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = ModelConfig { vocab_size: 250_002, ..ModelConfig::tiny() };
+        let config = ModelConfig { vocab_size: 250_002, ..config };
         Checkpoint::new(config).write(&folder.path().join("model")).unwrap();
         std::fs::write(folder.path().join("model/tokenizer.json"), polylance_builtin::tokenizer_json()).unwrap();
         let docs = "{\"id\":\"a\",\"text\":\"green tea\"}\n{\"id\":\"b\",\"text\":\"black coffee\"}\n";
@@ -56,6 +62,7 @@ impl TestFolder {
         let fake: &[(&str, String)] = match driver {
             Driver::None => &[],
             Driver::Gpus(count) => &[("FAKE_CUDA_DEVICES", count.to_string())],
+            Driver::SmallGpu(bytes) => &[("FAKE_CUDA_MEMORY", bytes.to_string())],
             Driver::OldGpus => &[("FAKE_CUDA_COMPUTE", "7.5".to_owned())],
             Driver::TooOld => &[("FAKE_CUDA_VERSION", "12040".to_owned())],
         };
@@ -135,6 +142,29 @@ fn int8_stays_on_the_cpu_despite_gpus() {
     assert_eq!(hits[0]["doc_id"], "a");
     let named = folder.refused(Driver::Gpus(1), &[&SEARCH[..], &["green tea", "--devices", "cuda:0"]].concat());
     assert!(named.contains("error: dtype int8 is computed on the CPU alone; a GPU has bf16"), "{named}");
+}
+
+#[test]
+fn layers_are_streamed_to_a_gpu_that_does_not_hold_them() {
+    // The layers take 11 MB, everything outside of them 8 MB, the smallest batch 5 MB, and 512 MiB stay free.
+    let folder =
+        TestFolder::with(ModelConfig { num_hidden_layers: 40, intermediate_size: 4096, ..ModelConfig::tiny() });
+    let (large, small) = (Driver::Gpus(1), Driver::SmallGpu((512 << 20) + 18_000_000));
+    let check = ["model", "check", "./model", "--json"];
+    let [(resident, silent), (streamed, warned)] = [large, small].map(|driver| folder.succeeds(driver, &check));
+    assert!(resident["weights"]["streaming"].is_null() && !silent.contains("WARN"), "{resident} {silent}");
+    assert!(streamed["weights"]["streaming"]["layer_bytes"].as_u64() > Some(200_000), "{streamed}");
+    assert!(warned.contains("its layers are copied there again for every batch"), "{warned}");
+    assert_eq!(streamed["test_norm"], resident["test_norm"]);
+    let limited = folder.refused(small, &[&check[..], &["--model-memory", "1MiB"]].concat());
+    assert!(limited.contains("cuda:0 (") && limited.contains("may take 1 MiB"), "{limited}");
+
+    let hits = [(large, "large.lance"), (small, "small.lance")].map(|(driver, table)| {
+        folder.succeeds(driver, &["run", "job.toml", "--json", "--set", &format!("table.uri=\"{table}\"")]);
+        let hits = folder.succeeds(large, &["search", "--table", table, "--json", "-k", "2", "green tea"]).0;
+        [0, 1].map(|at| (hits[at]["doc_id"].clone(), hits[at]["score"].clone()))
+    });
+    assert_eq!(hits[0], hits[1]);
 }
 
 #[test]

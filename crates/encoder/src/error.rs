@@ -97,11 +97,11 @@ pub enum ModelError {
     /// The device ran out of memory: split the batch.
     #[error("the device is out of memory")]
     OutOfMemory(#[source] Box<CudaError>),
-    /// The model and a batch do not fit into the device's free memory: compute in fewer bits, in smaller batches, or on
-    /// another device.
+    /// The model, even with streamed layers, and a batch do not fit into the device's free memory: compute in fewer bits,
+    /// in smaller batches, or on another device.
     #[error(
-        "{device} has {} free; the model takes {} in {dtype}, a batch of {batch_tokens} tokens {}: {advice}",
-        gib(*free), gib(*weights), gib(*batch)
+        "{device} has {} free; the model takes {} in {dtype}{}, a batch of {batch_tokens} tokens {}: {advice}",
+        gib(*free), gib(*weights), if_streamed(*weights, *streamed), gib(*batch)
     )]
     DeviceMemory {
         /// The device.
@@ -112,6 +112,9 @@ pub enum ModelError {
         dtype: String,
         /// Bytes of the weights.
         weights: u64,
+        /// Bytes of two layers and of everything that is always on the device: the same number for a model of at most two
+        /// layers, which is not streamed.
+        streamed: u64,
         /// Tokens in a batch.
         batch_tokens: usize,
         /// Bytes that such a batch takes.
@@ -133,6 +136,23 @@ pub enum ModelError {
         resident: u64,
         /// Bytes of two layers and of everything that is always in memory.
         streamed: u64,
+    },
+    /// A device does not hold the whole model, and its layers take more of the host's memory than they may: raise the
+    /// limit, or use another device.
+    #[error(
+        "{device} does not hold the whole model, so its layers stay in the host's memory, where they take {} in \
+         {dtype} and may take {}",
+        size(*layers), size(*limit)
+    )]
+    HostMemory {
+        /// The device.
+        device: String,
+        /// The limit in bytes: the given one, or three quarters of the available memory.
+        limit: u64,
+        /// The arithmetic.
+        dtype: String,
+        /// Bytes of all layers.
+        layers: u64,
     },
     /// The device failed.
     #[error("computation failed: {0}")]
@@ -191,6 +211,11 @@ fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
+/// The bytes of a model with streamed layers, unless they are those of the whole model.
+fn if_streamed(weights: u64, streamed: u64) -> String {
+    if streamed == weights { String::new() } else { format!(" ({} if its layers are streamed)", gib(streamed)) }
+}
+
 /// A size that is at least as large, for messages: in whole MiB, or in bytes below one.
 pub(crate) fn size(bytes: u64) -> String {
     const MIB: u64 = 1 << 20;
@@ -210,6 +235,10 @@ impl Explain for ModelError {
             return Some(hint.into());
         }
         let hint = match self {
+            Self::HostMemory { .. } => Some(
+                "raise model.memory (--model-memory) if the host has the memory, free memory on the device, or name \
+                 another in model.devices",
+            ),
             Self::NotFound { .. } => Some(
                 "a model is `builtin:multilingual-e5-small`, a folder or a .gguf file, also at s3://, gs:// or az://, or \
                  a name on the hub",
@@ -237,6 +266,7 @@ impl Explain for ModelError {
             | Self::Config { .. }
             | Self::Unsupported { .. }
             | Self::MemoryLimit { .. }
+            | Self::HostMemory { .. }
             | Self::Option(_) => ErrorClass::User,
             _ => ErrorClass::Environment,
         }

@@ -29,11 +29,13 @@ pub struct LoadOptions {
     pub normalize: Option<bool>,
     /// Keeps only this many leading dimensions.
     pub dims: Option<usize>,
-    /// The most bytes that the weights may take on the CPU. The layers of a larger model stay in their files and are
-    /// read again in every pass. Three quarters of the available memory unless given.
+    /// The most bytes that the weights may take in the host's memory. On the CPU, the layers of a larger model stay in
+    /// their files and are read again in every pass. On a GPU that does not hold the whole model, all its layers are in
+    /// the host's memory, and more are refused. Three quarters of the available memory unless given.
     pub memory: Option<u64>,
-    /// The largest number of tokens in a pass on a GPU, by default as many as fit into its free memory; and through a
-    /// layer at once on a CPU that reads the layers again in every pass, by default 8,192.
+    /// The largest number of tokens in a pass on a GPU, by default as many as fit into its free memory, up to a number
+    /// that keeps it busy; and through a layer at once on a CPU that reads the layers again in every pass, by default
+    /// 8,192.
     pub batch_tokens: Option<usize>,
 }
 
@@ -50,13 +52,13 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Tensors in the files that are not read.
     pub unused: Vec<String>,
-    /// The sizes of a model whose layers are streamed; `None` if they are in memory.
+    /// The sizes of a model whose layers are streamed; `None` if all are in memory where they compute.
     pub streaming: Option<Streaming>,
 }
 
 impl LoadReport {
     /// The report for weights that are generated, not read.
-    pub(crate) fn synthetic(config: &ModelConfig, dtype: Dtype) -> Self {
+    pub(crate) fn synthetic(config: &ModelConfig, dtype: Dtype, streaming: Option<Streaming>) -> Self {
         let numbers = |spec: &TensorSpec| spec.shape.iter().map(|size| *size as u64).product::<u64>();
         Self {
             parameters: tensors(config).iter().map(numbers).sum(),
@@ -64,7 +66,7 @@ impl LoadReport {
             compute_dtype: dtype.to_string(),
             missing: Vec::new(),
             unused: Vec::new(),
-            streaming: None,
+            streaming,
         }
     }
 
@@ -133,8 +135,9 @@ impl Loaded {
                 (Engine::Cpu(Box::new(Encoder::load(&checked.weights, config, dtype, placement)?)), streaming)
             }
             Device::Cuda(gpu) => {
-                let encoder = CudaEncoder::load(&checked.weights, config, dtype, options.batch_tokens, gpu)?;
-                (Engine::Cuda(Box::new(encoder)), None)
+                let encoder = CudaEncoder::load(&checked.weights, config, options, &head, gpu)?;
+                let streaming = encoder.streaming();
+                (Engine::Cuda(Box::new(encoder)), streaming)
             }
         };
         checked.weights.release_all();

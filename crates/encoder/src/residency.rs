@@ -1,4 +1,4 @@
-//! Whether a model's layers stay in the CPU's memory, or are streamed from their files.
+//! Whether a model's layers stay in the CPU's memory, or are streamed from their files. For a GPU: `cuda/plan.rs`.
 
 use polylance_schema::Dtype;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use crate::{
     available_memory::available_memory,
     config::{ModelConfig, NormPlacement},
     dtype,
-    embeddings::Embeddings,
+    embeddings::{Embeddings, WORD_EMBEDDINGS},
     error::{ModelError, Result, size},
     head_config::HeadConfig,
     head_kind::HeadKind,
@@ -50,17 +50,23 @@ impl LayerPlacement {
     }
 }
 
-/// The sizes of a model on the CPU whose layers are streamed from their files.
+/// The sizes of a model whose layers are streamed: to the CPU from their files, or to a GPU from the host's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Streaming {
-    /// Bytes of a layer in memory, where there are at most two.
+    /// Bytes of a layer where it computes. There are at most two.
     pub layer_bytes: u64,
-    /// Tokens whose states fit into the rest of the memory limit.
+    /// Tokens whose states fit into the rest of the memory limit; on a GPU, the tokens of a batch.
     pub state_tokens: usize,
 }
 
+/// The most bytes of the host's memory that a model may take: `memory`, or without it three quarters of the available
+/// memory. `None` if that is unknown.
+pub(crate) fn host_limit(memory: Option<u64>, available: impl FnOnce() -> Option<u64>) -> Option<u64> {
+    memory.or_else(|| Some(available()? / 4 * RESIDENT_QUARTERS))
+}
+
 impl Streaming {
-    /// The sizes of a model without a head that may take `memory` bytes, or without a limit three quarters of the
+    /// The sizes of a model on the CPU without a head that may take `memory` bytes, or without a limit three quarters of the
     /// available memory; `None` if it stays in memory.
     ///
     /// # Errors
@@ -90,6 +96,15 @@ impl HeadWeights {
             vocabulary: if kind == HeadKind::CausalLm { bytes(&table) } else { 0 },
             tensors,
         })
+    }
+
+    /// Bytes on a GPU whose matrices have numbers of `width` bytes. Word embeddings are those of the encoder.
+    pub(crate) fn device_bytes(&self, width: usize) -> u64 {
+        let bytes = |spec: &TensorSpec| {
+            let width = if spec.shape.len() > 1 { width } else { size_of::<f32>() };
+            (spec.shape.iter().product::<usize>() * width) as u64
+        };
+        self.tensors.iter().filter(|spec| spec.name != WORD_EMBEDDINGS).map(bytes).sum()
     }
 }
 
@@ -138,17 +153,10 @@ impl WeightBytes {
         available: impl FnOnce() -> Option<u64>,
     ) -> Result<Option<Streaming>> {
         let (resident, streamed) = (self.resident(), self.streamed());
-        let limit = match memory {
-            Some(limit) if limit < streamed => {
-                let dtype = self.dtype.to_string();
-                return Err(ModelError::MemoryLimit { limit, dtype, resident, streamed });
-            }
-            Some(limit) => limit,
-            None => match available() {
-                Some(bytes) => bytes / 4 * RESIDENT_QUARTERS,
-                None => return Ok(None),
-            },
-        };
+        if let Some(limit) = memory.filter(|&limit| limit < streamed) {
+            return Err(ModelError::MemoryLimit { limit, dtype: self.dtype.to_string(), resident, streamed });
+        }
+        let Some(limit) = host_limit(memory, available) else { return Ok(None) };
         if resident <= limit || resident <= streamed {
             return Ok(None);
         }

@@ -64,14 +64,15 @@ impl SentenceEncoder {
             return Err(ModelError::Option("weights are made by the formula on a GPU alone".to_owned()));
         };
         let (dtype, dim) = (options.dtype.unwrap_or_default(), dimensions(options, config)?);
-        let encoder = CudaEncoder::synthetic(config, dtype, options.batch_tokens, gpu)?;
+        let encoder = CudaEncoder::synthetic(config, options, gpu)?;
+        let report = LoadReport::synthetic(config, dtype, encoder.streaming());
         Ok(Self {
             engine: Engine::Cuda(Box::new(encoder)),
             pooling: options.pooling.unwrap_or(Pooling::Mean),
             normalize: options.normalize.unwrap_or(true),
             hidden_size: config.hidden_size,
             dim,
-            report: LoadReport::synthetic(config, dtype),
+            report,
         })
     }
 

@@ -56,6 +56,8 @@ enum Step {
     Latency(steps::latency::LatencyArguments),
     /// Tokens per second through the device pool, compared with the bare engine
     Pool(steps::pool::PoolArguments),
+    /// A model that is streamed, compared with the same on the device
+    Streamed(steps::streamed::StreamedArguments),
     /// What happens without memory, and with input that no model takes
     Memory(steps::memory::MemoryArguments),
 }
@@ -72,6 +74,7 @@ impl Step {
             Self::Speed(_) => "speed",
             Self::Latency(_) => "latency",
             Self::Pool(_) => "pool",
+            Self::Streamed(_) => "streamed",
             Self::Memory(_) => "memory",
         }
     }
@@ -87,6 +90,7 @@ impl Step {
             Self::Speed(arguments) => steps::speed::run(context, arguments),
             Self::Latency(arguments) => steps::latency::run(context, arguments),
             Self::Pool(arguments) => steps::pool::run(context, arguments),
+            Self::Streamed(arguments) => steps::streamed::run(context, arguments),
             Self::Memory(arguments) => steps::memory::run(context, arguments),
         }
     }

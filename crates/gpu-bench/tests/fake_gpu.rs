@@ -142,11 +142,26 @@ fn memory_and_input_limits_are_errors_that_name_the_cause() -> Result<()> {
     let facts = facts(&[memory], &["memory", "--leave", "700", "--small", "tiny", "--large", "xl"])?;
     let text = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
     assert!(
-        text("a model that does not fit").contains("has 0.7 GiB free; the model takes 6.5 GiB in bf16"),
+        text("a model that does not fit").contains("has 0.7 GiB free; the model takes 12.9 GiB in f32"),
         "{facts:?}"
     );
     assert!(text("an id outside of the vocabulary").contains("id 1000 is not below"), "{facts:?}");
     assert_eq!(facts["the device goes on"], true);
+    Ok(())
+}
+
+#[test]
+fn streamed_model_has_the_bits_of_the_one_on_the_device() -> Result<()> {
+    let memory = ("FAKE_CUDA_MEMORY", "560000000");
+    let small = ["streamed", "--geometry", "tiny", "--layers", "5", "--tokens", "256", "--lengths", "40"];
+    let facts = facts(&[memory], &[&small[..], &["--batches", "3", "--seconds", "0.2"]].concat())?;
+    assert_eq!(facts["same bits"], true);
+    for placement in ["on the device", "streamed"] {
+        let value = &facts[placement];
+        assert!(value["tokens_per_second"].as_f64() > Some(0.0), "{value}");
+        assert_eq!(value["about"]["placement"], placement);
+    }
+    assert!(facts["share of the rate on the device"]["gigabytes_per_second"].as_f64() > Some(0.0), "{facts:?}");
     Ok(())
 }
 

@@ -10,94 +10,15 @@ use polylance_cuda::{DeviceBuffer, DeviceSlice, Gpu, KernelTime, NumberType, Pas
 use super::{
     batch::{self, Block, Part},
     layout::Geometry,
+    plan::{Plan, ROW_STEP},
 };
-use polylance_schema::Dtype;
-
-use crate::{
-    config::ModelConfig,
-    error::{ModelError, Result},
-};
-
-/// Kernels may touch rows up to a multiple of this many.
-const ROW_STEP: usize = 256;
+use crate::error::Result;
 
 /// Each part of the outputs starts at a multiple of this many numbers.
 const OUTPUT_ALIGNMENT_NUMBERS: usize = 64;
 
 /// Batches in flight: one computes while the host prepares or reads another.
-const BATCHES_IN_FLIGHT: usize = 2;
-
-/// Device memory in bytes that is left free for outputs, the driver and other programs.
-const RESERVED_BYTES: u64 = 512 << 20;
-
-/// The tokens of a batch for a hidden size: enough for products that keep a whole GPU busy.
-fn suggested_tokens(hidden: usize) -> usize {
-    match hidden {
-        2048.. => 16_384,
-        1024.. => 32_768,
-        _ => 65_536,
-    }
-}
-
-/// The largest numbers of tokens and sequences in a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) tokens: usize,
-    pub(super) sequences: usize,
-}
-
-/// Bytes of device memory for a batch of `tokens` tokens.
-fn bytes(geometry: &Geometry, numbers: NumberType, tokens: usize) -> u64 {
-    let row = 4 * geometry.hidden + numbers.bytes() * (2 * geometry.hidden + geometry.wide() + geometry.context());
-    let block = 4 * batch::capacity(tokens, tokens);
-    ((tokens.next_multiple_of(ROW_STEP) + ROW_STEP) * row + BATCHES_IN_FLIGHT * block) as u64
-}
-
-/// Compares the needed memory with the free memory, and makes batches smaller if their size was not given.
-///
-/// # Errors
-/// [`ModelError::DeviceMemory`] when it does not fit.
-pub(super) fn plan(
-    gpu: &Gpu,
-    config: &ModelConfig,
-    geometry: &Geometry,
-    dtype: Dtype,
-    numbers: NumberType,
-    weights: usize,
-    batch_tokens: Option<usize>,
-) -> Result<Plan> {
-    let free = gpu.free_memory()?;
-    let least = config.max_tokens().next_multiple_of(ROW_STEP);
-    let suggested = batch_tokens.unwrap_or_else(|| suggested_tokens(geometry.hidden));
-    let mut tokens = suggested.next_multiple_of(ROW_STEP).max(least);
-    let room = free.saturating_sub(weights as u64).saturating_sub(RESERVED_BYTES);
-    if batch_tokens.is_none() {
-        while tokens > least && bytes(geometry, numbers, tokens) > room {
-            tokens = (tokens / 2).next_multiple_of(ROW_STEP).max(least);
-        }
-    }
-    let batch = bytes(geometry, numbers, tokens);
-    if batch > room {
-        let mut advice = Vec::new();
-        if batch_tokens.is_some_and(|tokens| tokens > least) {
-            advice.push("set model.batch_tokens lower");
-        }
-        if dtype == Dtype::F32 {
-            advice.push("set model.dtype to bf16");
-        }
-        advice.push("end other programs on the device, or name another in model.devices");
-        return Err(ModelError::DeviceMemory {
-            device: format!("cuda:{} ({})", gpu.info().ordinal, gpu.info().name),
-            free,
-            dtype: dtype.to_string(),
-            weights: weights as u64,
-            batch_tokens: tokens,
-            batch,
-            advice: advice.join("; "),
-        });
-    }
-    Ok(Plan { tokens, sequences: tokens })
-}
+pub(super) const BATCHES_IN_FLIGHT: usize = 2;
 
 /// Buffers of `[tokens, …]` on the device, and slots for the transfers of batches.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ impl CudaEncoder {
         // Products may touch rows after the newest.
         let rows = padded_rows(self.config.max_tokens() + padded_rows(1));
         let layer_bytes = rows * 3 * self.geometry.context() * self.numbers.bytes();
-        Ok(Cache { buffer: DeviceBuffer::new(&self.gpu, self.tensors.layers.len() * layer_bytes)?, layer_bytes })
+        Ok(Cache { buffer: DeviceBuffer::new(&self.gpu, self.config.num_hidden_layers * layer_bytes)?, layer_bytes })
     }
 
     /// The logits after the last of these tokens, `[vocab]`; `before` earlier ones are cached.

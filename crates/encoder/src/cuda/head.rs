@@ -13,7 +13,8 @@ use super::{
     batch::Block,
     buffers::Places,
     layout::{self, Groups, Layout, Place},
-    numbers, upload,
+    numbers,
+    upload::Source,
 };
 use crate::{
     batch::CuSeqlens,
@@ -105,7 +106,7 @@ impl CudaHead {
             }
         };
         let on_device = DeviceBuffer::new(gpu, layout.bytes)?;
-        upload::upload(&layout, weights, &on_device)?;
+        Source::Files(weights).write(gpu, &[(&layout, on_device.all())])?;
         Ok(Self { weights: on_device, numbers, layers, width })
     }
 
@@ -211,7 +212,7 @@ impl CudaHead {
     }
 
     fn weight(&self, place: Place) -> Result<DeviceSlice<'_>> {
-        Ok(self.weights.slice(place.offset..place.offset + place.bytes())?)
+        place.slice(self.weights.all())
     }
 }
 
@@ -267,7 +268,7 @@ impl CudaEncoder {
         })?;
         let table = match table {
             Some(table) => head.weight(*table)?,
-            None => self.weight(self.tensors.words)?,
+            None => self.tensors.words.slice(self.weights.all())?,
         };
         let bias = Some(head.weight(*bias)?);
         Ok(pass.gemm(&gemm(added, table, bias, out, Epilogue::F32, self.config.vocab_size))?)

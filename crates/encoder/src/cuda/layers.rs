@@ -8,13 +8,7 @@ use polylance_cuda::{
 };
 use polylance_schema::Pooling;
 
-use super::{
-    Attention, CudaEncoder, Request,
-    batch::Block,
-    buffers::Places,
-    decode::LayerCache,
-    layout::{self, Layer},
-};
+use super::{Attention, CudaEncoder, Request, batch::Block, buffers::Places, decode::LayerCache, layout};
 use crate::{config::NormPlacement, error::Result};
 
 impl CudaEncoder {
@@ -29,49 +23,61 @@ impl CudaEncoder {
         attention: Attention,
         cache: Option<&LayerCache<'_>>,
     ) -> Result<()> {
-        let tensors = &self.tensors;
+        let layer = &self.tensors.layer;
         let rows = block.tokens();
         let [input, wide, added] =
             [&places.buffers.input, &places.buffers.wide, &places.buffers.added].map(DeviceBuffer::all);
+        let mut walk = self.layers.walk();
+        let mut next = walk.next(pass)?;
         pass.mark("embeddings");
-        self.embed(pass, places, block)?;
-        for (number, layer) in tensors.layers.iter().enumerate() {
-            self.attend(pass, places, block, layer, attention, cache.map(|cache| cache.layer(number)).transpose()?)?;
+        self.embed(pass, places, block, next)?;
+        let mut number = 0;
+        while let Some(weights) = next {
+            walk.copy_ahead(pass)?;
+            self.attend(pass, places, block, weights, attention, cache.map(|cache| cache.layer(number)).transpose()?)?;
             pass.mark("norm");
             let norm = match self.config.kind.norm_placement() {
-                NormPlacement::Pre => Placement::Pre(self.norm(&layer.feed_forward_norm)?),
-                NormPlacement::Post => Placement::Post(self.norm(&layer.attention_norm)?),
+                NormPlacement::Pre => Placement::Pre(self.norm(&layer.feed_forward_norm, weights)?),
+                NormPlacement::Post => Placement::Post(self.norm(&layer.attention_norm, weights)?),
             };
-            self.add_norm(pass, places, block, &layer.attention_output, norm)?;
+            self.add_norm(pass, places, block, layer.attention_output.bias.slice(weights)?, norm)?;
             pass.mark("up");
-            self.map(pass, &layer.intermediate, Epilogue::Gelu, rows, [input, wide])?;
+            self.map(pass, &layer.intermediate, weights, Epilogue::Gelu, rows, [input, wide])?;
             pass.mark("down");
-            pass.gemm(&self.product(&layer.output, rows, [wide, added])?)?;
+            pass.gemm(&self.product(&layer.output, weights, rows, [wide, added])?)?;
             pass.mark("norm");
-            let norm = match (self.config.kind.norm_placement(), tensors.layers.get(number + 1), &tensors.last_norm) {
-                (NormPlacement::Post, ..) => Placement::Post(self.norm(&layer.feed_forward_norm)?),
-                (NormPlacement::Pre, Some(next), _) => Placement::Pre(self.norm(&next.attention_norm)?),
-                (NormPlacement::Pre, None, Some(last)) => Placement::Post(self.norm(last)?),
+            next = walk.next(pass)?;
+            let norm = match (self.config.kind.norm_placement(), next, &self.tensors.last_norm) {
+                (NormPlacement::Post, ..) => Placement::Post(self.norm(&layer.feed_forward_norm, weights)?),
+                (NormPlacement::Pre, Some(next), _) => Placement::Pre(self.norm(&layer.attention_norm, next)?),
+                (NormPlacement::Pre, None, Some(last)) => Placement::Post(self.norm(last, self.weights.all())?),
                 (NormPlacement::Pre, None, None) => Placement::None,
             };
-            self.add_norm(pass, places, block, &layer.output, norm)?;
+            self.add_norm(pass, places, block, layer.output.bias.slice(weights)?, norm)?;
+            number += 1;
         }
         Ok(())
     }
 
     /// The sum of the embeddings, normalized for the first layer.
-    fn embed(&self, pass: &mut Pass<'_>, places: &Places<'_>, block: &Block) -> Result<()> {
-        let tensors = &self.tensors;
-        let placement = match (&tensors.embedding_norm, tensors.layers.first()) {
-            (Some(norm), _) => Placement::Post(self.norm(norm)?),
-            (None, Some(first)) => Placement::Pre(self.norm(&first.attention_norm)?),
+    fn embed(
+        &self,
+        pass: &mut Pass<'_>,
+        places: &Places<'_>,
+        block: &Block,
+        first_layer: Option<DeviceSlice<'_>>,
+    ) -> Result<()> {
+        let (tensors, weights) = (&self.tensors, self.weights.all());
+        let placement = match (&tensors.embedding_norm, first_layer) {
+            (Some(norm), _) => Placement::Post(self.norm(norm, weights)?),
+            (None, Some(first)) => Placement::Pre(self.norm(&tensors.layer.attention_norm, first)?),
             (None, None) => Placement::None,
         };
         Ok(pass.embed(&Embed {
             number: self.numbers,
-            words: self.weight(tensors.words)?,
-            position_table: self.weight(tensors.positions)?,
-            type_table: self.weight(tensors.types)?,
+            words: tensors.words.slice(weights)?,
+            position_table: tensors.positions.slice(weights)?,
+            type_table: tensors.types.slice(weights)?,
             ids: places.part(block.ids)?,
             positions: places.part(block.positions)?,
             types: block.types.map(|types| places.part(types)).transpose()?,
@@ -83,23 +89,24 @@ impl CudaEncoder {
         })?)
     }
 
-    /// From the normalized states to the output of the attention block.
+    /// From the normalized states to the output of the attention block, with the weights of a layer.
     fn attend(
         &self,
         pass: &mut Pass<'_>,
         places: &Places<'_>,
         block: &Block,
-        layer: &Layer,
+        weights: DeviceSlice<'_>,
         attention: Attention,
         cache: Option<(DeviceSlice<'_>, usize)>,
     ) -> Result<()> {
         let buffers = places.buffers;
-        let geometry = &self.geometry;
+        let (geometry, layer) = (&self.geometry, &self.tensors.layer);
         let (qkv, before) = cache.unwrap_or_else(|| (buffers.wide.all(), 0));
         let row_bytes = |width: usize| width * self.numbers.bytes();
         let newest = qkv.slice(before * row_bytes(3 * geometry.context())..qkv.bytes())?;
         pass.mark("query, key, value");
-        self.map(pass, &layer.query_key_value, Epilogue::None, block.tokens(), [buffers.input.all(), newest])?;
+        let maps = [buffers.input.all(), newest];
+        self.map(pass, &layer.query_key_value, weights, Epilogue::None, block.tokens(), maps)?;
         pass.mark("attention");
         pass.attention(&AttentionLaunch {
             number: self.numbers,
@@ -117,7 +124,8 @@ impl CudaEncoder {
         })?;
         pass.mark("attention output");
         let context = buffers.context.slice(before * row_bytes(geometry.context())..buffers.context.bytes())?;
-        Ok(pass.gemm(&self.product(&layer.attention_output, block.tokens(), [context, buffers.added.all()])?)?)
+        let maps = [context, buffers.added.all()];
+        Ok(pass.gemm(&self.product(&layer.attention_output, weights, block.tokens(), maps)?)?)
     }
 
     /// `out = x Wᵀ + b`, or GELU of that.
@@ -125,20 +133,27 @@ impl CudaEncoder {
         &self,
         pass: &mut Pass<'_>,
         linear: &layout::Linear,
+        weights: DeviceSlice<'_>,
         epilogue: Epilogue,
         rows: usize,
         [x, out]: [DeviceSlice<'_>; 2],
     ) -> Result<()> {
-        let bias = Some(self.weight(linear.bias)?);
-        Ok(pass.gemm(&Gemm { bias, epilogue, ..self.product(linear, rows, [x, out])? })?)
+        let bias = Some(linear.bias.slice(weights)?);
+        Ok(pass.gemm(&Gemm { bias, epilogue, ..self.product(linear, weights, rows, [x, out])? })?)
     }
 
     /// `out = x Wᵀ`, for a map whose bias is added to the states in f32.
-    fn product<'a>(&'a self, linear: &layout::Linear, rows: usize, [x, out]: [DeviceSlice<'a>; 2]) -> Result<Gemm<'a>> {
+    fn product<'a>(
+        &self,
+        linear: &layout::Linear,
+        weights: DeviceSlice<'a>,
+        rows: usize,
+        [x, out]: [DeviceSlice<'a>; 2],
+    ) -> Result<Gemm<'a>> {
         Ok(Gemm {
             number: self.numbers,
             x,
-            w: self.weight(linear.weight)?,
+            w: linear.weight.slice(weights)?,
             bias: None,
             out,
             epilogue: Epilogue::None,
@@ -154,13 +169,13 @@ impl CudaEncoder {
         pass: &mut Pass<'_>,
         places: &Places<'_>,
         block: &Block,
-        linear: &layout::Linear,
+        bias: DeviceSlice<'_>,
         placement: Placement<'_>,
     ) -> Result<()> {
         Ok(pass.add_norm(&AddNorm {
             number: self.numbers,
             y: Some(places.buffers.added.all()),
-            bias: Some(self.weight(linear.bias)?),
+            bias: Some(bias),
             placement,
             states: places.buffers.states.all(),
             x: Some(places.buffers.input.all()),
@@ -169,9 +184,9 @@ impl CudaEncoder {
         })?)
     }
 
-    fn norm(&self, norm: &layout::Norm) -> Result<Norm<'_>> {
+    fn norm<'a>(&self, norm: &layout::Norm, weights: DeviceSlice<'a>) -> Result<Norm<'a>> {
         let eps = self.config.layer_norm_eps as f32;
-        Ok(Norm { weight: self.weight(norm.weight)?, bias: self.weight(norm.bias)?, eps })
+        Ok(Norm { weight: norm.weight.slice(weights)?, bias: norm.bias.slice(weights)?, eps })
     }
 
     /// The length of each output of a request: the vectors, each head's logits, the states.

@@ -3,7 +3,7 @@
 //! Weights are padded with zeros to sizes that the kernels support: heads to one of a few sizes, the feed-forward block
 //! to a multiple of eight. Padding is multiplied by zero, so results do not change.
 
-use polylance_cuda::NumberType;
+use polylance_cuda::{DeviceSlice, NumberType};
 
 use crate::{
     config::{ModelConfig, NormPlacement},
@@ -99,7 +99,7 @@ impl Groups {
     }
 }
 
-/// A tensor's range in the buffer of weights.
+/// A tensor's range in the weights of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// In bytes.
@@ -112,6 +112,11 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn bytes(&self) -> usize {
         self.count * self.numbers.bytes()
+    }
+
+    /// The tensor in the weights of its layout.
+    pub(super) fn slice<'a>(&self, weights: DeviceSlice<'a>) -> Result<DeviceSlice<'a>> {
+        Ok(weights.slice(self.offset..self.offset + self.bytes())?)
     }
 }
 
@@ -192,7 +197,7 @@ pub(super) struct Norm {
     pub(super) bias: Place,
 }
 
-/// The tensors of a layer.
+/// The tensors of a layer, in the layout of any layer: all are placed alike.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layer {
     /// Before the attention, or after it.
@@ -216,23 +221,44 @@ pub(super) struct Tensors {
     pub(super) types: Place,
     /// After the embeddings, of the post-norm kinds.
     pub(super) embedding_norm: Option<Norm>,
-    pub(super) layers: Vec<Layer>,
     /// After the last layer, of the pre-norm kinds.
     pub(super) last_norm: Option<Norm>,
+    /// In the layout of a layer; the others are in that of the tensors outside of the layers.
+    pub(super) layer: Layer,
 }
 
-impl Tensors {
-    pub(super) fn lay_out(layout: &mut Layout, config: &ModelConfig, geometry: &Geometry) -> Self {
+/// The layouts of a model.
+#[derive(Debug)]
+pub(super) struct ModelLayout {
+    pub(super) tensors: Tensors,
+    /// The tensors outside of the layers.
+    pub(super) outside: Layout,
+    /// All of the same size.
+    pub(super) layers: Vec<Layout>,
+    /// Bytes of one layer.
+    pub(super) layer_bytes: usize,
+}
+
+impl ModelLayout {
+    pub(super) fn new(config: &ModelConfig, geometry: &Geometry, numbers: NumberType) -> Self {
         let hidden = Groups::plain(geometry.hidden);
         let pre = config.kind.norm_placement() == NormPlacement::Pre;
-        let mut table = |name: &str, rows: usize| layout.matrix(vec![name.to_owned()], Groups::plain(rows), hidden);
+        let mut outside = Layout::new(numbers);
+        let mut table = |name: &str, rows: usize| outside.matrix(vec![name.to_owned()], Groups::plain(rows), hidden);
         let words = table(WORD_EMBEDDINGS, config.vocab_size);
         let positions = table("embeddings.position_embeddings.weight", config.max_position_embeddings);
         let types = table("embeddings.token_type_embeddings.weight", config.type_vocab_size);
-        let embedding_norm = (!pre).then(|| layout.norm("embeddings.LayerNorm", geometry.hidden));
-        let layers = (0..config.num_hidden_layers).map(|number| layer(layout, geometry, number, pre)).collect();
-        let last_norm = pre.then(|| layout.norm("encoder.LayerNorm", geometry.hidden));
-        Self { words, positions, types, embedding_norm, layers, last_norm }
+        let embedding_norm = (!pre).then(|| outside.norm("embeddings.LayerNorm", geometry.hidden));
+        let last_norm = pre.then(|| outside.norm("encoder.LayerNorm", geometry.hidden));
+        let of_layer = |number: usize| {
+            let mut layout = Layout::new(numbers);
+            let tensors = layer(&mut layout, geometry, number, pre);
+            (layout, tensors)
+        };
+        let (first, layer) = of_layer(0);
+        let layers = (0..config.num_hidden_layers).map(|number| of_layer(number).0).collect();
+        let tensors = Tensors { words, positions, types, embedding_norm, last_norm, layer };
+        Self { tensors, outside, layers, layer_bytes: first.bytes }
     }
 }
 
@@ -292,15 +318,18 @@ mod tests {
         for kind in [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert] {
             let config = ModelConfig { kind, pad_token_id: 1, ..config() };
             let geometry = Geometry::new(&config, NumberType::Bf16).unwrap();
-            let mut layout = Layout::new(NumberType::Bf16);
-            Tensors::lay_out(&mut layout, &config, &geometry);
-            let mut end = 0;
-            for item in &layout.items {
-                assert!(item.place.offset >= end && item.place.offset % TENSOR_ALIGNMENT_BYTES == 0);
-                end = item.place.offset + item.place.bytes();
+            let layout = ModelLayout::new(&config, &geometry, NumberType::Bf16);
+            for layout in layout.layers.iter().chain([&layout.outside]) {
+                let mut end = 0;
+                for item in &layout.items {
+                    assert!(item.place.offset >= end && item.place.offset % TENSOR_ALIGNMENT_BYTES == 0);
+                    end = item.place.offset + item.place.bytes();
+                }
+                assert!(end <= layout.bytes);
             }
-            assert!(end <= layout.bytes);
-            let mut named: Vec<_> = layout.items.iter().flat_map(|item| item.sources.clone()).collect();
+            assert!(layout.layers.iter().all(|of_layer| of_layer.bytes == layout.layer_bytes));
+            let items = layout.layers.iter().chain([&layout.outside]).flat_map(|layout| &layout.items);
+            let mut named: Vec<_> = items.flat_map(|item| item.sources.clone()).collect();
             let mut expected: Vec<_> = crate::weights::tensors(&config).into_iter().map(|spec| spec.name).collect();
             named.sort();
             expected.sort();

@@ -1,6 +1,7 @@
 //! The encoder on an NVIDIA GPU: weights on the device, and a pass as a list of kernel launches.
 //!
-//! A batch is one upload, seven launches per layer and one download. All memory of a batch is allocated at load.
+//! A batch is one upload, seven launches per layer and one download. All memory of a batch is allocated at load. The layers
+//! of a model that does not fit are copied to the device again for every batch, each while the one before it computes.
 //! Several threads may compute at once: while one waits for its batch, the batch of the next is queued, so the GPU is
 //! never idle between two batches.
 
@@ -8,19 +9,23 @@ mod batch;
 mod buffers;
 mod decode;
 mod head;
+mod layer_weights;
 mod layers;
 mod layout;
+mod plan;
 mod upload;
 
 use std::{fmt, sync::Arc};
 
-use polylance_cuda::{DeviceBuffer, DeviceSlice, Gpu, KernelTime, NumberType};
+use polylance_cuda::{DeviceBuffer, Gpu, KernelTime, NumberType};
 use polylance_schema::{Dtype, Pooling};
 
 use self::{
     batch::Block,
     buffers::Buffers,
-    layout::{Geometry, Layout, Place, Tensors},
+    layer_weights::LayerWeights,
+    layout::{Geometry, ModelLayout, Tensors},
+    upload::Source,
 };
 pub(crate) use self::{decode::Cache, head::CudaHead};
 use crate::{
@@ -28,6 +33,8 @@ use crate::{
     config::ModelConfig,
     error::{ModelError, Result},
     heads::Logits,
+    loading::LoadOptions,
+    residency::{HeadWeights, Streaming},
     weights::Weights,
 };
 
@@ -79,64 +86,69 @@ pub(crate) struct CudaEncoder {
     numbers: NumberType,
     geometry: Geometry,
     tensors: Tensors,
+    /// The tensors outside of the layers.
     weights: DeviceBuffer,
+    layers: LayerWeights,
     buffers: Buffers,
 }
 
 impl CudaEncoder {
-    /// Loads the weights, and allocates the memory of a batch of `batch_tokens` tokens; by default their number depends
-    /// on the free memory.
+    /// Loads the weights, and allocates the memory of a batch; by default its number of tokens depends on the free
+    /// memory. Memory for the head is left free.
     ///
     /// # Errors
-    /// [`ModelError::DeviceMemory`] when model and batch do not fit, [`ModelError::Unsupported`] for a geometry that no
-    /// kernel takes; when the device fails.
+    /// [`ModelError::DeviceMemory`] and [`ModelError::HostMemory`] when model and batch do not fit,
+    /// [`ModelError::Unsupported`] for a geometry that no kernel takes; when the device fails.
     pub(crate) fn load(
         weights: &Weights,
         config: &ModelConfig,
-        dtype: Dtype,
-        batch_tokens: Option<usize>,
+        options: &LoadOptions,
+        head: &HeadWeights,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
-        Self::with(config, dtype, batch_tokens, gpu, |layout, buffer| upload::upload(layout, weights, buffer))
+        Self::with(Source::Files(weights), config, options, head, gpu)
     }
 
     /// As [`CudaEncoder::load`], with weights generated on the device by the formula of [`crate::synthetic`].
     ///
     /// # Errors
     /// As [`CudaEncoder::load`]; [`ModelError::Unsupported`] for a geometry that is padded.
-    pub(crate) fn synthetic(
-        config: &ModelConfig,
-        dtype: Dtype,
-        batch_tokens: Option<usize>,
-        gpu: &Arc<Gpu>,
-    ) -> Result<Self> {
-        Self::with(config, dtype, batch_tokens, gpu, upload::synthesize)
+    pub(crate) fn synthetic(config: &ModelConfig, options: &LoadOptions, gpu: &Arc<Gpu>) -> Result<Self> {
+        Self::with(Source::Formula, config, options, &HeadWeights::default(), gpu)
     }
 
     fn with(
+        source: Source<'_>,
         config: &ModelConfig,
-        dtype: Dtype,
-        batch_tokens: Option<usize>,
+        options: &LoadOptions,
+        head: &HeadWeights,
         gpu: &Arc<Gpu>,
-        fill: impl FnOnce(&Layout, &DeviceBuffer) -> Result<()>,
     ) -> Result<Self> {
-        let numbers = numbers(dtype)?;
+        let numbers = numbers(options.dtype.unwrap_or_default())?;
         let geometry = Geometry::new(config, numbers)?;
-        let mut layout = Layout::new(numbers);
-        let tensors = Tensors::lay_out(&mut layout, config, &geometry);
-        let plan = buffers::plan(gpu, config, &geometry, dtype, numbers, layout.bytes, batch_tokens)?;
-        let on_device = DeviceBuffer::new(gpu, layout.bytes)?;
+        let layout = ModelLayout::new(config, &geometry, numbers);
+        let plan = plan::plan(gpu, config, &geometry, &layout, options, head)?;
+        let weights = DeviceBuffer::new(gpu, layout.outside.bytes)?;
+        let layers_on_device = plan.residency.layers_on_device(layout.layers.len());
+        let layers = DeviceBuffer::new(gpu, layers_on_device * layout.layer_bytes)?;
         let buffers = Buffers::new(gpu, &geometry, numbers, plan)?;
-        fill(&layout, &on_device)?;
+        let layers = LayerWeights::load(&layout, source, plan.residency, &weights, layers)?;
         Ok(Self {
             gpu: Arc::clone(gpu),
             config: config.clone(),
             numbers,
             geometry,
-            tensors,
-            weights: on_device,
+            tensors: layout.tensors,
+            weights,
+            layers,
             buffers,
         })
+    }
+
+    /// The sizes of a model whose layers are streamed; `None` if they are on the device.
+    pub(crate) fn streaming(&self) -> Option<Streaming> {
+        let layer_bytes = self.layers.layer_bytes() as u64;
+        self.layers.is_streamed().then(|| Streaming { layer_bytes, state_tokens: self.batch_tokens() })
     }
 
     /// The device.
@@ -222,11 +234,6 @@ impl CudaEncoder {
             }
             error => error,
         })
-    }
-
-    /// The weights of a tensor.
-    fn weight(&self, place: Place) -> Result<DeviceSlice<'_>> {
-        Ok(self.weights.slice(place.offset..place.offset + place.bytes())?)
     }
 
     /// The batch, split into runs of sequences that fit into a pass.

@@ -1,7 +1,9 @@
-//! Upload of weights to a GPU: read from the files and narrowed, or generated on the device by a formula.
+//! Weights in the layout of a GPU: read from the files and narrowed, or generated on the device by a formula.
+
+use std::sync::Arc;
 
 use half::{bf16, f16};
-use polylance_cuda::{DeviceBuffer, NumberType, Uploader, ops::Fill};
+use polylance_cuda::{DeviceSlice, Gpu, NumberType, PinnedBuffer, Uploader, ops::Fill};
 use rayon::prelude::*;
 
 use super::layout::{Groups, Item, Layout};
@@ -14,17 +16,60 @@ use crate::{
 /// Bytes that are narrowed and uploaded at once.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Writes every tensor of a layout to the buffer.
-pub(super) fn upload(layout: &Layout, weights: &Weights, buffer: &DeviceBuffer) -> Result<()> {
-    let mut uploader = Uploader::new(buffer.gpu(), CHUNK_BYTES)?;
-    let mut write = |offset: usize, bytes: &[u8]| uploader.upload(bytes, buffer.slice(offset..offset + bytes.len())?);
+/// Where weights come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Files.
+    Files(&'a Weights),
+    /// The formula of [`synthetic`].
+    Formula,
+}
+
+impl Source<'_> {
+    /// Writes every tensor of some layouts to device memory.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] for a layout with padding by formula; when the device fails.
+    pub(super) fn write(self, gpu: &Arc<Gpu>, layouts: &[(&Layout, DeviceSlice<'_>)]) -> Result<()> {
+        match self {
+            Self::Files(weights) => upload(gpu, layouts, weights),
+            Self::Formula => layouts.iter().try_for_each(|(layout, to)| synthesize(gpu, layout, *to)),
+        }
+    }
+
+    /// Every tensor of a layout in page-locked memory. `scratch` is device memory of the same size, whose contents are
+    /// lost.
+    ///
+    /// # Errors
+    /// As [`Source::write`]; when the system locks no more memory.
+    pub(super) fn page_locked(self, gpu: &Arc<Gpu>, layout: &Layout, scratch: DeviceSlice<'_>) -> Result<PinnedBuffer> {
+        let mut pinned = PinnedBuffer::new(gpu, layout.bytes)?;
+        match self {
+            Self::Files(weights) => {
+                let bytes = pinned.as_mut_slice::<u8>();
+                for item in &layout.items {
+                    narrow(item, weights, &mut bytes[item.place.offset..item.place.offset + item.place.bytes()]);
+                }
+            }
+            Self::Formula => {
+                synthesize(gpu, layout, scratch)?;
+                gpu.download(scratch, pinned.as_mut_slice())?;
+            }
+        }
+        Ok(pinned)
+    }
+}
+
+/// Writes every tensor of the layouts to the device.
+fn upload(gpu: &Arc<Gpu>, layouts: &[(&Layout, DeviceSlice<'_>)], weights: &Weights) -> Result<()> {
+    let mut uploader = Uploader::new(gpu, CHUNK_BYTES)?;
+    let items = layouts.iter().flat_map(|(layout, to)| layout.items.iter().map(move |item| (item, *to)));
     let mut bytes = Vec::new();
-    for item in &layout.items {
-        let views: Vec<_> = item.sources.iter().map(|name| weights.read(name)).collect();
-        if let [Some(view)] = views[..]
-            && is_stored_as_computed(view.stored, item)
-        {
-            for (at, part) in view.bytes.chunks(CHUNK_BYTES).enumerate() {
+    for (item, to) in items {
+        let mut write = |offset: usize, bytes: &[u8]| uploader.upload(bytes, to.slice(offset..offset + bytes.len())?);
+        let views = views(item, weights);
+        if let Some(stored) = stored_as_computed(item, &views) {
+            for (at, part) in stored.chunks(CHUNK_BYTES).enumerate() {
                 write(item.place.offset + at * CHUNK_BYTES, part)?;
             }
         } else {
@@ -37,19 +82,24 @@ pub(super) fn upload(layout: &Layout, weights: &Weights, buffer: &DeviceBuffer) 
                 write(item.place.offset + first * row_bytes, &bytes)?;
             }
         }
-        for name in &item.sources {
-            weights.release(name);
-        }
+        release(item, weights);
     }
     Ok(uploader.finish()?)
 }
 
-/// Generates every tensor of a layout on the device, with the formula of [`synthetic`].
-///
-/// # Errors
-/// [`ModelError::Unsupported`] for a layout with padding; when the device fails.
-pub(super) fn synthesize(layout: &Layout, buffer: &DeviceBuffer) -> Result<()> {
-    let mut pass = buffer.gpu().begin()?;
+/// Writes a tensor to `bytes`.
+fn narrow(item: &Item, weights: &Weights, bytes: &mut [u8]) {
+    let views = views(item, weights);
+    match stored_as_computed(item, &views) {
+        Some(stored) => bytes.copy_from_slice(stored),
+        None => narrow_rows(item, &views, 0, bytes),
+    }
+    release(item, weights);
+}
+
+/// Generates every tensor of a layout on the device.
+fn synthesize(gpu: &Arc<Gpu>, layout: &Layout, to: DeviceSlice<'_>) -> Result<()> {
+    let mut pass = gpu.begin()?;
     for item in &layout.items {
         if !item.rows.is_plain() || !item.columns.is_plain() {
             let reason = "heads of 32, 64, 80, 96 or 128 and a feed-forward block of a multiple of 8 are";
@@ -63,7 +113,7 @@ pub(super) fn synthesize(layout: &Layout, buffer: &DeviceBuffer) -> Result<()> {
             let start = item.place.offset + at * count * width;
             pass.fill(&Fill {
                 number: item.place.numbers,
-                out: buffer.slice(start..start + count * width)?,
+                out: to.slice(start..start + count * width)?,
                 seed: formula.seed,
                 first: 0,
                 count,
@@ -74,6 +124,26 @@ pub(super) fn synthesize(layout: &Layout, buffer: &DeviceBuffer) -> Result<()> {
     }
     pass.finish()?.wait()?;
     Ok(())
+}
+
+/// The tensors of the files that an item is made from; one that is not in the files is zero.
+fn views<'a>(item: &Item, weights: &'a Weights) -> Vec<Option<TensorView<'a>>> {
+    item.sources.iter().map(|name| weights.read(name)).collect()
+}
+
+/// Releases the pages of an item's tensors.
+fn release(item: &Item, weights: &Weights) {
+    for name in &item.sources {
+        weights.release(name);
+    }
+}
+
+/// The bytes in the file, where the tensor has the same on the GPU.
+fn stored_as_computed<'a>(item: &Item, views: &[Option<TensorView<'a>>]) -> Option<&'a [u8]> {
+    match views {
+        [Some(view)] if is_stored_as_computed(view.stored, item) => Some(view.bytes),
+        _ => None,
+    }
 }
 
 /// Whether the tensor has the same bytes in the file and on the GPU.

@@ -9,6 +9,7 @@ pub(crate) mod layers;
 pub(crate) mod memory;
 pub(crate) mod pool;
 pub(crate) mod speed;
+pub(crate) mod streamed;
 pub(crate) mod tiny;
 
 use std::sync::Arc;
