@@ -39,7 +39,7 @@ const EXPIRY_INTERVAL_SECONDS: u64 = 3;
 /// Interval at which waiting tasks are dealt. Ballista itself deals them when one arrives or ends, and neither happens
 /// while all wait for executors that were silent for a while.
 const DEAL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an executor that is told to end may finish its splits. It decides itself how long it takes; after this time
+/// How long an executor that gets SIGTERM may finish its splits. It decides itself how long it takes; after this time
 /// the scheduler would forget that, and deal splits to it. One that is gone is silent.
 const TERMINATION_GRACE_SECONDS: u64 = 24 * 60 * 60;
 /// How long the state of a job is kept: each split is one.

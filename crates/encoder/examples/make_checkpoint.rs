@@ -11,35 +11,23 @@
 use std::{env, error::Error, fs, path::Path, time::Instant};
 
 use polylance_encoder::{
-    ModelConfig, ModelKind,
+    ModelConfig,
     synthetic::{Checkpoint, Format},
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let folder = arguments.next().ok_or("usage: make_checkpoint FOLDER [--geometry xl|xxl] [--layers N]")?;
-    let (mut hidden, mut depth, mut layers) = (2560, 36, None);
+    let (mut config, mut layers) = (ModelConfig::xl(), None);
     while let Some(argument) = arguments.next() {
         match (argument.as_str(), arguments.next().as_deref()) {
-            ("--geometry", Some("xl")) => (hidden, depth) = (2560, 36),
-            ("--geometry", Some("xxl")) => (hidden, depth) = (4096, 48),
+            ("--geometry", Some("xl")) => config = ModelConfig::xl(),
+            ("--geometry", Some("xxl")) => config = ModelConfig::xxl(),
             ("--layers", Some(number)) => layers = Some(number.parse()?),
             (other, value) => return Err(format!("unknown argument {other} {}", value.unwrap_or_default()).into()),
         }
     }
-    // The geometries of facebook/xlm-roberta-xl and facebook/xlm-roberta-xxl.
-    let config = ModelConfig {
-        kind: ModelKind::XlmRobertaXl,
-        vocab_size: 250_880,
-        hidden_size: hidden,
-        num_hidden_layers: layers.unwrap_or(depth),
-        num_attention_heads: 32,
-        intermediate_size: 4 * hidden,
-        max_position_embeddings: 514,
-        type_vocab_size: 1,
-        layer_norm_eps: 1e-5,
-        pad_token_id: 1,
-    };
+    let config = ModelConfig { num_hidden_layers: layers.unwrap_or(config.num_hidden_layers), ..config };
     let started = Instant::now();
     let folder = Path::new(&folder);
     Checkpoint::new(config).format(Format::Bf16).shards(2_000_000_000).write(folder)?;

@@ -300,6 +300,27 @@ impl ModelConfig {
         }
     }
 
+    /// The geometry of `facebook/xlm-roberta-xl`.
+    pub fn xl() -> Self {
+        Self {
+            kind: ModelKind::XlmRobertaXl,
+            vocab_size: 250_880,
+            hidden_size: 2560,
+            num_hidden_layers: 36,
+            num_attention_heads: 32,
+            intermediate_size: 10_240,
+            max_position_embeddings: 514,
+            type_vocab_size: 1,
+            layer_norm_eps: 1e-5,
+            pad_token_id: 1,
+        }
+    }
+
+    /// The geometry of `facebook/xlm-roberta-xxl`.
+    pub fn xxl() -> Self {
+        Self { hidden_size: 4096, num_hidden_layers: 48, intermediate_size: 16_384, ..Self::xl() }
+    }
+
     /// The geometry as Hugging Face's `config.json`.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({

@@ -192,7 +192,6 @@ mod tests {
     use polylance_schema::Explain as _;
 
     use super::*;
-    use crate::config::ModelKind;
 
     fn bytes(layers: usize) -> WeightBytes {
         let config = ModelConfig { num_hidden_layers: layers, ..ModelConfig::tiny() };
@@ -201,19 +200,7 @@ mod tests {
 
     #[test]
     fn sizes_of_a_large_model_are_those_of_its_geometry() {
-        // The geometry of facebook/xlm-roberta-xl.
-        let config = ModelConfig {
-            kind: ModelKind::XlmRobertaXl,
-            vocab_size: 250_880,
-            hidden_size: 2560,
-            num_hidden_layers: 36,
-            num_attention_heads: 32,
-            intermediate_size: 10_240,
-            max_position_embeddings: 514,
-            type_vocab_size: 1,
-            layer_norm_eps: 1e-5,
-            pad_token_id: 1,
-        };
+        let config = ModelConfig::xl();
         for (dtype, width, per_column) in [(Dtype::F32, 4, 0), (Dtype::Bf16, 2, 0), (Dtype::Int8, 1, 8)] {
             let bytes = WeightBytes::new(&config, dtype, &HeadWeights::default());
             let columns = 3 * 2560 + 2560 + 10_240 + 2560;

@@ -22,7 +22,7 @@ impl Geometry {
     /// The configuration; `layers` overrides their number.
     pub(crate) fn config(self, layers: Option<usize>) -> ModelConfig {
         let config = match self {
-            Self::Xl => roberta(ModelKind::XlmRobertaXl, 250_880, [2560, 36, 32, 10_240]),
+            Self::Xl => ModelConfig::xl(),
             Self::XlmrLarge => roberta(ModelKind::XlmRoberta, 250_002, [1024, 24, 16, 4096]),
             Self::Tiny => roberta(ModelKind::XlmRobertaXl, 1000, [64, 2, 2, 128]),
             Self::E5Small => ModelConfig {

@@ -205,7 +205,6 @@ fn check_host(device: &str, layout: &ModelLayout, dtype: Dtype, memory: Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelKind;
 
     fn layout(config: &ModelConfig, numbers: NumberType) -> (Geometry, ModelLayout) {
         let geometry = Geometry::new(config, numbers).unwrap();
@@ -232,16 +231,7 @@ mod tests {
     #[test]
     fn layers_are_streamed_when_no_batch_fits_together_with_all_of_them() {
         // The geometry of facebook/xlm-roberta-xl, which takes 6.5 GiB in bf16, and 1.5 GiB with two layers.
-        let config = ModelConfig {
-            kind: ModelKind::XlmRobertaXl,
-            vocab_size: 250_880,
-            hidden_size: 2560,
-            num_hidden_layers: 36,
-            num_attention_heads: 32,
-            intermediate_size: 10_240,
-            max_position_embeddings: 514,
-            ..ModelConfig::tiny()
-        };
+        let config = ModelConfig::xl();
         let numbers = NumberType::Bf16;
         let (geometry, layout) = layout(&config, numbers);
         let plan = |free_mib: u64, batch_tokens| {

@@ -1,51 +1,27 @@
-//! A model whose layers are copied to a GPU again for every batch gives what it gives on the GPU, bit for bit, with copies
-//! that run as late and as early as their order allows.
-
-#![cfg(target_os = "linux")]
+//! Layers from the host's memory, on a GPU, with copies that run as late and as early as their order allows.
 
 use std::thread;
 
 use polylance_encoder::{
-    Device, Generation, Gpu, HeadKind, HeadModel, LoadOptions, ModelConfig, ModelError, ModelFiles, ModelKind,
-    PackedBatch, Result, SentenceEncoder, SharedHead,
+    Device, Generation, Gpu, HeadKind, HeadModel, LoadOptions, ModelConfig, ModelError, ModelKind, PackedBatch, Result,
+    SentenceEncoder, SharedHead,
     synthetic::{Checkpoint, Format},
 };
 use polylance_fake_cuda::{Copies, Entry, FakeDriver, Session};
 use polylance_schema::Dtype;
-use tempfile::TempDir;
+
+use super::{batch_of, config, files_of, sequences};
 
 /// Device memory that a plan leaves free.
 const RESERVED_BYTES: u64 = 512 << 20;
 
-/// Sizes that are padded on a GPU.
-fn config(kind: ModelKind, layers: usize) -> ModelConfig {
-    ModelConfig {
-        kind,
-        vocab_size: 64,
-        hidden_size: 48,
-        num_hidden_layers: layers,
-        num_attention_heads: 4,
-        intermediate_size: 84,
-        max_position_embeddings: 80,
-        pad_token_id: 1,
-        ..ModelConfig::tiny()
-    }
-}
-
-fn files_of(checkpoint: &Checkpoint) -> (TempDir, ModelFiles) {
-    let folder = tempfile::tempdir().unwrap();
-    let files = checkpoint.write_model(folder.path()).unwrap();
-    (folder, files)
-}
-
 fn rows() -> Vec<Vec<u32>> {
-    (0..20).map(|row| (0..=row * 7 % 31).map(|at| 5 + (row * 11 + at * 29) % 59).collect()).collect()
+    sequences(20, 31)
 }
 
 /// 280 tokens: two passes.
 fn batch() -> PackedBatch {
-    let types: Vec<Vec<u32>> = rows().iter().map(|row| (0..row.len()).map(|at| u32::from(at > 3)).collect()).collect();
-    PackedBatch::with_token_types(&rows(), &types).unwrap()
+    batch_of(&rows())
 }
 
 fn gpu(copies: Copies) -> (Session, Device) {

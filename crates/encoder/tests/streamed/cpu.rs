@@ -1,46 +1,30 @@
-//! A model whose layers are streamed from their files gives what it gives in memory, bit for bit.
+//! Layers from their files, on the CPU.
 
 use polylance_encoder::{
-    Device, Generation, HeadKind, HeadModel, LoadOptions, Logits, ModelConfig, ModelError, ModelFiles, ModelKind,
-    PackedBatch, Result, SentenceEncoder, SharedHead,
+    Device, Generation, HeadKind, HeadModel, LoadOptions, Logits, ModelConfig, ModelError, ModelKind, PackedBatch,
+    Result, SentenceEncoder, SharedHead,
     synthetic::{Checkpoint, Format},
 };
 use polylance_schema::Dtype;
 use rayon::ThreadPoolBuilder;
-use tempfile::TempDir;
+
+use super::{batch_of, files_of, sequences};
 
 const KINDS: [ModelKind; 3] = [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert];
 /// Tokens that pass through a layer at once: a sequence or a few, and by default all.
 const PART_TOKENS: [Option<usize>; 4] = [Some(1), Some(40), Some(150), None];
 
-/// Six layers whose sizes are no multiples of the kernels' steps.
+/// Six layers.
 fn config(kind: ModelKind) -> ModelConfig {
-    ModelConfig {
-        kind,
-        vocab_size: 64,
-        hidden_size: 48,
-        num_hidden_layers: 6,
-        num_attention_heads: 4,
-        intermediate_size: 84,
-        max_position_embeddings: 80,
-        pad_token_id: 1,
-        ..ModelConfig::tiny()
-    }
-}
-
-fn files_of(checkpoint: &Checkpoint) -> (TempDir, ModelFiles) {
-    let folder = tempfile::tempdir().unwrap();
-    let files = checkpoint.write_model(folder.path()).unwrap();
-    (folder, files)
+    super::config(kind, 6)
 }
 
 fn rows() -> Vec<Vec<u32>> {
-    (0..30).map(|row| (0..=row * 7 % 61).map(|at| 5 + (row * 11 + at * 29) % 59).collect()).collect()
+    sequences(30, 61)
 }
 
 fn batch() -> PackedBatch {
-    let types: Vec<Vec<u32>> = rows().iter().map(|row| (0..row.len()).map(|at| u32::from(at > 3)).collect()).collect();
-    PackedBatch::with_token_types(&rows(), &types).unwrap()
+    batch_of(&rows())
 }
 
 /// The smallest limit: two layers and everything outside of the layers.
