@@ -174,9 +174,9 @@ bench: build ## criterion benchmarks, then the encoder and whole runs against th
 	python3 tests/peers/bench_sentence_transformers.py "$(POLYLANCE)"
 	python3 tests/peers/bench_heads.py "$(POLYLANCE)"
 
-# Debug builds, like those of the tests: the devices sleep.
+# The build of the tests: most devices sleep, and kernels are optimized in it.
 .PHONY: bench-cluster
-bench-cluster: setup-test ## clusters and shards of simulated devices: overhead, speed, kills; ten minutes
+bench-cluster: setup-test ## clusters and shards of simulated devices, and of the built-in model: overhead, speed, kills; a quarter of an hour
 	cargo build --workspace --locked --bins
 	"$(TARGET)/debug/cluster-bench"
 

@@ -32,8 +32,8 @@ use tokio::{
 
 use crate::{address::SchedulerAddress, client::KEEP_ALIVE, codec::SplitCodec, stage::SplitStages};
 
-/// Interval of heartbeats. The scheduler takes an executor for lost after five.
-const HEARTBEAT_SECONDS: u64 = 3;
+/// Interval of heartbeats. The scheduler takes an executor for lost after six.
+const HEARTBEAT_SECONDS: u64 = 2;
 /// Interval at which a draining executor looks for tasks in work: Ballista itself is not woken when one ends.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an executor waits for the scheduler when it starts. Ballista itself waits for ever.

@@ -34,8 +34,9 @@ use crate::{
 };
 
 /// An executor that is silent for this long is lost.
-const EXECUTOR_TIMEOUT_SECONDS: u64 = 15;
-const EXPIRY_INTERVAL_SECONDS: u64 = 3;
+const EXECUTOR_TIMEOUT_SECONDS: u64 = 12;
+/// Interval at which lost executors are looked for.
+const EXPIRY_INTERVAL_SECONDS: u64 = 1;
 /// Interval at which waiting tasks are dealt. Ballista itself deals them when one arrives or ends, and neither happens
 /// while all wait for executors that were silent for a while.
 const DEAL_INTERVAL: Duration = Duration::from_secs(1);

@@ -41,6 +41,9 @@ struct Args {
     /// Rows of a commit
     #[arg(long, default_value_t = 5_000)]
     rows_per_commit: u64,
+    /// Neither an index nor maintenance
+    #[arg(long)]
+    without_index: bool,
 }
 
 #[tokio::main]
@@ -48,13 +51,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let SplitModel { backend, contract } = paced_model(Duration::from_micros(args.pace));
     let cluster = args.cluster.map(|address| cluster(address, args.split)).transpose()?;
-    let job = Job {
-        shard: args.shard,
-        index: IndexSpec { kind: IndexKind::IvfFlat, min_rows: 500, ..IndexSpec::default() },
-        upkeep: MaintenancePolicy { compact: true, ..MaintenancePolicy::OFF },
-        cluster,
-        ..fake_pipeline(args.source, args.table, args.rows_per_commit)
-    };
+    let mut job = Job { shard: args.shard, cluster, ..fake_pipeline(args.source, args.table, args.rows_per_commit) };
+    if !args.without_index {
+        job.index = IndexSpec { kind: IndexKind::IvfFlat, min_rows: 500, ..IndexSpec::default() };
+        job.upkeep = MaintenancePolicy { compact: true, ..MaintenancePolicy::OFF };
+    }
     let mut stages = Stages::new();
     let planned = Box::pin(Box::pin(job.open()).await?.plan(&backend, contract, Vec::new())).await?;
     let plan = planned.plan();

@@ -1,6 +1,6 @@
 //! Runs, and what happens to them when a process ends.
 
-use std::fs;
+use std::{array, fs};
 
 use polylance_tests::{Process, S3Server, free_port, polylance_with, read_table};
 use serde_json::Value;
@@ -13,8 +13,7 @@ fn two_executors_make_the_table_of_a_local_run() {
     let local = cluster.local("local.lance").json();
     let _executors = [cluster.executor(), cluster.executor()];
     cluster.wait_for_executors(2);
-    let pipeline = cluster.pipeline("cluster.lance", &cluster.path("tiny"));
-    let found = summary(Process::start(cluster.run_command(&pipeline)).ended());
+    let found = summary(cluster.run_into("cluster.lance").ended());
     for counted in ["rows_read", "rows_written", "chunks_written", "rows_quarantined", "tokens"] {
         assert_eq!(found[counted], local[counted], "{counted}");
     }
@@ -65,26 +64,31 @@ fn a_run_without_changes_needs_no_cluster() {
     let cluster = Cluster::start();
     // Without the rows that are refused, nothing is left to read.
     fs::remove_file(cluster.folder.path().join("docs/999.jsonl")).unwrap();
-    let pipeline = cluster.pipeline("cluster.lance", &cluster.path("tiny"));
     let executor = cluster.executor();
-    let first = Process::start(cluster.run_command(&pipeline)).ended();
+    let first = cluster.run_into("cluster.lance").ended();
     assert_eq!(first.0, Some(0), "{}", first.2);
     drop(executor);
     cluster.scheduler.signal("-KILL");
-    let again = Process::start(cluster.run_command(&pipeline)).ended();
+    let again = cluster.run_into("cluster.lance").ended();
     assert_eq!(again.0, Some(0), "{}", again.2);
     let again: Value = serde_json::from_str(&again.1).unwrap();
     assert_eq!((&again["source_unchanged"], &again["rows_written"]), (&true.into(), &0.into()));
 }
 
-#[test]
-fn splits_of_a_killed_executor_are_embedded_by_the_other() {
+/// A cluster with executors, and a run on it that has written some of its rows.
+fn in_work<const EXECUTORS: usize>() -> (Cluster, [Process; EXECUTORS], Process) {
     let cluster = Cluster::start();
     let _ = cluster.local("local.lance");
-    let (killed, _other) = (cluster.executor(), cluster.executor());
-    cluster.wait_for_executors(2);
+    let executors = array::from_fn(|_| cluster.executor());
+    cluster.wait_for_executors(EXECUTORS);
     let run = cluster.run_into("cluster.lance");
     cluster.wait_for_rows("cluster.lance");
+    (cluster, executors, run)
+}
+
+#[test]
+fn splits_of_a_killed_executor_are_embedded_by_the_other() {
+    let (cluster, [killed, _other], run) = in_work();
     killed.signal("-KILL");
     let _ = summary(run.ended());
     cluster.expect_local("cluster.lance");
@@ -92,11 +96,7 @@ fn splits_of_a_killed_executor_are_embedded_by_the_other() {
 
 #[test]
 fn a_run_after_a_killed_one_embeds_the_rest() {
-    let cluster = Cluster::start();
-    let _ = cluster.local("local.lance");
-    let _executor = cluster.executor();
-    let run = cluster.run_into("cluster.lance");
-    cluster.wait_for_rows("cluster.lance");
+    let (cluster, [_executor], run) = in_work();
     run.signal("-KILL");
     drop(run);
     let _ = summary(cluster.run_into("cluster.lance").ended());
@@ -105,12 +105,7 @@ fn a_run_after_a_killed_one_embeds_the_rest() {
 
 #[test]
 fn an_executor_finishes_its_splits_on_sigterm() {
-    let cluster = Cluster::start();
-    let _ = cluster.local("local.lance");
-    let (stopped, _other) = (cluster.executor(), cluster.executor());
-    cluster.wait_for_executors(2);
-    let run = cluster.run_into("cluster.lance");
-    cluster.wait_for_rows("cluster.lance");
+    let (cluster, [stopped, _other], run) = in_work();
     stopped.signal("-TERM");
     let (code, _, stderr) = stopped.ended();
     assert_eq!(code, Some(0), "{stderr}");
@@ -120,11 +115,7 @@ fn an_executor_finishes_its_splits_on_sigterm() {
 
 #[test]
 fn a_stopped_run_commits_what_is_in_order_and_the_next_one_continues() {
-    let cluster = Cluster::start();
-    let _ = cluster.local("local.lance");
-    let _executor = cluster.executor();
-    let run = cluster.run_into("cluster.lance");
-    cluster.wait_for_rows("cluster.lance");
+    let (cluster, [_executor], run) = in_work();
     run.signal("-TERM");
     let (code, stdout, stderr) = run.ended();
     // The run may have ended before the signal arrived.

@@ -30,7 +30,7 @@ const FIRST_DEADLINE: Duration = Duration::from_hours(1);
 const MIN_DEADLINE: Duration = Duration::from_mins(5);
 /// Each failure doubles the deadline, up to this often.
 const MAX_DOUBLINGS: u32 = 6;
-/// An attempt is never started a second time sooner.
+/// An attempt is never repeated sooner.
 const MIN_STRAGGLER: Duration = Duration::from_secs(1);
 /// No attempt is expected to take longer, however large its split.
 const MAX_EXPECTED: Duration = Duration::from_hours(7 * 24);
@@ -175,7 +175,7 @@ impl Order {
         self.is_stopped = true;
     }
 
-    /// The next attempt to start, if any: that of the first split that needs one, else a second one of a split that
+    /// The next attempt to start, if any: that of the first split that needs one, else another one of a split that
     /// takes long while slots are free.
     pub(crate) fn next_attempt(&mut self, now: Duration) -> Option<Attempt> {
         if self.is_stopped || self.running >= self.slots * IN_FLIGHT_PER_SLOT {

@@ -57,7 +57,7 @@ fn a_straggler_gets_a_second_attempt_when_slots_are_free_and_the_first_result_co
     }
     assert_eq!(attempts(&mut order, 2 * SECOND), []);
     assert_eq!(attempts(&mut order, 3 * SECOND), [(0, 1, TaskKind::Rows)]);
-    assert_eq!(attempts(&mut order, 9 * SECOND), [], "a second attempt, and no third");
+    assert_eq!(attempts(&mut order, 9 * SECOND), [], "one more attempt, and then none");
     let taken = order.done(rows(0, 1), 4 * SECOND);
     assert_eq!(taken, Taken { accepted: true, has_ids: false, cancelled: vec![rows(0, 0)] });
     assert!(!order.done(rows(0, 0), 5 * SECOND).accepted, "the late result of a cancelled attempt");

@@ -15,12 +15,12 @@ pub(super) struct LayerWeights {
     on_device: DeviceBuffer,
     layer_bytes: usize,
     count: usize,
-    stream: Option<LayerStream>,
+    streamed: Option<HostLayers>,
 }
 
-/// Layers that are copied to the device again in every pass.
+/// Layers in the host's memory, which are copied to the device again in every pass.
 #[derive(Debug)]
-struct LayerStream {
+struct HostLayers {
     sources: Vec<Arc<PinnedBuffer>>,
     /// Passes are queued one at a time, and so use it one at a time.
     state: Mutex<StreamState>,
@@ -44,7 +44,8 @@ impl LayerWeights {
         outside: &DeviceBuffer,
         on_device: DeviceBuffer,
     ) -> Result<Self> {
-        let mut weights = Self { on_device, layer_bytes: layout.layer_bytes, count: layout.layers.len(), stream: None };
+        let mut weights =
+            Self { on_device, layer_bytes: layout.layer_bytes, count: layout.layers.len(), streamed: None };
         let gpu = Arc::clone(outside.gpu());
         let mut on_device = vec![(&layout.outside, outside.all())];
         if residency == Residency::Resident {
@@ -57,7 +58,7 @@ impl LayerWeights {
             let scratch = weights.part(0)?;
             let locked = |layout| Ok(Arc::new(source.page_locked(&gpu, layout, scratch)?));
             let sources = layout.layers.iter().map(locked).collect::<Result<_>>()?;
-            weights.stream = Some(LayerStream { sources, state: Mutex::default() });
+            weights.streamed = Some(HostLayers { sources, state: Mutex::default() });
         }
         Ok(weights)
     }
@@ -68,14 +69,14 @@ impl LayerWeights {
     }
 
     pub(super) fn is_streamed(&self) -> bool {
-        self.stream.is_some()
+        self.streamed.is_some()
     }
 
     /// The layers for one pass, in order.
     pub(super) fn walk(&self) -> LayerWalk<'_> {
-        let streamed = self.stream.as_ref().map(|stream| {
-            let state = stream.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (&stream.sources[..], state)
+        let streamed = self.streamed.as_ref().map(|layers| {
+            let state = layers.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (&layers.sources[..], state)
         });
         LayerWalk { weights: self, streamed, next: 0 }
     }

@@ -1,8 +1,10 @@
 //! Measures clusters and shards of simulated devices with processes on this machine, and prints tables.
 //!
 //! A device sleeps for a fixed time per token, so that many of them fit on a few cores. What remains is what a cluster
-//! costs: the scheduler, the messages, the store, the commits.
+//! costs: the scheduler, the messages, the store, the commits. At the end, the built-in model computes.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
+
+mod model;
 
 use std::{
     fs,
@@ -36,6 +38,9 @@ const SLOTS: usize = 2;
 const ROWS_PER_COMMIT: usize = 500;
 /// Interval at which results are looked for after a kill.
 const LOOK: Duration = Duration::from_millis(5);
+/// Splits of the run whose memory is measured, and rows of its commits.
+const MEMORY_SPLITS: usize = 1000;
+const MEMORY_ROWS_PER_COMMIT: &str = "100000";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -47,6 +52,10 @@ enum Part {
     Kill,
     /// Eight shards at once
     Shards,
+    /// The memory of a run with many documents
+    Memory,
+    /// The built-in model with a core for each executor, instead of simulated devices
+    Model,
 }
 
 #[derive(Debug, Parser)]
@@ -59,6 +68,9 @@ struct Args {
     /// Splits for each executor
     #[arg(long, default_value_t = 25)]
     splits: usize,
+    /// Documents of the run whose memory is measured
+    #[arg(long, default_value_t = 1_000_000)]
+    documents: usize,
 }
 
 fn main() {
@@ -73,6 +85,8 @@ fn main() {
             Part::Executors => bench.executors(),
             Part::Kill => bench.kill(),
             Part::Shards => bench.shards(),
+            Part::Memory => bench.memory(args.documents),
+            Part::Model => model::measure(bench.folder.path()),
         }
     }
 }
@@ -290,6 +304,25 @@ impl Bench {
         println!("| closing run, s | {:.1} |", closing.seconds);
         assert_eq!(total("rows_written") as usize, splits * ROWS_PER_SPLIT);
     }
+
+    fn memory(&self, documents: usize) {
+        let rows_per_split = documents.div_ceil(MEMORY_SPLITS);
+        let source = self.corpus("many", MEMORY_SPLITS, rows_per_split);
+        let driver = |table: &str| {
+            let mut driver = Self::driver(&source, &self.path(table));
+            driver.args(["--without-index", "--rows-per-commit", MEMORY_ROWS_PER_COMMIT]);
+            driver
+        };
+        let local = run(driver("many-local.lance"));
+        let cluster = Cluster::start(1, 0, &[]);
+        let on_cluster = on_cluster(driver("many.lance"), &cluster.url);
+        println!("\n| documents | {MEMORY_SPLITS} splits, seconds | peak memory, MB |\n|---|---|---|");
+        for (name, run) in [("local", local), ("on a cluster of one executor", on_cluster)] {
+            let (rows, memory) = (run.number("rows_written"), run.number("peak_memory") / 1e6);
+            assert_eq!(rows as usize, rows_per_split * MEMORY_SPLITS);
+            println!("| {rows}, {name} | {:.0} | {memory:.0} |", run.seconds);
+        }
+    }
 }
 
 fn on_cluster(mut driver: Command, url: &str) -> Run {
@@ -302,7 +335,7 @@ fn run(driver: Command) -> Run {
     let (code, stdout, stderr) = Process::start(driver).ended();
     assert_eq!(code, Some(0), "{stderr}");
     let seconds = started.elapsed().as_secs_f64();
-    Run { seconds, summary: serde_json::from_str(&stdout).expect("the driver prints its summary") }
+    Run { seconds, summary: serde_json::from_str(&stdout).expect("a run prints its summary") }
 }
 
 /// The splits with a result in an outbox.
