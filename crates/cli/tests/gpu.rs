@@ -22,8 +22,8 @@ enum Driver {
     None,
     /// This many GPUs of compute capability 8.0.
     Gpus(u32),
-    /// One GPU with this many bytes.
-    SmallGpu(u64),
+    /// This many of them with this many bytes each.
+    SmallGpus(u32, u64),
     /// GPUs whose compute capability is too low for the kernels.
     OldGpus,
     /// A driver that is too old.
@@ -62,7 +62,9 @@ impl TestFolder {
         let fake: &[(&str, String)] = match driver {
             Driver::None => &[],
             Driver::Gpus(count) => &[("FAKE_CUDA_DEVICES", count.to_string())],
-            Driver::SmallGpu(bytes) => &[("FAKE_CUDA_MEMORY", bytes.to_string())],
+            Driver::SmallGpus(count, bytes) => {
+                &[("FAKE_CUDA_DEVICES", count.to_string()), ("FAKE_CUDA_MEMORY", bytes.to_string())]
+            }
             Driver::OldGpus => &[("FAKE_CUDA_COMPUTE", "7.5".to_owned())],
             Driver::TooOld => &[("FAKE_CUDA_VERSION", "12040".to_owned())],
         };
@@ -149,7 +151,7 @@ fn layers_are_streamed_to_a_gpu_that_does_not_hold_them() {
     // The layers take 11 MB, everything outside of them 8 MB, the smallest batch 5 MB, and 512 MiB stay free.
     let folder =
         TestFolder::with(ModelConfig { num_hidden_layers: 40, intermediate_size: 4096, ..ModelConfig::tiny() });
-    let (large, small) = (Driver::Gpus(1), Driver::SmallGpu((512 << 20) + 18_000_000));
+    let (large, small) = (Driver::Gpus(1), Driver::SmallGpus(1, (512 << 20) + 18_000_000));
     let check = ["model", "check", "./model", "--json"];
     let [(resident, silent), (streamed, warned)] = [large, small].map(|driver| folder.succeeds(driver, &check));
     assert!(resident["weights"]["streaming"].is_null() && !silent.contains("WARN"), "{resident} {silent}");
@@ -158,6 +160,26 @@ fn layers_are_streamed_to_a_gpu_that_does_not_hold_them() {
     assert_eq!(streamed["test_norm"], resident["test_norm"]);
     let limited = folder.refused(small, &[&check[..], &["--model-memory", "1MiB"]].concat());
     assert!(limited.contains("cuda:0 (") && limited.contains("may take 1 MiB"), "{limited}");
+
+    let hits = [(large, "large.lance"), (small, "small.lance")].map(|(driver, table)| {
+        folder.succeeds(driver, &["run", "job.toml", "--json", "--set", &format!("table.uri=\"{table}\"")]);
+        let hits = folder.succeeds(large, &["search", "--table", table, "--json", "-k", "2", "green tea"]).0;
+        [0, 1].map(|at| (hits[at]["doc_id"].clone(), hits[at]["score"].clone()))
+    });
+    assert_eq!(hits[0], hits[1]);
+}
+
+#[test]
+fn two_gpus_that_do_not_hold_a_model_alone_are_one_device() {
+    // The layers take 12 MB, everything outside of them 8 MB, a batch of 4,096 tokens 38 MB, and 512 MiB stay free.
+    let folder =
+        TestFolder::with(ModelConfig { num_hidden_layers: 40, intermediate_size: 4096, ..ModelConfig::tiny() });
+    let (large, small) = (Driver::Gpus(1), Driver::SmallGpus(2, (512 << 20) + 54_000_000));
+    let check = ["model", "check", "./model", "--json"];
+    let [(alone, _), (together, log)] = [large, small].map(|driver| folder.succeeds(driver, &check));
+    assert_eq!(together["devices"], json!(["cuda:0+cuda:1"]), "{log}");
+    assert!(together["weights"]["streaming"].is_null() && !log.contains("WARN"), "{together} {log}");
+    assert_eq!(together["test_norm"], alone["test_norm"]);
 
     let hits = [(large, "large.lance"), (small, "small.lance")].map(|(driver, table)| {
         folder.succeeds(driver, &["run", "job.toml", "--json", "--set", &format!("table.uri=\"{table}\"")]);

@@ -1,6 +1,6 @@
 //! The devices of this machine.
 
-use std::{ffi::c_char, fs, path::PathBuf};
+use std::{ffi::c_char, fmt, fs, path::PathBuf};
 
 use crate::{
     driver::Driver,
@@ -23,6 +23,12 @@ pub struct GpuInfo {
     pub multiprocessors: u32,
     /// Its address on the PCI bus as Linux writes it, such as `0000:3b:00.0`. Empty if the driver does not name it.
     pub pci_bus_id: String,
+}
+
+impl fmt::Display for GpuInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{} ({})", self.ordinal, self.name)
+    }
 }
 
 /// The devices of this machine. Empty without a driver or without devices: [`gpus_or_why`] gives the reason.

@@ -237,7 +237,7 @@ impl Explain for ModelError {
         let hint = match self {
             Self::HostMemory { .. } => Some(
                 "raise model.memory (--model-memory) if the host has the memory, free memory on the device, or name \
-                 another in model.devices",
+                 another or more of them in model.devices",
             ),
             Self::NotFound { .. } => Some(
                 "a model is `builtin:multilingual-e5-small`, a folder or a .gguf file, also at s3://, gs:// or az://, or \

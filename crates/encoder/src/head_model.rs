@@ -1,11 +1,14 @@
 //! A model with its head: packed batches in, logits out.
 
+use std::sync::Arc;
+
 use candle_core::{Device as CandleDevice, Tensor};
+use polylance_cuda::Gpu;
 
 use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::ModelConfig,
-    cuda::{Attention, CudaEncoder, CudaHead, Request},
+    cuda::{self, Attention, CudaEncoder, CudaHead, Request},
     device::Device,
     encoder::{EncodedPart, Encoder},
     error::{ModelError, Result},
@@ -15,6 +18,7 @@ use crate::{
     heads::{Head, Logits, WeightPlacement},
     loading::{Engine, LoadOptions, LoadReport, Loaded},
     residency::HeadWeights,
+    weights::Weights,
 };
 
 /// A loaded model with one head. It is immutable, and CPU devices share one.
@@ -62,7 +66,7 @@ impl HeadModel {
         let model = match engine {
             Engine::Cuda(encoder) => {
                 let dtype = options.dtype.unwrap_or_default();
-                let head = Box::new(CudaHead::load(kind, config, head_config, &weights, dtype, encoder.gpu())?);
+                let head = Box::new(encoder.load_head(kind, head_config, &weights, dtype)?);
                 Placed::Cuda { encoder, head }
             }
             Engine::Cpu(encoder) => {
@@ -74,6 +78,17 @@ impl HeadModel {
         };
         weights.release_all();
         Ok(Self { model, head: HeadInfo::new(kind, labels, head_config.clone(), report), config: config.clone() })
+    }
+
+    /// Whether a model should be spread over these GPUs, as [`crate::SentenceEncoder::is_spread`].
+    ///
+    /// # Errors
+    /// As [`HeadModel::load`]; when a device fails.
+    pub fn is_spread(files: &ModelFiles, kind: HeadKind, options: &LoadOptions, gpus: &[Arc<Gpu>]) -> Result<bool> {
+        files.head_config().check(kind)?;
+        let (config, weights) = (files.config(), Weights::open(files.weights())?);
+        let head = HeadWeights::of_head(kind, config, files.head_config(), &weights)?;
+        cuda::is_spread(gpus, config, options, &head)
     }
 
     /// The logits: one row-major vector per sequence.

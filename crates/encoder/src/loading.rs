@@ -134,8 +134,8 @@ impl Loaded {
                 let placement = LayerPlacement::new(streaming, options.batch_tokens);
                 (Engine::Cpu(Box::new(Encoder::load(&checked.weights, config, dtype, placement)?)), streaming)
             }
-            Device::Cuda(gpu) => {
-                let encoder = CudaEncoder::load(&checked.weights, config, options, &head, gpu)?;
+            Device::Cuda(_) | Device::CudaStages(_) => {
+                let encoder = CudaEncoder::load(&checked.weights, config, options, &head, device.gpus())?;
                 let streaming = encoder.streaming();
                 (Engine::Cuda(Box::new(encoder)), streaming)
             }

@@ -11,7 +11,7 @@ use crate::{
     error::{ModelError, Result, size},
     head_config::HeadConfig,
     head_kind::HeadKind,
-    heads::Head,
+    heads::{DecoderTensors, Head},
     layer::Layer,
     norm::LayerNorm,
     weights::{TensorSpec, Weights},
@@ -84,6 +84,8 @@ pub(crate) struct HeadWeights {
     bytes: u64,
     /// Bytes of the vocabulary of a model that generates, which is in memory only if all layers are.
     vocabulary: u64,
+    /// Whether the head reads the word embeddings of the encoder.
+    pub(crate) has_tied_words: bool,
 }
 
 impl HeadWeights {
@@ -91,11 +93,19 @@ impl HeadWeights {
         let tensors = Head::tensors(kind, config, head, weights)?;
         let table = [config.vocab_size, config.hidden_size];
         let bytes = |shape: &[usize]| (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
+        let is_tied = || DecoderTensors::find(config, head.tie_word_embeddings, weights).table == WORD_EMBEDDINGS;
         Ok(Self {
+            has_tied_words: matches!(kind, HeadKind::MaskedLm | HeadKind::CausalLm) && is_tied(),
             bytes: tensors.iter().filter(|spec| spec.shape != table).map(|spec| bytes(&spec.shape)).sum(),
             vocabulary: if kind == HeadKind::CausalLm { bytes(&table) } else { 0 },
             tensors,
         })
+    }
+
+    /// A head without tensors of its own that reads the word embeddings.
+    #[cfg(test)]
+    pub(crate) fn tied() -> Self {
+        Self { has_tied_words: true, ..Self::default() }
     }
 
     /// Bytes on a GPU whose matrices have numbers of `width` bytes. Word embeddings are those of the encoder.

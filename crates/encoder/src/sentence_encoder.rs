@@ -1,13 +1,15 @@
 //! From a packed batch to vectors: encoder, pooling, dimensions, normalization.
 
+use std::sync::Arc;
+
 use candle_core::{Device as CandleDevice, Tensor};
-use polylance_cuda::KernelTime;
+use polylance_cuda::{Gpu, KernelTime};
 use polylance_schema::Pooling;
 
 use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::ModelConfig,
-    cuda::{Attention, CudaEncoder, CudaHead, Request, Vectors},
+    cuda::{self, Attention, CudaEncoder, CudaHead, Request, Vectors},
     device::Device,
     encoder::EncodedPart,
     error::{ModelError, Result},
@@ -53,6 +55,15 @@ impl SentenceEncoder {
         })
     }
 
+    /// Whether a model should be spread over these GPUs ([`Device::CudaStages`]): none of them holds it with a batch that
+    /// keeps it busy, together they do, and they have one compute capability.
+    ///
+    /// # Errors
+    /// As [`SentenceEncoder::load`]; when a device fails.
+    pub fn is_spread(files: &ModelFiles, options: &LoadOptions, gpus: &[Arc<Gpu>]) -> Result<bool> {
+        cuda::is_spread(gpus, files.config(), options, &HeadWeights::default())
+    }
+
     /// A model of this geometry on a GPU, with weights generated there by the formula of [`crate::synthetic`], to
     /// measure a size without a file. By default, vectors are the mean of the states, normalized to length one.
     ///
@@ -60,11 +71,11 @@ impl SentenceEncoder {
     /// [`ModelError::Option`] on a CPU or for dimensions that the model does not have, [`ModelError::Unsupported`] for
     /// a geometry that is padded on a GPU; when the device has too little memory or fails.
     pub fn synthetic(config: &ModelConfig, options: &LoadOptions, device: &Device) -> Result<Self> {
-        let Device::Cuda(gpu) = device else {
+        if device.is_cpu() {
             return Err(ModelError::Option("weights are made by the formula on a GPU alone".to_owned()));
-        };
+        }
         let (dtype, dim) = (options.dtype.unwrap_or_default(), dimensions(options, config)?);
-        let encoder = CudaEncoder::synthetic(config, options, gpu)?;
+        let encoder = CudaEncoder::synthetic(config, options, device.gpus())?;
         let report = LoadReport::synthetic(config, dtype, encoder.streaming());
         Ok(Self {
             engine: Engine::Cuda(Box::new(encoder)),
@@ -74,6 +85,14 @@ impl SentenceEncoder {
             dim,
             report,
         })
+    }
+
+    /// The device that a head for these states has to be on: of several GPUs, the one with the last layers.
+    pub fn head_device(&self) -> Device {
+        match &self.engine {
+            Engine::Cpu(_) => Device::Cpu,
+            Engine::Cuda(encoder) => Device::Cuda(Arc::clone(encoder.last_gpu())),
+        }
     }
 
     /// Times of a GPU's kernels since the last call, while [`polylance_cuda::Gpu::set_profile`] is on.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use crate::{
     batch::CuSeqlens,
     config::ModelConfig,
-    cuda::CudaHead,
+    cuda::{CudaHead, TiedEmbeddings},
     device::Device,
     dtype,
     error::{ModelError, Result},
@@ -54,7 +54,8 @@ enum Placed {
 
 impl SharedHead {
     /// Loads the head's tensors alone. `backbone` is the geometry of the model whose hidden states it will be given;
-    /// compare the weights with [`ModelFiles::backbone_hash`].
+    /// compare the weights with [`ModelFiles::backbone_hash`]. `device` is that of the states
+    /// ([`crate::SentenceEncoder::head_device`]).
     ///
     /// # Errors
     /// [`ModelError::Option`] for a kind of head that needs the vocabulary or another pass, or a backbone of another
@@ -91,7 +92,12 @@ impl SharedHead {
         let layers = match device {
             Device::Cpu => Placed::Cpu(Head::load(kind, backbone, head_config, weights, WeightPlacement::Mapped)?),
             Device::Cuda(gpu) => {
-                Placed::Cuda(Box::new(CudaHead::load(kind, backbone, head_config, weights, dtype, gpu)?))
+                let tied = TiedEmbeddings::Shared;
+                Placed::Cuda(Box::new(CudaHead::load(kind, backbone, head_config, weights, dtype, tied, gpu)?))
+            }
+            Device::CudaStages(_) => {
+                let message = "a head is on one GPU, the one that has the last layers of its model";
+                return Err(ModelError::Option(message.to_owned()));
             }
         };
         let mut report = LoadReport::new(checked, dtype, None);

@@ -62,6 +62,7 @@ impl LazyPool {
             dim: options.dims.unwrap_or_else(|| files.config().hidden_size),
             max_tokens,
             window_tokens,
+            // A model that is spread over GPUs makes them one device, which is known once it is loaded.
             devices: devices.names(),
         };
         let specs = heads.iter().map(|head| head.spec.clone()).collect();

@@ -101,7 +101,8 @@ struct Kernels {
 
 impl Kernels {
     fn of(devices: &[String], dtype: Dtype, machine: &Machine) -> Self {
-        let specs: Vec<DeviceSpec> = devices.iter().filter_map(|name| name.parse().ok()).collect();
+        let specs: Vec<DeviceSpec> =
+            devices.iter().flat_map(|name| name.split('+')).filter_map(|name| name.parse().ok()).collect();
         let gpu = |spec: &DeviceSpec| if let DeviceSpec::Cuda(ordinal) = spec { machine.gpu(*ordinal) } else { None };
         let gpus: Vec<&VisibleGpu> = specs.iter().filter_map(gpu).collect();
         if gpus.is_empty() {
@@ -152,6 +153,7 @@ mod tests {
         };
         let hopper = Kernels { instructions: "sm_90".to_owned(), gpus: vec!["NVIDIA H200".to_owned()], peak: None };
         assert_eq!(kernels(&["cuda:0", "cuda:1"]), hopper);
+        assert_eq!(kernels(&["cuda:0+cuda:1"]), hopper);
         assert_eq!(kernels(&["cuda:1", "cuda:2"]).instructions, "sm_89, sm_90");
         let on_core = kernels(&["cpu:0"]);
         assert_eq!((on_core.instructions, on_core.gpus.len()), (Isa::detect().to_string(), 0));

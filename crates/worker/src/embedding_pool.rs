@@ -7,7 +7,7 @@ use polylance_backend::{
     Backend, BackendError, BackendInfo, Chunk, Embeddings, EncodeInput, Encoded, Load, Result, TokenizeSpec,
 };
 use polylance_encoder::{
-    Device as Hardware, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder, SharedHead,
+    Device as Hardware, Gpu, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch, SentenceEncoder, SharedHead,
 };
 use polylance_schema::TaskSpec;
 
@@ -188,7 +188,12 @@ impl DeviceModel for EmbeddingModel {
 
     fn load(&self, device: &Hardware) -> std::result::Result<LoadedEmbedding, ModelError> {
         let encoder = SentenceEncoder::load(&self.files, &self.options, device)?;
-        Ok(LoadedEmbedding { encoder, heads: load_heads(&self.heads, &self.files, &self.options, device)? })
+        let heads = load_heads(&self.heads, &self.files, &self.options, &encoder.head_device())?;
+        Ok(LoadedEmbedding { encoder, heads })
+    }
+
+    fn is_spread(&self, gpus: &[Arc<Gpu>]) -> std::result::Result<bool, ModelError> {
+        SentenceEncoder::is_spread(&self.files, &self.options, gpus)
     }
 
     fn report(loaded: &LoadedEmbedding) -> &LoadReport {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use polylance_backend::{AnnotateInput, Annotated, Annotator, BackendError, Result};
 use polylance_encoder::{
-    Activation, Device as Hardware, HeadModel, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch,
+    Activation, Device as Hardware, Gpu, HeadModel, LoadOptions, LoadReport, ModelError, ModelFiles, PackedBatch,
 };
 use polylance_schema::TaskSpec;
 use tokenizers::Encoding;
@@ -201,6 +201,10 @@ impl DeviceModel for AnnotationModel {
 
     fn load(&self, device: &Hardware) -> std::result::Result<HeadModel, ModelError> {
         HeadModel::load(&self.files, head_kind(&self.spec), &self.options, device)
+    }
+
+    fn is_spread(&self, gpus: &[Arc<Gpu>]) -> std::result::Result<bool, ModelError> {
+        HeadModel::is_spread(&self.files, head_kind(&self.spec), &self.options, gpus)
     }
 
     fn report(loaded: &HeadModel) -> &LoadReport {

@@ -10,11 +10,11 @@ use std::{
 
 use futures::executor::block_on;
 use polylance_backend::{
-    AnnotateInput, Annotated, Annotation, Annotator, Backend, BackendError, Embeddings, EncodeInput,
+    AnnotateInput, Annotated, Annotation, Annotator, Backend, BackendError, Embeddings, EncodeInput, TokenizeSpec,
 };
-use polylance_encoder::{HeadKind, ModelConfig, ModelFiles, synthetic::Checkpoint};
+use polylance_encoder::{HeadKind, ModelConfig, ModelError, ModelFiles, synthetic::Checkpoint};
 use polylance_fake_cuda::{Entry, FakeDriver, Session};
-use polylance_schema::{Dtype, Scores, TaskSpec};
+use polylance_schema::{Chunking, Dtype, Scores, TaskSpec};
 use polylance_worker::{
     DevicePool, FusedHead, GPU_LANES, Machine, PoolError, PoolOptions, TaskPool, TokenStates, VisibleGpu,
 };
@@ -27,6 +27,8 @@ const CLASSIFY: TaskSpec = TaskSpec::Classify { scores: Scores::Best };
 const LOST: i32 = 700;
 /// The call does not return until the test releases it.
 const HANGS: i32 = -1;
+/// Memory of a GPU that is left free.
+const RESERVED_BYTES: u64 = 512 << 20;
 /// How long loading may take on a busy machine.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -70,19 +72,45 @@ fn assert_near(found: &Embeddings, expected: &Embeddings) {
     assert!(apart <= TOLERANCE, "vectors are {apart} apart");
 }
 
-/// The number of contexts destroyed since the last call.
-fn resets(driver: &Session) -> usize {
-    let is_reset = |entry: &Entry| matches!(entry, Entry::Call { name, .. } if name == "cuDevicePrimaryCtxReset");
-    driver.take_log().iter().filter(|entry| is_reset(entry)).count()
+fn assert_labels_near(found: &Annotated, expected: &Annotated) {
+    let label = |annotated: &Annotated| match annotated {
+        Ok(Annotation::Labels(labels)) => (labels[0].label.clone(), labels[0].score),
+        other => panic!("{other:?}"),
+    };
+    let ((found, score), (expected, other)) = (label(found), label(expected));
+    assert!(found == expected && (score - other).abs() <= TOLERANCE, "{found} {score}, {expected} {other}");
+}
+
+/// Short texts, each in one chunk.
+fn whole_texts() -> TokenizeSpec {
+    TokenizeSpec { prefix: String::new(), chunking: Chunking::Truncate { max_tokens: 16 } }
+}
+
+/// The GPUs of the calls of a driver function.
+fn calls(log: &[Entry], function: &str) -> Vec<u32> {
+    let gpu = |entry: &Entry| match entry {
+        Entry::Call { device, name, .. } if name == function => *device,
+        _ => None,
+    };
+    log.iter().filter_map(gpu).collect()
+}
+
+/// The GPUs whose contexts were destroyed.
+fn resets(log: &[Entry]) -> Vec<u32> {
+    calls(log, "cuDevicePrimaryCtxReset")
 }
 
 #[test]
 fn auto_selects_all_gpus_and_their_vectors_match_the_cpu() {
-    let _driver = driver();
+    let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
     let expected = encode(&open(&files, &["cpu"]), &inputs(60));
+    driver.take_log();
     let pool = open(&files, &[]);
+    let mut opened = calls(&driver.take_log(), "cuModuleLoadData");
+    opened.sort_unstable();
+    assert_eq!(opened, [0, 1], "each is opened once");
     assert_eq!(pool.info().devices, ["cuda:0", "cuda:1"]);
     assert_eq!(pool.info().window_tokens, 2 * GPU_LANES * BATCH_TOKENS);
     let found = encode(&pool, &inputs(60));
@@ -107,8 +135,8 @@ fn gpus_are_loaded_in_parallel() {
     let driver = driver();
     let folder = tempfile::tempdir().unwrap();
     let files = model(folder.path());
-    // The first to open its GPU waits until the other one has its weights.
-    driver.fail("cuModuleLoadData", 1, HANGS);
+    // The first to load waits until the other one has its weights.
+    driver.fail("cuMemAlloc", 1, HANGS);
     let opening = thread::spawn(move || open(&files, &["cuda:0", "cuda:1"]));
     let started = Instant::now();
     let is_upload = |entry: &Entry| matches!(entry, Entry::Upload { .. });
@@ -134,7 +162,7 @@ fn lost_gpu_is_reloaded_and_no_row_is_lost() {
         driver.take_log();
         driver.fail(call, nth, LOST);
         assert_eq!(encode(&pool, &inputs(60)), expected, "{call} {nth}");
-        assert_eq!(resets(&driver), 1, "{call} {nth}");
+        assert_eq!(resets(&driver.take_log()), [0], "{call} {nth}");
     }
 }
 
@@ -152,7 +180,7 @@ fn second_pool_on_a_lost_gpu_is_dropped_and_reloaded() {
     assert_eq!(encode(&pool, &inputs(20)), vectors);
     assert_eq!(block_on(heads.annotate(vec![input()])).unwrap(), annotations);
     assert_eq!(encode(&pool, &inputs(20)), vectors);
-    assert_eq!(resets(&driver), 1);
+    assert_eq!(resets(&driver.take_log()), [0]);
 }
 
 /// Loses a GPU at the first launch, and lets the resets of both of its lanes fail.
@@ -209,12 +237,8 @@ fn fused_and_separate_heads_agree_on_a_gpu() {
     let pool = DevicePool::open_with_heads(&files, &[head], &options(&["cuda:0"])).unwrap();
     let heads = TaskPool::open(&files, CLASSIFY, &options(&["cuda:0", "cuda:1"])).unwrap();
     assert_eq!(heads.devices(), ["cuda:0", "cuda:1"]);
-    let spec = polylance_backend::TokenizeSpec {
-        prefix: String::new(),
-        chunking: polylance_schema::Chunking::Truncate { max_tokens: 16 },
-    };
     let texts: Vec<String> = ["green tea", "São Paulo", "教育"].map(str::to_owned).to_vec();
-    let chunks = block_on(pool.tokenize(texts.clone(), &spec)).unwrap();
+    let chunks = block_on(pool.tokenize(texts.clone(), &whole_texts())).unwrap();
     let inputs = texts
         .iter()
         .zip(chunks)
@@ -222,13 +246,8 @@ fn fused_and_separate_heads_agree_on_a_gpu() {
     let fused = block_on(pool.encode_with_heads(inputs.collect())).unwrap().annotations;
     let input = |text: &String| AnnotateInput { text: text.clone(), ..AnnotateInput::default() };
     let separate = block_on(heads.annotate(texts.iter().map(input).collect())).unwrap();
-    let label = |annotated: &Annotated| match annotated {
-        Ok(Annotation::Labels(labels)) => (labels[0].label.clone(), labels[0].score),
-        other => panic!("{other:?}"),
-    };
     for (fused, separate) in fused.iter().zip(&separate) {
-        let ((found, score), (expected, other)) = (label(&fused[0]), label(separate));
-        assert!(found == expected && (score - other).abs() <= TOLERANCE, "{found} {score}, {expected} {other}");
+        assert_labels_near(&fused[0], separate);
     }
 }
 
@@ -259,4 +278,75 @@ fn model_too_large_for_a_gpu_is_refused_with_a_remedy() {
     // `auto` selects the cores for int8.
     let int8 = PoolOptions { dtype: Some(Dtype::Int8), ..options(&[]) };
     assert!(DevicePool::open(&files, &int8).unwrap().info().devices.iter().all(|name| name.starts_with("cpu")));
+}
+
+/// Memory of each GPU that does not quite hold the model.
+fn memory_below(driver: &Session, files: &ModelFiles) -> u64 {
+    driver.set_memory(0);
+    match DevicePool::open(files, &options(&["cuda:0"])).map(|pool| pool.info().devices.clone()) {
+        Err(PoolError::Model(ModelError::DeviceMemory { weights, batch, .. })) => weights + batch + RESERVED_BYTES - 1,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn model_that_no_gpu_holds_is_spread_and_only_the_lost_gpu_is_reset() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model_of(folder.path(), ModelConfig { num_hidden_layers: 3, ..ModelConfig::tiny() });
+    let expected = encode(&open(&files, &["cuda:0", "cuda:1"]), &inputs(60));
+    driver.set_memory(memory_below(&driver, &files));
+    let pool = open(&files, &["cuda:1", "cuda:0"]);
+    assert_eq!(pool.info().devices, ["cuda:0+cuda:1"]);
+    assert_eq!(pool.info().window_tokens, (GPU_LANES + 1) * BATCH_TOKENS);
+    assert_eq!(encode(&pool, &inputs(60)), expected, "the bits of one GPU");
+    // At the start, when both GPUs compute, and while states are read.
+    for (call, nth) in [("cuLaunchKernel", 3), ("cuLaunchKernel", 40), ("cuMemcpyDtoHAsync", 1)] {
+        driver.take_log();
+        driver.fail(call, nth, LOST);
+        assert_eq!(encode(&pool, &inputs(60)), expected, "{call} {nth}");
+        let log = driver.take_log();
+        let lost = log.iter().find_map(|entry| match entry {
+            Entry::Call { device, code: LOST, .. } => *device,
+            _ => None,
+        });
+        assert_eq!(resets(&log), [lost.unwrap()], "{call} {nth}");
+        assert!([0, 1].iter().all(|&gpu| driver.memory_in_use(gpu) > 0), "it is spread again: {call} {nth}");
+    }
+}
+
+#[test]
+fn gpu_that_is_lost_before_a_model_is_spread_is_an_error_and_reset_at_the_next_start() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    driver.fail("cuMemGetInfo", 1, LOST);
+    let error = DevicePool::open(&files, &options(&["cuda:0", "cuda:1"])).unwrap_err();
+    assert!(matches!(&error, PoolError::Load { device, .. } if device == "cuda:0+cuda:1"), "{error}");
+    driver.take_log();
+    let pool = open(&files, &["cuda:0", "cuda:1"]);
+    assert_eq!(resets(&driver.take_log()), [0]);
+    assert_eq!(pool.info().devices, ["cuda:0", "cuda:1"]);
+}
+
+#[test]
+fn fused_heads_and_tasks_work_on_gpus_that_a_model_is_spread_over() {
+    let driver = driver();
+    let folder = tempfile::tempdir().unwrap();
+    let files = model(folder.path());
+    let input = || AnnotateInput { text: "tea".to_owned(), ..AnnotateInput::default() };
+    let open_tasks = || TaskPool::open(&files, CLASSIFY, &options(&["cuda:0", "cuda:1"])).unwrap();
+    let expected = block_on(open_tasks().annotate(vec![input()])).unwrap();
+    driver.set_memory(memory_below(&driver, &files));
+    let spread = open_tasks();
+    assert_eq!(spread.devices(), ["cuda:0+cuda:1"]);
+    assert_eq!(block_on(spread.annotate(vec![input()])).unwrap(), expected);
+    drop(spread);
+    let head = FusedHead { files: files.clone(), spec: CLASSIFY };
+    let pool = DevicePool::open_with_heads(&files, &[head], &options(&["cuda:0", "cuda:1"])).unwrap();
+    assert_eq!(pool.info().devices, ["cuda:0+cuda:1"]);
+    let chunks = block_on(pool.tokenize(vec!["tea".to_owned()], &whole_texts())).unwrap();
+    let encode_input = EncodeInput { input_ids: chunks[0][0].input_ids.clone(), text: "tea".to_owned() };
+    let fused = block_on(pool.encode_with_heads(vec![encode_input])).unwrap().annotations;
+    assert_labels_near(&fused[0][0], &expected[0]);
 }

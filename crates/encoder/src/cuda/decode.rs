@@ -2,27 +2,58 @@
 
 use polylance_cuda::{DeviceBuffer, DeviceSlice, padded_rows};
 
-use super::{Attention, CudaEncoder, CudaHead, batch::Block};
+use super::{Attention, CudaEncoder, CudaHead, batch::Block, buffers::Download, stage::Stage};
 use crate::error::{ModelError, Result};
 
-/// Queries, keys and values of the tokens of one sequence, `[layers, rows, 3 * context]`.
+/// The queries, keys and values of the tokens of one sequence.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    /// One for each GPU.
+    stages: Vec<StageCache>,
+}
+
+/// The part of the cache on a GPU, for its layers: `[layers, rows, 3 * context]`.
+#[derive(Debug)]
+struct StageCache {
     buffer: DeviceBuffer,
     layer_bytes: usize,
 }
 
 /// The cache in a pass that appends tokens after `before` earlier ones.
-pub(super) struct LayerCache<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct CachedPass<'a> {
     cache: &'a Cache,
     before: usize,
 }
 
+/// The part of the cache on a GPU in such a pass.
+pub(super) struct LayerCache<'a> {
+    cache: &'a StageCache,
+    before: usize,
+}
+
+impl<'a> CachedPass<'a> {
+    /// The part of the cache for the GPU at this place among those of the model.
+    pub(super) fn stage(&self, at: usize) -> Option<LayerCache<'a>> {
+        Some(LayerCache { cache: self.cache.stages.get(at)?, before: self.before })
+    }
+}
+
 impl<'a> LayerCache<'a> {
-    /// A layer's rows, and the number of cached ones.
+    /// A layer's rows, and the number of cached ones. Layers are counted from the first one of the GPU.
     pub(super) fn layer(&self, number: usize) -> Result<(DeviceSlice<'a>, usize)> {
-        let Cache { buffer, layer_bytes } = self.cache;
+        let StageCache { buffer, layer_bytes } = self.cache;
         Ok((buffer.slice(number * layer_bytes..(number + 1) * layer_bytes)?, self.before))
+    }
+}
+
+impl Stage {
+    /// A cache for the longest sequence of the model.
+    fn cache(&self) -> Result<StageCache> {
+        // Products may touch rows after the newest.
+        let rows = padded_rows(self.config.max_tokens() + padded_rows(1));
+        let layer_bytes = rows * 3 * self.geometry.context() * self.numbers.bytes();
+        Ok(StageCache { buffer: DeviceBuffer::new(&self.gpu, self.layers.count() * layer_bytes)?, layer_bytes })
     }
 }
 
@@ -30,12 +61,9 @@ impl CudaEncoder {
     /// A cache for the longest sequence of the model.
     ///
     /// # Errors
-    /// When the device has too little memory or fails.
+    /// When a device has too little memory or fails.
     pub(crate) fn cache(&self) -> Result<Cache> {
-        // Products may touch rows after the newest.
-        let rows = padded_rows(self.config.max_tokens() + padded_rows(1));
-        let layer_bytes = rows * 3 * self.geometry.context() * self.numbers.bytes();
-        Ok(Cache { buffer: DeviceBuffer::new(&self.gpu, self.config.num_hidden_layers * layer_bytes)?, layer_bytes })
+        Ok(Cache { stages: self.stages().map(Stage::cache).collect::<Result<_>>()? })
     }
 
     /// The logits after the last of these tokens, `[vocab]`; `before` earlier ones are cached.
@@ -55,10 +83,10 @@ impl CudaEncoder {
             return Err(ModelError::Input { sequence: 0, message });
         }
         let block = Block::next(&self.config, ids, before)?;
-        let layers = LayerCache { cache, before };
-        let downloaded = self.buffers.run(&self.gpu, &block, &[self.config.vocab_size], 0, |pass, places| {
-            self.layers(pass, places, &block, Attention::Causal, Some(&layers))?;
-            self.vocabulary(pass, places, &block, head)
+        let cached = CachedPass { cache, before };
+        let download = Download::Outputs { lens: &[self.config.vocab_size], scratch: 0 };
+        let downloaded = self.run(&block, Attention::Causal, Some(cached), download, |pass, places| {
+            self.last.vocabulary(pass, places, &block, head)
         })?;
         Ok(downloaded.outputs().next().unwrap_or_default().to_vec())
     }

@@ -9,11 +9,12 @@ use polylance_cuda::{
 use polylance_schema::{Dtype, Pooling};
 
 use super::{
-    CudaEncoder, Logits,
+    Logits,
     batch::Block,
     buffers::Places,
     layout::{self, Groups, Layout, Place},
     numbers,
+    stage::Stage,
     upload::Source,
 };
 use crate::{
@@ -26,6 +27,15 @@ use crate::{
     heads::{DecoderTensors, language_model_names, pooled_names},
     weights::Weights,
 };
+
+/// Where the head of a language model reads word embeddings that are tied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TiedEmbeddings {
+    /// Those of the encoder, on the same GPU.
+    Shared,
+    /// A copy: those of the encoder are on the GPU of its first layers.
+    Copied,
+}
 
 /// A head of any kind, on a GPU.
 #[derive(Debug)]
@@ -49,7 +59,7 @@ enum Layers {
     Language {
         dense: layout::Linear,
         norm: layout::Norm,
-        /// `[vocab, hidden]`; the word embeddings where they are tied.
+        /// `[vocab, hidden]`; `None` for the word embeddings of the encoder.
         table: Option<Place>,
         bias: Place,
     },
@@ -66,6 +76,7 @@ impl CudaHead {
         head: &HeadConfig,
         weights: &Weights,
         dtype: Dtype,
+        tied: TiedEmbeddings,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
         let numbers = numbers(dtype)?;
@@ -98,10 +109,10 @@ impl CudaHead {
                 let decoder = DecoderTensors::find(config, head.tie_word_embeddings, weights);
                 let dense = linear(names.dense, config.hidden_size);
                 let norm = layout.norm(names.norm, config.hidden_size);
-                let words = Groups::plain(config.vocab_size);
-                let table = (decoder.table != WORD_EMBEDDINGS)
-                    .then(|| layout.matrix(vec![decoder.table.to_owned()], words, hidden));
-                let bias = layout.vector(vec![decoder.bias.to_owned()], words);
+                let rows = Groups::plain(config.vocab_size);
+                let has_table = decoder.table != WORD_EMBEDDINGS || tied == TiedEmbeddings::Copied;
+                let table = has_table.then(|| layout.matrix(vec![decoder.table.to_owned()], rows, hidden));
+                let bias = layout.vector(vec![decoder.bias.to_owned()], rows);
                 (Layers::Language { dense, norm, table, bias }, config.vocab_size)
             }
         };
@@ -153,13 +164,13 @@ impl CudaHead {
     /// Launches the head on the states of a batch.
     pub(super) fn launch(
         &self,
-        encoder: &CudaEncoder,
+        stage: &Stage,
         pass: &mut Pass<'_>,
         places: &Places<'_>,
         block: &Block,
         out: DeviceSlice<'_>,
     ) -> Result<()> {
-        let hidden = encoder.geometry.hidden;
+        let hidden = stage.geometry.hidden;
         let (sequences, room) = (block.sequences(), 4 * vector_room(block.sequences(), hidden));
         let vectors = |at: usize| places.scratch.slice(at * room..(at + 1) * room);
         match &self.layers {
@@ -175,7 +186,7 @@ impl CudaHead {
                 self.linear(pass, vectors(1)?, output, Activation::None, out, sequences)
             }
             Layers::Pooled { pooling, normalize, output } => {
-                let pool: Pool<'_> = encoder.pooling(places, block, *pooling, *normalize, hidden, vectors(0)?)?;
+                let pool: Pool<'_> = stage.pooling(places, block, *pooling, *normalize, hidden, vectors(0)?)?;
                 pass.pool(&pool)?;
                 self.linear(pass, vectors(0)?, output, Activation::None, out, sequences)
             }
@@ -221,7 +232,7 @@ fn vector_room(sequences: usize, hidden: usize) -> usize {
     (sequences * hidden).next_multiple_of(64)
 }
 
-impl CudaEncoder {
+impl Stage {
     /// Bytes of scratch memory for any head of a request.
     pub(super) fn scratch(&self, block: &Block, heads: &[&CudaHead]) -> usize {
         heads.iter().map(|head| head.scratch(block.sequences(), self.geometry.hidden)).max().unwrap_or(0)
@@ -268,9 +279,17 @@ impl CudaEncoder {
         })?;
         let table = match table {
             Some(table) => head.weight(*table)?,
-            None => self.tensors.words.slice(self.weights.all())?,
+            None => self.words()?,
         };
         let bias = Some(head.weight(*bias)?);
         Ok(pass.gemm(&gemm(added, table, bias, out, Epilogue::F32, self.config.vocab_size))?)
+    }
+
+    /// The word embeddings.
+    fn words(&self) -> Result<DeviceSlice<'_>> {
+        let Some(embeddings) = &self.tensors.embeddings else {
+            return Err(ModelError::Option("the word embeddings that the head reads are on another GPU".to_owned()));
+        };
+        embeddings.words.slice(self.weights.all())
     }
 }

@@ -63,6 +63,11 @@ impl LayerWeights {
         Ok(weights)
     }
 
+    /// The number of layers.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Bytes of one layer.
     pub(super) fn layer_bytes(&self) -> usize {
         self.layer_bytes

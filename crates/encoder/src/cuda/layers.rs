@@ -8,11 +8,12 @@ use polylance_cuda::{
 };
 use polylance_schema::Pooling;
 
-use super::{Attention, CudaEncoder, Request, batch::Block, buffers::Places, decode::LayerCache, layout};
+use super::{Attention, Request, batch::Block, buffers::Places, decode::LayerCache, layout, stage::Stage};
 use crate::{config::NormPlacement, error::Result};
 
-impl CudaEncoder {
-    /// The last hidden states of a batch, in the buffer of states; in the input buffer they are rounded.
+impl Stage {
+    /// The states of a batch after these layers, in the buffer of states; in the input buffer they are rounded. At the
+    /// start, the buffer has the states of the stage before, if there is one.
     ///
     /// With a cache, the batch is the next tokens of one sequence: their keys and values are added to the cache.
     pub(super) fn layers(
@@ -29,8 +30,13 @@ impl CudaEncoder {
             [&places.buffers.input, &places.buffers.wide, &places.buffers.added].map(DeviceBuffer::all);
         let mut walk = self.layers.walk();
         let mut next = walk.next(pass)?;
-        pass.mark("embeddings");
-        self.embed(pass, places, block, next)?;
+        if let Some(embeddings) = &self.tensors.embeddings {
+            pass.mark("embeddings");
+            self.embed(pass, places, block, embeddings, next)?;
+        } else {
+            pass.mark("norm");
+            self.resume(pass, places, block, next)?;
+        }
         let mut number = 0;
         while let Some(weights) = next {
             walk.copy_ahead(pass)?;
@@ -40,7 +46,7 @@ impl CudaEncoder {
                 NormPlacement::Pre => Placement::Pre(self.norm(&layer.feed_forward_norm, weights)?),
                 NormPlacement::Post => Placement::Post(self.norm(&layer.attention_norm, weights)?),
             };
-            self.add_norm(pass, places, block, layer.attention_output.bias.slice(weights)?, norm)?;
+            self.add_norm(pass, places, block, Some(layer.attention_output.bias.slice(weights)?), norm)?;
             pass.mark("up");
             self.map(pass, &layer.intermediate, weights, Epilogue::Gelu, rows, [input, wide])?;
             pass.mark("down");
@@ -53,7 +59,7 @@ impl CudaEncoder {
                 (NormPlacement::Pre, None, Some(last)) => Placement::Post(self.norm(last, self.weights.all())?),
                 (NormPlacement::Pre, None, None) => Placement::None,
             };
-            self.add_norm(pass, places, block, layer.output.bias.slice(weights)?, norm)?;
+            self.add_norm(pass, places, block, Some(layer.output.bias.slice(weights)?), norm)?;
             number += 1;
         }
         Ok(())
@@ -65,19 +71,19 @@ impl CudaEncoder {
         pass: &mut Pass<'_>,
         places: &Places<'_>,
         block: &Block,
+        embeddings: &layout::Embeddings,
         first_layer: Option<DeviceSlice<'_>>,
     ) -> Result<()> {
-        let (tensors, weights) = (&self.tensors, self.weights.all());
-        let placement = match (&tensors.embedding_norm, first_layer) {
-            (Some(norm), _) => Placement::Post(self.norm(norm, weights)?),
-            (None, Some(first)) => Placement::Pre(self.norm(&tensors.layer.attention_norm, first)?),
-            (None, None) => Placement::None,
+        let weights = self.weights.all();
+        let placement = match &embeddings.norm {
+            Some(norm) => Placement::Post(self.norm(norm, weights)?),
+            None => self.norm_of_first(first_layer)?,
         };
         Ok(pass.embed(&Embed {
             number: self.numbers,
-            words: tensors.words.slice(weights)?,
-            position_table: tensors.positions.slice(weights)?,
-            type_table: tensors.types.slice(weights)?,
+            words: embeddings.words.slice(weights)?,
+            position_table: embeddings.positions.slice(weights)?,
+            type_table: embeddings.types.slice(weights)?,
             ids: places.part(block.ids)?,
             positions: places.part(block.positions)?,
             types: block.types.map(|types| places.part(types)).transpose()?,
@@ -87,6 +93,28 @@ impl CudaEncoder {
             tokens: block.tokens(),
             hidden: self.geometry.hidden,
         })?)
+    }
+
+    /// The states of the stage before, normalized or rounded for the first layer: on one GPU, the layer before does that
+    /// at its end.
+    fn resume(
+        &self,
+        pass: &mut Pass<'_>,
+        places: &Places<'_>,
+        block: &Block,
+        first_layer: Option<DeviceSlice<'_>>,
+    ) -> Result<()> {
+        let placement = match self.config.kind.norm_placement() {
+            NormPlacement::Pre => self.norm_of_first(first_layer)?,
+            NormPlacement::Post => Placement::None,
+        };
+        self.add_norm(pass, places, block, None, placement)
+    }
+
+    /// The norm before a first layer of a pre-norm kind.
+    fn norm_of_first<'a>(&self, first_layer: Option<DeviceSlice<'a>>) -> Result<Placement<'a>> {
+        let Some(first) = first_layer else { return Ok(Placement::None) };
+        Ok(Placement::Pre(self.norm(&self.tensors.layer.attention_norm, first)?))
     }
 
     /// From the normalized states to the output of the attention block, with the weights of a layer.
@@ -163,19 +191,19 @@ impl CudaEncoder {
         })
     }
 
-    /// Adds a product and its bias to the states, and normalizes the sum for the next product.
+    /// Adds a product and its bias to the states, if there is one, and normalizes the sum for the next product.
     fn add_norm(
         &self,
         pass: &mut Pass<'_>,
         places: &Places<'_>,
         block: &Block,
-        bias: DeviceSlice<'_>,
+        bias: Option<DeviceSlice<'_>>,
         placement: Placement<'_>,
     ) -> Result<()> {
         Ok(pass.add_norm(&AddNorm {
             number: self.numbers,
-            y: Some(places.buffers.added.all()),
-            bias: Some(bias),
+            y: bias.map(|_| places.buffers.added.all()),
+            bias,
             placement,
             states: places.buffers.states.all(),
             x: Some(places.buffers.input.all()),
@@ -198,7 +226,7 @@ impl CudaEncoder {
         lens
     }
 
-    /// Writes the outputs of a request, in the order of [`CudaEncoder::output_lens`].
+    /// Writes the outputs of a request, in the order of [`Stage::output_lens`].
     pub(super) fn outputs(
         &self,
         pass: &mut Pass<'_>,

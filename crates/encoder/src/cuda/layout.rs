@@ -3,6 +3,8 @@
 //! Weights are padded with zeros to sizes that the kernels support: heads to one of a few sizes, the feed-forward block
 //! to a multiple of eight. Padding is multiplied by zero, so results do not change.
 
+use std::ops::Range;
+
 use polylance_cuda::{DeviceSlice, NumberType};
 
 use crate::{
@@ -210,24 +212,31 @@ pub(super) struct Layer {
     pub(super) output: Linear,
 }
 
-/// The tensors of an encoder.
-#[derive(Debug)]
-pub(super) struct Tensors {
+/// The tables of embeddings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Embeddings {
     /// `[vocab_size, hidden]`.
     pub(super) words: Place,
     /// `[max_position_embeddings, hidden]`.
     pub(super) positions: Place,
     /// `[type_vocab_size, hidden]`.
     pub(super) types: Place,
-    /// After the embeddings, of the post-norm kinds.
-    pub(super) embedding_norm: Option<Norm>,
+    /// After the sum, of the post-norm kinds.
+    pub(super) norm: Option<Norm>,
+}
+
+/// The tensors of an encoder, or of consecutive layers of it.
+#[derive(Debug)]
+pub(super) struct Tensors {
+    /// With the first layer.
+    pub(super) embeddings: Option<Embeddings>,
     /// After the last layer, of the pre-norm kinds.
     pub(super) last_norm: Option<Norm>,
     /// In the layout of a layer; the others are in that of the tensors outside of the layers.
     pub(super) layer: Layer,
 }
 
-/// The layouts of a model.
+/// The layouts of consecutive layers of a model, and of the tensors that are read with them.
 #[derive(Debug)]
 pub(super) struct ModelLayout {
     pub(super) tensors: Tensors,
@@ -240,25 +249,31 @@ pub(super) struct ModelLayout {
 }
 
 impl ModelLayout {
-    pub(super) fn new(config: &ModelConfig, geometry: &Geometry, numbers: NumberType) -> Self {
-        let hidden = Groups::plain(geometry.hidden);
+    pub(super) fn new(config: &ModelConfig, geometry: &Geometry, numbers: NumberType, layers: Range<usize>) -> Self {
         let pre = config.kind.norm_placement() == NormPlacement::Pre;
+        let is_end = layers.end == config.num_hidden_layers;
         let mut outside = Layout::new(numbers);
-        let mut table = |name: &str, rows: usize| outside.matrix(vec![name.to_owned()], Groups::plain(rows), hidden);
-        let words = table(WORD_EMBEDDINGS, config.vocab_size);
-        let positions = table("embeddings.position_embeddings.weight", config.max_position_embeddings);
-        let types = table("embeddings.token_type_embeddings.weight", config.type_vocab_size);
-        let embedding_norm = (!pre).then(|| outside.norm("embeddings.LayerNorm", geometry.hidden));
-        let last_norm = pre.then(|| outside.norm("encoder.LayerNorm", geometry.hidden));
+        let embeddings = (layers.start == 0).then(|| embeddings(&mut outside, config, geometry, pre));
+        let last_norm = (pre && is_end).then(|| outside.norm("encoder.LayerNorm", geometry.hidden));
         let of_layer = |number: usize| {
             let mut layout = Layout::new(numbers);
             let tensors = layer(&mut layout, geometry, number, pre);
             (layout, tensors)
         };
-        let (first, layer) = of_layer(0);
-        let layers = (0..config.num_hidden_layers).map(|number| of_layer(number).0).collect();
-        let tensors = Tensors { words, positions, types, embedding_norm, last_norm, layer };
-        Self { tensors, outside, layers, layer_bytes: first.bytes }
+        let (first, layer) = of_layer(layers.start);
+        let layers = layers.map(|number| of_layer(number).0).collect();
+        Self { tensors: Tensors { embeddings, last_norm, layer }, outside, layers, layer_bytes: first.bytes }
+    }
+}
+
+fn embeddings(layout: &mut Layout, config: &ModelConfig, geometry: &Geometry, pre: bool) -> Embeddings {
+    let hidden = Groups::plain(geometry.hidden);
+    let mut table = |name: &str, rows: usize| layout.matrix(vec![name.to_owned()], Groups::plain(rows), hidden);
+    Embeddings {
+        words: table(WORD_EMBEDDINGS, config.vocab_size),
+        positions: table("embeddings.position_embeddings.weight", config.max_position_embeddings),
+        types: table("embeddings.token_type_embeddings.weight", config.type_vocab_size),
+        norm: (!pre).then(|| layout.norm("embeddings.LayerNorm", geometry.hidden)),
     }
 }
 
@@ -314,12 +329,15 @@ mod tests {
     }
 
     #[test]
-    fn layout_has_every_tensor_without_overlap() {
-        for kind in [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert] {
-            let config = ModelConfig { kind, pad_token_id: 1, ..config() };
+    fn layouts_have_every_tensor_once_without_overlap() {
+        let kinds = [ModelKind::XlmRobertaXl, ModelKind::XlmRoberta, ModelKind::Bert];
+        for (kind, split) in kinds.into_iter().flat_map(|kind| [(kind, 0), (kind, 1), (kind, 3)]) {
+            let config = ModelConfig { kind, pad_token_id: 1, num_hidden_layers: 4, ..config() };
             let geometry = Geometry::new(&config, NumberType::Bf16).unwrap();
-            let layout = ModelLayout::new(&config, &geometry, NumberType::Bf16);
-            for layout in layout.layers.iter().chain([&layout.outside]) {
+            let layout = |layers| ModelLayout::new(&config, &geometry, NumberType::Bf16, layers);
+            let layouts = if split == 0 { vec![layout(0..4)] } else { vec![layout(0..split), layout(split..4)] };
+            let all = || layouts.iter().flat_map(|layout| layout.layers.iter().chain([&layout.outside]));
+            for layout in all() {
                 let mut end = 0;
                 for item in &layout.items {
                     assert!(item.place.offset >= end && item.place.offset % TENSOR_ALIGNMENT_BYTES == 0);
@@ -327,13 +345,14 @@ mod tests {
                 }
                 assert!(end <= layout.bytes);
             }
-            assert!(layout.layers.iter().all(|of_layer| of_layer.bytes == layout.layer_bytes));
-            let items = layout.layers.iter().chain([&layout.outside]).flat_map(|layout| &layout.items);
+            let layer_bytes = layouts[0].layer_bytes;
+            assert!(layouts.iter().flat_map(|layout| &layout.layers).all(|of_layer| of_layer.bytes == layer_bytes));
+            let items = all().flat_map(|layout| &layout.items);
             let mut named: Vec<_> = items.flat_map(|item| item.sources.clone()).collect();
             let mut expected: Vec<_> = crate::weights::tensors(&config).into_iter().map(|spec| spec.name).collect();
             named.sort();
             expected.sort();
-            assert_eq!(named, expected, "{kind:?}");
+            assert_eq!(named, expected, "{kind:?} {split}");
         }
     }
 }

@@ -4,6 +4,9 @@
 //! of a model that does not fit are copied to the device again for every batch, each while the one before it computes.
 //! Several threads may compute at once: while one waits for its batch, the batch of the next is queued, so the GPU is
 //! never idle between two batches.
+//!
+//! A model may be spread over several GPUs, each of which has consecutive layers. A thread takes its batch through all of
+//! them, and the states between two GPUs go through page-locked memory of the host.
 
 mod batch;
 mod buffers;
@@ -13,25 +16,34 @@ mod layer_weights;
 mod layers;
 mod layout;
 mod plan;
+mod split;
+mod stage;
 mod upload;
 
 use std::{fmt, sync::Arc};
 
-use polylance_cuda::{DeviceBuffer, Gpu, KernelTime, NumberType};
+use polylance_cuda::{Gpu, KernelTime, NumberType, Pass};
 use polylance_schema::{Dtype, Pooling};
 
 use self::{
     batch::Block,
-    buffers::Buffers,
-    layer_weights::LayerWeights,
-    layout::{Geometry, ModelLayout, Tensors},
+    buffers::{Download, Downloaded, Places, merge_times},
+    decode::CachedPass,
+    layout::Geometry,
+    stage::Stage,
     upload::Source,
 };
-pub(crate) use self::{decode::Cache, head::CudaHead};
+pub(crate) use self::{
+    decode::Cache,
+    head::{CudaHead, TiedEmbeddings},
+    split::is_spread,
+};
 use crate::{
     batch::{CuSeqlens, PackedBatch},
     config::ModelConfig,
     error::{ModelError, Result},
+    head_config::HeadConfig,
+    head_kind::HeadKind,
     heads::Logits,
     loading::LoadOptions,
     residency::{HeadWeights, Streaming},
@@ -79,42 +91,41 @@ pub(crate) struct Response {
     pub(crate) states: Vec<f32>,
 }
 
-/// A model's encoder on a GPU.
+/// A model's encoder on a GPU, or on several, each of which has consecutive layers.
 pub(crate) struct CudaEncoder {
-    gpu: Arc<Gpu>,
     config: ModelConfig,
-    numbers: NumberType,
     geometry: Geometry,
-    tensors: Tensors,
-    /// The tensors outside of the layers.
-    weights: DeviceBuffer,
-    layers: LayerWeights,
-    buffers: Buffers,
+    /// All but the last layers, where the model is on several GPUs.
+    earlier: Vec<Stage>,
+    /// The last layers, or all.
+    last: Stage,
 }
 
 impl CudaEncoder {
     /// Loads the weights, and allocates the memory of a batch; by default its number of tokens depends on the free
-    /// memory. Memory for the head is left free.
+    /// memory. Memory for the head is left free. Several GPUs have consecutive layers, in their order; if they do not hold
+    /// the model, one of them has all.
     ///
     /// # Errors
     /// [`ModelError::DeviceMemory`] and [`ModelError::HostMemory`] when model and batch do not fit,
-    /// [`ModelError::Unsupported`] for a geometry that no kernel takes; when the device fails.
+    /// [`ModelError::Unsupported`] for a geometry that no kernel takes, [`ModelError::Option`] for GPUs that a model cannot
+    /// be spread over; when a device fails.
     pub(crate) fn load(
         weights: &Weights,
         config: &ModelConfig,
         options: &LoadOptions,
         head: &HeadWeights,
-        gpu: &Arc<Gpu>,
+        gpus: &[Arc<Gpu>],
     ) -> Result<Self> {
-        Self::with(Source::Files(weights), config, options, head, gpu)
+        Self::with(Source::Files(weights), config, options, head, gpus)
     }
 
-    /// As [`CudaEncoder::load`], with weights generated on the device by the formula of [`crate::synthetic`].
+    /// As [`CudaEncoder::load`], with weights generated on the devices by the formula of [`crate::synthetic`].
     ///
     /// # Errors
     /// As [`CudaEncoder::load`]; [`ModelError::Unsupported`] for a geometry that is padded.
-    pub(crate) fn synthetic(config: &ModelConfig, options: &LoadOptions, gpu: &Arc<Gpu>) -> Result<Self> {
-        Self::with(Source::Formula, config, options, &HeadWeights::default(), gpu)
+    pub(crate) fn synthetic(config: &ModelConfig, options: &LoadOptions, gpus: &[Arc<Gpu>]) -> Result<Self> {
+        Self::with(Source::Formula, config, options, &HeadWeights::default(), gpus)
     }
 
     fn with(
@@ -122,48 +133,59 @@ impl CudaEncoder {
         config: &ModelConfig,
         options: &LoadOptions,
         head: &HeadWeights,
-        gpu: &Arc<Gpu>,
+        gpus: &[Arc<Gpu>],
     ) -> Result<Self> {
         let numbers = numbers(options.dtype.unwrap_or_default())?;
         let geometry = Geometry::new(config, numbers)?;
-        let layout = ModelLayout::new(config, &geometry, numbers);
-        let plan = plan::plan(gpu, config, &geometry, &layout, options, head)?;
-        let weights = DeviceBuffer::new(gpu, layout.outside.bytes)?;
-        let layers_on_device = plan.residency.layers_on_device(layout.layers.len());
-        let layers = DeviceBuffer::new(gpu, layers_on_device * layout.layer_bytes)?;
-        let buffers = Buffers::new(gpu, &geometry, numbers, plan)?;
-        let layers = LayerWeights::load(&layout, source, plan.residency, &weights, layers)?;
-        Ok(Self {
-            gpu: Arc::clone(gpu),
-            config: config.clone(),
-            numbers,
-            geometry,
-            tensors: layout.tensors,
-            weights,
-            layers,
-            buffers,
-        })
+        let (stages, plan) = split::place(gpus, config, &geometry, options, head)?;
+        let load = |(gpu, layers)| Stage::load(gpu, source, config, geometry, numbers, layers, plan);
+        let mut stages = stages.into_iter().map(load).collect::<Result<Vec<_>>>()?;
+        let Some(last) = stages.pop() else { return Err(ModelError::Option("no GPU was given".to_owned())) };
+        Ok(Self { config: config.clone(), geometry, earlier: stages, last })
+    }
+
+    /// Loads a head next to the last layers.
+    ///
+    /// # Errors
+    /// When the device has too little memory or fails.
+    pub(crate) fn load_head(
+        &self,
+        kind: HeadKind,
+        head: &HeadConfig,
+        weights: &Weights,
+        dtype: Dtype,
+    ) -> Result<CudaHead> {
+        let tied = if self.earlier.is_empty() { TiedEmbeddings::Shared } else { TiedEmbeddings::Copied };
+        CudaHead::load(kind, &self.config, head, weights, dtype, tied, self.last_gpu())
+    }
+
+    /// The GPU of the last layers: heads have to be there.
+    pub(crate) fn last_gpu(&self) -> &Arc<Gpu> {
+        &self.last.gpu
     }
 
     /// The sizes of a model whose layers are streamed; `None` if they are on the device.
     pub(crate) fn streaming(&self) -> Option<Streaming> {
-        let layer_bytes = self.layers.layer_bytes() as u64;
-        self.layers.is_streamed().then(|| Streaming { layer_bytes, state_tokens: self.batch_tokens() })
+        let layers = &self.last.layers;
+        let layer_bytes = layers.layer_bytes() as u64;
+        layers.is_streamed().then(|| Streaming { layer_bytes, state_tokens: self.batch_tokens() })
     }
 
-    /// The device.
-    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
-        &self.gpu
-    }
-
-    /// Times of the kernels since the last call, if profiling is on.
+    /// Times of the kernels on all GPUs since the last call, if profiling is on.
     pub(crate) fn take_kernel_times(&self) -> Vec<KernelTime> {
-        self.buffers.take_times()
+        let mut times = Vec::new();
+        self.stages().for_each(|stage| merge_times(&mut times, &stage.buffers.take_times()));
+        times
+    }
+
+    /// The GPUs' parts, in the order of their layers.
+    fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.earlier.iter().chain([&self.last])
     }
 
     /// The largest number of tokens in a pass; a larger batch is computed in several.
     pub(crate) fn batch_tokens(&self) -> usize {
-        self.buffers.tokens()
+        self.last.buffers.tokens()
     }
 
     /// Computes a batch.
@@ -176,12 +198,11 @@ impl CudaEncoder {
             let cu_seqlens = CuSeqlens::new(part.batch.cu_seqlens.clone(), part.batch.input_ids.len())?;
             let tokens = if request.states { part.batch.input_ids.len() as u32 } else { 0 };
             let block = self.block(&part, &cu_seqlens, &(0..tokens).collect::<Vec<_>>())?;
-            let lens = self.output_lens(&block, &request);
-            let downloaded =
-                self.buffers.run(&self.gpu, &block, &lens, self.scratch(&block, request.heads), |pass, places| {
-                    self.layers(pass, places, &block, attention, None)?;
-                    self.outputs(pass, places, &block, &request)
-                })?;
+            let lens = self.last.output_lens(&block, &request);
+            let download = Download::Outputs { lens: &lens, scratch: self.last.scratch(&block, request.heads) };
+            let downloaded = self.run(&block, attention, None, download, |pass, places| {
+                self.last.outputs(pass, places, &block, &request)
+            })?;
             let mut outputs = downloaded.outputs();
             if request.vectors.is_some() {
                 response.vectors.extend_from_slice(outputs.next().unwrap_or_default());
@@ -217,14 +238,39 @@ impl CudaEncoder {
             }
             let block = self.block(&part, &cu_seqlens, &rows)?;
             let len = rows.len() * self.config.vocab_size;
-            let downloaded = self.buffers.run(&self.gpu, &block, &[len], 0, |pass, places| {
-                self.layers(pass, places, &block, attention, None)?;
-                self.vocabulary(pass, places, &block, head)
+            let download = Download::Outputs { lens: &[len], scratch: 0 };
+            let downloaded = self.run(&block, attention, None, download, |pass, places| {
+                self.last.vocabulary(pass, places, &block, head)
             })?;
             let numbers = downloaded.outputs().next().unwrap_or_default();
             logits.extend(numbers.chunks(self.config.vocab_size).map(<[f32]>::to_vec));
         }
         Ok(logits)
+    }
+
+    /// Passes a batch through all layers. `queue` queues the launches that read its last states.
+    fn run(
+        &self,
+        block: &Block,
+        attention: Attention,
+        cached: Option<CachedPass<'_>>,
+        download: Download<'_>,
+        queue: impl FnOnce(&mut Pass<'_>, &Places<'_>) -> Result<()>,
+    ) -> Result<Downloaded<'_>> {
+        let cache = |at: usize| cached.and_then(|cached| cached.stage(at));
+        let mut states = None;
+        for (at, stage) in self.earlier.iter().enumerate() {
+            let of_all = Download::States(block.tokens() * self.geometry.hidden);
+            let downloaded = stage.buffers.run(&stage.gpu, block, states, of_all, |pass, places| {
+                stage.layers(pass, places, block, attention, cache(at).as_ref())
+            })?;
+            states = Some(downloaded);
+        }
+        let (last, cache) = (&self.last, cache(self.earlier.len()));
+        last.buffers.run(&last.gpu, block, states, download, |pass, places| {
+            last.layers(pass, places, block, attention, cache.as_ref())?;
+            queue(pass, places)
+        })
     }
 
     fn block(&self, part: &BatchPart, cu_seqlens: &CuSeqlens, rows: &[u32]) -> Result<Block> {
@@ -247,8 +293,8 @@ impl CudaEncoder {
             let start = ranges[first].start;
             let fits = |last: usize| {
                 let end = ranges[last].end;
-                end - start <= self.buffers.tokens()
-                    && last - first < self.buffers.sequences()
+                end - start <= self.last.buffers.tokens()
+                    && last - first < self.last.buffers.sequences()
                     && rows_before(end) - rows_before(start) <= MAX_VOCABULARY_ROWS
             };
             // A single sequence is within the model's limit, for which the buffers are large enough.
@@ -272,9 +318,10 @@ impl CudaEncoder {
 
 impl fmt::Debug for CudaEncoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gpus: Vec<u32> = self.stages().map(|stage| stage.gpu.info().ordinal).collect();
         f.debug_struct("CudaEncoder")
-            .field("gpu", &self.gpu.info().ordinal)
-            .field("numbers", &self.numbers)
+            .field("gpus", &gpus)
+            .field("numbers", &self.last.numbers)
             .field("batch_tokens", &self.batch_tokens())
             .finish_non_exhaustive()
     }

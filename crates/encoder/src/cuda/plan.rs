@@ -33,7 +33,7 @@ const STREAMED_LAYERS: usize = 2;
 const STREAMED_TOKENS: usize = 32_768;
 
 /// The tokens of a batch for a hidden size: enough for products that keep a whole GPU busy.
-fn suggested_tokens(hidden: usize) -> usize {
+pub(super) fn suggested_tokens(hidden: usize) -> usize {
     match hidden {
         2048.. => 16_384,
         1024.. => 32_768,
@@ -75,16 +75,16 @@ fn batch_bytes(geometry: &Geometry, numbers: NumberType, tokens: usize) -> u64 {
     ((tokens.next_multiple_of(ROW_STEP) + ROW_STEP) * row + BATCHES_IN_FLIGHT * block) as u64
 }
 
-/// Bytes of the weights on a device.
+/// Bytes of the weights on a device that has all layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct WeightBytes {
-    resident: u64,
+pub(super) struct WeightBytes {
+    pub(super) resident: u64,
     /// With two layers; `None` for a model of at most two, where streaming saves nothing.
     streamed: Option<u64>,
 }
 
 impl WeightBytes {
-    fn new(layout: &ModelLayout, head_bytes: u64) -> Self {
+    pub(super) fn new(layout: &ModelLayout, head_bytes: u64) -> Self {
         let (outside, layers) = (layout.outside.bytes as u64 + head_bytes, layout.layers.len());
         let with = |layers: usize| outside + (layers * layout.layer_bytes) as u64;
         Self { resident: with(layers), streamed: (layers > STREAMED_LAYERS).then(|| with(STREAMED_LAYERS)) }
@@ -95,18 +95,28 @@ impl WeightBytes {
     }
 }
 
-/// What a plan depends on besides the weights.
-struct Room<'a> {
-    geometry: &'a Geometry,
-    numbers: NumberType,
+/// The inputs of a plan besides the weights.
+pub(super) struct Room<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) numbers: NumberType,
     /// Bytes.
-    free: u64,
+    pub(super) free: u64,
     /// The tokens of the smallest batch.
-    least: usize,
-    batch_tokens: Option<usize>,
+    pub(super) least: usize,
+    pub(super) batch_tokens: Option<usize>,
 }
 
-impl Room<'_> {
+impl<'a> Room<'a> {
+    /// The room on a device with `free` bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] for a dtype that no GPU computes.
+    pub(super) fn new(free: u64, config: &ModelConfig, geometry: &'a Geometry, options: &LoadOptions) -> Result<Self> {
+        let numbers = super::numbers(options.dtype.unwrap_or_default())?;
+        let least = config.max_tokens().next_multiple_of(ROW_STEP);
+        Ok(Self { geometry, numbers, free, least, batch_tokens: options.batch_tokens })
+    }
+
     /// Resident layers if the whole model and a batch fit, and streamed ones otherwise. A batch whose size was not given
     /// becomes smaller first. The error is the number of tokens that do not fit together with two layers.
     fn plan(&self, weights: WeightBytes) -> std::result::Result<Plan, usize> {
@@ -119,15 +129,57 @@ impl Room<'_> {
 
     /// The tokens of a batch that fits together with the weights; the error is the number that does not.
     fn tokens(&self, weights: u64, suggested: usize) -> std::result::Result<usize, usize> {
-        let room = self.free.saturating_sub(weights).saturating_sub(RESERVED_BYTES);
-        let mut tokens = self.batch_tokens.unwrap_or(suggested).next_multiple_of(ROW_STEP).max(self.least);
-        while batch_bytes(self.geometry, self.numbers, tokens) > room {
+        self.most_tokens(suggested, |tokens| self.left_by_batch(tokens).is_some_and(|left| left >= weights))
+    }
+
+    /// The tokens of a batch if its memory is free.
+    pub(super) fn largest_batch(&self, suggested: usize) -> usize {
+        self.batch_tokens.unwrap_or(suggested).next_multiple_of(ROW_STEP).max(self.least)
+    }
+
+    /// The most tokens of a batch, from the suggested number down, for which `fits` is true; the error is the number for
+    /// which it is not.
+    pub(super) fn most_tokens(
+        &self,
+        suggested: usize,
+        fits: impl Fn(usize) -> bool,
+    ) -> std::result::Result<usize, usize> {
+        let mut tokens = self.largest_batch(suggested);
+        while !fits(tokens) {
             if self.batch_tokens.is_some() || tokens == self.least {
                 return Err(tokens);
             }
             tokens = (tokens / 2).next_multiple_of(ROW_STEP).max(self.least);
         }
         Ok(tokens)
+    }
+
+    /// Bytes that a batch leaves for weights; `None` if it does not fit.
+    pub(super) fn left_by_batch(&self, tokens: usize) -> Option<u64> {
+        self.free.checked_sub(RESERVED_BYTES)?.checked_sub(batch_bytes(self.geometry, self.numbers, tokens))
+    }
+
+    /// The error for a device where weights of these bytes and a batch of `batch_tokens` tokens do not fit.
+    fn too_small(&self, gpu: &Gpu, options: &LoadOptions, weights: WeightBytes, batch_tokens: usize) -> ModelError {
+        let dtype = options.dtype.unwrap_or_default();
+        let mut advice = Vec::new();
+        if options.batch_tokens.is_some_and(|tokens| tokens > self.least) {
+            advice.push("set model.batch_tokens lower");
+        }
+        if dtype == Dtype::F32 {
+            advice.push("set model.dtype to bf16");
+        }
+        advice.push("end other programs on the device, or name another or more of them in model.devices");
+        ModelError::DeviceMemory {
+            device: gpu.info().to_string(),
+            free: self.free,
+            dtype: dtype.to_string(),
+            weights: weights.resident,
+            streamed: weights.least(),
+            batch_tokens,
+            batch: batch_bytes(self.geometry, self.numbers, batch_tokens),
+            advice: advice.join("; "),
+        }
     }
 }
 
@@ -144,41 +196,15 @@ pub(super) fn plan(
     options: &LoadOptions,
     head: &HeadWeights,
 ) -> Result<Plan> {
-    let dtype = options.dtype.unwrap_or_default();
-    let (free, numbers) = (gpu.free_memory()?, super::numbers(dtype)?);
-    let least = config.max_tokens().next_multiple_of(ROW_STEP);
-    let room = Room { geometry, numbers, free, least, batch_tokens: options.batch_tokens };
-    let weights = WeightBytes::new(layout, head.device_bytes(numbers.bytes()));
-    let device = format!("cuda:{} ({})", gpu.info().ordinal, gpu.info().name);
-    match room.plan(weights) {
-        Ok(plan) => {
-            if plan.residency == Residency::Streamed {
-                check_host(&device, layout, dtype, options.memory)?;
-                log_streamed(&device, weights, plan);
-            }
-            Ok(plan)
-        }
-        Err(batch_tokens) => {
-            let mut advice = Vec::new();
-            if options.batch_tokens.is_some_and(|tokens| tokens > least) {
-                advice.push("set model.batch_tokens lower");
-            }
-            if dtype == Dtype::F32 {
-                advice.push("set model.dtype to bf16");
-            }
-            advice.push("end other programs on the device, or name another in model.devices");
-            Err(ModelError::DeviceMemory {
-                device,
-                free,
-                dtype: dtype.to_string(),
-                weights: weights.resident,
-                streamed: weights.least(),
-                batch_tokens,
-                batch: batch_bytes(geometry, numbers, batch_tokens),
-                advice: advice.join("; "),
-            })
-        }
+    let room = Room::new(gpu.free_memory()?, config, geometry, options)?;
+    let weights = WeightBytes::new(layout, head.device_bytes(room.numbers.bytes()));
+    let plan = room.plan(weights).map_err(|batch_tokens| room.too_small(gpu, options, weights, batch_tokens))?;
+    if plan.residency == Residency::Streamed {
+        let device = gpu.info().to_string();
+        check_host(&device, layout, options.dtype.unwrap_or_default(), options.memory)?;
+        log_streamed(&device, weights, plan);
     }
+    Ok(plan)
 }
 
 fn log_streamed(device: &str, weights: WeightBytes, plan: Plan) {
@@ -208,7 +234,7 @@ mod tests {
 
     fn layout(config: &ModelConfig, numbers: NumberType) -> (Geometry, ModelLayout) {
         let geometry = Geometry::new(config, numbers).unwrap();
-        let layout = ModelLayout::new(config, &geometry, numbers);
+        let layout = ModelLayout::new(config, &geometry, numbers, 0..config.num_hidden_layers);
         (geometry, layout)
     }
 

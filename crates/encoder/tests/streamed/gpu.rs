@@ -7,30 +7,30 @@ use polylance_encoder::{
     SentenceEncoder, SharedHead,
     synthetic::{Checkpoint, Format},
 };
-use polylance_fake_cuda::{Copies, Entry, FakeDriver, Session};
+use polylance_fake_cuda::{Copies, Entry, Session};
 use polylance_schema::Dtype;
 
 use super::{batch_of, config, files_of, sequences};
 
 /// Device memory that a plan leaves free.
-const RESERVED_BYTES: u64 = 512 << 20;
+pub(super) const RESERVED_BYTES: u64 = 512 << 20;
 
-fn rows() -> Vec<Vec<u32>> {
+pub(super) fn rows() -> Vec<Vec<u32>> {
     sequences(20, 31)
 }
 
 /// 280 tokens: two passes.
-fn batch() -> PackedBatch {
+pub(super) fn batch() -> PackedBatch {
     batch_of(&rows())
 }
 
 fn gpu(copies: Copies) -> (Session, Device) {
-    let session = FakeDriver::session();
+    let session = super::driver();
     session.set_copies(copies);
     (session, Device::Cuda(Gpu::open(0).unwrap()))
 }
 
-fn options(dtype: Dtype) -> LoadOptions {
+pub(super) fn options(dtype: Dtype) -> LoadOptions {
     LoadOptions { dtype: Some(dtype), batch_tokens: Some(256), ..LoadOptions::default() }
 }
 
@@ -61,7 +61,7 @@ fn resident_and_streamed<T>(session: &Session, load: impl Fn() -> Result<T>) -> 
     (load_with(session, resident, &load), load_with(session, streamed, &load))
 }
 
-fn assert_no_misuse(session: &Session) {
+pub(super) fn assert_no_misuse(session: &Session) {
     let misuse = session.take_log().into_iter().find(|entry| matches!(entry, Entry::Misuse { .. }));
     assert_eq!(misuse, None);
 }

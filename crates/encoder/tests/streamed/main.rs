@@ -1,12 +1,20 @@
 //! A model whose layers are streamed gives what it gives in memory, bit for bit: from its files on the CPU, from the
-//! host's memory on a GPU.
+//! host's memory on a GPU. So does one whose layers are spread over several GPUs.
 
 mod cpu;
 #[cfg(target_os = "linux")]
 mod gpu;
+#[cfg(target_os = "linux")]
+mod stages;
 
 use polylance_encoder::{ModelConfig, ModelFiles, ModelKind, PackedBatch, synthetic::Checkpoint};
 use tempfile::TempDir;
+
+/// A driver with three GPUs.
+#[cfg(target_os = "linux")]
+fn driver() -> polylance_fake_cuda::Session {
+    polylance_fake_cuda::FakeDriver::session_with(&[("FAKE_CUDA_DEVICES", "3")])
+}
 
 /// Sizes that are no multiples of the kernels' steps, and are padded on a GPU.
 fn config(kind: ModelKind, layers: usize) -> ModelConfig {

@@ -14,39 +14,46 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct DeviceThreads {
     name: String,
-    spec: DeviceSpec,
-    near_core: Option<usize>,
+    /// The cores of the first threads.
+    pinned: Vec<usize>,
     threads: ThreadPool,
 }
 
 impl DeviceThreads {
-    /// `near_core` is the core on which a GPU's thread runs; any core if `None`.
-    pub(crate) fn new(spec: &DeviceSpec, near_core: Option<usize>) -> std::result::Result<Self, PoolError> {
+    /// The threads of cores.
+    pub(crate) fn of_cores(spec: &DeviceSpec) -> std::result::Result<Self, PoolError> {
         let pinned = match spec {
             DeviceSpec::Cores(cores) => cores.clone(),
-            DeviceSpec::Cpu => Vec::new(),
-            DeviceSpec::Cuda(_) => near_core.into_iter().collect(),
+            DeviceSpec::Cpu | DeviceSpec::Cuda(_) => Vec::new(),
         };
-        let name = spec.to_string();
-        let device = name.clone();
+        Self::start(spec.to_string(), pinned, spec.threads())
+    }
+
+    /// The thread of a GPU, or of several that a model is spread over, on a core near them; on any core if `None`.
+    pub(crate) fn of_gpu(name: &str, near_core: Option<usize>) -> std::result::Result<Self, PoolError> {
+        Self::start(name.to_owned(), near_core.into_iter().collect(), 1)
+    }
+
+    fn start(name: String, pinned: Vec<usize>, threads: usize) -> std::result::Result<Self, PoolError> {
+        let (device, cores) = (name.clone(), pinned.clone());
         let threads = ThreadPoolBuilder::new()
-            .num_threads(spec.threads())
+            .num_threads(threads)
             .thread_name(move |at| format!("{device} {at}"))
             .start_handler(move |at| {
-                if let Some(&id) = pinned.get(at) {
+                if let Some(&id) = cores.get(at) {
                     // A thread that could not be pinned still computes.
                     let _pinned: bool = core_affinity::set_for_current(CoreId { id });
                 }
             })
             .build()
             .map_err(|error| PoolError::Thread(std::io::Error::other(error)))?;
-        Ok(Self { name, spec: spec.clone(), near_core, threads })
+        Ok(Self { name, pinned, threads })
     }
 
     /// New threads on the same cores, next to those that panicked or make no progress.
     pub(crate) fn respawn(&self) -> Result<Self> {
         let failed = |error: PoolError| self.device_error(&error);
-        Self::new(&self.spec, self.near_core).map_err(failed)
+        Self::start(self.name.clone(), self.pinned.clone(), self.threads.current_num_threads()).map_err(failed)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -81,17 +88,17 @@ mod tests {
     fn threads_are_pinned_to_the_cores_of_their_device() {
         let allowed = cores();
         let last = allowed[allowed.len() - 1];
-        let of_core = DeviceThreads::new(&DeviceSpec::Cores(vec![last]), None).unwrap();
-        let near_gpu = DeviceThreads::new(&DeviceSpec::Cuda(0), Some(last)).unwrap();
+        let of_core = DeviceThreads::of_cores(&DeviceSpec::Cores(vec![last])).unwrap();
+        let near_gpu = DeviceThreads::of_gpu("cuda:0", Some(last)).unwrap();
         for threads in [of_core.respawn().unwrap(), of_core, near_gpu.respawn().unwrap(), near_gpu] {
             assert_eq!(cores_of(&threads), [last], "{}", threads.name());
         }
-        assert_eq!(cores_of(&DeviceThreads::new(&DeviceSpec::Cuda(0), None).unwrap()), allowed);
+        assert_eq!(cores_of(&DeviceThreads::of_gpu("cuda:0", None).unwrap()), allowed);
     }
 
     #[test]
     fn missing_core_leaves_the_thread_unpinned() {
-        let threads = DeviceThreads::new(&DeviceSpec::Cuda(0), Some(1 << 9)).unwrap();
+        let threads = DeviceThreads::of_gpu("cuda:0", Some(1 << 9)).unwrap();
         assert_eq!(cores_of(&threads), cores());
     }
 }

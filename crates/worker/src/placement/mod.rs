@@ -1,6 +1,7 @@
 //! A model in the memory of the selected devices, and the threads that compute with it.
 
 mod device_threads;
+mod gpu_loader;
 mod gpu_model;
 mod per_device;
 mod streamed_window;

@@ -1,19 +1,20 @@
-//! A model on the selected devices: loaded once for all cores or once for each GPU, with a worker for each device or
-//! each lane of a GPU.
+//! A model on the selected devices: loaded once for all cores, once for each GPU, or once for all GPUs, with a worker for
+//! each device or each lane of a GPU.
 
-use std::{ops::Deref, sync::Arc, thread};
+use std::{ops::Deref, slice, sync::Arc};
 
 use polylance_backend::Result as BackendResult;
 use polylance_encoder::{Device as Hardware, Gpu, LoadReport, ModelError};
 
 use super::{
     device_threads::DeviceThreads,
-    gpu_model::{GPU_LANES, GpuLoader, GpuModel, Lane, LoadFailure, context},
+    gpu_loader::{GpuModelLoader, OpenGpus, device_name, load_onto_gpus},
+    gpu_model::{GPU_LANES, Lane},
     streamed_window::{joined, window_tokens},
 };
 use crate::{
     device::{DeviceWorker, Devices, TokenCount},
-    error::{PoolError, panic_message},
+    error::PoolError,
     options::PoolOptions,
     selection::{DeviceSpec, Machine, SelectedDevices, VisibleGpu},
 };
@@ -34,6 +35,11 @@ pub(crate) trait DeviceModel: Send + Sync + 'static {
 
     /// Loads the model onto a device.
     fn load(&self, device: &Hardware) -> Result<Self::Loaded, ModelError>;
+
+    /// Whether the model should be spread over these GPUs, because none of them holds it.
+    fn is_spread(&self, _gpus: &[Arc<Gpu>]) -> Result<bool, ModelError> {
+        Ok(false)
+    }
 
     /// The report of loading it.
     fn report(loaded: &Self::Loaded) -> &LoadReport;
@@ -58,10 +64,10 @@ pub(crate) struct PerDevice<M: DeviceModel> {
     pub(crate) loaded: Arc<OnDevice<M::Loaded>>,
 }
 
-/// A model in a device's memory. It holds its GPU open.
+/// A model in a device's memory. It holds its GPUs open.
 pub(crate) struct OnDevice<T> {
-    loaded: T,
-    gpu: Option<Arc<Gpu>>,
+    pub(super) loaded: T,
+    pub(super) gpus: Vec<Arc<Gpu>>,
 }
 
 impl<T> Deref for OnDevice<T> {
@@ -156,10 +162,10 @@ fn load_on_cores<M: DeviceModel>(
     options: &PoolOptions,
     specs: impl FnOnce(bool) -> Vec<DeviceSpec>,
 ) -> Result<Placement<M>, PoolError> {
-    let loaded = Arc::new(OnDevice { loaded: model.load(&Hardware::Cpu)?, gpu: None });
+    let loaded = Arc::new(OnDevice { loaded: model.load(&Hardware::Cpu)?, gpus: Vec::new() });
     let streaming = M::report(&loaded).streaming;
     let worker = |spec: &DeviceSpec| {
-        let (threads, loaded) = (DeviceThreads::new(spec, None)?, LoadedModel::OnCores(Arc::clone(&loaded)));
+        let (threads, loaded) = (DeviceThreads::of_cores(spec)?, LoadedModel::OnCores(Arc::clone(&loaded)));
         Ok(ModelWorker { model: Arc::clone(model), threads, loaded })
     };
     let specs = specs(streaming.is_some());
@@ -176,11 +182,17 @@ fn load_on_gpus<M: DeviceModel>(
     machine: &Machine,
 ) -> Result<Placement<M>, PoolError> {
     let (mut workers, mut first, mut batch_tokens) = (Vec::new(), None, options.batch_tokens.unwrap_or(usize::MAX));
-    for (gpu, (gpu_model, loaded)) in gpus.iter().zip(load_on_all_gpus(model, gpus)?) {
+    let mut sorted = gpus.to_vec();
+    sorted.sort_by_key(|gpu| gpu.ordinal);
+    let opened = OpenGpus::open(&**model, &sorted)?;
+    let groups: Vec<&[VisibleGpu]> =
+        if opened.is_spread() { vec![&sorted[..]] } else { gpus.iter().map(slice::from_ref).collect() };
+    for (gpus, (gpu_model, loaded)) in groups.iter().zip(load_onto_gpus(model, &groups, &opened)?) {
         batch_tokens = batch_tokens.min(M::batch_tokens(&loaded).unwrap_or(BATCH_TOKENS_GPU));
         first.get_or_insert(loaded);
-        for lane in 0..GPU_LANES {
-            let threads = DeviceThreads::new(&DeviceSpec::Cuda(gpu.ordinal), near_core(gpu, lane, machine))?;
+        for lane in 0..GPU_LANES + gpus.len() - 1 {
+            let near = gpus.first().and_then(|gpu| near_core(gpu, lane, machine));
+            let threads = DeviceThreads::of_gpu(&device_name(gpus), near)?;
             let loaded = LoadedModel::OnGpu(Lane::new(Arc::clone(&gpu_model)));
             workers.push(ModelWorker { model: Arc::clone(model), threads, loaded });
         }
@@ -189,81 +201,12 @@ fn load_on_gpus<M: DeviceModel>(
     Ok(Placement { workers, loaded: first.ok_or_else(no_device)?, batch_tokens })
 }
 
-/// Loads the model onto all GPUs at the same time: they read the same files, which the system then reads once.
-#[expect(clippy::type_complexity, reason = "the model of each GPU's lanes, and the model as it was loaded")]
-fn load_on_all_gpus<M: DeviceModel>(
-    model: &Arc<M>,
-    gpus: &[VisibleGpu],
-) -> Result<Vec<(Arc<GpuModel<GpuModelLoader<M>>>, Arc<OnDevice<M::Loaded>>)>, PoolError> {
-    thread::scope(|scope| {
-        let start = |gpu: &VisibleGpu| {
-            let device = DeviceSpec::Cuda(gpu.ordinal).to_string();
-            let loader = GpuModelLoader { model: Arc::clone(model), ordinal: gpu.ordinal, device: device.clone() };
-            let ordinal = gpu.ordinal;
-            let loading = thread::Builder::new()
-                .name(format!("load {device}"))
-                .spawn_scoped(scope, move || GpuModel::load(loader, context(ordinal)))
-                .map_err(PoolError::Thread)?;
-            Ok((device, loading))
-        };
-        let loading = gpus.iter().map(start).collect::<Result<Vec<_>, PoolError>>()?;
-        let loaded = loading.into_iter().map(|(device, loading)| {
-            loading
-                .join()
-                .unwrap_or_else(|panic| Err(PoolError::Gpu { device, message: panic_message(panic.as_ref()) }))
-        });
-        loaded.collect()
-    })
-}
-
 /// A core near the GPU that this process may run on: a different one for each lane and each GPU of a NUMA node.
 fn near_core(gpu: &VisibleGpu, lane: usize, machine: &Machine) -> Option<usize> {
     let near = gpu.near_cores.as_deref().unwrap_or_default();
     let allowed: Vec<usize> = near.iter().copied().filter(|core| machine.cores().contains(core)).collect();
     let at = (gpu.ordinal as usize * GPU_LANES + lane).checked_rem(allowed.len())?;
     Some(allowed[at])
-}
-
-/// Loads a model onto a GPU of this machine.
-struct GpuModelLoader<M> {
-    model: Arc<M>,
-    ordinal: u32,
-    device: String,
-}
-
-impl<M: DeviceModel> GpuLoader for GpuModelLoader<M> {
-    type Model = OnDevice<M::Loaded>;
-
-    fn device(&self) -> &str {
-        &self.device
-    }
-
-    fn load(&self) -> Result<Self::Model, LoadFailure> {
-        let gpu = Gpu::open(self.ordinal).map_err(|error| LoadFailure {
-            is_lost: error.is_lost(),
-            error: Box::new(PoolError::Gpu { device: self.device.clone(), message: error.to_string() }),
-        })?;
-        match self.model.load(&Hardware::Cuda(Arc::clone(&gpu))) {
-            Ok(loaded) => Ok(OnDevice { loaded, gpu: Some(gpu) }),
-            Err(error) => {
-                let error = match error {
-                    ModelError::OutOfMemory(_) | ModelError::Device(_) => {
-                        PoolError::Load { device: self.device.clone(), source: Box::new(error) }
-                    }
-                    error => PoolError::Model(error),
-                };
-                Err(LoadFailure { is_lost: gpu.is_lost(), error: Box::new(error) })
-            }
-        }
-    }
-
-    fn is_lost(&self, model: &Self::Model) -> bool {
-        model.gpu.as_ref().is_some_and(|gpu| gpu.is_lost())
-    }
-
-    fn reset(&self) -> Result<(), String> {
-        Gpu::reset(self.ordinal).map_err(|error| error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,28 @@
-//! A model in a GPU's memory: the lanes share it, and it is reloaded after the GPU was lost.
+//! A model in the memory of a GPU, or of several: the lanes share it, and it is reloaded after a GPU was lost.
 //!
 //! A GPU that fails loses its context: every call returns an error until the context is destroyed, with everything of
 //! this process in it, and created again. So there is one lock per GPU. Passes hold it shared. A lane holds it
 //! exclusively to destroy the context, to load into a new one, or to find out whether its own batch breaks the GPU.
+//!
+//! A model that is spread over several GPUs takes all their locks, in the order of the ordinals. It is among the models of
+//! each context, so it is dropped on all GPUs before one of them is reset.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+mod contexts;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicUsize, Ordering},
 };
 
+use parking_lot::{RwLock, RwLockWriteGuard};
 use polylance_backend::{BackendError, Result};
 
+pub(super) use self::contexts::{Context, context};
+use self::contexts::{Slot, read_all, write_all};
 use crate::error::{PoolError, with_causes};
 
-/// Batches in flight on a GPU, each with its own worker: the next one is packed and sent while one is computed.
+/// Batches in flight on a GPU, each with its own worker: the next one is packed and sent while one is computed. A model
+/// that is spread over several GPUs has one more for each further GPU.
 pub const GPU_LANES: usize = 2;
 
 /// Passes that a lane makes alone on its GPU after a failure. A failure ends the batches of all lanes, so a lane has to
@@ -24,57 +30,38 @@ pub const GPU_LANES: usize = 2;
 /// before, and the batch again.
 const EXCLUSIVE_PASSES: usize = 3;
 
-/// Loads a model onto a GPU, and makes a lost GPU usable again.
+/// Loads a model onto GPUs, and makes a lost GPU usable again. GPUs are counted in the order of their ordinals.
 pub(super) trait GpuLoader: Send + Sync + 'static {
-    /// The loaded model. It holds the GPU open.
+    /// The loaded model. It holds the GPUs open.
     type Model: Send + Sync + 'static;
 
-    /// The GPU's device name.
+    /// The device name.
     fn device(&self) -> &str;
 
-    /// Opens the GPU and loads the model.
+    /// Opens the GPUs and loads the model.
     fn load(&self) -> std::result::Result<Self::Model, LoadFailure>;
 
-    /// Whether the GPU was lost since the model was loaded.
-    fn is_lost(&self, model: &Self::Model) -> bool;
+    /// The GPUs that were lost since the model was loaded.
+    fn lost(&self, model: &Self::Model) -> Vec<usize>;
 
-    /// Destroys the context. Nothing may hold the GPU open.
-    fn reset(&self) -> std::result::Result<(), String>;
+    /// Destroys the context of a GPU. Nothing may hold it open.
+    fn reset(&self, gpu: usize) -> std::result::Result<(), String>;
 }
 
-/// A model that was not loaded onto a GPU.
+/// A model that was not loaded.
 #[derive(Debug)]
 pub(super) struct LoadFailure {
     pub(super) error: Box<PoolError>,
-    /// Whether the GPU was lost.
-    pub(super) is_lost: bool,
+    /// The GPUs that were lost.
+    pub(super) lost: Vec<usize>,
 }
 
-/// The context of a GPU in this process.
-#[derive(Default)]
-pub(super) struct Context {
-    is_lost: bool,
-    /// The models in it.
-    models: Vec<Weak<dyn Slot>>,
-}
-
-/// A model, as its context refers to it.
-trait Slot: Send + Sync {
-    /// Drops the model, so that nothing holds the GPU open.
-    fn clear(&self);
-}
-
-/// The context of a GPU by its ordinal.
-pub(super) fn context(ordinal: u32) -> Arc<RwLock<Context>> {
-    static CONTEXTS: Mutex<BTreeMap<u32, Arc<RwLock<Context>>>> = Mutex::new(BTreeMap::new());
-    Arc::clone(CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner).entry(ordinal).or_default())
-}
-
-/// A model on a GPU, shared by all lanes.
+/// A model on its GPUs, shared by all lanes.
 pub(super) struct GpuModel<L: GpuLoader> {
     loader: L,
-    context: Arc<RwLock<Context>>,
-    /// Only locked while the context is locked; `None` after the context was destroyed.
+    /// The contexts of its GPUs, in the order in which they are locked.
+    contexts: Vec<Arc<RwLock<Context>>>,
+    /// Only locked while one of the contexts is locked; `None` after one of them was destroyed.
     model: Mutex<Option<Arc<L::Model>>>,
 }
 
@@ -82,29 +69,30 @@ impl<L: GpuLoader> GpuModel<L> {
     /// Loads the model, and returns it too: the slot may already be empty again when the caller reads it.
     pub(super) fn load(
         loader: L,
-        context: Arc<RwLock<Context>>,
+        contexts: Vec<Arc<RwLock<Context>>>,
     ) -> std::result::Result<(Arc<Self>, Arc<L::Model>), PoolError> {
-        let this = Arc::new(Self { loader, context, model: Mutex::new(None) });
+        let this = Arc::new(Self { loader, contexts, model: Mutex::new(None) });
         let slot: Arc<dyn Slot> = Arc::<Self>::clone(&this);
-        let mut context = this.context.write().unwrap_or_else(PoisonError::into_inner);
-        context.models.retain(|model| model.strong_count() > 0);
-        context.models.push(Arc::downgrade(&slot));
-        if context.is_lost {
-            this.reset_context(&mut context)?;
+        for (gpu, context) in this.contexts.iter().enumerate() {
+            let mut context = context.write();
+            context.models.retain(|model| model.strong_count() > 0);
+            context.models.push(Arc::downgrade(&slot));
+            if context.is_lost {
+                this.reset_context(gpu, &mut context)?;
+            }
         }
-        drop(context);
         // Other models continue to compute while this one is loaded for the first time.
-        let context = this.context.read().unwrap_or_else(PoisonError::into_inner);
+        let contexts = read_all(&this.contexts);
         match this.loader.load() {
             Ok(model) => {
                 let model = Arc::new(model);
                 *this.slot() = Some(Arc::clone(&model));
-                drop(context);
+                drop(contexts);
                 Ok((this, model))
             }
-            Err(LoadFailure { error, is_lost }) => {
-                drop(context);
-                this.context.write().unwrap_or_else(PoisonError::into_inner).is_lost |= is_lost;
+            Err(LoadFailure { error, lost }) => {
+                drop(contexts);
+                this.mark_lost(&lost);
                 Err(*error)
             }
         }
@@ -119,71 +107,97 @@ impl<L: GpuLoader> GpuModel<L> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn loader(&self) -> &L {
+        &self.loader
+    }
+
+    /// Lets the GPUs that were lost since `model` was loaded be reset before anything is loaded onto them.
+    pub(super) fn reset_later(&self, model: &L::Model) {
+        self.mark_lost(&self.loader.lost(model));
+    }
+
+    fn mark_lost(&self, lost: &[usize]) {
+        if !lost.is_empty() {
+            mark_lost(&mut write_all(&self.contexts), lost);
+        }
+    }
+
     /// The loaded model unless it has to be reloaded.
-    fn usable_model(&self) -> Option<Arc<L::Model>> {
-        self.loaded_model().filter(|model| !self.loader.is_lost(model))
+    pub(super) fn usable_model(&self) -> Option<Arc<L::Model>> {
+        self.loaded_model().filter(|model| self.loader.lost(model).is_empty())
     }
 
     /// Computes with the model; other lanes may compute at the same time.
     fn run_shared<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
         loop {
             {
-                // The lock is held longer than the model: once a lane has it exclusively, no model is in use.
-                let _context = self.context.read().unwrap_or_else(PoisonError::into_inner);
+                // The locks are held longer than the model: once a lane has one exclusively, the model is not in use.
+                let _contexts = read_all(&self.contexts);
                 if let Some(model) = self.usable_model() {
                     return compute(&model);
                 }
             }
-            self.reload_if_lost(&mut self.context.write().unwrap_or_else(PoisonError::into_inner))?;
+            self.reload_if_lost(&mut write_all(&self.contexts))?;
         }
     }
 
-    /// Computes with the model while nothing else computes on this GPU.
+    /// Computes with the model while nothing else computes on its GPUs.
     fn run_exclusive<T>(&self, compute: impl FnOnce(&L::Model) -> Result<T>) -> Result<T> {
-        let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
-        let model = self.reload_if_lost(&mut context)?;
+        let mut contexts = write_all(&self.contexts);
+        let model = self.reload_if_lost(&mut contexts)?;
         compute(&model)
     }
 
     /// The model, reloaded if necessary.
-    fn reload_if_lost(&self, context: &mut Context) -> Result<Arc<L::Model>> {
+    fn reload_if_lost(&self, contexts: &mut [RwLockWriteGuard<'_, Context>]) -> Result<Arc<L::Model>> {
         if let Some(model) = self.usable_model() {
             return Ok(model);
         }
-        // A model in the slot was lost with the context. An empty slot only lacks it in a context that is already new.
-        context.is_lost |= self.loaded_model().is_some();
+        // A model in the slot was lost with a context. An empty slot only lacks it in contexts that are already new.
+        if let Some(model) = self.loaded_model() {
+            mark_lost(contexts, &self.loader.lost(&model));
+        }
         let device = self.loader.device();
         // Out of memory or a missing file: in any case the inputs are not at fault.
         let failed =
             |error: PoolError| BackendError::Device { device: device.to_owned(), message: with_causes(&error) };
-        if context.is_lost {
-            self.reset_context(context).map_err(failed)?;
+        for (gpu, context) in contexts.iter_mut().enumerate().filter(|(_, context)| context.is_lost) {
+            self.reset_context(gpu, context).map_err(failed)?;
         }
         tracing::warn!(device, "the model is reloaded");
-        self.load_into(context).map_err(failed)
+        self.load_into(contexts).map_err(failed)
     }
 
-    /// Destroys the context with all models in it.
-    fn reset_context(&self, context: &mut Context) -> std::result::Result<(), PoolError> {
+    /// Destroys the context of a GPU with all models in it.
+    fn reset_context(&self, gpu: usize, context: &mut Context) -> std::result::Result<(), PoolError> {
         context.models.iter().filter_map(Weak::upgrade).for_each(|model| model.clear());
         let failed = |message| PoolError::Gpu { device: self.loader.device().to_owned(), message };
-        self.loader.reset().map_err(failed)?;
+        self.loader.reset(gpu).map_err(failed)?;
         context.is_lost = false;
         Ok(())
     }
 
-    fn load_into(&self, context: &mut Context) -> std::result::Result<Arc<L::Model>, PoolError> {
+    fn load_into(
+        &self,
+        contexts: &mut [RwLockWriteGuard<'_, Context>],
+    ) -> std::result::Result<Arc<L::Model>, PoolError> {
         match self.loader.load() {
             Ok(model) => {
                 let model = Arc::new(model);
                 *self.slot() = Some(Arc::clone(&model));
                 Ok(model)
             }
-            Err(LoadFailure { error, is_lost }) => {
-                context.is_lost |= is_lost;
+            Err(LoadFailure { error, lost }) => {
+                mark_lost(contexts, &lost);
                 Err(*error)
             }
         }
+    }
+}
+
+fn mark_lost(contexts: &mut [RwLockWriteGuard<'_, Context>], lost: &[usize]) {
+    for (gpu, context) in contexts.iter_mut().enumerate() {
+        context.is_lost |= lost.contains(&gpu);
     }
 }
 
@@ -193,7 +207,7 @@ impl<L: GpuLoader> Slot for GpuModel<L> {
     }
 }
 
-/// One of the workers that share the model of a GPU.
+/// One of the workers that share the model of a GPU, or of several.
 pub(super) struct Lane<L: GpuLoader> {
     model: Arc<GpuModel<L>>,
     /// Passes that are still to be made alone.
