@@ -77,14 +77,14 @@ impl CudaEncoder {
         cache: &mut Cache,
         head: &CudaHead,
     ) -> Result<Vec<f32>> {
-        if before + ids.len() > self.config.max_tokens() {
-            let message =
-                format!("{} tokens, the model takes at most {}", before + ids.len(), self.config.max_tokens());
+        let config = &self.last.config;
+        if before + ids.len() > config.max_tokens() {
+            let message = format!("{} tokens, the model takes at most {}", before + ids.len(), config.max_tokens());
             return Err(ModelError::Input { sequence: 0, message });
         }
-        let block = Block::next(&self.config, ids, before)?;
+        let block = Block::next(config, ids, before)?;
         let cached = CachedPass { cache, before };
-        let download = Download::Outputs { lens: &[self.config.vocab_size], scratch: 0 };
+        let download = Download::Outputs { lens: &[config.vocab_size], scratch: 0 };
         let downloaded = self.run(&block, Attention::Causal, Some(cached), download, |pass, places| {
             self.last.vocabulary(pass, places, &block, head)
         })?;

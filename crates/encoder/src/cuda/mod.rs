@@ -16,7 +16,7 @@ mod layer_weights;
 mod layers;
 mod layout;
 mod plan;
-mod split;
+mod spread;
 mod stage;
 mod upload;
 
@@ -36,7 +36,7 @@ use self::{
 pub(crate) use self::{
     decode::Cache,
     head::{CudaHead, TiedEmbeddings},
-    split::is_spread,
+    spread::is_spread,
 };
 use crate::{
     batch::{CuSeqlens, PackedBatch},
@@ -93,8 +93,6 @@ pub(crate) struct Response {
 
 /// A model's encoder on a GPU, or on several, each of which has consecutive layers.
 pub(crate) struct CudaEncoder {
-    config: ModelConfig,
-    geometry: Geometry,
     /// All but the last layers, where the model is on several GPUs.
     earlier: Vec<Stage>,
     /// The last layers, or all.
@@ -137,11 +135,11 @@ impl CudaEncoder {
     ) -> Result<Self> {
         let numbers = numbers(options.dtype.unwrap_or_default())?;
         let geometry = Geometry::new(config, numbers)?;
-        let (stages, plan) = split::place(gpus, config, &geometry, options, head)?;
+        let (stages, plan) = spread::place(gpus, config, &geometry, options, head)?;
         let load = |(gpu, layers)| Stage::load(gpu, source, config, geometry, numbers, layers, plan);
         let mut stages = stages.into_iter().map(load).collect::<Result<Vec<_>>>()?;
         let Some(last) = stages.pop() else { return Err(ModelError::Option("no GPU was given".to_owned())) };
-        Ok(Self { config: config.clone(), geometry, earlier: stages, last })
+        Ok(Self { earlier: stages, last })
     }
 
     /// Loads a head next to the last layers.
@@ -156,7 +154,7 @@ impl CudaEncoder {
         dtype: Dtype,
     ) -> Result<CudaHead> {
         let tied = if self.earlier.is_empty() { TiedEmbeddings::Shared } else { TiedEmbeddings::Copied };
-        CudaHead::load(kind, &self.config, head, weights, dtype, tied, self.last_gpu())
+        CudaHead::load(kind, &self.last.config, head, weights, dtype, tied, self.last_gpu())
     }
 
     /// The GPU of the last layers: heads have to be there.
@@ -237,13 +235,14 @@ impl CudaEncoder {
                 continue;
             }
             let block = self.block(&part, &cu_seqlens, &rows)?;
-            let len = rows.len() * self.config.vocab_size;
+            let vocab_size = self.last.config.vocab_size;
+            let len = rows.len() * vocab_size;
             let download = Download::Outputs { lens: &[len], scratch: 0 };
             let downloaded = self.run(&block, attention, None, download, |pass, places| {
                 self.last.vocabulary(pass, places, &block, head)
             })?;
             let numbers = downloaded.outputs().next().unwrap_or_default();
-            logits.extend(numbers.chunks(self.config.vocab_size).map(<[f32]>::to_vec));
+            logits.extend(numbers.chunks(vocab_size).map(<[f32]>::to_vec));
         }
         Ok(logits)
     }
@@ -260,7 +259,7 @@ impl CudaEncoder {
         let cache = |at: usize| cached.and_then(|cached| cached.stage(at));
         let mut states = None;
         for (at, stage) in self.earlier.iter().enumerate() {
-            let of_all = Download::States(block.tokens() * self.geometry.hidden);
+            let of_all = Download::States(block.tokens() * stage.geometry.hidden);
             let downloaded = stage.buffers.run(&stage.gpu, block, states, of_all, |pass, places| {
                 stage.layers(pass, places, block, attention, cache(at).as_ref())
             })?;
@@ -274,7 +273,7 @@ impl CudaEncoder {
     }
 
     fn block(&self, part: &BatchPart, cu_seqlens: &CuSeqlens, rows: &[u32]) -> Result<Block> {
-        Block::new(&self.config, &part.batch, cu_seqlens, rows).map_err(|error| match error {
+        Block::new(&self.last.config, &part.batch, cu_seqlens, rows).map_err(|error| match error {
             ModelError::Input { sequence, message } => {
                 ModelError::Input { sequence: part.first_sequence + sequence, message }
             }

@@ -97,13 +97,13 @@ impl WeightBytes {
 
 /// The inputs of a plan besides the weights.
 pub(super) struct Room<'a> {
-    pub(super) geometry: &'a Geometry,
-    pub(super) numbers: NumberType,
+    geometry: &'a Geometry,
+    numbers: NumberType,
     /// Bytes.
-    pub(super) free: u64,
+    free: u64,
     /// The tokens of the smallest batch.
-    pub(super) least: usize,
-    pub(super) batch_tokens: Option<usize>,
+    least: usize,
+    batch_tokens: Option<usize>,
 }
 
 impl<'a> Room<'a> {

@@ -34,16 +34,33 @@ pub(super) fn options(dtype: Dtype) -> LoadOptions {
     LoadOptions { dtype: Some(dtype), batch_tokens: Some(256), ..LoadOptions::default() }
 }
 
-/// The free memory that a model and a batch need on the device: all layers, and streamed ones.
-fn needed<T>(session: &Session, load: impl FnOnce() -> Result<T>) -> (u64, u64) {
+/// The free memory that a model and a batch need on the first GPU: all layers, streamed ones, and none.
+pub(super) fn needed<T>(session: &Session, load: impl FnOnce() -> Result<T>) -> [u64; 3] {
     session.set_memory(session.memory_in_use(0));
     match load() {
         Err(ModelError::DeviceMemory { weights, streamed, batch, .. }) => {
-            (weights + batch + RESERVED_BYTES, streamed + batch + RESERVED_BYTES)
+            [weights, streamed, 0].map(|weights| weights + batch + RESERVED_BYTES)
         }
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("no memory was enough"),
     }
+}
+
+/// Batches that lanes compute at the same time, each in another order, have the vectors of `whole`.
+pub(super) fn expect_same_in_lanes(lanes: usize, model: &SentenceEncoder, whole: &SentenceEncoder, copies: Copies) {
+    let batches: Vec<PackedBatch> = rows().chunks(4).map(|rows| PackedBatch::new(rows).unwrap()).collect();
+    let expected: Vec<Vec<f32>> = batches.iter().map(|batch| whole.embed(batch).unwrap()).collect();
+    thread::scope(|scope| {
+        for lane in 0..lanes {
+            let (batches, expected) = (&batches, &expected);
+            scope.spawn(move || {
+                for at in 0..10 {
+                    let at = (at + lane) % batches.len();
+                    assert!(model.embed(&batches[at]).unwrap() == expected[at], "{copies:?} {lane} {at}");
+                }
+            });
+        }
+    });
 }
 
 /// Loads on a device with this much free memory.
@@ -57,7 +74,7 @@ fn load_with<T>(session: &Session, free: u64, load: impl FnOnce() -> Result<T>) 
 
 /// The model on the device, and the same with streamed layers.
 fn resident_and_streamed<T>(session: &Session, load: impl Fn() -> Result<T>) -> (T, T) {
-    let (resident, streamed) = needed(session, &load);
+    let [resident, streamed, _] = needed(session, &load);
     (load_with(session, resident, &load), load_with(session, streamed, &load))
 }
 
@@ -102,7 +119,7 @@ fn two_layers_are_on_the_device_and_all_in_page_locked_memory() {
     let (session, device) = gpu(Copies::Late);
     let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::XlmRobertaXl, 6)));
     let load = || SentenceEncoder::load(&files, &options(Dtype::Bf16), &device);
-    let (resident, streamed) = needed(&session, load);
+    let [resident, streamed, _] = needed(&session, load);
     let in_use = || [session.memory_in_use(0), session.pinned_in_use(0)];
     let memory_of = |free| {
         let before = in_use();
@@ -198,19 +215,7 @@ fn two_lanes_share_the_layers_on_the_device() {
         let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::XlmRobertaXl, 5)));
         let load = || SentenceEncoder::load(&files, &options(Dtype::Bf16), &device);
         let (resident, streamed) = resident_and_streamed(&session, load);
-        let batches: Vec<PackedBatch> = rows().chunks(4).map(|rows| PackedBatch::new(rows).unwrap()).collect();
-        let expected: Vec<Vec<f32>> = batches.iter().map(|batch| resident.embed(batch).unwrap()).collect();
-        thread::scope(|scope| {
-            for lane in 0..2 {
-                let (streamed, batches, expected) = (&streamed, &batches, &expected);
-                scope.spawn(move || {
-                    for at in 0..10 {
-                        let at = (at + lane) % batches.len();
-                        assert!(streamed.embed(&batches[at]).unwrap() == expected[at], "{copies:?} {lane} {at}");
-                    }
-                });
-            }
-        });
+        expect_same_in_lanes(2, &streamed, &resident, copies);
         assert_no_misuse(&session);
     }
 }
@@ -254,7 +259,7 @@ fn layers_are_streamed_only_where_the_model_does_not_fit() {
     let (session, device) = gpu(Copies::Late);
     let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::Bert, 3)));
     let load = || SentenceEncoder::load(&files, &options(Dtype::F32), &device);
-    let (resident, streamed) = needed(&session, load);
+    let [resident, streamed, _] = needed(&session, load);
     let is_streamed = |free| load_with(&session, free, load).report().streaming.is_some();
     assert_eq!([resident, resident - 1, streamed].map(is_streamed), [false, true, true]);
     session.set_memory(streamed - 1);
@@ -279,7 +284,7 @@ fn model_of_one_or_two_layers_is_never_streamed() {
     for layers in [1, 2] {
         let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::XlmRobertaXl, layers)));
         let load = || SentenceEncoder::load(&files, &options(Dtype::Bf16), &device);
-        let (resident, streamed) = needed(&session, load);
+        let [resident, streamed, _] = needed(&session, load);
         assert_eq!(resident, streamed);
         session.set_memory(resident - 1);
         let error = load().unwrap_err().to_string();

@@ -5,7 +5,7 @@ mod cpu;
 #[cfg(target_os = "linux")]
 mod gpu;
 #[cfg(target_os = "linux")]
-mod stages;
+mod spread;
 
 use polylance_encoder::{ModelConfig, ModelFiles, ModelKind, PackedBatch, synthetic::Checkpoint};
 use tempfile::TempDir;

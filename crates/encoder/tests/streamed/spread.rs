@@ -1,10 +1,10 @@
 //! Layers on several GPUs, with copies that run as late and as early as their order allows.
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 use polylance_cuda::DeviceBuffer;
 use polylance_encoder::{
-    Device, Generation, Gpu, HeadKind, HeadModel, ModelConfig, ModelError, ModelFiles, ModelKind, PackedBatch, Result,
+    Device, Generation, Gpu, HeadKind, HeadModel, ModelConfig, ModelError, ModelFiles, ModelKind, PackedBatch,
     SentenceEncoder, SharedHead,
     synthetic::{Checkpoint, Format},
 };
@@ -13,7 +13,7 @@ use polylance_schema::Dtype;
 
 use super::{
     config, driver, files_of,
-    gpu::{RESERVED_BYTES, assert_no_misuse, batch, options, rows},
+    gpu::{RESERVED_BYTES, assert_no_misuse, batch, expect_same_in_lanes, needed, options, rows},
 };
 
 /// The driver, and the first GPUs.
@@ -25,6 +25,17 @@ fn gpus(count: u32) -> (Session, Vec<Arc<Gpu>>) {
 /// The first GPU alone, two and three of them together.
 fn devices(gpus: &[Arc<Gpu>]) -> (Device, [Device; 2]) {
     (Device::Cuda(Arc::clone(&gpus[0])), [2, 3].map(|count| Device::CudaStages(Arc::from(&gpus[..count]))))
+}
+
+/// The outputs of a model on one GPU, after those on several were found to be the same.
+#[track_caller]
+fn expect_same<T: PartialEq>(gpus: &[Arc<Gpu>], outputs: impl Fn(&Device) -> T) -> T {
+    let (one, several) = devices(gpus);
+    let expected = outputs(&one);
+    for device in &several {
+        assert!(outputs(device) == expected, "{device}");
+    }
+    expected
 }
 
 #[test]
@@ -111,7 +122,6 @@ fn page_locked_memory_for_states_is_allocated_at_load() {
 #[test]
 fn logits_are_the_same_for_any_head() {
     let (session, gpus) = gpus(3);
-    let (one, several) = devices(&gpus);
     for head in [
         HeadKind::SequenceClassification,
         HeadKind::TokenClassification,
@@ -119,13 +129,10 @@ fn logits_are_the_same_for_any_head() {
         HeadKind::MultipleChoice,
     ] {
         let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::XlmRoberta, 5)).head(head));
-        let logits =
-            |device| HeadModel::load(&files, head, &options(Dtype::Bf16), device).unwrap().forward(&batch()).unwrap();
-        let expected = logits(&one);
-        assert_eq!(expected.len(), 20);
-        for device in &several {
-            assert!(logits(device) == expected, "{head} {device}");
-        }
+        let logits = expect_same(&gpus, |device| {
+            HeadModel::load(&files, head, &options(Dtype::Bf16), device).unwrap().forward(&batch()).unwrap()
+        });
+        assert_eq!(logits.len(), 20, "{head}");
     }
     assert_no_misuse(&session);
 }
@@ -133,12 +140,11 @@ fn logits_are_the_same_for_any_head() {
 #[test]
 fn fused_heads_read_the_states_on_the_last_gpu() {
     let (session, gpus) = gpus(3);
-    let (one, several) = devices(&gpus);
     let backbone = config(ModelKind::Bert, 5);
     let (_folder, files) = files_of(&Checkpoint::new(backbone.clone()));
     let kinds = [HeadKind::SequenceClassification, HeadKind::TokenClassification];
     let folders = kinds.map(|kind| files_of(&Checkpoint::new(backbone.clone()).head(kind).head_only()));
-    let outputs = |device| {
+    let _ = expect_same(&gpus, |device| {
         let encoder = SentenceEncoder::load(&files, &options(Dtype::F32), device).unwrap();
         let on = encoder.head_device();
         let heads: Vec<SharedHead> = kinds
@@ -147,44 +153,31 @@ fn fused_heads_read_the_states_on_the_last_gpu() {
             .map(|(kind, (_, head))| SharedHead::load(head, &backbone, *kind, &options(Dtype::F32), &on).unwrap())
             .collect();
         encoder.embed_with(&batch(), &heads).unwrap()
-    };
-    let expected = outputs(&one);
-    for device in &several {
-        assert!(outputs(device) == expected, "{device}");
-    }
+    });
     assert_no_misuse(&session);
 }
 
 #[test]
 fn language_models_fill_masks_and_generate_over_several_gpus() {
     let (session, gpus) = gpus(3);
-    let (one, several) = devices(&gpus);
     let positions: Vec<Vec<usize>> =
         rows().iter().map(|row| if row.len() > 9 { vec![8, 2] } else { Vec::new() }).collect();
     // The word embeddings are tied, and so on the first GPU and on the last one.
     let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::XlmRoberta, 5)).head(HeadKind::MaskedLm));
-    let logits = |device| {
+    let _ = expect_same(&gpus, |device| {
         let model = HeadModel::load(&files, HeadKind::MaskedLm, &options(Dtype::Bf16), device).unwrap();
         model.mask_logits(&batch(), &positions).unwrap()
-    };
-    let expected = logits(&one);
-    for device in &several {
-        assert!(logits(device) == expected, "{device}");
-    }
+    });
     for checkpoint in [
         Checkpoint::new(config(ModelKind::Bert, 5)).head(HeadKind::CausalLm).untied(),
         Checkpoint::new(config(ModelKind::XlmRobertaXl, 3)).head(HeadKind::CausalLm),
     ] {
         let (_folder, files) = files_of(&checkpoint);
         let generation = Generation { max_new_tokens: 9, ..Generation::default() };
-        let outputs = |device| {
+        let _ = expect_same(&gpus, |device| {
             let model = HeadModel::load(&files, HeadKind::CausalLm, &options(Dtype::F32), device).unwrap();
             (model.generate(&[5, 9, 7], &generation).unwrap(), model.forward(&batch()).unwrap())
-        };
-        let expected = outputs(&one);
-        for device in &several {
-            assert!(outputs(device) == expected, "{device}");
-        }
+        });
     }
     assert_no_misuse(&session);
 }
@@ -197,22 +190,9 @@ fn more_lanes_than_gpus_pass_through_all_of_them() {
         let (one, several) = devices(&gpus);
         let (_folder, files) = files_of(&Checkpoint::new(config(ModelKind::XlmRobertaXl, 5)));
         let load = |device| SentenceEncoder::load(&files, &options(Dtype::Bf16), device).unwrap();
-        let batches: Vec<PackedBatch> = rows().chunks(4).map(|rows| PackedBatch::new(rows).unwrap()).collect();
         let whole = load(&one);
-        let expected: Vec<Vec<f32>> = batches.iter().map(|batch| whole.embed(batch).unwrap()).collect();
         for device in &several {
-            let spread = load(device);
-            thread::scope(|scope| {
-                for lane in 0..4 {
-                    let (spread, batches, expected) = (&spread, &batches, &expected);
-                    scope.spawn(move || {
-                        for at in 0..6 {
-                            let at = (at + lane) % batches.len();
-                            assert!(spread.embed(&batches[at]).unwrap() == expected[at], "{copies:?} {lane} {at}");
-                        }
-                    });
-                }
-            });
+            expect_same_in_lanes(4, &load(device), &whole, copies);
         }
         assert_no_misuse(&session);
     }
@@ -249,13 +229,6 @@ fn failed_batches_do_not_change_later_ones_and_only_the_lost_gpu_is_reset() {
     Gpu::reset(1).unwrap();
     let spread = load(&[first, Gpu::open(1).unwrap()]);
     assert!(spread.embed(&batch).unwrap() == expected);
-}
-
-/// The free memory that a model and a batch need on a GPU: all layers, streamed ones, and none.
-fn needed<T>(session: &Session, load: impl FnOnce() -> Result<T>) -> [u64; 3] {
-    session.set_memory(0);
-    let Err(ModelError::DeviceMemory { weights, streamed, batch, .. }) = load() else { panic!("no memory was enough") };
-    [weights, streamed, 0].map(|weights| weights + batch + RESERVED_BYTES)
 }
 
 #[test]
@@ -372,14 +345,11 @@ fn groups_that_no_model_can_use_are_refused() {
 #[test]
 fn weights_by_formula_are_spread_too() {
     let (_session, gpus) = gpus(3);
-    let (one, several) = devices(&gpus);
     // Nothing is padded.
     let config =
         ModelConfig { hidden_size: 64, num_attention_heads: 2, intermediate_size: 128, ..config(ModelKind::Bert, 4) };
-    let vectors =
-        |device| SentenceEncoder::synthetic(&config, &options(Dtype::F16), device).unwrap().embed(&batch()).unwrap();
-    let expected = vectors(&one);
-    for device in &several {
-        assert!(vectors(device) == expected, "{device}");
-    }
+    let vectors = expect_same(&gpus, |device| {
+        SentenceEncoder::synthetic(&config, &options(Dtype::F16), device).unwrap().embed(&batch()).unwrap()
+    });
+    assert_eq!(vectors.len(), 20 * 64);
 }
