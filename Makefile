@@ -176,7 +176,7 @@ bench: build ## criterion benchmarks, then the encoder and whole runs against th
 
 # The build of the tests: most devices sleep, and kernels are optimized in it.
 .PHONY: bench-cluster
-bench-cluster: setup-test ## clusters and shards of simulated devices, and of the built-in model: overhead, speed, kills; a quarter of an hour
+bench-cluster: setup-test ## clusters and shards of simulated devices, and of the built-in model: overhead, speed, kills, memory; a quarter of an hour
 	cargo build --workspace --locked --bins
 	"$(TARGET)/debug/cluster-bench"
 

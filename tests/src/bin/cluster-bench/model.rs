@@ -43,7 +43,7 @@ pub(crate) fn measure(folder: &Path) {
     };
     let (unchanged_local, unchanged_cluster) = (unchanged("local-0", &[]), unchanged("two-0", &on_cluster));
 
-    let (local, one, two) = (mean(local), mean(one), mean(two));
+    let [local, one, two] = [local, one, two].map(mean);
     println!("\n| the built-in model in bf16, {} articles in {FILES} files | seconds | |\n|---|---|---|", corpus.rows);
     println!("| local, one core | {local:.1} | |");
     println!(
